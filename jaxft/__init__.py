@@ -1,0 +1,45 @@
+"""jaxft: fine-tune many times at once, then see what changed.
+
+The names below are imported on first use, so that `import jaxft` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxft.commands.results import load_results
+    from jaxft.commands.study import run_study
+    from jaxft.errors import UserError
+    from jaxft.models import create_model, list_models
+    from jaxft.weights import load_weights, save_weights
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "UserError": "jaxft.errors",
+    "create_model": "jaxft.models",
+    "list_models": "jaxft.models",
+    "load_results": "jaxft.commands.results",
+    "load_weights": "jaxft.weights",
+    "run_study": "jaxft.commands.study",
+    "save_weights": "jaxft.weights",
+}
+__all__ = [
+    "UserError",
+    "create_model",
+    "list_models",
+    "load_results",
+    "load_weights",
+    "run_study",
+    "save_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxft' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

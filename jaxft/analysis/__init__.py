@@ -1,0 +1,1 @@
+"""What fine-tuning changed, on anyone's parameter trees and tables."""

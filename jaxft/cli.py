@@ -1,0 +1,93 @@
+"""The command line: parses, calls a command, exits.
+
+Exit codes: 0 done; 1 a failure; 2 a mistake in what was asked for, said in one sentence; 130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from jaxft import __version__
+from jaxft.errors import UserError, did_you_mean
+
+COMMANDS = ("study", "report", "results", "weights", "models", "config")
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (by default the process's) and returns the exit code."""
+    args = None
+    try:
+        args, overrides = parse(sys.argv[1:] if argv is None else argv)
+        command = importlib.import_module(f"jaxft.commands.{args.command}")
+        return command.run(args, overrides)
+    except UserError as error:
+        return _stop(f"jaxft: {error}", 2, args)
+    except KeyboardInterrupt:
+        resumable = (
+            " What was finished is kept; the same command goes on."
+            if args and args.command == "study"
+            else ""
+        )
+        return _stop(f"jaxft: interrupted.{resumable}", INTERRUPTED, args)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        return _stop(f"jaxft: failed: {type(error).__name__}: {reason[0]} (--debug shows where)", 1, args)
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the arguments of a command line, and its overrides `procedure.learning_rate=0.01`."""
+    parser = argparse.ArgumentParser(
+        prog="jaxft", description="Fine-tune vision networks many times at once, then see what changed."
+    )
+    parser.add_argument("--version", action="version", version=f"jaxft {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        command = importlib.import_module(f"jaxft.commands.{name}")
+        epilog = "--config.FIELD=VALUE overrides a field, such as --config.procedure.learning_rate=0.01."
+        takes_config = name in ("study", "config")
+        subparser = subparsers.add_parser(
+            name,
+            help=command.HELP,
+            description=command.HELP,
+            epilog=epilog if takes_config else None,
+            allow_abbrev=False,
+        )
+        command.add_arguments(subparser)
+        subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    args, rest = parser.parse_known_args(argv)
+    return args, _overrides(rest, takes_config=hasattr(args, "config"))
+
+
+def _overrides(words: Sequence[str], takes_config: bool) -> list[str]:
+    overrides = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not takes_config or not word.startswith("--config."):
+            raise UserError(
+                f"unknown argument {word!r}{did_you_mean(word, ['--config.', '--workdir', '--debug'])}."
+            )
+        if "=" not in word:
+            if not waiting or waiting[0].startswith("--"):
+                raise UserError(f"{word} has no value; write {word}=VALUE.")
+            word += "=" + waiting.pop(0)
+        overrides.append(word.removeprefix("--config."))
+    return overrides
+
+
+def _stop(message: str, code: int, args: argparse.Namespace | None) -> int:
+    if args is not None and args.debug:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""`jaxft config show`: every field of a study with its value, and what the study comes to."""
+
+import argparse
+from typing import Any
+
+from jaxft.config import Study, fields_of, load_config
+
+HELP = "show a config: every field, the factors, and what the study comes to"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("action", choices=["show"], help="what to do")
+    parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="the study's config file")
+    parser.add_argument("--layers", action="store_true", help="the learning rate of every parameter, too")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Prints the fields, then the plan."""
+    study = load_config(args.config, overrides).study
+    usual = {name: value for name, value, _ in fields_of(Study())}
+    print("field (* differs from the default)")
+    for name, value, field in fields_of(study):
+        if name == "factors":
+            continue
+        changed = "*" if name not in usual or usual[name] != value else " "
+        note = field.metadata.get("help", "")
+        print(f"{changed} {name:<34} {_shown(value):<24} {note}")
+    print("\nfactors (blocks of levels; their union is the study)")
+    for i, block in enumerate(study.factors or ({},), 1):
+        for name, levels in block.items():
+            print(f"  {i}  {name:<31} {', '.join(_shown(level) for level in levels)}")
+        if not block:
+            print("  none")
+    from jaxft.study import make_plan
+
+    plan = make_plan(study)
+    print(
+        f"\n{len(plan.trials)} trials = {len(plan.settings)} settings x {len(study.seeds)} seeds, in "
+        f"{len(plan.groups)} groups; {plan.num_programs} training programs, "
+        f"{len(plan.sources)} sources to train first.\n"
+        f"weights kept: {study.execution.keep_weights.replace('_', ' ')}, {plan.weights_bytes() / 1e6:.1f} MB."
+    )
+    if args.layers:
+        print_layers(plan)
+    return 0
+
+
+def print_layers(plan: Any) -> None:
+    """Prints the resolved learning rates of each different set of rules."""
+    import math
+
+    from jaxft.config import FROZEN
+    from jaxft.paths import Match, format_matches
+    from jaxft.weights import expected_shapes
+
+    seen = set()
+    for trial in plan.trials:
+        procedure = trial.trial.procedure
+        rates = {
+            name: Match(
+                FROZEN if m.value == FROZEN else float(f"{m.value * procedure.learning_rate:.6g}"), m.pattern
+            )
+            for name, m in trial.layers.items()
+        }
+        table = tuple(rates.items())
+        if table in seen:
+            continue
+        seen.add(table)
+        shapes = expected_shapes(trial.model, trial.size_px)
+        sizes = {name: math.prod(shapes[f"params/{name}"]) for name in rates}
+        levels = ", ".join(f"{name} = {_shown(level)}" for name, level in plan.levels(trial.trial).items())
+        print(f"\n{levels or trial.model.architecture}\n{format_matches(rates, sizes, 'learning rate')}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown(item) for item in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,108 @@
+"""Progress of long work: one line that moves on a terminal, plain lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+LOG_SECONDS = 10.0
+
+
+class Progress:
+    """Counts epochs of trials; tells the phase, the trials done of all, and the time left.
+
+    Use it as a context manager: leaving it takes the moving line away.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self._live: Any = None
+        self._task: Any = None
+        self._started = self._last_line = time.monotonic()
+        self._done_epochs = self._total_epochs = 0
+        self._done_trials = self._total_trials = 0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def begin(self, total_epochs: int, total_trials: int, trials_done: int) -> None:
+        """Says how much is to be done."""
+        self._started = self._last_line = time.monotonic()
+        self._done_epochs, self._total_epochs = 0, total_epochs
+        self._done_trials, self._total_trials = trials_done, total_trials
+        if self.quiet or not total_epochs or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._live = Progress(
+            TextColumn("{task.fields[phase]:<6}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[trials]}"),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[line]}", style="dim"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._live.add_task("", total=total_epochs, **self._fields("start", "compiling"))
+        self._live.start()
+
+    def epoch(self, phase: str, trials: int, line: str) -> None:
+        """Says that `trials` trials ended an epoch of `phase`."""
+        self._done_epochs += trials
+        if self._live is not None:
+            self._live.update(self._task, completed=self._done_epochs, **self._fields(phase, line))
+        elif time.monotonic() - self._last_line > LOG_SECONDS:
+            self._log(phase, line)
+
+    def trials(self, count: int) -> None:
+        """Says that `count` trials are stored."""
+        self._done_trials += count
+        if self._live is not None:
+            self._live.update(self._task, trials=f"{self._done_trials}/{self._total_trials} trials")
+        elif self._done_trials == self._total_trials:
+            self._log("train", "")
+
+    def say(self, line: str) -> None:
+        """Says a line that stays."""
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _fields(self, phase: str, line: str) -> dict[str, str]:
+        return {
+            "phase": phase,
+            "line": line,
+            "trials": f"{self._done_trials}/{self._total_trials} trials",
+            "left": self._left(),
+        }
+
+    def _left(self) -> str:
+        if not self._done_epochs:
+            return ""
+        seconds = (time.monotonic() - self._started) * (self._total_epochs / self._done_epochs - 1)
+        return f"{duration(seconds)} left"
+
+    def _log(self, phase: str, line: str) -> None:
+        self._last_line = time.monotonic()
+        parts = [f"{phase}: {self._done_trials}/{self._total_trials} trials", self._left(), line]
+        self.say(", ".join(part for part in parts if part))
+
+
+def duration(seconds: float) -> str:
+    """Returns a time for people: '42 s', '3 min', '2 h 05 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,121 @@
+"""`jaxft results`: the table of a study, from its work directory."""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HELP = "print a study's results: means and intervals, or every trial"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("workdir", metavar="DIR", help="work directory of a study")
+    parser.add_argument("--trials", action="store_true", help="every trial, instead of means over seeds")
+    parser.add_argument("--csv", action="store_true", help="every trial, as CSV")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Prints the table."""
+    if args.csv:
+        load_results(args.workdir).to_csv(sys.stdout, index=False)
+    elif args.trials:
+        print_trials(args.workdir)
+    else:
+        print_summary(args.workdir)
+    return 0
+
+
+def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Returns the results of the study in `workdir` as a DataFrame, a row a trial that has run.
+
+    Columns: see `jaxft.store.Store.results`: `trial`, `status`, `setting`, the factors under their dotted names, `seed`,
+    `val_accuracy`, `test_accuracy`, `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
+    """
+    from jaxft.store import Store
+
+    return Store.open(os.fspath(workdir)).results()
+
+
+def print_summary(workdir: str | os.PathLike[str]) -> None:
+    """Prints a row a setting: accuracy with its 95% interval over seeds, and the change of the body."""
+    from jaxft.report.page import chosen_setting, summarise
+    from jaxft.store import Store
+
+    store = Store.open(os.fspath(workdir))
+    plan, results = store.plan(), store.results()
+    settings = summarise(plan, results)
+    best = chosen_setting(settings)
+    rows = []
+    for setting in settings:
+        levels = ["–" if level is None else f"{level}" for level in setting.factors.values()]
+        mark = " *" if setting is best else ""
+        done = f"{setting.done}/{setting.planned}" + (
+            f", {setting.diverged} diverged" if setting.diverged else ""
+        )
+        change = f"{setting.change.mean:.3g}" if setting.change.count else "–"
+        rows.append([*levels, done, percent(setting.val.mean), interval(setting.test), change + mark])
+    print_table([*plan["factors"], "trials", "validation %", "test %", "change"], rows, len(plan["factors"]))
+    left = len(plan["trials"]) - len(results)
+    if left:
+        print(f"{left} of {len(plan['trials'])} trials have not run yet.")
+    for _, row in results[results["status"] == "failed"].iterrows():
+        failure = store.read("failures", row["trial"]) or {}
+        print(f"trial {row['trial']} failed: {str(failure.get('error')).splitlines()[0]}")
+    print(
+        "* best on validation. test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head."
+    )
+
+
+def print_trials(workdir: str | os.PathLike[str]) -> None:
+    """Prints a row a trial."""
+    from jaxft.store import Store
+
+    store = Store.open(os.fspath(workdir))
+    factors = store.plan()["factors"]
+    rows = [
+        [
+            row["trial"],
+            *("–" if row[name] is None else f"{row[name]}" for name in factors),
+            f"{row['seed']}",
+            row["status"],
+            percent(row["val_accuracy"]),
+            percent(row["test_accuracy"]),
+            f"{row['seconds']:.1f}",
+        ]
+        for _, row in store.results().iterrows()
+    ]
+    print_table(
+        ["trial", *factors, "seed", "status", "validation %", "test %", "seconds"], rows, 1 + len(factors)
+    )
+
+
+def print_table(header: list[str], rows: list[list[str]], num_words: int) -> None:
+    """Prints a table whose first `num_words` columns are words and the rest numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(header):
+        title = name if sys.stdout.isatty() is False else name.rpartition(".")[2]
+        table.add_column(title, justify="left" if i < num_words else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # A log has no width of its own; a narrow one would cut numbers off.
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+
+
+def percent(value: float) -> str:
+    """Returns a share as percent with one digit; a dash where there is none."""
+    return "–" if value != value else f"{100 * value:.1f}"
+
+
+def interval(value: tuple[float, float, int]) -> str:
+    """Returns a mean and half the width of its interval, in percent."""
+    mean, half_width, count = value
+    return percent(mean) + (f" ± {100 * half_width:.1f}" if count > 1 else "")

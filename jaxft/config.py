@@ -1,0 +1,508 @@
+"""What a trial and a study are: frozen dataclasses, read from an ml_collections config file.
+
+A config file defines `get_config(arg=None)` and returns an `ml_collections.ConfigDict` (or a dict, or a
+`Study`). Whatever it leaves out keeps its default; whatever it misspells is an error that says what is allowed.
+Fields marked `traced` are only numbers to the compiled program: changing one never recompiles.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import importlib.util
+import itertools
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from jaxft.errors import UserError, did_you_mean
+
+SCHEMA_VERSION = 1  # part of every digest: raised when the same fields begin to mean another result
+FROZEN = "frozen"
+LayerRate = float | Literal["frozen"]
+
+
+def setting(default: Any, help: str, *, traced: bool = False, **limits: float) -> Any:
+    """Returns a dataclass field with its help text and its limits (`at_least`, `above`, `at_most`, `below`)."""
+    metadata = {"help": help, "traced": traced, "limits": limits}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set of labelled images, and how much of it is used."""
+
+    data: str = setting("digits", "'digits', or the path of an .npz file, a folder or a zip of class folders")
+    classes: tuple[str, ...] | None = setting(None, "names of the classes to keep; none: all")
+    size_px: int | None = setting(None, "side of the square images; none: the network's own", at_least=1)
+    train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
+    val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How a network is trained."""
+
+    init: Literal["pretrained", "random"] = setting(
+        "pretrained", "start from the source, or from random weights"
+    )
+    optimizer: Literal["sgd", "adamw"] = setting(
+        "sgd", "sgd: with momentum, as in PyTorch; adamw: decoupled decay"
+    )
+    learning_rate: float = setting(
+        0.01, "peak rate of the head, and of what has none of its own", traced=True, above=0
+    )
+    body_learning_rate: LayerRate | None = setting(
+        None, "peak rate of everything below the head, or 'frozen'; none: as the head", traced=True, above=0
+    )
+    layer_rates: tuple[tuple[str, LayerRate], ...] = setting(
+        (),
+        "ordered rules (pattern, multiplier of learning_rate or 'frozen'), ahead of head and body",
+        traced=True,
+        above=0,
+    )
+    momentum: float = setting(
+        0.9, "momentum of sgd, first decay rate of adamw", traced=True, at_least=0, below=1
+    )
+    nesterov: bool = setting(False, "Nesterov's momentum")
+    beta2: float = setting(0.999, "second decay rate of adamw", traced=True, at_least=0, below=1)
+    weight_decay: float = setting(
+        0.0, "decay of kernels (biases and norms have none)", traced=True, at_least=0
+    )
+    label_smoothing: float = setting(
+        0.0, "share of the label spread over all classes", traced=True, at_least=0, below=1
+    )
+    epochs: float = setting(20.0, "passes over the training images", above=0)
+    probe_epochs: float = setting(
+        0.0, "passes that train the head alone, before all else (LP-FT)", at_least=0
+    )
+    batch_size: int = setting(32, "images a step", at_least=1)
+    schedule: Literal["constant", "cosine", "step"] = setting("cosine", "shape of the rate over a phase")
+    warmup_epochs: float = setting(0.0, "passes over which the rate rises from zero", at_least=0)
+    decay_epochs: tuple[float, ...] = setting((), "when 'step' lowers the rate, in passes", above=0)
+    decay_factor: float = setting(0.1, "what 'step' multiplies the rate by", above=0, at_most=1)
+    batch_norm: Literal["tracked", "frozen"] = setting("tracked", "statistics above the frozen prefix")
+    crop_padding_px: int = setting(0, "zero pixels added around an image before a random crop", at_least=0)
+    flip: bool = setting(False, "mirror images at random")
+    select: Literal["best", "last"] = setting(
+        "best", "weights kept: the best epoch on validation, or the last"
+    )
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is fine-tuned: an architecture, and where its pretrained weights come from."""
+
+    model: str = setting("cifar_resnet8", "architecture; `jaxft models` lists them")
+    weights: str | None = setting(None, "file of pretrained weights")
+    images: Images | None = setting(
+        None, "images to pretrain on, as the study's first phase, where no file is given"
+    )
+    procedure: Procedure = setting(Procedure(init="random"), "how to pretrain on `images`")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Seed of each stream of random numbers; none: the trial's own seed. A pinned stream does not vary."""
+
+    source: int | None = setting(0, "everything random in pretraining", at_least=0)
+    split: int | None = setting(None, "which images are trained, selected and tested on", at_least=0)
+    init: int | None = setting(None, "new weights: the head, or a whole random network", at_least=0)
+    order: int | None = setting(None, "order of the training images", at_least=0)
+    augment: int | None = setting(None, "crops and flips", at_least=0)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the trials are run. None of it is part of a trial's identity."""
+
+    executor: Literal["auto", "in_turn", "vmap"] = setting("auto", "auto: in turn on a CPU, vmap elsewhere")
+    width: int = setting(8, "trials under one vmap", at_least=1)
+    keep_weights: Literal["none", "best_seed", "all"] = setting("all", "final weights kept, of each setting")
+    checkpoint_seconds: float = setting(300.0, "how often the state of a running trial is saved", at_least=0)
+    eval_batch_size: int = setting(256, "images a step of evaluation", at_least=1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tuning: what decides its result, and nothing else."""
+
+    source: Source = Source()
+    target: Images = Images()
+    procedure: Procedure = Procedure()
+    streams: Streams = Streams()
+    seed: int = 0
+
+    def stream_seed(self, stream: str) -> int:
+        """Returns the seed of the named stream: its pin, or the trial's seed."""
+        pinned = getattr(self.streams, stream)
+        return self.seed if pinned is None else pinned
+
+
+Block = Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A set of trials: a trial, the factors that vary in it, and the seeds."""
+
+    title: str = setting("", "heading of the report")
+    source: Source = Source()
+    target: Images = Images()
+    procedure: Procedure = Procedure()
+    streams: Streams = Streams()
+    seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of every setting; a number n means 0 to n-1")
+    factors: tuple[Block, ...] = setting(
+        (), "product blocks {dotted field: levels}, whose union is the study's settings"
+    )
+    execution: Execution = Execution()
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Returns every trial once: the union of the product blocks, each with every seed."""
+        base = {name: to_dict(getattr(self, name)) for name in ("source", "target", "procedure", "streams")}
+        found: dict[Trial, None] = {}
+        for block in self.factors or ({},):
+            for levels in itertools.product(*block.values()):
+                fields = json.loads(json.dumps(base))
+                for name, level in zip(block, levels):
+                    _set(fields, name, level)
+                setting_trial = from_dict(Trial, fields)
+                found.update({dataclasses.replace(setting_trial, seed=seed): None for seed in self.seeds})
+        return tuple(found)
+
+    def factor_names(self) -> tuple[str, ...]:
+        """Returns the dotted names of all factors, in the order in which the blocks name them."""
+        return tuple(dict.fromkeys(name for block in self.factors for name in block))
+
+
+# --- from and to plain values -----------------------------------------------------------------------------------
+
+
+def to_dict(value: Any) -> Any:
+    """Returns a config as nested dicts and lists, ready for JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_dict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_dict(item) for item in value]
+    return value
+
+
+def non_default(value: Any, default: Any = None) -> dict[str, Any]:
+    """Returns the fields of a config that differ from their defaults, as nested dicts."""
+    default = type(value)() if default is None else default
+    found = {}
+    for field in dataclasses.fields(value):
+        mine, usual = getattr(value, field.name), getattr(default, field.name)
+        if mine == usual:
+            continue
+        if dataclasses.is_dataclass(mine):
+            found[field.name] = non_default(mine, usual)
+        else:
+            found[field.name] = to_dict(mine)
+    return found
+
+
+def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any = None) -> Any:
+    """Returns the dataclass `kind` built from nested dicts; every value is checked against its field.
+
+    What the dicts leave out is as in `base`, by default the defaults.
+
+    Raises a `UserError` that names the field, its value and what is allowed.
+    """
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in fields.items():
+        dotted = f"{where}.{name}" if where else name
+        if name not in known:
+            place = f"{where!r}" if where else "the config"
+            raise UserError(
+                f"unknown config field {dotted!r}{did_you_mean(name, known)}; {place} has {', '.join(known)}."
+            )
+        if kind is Study and name == "seeds":
+            values[name] = _seeds(value)
+        elif kind is Study and name == "factors":
+            values[name] = _blocks(value)
+        else:
+            usual = getattr(base, name, known[name].default)
+            values[name] = _checked(value, hints[name], dotted, known[name].metadata.get("limits", {}), usual)
+    config = kind(**values) if base is None else dataclasses.replace(base, **values)
+    _check_whole(config, where)
+    return config
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Returns 16 hexadecimal digits that name what `identity` says, the same in every process and version."""
+    text = json.dumps(
+        {"schema": SCHEMA_VERSION, **identity}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def get_at(config: Any, dotted: str) -> Any:
+    """Returns the value of a dotted field, such as `procedure.learning_rate`; None below a field that is None."""
+    for name in dotted.split("."):
+        config = getattr(config, name, None)
+    return config
+
+
+def fields_of(config: Any, where: str = "") -> Iterable[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Yields every field of a config, nested ones by their dotted names: (name, value, field)."""
+    for field in dataclasses.fields(config):
+        name = f"{where}.{field.name}" if where else field.name
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields_of(value, name)
+        else:
+            yield name, value, field
+
+
+# --- the config file and its overrides --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A study, and where it was read from: the file's path, its docstring and the overrides."""
+
+    study: Study
+    path: str = ""
+    docstring: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
+    """Reads `path.py` or `path.py:arg`, applies overrides such as `procedure.learning_rate=0.01`.
+
+    Raises a `UserError` where the file is missing, is no config file, or any field is wrong.
+    """
+    path_text, _, arg = spec.partition(".py:")
+    path = Path(path_text if spec.endswith(path_text) and not arg else f"{path_text}.py")
+    if not path.is_file():
+        raise UserError(f"there is no config file {str(path)!r}.")
+    module_spec = importlib.util.spec_from_file_location(f"jaxft_config_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"the config file {str(path)!r} is not a Python file.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        get_config = module.get_config
+    except AttributeError as error:
+        raise UserError(f"the config file {str(path)!r} defines no get_config(arg): {error}.") from error
+    except Exception as error:
+        raise UserError(f"the config file {str(path)!r} fails: {type(error).__name__}: {error}.") from error
+    fields = _plain(get_config(arg) if arg else get_config())
+    for override in overrides:
+        name, _, text = override.partition("=")
+        if any(name in block for block in fields.get("factors", ()) if isinstance(block, Mapping)):
+            raise UserError(
+                f"{name} is a factor of this study, so it cannot be overridden; override 'factors'."
+            )
+        _set(fields, name, _literal(text))
+    study = from_dict(Study, fields)
+    if not study.title:
+        study = dataclasses.replace(study, title=path.stem.replace("_", " "))
+    return ConfigFile(study, str(path), (module.__doc__ or "").strip(), tuple(overrides))
+
+
+def as_config_file(config: Any) -> ConfigFile:
+    """Returns the config file for whatever a caller may hand over: a path, a `Study`, a ConfigDict or a dict."""
+    if isinstance(config, ConfigFile):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(str(config))
+    return ConfigFile(from_dict(Study, _plain(config)))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    if isinstance(config, Study):
+        return to_dict(config)
+    if hasattr(config, "to_dict"):  # ml_collections.ConfigDict
+        config = config.to_dict()
+    if not isinstance(config, Mapping):
+        raise UserError(f"a config is a ConfigDict, a dict or a Study, not a {type(config).__name__}.")
+    return to_dict(config)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"none": None, "true": True, "false": False}.get(text.lower(), text)
+
+
+def _set(fields: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if fields.get(parent) is None:
+            fields[parent] = {}
+        fields = fields[parent]
+        if not isinstance(fields, dict):
+            raise UserError(f"unknown config field {dotted!r}: {parent!r} has no fields of its own.")
+    fields[last] = value
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], usual: Any) -> Any:
+    """Returns `value` as the type that the field declares, or raises an error that says what is allowed."""
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
+        if isinstance(value, Mapping):
+            return from_dict(hint, value, where, usual)  # type: ignore[arg-type]
+        raise UserError(f"config field {where!r} is {value!r}, but holds fields of its own.")
+    for option in _options(hint):
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return _checked(value, option, where, limits, usual)
+        try:
+            return _as_option(value, option, limits)
+        except (TypeError, ValueError):
+            continue
+    raise UserError(f"config field {where!r} is {value!r}; {_allowed(hint, limits, value)}.")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
+    origin = typing.get_origin(option)
+    if option is type(None):
+        if value is None:
+            return None
+    elif origin is Literal:
+        if isinstance(value, str) and value in typing.get_args(option):
+            return value
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            inner = typing.get_args(option)
+            if inner[-1] is Ellipsis:
+                return tuple(_first_option(item, inner[0], limits) for item in value)
+            if len(inner) == len(value):
+                return tuple(_first_option(item, kind, limits) for item, kind in zip(value, inner))
+    elif option is bool or option is str:
+        if isinstance(value, option):
+            return value
+    elif option in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        number = option(value)
+        if number == value and math.isfinite(number) and _within(number, limits):
+            return number
+    raise TypeError
+
+
+def _first_option(value: Any, hint: Any, limits: Mapping[str, float]) -> Any:
+    for option in _options(hint):
+        try:
+            return _as_option(value, option, limits)
+        except (TypeError, ValueError):
+            continue
+    raise TypeError
+
+
+def _within(number: float, limits: Mapping[str, float]) -> bool:
+    return (
+        number >= limits.get("at_least", -math.inf)
+        and number > limits.get("above", -math.inf)
+        and number <= limits.get("at_most", math.inf)
+        and number < limits.get("below", math.inf)
+    )
+
+
+def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
+    words, choices = [], []
+    numeric = " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items())
+    for option in _options(hint):
+        if option is type(None):
+            words.append("none")
+        elif typing.get_origin(option) is Literal:
+            choices += typing.get_args(option)
+            words += [repr(choice) for choice in typing.get_args(option)]
+        elif typing.get_origin(option) is tuple:
+            words.append("a list of " + _inside(typing.get_args(option)))
+        elif option in (int, float):
+            words.append(
+                {int: "a whole number", float: "a number"}[option] + (f" {numeric}" if numeric else "")
+            )
+        else:
+            words.append({bool: "True or False", str: "a text"}.get(option, "a group of fields"))
+    guess = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"allowed: {' or '.join(words)}{guess}"
+
+
+def _inside(inner: tuple[Any, ...]) -> str:
+    if typing.get_origin(inner[0]) is tuple:
+        return "pairs (pattern, multiplier or 'frozen')"
+    return {str: "texts", int: "whole numbers", float: "numbers"}.get(inner[0], "values")
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    seeds = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(seeds, range | list | tuple) or not all(
+        isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds
+    ):
+        raise UserError(f"config field 'seeds' is {value!r}; allowed: a number of seeds, or a list of them.")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UserError(f"config field 'seeds' is {value!r}; it needs one seed at least, and none twice.")
+    return tuple(seeds)
+
+
+def _blocks(value: Any) -> tuple[Block, ...]:
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(block, Mapping) for block in value):
+        raise UserError(
+            f"config field 'factors' is {value!r}; allowed: a list of blocks "
+            "{'procedure.learning_rate': [0.01, 0.1], ...}."
+        )
+    blocks = []
+    for block in value:
+        for name, levels in block.items():
+            if name.split(".")[0] not in ("source", "target", "procedure", "streams"):
+                guess = did_you_mean(name, [n for n, _, _ in fields_of(Trial())])
+                raise UserError(f"factor {name!r} is not a field of a trial{guess}.")
+            if not isinstance(levels, list | tuple) or not levels:
+                raise UserError(f"factor {name!r} is {levels!r}; allowed: a list of one level or more.")
+        blocks.append({name: tuple(levels) for name, levels in block.items()})
+    return tuple(blocks)
+
+
+def _check_whole(config: Any, where: str) -> None:
+    """Checks what concerns several fields at once."""
+    if isinstance(config, Procedure):
+        dotted = where or "procedure"
+        if config.schedule == "step" and not config.decay_epochs:
+            raise UserError(f"config field '{dotted}.decay_epochs' is empty; the schedule 'step' needs it.")
+        if config.warmup_epochs >= config.epochs:
+            raise UserError(
+                f"config field '{dotted}.warmup_epochs' is {config.warmup_epochs:g}; "
+                f"it must be below epochs, {config.epochs:g}."
+            )
+    elif isinstance(config, Source):
+        if config.procedure.init != "random":
+            raise UserError(
+                "'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights."
+            )
+        if config.weights is not None and config.images is not None:
+            raise UserError(
+                "'source.weights' and 'source.images' are both given; pretrained weights have one origin."
+            )
+    elif isinstance(config, Trial):
+        if (
+            config.procedure.init == "pretrained"
+            and config.source.weights is None
+            and config.source.images is None
+        ):
+            raise UserError(
+                "'procedure.init' is 'pretrained', but there is nothing to start from; give 'source.weights' "
+                "(a file) or 'source.images' (images to pretrain on), or choose init 'random'."
+            )
+    elif isinstance(config, Study):
+        config.trials()  # every level of every factor is checked before the first step

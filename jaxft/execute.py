@@ -1,0 +1,405 @@
+"""The host's loop: trials run side by side as one compiled program, in turn or under `vmap`.
+
+Every array of a trial has a leading trial axis, whatever the executor; frozen leaves and images have none and are
+shared. In turn is the width 1, where the axis is taken off inside the program.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.config import Execution
+from jaxft.data.batches import batch_indices, padded_batches
+from jaxft.optim import HParams
+from jaxft.train import (
+    Evaluation,
+    Flat,
+    Frozen,
+    Metrics,
+    Phase,
+    State,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    split_variables,
+)
+
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is static in a whole trial: its phases, after which steps of each it is evaluated, what is selected."""
+
+    phases: tuple[Phase, ...]
+    epoch_ends: tuple[tuple[int, ...], ...]
+    select: str
+    eval_batch_size: int
+
+    @property
+    def num_epochs(self) -> int:
+        """Returns the number of evaluations on the validation images."""
+        return sum(len(ends) for ends in self.epoch_ends)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The arrays of one trial.
+
+    `params` and `batch_stats` are flat and whole, as the trial begins; leaves that a phase freezes are the same in
+    all lanes that run side by side. `rows` are the images to train, select and test on.
+    """
+
+    params: Flat
+    batch_stats: Flat
+    hparams: HParams
+    labels: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    order_seed: int
+    augment_key: jax.Array
+
+
+@dataclass
+class Outcome:
+    """What became of a trial. Accuracies are None where it diverged, or where there were no such images."""
+
+    params: Flat
+    batch_stats: Flat
+    curves: dict[str, np.ndarray]
+    diverged: bool
+    selected_epoch: int | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+    test_predictions: np.ndarray
+    seconds: float
+
+
+class Checkpoints(Protocol):
+    """Where the state of unfinished work is kept."""
+
+    def latest(self) -> int | None:
+        """Returns the epoch last saved."""
+
+    def load(self, epoch: int, like: Any) -> Any:
+        """Returns what was saved at `epoch`."""
+
+    def save(self, epoch: int, tree: Any) -> None:
+        """Keeps `tree`."""
+
+
+@dataclass
+class Carry:
+    """Everything that a chunk of trials needs to go on from the end of an epoch."""
+
+    state: State
+    best: Any  # (params, batch_stats) of the best epoch so far
+    best_score: np.ndarray  # [trials, 2] validation accuracy and minus loss
+    best_epoch: np.ndarray  # [trials], -1 where there is none
+    history: np.ndarray  # [trials, epochs, curves]
+    diverged: np.ndarray  # [trials]
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(()))
+
+    def tree(self) -> dict[str, Any]:
+        """Returns the carry as a tree of arrays."""
+        return dict(self.__dict__)
+
+
+def choose_executor(execution: Execution) -> tuple[str, int]:
+    """Returns the executor and how many trials run side by side.
+
+    'auto' is in turn on a CPU, where XLA runs a convolution with batched kernels several times slower than the
+    same convolutions one after another, and `vmap` elsewhere.
+    """
+    name = execution.executor
+    if name == "auto":
+        name = "in_turn" if jax.default_backend() == "cpu" else "vmap"
+    return name, 1 if name == "in_turn" else execution.width
+
+
+def run_chunk(
+    program: Program,
+    lanes: Sequence[Lane],
+    images: jax.Array,
+    on_epoch: Callable[[str], None] = lambda text: None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = 300.0,
+) -> list[Outcome]:
+    """Returns the outcome of trials that run side by side, one a lane.
+
+    Args:
+      program: what all lanes share.
+      lanes: what they do not.
+      images: [n, h, w, 3] uint8, on the device.
+      on_epoch: called after each epoch with a line about it.
+      checkpoints: where to save the state every `checkpoint_seconds`, and to go on from.
+    """
+    started = time.monotonic()
+    labels = jnp.stack([jnp.asarray(lane.labels) for lane in lanes])
+    hparams = _stack([lane.hparams for lane in lanes])
+    params = [dict(lane.params) for lane in lanes]
+    stats = [dict(lane.batch_stats) for lane in lanes]
+    resume_at = checkpoints.latest() if checkpoints else None
+    carry: Carry | None = None
+    epoch, first_step, last_saved = 0, 0, time.monotonic()
+
+    for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
+        if resume_at is not None and resume_at >= epoch + len(ends) and number + 1 < len(program.phases):
+            epoch, first_step = (
+                epoch + len(ends),
+                first_step + phase.num_steps,
+            )  # passed before the checkpoint
+            continue
+        splits = [split_variables(phase, p, s) for p, s in zip(params, stats)]
+        frozen = splits[0][2]
+        keys = jnp.stack([jax.random.fold_in(lane.augment_key, number) for lane in lanes])
+        live, tracked = _stack([s[0] for s in splits]), _stack([s[1] for s in splits])
+        state = _make_init_states(phase)(live, tracked, hparams, keys)
+        carry = _next_carry(carry, state, program, len(lanes))
+        done = 0
+        if resume_at is not None and checkpoints is not None:
+            carry = Carry(**checkpoints.load(resume_at, carry.tree()))
+            done, resume_at = resume_at - epoch, None
+        indices = np.stack(
+            [
+                batch_indices(lane.train, lane.order_seed, first_step, phase.num_steps, phase.batch_size)
+                for lane in lanes
+            ]
+        )
+        on_device = jnp.asarray(indices)
+        run_steps = make_run_steps(phase, len(lanes))
+        for i in range(done, len(ends)):
+            begin = ends[i - 1] if i else 0
+            carry.state, metrics = run_steps(
+                ends[i] - begin, carry.state, hparams, labels, on_device, frozen, images
+            )
+            _end_epoch(program, phase, carry, epoch + i, metrics, lanes, labels, frozen, images)
+            if carry.diverged.all() and phase is program.phases[-1]:
+                break
+            on_epoch("" if carry.diverged.all() else _line(carry, epoch + i, program.num_epochs))
+            if checkpoints is not None and time.monotonic() - last_saved >= checkpoint_seconds:
+                carry.seconds = np.asarray(carry.seconds + time.monotonic() - started)
+                started = last_saved = time.monotonic()
+                checkpoints.save(epoch + i + 1, carry.tree())
+        epoch, first_step = epoch + len(ends), first_step + phase.num_steps
+        for i in range(len(lanes)):
+            params[i] |= {name: leaf[i] for name, leaf in carry.state.params.items()}
+            stats[i] |= {name: leaf[i] for name, leaf in carry.state.batch_stats.items()}
+
+    if carry is None:
+        raise ValueError("a program has one phase at least.")
+    return _outcomes(program, carry, lanes, params, stats, labels, images, started)
+
+
+@functools.cache
+def _make_init_states(phase: Phase) -> Callable[[Flat, Flat, HParams, jax.Array], State]:
+    return jax.jit(jax.vmap(functools.partial(init_state, phase)))
+
+
+def _next_carry(carry: Carry | None, state: State, program: Program, width: int) -> Carry:
+    """Returns the carry at the start of a phase; a new phase selects anew, the curves go on."""
+    return Carry(
+        state=state,
+        best=(state.params, state.batch_stats),
+        best_score=np.full((width, 2), -np.inf),
+        best_epoch=np.full(width, -1),
+        history=carry.history if carry else np.full((width, program.num_epochs, len(CURVES)), np.nan),
+        diverged=carry.diverged if carry else np.zeros(width, bool),
+        seconds=carry.seconds if carry else np.zeros(()),
+    )
+
+
+def _end_epoch(
+    program: Program,
+    phase: Phase,
+    carry: Carry,
+    epoch: int,
+    metrics: Metrics,
+    lanes: Sequence[Lane],
+    labels: jax.Array,
+    frozen: Frozen,
+    images: jax.Array,
+) -> None:
+    """Evaluates on the validation images, notes the curves and who diverged, and keeps the best."""
+    state = carry.state
+    loss, accuracy, _ = evaluate(
+        phase,
+        program.eval_batch_size,
+        state.params,
+        state.batch_stats,
+        [lane.val for lane in lanes],
+        labels,
+        frozen,
+        images,
+    )
+    train_loss = np.asarray(metrics.loss, np.float64).mean(axis=1)
+    train_accuracy = np.asarray(metrics.accuracy, np.float64).mean(axis=1)
+    carry.history[:, epoch] = np.stack([train_loss, train_accuracy, loss, accuracy], axis=1)
+    has_val = len(lanes[0].val) > 0
+    carry.diverged = carry.diverged | ~np.isfinite(train_loss) | (has_val & ~np.isfinite(loss))
+    if program.select == "last" or not has_val:
+        better = np.ones(len(lanes), bool)
+    else:  # the most accurate epoch, of equals the one with the least loss
+        ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
+        better = (accuracy > carry.best_score[:, 0]) | ties
+    better &= ~carry.diverged
+    carry.best = _where(jnp.asarray(better), (state.params, state.batch_stats), carry.best)
+    carry.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), carry.best_score)
+    carry.best_epoch = np.where(better, epoch, carry.best_epoch)
+
+
+@jax.jit
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)
+
+
+def _outcomes(
+    program: Program,
+    carry: Carry,
+    lanes: Sequence[Lane],
+    params: list[Flat],
+    stats: list[Flat],
+    labels: jax.Array,
+    images: jax.Array,
+    started: float,
+) -> list[Outcome]:
+    """Reads the test images, once, with the selected weights."""
+    phase = program.phases[-1]
+    best_params, best_stats = carry.best
+    frozen = split_variables(phase, params[0], stats[0])[2]
+    rows = [lane.test for lane in lanes]
+    _, test_accuracy, predictions = evaluate(
+        phase, program.eval_batch_size, best_params, best_stats, rows, labels, frozen, images
+    )
+    seconds = float(carry.seconds + time.monotonic() - started) / len(lanes)
+    outcomes = []
+    for i, lane in enumerate(lanes):
+        diverged = bool(carry.diverged[i])
+        selected = int(carry.best_epoch[i])
+        curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
+        outcomes.append(
+            Outcome(
+                params=params[i] | {name: leaf[i] for name, leaf in best_params.items()},
+                batch_stats=stats[i] | {name: leaf[i] for name, leaf in best_stats.items()},
+                curves={"epoch": np.arange(1.0, program.num_epochs + 1), **curves},
+                diverged=diverged,
+                selected_epoch=None if diverged else selected + 1,
+                val_accuracy=None if diverged or not len(lane.val) else float(carry.best_score[i, 0]),
+                test_accuracy=None if diverged or not len(lane.test) else float(test_accuracy[i]),
+                test_predictions=predictions[i],
+                seconds=seconds,
+            )
+        )
+    return outcomes
+
+
+# --- compiled once for each phase and width ---------------------------------------------------------------------
+
+
+def over_trials(function: Callable[..., Any], width: int, num_shared: int) -> Callable[..., Any]:
+    """Returns `function` over a leading trial axis of `width`, on all arguments but the last `num_shared`."""
+    if width > 1:
+
+        def batched(*args: Any) -> Any:
+            axes = (0,) * (len(args) - num_shared) + (None,) * num_shared
+            return jax.vmap(function, in_axes=axes)(*args)
+
+        return batched
+
+    def alone(*args: Any) -> Any:
+        own, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], own), *shared))
+
+    return alone
+
+
+@functools.cache
+def make_run_steps(phase: Phase, width: int) -> Callable[..., tuple[State, Metrics]]:
+    """Returns `run_steps(count, state, hparams, labels, indices, frozen, images) -> (state, metrics [trials, count])`.
+
+    A stretch of steps is one `scan` on the device; on a CPU, where XLA runs convolutions inside loops many times
+    slower, it is one call a step.
+    """
+    train_step = make_train_step(phase)
+    if jax.default_backend() == "cpu":
+        step = jax.jit(over_trials(train_step, width, num_shared=2))
+
+        def run_in_turn(count: int, state: State, *rest: Any) -> tuple[State, Metrics]:
+            metrics = []
+            for _ in range(count):
+                state, one = step(state, *rest)
+                metrics.append(one)
+            return state, Metrics(
+                *(np.stack([np.asarray(m) for m in column], axis=1) for column in zip(*metrics))
+            )
+
+        return run_in_turn
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run_scanned(count: int, state: State, *rest: Any) -> tuple[State, Metrics]:
+        def scanned(state: State, *rest: Any) -> tuple[State, Metrics]:
+            return jax.lax.scan(lambda s, _: train_step(s, *rest), state, length=count)
+
+        return over_trials(scanned, width, num_shared=2)(state, *rest)
+
+    return run_scanned
+
+
+@functools.cache
+def _make_eval(phase: Phase, width: int) -> Callable[..., Evaluation]:
+    return jax.jit(over_trials(make_eval_step(phase), width, num_shared=2))
+
+
+def evaluate(
+    phase: Phase,
+    batch_size: int,
+    params: Flat,
+    batch_stats: Flat,
+    rows: Sequence[np.ndarray],
+    labels: jax.Array,
+    frozen: Frozen,
+    images: jax.Array,
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Returns (mean loss [trials], accuracy [trials], predicted classes of each trial's rows); nan for no rows.
+
+    Batches are as large as `batch_size`, or the next power of two for fewer images, so that few programs serve sets
+    of all sizes.
+    """
+    most = max(len(r) for r in rows)
+    size = min(batch_size, 1 << max(most - 1, 0).bit_length())
+    padded = [padded_batches(np.resize(r, most) if len(r) else np.zeros(most, np.int32), size) for r in rows]
+    counts = np.array([len(r) for r in rows])
+    eval_step = _make_eval(phase, len(rows))
+    loss, correct, predictions = np.zeros(len(rows)), np.zeros(len(rows)), []
+    for i in range(-(-most // size) if most else 0):
+        batch = np.stack([p[0][i] for p in padded])
+        within = np.arange(i * size, (i + 1) * size).reshape(1, -1) < counts.reshape(-1, 1)
+        result = eval_step(
+            params, batch_stats, labels, jnp.asarray(batch), jnp.asarray(within), frozen, images
+        )
+        loss += np.asarray(result.loss, np.float64)
+        correct += np.asarray(result.correct, np.float64)
+        predictions.append(np.asarray(result.predictions))
+    every = np.concatenate(predictions, axis=1) if predictions else np.zeros((len(rows), 0), np.int32)
+    with np.errstate(invalid="ignore"):
+        return loss / counts, correct / counts, [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def _line(carry: Carry, epoch: int, num_epochs: int) -> str:
+    loss, _, _, accuracy = carry.history[~carry.diverged, epoch].mean(axis=0)
+    val = "" if np.isnan(accuracy) else f", validation accuracy {accuracy:.1%}"
+    return f"epoch {epoch + 1}/{num_epochs}, loss {loss:.3f}{val}"

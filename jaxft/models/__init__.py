@@ -1,0 +1,51 @@
+"""The networks, by name."""
+
+import re
+
+from jaxft.errors import UserError, did_you_mean
+from jaxft.models.cifar_resnet import FAMILIES
+from jaxft.models.contract import Family, Network, Preprocessing, Published, Tap, unit_of
+
+__all__ = [
+    "Network",
+    "Preprocessing",
+    "Published",
+    "Tap",
+    "create_model",
+    "families",
+    "list_models",
+    "published",
+    "unit_of",
+]
+
+
+def create_model(name: str, num_classes: int) -> Network:
+    """Returns the network called `name`, such as 'cifar_resnet20', with a head of `num_classes`.
+
+    Raises a `UserError` for a name that no family has.
+    """
+    for family in FAMILIES:
+        match = re.fullmatch(family.pattern, name)
+        if match is not None:
+            try:
+                return family.create(*(int(group) for group in match.groups()), num_classes=num_classes)
+            except ValueError as error:
+                raise UserError(f"there is no model {name!r}: {error}") from None
+    raise UserError(
+        f"there is no model {name!r}{did_you_mean(name, list_models())}; `jaxft models` lists them."
+    )
+
+
+def list_models() -> tuple[str, ...]:
+    """Returns the names of the usual networks; families take other depths too."""
+    return tuple(name for family in FAMILIES for name in family.names)
+
+
+def families() -> tuple[Family, ...]:
+    """Returns every family."""
+    return FAMILIES
+
+
+def published() -> tuple[Published, ...]:
+    """Returns the facts of every published weight file that is known."""
+    return tuple(file for family in FAMILIES for file in family.published)

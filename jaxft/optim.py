@@ -1,0 +1,127 @@
+"""Per-layer learning rates with optax: rules, freezing, schedules.
+
+What shapes the compiled program is in `Optimizer` (hashable); what is only a number is in `HParams` (traced). The
+update is built inside the traced step, `make_tx(optimizer)(hparams)`, so that another number never recompiles.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxft.config import FROZEN, LayerRate, Procedure
+from jaxft.paths import Match, Rule, match_rules
+
+
+class HParams(NamedTuple):
+    """The numbers of a trial, float32 scalars.
+
+    `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule.
+    """
+
+    learning_rate: jax.Array
+    multipliers: dict[str, jax.Array]
+    momentum: jax.Array
+    beta2: jax.Array
+    weight_decay: jax.Array
+    label_smoothing: jax.Array
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The shape of a learning rate over a phase, whose peak is 1."""
+
+    shape: str
+    num_steps: int
+    warmup_steps: int = 0
+    decay_steps: tuple[int, ...] = ()
+    decay_factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What of an optimiser is static: its kind, its schedule, and the group of each trainable leaf."""
+
+    kind: str
+    nesterov: bool
+    schedule: Schedule
+    groups: tuple[tuple[str, str], ...]  # (leaf, pattern of its rule)
+
+
+def layer_rules(procedure: Procedure) -> list[Rule[LayerRate]]:
+    """Returns the procedure's ordered rules: its own, then the head's, then the body's.
+
+    Values are multipliers of `learning_rate`, or 'frozen'.
+    """
+    body = procedure.body_learning_rate
+    if body is None:
+        body_multiplier: LayerRate = 1.0
+    else:
+        body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.learning_rate
+    own = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
+    # A procedure's own rules may leave nothing to these two.
+    return [*own, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
+
+
+def resolve_layers(procedure: Procedure, names: Sequence[str]) -> dict[str, Match[LayerRate]]:
+    """Returns what the procedure's rules say of each parameter."""
+    return match_rules(layer_rules(procedure), names, "layer rate")
+
+
+def make_hparams(procedure: Procedure, layers: Mapping[str, Match[LayerRate]]) -> HParams:
+    """Returns the numbers of a procedure; groups that are frozen have none."""
+    rates = {match.pattern: match.value for match in layers.values() if match.value != FROZEN}
+    return HParams(
+        learning_rate=jnp.float32(procedure.learning_rate),
+        multipliers={pattern: jnp.float32(rate) for pattern, rate in sorted(rates.items())},
+        momentum=jnp.float32(procedure.momentum),
+        beta2=jnp.float32(procedure.beta2),
+        weight_decay=jnp.float32(procedure.weight_decay),
+        label_smoothing=jnp.float32(procedure.label_smoothing),
+    )
+
+
+def make_schedule(schedule: Schedule) -> Callable[[jax.Array], jax.Array]:
+    """Returns the function from step to share of the peak rate; a warm-up rises linearly to 1 at its end."""
+    main_steps = schedule.num_steps - schedule.warmup_steps
+    if schedule.shape == "constant":
+        main = optax.constant_schedule(1.0)
+    elif schedule.shape == "cosine":  # Loshchilov & Hutter 2017, without restarts
+        main = optax.cosine_decay_schedule(1.0, max(main_steps, 1))
+    else:
+        boundaries = {step - schedule.warmup_steps: schedule.decay_factor for step in schedule.decay_steps}
+        main = optax.piecewise_constant_schedule(1.0, boundaries)
+    if not schedule.warmup_steps:
+        return main
+    rise = optax.linear_schedule(1 / (schedule.warmup_steps + 1), 1.0, schedule.warmup_steps)
+    return optax.join_schedules([rise, main], [schedule.warmup_steps])
+
+
+def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransformation]:
+    """Returns the function from numbers to the optax transformation of a flat dict of trainable leaves.
+
+    sgd: v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant); adamw: Loshchilov & Hutter
+    2019, decay scaled by the group's learning rate. Decay acts on kernels only.
+    """
+    labels = dict(optimizer.groups)
+    schedule = make_schedule(optimizer.schedule)
+
+    def of_group(hparams: HParams, pattern: str) -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(
+            hparams.weight_decay, lambda params: {name: name.endswith("kernel") for name in params}
+        )
+        if optimizer.kind == "sgd":
+            parts = [decay, optax.trace(hparams.momentum, optimizer.nesterov)]
+        else:
+            parts = [optax.scale_by_adam(hparams.momentum, hparams.beta2, nesterov=optimizer.nesterov), decay]
+        rate = hparams.learning_rate * hparams.multipliers[pattern]
+        return optax.chain(*parts, optax.scale_by_schedule(lambda step: -rate * schedule(step)))
+
+    def tx(hparams: HParams) -> optax.GradientTransformation:
+        patterns = sorted(set(labels.values()))
+        return optax.multi_transform({p: of_group(hparams, p) for p in patterns}, labels)
+
+    return tx

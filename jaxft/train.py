@@ -1,0 +1,248 @@
+"""Training and evaluating one trial: pure functions of arrays.
+
+Parameters are flat dicts, `{'stage1/block2/conv1/kernel': leaf}`, split in the trainable ones, which the state
+holds, and the frozen ones, which are an argument of their own and cost no gradient and no copy.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxft.config import FROZEN, LayerRate, Procedure
+from jaxft.data.augment import augment
+from jaxft.data.batches import num_steps
+from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.optim import HParams, Optimizer, Schedule, make_tx
+from jaxft.paths import Match, flatten, unflatten
+
+Flat = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one compiled program: everything that is static in it.
+
+    `prefix` is the last unit of the frozen prefix, which runs without gradient and with its statistics frozen.
+    `tracked` are the batch-norm statistics that move.
+    """
+
+    model: Network
+    preprocessing: Preprocessing
+    optimizer: Optimizer
+    prefix: str | None
+    tracked: tuple[str, ...]
+    batch_size: int
+    crop_padding_px: int
+    flip: bool
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Returns the names of the leaves that train."""
+        return tuple(name for name, _ in self.optimizer.groups)
+
+    @property
+    def num_steps(self) -> int:
+        """Returns the length of the phase."""
+        return self.optimizer.schedule.num_steps
+
+
+class Frozen(NamedTuple):
+    """What does not change in a phase; shared by all trials that run side by side."""
+
+    params: Flat
+    batch_stats: Flat
+
+
+class State(NamedTuple):
+    """What changes in a phase: arrays only."""
+
+    params: Flat
+    batch_stats: Flat
+    opt_state: Any
+    step: jax.Array
+    key: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Mean loss and accuracy of a batch."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+def make_phases(
+    model: Network,
+    preprocessing: Preprocessing,
+    procedure: Procedure,
+    layers: Mapping[str, Match[LayerRate]],
+    batch_stats: Sequence[str],
+    num_train: int,
+) -> tuple[Phase, ...]:
+    """Returns the phases of a procedure: the head alone, where it is probed first, then all that is not frozen.
+
+    Args:
+      layers: what the procedure's rules say of each parameter.
+      batch_stats: names of the network's batch-norm statistics.
+      num_train: images a pass.
+    """
+
+    def phase(trained: Mapping[str, str], epochs: float, warmup_epochs: float) -> Phase:
+        def steps(of_epochs: float) -> int:
+            return num_steps(num_train, of_epochs, procedure.batch_size)
+
+        schedule = Schedule(
+            procedure.schedule,
+            steps(epochs),
+            steps(warmup_epochs),
+            tuple(steps(at) for at in procedure.decay_epochs) if procedure.schedule == "step" else (),
+            procedure.decay_factor if procedure.schedule == "step" else 1.0,
+        )
+        prefix = frozen_prefix(model, trained)
+        live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
+        tracked = [name for name in batch_stats if unit_of(name, model.units) in live]
+        return Phase(
+            model,
+            preprocessing,
+            Optimizer(procedure.optimizer, procedure.nesterov, schedule, tuple(sorted(trained.items()))),
+            prefix,
+            tuple(tracked) if procedure.batch_norm == "tracked" else (),
+            procedure.batch_size,
+            procedure.crop_padding_px,
+            procedure.flip,
+        )
+
+    trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
+    phases = []
+    if procedure.probe_epochs:
+        head = {
+            name: pattern
+            for name, pattern in trained.items()
+            if unit_of(name, model.units) == model.units[-1]
+        }
+        phases.append(phase(head, procedure.probe_epochs, 0.0))
+    return (*phases, phase(trained, procedure.epochs, procedure.warmup_epochs))
+
+
+def frozen_prefix(model: Network, trained: Mapping[str, str]) -> str | None:
+    """Returns the last of the leading units none of whose leaves train, or None where the first one trains."""
+    live = {unit_of(name, model.units) for name in trained}
+    first = next((i for i, unit in enumerate(model.units) if unit in live), len(model.units))
+    return model.units[first - 1] if first else None
+
+
+def split_variables(
+    phase: Phase, params: Mapping[str, Any], batch_stats: Mapping[str, Any]
+) -> tuple[Flat, Flat, Frozen]:
+    """Returns (trainable parameters, tracked statistics, all the rest) of whole flat variables."""
+    live = {name: params[name] for name in phase.trainable}
+    tracked = {name: batch_stats[name] for name in phase.tracked}
+    rest = Frozen(
+        {name: leaf for name, leaf in params.items() if name not in live},
+        {name: leaf for name, leaf in batch_stats.items() if name not in tracked},
+    )
+    return live, tracked, rest
+
+
+def init_state(phase: Phase, params: Flat, batch_stats: Flat, hparams: HParams, key: jax.Array) -> State:
+    """Returns the state at the start of a phase, from its trainable parameters and tracked statistics."""
+    opt_state = make_tx(phase.optimizer)(hparams).init(params)
+    return State(params, batch_stats, opt_state, jnp.int32(0), key)
+
+
+def apply_network(
+    phase: Phase, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
+) -> tuple[jax.Array, Flat]:
+    """Returns logits [n, classes] for `images: [n, h, w, 3] uint8`, and the tracked statistics after them."""
+    model = phase.model
+    x = phase.preprocessing.apply(images)
+    stats = frozen.batch_stats | batch_stats
+    start = None
+    if phase.prefix is not None:
+        fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
+        x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
+        if phase.prefix == model.units[-1]:
+            return x, batch_stats
+        start = model.units[model.units.index(phase.prefix) + 1]
+    variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
+    if not (train and phase.tracked):
+        return model.apply(variables, x, start=start), batch_stats
+    logits, updated = model.apply(variables, x, train=True, start=start, mutable=["batch_stats"])
+    new_stats = flatten(updated["batch_stats"])
+    return logits, {name: new_stats[name] for name in batch_stats}
+
+
+@functools.cache
+def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
+    """Returns `train_step(state, hparams, labels, indices, frozen, images) -> (state, metrics)`.
+
+    labels: [images] int32; indices: [steps of the phase, batch] int32, of which the state's step picks one row;
+    images: [images, h, w, 3] uint8. The last two arguments are shared by all trials.
+    """
+    tx = make_tx(phase.optimizer)
+
+    def train_step(
+        state: State,
+        hparams: HParams,
+        labels: jax.Array,
+        indices: jax.Array,
+        frozen: Frozen,
+        images: jax.Array,
+    ) -> tuple[State, Metrics]:
+        rows = jax.lax.dynamic_index_in_dim(indices, state.step, keepdims=False)
+        batch, targets = images[rows], labels[rows]
+        if phase.crop_padding_px or phase.flip:
+            batch = augment(
+                jax.random.fold_in(state.key, state.step), batch, phase.crop_padding_px, phase.flip
+            )
+
+        def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
+            logits, stats = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
+            one_hot = jax.nn.one_hot(targets, logits.shape[-1])
+            smooth = one_hot * (1 - hparams.label_smoothing) + hparams.label_smoothing / logits.shape[-1]
+            return optax.softmax_cross_entropy(logits, smooth).mean(), (logits, stats)
+
+        (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = tx(hparams).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        accuracy = (logits.argmax(-1) == targets).mean()
+        return State(params, stats, opt_state, state.step + 1, state.key), Metrics(loss, accuracy)
+
+    return train_step
+
+
+class Evaluation(NamedTuple):
+    """Sums over the images of a batch that are no padding, and each image's predicted class."""
+
+    loss: jax.Array
+    correct: jax.Array
+    predictions: jax.Array
+
+
+@functools.cache
+def make_eval_step(phase: Phase) -> Callable[..., Evaluation]:
+    """Returns `eval_step(params, batch_stats, labels, rows, mask, frozen, images) -> Evaluation`.
+
+    rows: [batch] int32, mask: [batch] bool, false for padding. Statistics are the running ones.
+    """
+
+    def eval_step(
+        params: Flat,
+        batch_stats: Flat,
+        labels: jax.Array,
+        rows: jax.Array,
+        mask: jax.Array,
+        frozen: Frozen,
+        images: jax.Array,
+    ) -> Evaluation:
+        logits, _ = apply_network(phase, params, batch_stats, frozen, images[rows], train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
+        predictions = logits.argmax(-1)
+        correct = (predictions == labels[rows]) & mask
+        return Evaluation(jnp.where(mask, losses, 0.0).sum(), correct.sum(), predictions)
+
+    return eval_step
