@@ -27,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _stop(f"jaxft: {error}", 2, args)
     except KeyboardInterrupt:
-        resumable = (
-            " What was finished is kept; the same command goes on."
-            if args and args.command == "study"
-            else ""
-        )
+        resumable = " What was finished is kept; the same command goes on." if args and args.command == "study" else ""
         return _stop(f"jaxft: interrupted.{resumable}", INTERRUPTED, args)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,9 +67,7 @@ def _overrides(words: Sequence[str], takes_config: bool) -> list[str]:
     while waiting:
         word = waiting.pop(0)
         if not takes_config or not word.startswith("--config."):
-            raise UserError(
-                f"unknown argument {word!r}{did_you_mean(word, ['--config.', '--workdir', '--debug'])}."
-            )
+            raise UserError(f"unknown argument {word!r}{did_you_mean(word, ['--config.', '--workdir', '--debug'])}.")
         if "=" not in word:
             if not waiting or waiting[0].startswith("--"):
                 raise UserError(f"{word} has no value; write {word}=VALUE.")

@@ -47,15 +47,9 @@ class Images:
 class Procedure:
     """How a network is trained."""
 
-    init: Literal["pretrained", "random"] = setting(
-        "pretrained", "start from the source, or from random weights"
-    )
-    optimizer: Literal["sgd", "adamw"] = setting(
-        "sgd", "sgd: with momentum, as in PyTorch; adamw: decoupled decay"
-    )
-    learning_rate: float = setting(
-        0.01, "peak rate of the head, and of what has none of its own", traced=True, above=0
-    )
+    init: Literal["pretrained", "random"] = setting("pretrained", "start from the source, or from random weights")
+    optimizer: Literal["sgd", "adamw"] = setting("sgd", "sgd: with momentum, as in PyTorch; adamw: decoupled decay")
+    learning_rate: float = setting(0.01, "peak rate of the head, and of what has none of its own", traced=True, above=0)
     body_learning_rate: LayerRate | None = setting(
         None, "peak rate of everything below the head, or 'frozen'; none: as the head", traced=True, above=0
     )
@@ -65,21 +59,15 @@ class Procedure:
         traced=True,
         above=0,
     )
-    momentum: float = setting(
-        0.9, "momentum of sgd, first decay rate of adamw", traced=True, at_least=0, below=1
-    )
+    momentum: float = setting(0.9, "momentum of sgd, first decay rate of adamw", traced=True, at_least=0, below=1)
     nesterov: bool = setting(False, "Nesterov's momentum")
     beta2: float = setting(0.999, "second decay rate of adamw", traced=True, at_least=0, below=1)
-    weight_decay: float = setting(
-        0.0, "decay of kernels (biases and norms have none)", traced=True, at_least=0
-    )
+    weight_decay: float = setting(0.0, "decay of kernels (biases and norms have none)", traced=True, at_least=0)
     label_smoothing: float = setting(
         0.0, "share of the label spread over all classes", traced=True, at_least=0, below=1
     )
     epochs: float = setting(20.0, "passes over the training images", above=0)
-    probe_epochs: float = setting(
-        0.0, "passes that train the head alone, before all else (LP-FT)", at_least=0
-    )
+    probe_epochs: float = setting(0.0, "passes that train the head alone, before all else (LP-FT)", at_least=0)
     batch_size: int = setting(32, "images a step", at_least=1)
     schedule: Literal["constant", "cosine", "step"] = setting("cosine", "shape of the rate over a phase")
     warmup_epochs: float = setting(0.0, "passes over which the rate rises from zero", at_least=0)
@@ -88,9 +76,7 @@ class Procedure:
     batch_norm: Literal["tracked", "frozen"] = setting("tracked", "statistics above the frozen prefix")
     crop_padding_px: int = setting(0, "zero pixels added around an image before a random crop", at_least=0)
     flip: bool = setting(False, "mirror images at random")
-    select: Literal["best", "last"] = setting(
-        "best", "weights kept: the best epoch on validation, or the last"
-    )
+    select: Literal["best", "last"] = setting("best", "weights kept: the best epoch on validation, or the last")
 
 
 @dataclass(frozen=True)
@@ -99,9 +85,7 @@ class Source:
 
     model: str = setting("cifar_resnet8", "architecture; `jaxft models` lists them")
     weights: str | None = setting(None, "file of pretrained weights")
-    images: Images | None = setting(
-        None, "images to pretrain on, as the study's first phase, where no file is given"
-    )
+    images: Images | None = setting(None, "images to pretrain on, as the study's first phase, where no file is given")
     procedure: Procedure = setting(Procedure(init="random"), "how to pretrain on `images`")
 
 
@@ -217,7 +201,7 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
     """
     known = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in fields.items():
         dotted = f"{where}.{name}" if where else name
         if name not in known:
@@ -239,9 +223,7 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
 
 def digest(identity: Mapping[str, Any]) -> str:
     """Returns 16 hexadecimal digits that name what `identity` says, the same in every process and version."""
-    text = json.dumps(
-        {"schema": SCHEMA_VERSION, **identity}, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps({"schema": SCHEMA_VERSION, **identity}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -300,9 +282,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
     for override in overrides:
         name, _, text = override.partition("=")
         if any(name in block for block in fields.get("factors", ()) if isinstance(block, Mapping)):
-            raise UserError(
-                f"{name} is a factor of this study, so it cannot be overridden; override 'factors'."
-            )
+            raise UserError(f"{name} is a factor of this study, so it cannot be overridden; override 'factors'.")
         _set(fields, name, _literal(text))
     study = from_dict(Study, fields)
     if not study.title:
@@ -417,7 +397,8 @@ def _within(number: float, limits: Mapping[str, float]) -> bool:
 
 
 def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
-    words, choices = [], []
+    words: list[str] = []
+    choices: list[str] = []
     numeric = " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items())
     for option in _options(hint):
         if option is type(None):
@@ -428,9 +409,7 @@ def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
         elif typing.get_origin(option) is tuple:
             words.append("a list of " + _inside(typing.get_args(option)))
         elif option in (int, float):
-            words.append(
-                {int: "a whole number", float: "a number"}[option] + (f" {numeric}" if numeric else "")
-            )
+            words.append({int: "a whole number", float: "a number"}[option] + (f" {numeric}" if numeric else ""))
         else:
             words.append({bool: "True or False", str: "a text"}.get(option, "a group of fields"))
     guess = did_you_mean(value, choices) if isinstance(value, str) else ""
@@ -487,19 +466,11 @@ def _check_whole(config: Any, where: str) -> None:
             )
     elif isinstance(config, Source):
         if config.procedure.init != "random":
-            raise UserError(
-                "'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights."
-            )
+            raise UserError("'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights.")
         if config.weights is not None and config.images is not None:
-            raise UserError(
-                "'source.weights' and 'source.images' are both given; pretrained weights have one origin."
-            )
+            raise UserError("'source.weights' and 'source.images' are both given; pretrained weights have one origin.")
     elif isinstance(config, Trial):
-        if (
-            config.procedure.init == "pretrained"
-            and config.source.weights is None
-            and config.source.images is None
-        ):
+        if config.procedure.init == "pretrained" and config.source.weights is None and config.source.images is None:
             raise UserError(
                 "'procedure.init' is 'pretrained', but there is nothing to start from; give 'source.weights' "
                 "(a file) or 'source.images' (images to pretrain on), or choose init 'random'."

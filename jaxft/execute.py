@@ -177,9 +177,7 @@ def run_chunk(
         run_steps = make_run_steps(phase, len(lanes))
         for i in range(done, len(ends)):
             begin = ends[i - 1] if i else 0
-            carry.state, metrics = run_steps(
-                ends[i] - begin, carry.state, hparams, labels, on_device, frozen, images
-            )
+            carry.state, metrics = run_steps(ends[i] - begin, carry.state, hparams, labels, on_device, frozen, images)
             _end_epoch(program, phase, carry, epoch + i, metrics, lanes, labels, frozen, images)
             if carry.diverged.all() and phase is program.phases[-1]:
                 break
@@ -339,9 +337,7 @@ def make_run_steps(phase: Phase, width: int) -> Callable[..., tuple[State, Metri
             for _ in range(count):
                 state, one = step(state, *rest)
                 metrics.append(one)
-            return state, Metrics(
-                *(np.stack([np.asarray(m) for m in column], axis=1) for column in zip(*metrics))
-            )
+            return state, jax.tree.map(lambda *column: np.stack([np.asarray(m) for m in column], axis=1), *metrics)
 
         return run_in_turn
 
@@ -384,9 +380,7 @@ def evaluate(
     for i in range(-(-most // size) if most else 0):
         batch = np.stack([p[0][i] for p in padded])
         within = np.arange(i * size, (i + 1) * size).reshape(1, -1) < counts.reshape(-1, 1)
-        result = eval_step(
-            params, batch_stats, labels, jnp.asarray(batch), jnp.asarray(within), frozen, images
-        )
+        result = eval_step(params, batch_stats, labels, jnp.asarray(batch), jnp.asarray(within), frozen, images)
         loss += np.asarray(result.loss, np.float64)
         correct += np.asarray(result.correct, np.float64)
         predictions.append(np.asarray(result.predictions))

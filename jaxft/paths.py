@@ -97,9 +97,7 @@ def match_rules(rules: Sequence[Rule[T]], names: Iterable[str], what: str = "rul
     return decided
 
 
-def format_matches(
-    matches: Mapping[str, Match[Any]], sizes: Mapping[str, int], heading: str = "value"
-) -> str:
+def format_matches(matches: Mapping[str, Match[Any]], sizes: Mapping[str, int], heading: str = "value") -> str:
     """Returns a table of what was decided for each leaf: name, number of values, value, deciding rule."""
     rows = [("parameter", "values", heading, "rule")]
     rows += [(name, f"{sizes[name]:,}", str(m.value), m.pattern) for name, m in matches.items()]

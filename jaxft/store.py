@@ -46,13 +46,13 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 class Store:
     """The records of one work directory."""
 
-    def __init__(self, workdir: str | Path):
+    def __init__(self, workdir: str | os.PathLike[str]):
         self.workdir = Path(workdir)
 
     # --- the directory ---
 
     @classmethod
-    def create(cls, workdir: str | Path) -> "Store":
+    def create(cls, workdir: str | os.PathLike[str]) -> "Store":
         """Opens `workdir` for writing, making it where it is missing.
 
         Raises a `UserError` where the directory holds something else, or cannot be written.
@@ -75,7 +75,7 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, workdir: str | Path) -> "Store":
+    def open(cls, workdir: str | os.PathLike[str]) -> "Store":
         """Opens a work directory for reading; a `UserError` says where it holds no study."""
         store = cls(workdir)
         if not store._marker.is_file():
@@ -147,16 +147,14 @@ class Store:
         """Returns a record, or None where there is none."""
         return self._read(f"{kind}/{digest}.json")
 
-    def write(
-        self, kind: str, digest: str, record: Mapping[str, Any], arrays: Mapping[str, "np.ndarray"]
-    ) -> None:
+    def write(self, kind: str, digest: str, record: Mapping[str, Any], arrays: Mapping[str, "np.ndarray"]) -> None:
         """Keeps a record and its arrays for good; a record that is there already is left as it is."""
         import numpy as np
 
         with saying_what_is_wrong(self.workdir):
             folder = self.workdir / kind
             folder.mkdir(exist_ok=True)
-            with replacing(folder / f"{digest}.npz") as temporary, open(temporary, "wb") as file:
+            with replacing(folder / f"{digest}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
             write_once(folder / f"{digest}.json", _to_json(record))
             with contextlib.suppress(FileNotFoundError):
@@ -196,7 +194,7 @@ class Store:
     # --- checkpoints of unfinished work ---
 
     def save_checkpoint(self, key: str, epoch: int, tree: Any) -> None:
-        """Keeps the state of unfinished work; the one before it goes when this one is whole (Orbax commits atomically)."""
+        """Keeps the state of unfinished work; Orbax commits it whole, and then drops the one before."""
         with saying_what_is_wrong(self.workdir), self._checkpoints(key) as manager:
             import orbax.checkpoint as ocp
 
@@ -266,7 +264,7 @@ class Store:
         columns = ["trial", "status", "setting", *plan["factors"], "seed", *RESULT_COLUMNS]
         table = pd.DataFrame(rows, columns=columns)
         measured = ["val_accuracy", "test_accuracy", "selected_epoch", "relative_change", "seconds"]
-        return table.astype({name: "float64" for name in measured})
+        return table.astype(dict.fromkeys(measured, "float64"))
 
     def changes(self) -> "pd.DataFrame":
         """Returns a row for each trial and layer: `trial`, `setting`, `seed`, `layer` and the layer's change.
@@ -290,10 +288,7 @@ class Store:
         analyses it is the one over most trials of the study as last planned.
         """
         planned = {trial["trial"] for trial in self.plan()["trials"]}
-        found = [
-            json.loads(path.read_bytes()) | {"digest": path.stem}
-            for path in self.workdir.glob("analyses/*.json")
-        ]
+        found = [json.loads(path.read_bytes()) | {"digest": path.stem} for path in self.workdir.glob("analyses/*.json")]
         found = [r for r in found if r["analysis"] == "pairwise" and planned.issuperset(r["trials"])]
         if not found:
             return None
@@ -310,7 +305,7 @@ class Store:
             with replacing(paths[0]) as temporary:
                 table.to_csv(temporary, index=False)
             with replacing(paths[1]) as temporary:
-                table.astype({name: "string" for name in mixed}).to_parquet(temporary, index=False)
+                table.astype(dict.fromkeys(mixed, "string")).to_parquet(temporary, index=False)
         return paths
 
     def weights_bytes(self) -> int:
@@ -325,9 +320,7 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError:
-            raise UserError(
-                f"the record {str(self.workdir / name)!r} is damaged; remove it and run again."
-            ) from None
+            raise UserError(f"the record {str(self.workdir / name)!r} is damaged; remove it and run again.") from None
 
     def _replace(self, name: str, record: Mapping[str, Any]) -> None:
         path = self.workdir / name

@@ -131,6 +131,11 @@ class Plan:
         """Returns the level of each factor in a trial."""
         return {name: cfg.get_at(trial, name) for name in self.study.factor_names()}
 
+    def weights_line(self) -> str:
+        """Returns which final weights are kept, and how much disk they take."""
+        policy = self.study.execution.keep_weights.replace("_", " ")
+        return f"weights kept: {policy}, {self.weights_bytes() / 1e6:.1f} MB"
+
     def weights_bytes(self) -> int:
         """Returns how much disk the final weights take that the policy keeps."""
         policy = self.study.execution.keep_weights
@@ -149,12 +154,8 @@ class Plan:
             "overrides": list(origin.overrides),
             "factors": list(self.study.factor_names()),
             "settings": [cfg.to_dict(dict(levels)) for levels in self.settings],
-            "layers": list(
-                dict.fromkeys(paths.layer_of(n) for n in parameter_names(first.model, first.size_px))
-            ),
-            "chance": 1 / first.model.num_classes
-            if len({t.model.num_classes for t in self.trials}) == 1
-            else None,
+            "layers": list(dict.fromkeys(paths.layer_of(n) for n in parameter_names(first.model, first.size_px))),
+            "chance": 1 / first.model.num_classes if len({t.model.num_classes for t in self.trials}) == 1 else None,
             "varied": [
                 stream.name
                 for stream in dataclasses.fields(cfg.Streams)
@@ -189,11 +190,7 @@ def make_plan(study: Study) -> Plan:
     groups: dict[str, list[PlannedTrial]] = {}
     for trial in trials:
         groups.setdefault(_group_key(trial), []).append(trial)
-    sources = {
-        t.source.trained.digest: t.source.trained
-        for t in trials
-        if t.source.trained and _starts_from_source(t)
-    }
+    sources = {t.source.trained.digest: t.source.trained for t in trials if t.source.trained and _starts_from_source(t)}
     return Plan(
         study,
         trials,
@@ -239,9 +236,7 @@ class _Planner:
                 "the rules freeze every parameter, so there is nothing to train; leave 'head/.*' out of them."
             )
         stats = [
-            n.removeprefix("batch_stats/")
-            for n in expected_shapes(model, size_px)
-            if n.startswith("batch_stats/")
+            n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
         ]
         phases = make_phases(model, preprocessing, trial.procedure, layers, stats, len(split.train))
         if any(phase.num_steps == 0 for phase in phases):
@@ -253,9 +248,7 @@ class _Planner:
         ends = tuple(tuple(epoch_ends(len(split.train), e, trial.procedure.batch_size)) for e in epochs)
         program = Program(phases, ends, trial.procedure.select, self.eval_batch_size)
         identity = _identity(trial, source, images, preprocessing)
-        return PlannedTrial(
-            trial, cfg.digest(identity), identity, source, images, split, model, layers, program
-        )
+        return PlannedTrial(trial, cfg.digest(identity), identity, source, images, split, model, layers, program)
 
     def source(self, source: cfg.Source, seed: int) -> PlannedSource:
         if source.weights is not None:
@@ -266,9 +259,7 @@ class _Planner:
         if source.images is None:
             return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
         usual = create_model(source.model, 2).preprocessing
-        native = (
-            None if source.images.data == "digits" or source.images.data.endswith(".npz") else usual.size_px
-        )
+        native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else usual.size_px
         images = self.images(source.images, source.images.size_px or native)
         split = self.split(images, source.images, seed, "source.images")
         pixels = images.images[split.train].astype(np.float64) / 255
@@ -302,9 +293,7 @@ class _Planner:
         return self.splits[key]
 
 
-def _identity(
-    trial: Trial, source: PlannedSource, images: ImageSet, preprocessing: Preprocessing
-) -> dict[str, Any]:
+def _identity(trial: Trial, source: PlannedSource, images: ImageSet, preprocessing: Preprocessing) -> dict[str, Any]:
     """Returns what determines a trial's result: content in the place of paths, seeds in the place of streams."""
     start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
     if trial.procedure.init == "pretrained":
@@ -350,9 +339,7 @@ def parameter_names(model: Network, size_px: int) -> tuple[str, ...]:
                 names.append(prefix + name)
 
     def init(images: Any) -> None:
-        collect(
-            model.init(jax.random.key(0), images)["params"], ""
-        )  # a dict in order of use, unlike a pytree
+        collect(model.init(jax.random.key(0), images)["params"], "")  # a dict in order of use, unlike a pytree
 
     jax.eval_shape(init, jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32))
     return tuple(names)
@@ -395,9 +382,7 @@ def run_plan(plan: Plan, store: Store, progress: Progress, debug: bool = False) 
                         "traceback": traceback.format_exc(),
                     }
                     store.write_failure(trial.digest, {"status": "failed", "executor": executor, **reason})
-                progress.say(
-                    f"{len(missing)} trials failed ({type(error).__name__}: {str(error).splitlines()[0]})"
-                )
+                progress.say(f"{len(missing)} trials failed ({type(error).__name__}: {str(error).splitlines()[0]})")
     measure_pairs(plan, store)
     return failed
 
@@ -492,8 +477,7 @@ def _run_trials(
             continue
         outcome = outcomes[i]
         own = {
-            level: {name: change._asdict() for name, change in _lane_of(changes[level], i).items()}
-            for level in changes
+            level: {name: change._asdict() for name, change in _lane_of(changes[level], i).items()} for level in changes
         }
         arrays, record = _describe(trial, outcome, own, executor, width)
         record["relative_change"] = _body_change(lanes[i].params, outcome.params, trial.model)
@@ -517,9 +501,7 @@ def _lane(planned: PlannedTrial, store: Store) -> Lane:
         variables = init_variables(planned.model, key, planned.size_px)
     else:
         weights = (
-            store.weights_path(planned.source.digest, "sources")
-            if planned.source.trained
-            else planned.source.path
+            store.weights_path(planned.source.digest, "sources") if planned.source.trained else planned.source.path
         )
         assert weights is not None
         variables, _ = load(weights, planned.model, "new", key, planned.size_px)
@@ -572,8 +554,7 @@ def _describe(
     }
     if changes:
         record["changes"] = {
-            layer: {measure: _number(value) for measure, value in changes["layer"][layer].items()}
-            for layer in layers
+            layer: {measure: _number(value) for measure, value in changes["layer"][layer].items()} for layer in layers
         }
     return arrays, record
 
@@ -582,8 +563,7 @@ def _body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Net
     """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
     names = [name for name in before if not name.startswith(model.units[-1] + "/")]
     moved = sum(
-        float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum())
-        for n in names
+        float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum()) for n in names
     )
     start = sum(float(np.square(np.asarray(before[n], np.float64)).sum()) for n in names)
     return _number(math.sqrt(moved / start))
@@ -658,12 +638,8 @@ def measure_pairs(plan: Plan, store: Store) -> None:
         if len(trials) < 2 or store.has("analyses", digest):
             continue
         loaded = [load(store.weights_path(t.digest), t.model, size_px=t.size_px)[0]["params"] for t in trials]
-        by_layer = jax.device_get(
-            parameters.pairwise_distances(_stack_arrays([paths.flatten(p) for p in loaded]))
-        )
-        layers = list(
-            dict.fromkeys(paths.layer_of(n) for n in parameter_names(trials[0].model, trials[0].size_px))
-        )
+        by_layer = jax.device_get(parameters.pairwise_distances(_stack_arrays([paths.flatten(p) for p in loaded])))
+        layers = list(dict.fromkeys(paths.layer_of(n) for n in parameter_names(trials[0].model, trials[0].size_px)))
         distances = np.stack([by_layer[layer] for layer in layers]).astype(np.float32)
         record = {"analysis": "pairwise", "trials": digests, "layers": layers}
         store.write("analyses", digest, record, {"distances": distances})

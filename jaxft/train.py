@@ -119,11 +119,7 @@ def make_phases(
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
     phases = []
     if procedure.probe_epochs:
-        head = {
-            name: pattern
-            for name, pattern in trained.items()
-            if unit_of(name, model.units) == model.units[-1]
-        }
+        head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
         phases.append(phase(head, procedure.probe_epochs, 0.0))
     return (*phases, phase(trained, procedure.epochs, procedure.warmup_epochs))
 
@@ -196,9 +192,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         rows = jax.lax.dynamic_index_in_dim(indices, state.step, keepdims=False)
         batch, targets = images[rows], labels[rows]
         if phase.crop_padding_px or phase.flip:
-            batch = augment(
-                jax.random.fold_in(state.key, state.step), batch, phase.crop_padding_px, phase.flip
-            )
+            batch = augment(jax.random.fold_in(state.key, state.step), batch, phase.crop_padding_px, phase.flip)
 
         def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
             logits, stats = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)

@@ -46,14 +46,10 @@ class Manifest:
     def to_json(self) -> str:
         """Returns the manifest as it is kept inside a file."""
         fields = dataclasses.asdict(self)
-        return json.dumps(
-            {name: fields[name] for name in ("model", "preprocessing", "class_names", "origin")}
-        )
+        return json.dumps({name: fields[name] for name in ("model", "preprocessing", "class_names", "origin")})
 
 
-def load_weights(
-    path: str | Path, model: Network, head: Literal["load", "new"] = "load", key: Any = None
-) -> Variables:
+def load_weights(path: str | Path, model: Network, head: Literal["load", "new"] = "load", key: Any = None) -> Variables:
     """Returns the variables of `model` (`params`, `batch_stats`) ported from the weight file at `path`.
 
     Args:
@@ -141,9 +137,7 @@ def expected_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
         ) from None
     flat = {name: tuple(leaf.shape) for name, leaf in paths.flatten(shapes).items()}
     if any(0 in shape for shape in flat.values()):
-        raise UserError(
-            f"{model.architecture} cannot take images of {size_px} px: nothing of them reaches the head."
-        )
+        raise UserError(f"{model.architecture} cannot take images of {size_px} px: nothing of them reaches the head.")
     return flat
 
 
@@ -169,18 +163,14 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(
-            f"the weight file {str(path)!r} is truncated or no safetensors file ({error})."
-        ) from None
+        raise UserError(f"the weight file {str(path)!r} is truncated or no safetensors file ({error}).") from None
     others = tuple(sorted((name, text) for name, text in metadata.items() if name != METADATA_KEY))
     if manifest is not None:
         return tensors, dataclasses.replace(manifest, metadata=others)
     if METADATA_KEY in metadata:
         record = json.loads(metadata[METADATA_KEY])
         if digest_of(tensors) != record["tensors_sha256"]:
-            raise UserError(
-                f"the weight file {str(path)!r} is damaged: its tensors differ from those written."
-            )
+            raise UserError(f"the weight file {str(path)!r} is damaged: its tensors differ from those written.")
         preprocessing = record["preprocessing"]
         preprocessing |= {name: tuple(preprocessing[name]) for name in ("mean", "std")}
         manifest = Manifest(
@@ -193,9 +183,7 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
             metadata=others,
         )
     else:
-        manifest = Manifest(
-            path.name, sha256, model.architecture, model.preprocessing, assumed=True, metadata=others
-        )
+        manifest = Manifest(path.name, sha256, model.architecture, model.preprocessing, assumed=True, metadata=others)
     return tensors, manifest
 
 
@@ -205,9 +193,7 @@ def _published_manifest(path: Path, sha256: str) -> Manifest | None:
     for file in published():
         if file.sha256 == sha256:
             names = CLASS_NAMES.get(file.dataset, ())
-            return Manifest(
-                path.name, sha256, file.stem.partition(".")[0], file.preprocessing, names, file.origin
-            )
+            return Manifest(path.name, sha256, file.stem.partition(".")[0], file.preprocessing, names, file.origin)
     for file in published():
         if path.name == f"{file.stem}.safetensors" and num_bytes == file.num_bytes:
             raise UserError(
@@ -237,9 +223,7 @@ def port(
         except ValueError:
             leaf = tensors[foreign]
         if leaf.shape != shape:
-            problems.append(
-                f"{foreign} gives {name} the shape {list(leaf.shape)}, the model has {list(shape)}"
-            )
+            problems.append(f"{foreign} gives {name} the shape {list(leaf.shape)}, the model has {list(shape)}")
             continue
         flat[name] = np.ascontiguousarray(leaf, dtype=np.float32)
     for name in shapes:
@@ -251,9 +235,7 @@ def port(
                 flat[counter] = tensors[foreign]
     problems += [f"{foreign} is left over" for foreign in tensors if foreign not in used]
     if problems:
-        only_head = head == "load" and all(
-            "params/" + model.units[-1] + "/" in problem for problem in problems
-        )
+        only_head = head == "load" and all("params/" + model.units[-1] + "/" in problem for problem in problems)
         hint = "; only the head differs: head='new' leaves it out" if only_head else ""
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise UserError(f"{manifest.file} does not fit {model.architecture}: {shown}{hint}.")

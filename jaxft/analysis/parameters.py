@@ -100,9 +100,7 @@ def _shared(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> bool:
         raise ValueError(f"the trees differ in {', '.join(sorted(before.keys() ^ after.keys()))}.")
     shared = all(before[name].shape == after[name].shape[1:] for name in after)
     if not shared and any(before[name].shape != after[name].shape for name in after):
-        raise ValueError(
-            "every leaf of `after` has the shape of its leaf of `before`, with a leading axis of runs."
-        )
+        raise ValueError("every leaf of `after` has the shape of its leaf of `before`, with a leading axis of runs.")
     return shared
 
 

@@ -38,8 +38,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     print(
         f"\n{len(plan.trials)} trials = {len(plan.settings)} settings x {len(study.seeds)} seeds, in "
         f"{len(plan.groups)} groups; {plan.num_programs} training programs, "
-        f"{len(plan.sources)} sources to train first.\n"
-        f"weights kept: {study.execution.keep_weights.replace('_', ' ')}, {plan.weights_bytes() / 1e6:.1f} MB."
+        f"{len(plan.sources)} sources to train first; {plan.weights_line()}."
     )
     if args.layers:
         print_layers(plan)
@@ -58,9 +57,7 @@ def print_layers(plan: Any) -> None:
     for trial in plan.trials:
         procedure = trial.trial.procedure
         rates = {
-            name: Match(
-                FROZEN if m.value == FROZEN else float(f"{m.value * procedure.learning_rate:.6g}"), m.pattern
-            )
+            name: Match(FROZEN if m.value == FROZEN else float(f"{m.value * procedure.learning_rate:.6g}"), m.pattern)
             for name, m in trial.layers.items()
         }
         table = tuple(rates.items())

@@ -33,10 +33,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     print(f"{'unit':<18}{'parameters':>12}  tap")
     for unit, size in sizes.items():
         tap = taps.get(unit)
-        note = (
-            f"{tap.name}: stride {tap.stride_px} px, receptive field {tap.receptive_field_px} px"
-            if tap
-            else ""
-        )
+        note = f"{tap.name}: stride {tap.stride_px} px, receptive field {tap.receptive_field_px} px" if tap else ""
         print(f"{unit:<18}{size:>12,}  {note}".rstrip())
     return 0

@@ -32,8 +32,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
     """Returns the results of the study in `workdir` as a DataFrame, a row a trial that has run.
 
-    Columns: see `jaxft.store.Store.results`: `trial`, `status`, `setting`, the factors under their dotted names, `seed`,
-    `val_accuracy`, `test_accuracy`, `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
+    Columns (`jaxft.store.Store.results` says more): `trial`, `status`, `setting`, the factors under their dotted
+    names, `seed`, `val_accuracy`, `test_accuracy`, `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
     """
     from jaxft.store import Store
 
@@ -53,9 +53,7 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     for setting in settings:
         levels = ["–" if level is None else f"{level}" for level in setting.factors.values()]
         mark = " *" if setting is best else ""
-        done = f"{setting.done}/{setting.planned}" + (
-            f", {setting.diverged} diverged" if setting.diverged else ""
-        )
+        done = f"{setting.done}/{setting.planned}" + (f", {setting.diverged} diverged" if setting.diverged else "")
         change = f"{setting.change.mean:.3g}" if setting.change.count else "–"
         rows.append([*levels, done, percent(setting.val.mean), interval(setting.test), change + mark])
     print_table([*plan["factors"], "trials", "validation %", "test %", "change"], rows, len(plan["factors"]))
@@ -65,9 +63,7 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     for _, row in results[results["status"] == "failed"].iterrows():
         failure = store.read("failures", row["trial"]) or {}
         print(f"trial {row['trial']} failed: {str(failure.get('error')).splitlines()[0]}")
-    print(
-        "* best on validation. test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head."
-    )
+    print("* best on validation. test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head.")
 
 
 def print_trials(workdir: str | os.PathLike[str]) -> None:
@@ -88,9 +84,7 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
         ]
         for _, row in store.results().iterrows()
     ]
-    print_table(
-        ["trial", *factors, "seed", "status", "validation %", "test %", "seconds"], rows, 1 + len(factors)
-    )
+    print_table(["trial", *factors, "seed", "status", "validation %", "test %", "seconds"], rows, 1 + len(factors))
 
 
 def print_table(header: list[str], rows: list[list[str]], num_words: int) -> None:

@@ -24,9 +24,7 @@ HELP = "run a study: fine-tune over factors and seeds, and report"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="the study's config file")
-    parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="folder for the results; resumed if it has any"
-    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the results; resumed if it has any")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -65,9 +63,7 @@ def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False)
     return load_results(workdir)
 
 
-def study(
-    config: "ConfigFile", workdir: str | os.PathLike[str], quiet: bool = False, debug: bool = False
-) -> int:
+def study(config: "ConfigFile", workdir: str | os.PathLike[str], quiet: bool = False, debug: bool = False) -> int:
     """Runs what is missing, writes results and report, and returns how many trials failed."""
     from jaxft.execute import choose_executor
     from jaxft.report import write_report
@@ -86,12 +82,12 @@ def study(
             f"{config.study.title}: {len(plan.trials)} trials ({len(plan.settings)} settings, "
             f"{len(config.study.seeds)} seeds), {plan.num_programs} training programs, "
             f"{executor.replace('_', ' ')}{f' at width {width}' if width > 1 else ''} on {record['device']}; "
-            f"weights kept: {config.study.execution.keep_weights.replace('_', ' ')}, {plan.weights_bytes() / 1e6:.1f} MB"
+            f"{plan.weights_line()}"
         )
         failed = run_plan(plan, store, progress, debug)
         store.write_run(record | {"seconds": round(time.time() - started, 1)}, started)
         store.export_results()
-        write_report(workdir)
+        write_report(store.workdir)
         progress.say(f"done in {duration(time.time() - started)}")
     return failed
 
@@ -127,9 +123,7 @@ def git_state(folder: Path) -> dict[str, Any]:
     """Returns the commit that `folder` is at, and whether it has changes; nothing where it is in no repository."""
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

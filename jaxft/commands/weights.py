@@ -10,9 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("action", choices=["inspect"], help="what to do")
     parser.add_argument("file", metavar="FILE", help="a safetensors file")
-    parser.add_argument(
-        "--model", metavar="NAME", help="the network it is for; by default the file's name up to a dot"
-    )
+    parser.add_argument("--model", metavar="NAME", help="the network it is for; by default the file's name up to a dot")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
 
 
@@ -39,8 +37,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     print(f"origin         {manifest.origin or 'unknown'}")
     print(f"classes        {_classes(manifest.class_names)}")
     print(
-        f"preprocessing  {preprocessing.size_px} px, {preprocessing.channel_order} in 0..{preprocessing.value_range:g}, "
-        f"mean {preprocessing.mean}, std {preprocessing.std}"
+        f"preprocessing  {preprocessing.size_px} px, {preprocessing.channel_order}, "
+        f"0..{preprocessing.value_range:g}, mean {preprocessing.mean}, std {preprocessing.std}"
         + (" (assumed: the file says nothing of it)" if manifest.assumed else "")
     )
     if args.tensors:

@@ -136,9 +136,7 @@ def _npz(path: Path, size_px: int | None) -> ImageSet:
         raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {error}.") from None
     parts = [part for part in ("", "train", "val", "test") if _key(part, "images") in arrays]
     if not parts:
-        raise UserError(
-            f"{str(path)!r} has no 'images', nor 'train_images'; it has {', '.join(arrays) or 'nothing'}."
-        )
+        raise UserError(f"{str(path)!r} has no 'images', nor 'train_images'; it has {', '.join(arrays) or 'nothing'}.")
     images, labels, where = [], [], []
     for part in parts:
         pixels, classes = arrays[_key(part, "images")], arrays.get(_key(part, "labels"))
@@ -180,9 +178,7 @@ def _from_arrays(
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     size = size_px or min(pixels.shape[1:3])
-    content = hashlib.sha256(
-        np.ascontiguousarray(pixels).tobytes() + labels.astype(np.int64).tobytes()
-    ).hexdigest()
+    content = hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
     if pixels.shape[1:3] != (size, size):
         from PIL import Image
 
@@ -220,9 +216,7 @@ def _pictures(path: Path, members: list[Member], size_px: int | None) -> ImageSe
     members = [(name, read) for name, read in members if _is_picture(name)]
     if not members:
         raise UserError(f"{str(path)!r} has no images in it ({', '.join(sorted(SUFFIXES))}).")
-    while (
-        all(len(name.parts) > 2 for name, _ in members) and len({name.parts[0] for name, _ in members}) == 1
-    ):
+    while all(len(name.parts) > 2 for name, _ in members) and len({name.parts[0] for name, _ in members}) == 1:
         if members[0][0].parts[0].lower() in PARTS:
             break
         members = [(PurePosixPath(*name.parts[1:]), read) for name, read in members]

@@ -19,9 +19,7 @@ class Split:
     digest: str
 
 
-def draw_split(
-    images: ImageSet, seed: int, train_per_class: int | None, val_per_class: int, where: str
-) -> Split:
+def draw_split(images: ImageSet, seed: int, train_per_class: int | None, val_per_class: int, where: str) -> Split:
     """Returns a split that is drawn class by class.
 
     The images of a class are ranked by the sha256 of the seed and their id, so a draw depends on no library's
@@ -49,7 +47,7 @@ def draw_split(
         train.append(left[:train_per_class])
         rest.append(left[len(train[-1]) :] if held_out is None else ranked[parts == held_out])
     rows = [np.sort(np.concatenate(part)).astype(np.int32) for part in (train, val, rest)]
-    return Split(*rows, digest=_digest(images, rows))
+    return Split(rows[0], rows[1], rows[2], _digest(images, rows))
 
 
 def _check_enough(there: int, val_per_class: int, train_per_class: int, where: str, name: str) -> None:

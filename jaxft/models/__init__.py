@@ -31,9 +31,7 @@ def create_model(name: str, num_classes: int) -> Network:
                 return family.create(*(int(group) for group in match.groups()), num_classes=num_classes)
             except ValueError as error:
                 raise UserError(f"there is no model {name!r}: {error}") from None
-    raise UserError(
-        f"there is no model {name!r}{did_you_mean(name, list_models())}; `jaxft models` lists them."
-    )
+    raise UserError(f"there is no model {name!r}{did_you_mean(name, list_models())}; `jaxft models` lists them.")
 
 
 def list_models() -> tuple[str, ...]:

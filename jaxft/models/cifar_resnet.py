@@ -134,9 +134,7 @@ class CifarResNet(Network):
 
     def layers(self) -> Sequence[nn.Module]:
         stages = [
-            Stage(
-                width, 1 if i == 0 else 2, self.num_blocks, self.small, not self.small, name=f"stage{i + 1}"
-            )
+            Stage(width, 1 if i == 0 else 2, self.num_blocks, self.small, not self.small, name=f"stage{i + 1}")
             for i, width in enumerate(WIDTHS)
         ]
         head = Head(self.num_classes, 4 if self.small else None, name="head")

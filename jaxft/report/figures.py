@@ -124,10 +124,7 @@ def level_labels(levels: Sequence[Any]) -> dict[str, str]:
     """
     whole = [_level_text(level) for level in levels]
     short = [shortened(PurePath(text).stem if "/" in text else text) for text in whole]
-    return {
-        level_key(level): text
-        for level, text in zip(levels, short if len(set(short)) == len(short) else whole)
-    }
+    return {level_key(level): text for level, text in zip(levels, short if len(set(short)) == len(short) else whole)}
 
 
 def _level_text(level: Any) -> str:
@@ -169,9 +166,7 @@ def setting_colours(factors: Sequence[str], settings: Sequence[Mapping[str, Any]
     order = sorted(levels, key=lambda key: levels[key])
     shades = dict(zip(order, np.linspace(0.45, -0.3, len(order))))
     hue_of = {level_key(family): hue for family, hue in zip(families, HUES)}
-    return [
-        _mixed(hue_of[level_key(_rest(s, main, factors))], shades[level_key(s.get(main))]) for s in settings
-    ]
+    return [_mixed(hue_of[level_key(_rest(s, main, factors))], shades[level_key(s.get(main))]) for s in settings]
 
 
 def main_factor(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> str:
@@ -309,9 +304,7 @@ def accuracy_by_factor(
         for numeric in (False, True):
             part = [p for p in points if is_number(p[0]) == numeric and p[1].count]
             at = [places.place[level_key(level)] + shift for level, _, _ in part]
-            axes.plot(
-                at, [100 * v.mean for _, v, _ in part], color=line.colour, linewidth=1.3, alpha=0.75, zorder=2
-            )
+            axes.plot(at, [100 * v.mean for _, v, _ in part], color=line.colour, linewidth=1.3, alpha=0.75, zorder=2)
             for x, (_, value, colour) in zip(at, part):
                 whisker = None if math.isnan(value.half_width) else 100 * value.half_width
                 axes.errorbar(
@@ -443,9 +436,7 @@ def change_map(name: str, settings: Sequence[Setting], layers: Sequence[str], va
 
 
 @style()
-def distance_map(
-    name: str, settings: Sequence[Setting], owners: Sequence[int], distances: np.ndarray
-) -> Markup:
+def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], distances: np.ndarray) -> Markup:
     """Returns the distances between runs; `owners` are the places in `settings` of the runs, in rising order.
 
     distances: [runs, runs] float64.
@@ -462,9 +453,7 @@ def distance_map(
         middles.append(first + (count - 1) / 2)
         colour = settings[place].colour
         _strip(axes, first * cell / side, 1 + 0.03 / side, count * cell / side, 0.09 / side, colour)
-        _strip(
-            axes, -0.12 / side, 1 - (first + count) * cell / side, 0.09 / side, count * cell / side, colour
-        )
+        _strip(axes, -0.12 / side, 1 - (first + count) * cell / side, 0.09 / side, count * cell / side, colour)
         if first:
             axes.axhline(first - 0.5, color="white", linewidth=1.6)
             axes.axvline(first - 0.5, color="white", linewidth=1.6)
@@ -484,23 +473,15 @@ def distance_map(
 def _axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Any:
     """Returns axes at a place given in inches from the figure's upper left corner."""
     whole = figure.get_size_inches()
-    return figure.add_axes(
-        (left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1])
-    )
+    return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
 
 
 def _draw_map(axes: Any, values: np.ndarray) -> Any:
     """Draws a matrix, zero in a colour of its own and nan in none; returns its scale, a log one if needed."""
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min(), positive.max()) if len(positive) else (0.0, 1.0)
-    norm = (
-        LogNorm(max(low, high * 1e-6), high)
-        if high > 10 * low > 0
-        else Normalize(low if high > low else 0, high)
-    )
-    colours = matplotlib.colormaps[MAP].resampled(64)(
-        norm(np.ma.masked_invalid(np.where(values > 0, values, high)))
-    )
+    norm = LogNorm(max(low, high * 1e-6), high) if high > 10 * low > 0 else Normalize(low if high > low else 0, high)
+    colours = matplotlib.colormaps[MAP].resampled(64)(norm(np.ma.masked_invalid(np.where(values > 0, values, high))))
     colours[values == 0] = (*to_rgb(UNCHANGED), 1.0)
     colours[~np.isfinite(values)] = 0.0
     axes.imshow(colours, aspect="auto", interpolation="none")
@@ -553,9 +534,7 @@ def text_inches(text: str, size_pt: float = FONT_PT) -> float:
     """Returns the width of a line of text in the report's font."""
     if not text.strip():
         return 0.0
-    return (
-        float(TextPath((0, 0), text, prop=FontProperties(family=FONT, size=size_pt)).get_extents().width) / 72
-    )
+    return float(TextPath((0, 0), text, prop=FontProperties(family=FONT, size=size_pt)).get_extents().width) / 72
 
 
 def to_svg(figure: Figure, name: str, description: str) -> Markup:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ def render(store: Store) -> str:
         trials=trial_rows(plan, results),
         runs=[run_record(run) for run in reversed(store.runs())],
         commands=commands(store.runs()),
-        source=sorted(flattened(plan.get("source") or {}).items()),
+        sources=sources_of(store, plan),
+        failures=failures(store, results),
         changed=changed_fields(plan["config"]),
         config=json.dumps(plan["config"], indent=2, ensure_ascii=False),
     )
@@ -155,9 +158,7 @@ def factor_figures(
             found.append(
                 {
                     "factor": factor,
-                    "svg": figures.accuracy_by_factor(
-                        f"factor{i}", factor, varying, settings, plan.get("chance")
-                    ),
+                    "svg": figures.accuracy_by_factor(f"factor{i}", factor, varying, settings, plan.get("chance")),
                     "note": figures.place_levels(figures.levels_of(factor, settings)).note,
                     "lines": words,
                     "seeds": seeds_text(value.count for line in lines for _, value, _ in line.points),
@@ -205,9 +206,7 @@ def change_figure(
     return figures.change_map("change", settings, layers, values)
 
 
-def distance_figure(
-    store: Store, plan: Mapping[str, Any], settings: Sequence[Setting]
-) -> dict[str, Any] | None:
+def distance_figure(store: Store, plan: Mapping[str, Any], settings: Sequence[Setting]) -> dict[str, Any] | None:
     """Returns the map of distances between runs over the body, in order; None where none was measured."""
     pairwise = store.pairwise()
     if pairwise is None:
@@ -224,9 +223,7 @@ def distance_figure(
 def seeds_text(counts: Iterable[int]) -> str:
     """Returns over how many seeds means are, such as '4 to 5 seeds', from the number of each mean."""
     numbers = sorted(set(counts) - {0})
-    many = (
-        " to ".join(dict.fromkeys(str(number) for number in (numbers[0], numbers[-1]))) if numbers else "no"
-    )
+    many = " to ".join(dict.fromkeys(str(number) for number in (numbers[0], numbers[-1]))) if numbers else "no"
     return f"{many} seed{'' if numbers == [1] else 's'}"
 
 
@@ -272,8 +269,7 @@ def changed_fields(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def factors_text(blocks: Sequence[Mapping[str, Sequence[Any]]]) -> str:
     """Returns a line for each product block, such as 'procedure.init: random × procedure.epochs: 5, 10'."""
     return "\n".join(
-        " × ".join(f"{name}: {', '.join(map(as_text, levels))}" for name, levels in block.items())
-        for block in blocks
+        " × ".join(f"{name}: {', '.join(map(as_text, levels))}" for name, levels in block.items()) for block in blocks
     )
 
 
@@ -287,13 +283,39 @@ def flattened(fields: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def paragraphs(text: str) -> list[tuple[str, bool]]:
-    """Returns the paragraphs of a docstring, each with whether its line breaks matter, as in lists."""
-    found = [block.strip("\n") for block in text.replace("\r\n", "\n").split("\n\n")]
-    return [
-        (block, any(line.startswith((" ", "-", "*")) for line in block.split("\n")))
-        for block in found
-        if block
-    ]
+    """Returns the paragraphs of a docstring, unwrapped, and of each whether it goes on with the one above.
+
+    A line that begins with a bullet, a number or a label such as 'Expected:' is a paragraph of its own.
+    """
+    found = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = re.split(r"\n(?=\s*(?:[-*•] |\d+\. |[A-Z][\w ]{0,24}:(?:\s|$)))", block)
+        found += [(" ".join(line.split()), i > 0) for i, line in enumerate(lines)]
+    return [(line, goes_on) for line, goes_on in found if line]
+
+
+def failures(store: Store, results: pd.DataFrame) -> list[tuple[str, int]]:
+    """Returns why trials failed: each first line of an error, and how many trials it stopped."""
+    records = [store.read("failures", digest) for digest in results.loc[results["status"] == "failed", "trial"]]
+    reasons = [str((record or {}).get("error") or "no reason on record").split("\n")[0] for record in records]
+    return list(Counter(reasons).items())
+
+
+def sources_of(store: Store, plan: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Returns the source networks that were trained here: (digest, what came of it as (name, text))."""
+    found = []
+    for digest in (plan.get("source") or {}).get("trials", []):
+        record = store.read("sources", digest) or {"status": "not yet trained"}
+        model = record.get("trial", {}).get("source", {}).get("model")
+        rows = [
+            ("model", model and str(model)),
+            ("status", record["status"]),
+            ("validation", (value := record.get("val_accuracy")) and f"{percent(value)} %"),
+            ("test", (value := record.get("test_accuracy")) and f"{percent(value)} %"),
+            ("time", (value := record.get("seconds")) and duration(value)),
+        ]
+        found.append((digest, [(name, text) for name, text in rows if text]))
+    return found
 
 
 # --- texts --------------------------------------------------------------------------------------------------
