@@ -26,7 +26,13 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 20,
         "size_px": 16,
     }
-    config.source.procedure = {"learning_rate": 0.1, "epochs": 15.0, "batch_size": 64, "weight_decay": 1e-4}
+    config.source.procedure = {
+        "learning_rate": 0.1,
+        "weight_decay": 5e-4,
+        "epochs": 30.0,
+        "batch_size": 64,
+        "crop_padding_px": 2,
+    }
 
     config.target = {
         "data": "digits",
@@ -36,8 +42,8 @@ def get_config(arg: str = "") -> ConfigDict:
     }
 
     config.procedure = ConfigDict()
-    config.procedure.learning_rate = 0.1
-    config.procedure.epochs = 40.0
+    config.procedure.learning_rate = 0.1  # the head's
+    config.procedure.epochs = 20.0
     config.procedure.batch_size = 25
 
     rates = [0.001, 0.01, 0.1, 1.0]

@@ -151,7 +151,7 @@ def run_chunk(
     epoch, first_step, last_saved = 0, 0, time.monotonic()
 
     for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
-        if resume_at is not None and resume_at >= epoch + len(ends) and number + 1 < len(program.phases):
+        if resume_at is not None and resume_at > epoch + len(ends):
             epoch, first_step = (
                 epoch + len(ends),
                 first_step + phase.num_steps,

@@ -22,7 +22,7 @@ from jaxft.store import Store
 
 BODY_RATE = "procedure.body_learning_rate"
 LEVELS = ("frozen", 0.01, 0.1)
-LAYERS = ("stem/conv1", "stage1/block1/conv1", "head")
+LAYERS = ("stem/conv1", "stage1/block1/downsample/convolution_1x1", "head")
 # By setting and seed; None: the trial diverged.
 TEST = ((0.60, 0.60, 0.60, 0.60), (0.80, 0.82, 0.84, 0.86), (0.70, None, 0.74, 0.78))
 VAL = ((0.70, 0.70, 0.70, 0.70), (0.90, 0.90, 0.92, 0.92), (0.80, None, 0.84, 0.88))
@@ -33,9 +33,7 @@ def digest_of(setting: int, seed: int) -> str:
     return f"{setting:08x}{seed:08x}"
 
 
-def build(
-    workdir: Path, *, title: str = "Which rate for the body?", num_run: int = 12, pairwise: bool = True
-) -> Store:
+def build(workdir: Path, *, title: str = "Which rate for the body?", num_run: int = 12, pairwise: bool = True) -> Store:
     """Returns the store of a study of three settings and four seeds, of whose trials `num_run` have run."""
     store = Store.create(workdir)
     trials = [
@@ -62,9 +60,11 @@ def build(
             "chance": 0.1,
             "trials": trials,
             "varied": ["split", "init"],
-            "source": {"digest": "feedfacefeedface", "val_accuracy": 0.98},
+            "source": {"trials": ["feedfacefeedface"]},
         }
     )
+    source = {"status": "done", "val_accuracy": 0.98, "seconds": 75.0, "trial": {"source": {"model": "resnet18"}}}
+    store.write("sources", "feedfacefeedface", source, {"epoch": np.arange(3.0)})
     for trial in trials[:num_run]:
         write_trial(store, trial)
     if pairwise:
@@ -85,7 +85,8 @@ def build(
             "device": "cpu",
             "git": {"commit": "abcdef0", "dirty": True},
             "seconds": 125.0,
-        }
+        },
+        started=1_795_377_600.0,
     )
     return store
 
@@ -164,7 +165,8 @@ def test_what_made_it_is_on_the_page(tmp_path):
     build(tmp_path)
     text = text_of(write_report(tmp_path).read_text())
     assert "jaxft study configs/body_rate.py --workdir 'a place'" in text
-    assert "versions.jax 0.10.1" in text and "git.dirty true" in text and "seconds 2 min 05 s" in text
+    assert "versions jaxft 0.1.0, jax 0.10.1 device cpu git commit abcdef0, dirty true seconds 2 min 05 s" in text
+    assert "feedfacefeedface model resnet18 status done validation 98.0 % time 1 min 15 s" in text
     assert "procedure.epochs 6.0" in text.split("All fields")[0]
     assert "procedure.momentum" not in text.split("All fields")[0]  # left at its default
     assert f"factors {BODY_RATE}: frozen, 0.01, 0.1" in text
@@ -192,6 +194,21 @@ def test_change_is_the_mean_over_finished_trials_in_the_networks_order(tmp_path,
     np.testing.assert_allclose(values, [body, body, [1.5] * 3])
 
 
+def test_an_interval_beyond_what_is_possible_is_cut():
+    assert page.scale_of([page.Interval(0.9, 0.5, 2), page.Interval(0.2, 0.1, 2)]) == pytest.approx((0.061, 1.0))
+
+
+def test_a_docstring_is_unwrapped_but_for_lists_and_labels():
+    text = "A question,\n wrapped?\n\nExpected:\n- one\n  more\n- two\nSource: a paper"
+    assert page.paragraphs(text) == [
+        ("A question, wrapped?", False),
+        ("Expected:", False),
+        ("- one more", True),
+        ("- two", True),
+        ("Source: a paper", True),
+    ]
+
+
 def test_a_curve_leaves_out_what_is_not_finite():
     curve = page.mean_curve(np.arange(2.0), [np.array([1.0, np.nan]), np.array([3.0, 4.0])])
     np.testing.assert_allclose(curve.mean, [2.0, 4.0])
@@ -208,11 +225,7 @@ def test_numbers_stand_on_a_log_axis_and_words_apart_at_the_left():
     assert at == pytest.approx([-1.3, 0, 1, 2])
     assert places.apart == pytest.approx(-0.65) and "logarithmic" in places.note
     linear = figures.place_levels([5, 10, 20])
-    assert (
-        list(linear.place.values()) == pytest.approx([0, 2 / 3, 2])
-        and linear.apart is None
-        and not linear.note
-    )
+    assert list(linear.place.values()) == pytest.approx([0, 2 / 3, 2]) and linear.apart is None and not linear.note
     crowded = figures.place_levels([0, 1e-4, 1.0])
     assert list(crowded.place.values()) == [0, 1, 2] and crowded.note == "evenly spaced"
 
@@ -245,9 +258,7 @@ def test_many_lines_become_one_average_seed_by_seed():
 
 @pytest.mark.parametrize("others", [1, 2, 8, 9])
 def test_every_setting_has_a_colour_of_its_own(others):
-    settings = [
-        {"rate": rate, "other": other} for other in range(others) for rate in ("frozen", *range(1, 10))
-    ]
+    settings = [{"rate": rate, "other": other} for other in range(others) for rate in ("frozen", *range(1, 10))]
     assert len(set(figures.setting_colours(["other", "rate"], settings))) == len(settings)
 
 
@@ -279,9 +290,7 @@ def test_ids_are_unique_and_every_reference_stays_within_the_page(tmp_path):
     tags = Tags(text).found
     ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    references = [
-        attrs[name] for _, attrs in tags for name in ("href", "xlink:href", "src") if attrs.get(name)
-    ]
+    references = [attrs[name] for _, attrs in tags for name in ("href", "xlink:href", "src") if attrs.get(name)]
     references += re.findall(r"url\(([^)]+)\)", text)
     assert len(references) > 50
     assert {r for r in references if not r.startswith("data:")} <= {f"#{name}" for name in ids}
@@ -310,10 +319,8 @@ def test_an_unfinished_study_says_so(tmp_path):
     store.write_failure(digest_of(1, 1), {"status": "failed", "error": "out of memory"})
     text = write_report(tmp_path).read_text()
     banner = text_of(text[text.index('id="unfinished"') - 3 : text.index('<dl class="facts"')])
-    assert (
-        "Unfinished: 5 of 12 trials. 1 failed and will be tried again by the next run. 6 have not run yet."
-        in banner
-    )
+    assert "Unfinished: 5 of 12 trials. 1 failed and will be tried again by the next run" in banner
+    assert "(1: out of memory )." in banner and "6 have not run yet." in banner
     assert row_of(text, 1) == "1 ★ 0.01 90.0 80.0 0.02 1 of 4 0"
     assert row_of(text, 2) == "2 0.1 – – – 0 of 4 0"
     assert "the final weights of the trials were not kept" in text_of(text)
@@ -396,9 +403,7 @@ def measure(folder: Path, width: int) -> tuple[dict[str, Any], list[str], list[s
         try:
             url = f"http://127.0.0.1:{server.server_port}/probe.html"
             command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", url]
-            run = subprocess.run(
-                command, capture_output=True, text=True, timeout=120, env={**os.environ, "LANG": "C"}
-            )
+            run = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "LANG": "C"})
         finally:
             server.shutdown()
             thread.join()
@@ -423,9 +428,7 @@ def test_a_browser_shows_everything(tmp_path, width):
     assert sorted(asked) == ["/probe.html", "/report.html"]
     labels = [picture["label"] for picture in found["pictures"]]
     assert len(labels) == 6  # one factor, three settings' curves, changes, distances
-    assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in found["pictures"]), found[
-        "pictures"
-    ]
+    assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in found["pictures"]), found["pictures"]
     assert min(p["px_per_pt"] for p in found["pictures"]) > 0.95  # 9.5 pt text is never under 9 px
     assert found["scrollWidth"] <= width
     assert found["outside"] == [] and found["cut"] == []

@@ -316,6 +316,8 @@ def accuracy_by_factor(
     axes.set_xlabel(last_name(factor), labelpad=6)
     axes.set_ylabel("test accuracy, %")
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 102))  # intervals over few seeds can reach beyond what is possible
     if places.apart is not None:
         axes.axvline(places.apart, color=MUTED, linewidth=0.7)
     _draw_chance(axes, chance)
@@ -365,7 +367,7 @@ def learning_curves(
             if setting.number in curves:
                 curve = curves[setting.number][which]
                 low, high = (factor * (curve.mean + sign * curve.half_width) for sign in (-1, 1))
-                axes.fill_between(curve.epoch, low, high, color=setting.colour, alpha=0.22, linewidth=0)
+                axes.fill_between(curve.epoch, low, high, color=setting.colour, alpha=0.18, linewidth=0)
                 axes.plot(curve.epoch, factor * curve.mean, color=setting.colour, linewidth=1.7)
             else:
                 axes.text(0.5, 0.5, "no finished trial", transform=axes.transAxes, ha="center", color=MUTED)

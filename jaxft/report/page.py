@@ -125,13 +125,13 @@ def counts(plan: Mapping[str, Any], results: pd.DataFrame) -> dict[str, int]:
 
 
 def scale_of(intervals: Sequence[Interval]) -> tuple[float, float]:
-    """Returns the ends of an axis that holds all intervals."""
+    """Returns the ends of an axis that holds all intervals, as far as they are possible accuracies."""
     known = [v for v in intervals if v.count]
     halves = [0.0 if math.isnan(v.half_width) else v.half_width for v in known]
     low = min((v.mean - half for v, half in zip(known, halves)), default=0.0)
     high = max((v.mean + half for v, half in zip(known, halves)), default=1.0)
     margin = 0.03 * (high - low) or 0.01
-    return low - margin, high + margin
+    return max(low - margin, 0.0), min(high + margin, 1.0)
 
 
 def mean_curve(epoch: np.ndarray, curves: Sequence[np.ndarray]) -> Curve:
@@ -245,7 +245,7 @@ def trial_rows(plan: Mapping[str, Any], results: pd.DataFrame) -> list[dict[str,
 
 def run_record(run: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run for the page: when it began, and its other fields as (name, text)."""
-    fields = [(name, value) for name, value in flattened(run).items() if name not in ("started", "command")]
+    fields = [(name, value) for name, value in run.items() if name not in ("started", "command")]
     return {"started": run.get("started"), "command": command_text(run.get("command")), "fields": fields}
 
 
@@ -350,4 +350,8 @@ def as_text(value: Any) -> str:
     """Returns a config's or a record's value as plain text."""
     if value is None:
         return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(as_text, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {as_text(item)}" for name, item in value.items())
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

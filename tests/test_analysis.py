@@ -1,0 +1,117 @@
+"""Parameter change and intervals against NumPy and numbers worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft.analysis.parameters import change, filter_changes, layer_changes, leaf_changes, pairwise_distances
+from jaxft.analysis.statistics import mean_interval
+
+
+def test_change_by_hand():
+    # w0 = (3, 4), w = (3, -4): d = (0, -8), |w0| = |w| = 5, w.w0 = 9 - 16 = -7; one of two signs turned.
+    result = change(jnp.array([3.0, 4.0]), jnp.array([3.0, -4.0]))
+    assert result.l2 == 8
+    assert result.relative_l2 == pytest.approx(8 / 5)
+    assert result.rms == pytest.approx(8 / math.sqrt(2))
+    assert result.cosine == pytest.approx(-7 / 25)
+    assert result.sign_flips == 0.5
+
+
+def test_change_from_zero():
+    result = change(jnp.zeros(4), jnp.ones(4))
+    assert result.l2 == 2 and result.relative_l2 == np.inf and np.isnan(result.cosine) and result.sign_flips == 0
+
+
+def test_unchanged():
+    w = jnp.array([1.0, -2.0, 0.5])
+    result = change(w, w)
+    assert result.l2 == 0 and result.relative_l2 == 0 and result.rms == 0 and result.sign_flips == 0
+    assert result.cosine == pytest.approx(1)
+
+
+@pytest.fixture
+def runs():
+    rng = np.random.default_rng(3)
+    before = {
+        "conv": {"kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)},
+        "head": {"kernel": rng.normal(size=(4, 5)).astype(np.float32)},
+    }
+    after = jax.tree.map(lambda w: w[None] + rng.normal(size=(3, *w.shape)).astype(np.float32), before)
+    return before, after
+
+
+def numpy_change(w0, w):
+    w0, w = w0.ravel().astype(np.float64), w.ravel().astype(np.float64)
+    l2 = np.sqrt(((w - w0) ** 2).sum())
+    return {
+        "l2": l2,
+        "relative_l2": l2 / np.sqrt((w0**2).sum()),
+        "rms": np.sqrt(((w - w0) ** 2).mean()),
+        "cosine": (w @ w0) / np.sqrt((w @ w) * (w0 @ w0)),
+        "sign_flips": np.mean(np.sign(w) * np.sign(w0) < 0),
+    }
+
+
+def assert_same(changes, expected):
+    for measure, value in expected.items():
+        np.testing.assert_allclose(getattr(changes, measure), value, rtol=2e-6, atol=1e-7)
+
+
+def test_leaves_layers_and_filters_against_numpy(runs):
+    before, after = runs
+    leaves, layers, filters = leaf_changes(before, after), layer_changes(before, after), filter_changes(before, after)
+    assert set(leaves) == {"conv/kernel", "conv/bias", "head/kernel"}
+    assert set(layers) == {"conv", "head"}
+    assert set(filters) == {"conv/kernel", "head/kernel"}
+    for run in range(3):
+        kernel0, kernel = before["conv"]["kernel"], after["conv"]["kernel"][run]
+        one = jax.tree.map(lambda x: x[run], leaves)  # noqa: B023
+        assert_same(one["conv/kernel"], numpy_change(kernel0, kernel))
+        both0 = np.concatenate([kernel0.ravel(), before["conv"]["bias"]])
+        both = np.concatenate([kernel.ravel(), after["conv"]["bias"][run]])
+        assert_same(jax.tree.map(lambda x: x[run], layers["conv"]), numpy_change(both0, both))  # noqa: B023
+        for i in range(4):
+            one_filter = jax.tree.map(lambda x: x[run, i], filters["conv/kernel"])  # noqa: B023
+            assert_same(one_filter, numpy_change(kernel0[..., i], kernel[..., i]))
+
+
+def test_each_run_against_its_own_start(runs):
+    before, after = runs
+    starts = jax.tree.map(lambda w: np.stack([w, 2 * w, -w]), before)
+    own = leaf_changes(starts, after)["head/kernel"]
+    for run, factor in enumerate((1, 2, -1)):
+        expected = numpy_change(factor * before["head"]["kernel"], after["head"]["kernel"][run])
+        assert_same(jax.tree.map(lambda x: x[run], own), expected)  # noqa: B023
+
+
+def test_trees_that_differ_are_named(runs):
+    before, after = runs
+    with pytest.raises(ValueError, match="head/kernel"):
+        leaf_changes({"conv": before["conv"]}, after)
+
+
+def test_pairwise_distances_against_numpy(runs):
+    _, after = runs
+    distances = pairwise_distances(after)["head"]
+    flat = after["head"]["kernel"].reshape(3, -1).astype(np.float64)
+    expected = np.sqrt(((flat[:, None] - flat[None]) ** 2).sum(-1))
+    np.testing.assert_allclose(distances, expected, rtol=1e-6)
+    assert (np.diag(distances) == 0).all()
+    np.testing.assert_array_equal(distances, distances.T)
+
+
+def test_mean_interval_by_hand():
+    # mean 0.8, s = 0.1, n = 4, t(0.975, 3) = 3.182446: half width 3.182446 * 0.1 / 2 (Student's table).
+    values = [0.8 - 0.1 * math.sqrt(1.5), 0.8, 0.8, 0.8 + 0.1 * math.sqrt(1.5)]
+    mean, half_width, count = mean_interval(values)
+    assert mean == pytest.approx(0.8) and half_width == pytest.approx(0.1591223, rel=1e-6) and count == 4
+
+
+def test_mean_interval_of_few_or_missing():
+    assert mean_interval([0.5, math.nan])[0] == 0.5
+    assert math.isnan(mean_interval([0.5, math.nan])[1])
+    assert math.isnan(mean_interval([])[0]) and mean_interval([])[2] == 0

@@ -1,0 +1,209 @@
+"""The host's loop: executors agree, a trial that diverges harms no other, a stopped chunk goes on bit by bit."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import paths
+from jaxft.config import Execution, Procedure
+from jaxft.data.batches import epoch_ends
+from jaxft.execute import Lane, Program, choose_executor, evaluate, over_trials, run_chunk
+from jaxft.models import Preprocessing, create_model
+from jaxft.optim import make_hparams, resolve_layers
+from jaxft.train import make_phases, split_variables
+from jaxft.weights import init_variables
+
+SIZE, CLASSES, NUM = 8, 3, 40
+MODEL = create_model("cifar_resnet8", num_classes=CLASSES)
+PLAIN = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+# Two executors compute the same sums in another order: after a few steps parameters agree to this share of the largest.
+TOLERANCE = 1e-4
+
+
+def images():
+    """Returns images whose class shows in their brightness, so that there is something to learn."""
+    rng = np.random.default_rng(1)
+    labels = (np.arange(NUM) % CLASSES).astype(np.int32)
+    pixels = rng.integers(0, 100, (NUM, SIZE, SIZE, 3)) + 70 * labels.reshape(-1, 1, 1, 1)
+    return jnp.asarray(pixels, jnp.uint8), labels
+
+
+def program_and_lanes(rates, **fields):
+    """Returns a program and a lane for each learning rate, each with a seed of its own."""
+    fields = {"init": "random", "epochs": 2.0, "batch_size": 6, "momentum": 0.5, **fields}
+    lanes, program = [], None
+    for seed, rate in enumerate(rates):
+        procedure = Procedure(learning_rate=rate, **fields)
+        variables = init_variables(MODEL, jax.random.key(0 if "body_learning_rate" in fields else seed), SIZE)
+        params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
+        layers = resolve_layers(procedure, params)
+        phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(stats), 12)
+        epochs = [procedure.probe_epochs] * (len(phases) - 1) + [procedure.epochs]
+        ends = tuple(tuple(epoch_ends(12, e, procedure.batch_size)) for e in epochs)
+        program = Program(phases, ends, procedure.select, eval_batch_size=16)
+        rows = np.random.default_rng(seed).permutation(NUM).astype(np.int32)
+        lanes.append(
+            Lane(
+                params,
+                stats,
+                make_hparams(procedure, layers),
+                images()[1],
+                np.sort(rows[:12]),
+                np.sort(rows[12:20]),
+                np.sort(rows[20:]),
+                seed,
+                jax.random.PRNGKey(seed),
+            )
+        )
+    return program, lanes
+
+
+def assert_close(one, other):
+    for name in one:
+        a, b = np.asarray(one[name]), np.asarray(other[name])
+        assert np.abs(a - b).max() <= TOLERANCE * max(np.abs(a).max(), 1e-3), name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"flip": True, "crop_padding_px": 1}, {"body_learning_rate": "frozen"}],
+    ids=["plain", "augmented", "frozen"],
+)
+def test_in_turn_and_vmap_agree(fields):
+    program, lanes = program_and_lanes([0.01, 0.03, 0.05], **fields)
+    together = run_chunk(program, lanes, images()[0])
+    for lane, outcome in zip(lanes, together):
+        alone = run_chunk(program, [lane], images()[0])[0]
+        assert_close(alone.params, outcome.params)
+        assert_close(alone.batch_stats, outcome.batch_stats)
+        np.testing.assert_allclose(alone.curves["train_loss"], outcome.curves["train_loss"], rtol=1e-3)
+        assert outcome.val_accuracy == pytest.approx(alone.val_accuracy, abs=1 / 8)
+
+
+def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
+    from jaxft.execute import make_run_steps
+
+    program, lanes = program_and_lanes([0.02])
+    stepped = run_chunk(program, lanes, images()[0])[0]
+    make_run_steps.cache_clear()
+    # On GPU and TPU a stretch of steps is one scan; the same road is taken here by naming another backend.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    scanned = run_chunk(program, lanes, images()[0])[0]
+    make_run_steps.cache_clear()
+    assert_close(stepped.params, scanned.params)
+
+
+def test_a_trial_that_diverges_is_recorded_and_harms_no_other():
+    program, lanes = program_and_lanes([0.02, 1e38, 0.02])
+    outcomes = run_chunk(program, lanes, images()[0])
+    assert [outcome.diverged for outcome in outcomes] == [False, True, False]
+    assert outcomes[1].test_accuracy is None and outcomes[1].selected_epoch is None
+    _, without = program_and_lanes([0.02, 0.02, 0.02])
+    healthy = run_chunk(program, without, images()[0])
+    for i in (0, 2):
+        for name in healthy[i].params:
+            np.testing.assert_array_equal(healthy[i].params[name], outcomes[i].params[name])
+
+
+def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it():
+    program, lanes = program_and_lanes([0.3], epochs=6.0)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    accuracy, loss = outcome.curves["val_accuracy"], outcome.curves["val_loss"]
+    best = max(range(6), key=lambda epoch: (accuracy[epoch], -loss[epoch]))
+    assert outcome.selected_epoch == best + 1 and outcome.val_accuracy == accuracy[best]
+    shorter = dataclasses.replace(program, epoch_ends=(program.epoch_ends[0][: best + 1],), select="last")
+    stopped = run_chunk(shorter, lanes, images()[0])[0]
+    for name in stopped.params:
+        np.testing.assert_array_equal(stopped.params[name], outcome.params[name])
+    predictions = outcome.test_predictions
+    assert outcome.test_accuracy == np.mean(predictions == images()[1][lanes[0].test])
+
+
+def test_a_trial_learns_what_can_be_learnt():
+    program, lanes = program_and_lanes([0.1], epochs=30.0)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    assert outcome.test_accuracy > 0.9 and outcome.curves["train_loss"][-1] < 0.1
+
+
+class Memory:
+    """Checkpoints in memory; raises after a save, as if the process were killed."""
+
+    def __init__(self, killed_at=None):
+        self.saved, self.killed_at = {}, killed_at
+
+    def latest(self):
+        return max(self.saved, default=None)
+
+    def load(self, epoch, like):
+        assert jax.tree.structure(self.saved[epoch]) == jax.tree.structure(like)
+        return self.saved[epoch]
+
+    def save(self, epoch, tree):
+        self.saved = {epoch: jax.tree.map(np.array, tree)}
+        if epoch == self.killed_at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("killed_at", range(1, 5))
+def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at):
+    """Five epochs, two of them a probe of the head alone: stopped after any and continued, nothing differs."""
+    program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)
+    # A probe freezes the body, which side by side must be the same.
+    lanes[1] = dataclasses.replace(lanes[1], params=lanes[0].params)
+    whole = run_chunk(program, lanes, images()[0])
+    memory = Memory(killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    memory.killed_at = None
+    continued = run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    for one, other in zip(whole, continued):
+        for name in one.params:
+            np.testing.assert_array_equal(one.params[name], other.params[name])
+        for name in one.curves:
+            np.testing.assert_array_equal(one.curves[name], other.curves[name])
+        assert one.test_accuracy == other.test_accuracy and one.selected_epoch == other.selected_epoch
+
+
+def test_a_probe_moves_the_head_and_then_everything():
+    program, lanes = program_and_lanes([0.1], probe_epochs=1.0, epochs=1.0, select="last")
+    probe_only = dataclasses.replace(program, phases=program.phases[:1], epoch_ends=program.epoch_ends[:1])
+    probed, whole = run_chunk(probe_only, lanes, images()[0])[0], run_chunk(program, lanes, images()[0])[0]
+    for name, start in lanes[0].params.items():
+        assert (np.asarray(probed.params[name]) == np.asarray(start)).all() == (not name.startswith("head"))
+        assert (np.asarray(whole.params[name]) != np.asarray(start)).any()
+
+
+def test_evaluation_of_sets_of_every_size():
+    program, lanes = program_and_lanes([0.1, 0.1])
+    phase = program.phases[0]
+    params = [split_variables(phase, lane.params, lane.batch_stats) for lane in lanes]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p[:2] for p in params])
+    labels = jnp.stack([lane.labels for lane in lanes])
+    rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
+    loss, accuracy, predictions = evaluate(phase, 16, *stacked, rows, labels, params[0][2], images()[0])
+    assert [len(p) for p in predictions] == [37, 3]
+    for i, lane in enumerate(lanes):
+        variables = {"params": paths.unflatten(lane.params), "batch_stats": paths.unflatten(lane.batch_stats)}
+        logits = np.asarray(MODEL.apply(variables, PLAIN.apply(images()[0][rows[i]])), np.float64)
+        expected = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+        assert loss[i] == pytest.approx(expected[np.arange(len(logits)), lane.labels[rows[i]]].mean(), rel=1e-5)
+        assert accuracy[i] == pytest.approx((logits.argmax(1) == lane.labels[rows[i]]).mean())
+
+
+def test_width_one_takes_the_trial_axis_off():
+    def shapes(own, shared):
+        assert own.ndim == 1 and shared.ndim == 1
+        return own + shared
+
+    for width in (1, 3):
+        result = jax.jit(over_trials(shapes, width, num_shared=1))(jnp.ones((width, 2)), jnp.ones(2))
+        assert result.shape == (width, 2)
+
+
+def test_auto_is_in_turn_on_a_cpu():
+    assert choose_executor(Execution()) == ("in_turn", 1)
+    assert choose_executor(Execution(executor="vmap", width=5)) == ("vmap", 5)

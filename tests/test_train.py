@@ -1,0 +1,291 @@
+"""Steps, rules and schedules: numbers by hand, and against torch's optimisers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxft
+from jaxft import paths
+from jaxft.config import Procedure
+from jaxft.models import Preprocessing, create_model
+from jaxft.optim import Optimizer, Schedule, make_hparams, make_schedule, make_tx, resolve_layers
+from jaxft.train import Frozen, State, apply_network, init_state, make_eval_step, make_phases, make_train_step
+from jaxft.train import split_variables
+from jaxft.weights import init_variables
+
+SIZE = 8
+PLAIN = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+MODEL = create_model("cifar_resnet8", num_classes=3)
+
+
+class Trial:
+    """One trial of `MODEL` on random images, ready to step."""
+
+    def __init__(self, num_train=12, **fields):
+        fields = {"init": "random", "epochs": 2.0, "batch_size": 6, "schedule": "constant", **fields}
+        self.procedure = Procedure(**fields)
+        variables = init_variables(MODEL, jax.random.key(7), SIZE)
+        self.params, self.stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
+        self.layers = resolve_layers(self.procedure, self.params)
+        self.phases = make_phases(MODEL, PLAIN, self.procedure, self.layers, tuple(self.stats), num_train)
+        self.phase = self.phases[-1]
+        self.hparams = make_hparams(self.procedure, self.layers)
+        rng = np.random.default_rng(0)
+        self.images = jnp.asarray(rng.integers(0, 256, (num_train, SIZE, SIZE, 3)), jnp.uint8)
+        self.labels = jnp.asarray(rng.integers(0, 3, num_train), jnp.int32)
+        self.indices = jnp.asarray(rng.permutation(num_train)[: 2 * 6].reshape(2, 6), jnp.int32)
+
+    def start(self, phase=None):
+        live, tracked, frozen = split_variables(phase or self.phase, self.params, self.stats)
+        return init_state(phase or self.phase, live, tracked, self.hparams, jax.random.PRNGKey(1)), frozen
+
+    def step(self, state, frozen, phase=None):
+        step = jax.jit(make_train_step(phase or self.phase))
+        return step(state, self.hparams, self.labels, self.indices, frozen, self.images)
+
+    def gradients(self):
+        """Returns the gradients of every parameter for the first batch, by plain autodiff of the whole network."""
+        rows = self.indices[0]
+
+        def loss(params):
+            variables = {"params": paths.unflatten(params), "batch_stats": paths.unflatten(self.stats)}
+            x = PLAIN.apply(self.images[rows])
+            logits, _ = MODEL.apply(variables, x, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, self.labels[rows]).mean()
+
+        return jax.jit(jax.grad(loss))(self.params)
+
+
+def test_every_leaf_moves_as_its_rule_says():
+    """With plain SGD the first update of a leaf is minus its multiplier times the learning rate times its gradient."""
+    trial = Trial(
+        learning_rate=0.5,
+        body_learning_rate=0.05,
+        momentum=0.0,
+        layer_rates=(("stage1/.*/kernel", 0.02), ("stage2/block1/bn1/.*", 3.0)),
+    )
+    state, frozen = trial.start()
+    after, _ = trial.step(state, frozen)
+    rates = {"stage1": 0.5 * 0.02, "stage2/block1/bn1": 0.5 * 3, "head": 0.5}
+    for name, gradient in trial.gradients().items():
+        if name.startswith("stage1") and not name.endswith("kernel"):
+            rate = 0.05
+        else:
+            rate = next((rate for start, rate in rates.items() if name.startswith(start)), 0.05)
+        moved = np.asarray(after.params[name] - trial.params[name])
+        np.testing.assert_allclose(moved, -rate * gradient, rtol=2e-3, atol=2e-6 * rate, err_msg=name)
+
+
+def test_frozen_leaves_are_not_in_the_state_and_their_statistics_rest():
+    trial = Trial(body_learning_rate="frozen")
+    assert trial.phase.prefix == "stage3/block1" and trial.phase.tracked == ()
+    assert set(trial.phase.trainable) == {"head/kernel", "head/bias"}
+    state, frozen = trial.start()
+    after, _ = trial.step(state, frozen)
+    assert set(after.params) == {"head/kernel", "head/bias"} and after.batch_stats == {}
+    # Optimiser state: the momentum of two leaves and two counters of the schedule's group at most.
+    assert sum(leaf.size for leaf in jax.tree.leaves(after.opt_state)) <= 64 * 3 + 3 + 2
+
+
+def test_a_head_step_by_hand():
+    """Frozen body: the gradient of the head's kernel is features^T (softmax - one hot) / n."""
+    trial = Trial(body_learning_rate="frozen", learning_rate=0.1, momentum=0.0)
+    state, frozen = trial.start()
+    after, metrics = trial.step(state, frozen)
+    rows = trial.indices[0]
+    variables = {"params": paths.unflatten(trial.params), "batch_stats": paths.unflatten(trial.stats)}
+    features = np.asarray(MODEL.apply(variables, PLAIN.apply(trial.images[rows]), stop="stage3/block1"), np.float64)
+    features = features.mean((1, 2))
+    logits = features @ np.asarray(trial.params["head/kernel"], np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    one_hot = np.eye(3)[np.asarray(trial.labels[rows])]
+    loss = -np.log((shares * one_hot).sum(1)).mean()
+    assert float(metrics.loss) == pytest.approx(loss, rel=1e-5)
+    assert float(metrics.accuracy) == pytest.approx((logits.argmax(1) == one_hot.argmax(1)).mean())
+    expected = np.asarray(trial.params["head/kernel"]) - 0.1 * features.T @ (shares - one_hot) / 6
+    np.testing.assert_allclose(after.params["head/kernel"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_half_frozen_prefix_gives_the_gradients_of_the_whole():
+    """Where statistics rest everywhere, cutting the network at the prefix changes no gradient above it."""
+    rules = (("stem/.*|stage1/.*|stage2/.*", "frozen"),)
+    cut = Trial(layer_rates=rules, batch_norm="frozen", momentum=0.0, learning_rate=1.0)
+    whole = Trial(batch_norm="frozen", momentum=0.0, learning_rate=1.0)
+    assert cut.phase.prefix == "stage2/block1" and whole.phase.prefix is None
+    after_cut, _ = cut.step(*cut.start())
+    after_whole, _ = whole.step(*whole.start())
+    for name in after_cut.params:
+        np.testing.assert_allclose(after_cut.params[name], after_whole.params[name], rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_are_tracked_above_the_prefix_or_frozen():
+    rules = (("stem/.*|stage1/.*", "frozen"),)
+    tracked = Trial(layer_rates=rules)
+    state, frozen = tracked.start()
+    after, _ = tracked.step(state, frozen)
+    assert {name.split("/")[0] for name in after.batch_stats} == {"stage2", "stage3"}
+    assert all((after.batch_stats[name] != tracked.stats[name]).any() for name in after.batch_stats)
+    resting = Trial(batch_norm="frozen")
+    assert resting.phase.tracked == () and resting.phase.prefix is None
+    state, frozen = resting.start()
+    after, _ = resting.step(state, frozen)
+    assert after.batch_stats == {} and set(frozen.batch_stats) == set(resting.stats)
+
+
+def test_a_frozen_middle_is_no_prefix():
+    trial = Trial(layer_rates=(("stage2/.*", "frozen"),))
+    assert trial.phase.prefix is None and not any(name.startswith("stage2") for name in trial.phase.trainable)
+    state, frozen = trial.start()
+    after, _ = trial.step(state, frozen)
+    assert (after.params["stem/conv/kernel"] != trial.params["stem/conv/kernel"]).any()
+
+
+def test_a_useless_layer_rule_is_named():
+    with pytest.raises(jaxft.UserError, match=r"layer rate 'stage4/\.\*' matches no parameter"):
+        Trial(layer_rates=(("stage4/.*", 0.1),))
+
+
+def test_evaluation_ignores_padding():
+    trial = Trial()
+    state, frozen = trial.start()
+    rows = jnp.asarray([3, 4, 0, 0], jnp.int32)
+    step = jax.jit(make_eval_step(trial.phase))
+    padded = step(state.params, state.batch_stats, trial.labels, rows, rows > 0, frozen, trial.images)
+    logits, _ = apply_network(trial.phase, state.params, state.batch_stats, frozen, trial.images[rows[:2]], train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, trial.labels[rows[:2]])
+    assert float(padded.loss) == pytest.approx(float(losses.sum()), rel=1e-5)
+    assert int(padded.correct) == int((logits.argmax(-1) == trial.labels[rows[:2]]).sum())
+
+
+def test_label_smoothing_by_hand():
+    """With equal logits the loss is log 3 whatever the smoothing; a zero head has equal logits."""
+    trial = Trial(label_smoothing=0.3)
+    trial.params["head/kernel"] = jnp.zeros_like(trial.params["head/kernel"])
+    state, frozen = trial.start()
+    after, metrics = trial.step(state, frozen)
+    assert float(metrics.loss) == pytest.approx(np.log(3), rel=1e-6)
+    # The bias moves by lr (smoothed target - 1/3), averaged: smoothed = 0.7 one hot + 0.1.
+    counts = np.bincount(np.asarray(trial.labels[trial.indices[0]]), minlength=3) / 6
+    np.testing.assert_allclose(after.params["head/bias"], 0.01 * (0.7 * counts + 0.1 - 1 / 3), atol=1e-8)
+
+
+@pytest.mark.parametrize("augmented", [{"flip": True}, {"crop_padding_px": 2}])
+def test_augmentation_depends_on_the_key_alone(augmented):
+    trial = Trial(**augmented)
+    state, frozen = trial.start()
+    one, _ = trial.step(state, frozen)
+    same, _ = trial.step(state, frozen)
+    other, _ = trial.step(state._replace(key=jax.random.PRNGKey(2)), frozen)
+    np.testing.assert_array_equal(one.params["head/kernel"], same.params["head/kernel"])
+    assert (one.params["head/kernel"] != other.params["head/kernel"]).any()
+
+
+def test_probe_first_trains_the_head_alone():
+    trial = Trial(probe_epochs=3.0, epochs=2.0)
+    probe, rest = trial.phases
+    assert set(probe.trainable) == {"head/kernel", "head/bias"} and probe.num_steps == 6
+    assert len(rest.trainable) == len(trial.params) and rest.num_steps == 4
+
+
+# --- optimisers against torch -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("sgd", {"momentum": 0.9}),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.1}),
+        ("sgd", {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01}),
+        ("adamw", {"momentum": 0.9, "beta2": 0.99, "weight_decay": 0.1}),
+    ],
+)
+def test_updates_are_torchs(kind, fields):
+    """Five steps on a quadratic in float64, two groups with rates of their own, decay on the kernel alone."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    rng = np.random.default_rng(4)
+    start = {"body/kernel": rng.normal(size=(3, 2)), "head/bias": rng.normal(size=2)}
+    scale = {name: rng.uniform(0.5, 2, value.shape) for name, value in start.items()}
+    procedure = Procedure(init="random", optimizer=kind, learning_rate=0.1, body_learning_rate=0.02, **fields)
+    decay = fields.get("weight_decay", 0.0)
+
+    theirs = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
+    groups = [
+        {"params": [theirs["body/kernel"]], "lr": 0.02, "weight_decay": decay},
+        {"params": [theirs["head/bias"]], "lr": 0.1, "weight_decay": 0.0},
+    ]
+    if kind == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=procedure.momentum, nesterov=procedure.nesterov)
+    else:
+        optimizer = torch.optim.AdamW(groups, betas=(procedure.momentum, procedure.beta2), eps=1e-8)
+    for _ in range(5):
+        optimizer.zero_grad()
+        sum((torch.tensor(scale[name]) * value**2).sum() for name, value in theirs.items()).backward()
+        optimizer.step()
+
+    with jax.enable_x64(True):
+        layers = resolve_layers(procedure, list(start))
+        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(procedure, layers))
+        # The numbers are float32 as trials have them; exact ones make the comparison exact.
+        exact = {"learning_rate": 0.1, "momentum": procedure.momentum, "beta2": procedure.beta2, "weight_decay": decay}
+        hparams = hparams._replace(**{name: jnp.float64(value) for name, value in exact.items()})
+        hparams = hparams._replace(multipliers={"head/.*": jnp.float64(1), ".*": jnp.float64(0.2)})
+        groups = tuple((name, match.pattern) for name, match in layers.items())
+        tx = make_tx(Optimizer(kind, procedure.nesterov, Schedule("constant", 5), groups))(hparams)
+        params = {name: jnp.asarray(value) for name, value in start.items()}
+        opt_state = tx.init(params)
+        for _ in range(5):
+            grads = {name: 2 * scale[name] * params[name] for name in params}
+            updates, opt_state = tx.update(grads, opt_state, params)
+            params = optax.apply_updates(params, updates)
+        for name in params:
+            np.testing.assert_allclose(params[name], theirs[name].detach().numpy(), rtol=1e-12)
+
+
+# --- schedules --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Schedule("constant", 4), [1, 1, 1, 1]),
+        (Schedule("cosine", 4), [1, (1 + np.sqrt(0.5)) / 2, 0.5, (1 - np.sqrt(0.5)) / 2]),
+        (Schedule("step", 6, decay_steps=(2, 4), decay_factor=0.1), [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Schedule("constant", 5, warmup_steps=3), [0.25, 0.5, 0.75, 1, 1]),
+        (Schedule("step", 6, warmup_steps=1, decay_steps=(3,), decay_factor=0.5), [0.5, 1, 1, 0.5, 0.5, 0.5]),
+        (Schedule("cosine", 4, warmup_steps=2), [1 / 3, 2 / 3, 1, 0.5]),
+    ],
+    ids=lambda value: value.shape if isinstance(value, Schedule) else "",
+)
+def test_schedules_by_hand(schedule, expected):
+    rate = make_schedule(schedule)
+    np.testing.assert_allclose([float(rate(jnp.int32(step))) for step in range(len(expected))], expected, rtol=1e-6)
+
+
+def test_numbers_do_not_recompile():
+    """Trials that differ in numbers only share their phase, and the compiled step is traced once."""
+    numbers = [{"learning_rate": 0.1}, {"learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.1, "beta2": 0.9}]
+    numbers += [{"body_learning_rate": 0.01, "label_smoothing": 0.1}]
+    trials = [Trial(**fields) for fields in numbers]
+    assert len({trial.phase for trial in trials}) == 1
+    step = jax.jit(make_train_step(trials[0].phase))
+    for trial in trials:
+        state, frozen = trial.start()
+        step(state, trial.hparams, trial.labels, trial.indices, frozen, trial.images)
+    assert step._cache_size() == 1
+
+
+def test_another_structure_is_another_phase():
+    usual = Trial().phase
+    for fields in ({"flip": True}, {"optimizer": "adamw"}, {"batch_norm": "frozen"}, {"epochs": 3.0}):
+        assert Trial(**fields).phase != usual
+    assert dataclasses.replace(usual) == usual
+
+
+def test_the_state_is_arrays_only():
+    state, frozen = Trial().start()
+    assert isinstance(state, State) and isinstance(frozen, Frozen)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((state, frozen)))

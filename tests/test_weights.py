@@ -1,0 +1,150 @@
+"""Weight files in and out: every mismatch is said, nothing is lost on the way."""
+
+import hashlib
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import jaxft
+from jaxft import paths
+from jaxft.models import create_model, families
+from jaxft.weights import init_variables, load, load_weights, save_weights
+
+FILES = [file for family in families() for file in family.published]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Returns a network, its variables, and the file they were saved to."""
+    model = create_model("resnetsmall8", num_classes=4)
+    variables = init_variables(model, jax.random.key(3), 32)
+    path = tmp_path / "own.safetensors"
+    save_weights(path, model, variables)
+    return model, variables, path
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype and one[name].shape == other[name].shape, name
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def test_saved_and_loaded_is_the_same(saved):
+    model, variables, path = saved
+    assert_same_bits(
+        {n: np.asarray(v) for n, v in paths.flatten(variables).items()},
+        {n: np.asarray(v) for n, v in paths.flatten(load_weights(path, model)).items()},
+    )
+
+
+def test_published_names_and_layouts(saved):
+    model, variables, path = saved
+    tensors = load_file(path)
+    kernel = np.asarray(variables["params"]["stage2"]["block1"]["conv1"]["kernel"])
+    np.testing.assert_array_equal(tensors["layer2.0.conv1.weight"], kernel.transpose(3, 2, 0, 1))
+    head = np.asarray(variables["params"]["head"]["kernel"])
+    # Of the 2 x 2 x 64 map, torch flattens channels first: its column c * 4 + y * 2 + x is our row (y * 2 + x) * 64 + c.
+    assert tensors["linear.weight"][3, 7 * 4 + 1 * 2 + 0] == head[(1 * 2 + 0) * 64 + 7, 3]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_export_is_bit_equal(file, real_data, tmp_path):
+    path = real_data / "weights" / f"{file.stem}.safetensors"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
+    model = create_model(file.stem.partition(".")[0], num_classes=100 if file.dataset == "cifar100" else 10)
+    variables = load_weights(path, model)
+    # A round through a device makes counters 32 bits wide; the file has them 64 bits wide again.
+    save_weights(tmp_path / "out.safetensors", model, jax.tree.map(jax.numpy.asarray, variables))
+    assert_same_bits(load_file(tmp_path / "out.safetensors"), load_file(path))
+
+
+def test_the_manifest_travels(real_data, tmp_path):
+    model = create_model("resnetsmall8", num_classes=100)
+    variables, manifest = load(real_data / "weights" / "resnetsmall8.cifar100.safetensors", model)
+    assert manifest.preprocessing.mean == (0.507, 0.487, 0.441) and manifest.class_names[99] == "worm"
+    assert dict(manifest.metadata) == {"epoch": "247"}
+    save_weights(tmp_path / "copy.safetensors", model, variables, manifest)
+    _, again = load(tmp_path / "copy.safetensors", model)
+    assert again.preprocessing == manifest.preprocessing and again.class_names == manifest.class_names
+    assert again.metadata == manifest.metadata and again.origin == manifest.origin and not again.assumed
+
+
+def test_a_file_that_says_nothing_gets_the_usual_preprocessing_and_says_so(saved, tmp_path):
+    model, _, path = saved
+    save_file(load_file(path), tmp_path / "bare.safetensors")
+    _, manifest = load(tmp_path / "bare.safetensors", model)
+    assert manifest.assumed and manifest.preprocessing == model.preprocessing
+
+
+def test_a_new_head_is_drawn_from_the_key_and_the_rest_is_the_files(saved):
+    model, variables, path = saved
+    other = create_model("resnetsmall8", num_classes=9)
+    one = load_weights(path, other, head="new", key=jax.random.key(0))
+    two = load_weights(path, other, head="new", key=jax.random.key(1))
+    assert one["params"]["head"]["kernel"].shape == (256, 9)
+    assert (one["params"]["head"]["kernel"] != two["params"]["head"]["kernel"]).any()
+    np.testing.assert_array_equal(one["params"]["stem"]["conv"]["kernel"], variables["params"]["stem"]["conv"]["kernel"])
+
+
+def test_another_number_of_classes_is_an_error_that_says_what_to_do(saved):
+    _, _, path = saved
+    with pytest.raises(jaxft.UserError, match="linear.weight gives .*head='new' leaves it out"):
+        load_weights(path, create_model("resnetsmall8", num_classes=9))
+
+
+def test_every_mismatch_is_in_one_error(saved, tmp_path):
+    model, _, path = saved
+    tensors = load_file(path)
+    del tensors["bn1.running_var"]
+    tensors["conv1.weight"] = tensors["conv1.weight"][:, :2]
+    tensors["fc.weight"] = tensors.pop("linear.weight")
+    save_file(tensors, tmp_path / "bad.safetensors")
+    with pytest.raises(jaxft.UserError) as error:
+        load_weights(tmp_path / "bad.safetensors", model)
+    for said in (
+        "bn1.running_var is missing (for batch_stats/stem/bn/var)",
+        "conv1.weight gives params/stem/conv/kernel the shape [3, 3, 2, 64], the model has [3, 3, 3, 64]",
+        "linear.weight is missing (for params/head/kernel)",
+        "fc.weight is left over",
+    ):
+        assert said in str(error.value)
+
+
+def test_only_the_head_may_be_left_out(saved, tmp_path):
+    model, _, path = saved
+    tensors = load_file(path)
+    del tensors["linear.weight"], tensors["linear.bias"]
+    save_file(tensors, tmp_path / "headless.safetensors")
+    load_weights(tmp_path / "headless.safetensors", model, head="new")
+    del tensors["layer3.0.bn2.bias"]
+    save_file(tensors, tmp_path / "less.safetensors")
+    with pytest.raises(jaxft.UserError, match=r"layer3\.0\.bn2\.bias is missing"):
+        load_weights(tmp_path / "less.safetensors", model, head="new")
+
+
+def test_a_flipped_bit_in_a_file_of_ours_is_found(saved):
+    model, _, path = saved
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(jaxft.UserError, match="damaged"):
+        load_weights(path, model)
+
+
+def test_a_flipped_bit_in_a_published_file_is_found(real_data, tmp_path):
+    content = bytearray((real_data / "weights" / "resnetsmall8.cifar10.safetensors").read_bytes())
+    content[-100] ^= 1
+    path = tmp_path / "resnetsmall8.cifar10.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(jaxft.UserError, match="damaged: its sha256"):
+        load_weights(path, create_model("resnetsmall8", num_classes=10))
+
+
+def test_variables_with_counters_run(real_data):
+    model = create_model("resnetsmall8", num_classes=10)
+    variables = load_weights(real_data / "weights" / "resnetsmall8.cifar10.safetensors", model)
+    assert int(variables["counters"]["stem"]["bn"]["num_batches_tracked"]) > 0
+    assert model.apply(variables, np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 10)
