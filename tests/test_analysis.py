@@ -37,7 +37,10 @@ def test_unchanged():
 def runs():
     rng = np.random.default_rng(3)
     before = {
-        "conv": {"kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)},
+        "conv": {
+            "kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32),
+            "bias": rng.normal(size=4).astype(np.float32),
+        },
         "head": {"kernel": rng.normal(size=(4, 5)).astype(np.float32)},
     }
     after = jax.tree.map(lambda w: w[None] + rng.normal(size=(3, *w.shape)).astype(np.float32), before)

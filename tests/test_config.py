@@ -106,8 +106,14 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
     ("fields", "message"),
     [
         ({"procedur": {}}, "unknown config field 'procedur' (did you mean 'procedure'?)"),
-        ({"procedure": {"learning_rat": 1}}, "unknown config field 'procedure.learning_rat' (did you mean 'learning_rate'?)"),
-        ({"source": {"images": {"clases": []}}}, "unknown config field 'source.images.clases' (did you mean 'classes'?)"),
+        (
+            {"procedure": {"learning_rat": 1}},
+            "unknown config field 'procedure.learning_rat' (did you mean 'learning_rate'?)",
+        ),
+        (
+            {"source": {"images": {"clases": []}}},
+            "unknown config field 'source.images.clases' (did you mean 'classes'?)",
+        ),
         ({"target": {"xyzzy": 1}}, "'target' has data, classes, size_px, train_per_class, val_per_class."),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         ({"seeds": "many"}, "config field 'seeds' is 'many'; allowed: a number of seeds, or a list of them."),
@@ -117,18 +123,30 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ({"seeds": True}, "config field 'seeds' is True; allowed:"),
         ({"factors": "procedure.epochs"}, "config field 'factors' is 'procedure.epochs'; allowed: a list of blocks"),
         ({"factors": [{"learning_rate": [1]}]}, "factor 'learning_rate' is not a field of a trial"),
-        ({"factors": [{"procedure.epochs": 3}]}, "factor 'procedure.epochs' is 3; allowed: a list of one level or more."),
+        (
+            {"factors": [{"procedure.epochs": 3}]},
+            "factor 'procedure.epochs' is 3; allowed: a list of one level or more.",
+        ),
         ({"factors": [{"procedure.epochs": []}]}, "factor 'procedure.epochs' is []; allowed:"),
-        (RANDOM | {"factors": [{"procedure.epoch": [1]}]}, "unknown config field 'procedure.epoch' (did you mean 'epochs'?)"),
-        (RANDOM | {"factors": [{"procedure.epochs": [1, 0]}]}, "config field 'procedure.epochs' is 0; allowed: a number above 0."),
+        (
+            RANDOM | {"factors": [{"procedure.epoch": [1]}]},
+            "unknown config field 'procedure.epoch' (did you mean 'epochs'?)",
+        ),
+        (
+            RANDOM | {"factors": [{"procedure.epochs": [1, 0]}]},
+            "config field 'procedure.epochs' is 0; allowed: a number above 0.",
+        ),
         ({"procedure": {"schedule": "step"}}, "config field 'procedure.decay_epochs' is empty"),
-        ({"procedure": {"warmup_epochs": 20}}, "config field 'procedure.warmup_epochs' is 20; it must be below epochs, 20."),
+        (
+            {"procedure": {"warmup_epochs": 20}},
+            "config field 'procedure.warmup_epochs' is 20; it must be below epochs, 20.",
+        ),
         ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
         ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
-)  # fmt: skip
+)
 def test_a_wrong_config_is_one_sentence(fields, message):
     with pytest.raises(UserError) as error:
         from_dict(Study, fields)
@@ -189,8 +207,10 @@ STUDIES = st.builds(
     procedure=PROCEDURES,
     streams=st.builds(Streams, split=st.none() | st.integers(0, 2**32)),
     seeds=st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True).map(tuple),
-    factors=st.lists(st.fixed_dictionaries({"procedure.learning_rate": st.tuples(RATES, RATES)}), max_size=2).map(tuple),
-)  # fmt: skip
+    factors=st.lists(st.fixed_dictionaries({"procedure.learning_rate": st.tuples(RATES, RATES)}), max_size=2).map(
+        tuple
+    ),
+)
 
 
 @given(STUDIES)
@@ -233,7 +253,7 @@ def planned_digest(fields):
     return make_plan(from_dict(Study, fields)).trials[0].digest
 
 
-TINY = {"seeds": 1, "target": {"size_px": 8, "train_per_class": 5}, "procedure": {"init": "random", "epochs": 2}}
+TINY = {"seeds": 1, "target": {"size_px": 8, "train_per_class": 5}, "procedure": {"init": "random", "batch_size": 8}}
 
 
 def in_another_process(code):

@@ -57,9 +57,7 @@ def test_modules_import_only_from_rows_above(row):
             assert imported(path) <= allowed, f"{path.name} imports {imported(path) - allowed}"
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"), [("analysis", ANALYSIS_MAY_IMPORT), ("report", REPORT_MAY_IMPORT)]
-)
+@pytest.mark.parametrize(("module", "allowed"), [("analysis", ANALYSIS_MAY_IMPORT), ("report", REPORT_MAY_IMPORT)])
 def test_analysis_and_report_stand_alone(module, allowed):
     for path in files_of(module):
         assert imported(path) <= allowed, f"{path.name} imports {imported(path) - allowed}"
@@ -73,7 +71,8 @@ def test_every_module_has_a_row():
 
 @pytest.mark.parametrize("module", ["jaxft", "jaxft.cli", "jaxft.config", "jaxft.paths", "jaxft.store"])
 def test_light_modules_import_no_jax(module):
-    code = f"import sys, {module}; print([m for m in ('jax', 'flax', 'pandas', 'numpy', 'tensorflow_datasets') if m in sys.modules])"
+    heavy = ("jax", "flax", "pandas", "numpy", "tensorflow_datasets")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

@@ -97,7 +97,7 @@ def test_taps_say_stride_and_receptive_field(network):
 
 def test_train_changes_statistics_only(network):
     model, variables = network
-    logits, updated = model.apply(variables, images(8), train=True, mutable=["batch_stats"])
+    _, updated = model.apply(variables, images(8), train=True, mutable=["batch_stats"])
     assert set(updated) == {"batch_stats"}
     before, after = paths.flatten(variables["batch_stats"]), paths.flatten(updated["batch_stats"])
     assert before.keys() == after.keys()

@@ -13,8 +13,16 @@ from jaxft import paths
 from jaxft.config import Procedure
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import Optimizer, Schedule, make_hparams, make_schedule, make_tx, resolve_layers
-from jaxft.train import Frozen, State, apply_network, init_state, make_eval_step, make_phases, make_train_step
-from jaxft.train import split_variables
+from jaxft.train import (
+    Frozen,
+    State,
+    apply_network,
+    init_state,
+    make_eval_step,
+    make_phases,
+    make_train_step,
+    split_variables,
+)
 from jaxft.weights import init_variables
 
 SIZE = 8

@@ -41,12 +41,12 @@ def test_saved_and_loaded_is_the_same(saved):
 
 
 def test_published_names_and_layouts(saved):
-    model, variables, path = saved
+    _, variables, path = saved
     tensors = load_file(path)
     kernel = np.asarray(variables["params"]["stage2"]["block1"]["conv1"]["kernel"])
     np.testing.assert_array_equal(tensors["layer2.0.conv1.weight"], kernel.transpose(3, 2, 0, 1))
     head = np.asarray(variables["params"]["head"]["kernel"])
-    # Of the 2 x 2 x 64 map, torch flattens channels first: its column c * 4 + y * 2 + x is our row (y * 2 + x) * 64 + c.
+    # torch flattens the 2 x 2 x 64 map channels first: its column c * 4 + y * 2 + x is our row (y * 2 + x) * 64 + c.
     assert tensors["linear.weight"][3, 7 * 4 + 1 * 2 + 0] == head[(1 * 2 + 0) * 64 + 7, 3]
 
 
@@ -80,18 +80,20 @@ def test_a_file_that_says_nothing_gets_the_usual_preprocessing_and_says_so(saved
 
 
 def test_a_new_head_is_drawn_from_the_key_and_the_rest_is_the_files(saved):
-    model, variables, path = saved
+    _, variables, path = saved
     other = create_model("resnetsmall8", num_classes=9)
     one = load_weights(path, other, head="new", key=jax.random.key(0))
     two = load_weights(path, other, head="new", key=jax.random.key(1))
     assert one["params"]["head"]["kernel"].shape == (256, 9)
     assert (one["params"]["head"]["kernel"] != two["params"]["head"]["kernel"]).any()
-    np.testing.assert_array_equal(one["params"]["stem"]["conv"]["kernel"], variables["params"]["stem"]["conv"]["kernel"])
+    np.testing.assert_array_equal(
+        one["params"]["stem"]["conv"]["kernel"], variables["params"]["stem"]["conv"]["kernel"]
+    )
 
 
 def test_another_number_of_classes_is_an_error_that_says_what_to_do(saved):
     _, _, path = saved
-    with pytest.raises(jaxft.UserError, match="linear.weight gives .*head='new' leaves it out"):
+    with pytest.raises(jaxft.UserError, match=r"linear\.weight gives .*head='new' leaves it out"):
         load_weights(path, create_model("resnetsmall8", num_classes=9))
 
 

@@ -12,7 +12,7 @@ class Interval(NamedTuple):
 
     mean: float
     half_width: float
-    count: int
+    num_values: int
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:

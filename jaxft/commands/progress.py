@@ -1,11 +1,14 @@
 """Progress of long work: one line that moves on a terminal, plain lines in a log."""
 
+import collections
+import statistics
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
 LOG_SECONDS = 10.0
+RECENT_EPOCHS = 60
 
 
 class Progress:
@@ -21,6 +24,9 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._done_epochs = self._total_epochs = 0
         self._done_trials = self._total_trials = 0
+        # Seconds of the last epochs, a value a trial: their median is not moved by what is compiled now and then.
+        self._recent: collections.deque[float] = collections.deque(maxlen=RECENT_EPOCHS)
+        self._last_epoch = self._started
 
     def __enter__(self) -> "Progress":
         return self
@@ -34,7 +40,7 @@ class Progress:
 
     def begin(self, total_epochs: int, total_trials: int, trials_done: int) -> None:
         """Says how much is to be done."""
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._last_epoch = time.monotonic()
         self._done_epochs, self._total_epochs = 0, total_epochs
         self._done_trials, self._total_trials = trials_done, total_trials
         if self.quiet or not total_epochs or not sys.stderr.isatty():
@@ -58,6 +64,9 @@ class Progress:
     def epoch(self, phase: str, trials: int, line: str) -> None:
         """Says that `trials` trials ended an epoch of `phase`."""
         self._done_epochs += trials
+        now = time.monotonic()
+        self._recent.extend([(now - self._last_epoch) / trials] * trials)
+        self._last_epoch = now
         if self._live is not None:
             self._live.update(self._task, completed=self._done_epochs, **self._fields(phase, line))
         elif time.monotonic() - self._last_line > LOG_SECONDS:
@@ -89,9 +98,9 @@ class Progress:
         }
 
     def _left(self) -> str:
-        if not self._done_epochs:
+        if len(self._recent) < 5:
             return ""
-        seconds = (time.monotonic() - self._started) * (self._total_epochs / self._done_epochs - 1)
+        seconds = statistics.median(self._recent) * (self._total_epochs - self._done_epochs)
         return f"{duration(seconds)} left"
 
     def _log(self, phase: str, line: str) -> None:

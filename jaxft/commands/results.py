@@ -54,7 +54,7 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
         levels = ["–" if level is None else f"{level}" for level in setting.factors.values()]
         mark = " *" if setting is best else ""
         done = f"{setting.done}/{setting.planned}" + (f", {setting.diverged} diverged" if setting.diverged else "")
-        change = f"{setting.change.mean:.3g}" if setting.change.count else "–"
+        change = f"{setting.change.mean:.3g}" if setting.change.num_values else "–"
         rows.append([*levels, done, percent(setting.val.mean), interval(setting.test), change + mark])
     print_table([*plan["factors"], "trials", "validation %", "test %", "change"], rows, len(plan["factors"]))
     left = len(plan["trials"]) - len(results)

@@ -99,13 +99,19 @@ def run_record(config: "ConfigFile") -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command_line(),
         "config_path": config.path,
         "overrides": list(config.overrides),
         "versions": versions(),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
         "git": git_state(Path(config.path).parent if config.path else Path()),
     }
+
+
+def command_line() -> list[str]:
+    """Returns the words that began this process, as one would type them again."""
+    program = Path(sys.argv[0]).name
+    return ["jaxft" if program in ("cli.py", "__main__.py") else program, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:

@@ -302,7 +302,7 @@ def accuracy_by_factor(
         shift = (i - (len(lines) - 1) / 2) * min(0.08, 0.5 / len(lines))
         points = sorted(line.points, key=lambda point: places.place[level_key(point[0])])
         for numeric in (False, True):
-            part = [p for p in points if is_number(p[0]) == numeric and p[1].count]
+            part = [p for p in points if is_number(p[0]) == numeric and p[1].num_values]
             at = [places.place[level_key(level)] + shift for level, _, _ in part]
             axes.plot(at, [100 * v.mean for _, v, _ in part], color=line.colour, linewidth=1.3, alpha=0.75, zorder=2)
             for x, (_, value, colour) in zip(at, part):

@@ -114,7 +114,7 @@ def summarise(plan: Mapping[str, Any], results: pd.DataFrame) -> list[Setting]:
 
 def chosen_setting(settings: Sequence[Setting]) -> Setting | None:
     """Returns the setting with the highest mean validation accuracy (the first of equals), if any has one."""
-    return max((s for s in settings if s.val.count), key=lambda s: s.val.mean, default=None)
+    return max((s for s in settings if s.val.num_values), key=lambda s: s.val.mean, default=None)
 
 
 def counts(plan: Mapping[str, Any], results: pd.DataFrame) -> dict[str, int]:
@@ -126,7 +126,7 @@ def counts(plan: Mapping[str, Any], results: pd.DataFrame) -> dict[str, int]:
 
 def scale_of(intervals: Sequence[Interval]) -> tuple[float, float]:
     """Returns the ends of an axis that holds all intervals, as far as they are possible accuracies."""
-    known = [v for v in intervals if v.count]
+    known = [v for v in intervals if v.num_values]
     halves = [0.0 if math.isnan(v.half_width) else v.half_width for v in known]
     low = min((v.mean - half for v, half in zip(known, halves)), default=0.0)
     high = max((v.mean + half for v, half in zip(known, halves)), default=1.0)
@@ -152,7 +152,7 @@ def factor_figures(
 ) -> list[dict[str, Any]]:
     """Returns a picture for each factor with more than one level: test accuracy against its levels."""
     found = []
-    if any(s.test.count for s in settings):
+    if any(s.test.num_values for s in settings):
         for i, factor in enumerate(varying):
             lines, words = figures.factor_lines(factor, varying, settings)
             found.append(
@@ -161,7 +161,7 @@ def factor_figures(
                     "svg": figures.accuracy_by_factor(f"factor{i}", factor, varying, settings, plan.get("chance")),
                     "note": figures.place_levels(figures.levels_of(factor, settings)).note,
                     "lines": words,
-                    "seeds": seeds_text(value.count for line in lines for _, value, _ in line.points),
+                    "seeds": seeds_text(value.num_values for line in lines for _, value, _ in line.points),
                 }
             )
     return found

@@ -1,0 +1,343 @@
+"""From a config to a table: planning, running what is missing, and surviving kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+import jaxft
+from jaxft.config import Study, from_dict, load_config
+from jaxft.models import create_model
+from jaxft.store import Store
+from jaxft.study import make_plan
+from jaxft.weights import load
+
+TINY = {
+    "seeds": 2,
+    "source": {
+        "model": "cifar_resnet8",
+        "images": {"data": "digits", "classes": ["0", "1"], "train_per_class": 20, "val_per_class": 5},
+        "procedure": {"epochs": 2.0, "batch_size": 20, "learning_rate": 0.05},
+    },
+    "target": {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4},
+    "procedure": {"epochs": 2.0, "batch_size": 9, "learning_rate": 0.05},
+    "factors": [
+        {"procedure.body_learning_rate": ["frozen", 0.01]},
+        {"procedure.init": ["random"], "procedure.body_learning_rate": [0.01]},
+    ],
+}
+
+
+def tiny(**changes):
+    return from_dict(Study, TINY | changes)
+
+
+def without_times(table):
+    return table.drop(columns=["seconds"])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Returns the work directory and the results of the tiny study, run once."""
+    workdir = tmp_path_factory.mktemp("study") / "tiny"
+    return workdir, jaxft.run_study(tiny(), workdir, quiet=True)
+
+
+# --- planning ---
+
+
+def test_the_quickstart_comes_to_45_trials(root):
+    plan = make_plan(load_config(str(root / "configs" / "quickstart.py")).study)
+    assert len(plan.trials) == 45 and len(plan.settings) == 9 and len(plan.sources) == 1
+    # Frozen trials train the head alone, all others everything: two programs, and the source's.
+    assert len(plan.groups) == 2 and plan.num_programs == 3
+    for trial in plan.trials:
+        split = trial.split
+        labels = trial.images.labels
+        assert np.bincount(labels[split.train]).tolist() == [10] * 5
+        assert np.bincount(labels[split.val]).tolist() == [10] * 5
+        assert not set(split.train) & set(split.val) and not set(split.test) & {*split.train, *split.val}
+        # scikit-learn has 182, 181, 179, 174 and 180 scans of 5 to 9.
+        assert len(split.test) == 182 + 181 + 179 + 174 + 180 - 100
+
+
+def test_trials_of_one_seed_share_their_split():
+    plan = make_plan(tiny())
+    for seed in (0, 1):
+        assert len({t.split.digest for t in plan.trials if t.trial.seed == seed}) == 1
+    assert len({t.split.digest for t in plan.trials}) == 2
+
+
+def test_a_pinned_stream_does_not_vary():
+    plan = make_plan(tiny(streams={"split": 7}))
+    assert len({t.split.digest for t in plan.trials}) == 1
+    varied = plan.record(jaxft.config.ConfigFile(plan.study))["varied"]
+    assert varied == ["init", "order", "augment"]
+
+
+def test_a_random_start_does_not_depend_on_how_the_source_is_trained():
+    one = make_plan(tiny())
+    longer = TINY["source"] | {"procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05}}
+    two = make_plan(tiny(source=longer))
+    for a, b in zip(one.trials, two.trials):
+        assert (a.digest == b.digest) == (a.trial.procedure.init == "random")
+
+
+def test_weights_are_known_by_content_not_by_path(real_data, tmp_path):
+    fields = {
+        "seeds": 1,
+        "factors": [],
+        "target": TINY["target"] | {"size_px": 32},
+        "source": {"model": "resnetsmall8", "weights": str(real_data / "weights" / "resnetsmall8.cifar10.safetensors")},
+    }
+    here = make_plan(tiny(**fields))
+    copy = tmp_path / "renamed.safetensors"
+    copy.write_bytes((real_data / "weights" / "resnetsmall8.cifar10.safetensors").read_bytes())
+    moved = make_plan(tiny(**fields | {"source": {"model": "resnetsmall8", "weights": str(copy)}}))
+    assert here.trials[0].digest == moved.trials[0].digest
+    # The published file's preprocessing, by its content: CIFAR-10's own, not the architecture's guess.
+    assert moved.trials[0].source.preprocessing.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_an_execution_choice_is_no_part_of_identity():
+    one, two = make_plan(tiny()), make_plan(tiny(execution={"executor": "vmap", "keep_weights": "none"}))
+    assert [t.digest for t in one.trials] == [t.digest for t in two.trials]
+
+
+# --- results ---
+
+
+def test_results_have_a_row_a_trial(ran):
+    _, results = ran
+    assert list(results.columns) == [
+        "trial",
+        "status",
+        "setting",
+        "procedure.body_learning_rate",
+        "procedure.init",
+        "seed",
+        "val_accuracy",
+        "test_accuracy",
+        "selected_epoch",
+        "relative_change",
+        "seconds",
+        "executor",
+        "width",
+    ]
+    assert results["trial"].is_unique and len(results) == 6
+    assert (results["status"] == "done").all() and (results["executor"] == "in_turn").all()
+    assert results["test_accuracy"].between(0, 1).all() and results["val_accuracy"].between(0, 1).all()
+    assert results["procedure.body_learning_rate"].tolist() == ["frozen"] * 2 + [0.01] * 4
+    assert results["procedure.init"].tolist() == ["pretrained"] * 4 + ["random"] * 2
+    assert results["seed"].tolist() == [0, 1] * 3
+
+
+def test_a_frozen_body_does_not_move_by_a_bit(ran):
+    workdir, results = ran
+    frozen = results[results["procedure.body_learning_rate"] == "frozen"]
+    assert (frozen["relative_change"] == 0).all()
+    assert (results.loc[~results.index.isin(frozen.index), "relative_change"] > 0).all()
+    source = load_file(next((workdir / "sources").glob("*.safetensors")))
+    for digest in frozen["trial"]:
+        final = load_file(workdir / "weights" / f"{digest}.safetensors")
+        for name, values in source.items():
+            if not name.startswith("linear"):
+                assert final[name].tobytes() == values.tobytes(), name
+
+
+def test_kept_weights_give_the_accuracy_on_record(ran):
+    """The stored network, applied to the stored test rows by hand, is as accurate as the table says."""
+    workdir, results = ran
+    plan = make_plan(tiny())
+    store = Store.open(workdir)
+    for trial in plan.trials:
+        model = create_model("cifar_resnet8", num_classes=3)
+        variables, manifest = load(store.weights_path(trial.digest), model)
+        assert manifest.class_names == ("2", "3", "4")
+        rows = store.arrays("trials", trial.digest)["test_rows"]
+        logits = model.apply(variables, manifest.preprocessing.apply(np.asarray(trial.images.images[rows])))
+        accuracy = np.mean(np.asarray(logits).argmax(1) == trial.images.labels[rows])
+        recorded = results.loc[results["trial"] == trial.digest, "test_accuracy"].item()
+        assert accuracy == pytest.approx(recorded, abs=1.5 / len(rows))
+
+
+def test_changes_are_those_of_the_stored_weights(ran):
+    workdir, results = ran
+    store = Store.open(workdir)
+    source = load_file(next((workdir / "sources").glob("*.safetensors")))
+    tuned = results[(results["procedure.init"] == "pretrained") & (results["procedure.body_learning_rate"] == 0.01)]
+    digest = tuned["trial"].iloc[0]
+    final = load_file(store.weights_path(digest))
+    w0, w = (tensors["layer2.0.conv1.weight"].astype(np.float64) for tensors in (source, final))
+    changes = store.changes().set_index(["trial", "layer"]).loc[(digest, "stage2/block1/conv1")]
+    assert changes["l2"] == pytest.approx(np.linalg.norm(w - w0), rel=1e-5)
+    assert changes["relative_l2"] == pytest.approx(np.linalg.norm(w - w0) / np.linalg.norm(w0), rel=1e-5)
+    arrays = store.arrays("trials", digest)
+    filters = np.linalg.norm((w - w0).reshape(len(w), -1), axis=1)
+    np.testing.assert_allclose(arrays["filter/l2/stage2/block1/conv1/kernel"], filters, rtol=1e-5)
+    body = [n for n in source if not n.startswith("linear") and not n.endswith(("running_mean", "running_var"))]
+    moved = np.sqrt(sum(np.square(final[n].astype(np.float64) - source[n]).sum() for n in body))
+    start = np.sqrt(sum(np.square(source[n].astype(np.float64)).sum() for n in body))
+    assert tuned["relative_change"].iloc[0] == pytest.approx(moved / start, rel=1e-6)
+
+
+def test_layers_are_in_the_networks_order(ran):
+    workdir, _ = ran
+    layers = Store.open(workdir).plan()["layers"]
+    assert layers[:4] == ["stem/conv", "stem/bn", "stage1/block1/conv1", "stage1/block1/bn1"]
+    assert layers[-2:] == ["stage3/block1/bn2", "head"]
+
+
+def test_distances_between_runs_are_kept(ran):
+    workdir, results = ran
+    pairs = Store.open(workdir).pairwise()
+    assert pairs["trials"] == results["trial"].tolist() and pairs["distances"].shape[1:] == (6, 6)
+    one, two = (load_file(workdir / "weights" / f"{digest}.safetensors") for digest in pairs["trials"][2:4])
+    layer = pairs["layers"].index("stage3/block1/conv2")
+    expected = np.linalg.norm(one["layer3.0.conv2.weight"] - two["layer3.0.conv2.weight"])
+    assert pairs["distances"][layer, 2, 3] == pytest.approx(expected, rel=1e-5)
+
+
+def test_tables_and_page_are_written(ran):
+    workdir, results = ran
+    csv, parquet = pd.read_csv(workdir / "results.csv"), pd.read_parquet(workdir / "results.parquet")
+    assert csv["test_accuracy"].tolist() == results["test_accuracy"].tolist()
+    assert parquet["trial"].tolist() == results["trial"].tolist()
+    page = (workdir / "report.html").read_text()
+    assert all(digest in page for digest in results["trial"])
+    run = Store.open(workdir).runs()[-1]
+    assert run["versions"]["jax"] and run["device"] and run["seconds"] > 0
+
+
+# --- doing only what is missing ---
+
+
+def records(workdir):
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.glob("trials/*.json")}
+
+
+def test_the_same_study_again_runs_nothing(ran):
+    workdir, results = ran
+    before = records(workdir)
+    pd.testing.assert_frame_equal(jaxft.run_study(tiny(), workdir, quiet=True), results)
+    assert records(workdir) == before
+
+
+def test_a_study_that_grows_does_only_what_is_new(ran, tmp_path):
+    workdir, results = ran
+    before, sources = records(workdir), list((workdir / "sources").iterdir())
+    factors = [dict(TINY["factors"][0]), dict(TINY["factors"][1])]
+    factors[0]["procedure.body_learning_rate"] = ["frozen", 0.01, 0.03]
+    grown = jaxft.run_study(tiny(seeds=3, factors=factors), workdir, quiet=True)
+    assert len(grown) == 4 * 3
+    after = records(workdir)
+    assert {name: after[name] for name in before} == before and len(after) == 12
+    assert list((workdir / "sources").iterdir()) == sources
+    # A study that shrinks shows its own trials again, and the others stay on disk.
+    again = jaxft.run_study(tiny(), workdir, quiet=True)
+    pd.testing.assert_frame_equal(without_times(again), without_times(results))
+    assert len(records(workdir)) == 12
+
+
+def test_vmap_fills_short_chunks_and_agrees(ran, tmp_path):
+    _, results = ran
+    execution = {"executor": "vmap", "width": 4, "keep_weights": "best_seed"}
+    together = jaxft.run_study(tiny(execution=execution), tmp_path / "v", quiet=True)
+    assert together["trial"].tolist() == results["trial"].tolist()
+    assert (together["executor"] == "vmap").all() and (together["width"] == 4).all()
+    np.testing.assert_allclose(together["relative_change"], results["relative_change"], rtol=0.02)
+    # One network of each of the three settings is kept: that of the seed with the best validation accuracy.
+    best = together.sort_values(["val_accuracy", "seed"], ascending=[False, True]).groupby("setting").head(1)
+    assert {path.stem for path in (tmp_path / "v" / "weights").iterdir()} == set(best["trial"])
+
+
+def test_no_weights_are_kept_where_none_are_asked_for(tmp_path):
+    study = tiny(execution={"keep_weights": "none"}, seeds=1, factors=[])
+    results = jaxft.run_study(study, tmp_path / "n", quiet=True)
+    assert len(results) == 1 and not (tmp_path / "n" / "weights").exists()
+    assert Store.open(tmp_path / "n").pairwise() is None
+
+
+def test_a_trial_that_diverges_is_a_result(tmp_path):
+    factors = [{"procedure.init": ["random"], "procedure.learning_rate": [0.05, 1e38]}]
+    results = jaxft.run_study(tiny(factors=factors, seeds=1), tmp_path / "d", quiet=True)
+    assert results["status"].tolist() == ["done", "diverged"]
+    assert results["test_accuracy"].isna().tolist() == [False, True]
+    assert jaxft.run_study(tiny(factors=factors, seeds=1), tmp_path / "d", quiet=True).equals(results)
+
+
+def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
+    import jaxft.study
+
+    whole = jaxft.study.run_chunk
+    calls = []
+
+    def fails_once(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("no room on the device")
+        return whole(*args, **kwargs)
+
+    study = tiny(factors=[{"procedure.init": ["random"]}], seeds=3)
+    monkeypatch.setattr(jaxft.study, "run_chunk", fails_once)
+    results = jaxft.run_study(study, tmp_path / "f", quiet=True)
+    assert results["status"].tolist() == ["done", "failed", "done"]
+    failure = Store.open(tmp_path / "f").read("failures", results["trial"][1])
+    assert failure["error"] == "MemoryError: no room on the device"
+    again = jaxft.run_study(study, tmp_path / "f", quiet=True)
+    assert again["status"].tolist() == ["done"] * 3
+
+
+# --- kills ---
+
+KILLED = """
+from jaxft.config import from_dict, Study
+import json, sys, jaxft
+jaxft.run_study(from_dict(Study, json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+def killed_study(workdir, study, kills, seed, longest):
+    """Runs a study in processes of its own, killing it `kills` times; returns after how many trials."""
+    chance = random.Random(seed)
+    command = [sys.executable, "-c", KILLED, json.dumps(study), str(workdir)]
+    done = []
+    for _ in range(kills):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+        time.sleep(chance.uniform(1, longest))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done.append(len(list(workdir.glob("trials/*.json"))))
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kills", "checkpoint_seconds"), [(3, 0.0), pytest.param(20, 300.0, marks=pytest.mark.nightly)]
+)
+def test_a_killed_study_ends_with_the_same_table(tmp_path, kills, checkpoint_seconds):
+    """`kill -9` at random moments, and again from where it was: nothing lost, doubled or changed."""
+    study = TINY | {"execution": {"checkpoint_seconds": checkpoint_seconds}, "seeds": 4}
+    whole = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(study), str(tmp_path / "whole")], capture_output=True, text=True
+    )
+    assert whole.returncode == 0, whole.stderr
+    killed_study(tmp_path / "killed", study, kills, seed=kills, longest=16)
+    expected, found = jaxft.load_results(tmp_path / "whole"), jaxft.load_results(tmp_path / "killed")
+    pd.testing.assert_frame_equal(without_times(found), without_times(expected))
+    whole_store, killed_store = Store.open(tmp_path / "whole"), Store.open(tmp_path / "killed")
+    pd.testing.assert_frame_equal(killed_store.changes(), whole_store.changes())
+    assert len(list((tmp_path / "killed" / "trials").glob("*.json"))) == len(expected)
+    assert not list((tmp_path / "killed").glob("checkpoints/*"))
+    for digest in expected["trial"]:
+        one, other = (load_file(store.weights_path(digest)) for store in (whole_store, killed_store))
+        assert all(one[name].tobytes() == other[name].tobytes() for name in one)
