@@ -1,14 +1,22 @@
 """Strict settings for every test, and where the real data are."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Before JAX is imported: several devices, so that nothing works by there being one only.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Tests compile the same small networks again and again, in processes of their own too: once is enough.
+_compiled = tempfile.mkdtemp(prefix="jaxft-compiled-")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,6 +1,7 @@
 """Sources of images, splits, batches, augmentation and preprocessing."""
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -300,7 +301,7 @@ def test_a_wrong_folder_or_zip_is_one_sentence(tmp_path, files, message, write):
 
 
 def test_a_missing_place_is_named(tmp_path):
-    with pytest.raises(UserError, match="there are no images at '.*nowhere'; allowed: 'digits', an .npz file"):
+    with pytest.raises(UserError, match=r"there are no images at '.*nowhere'; allowed: 'digits', an \.npz file"):
         load_images(Images(data=str(tmp_path / "nowhere")), None)
 
 
@@ -571,7 +572,7 @@ def test_a_split_is_the_same_in_another_process():
         "from jaxft.config import Images; from jaxft.data import draw_split, load_images;"
         "print(draw_split(load_images(Images(), None), 3, 10, 5, 'target').digest)"
     )
-    env = {"PYTHONHASHSEED": "99", "PATH": ""}
+    env = os.environ | {"PYTHONHASHSEED": "99"}
     other = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == draw_split(load_images(Images(), None), 3, 10, 5, "target").digest
 

@@ -1,0 +1,30 @@
+"""Checks what the quickstart wrote: `python tests/check_quickstart.py runs/quickstart` exits with 1 where it is wrong."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+import jaxft
+
+
+def main(workdir: Path) -> None:
+    """Checks the results, the tables and the page of the quickstart in `workdir`."""
+    results = jaxft.load_results(workdir)
+    assert len(results) == 45 and (results["status"] == "done").all(), results["status"].value_counts()
+    means = results.groupby(["procedure.init", "procedure.body_learning_rate"])["test_accuracy"].mean()
+    print((100 * means).round(1).to_string())
+    # Chance is 20%; a body that moves at a moderate rate beats a frozen one in every seed.
+    tuned = results.query("`procedure.init` == 'pretrained' and `procedure.body_learning_rate` == 0.1")
+    frozen = results.query("`procedure.body_learning_rate` == 'frozen'")
+    assert means.min() > 0.5, means
+    assert (tuned["test_accuracy"].to_numpy() > frozen["test_accuracy"].to_numpy()).all()
+    assert (frozen["relative_change"] == 0).all() and (tuned["relative_change"] > 0).all()
+    assert pd.read_csv(workdir / "results.csv")["trial"].tolist() == results["trial"].tolist()
+    assert pd.read_parquet(workdir / "results.parquet")["trial"].tolist() == results["trial"].tolist()
+    page = (workdir / "report.html").read_text()
+    assert all(digest in page for digest in results["trial"]) and page.count("<svg") >= 10
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
