@@ -31,6 +31,8 @@ from jaxft.store import Store
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, init_variables, load, read_file, save_weights
 
+MOST_PAIR_BYTES = 4_000_000_000
+
 
 class Progress(Protocol):
     """Is told how the work goes on, in epochs of trials."""
@@ -69,7 +71,7 @@ class PlannedSource:
         return self.manifest.sha256 if self.manifest else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlannedTrial:
     """A trial with everything resolved.
 
@@ -353,6 +355,8 @@ def run_plan(plan: Plan, store: Store, progress: Progress, debug: bool = False) 
 
     Sources come first, then groups in the plan's order. A trial that fails is recorded and the others go on.
     """
+    import jax.numpy as jnp
+
     executor, width = choose_executor(plan.study.execution)
     todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     starts = {trial.source.digest for trial in todo if _starts_from_source(trial)}
@@ -364,27 +368,33 @@ def run_plan(plan: Plan, store: Store, progress: Progress, debug: bool = False) 
     failed = 0
     for group in plan.groups:
         chunks = _assign_chunks(group, store, executor, width)
-        for chunk in chunks:
-            missing = [trial for trial in chunk if not store.has("trials", trial.digest)]
-            if not missing:
-                continue
+        work = [(chunk, [t for t in chunk if not store.has("trials", t.digest)]) for chunk in chunks]
+        work = [(chunk, missing) for chunk, missing in work if missing]
+        if not work:
+            continue
+        images = jnp.asarray(group.trials[0].images.images)  # on the device once, for all trials of the group
+        for chunk, missing in work:
             try:
-                _run_trials(plan, chunk, missing, store, progress)
+                _run_trials(plan, chunk, missing, images, store, progress)
             except UserError:
                 raise
             except Exception as error:
                 if debug:
                     raise
                 failed += len(missing)
-                for trial in missing:
-                    reason = {
-                        "error": f"{type(error).__name__}: {error}",
-                        "traceback": traceback.format_exc(),
-                    }
-                    store.write_failure(trial.digest, {"status": "failed", "executor": executor, **reason})
-                progress.say(f"{len(missing)} trials failed ({type(error).__name__}: {str(error).splitlines()[0]})")
-    measure_pairs(plan, store)
+                _record_failure(missing, error, executor, store, progress)
+    measure_pairs(plan, store, progress)
     return failed
+
+
+def _record_failure(
+    trials: Sequence[PlannedTrial], error: Exception, executor: str, store: Store, progress: Progress
+) -> None:
+    reason = f"{type(error).__name__}: {error}"
+    record = {"status": "failed", "executor": executor, "error": reason, "traceback": traceback.format_exc()}
+    for trial in trials:
+        store.write_failure(trial.digest, record)
+    progress.say(f"{len(trials)} trial{'s' * (len(trials) > 1)} failed: {reason.splitlines()[0]}")
 
 
 def _assign_chunks(group: Group, store: Store, executor: str, width: int) -> list[list[PlannedTrial]]:
@@ -443,12 +453,12 @@ def _run_trials(
     plan: Plan,
     chunk: Sequence[PlannedTrial],
     missing: Sequence[PlannedTrial],
+    images: Any,
     store: Store,
     progress: Progress,
 ) -> None:
-    """Runs a chunk, and stores what of it was missing."""
+    """Runs a chunk on `images`, and stores what of it was missing."""
     import jax
-    import jax.numpy as jnp
 
     executor, width = choose_executor(plan.study.execution)
     # Lanes keep their places: one that is stored already, or that a short chunk lacks, repeats a missing one.
@@ -458,7 +468,7 @@ def _run_trials(
     outcomes = run_chunk(
         chunk[0].program,
         lanes,
-        jnp.asarray(chunk[0].images.images),
+        images,
         lambda line: progress.epoch("train", len(missing), line),
         StoredCheckpoints(store, key),
         plan.study.execution.checkpoint_seconds,
@@ -624,8 +634,11 @@ class StoredCheckpoints:
 # --- after the trials -------------------------------------------------------------------------------------------
 
 
-def measure_pairs(plan: Plan, store: Store) -> None:
-    """Measures how far apart the kept final weights of the trials are, for each shape of network once."""
+def measure_pairs(plan: Plan, store: Store, progress: Progress) -> None:
+    """Measures how far apart the kept final weights of the trials are, for each shape of network once.
+
+    All of them are in memory at once: where they take more than `MOST_PAIR_BYTES` they are not compared.
+    """
     import jax
 
     shapes: dict[Any, list[PlannedTrial]] = {}
@@ -636,6 +649,10 @@ def measure_pairs(plan: Plan, store: Store) -> None:
         digests = [trial.digest for trial in trials]
         digest = cfg.digest({"analysis": "pairwise", "trials": digests})
         if len(trials) < 2 or store.has("analyses", digest):
+            continue
+        num_bytes = 4 * len(trials) * _num_values(trials[0].model, trials[0].size_px)
+        if num_bytes > MOST_PAIR_BYTES:
+            progress.say(f"distances between runs left out: the weights of {len(trials)} take {num_bytes / 1e9:.0f} GB")
             continue
         loaded = [load(store.weights_path(t.digest), t.model, size_px=t.size_px)[0]["params"] for t in trials]
         by_layer = jax.device_get(parameters.pairwise_distances(_stack_arrays([paths.flatten(p) for p in loaded])))

@@ -763,7 +763,6 @@ def test_preprocessing_takes_any_number_of_leading_axes():
 # --- real data --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_intel_scenes_load_from_their_zip(real_data):
     found = load_images(Images(data=str(real_data / "images/intel-scenes-6.zip")), 32)
     assert found.images.shape == (1800, 32, 32, 3)

@@ -36,7 +36,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompr
 RESIZER = "pillow-bilinear-shorter-side-centre-crop-1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Labelled images, all of one size.
 

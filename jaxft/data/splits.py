@@ -9,7 +9,7 @@ from jaxft.data.sources import ImageSet
 from jaxft.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Rows of an `ImageSet`, int32 and ascending, without overlap; `digest` names what was drawn."""
 
