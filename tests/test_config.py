@@ -248,7 +248,7 @@ def test_a_digest_is_known_and_does_not_depend_on_the_order_of_fields():
 
 
 def planned_digest(fields):
-    from jaxft.study import make_plan
+    from jaxft.plan import make_plan
 
     return make_plan(from_dict(Study, fields)).trials[0].digest
 
@@ -275,7 +275,7 @@ def test_a_digest_is_the_same_in_another_process():
 @pytest.mark.slow
 def test_a_planned_trials_digest_is_the_same_in_another_process():
     code = (
-        "from jaxft.config import Study, from_dict; from jaxft.study import make_plan;"
+        "from jaxft.config import Study, from_dict; from jaxft.plan import make_plan;"
         f"print(make_plan(from_dict(Study, {TINY!r})).trials[0].digest)"
     )
     assert in_another_process(code) == planned_digest(TINY)

@@ -22,6 +22,7 @@ ROWS = [
     ["optim"],
     ["train"],
     ["execute"],
+    ["plan"],
     ["study"],
 ]
 ANALYSIS_MAY_IMPORT = {"paths", "linear", "analysis"}

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 import jaxft
 from jaxft.config import Study, from_dict, load_config
 from jaxft.models import create_model
+from jaxft.plan import make_plan
 from jaxft.store import Store
-from jaxft.study import make_plan
 from jaxft.weights import load
 
 TINY = {

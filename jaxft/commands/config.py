@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             print(f"  {i}  {name:<31} {', '.join(_shown(level) for level in levels)}")
         if not block:
             print("  none")
-    from jaxft.study import make_plan
+    from jaxft.plan import make_plan
 
     plan = make_plan(study)
     print(

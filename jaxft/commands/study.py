@@ -66,9 +66,10 @@ def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False)
 def study(config: "ConfigFile", workdir: str | os.PathLike[str], quiet: bool = False, debug: bool = False) -> int:
     """Runs what is missing, writes results and report, and returns how many trials failed."""
     from jaxft.execute import choose_executor
+    from jaxft.plan import make_plan
     from jaxft.report import write_report
     from jaxft.store import Store
-    from jaxft.study import make_plan, run_plan
+    from jaxft.study import run_plan
 
     started = time.time()
     plan = make_plan(config.study)
