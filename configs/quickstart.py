@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seeds = 5
 
     config.source = ConfigDict()
-    config.source.model = "cifar_resnet8"
+    config.source.model = "resnetsmall8"
     config.source.images = {
         "data": "digits",
         "classes": ["0", "1", "2", "3", "4"],
@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.procedure = ConfigDict()
     config.procedure.learning_rate = 0.1  # the head's
-    config.procedure.epochs = 20.0
+    config.procedure.epochs = 10.0
     config.procedure.batch_size = 25
 
     rates = [0.001, 0.01, 0.1, 1.0]

@@ -23,6 +23,7 @@ from jaxft.errors import UserError, did_you_mean
 
 SCHEMA_VERSION = 1  # part of every digest: raised when the same fields begin to mean another result
 FROZEN = "frozen"
+MAX_SEED = 2**32 - 1
 LayerRate = float | Literal["frozen"]
 
 
@@ -93,11 +94,11 @@ class Source:
 class Streams:
     """Seed of each stream of random numbers; none: the trial's own seed. A pinned stream does not vary."""
 
-    source: int | None = setting(0, "everything random in pretraining", at_least=0)
-    split: int | None = setting(None, "which images are trained, selected and tested on", at_least=0)
-    init: int | None = setting(None, "new weights: the head, or a whole random network", at_least=0)
-    order: int | None = setting(None, "order of the training images", at_least=0)
-    augment: int | None = setting(None, "crops and flips", at_least=0)
+    source: int | None = setting(0, "everything random in pretraining", at_least=0, at_most=MAX_SEED)
+    split: int | None = setting(None, "which images are trained, selected and tested on", at_least=0, at_most=MAX_SEED)
+    init: int | None = setting(None, "new weights: the head, or a whole random network", at_least=0, at_most=MAX_SEED)
+    order: int | None = setting(None, "order of the training images", at_least=0, at_most=MAX_SEED)
+    augment: int | None = setting(None, "crops and flips", at_least=0, at_most=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -273,15 +274,19 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-        get_config = module.get_config
-    except AttributeError as error:
-        raise UserError(f"the config file {str(path)!r} defines no get_config(arg): {error}.") from error
+        get_config = getattr(module, "get_config", None)
+        if get_config is None:
+            raise UserError(f"the config file {str(path)!r} defines no get_config(arg).")
+        config = get_config(arg) if arg else get_config()
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"the config file {str(path)!r} fails: {type(error).__name__}: {error}.") from error
-    fields = _plain(get_config(arg) if arg else get_config())
+        reason = " ".join(str(error).split())
+        raise UserError(f"the config file {str(path)!r} fails: {type(error).__name__}: {reason}.") from error
+    fields = _plain(config)
     for override in overrides:
         name, _, text = override.partition("=")
-        if any(name in block for block in fields.get("factors", ()) if isinstance(block, Mapping)):
+        if any(name in block for block in _blocks(fields.get("factors", ()))):
             raise UserError(f"{name} is a factor of this study, so it cannot be overridden; override 'factors'.")
         _set(fields, name, _literal(text))
     study = from_dict(Study, fields)
@@ -425,9 +430,11 @@ def _inside(inner: tuple[Any, ...]) -> str:
 def _seeds(value: Any) -> tuple[int, ...]:
     seeds = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(seeds, range | list | tuple) or not all(
-        isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds
+        isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED for seed in seeds
     ):
-        raise UserError(f"config field 'seeds' is {value!r}; allowed: a number of seeds, or a list of them.")
+        raise UserError(
+            f"config field 'seeds' is {value!r}; allowed: a number of seeds, or a list of seeds from 0 to {MAX_SEED}."
+        )
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"config field 'seeds' is {value!r}; it needs one seed at least, and none twice.")
     return tuple(seeds)
@@ -444,8 +451,8 @@ def _blocks(value: Any) -> tuple[Block, ...]:
     blocks = []
     for block in value:
         for name, levels in block.items():
-            if name.split(".")[0] not in ("source", "target", "procedure", "streams"):
-                guess = did_you_mean(name, [n for n, _, _ in fields_of(Trial())])
+            if str(name).split(".")[0] not in ("source", "target", "procedure", "streams"):
+                guess = did_you_mean(str(name), [n for n, _, _ in fields_of(Trial())])
                 raise UserError(f"factor {name!r} is not a field of a trial{guess}.")
             if not isinstance(levels, list | tuple) or not levels:
                 raise UserError(f"factor {name!r} is {levels!r}; allowed: a list of one level or more.")

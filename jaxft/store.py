@@ -22,6 +22,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -384,15 +385,24 @@ def saying_what_is_wrong(place: Path) -> Iterator[None]:
     """Turns a full or write-protected disk into a `UserError` of one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
+    except Exception as error:
+        number = _system_error(error)
+        if number in NO_SPACE:
             raise UserError(
                 f"no space is left on the device of {str(place)!r}; what was finished is kept: "
                 "free some space and run the same command again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"cannot write to {str(place)!r}: {os.strerror(error.errno).lower()}.") from error
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise UserError(f"cannot write to {str(place)!r}: {os.strerror(number).lower()}.") from error
         raise
+
+
+def _system_error(error: Exception) -> int | None:
+    """Returns the number of the system's error that `error` is or, from safetensors and TensorStore, tells of."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)|os_error_code='(\d+)'", str(error))
+    return int(found[1] or found[2]) if found else None
 
 
 def _temporary(path: Path) -> Path:

@@ -106,6 +106,7 @@ def save_weights(
         manifest = Manifest(Path(path).name, "", model.architecture, model.preprocessing)
     tensors = to_foreign(model, variables)
     record = json.loads(manifest.to_json()) | {"tensors_sha256": digest_of(tensors)}
+    record["record_sha256"] = _digest_of_record(record)
     save_file(tensors, str(path), metadata=dict(manifest.metadata) | {METADATA_KEY: json.dumps(record)})
 
 
@@ -168,7 +169,7 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
     if manifest is not None:
         return tensors, dataclasses.replace(manifest, metadata=others)
     if METADATA_KEY in metadata:
-        record = json.loads(metadata[METADATA_KEY])
+        record = read_record(path, metadata[METADATA_KEY])
         if digest_of(tensors) != record["tensors_sha256"]:
             raise UserError(f"the weight file {str(path)!r} is damaged: its tensors differ from those written.")
         preprocessing = record["preprocessing"]
@@ -185,6 +186,18 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
     else:
         manifest = Manifest(path.name, sha256, model.architecture, model.preprocessing, assumed=True, metadata=others)
     return tensors, manifest
+
+
+def read_record(path: str | Path, text: str) -> dict[str, Any]:
+    """Returns what `save_weights` kept in the metadata of the file at `path`, after checking it."""
+    try:
+        record = json.loads(text)
+        whole = record.pop("record_sha256") == _digest_of_record(record)
+    except (ValueError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"the weight file {str(path)!r} is damaged: its record differs from that written.")
+    return record
 
 
 def _published_manifest(path: Path, sha256: str) -> Manifest | None:
@@ -210,7 +223,7 @@ def port(
     shapes = expected_shapes(model, manifest.preprocessing.size_px)
     flat: dict[str, np.ndarray] = {}
     problems, used = [], set()
-    for name, shape in shapes.items():
+    for name, shape in sorted(shapes.items(), key=lambda leaf: not leaf[0].startswith("params/")):
         row, foreign = find_port(name, model)
         used.add(foreign)
         if head == "new" and is_head(name, model):
@@ -259,6 +272,10 @@ def find_port(name: str, model: Network) -> tuple[Port, str]:
         if foreign is not None:
             return row, foreign
     raise UserError(f"{model.architecture} has no leaf {name!r} to port.")
+
+
+def _digest_of_record(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:

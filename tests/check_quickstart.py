@@ -1,4 +1,4 @@
-"""Checks what the quickstart wrote: `python tests/check_quickstart.py runs/quickstart`; exit code 1 where it is wrong."""
+"""Checks what the quickstart wrote: `python tests/check_quickstart.py DIR`; exit code 1 where it is wrong."""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,11 @@
 """Sources of images, splits, batches, augmentation and preprocessing."""
 
 import io
+import itertools
 import os
 import subprocess
 import sys
+import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -392,10 +394,31 @@ def test_jpeg_is_as_pillow_reads_it():
     assert (sources.decode(buffer.getvalue(), 8) == np.asarray(Image.open(buffer))).all()
 
 
-def test_reading_pictures_leaves_the_filters_of_warnings_alone(tmp_path):
-    before = list(warnings.filters)
-    load_images(Images(data=write_folder(tmp_path, PICTURES)), 4)
-    assert warnings.filters == before
+def test_reading_pictures_side_by_side_leaves_the_filters_of_warnings_alone(tmp_path, monkeypatch):
+    # `warnings.catch_warnings` is of the whole process: two threads that enter it, and leave it in the order in which
+    # they came, put back each other's filters.
+    both_in, first_out, calls = threading.Event(), threading.Event(), itertools.count()
+    opened, decoded, before = Image.open, sources.decode, list(warnings.filters)
+
+    def open_in_step(content):
+        if next(calls) == 0:
+            both_in.wait(2)
+        else:
+            both_in.set()
+            first_out.wait(2)
+        return opened(content)
+
+    def decode_in_step(content, size):
+        pixels = decoded(content, size)
+        first_out.set()
+        return pixels
+
+    monkeypatch.setattr(Image, "open", open_in_step)
+    monkeypatch.setattr(sources, "decode", decode_in_step)
+    load_images(Images(data=write_folder(tmp_path, {"cat/0.png": png(1), "dog/0.png": png(2)})), 4)
+    after = list(warnings.filters)
+    warnings.filters[:] = before
+    assert after == before
 
 
 # --- classes ----------------------------------------------------------------------------------------------------
@@ -611,7 +634,7 @@ def test_exactly_all_is_not_too_many():
         (10, 3, 32, 0, []),
         (10, 7, 32, 2, [1, 2]),  # 70 / 32 = 2.19; the first full batch is in the 4th pass
         (64, 2, 32, 4, [2, 4]),
-        (100, 0.1, 10, 1, [1]),  # 0.1 * 100 / 10 must not round down to 0
+        (100, 0.29, 29, 1, [1]),  # 0.29 * 100 is 28.999999999999996 in floating point
         (30, 1.1, 11, 3, [2, 3]),
     ],
 )

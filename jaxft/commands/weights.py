@@ -49,23 +49,21 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def recorded_model(path: str) -> str:
     """Returns the name of the network that a file written by jaxft is for."""
-    import json
-
     from safetensors import SafetensorError, safe_open
 
     from jaxft.errors import UserError
-    from jaxft.weights import METADATA_KEY
+    from jaxft.weights import METADATA_KEY, read_record
 
     if not Path(path).is_file():
         raise UserError(f"there is no weight file {path!r}.")
     try:
         with safe_open(path, framework="numpy") as file:
-            record = (file.metadata() or {}).get(METADATA_KEY)
+            text = (file.metadata() or {}).get(METADATA_KEY)
     except SafetensorError as error:
         raise UserError(f"the weight file {path!r} is truncated or no safetensors file ({error}).") from None
-    if record is None:
+    if text is None:
         raise UserError(f"{path!r} does not say which network it is for; name it with --model.")
-    return json.loads(record)["model"]
+    return read_record(path, text)["model"]
 
 
 def _classes(names: tuple[str, ...]) -> str:

@@ -6,11 +6,13 @@ of their bytes, the resizer and the size (`$JAXFT_CACHE` names another folder).
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import io
 import os
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -69,7 +71,7 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
         everything = _digits(size_px)
     else:
         path = Path(spec.data)
-        if not path.exists():
+        if not spec.data or not path.exists():
             raise UserError(
                 f"there are no images at {spec.data!r}; allowed: 'digits', an .npz file, a folder or a zip."
             )
@@ -78,7 +80,11 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
         elif path.is_dir():
             everything = _pictures(path, _folder_members(path), size_px)
         elif zipfile.is_zipfile(path):
-            everything = _pictures(path, _zip_members(path), size_px)
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    everything = _pictures(path, _zip_members(archive), size_px)
+            except zipfile.BadZipFile as error:
+                raise UserError(f"{spec.data!r} cannot be read as a zip archive: {error}.") from None
         else:
             raise UserError(f"{spec.data!r} is neither an .npz file, a folder nor a zip of class folders.")
     kept = _keep_classes(everything, spec)
@@ -130,9 +136,13 @@ def _digits(size_px: int | None) -> ImageSet:
 def _npz(path: Path, size_px: int | None) -> ImageSet:
     """Returns the images of an .npz file: `images` and `labels`, or those of each part: `train_images`, ..."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            with file:
+                arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {error}.") from None
     parts = [part for part in ("", "train", "val", "test") if _key(part, "images") in arrays]
     if not parts:
@@ -145,6 +155,7 @@ def _npz(path: Path, size_px: int | None) -> ImageSet:
             pixels.dtype != np.uint8
             or pixels.ndim not in (3, 4)
             or (pixels.ndim == 4 and pixels.shape[-1] not in (1, 3))
+            or 0 in pixels.shape[1:]
         ):
             raise UserError(
                 f"{name} is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [n, height, width (, 3)]."
@@ -158,7 +169,10 @@ def _npz(path: Path, size_px: int | None) -> ImageSet:
     if not len(all_labels):
         raise UserError(f"{str(path)!r} has no images in it.")
     num_classes = int(all_labels.max()) + 1
-    names = tuple(str(name) for name in arrays.get("class_names", np.arange(num_classes)))
+    class_names = arrays.get("class_names", np.arange(num_classes))
+    if class_names.ndim != 1:
+        raise UserError(f"{str(path)!r}: 'class_names' is {list(class_names.shape)}; it must be a list of names.")
+    names = tuple(str(name) for name in class_names)
     if all_labels.min() < 0 or num_classes > len(names):
         raise UserError(
             f"{str(path)!r} has labels from {all_labels.min()} to {num_classes - 1} for {len(names)} classes."
@@ -178,7 +192,10 @@ def _from_arrays(
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     size = size_px or min(pixels.shape[1:3])
-    content = hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
+    shape = f"{pixels.shape}".encode()
+    content = hashlib.sha256(
+        shape + np.ascontiguousarray(pixels).tobytes() + labels.astype(np.int64).tobytes()
+    ).hexdigest()
     if pixels.shape[1:3] != (size, size):
         from PIL import Image
 
@@ -194,21 +211,13 @@ Member = tuple[PurePosixPath, Callable[[], bytes]]
 
 
 def _folder_members(path: Path) -> list[Member]:
-    files = sorted(p for p in path.rglob("*") if p.is_file())
+    files = (p for p in path.rglob("*") if p.is_file())
     return [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in files]
 
 
-def _zip_members(path: Path) -> list[Member]:
-    def reader(name: str) -> Callable[[], bytes]:
-        def read() -> bytes:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(name)
-
-        return read
-
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-    return [(PurePosixPath(name), reader(name)) for name in names]
+def _zip_members(archive: zipfile.ZipFile) -> list[Member]:
+    files = (info for info in archive.infolist() if not info.is_dir())
+    return [(PurePosixPath(info.filename), functools.partial(archive.read, info)) for info in files]
 
 
 def _pictures(path: Path, members: list[Member], size_px: int | None) -> ImageSet:
@@ -220,6 +229,7 @@ def _pictures(path: Path, members: list[Member], size_px: int | None) -> ImageSe
         if members[0][0].parts[0].lower() in PARTS:
             break
         members = [(PurePosixPath(*name.parts[1:]), read) for name, read in members]
+    members.sort(key=lambda member: member[0].parts)  # one order, whatever they came in
     places = [_place(name, path) for name, _ in members]
     names = tuple(sorted({class_name for _, class_name in places}))
     labels = np.array([names.index(class_name) for _, class_name in places], np.int32)
@@ -252,7 +262,7 @@ def _place(name: PurePosixPath, path: Path) -> tuple[str, str]:
 def _decoded(path: Path, members: list[Member], size: int, fingerprint: str) -> np.ndarray:
     """Returns [n, size, size, 3] uint8, from the cache or decoded over all cores and kept there."""
     cached = cache_dir() / "images" / f"{fingerprint}.npy"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, EOFError):
         images = np.load(cached, mmap_mode="r", allow_pickle=False)
         if images.shape == (len(members), size, size, 3):
             return images
@@ -268,18 +278,20 @@ def decode(content: bytes, size: int) -> np.ndarray:
     """Returns a picture as [size, size, 3] uint8; raises OSError or ValueError where it cannot be read whole."""
     from PIL import Image, ImageOps
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-                upright = ImageOps.exif_transpose(image)
-                return _fit(upright.convert("RGB"), size)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ValueError(f"it is too large: {error}") from None
-        except (SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:  # from broken headers
-            raise ValueError(str(error)) from None
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # whose conversion would cut off all above 255
+                upright = Image.fromarray(np.round(np.asarray(upright) / 257).astype(np.uint8))
+            elif upright.mode in ("I", "F"):
+                raise ValueError(f"pixels of mode {upright.mode!r} have no range")
+            return _fit(upright.convert("RGB"), size)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(f"it is too large: {error}") from None
+    except (SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:  # from broken headers
+        raise ValueError(str(error)) from None
 
 
 def _fit(image: Any, size: int) -> np.ndarray:
@@ -299,11 +311,13 @@ def _in_threads(task: Callable[[Member], Any], members: list[Member], path: Path
     def attempt(member: Member) -> tuple[Any, str | None]:
         try:
             return task(member), None
-        except (OSError, ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             return None, f"'{member[0]}' ({_short(reason)})"
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # The filters are the process's, so they are set outside of the threads; `decode` refuses what is too large.
+    with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.filterwarnings("ignore", "Image size .* exceeds limit")
         results = list(pool.map(attempt, members))
     bad = [problem for _, problem in results if problem is not None]
     if bad:
