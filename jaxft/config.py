@@ -404,7 +404,7 @@ def _within(number: float, limits: Mapping[str, float]) -> bool:
 def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
     words: list[str] = []
     choices: list[str] = []
-    numeric = " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items())
+    numeric = " and ".join(f"{name.replace('_', ' ')} {limit:.10g}" for name, limit in limits.items())
     for option in _options(hint):
         if option is type(None):
             words.append("none")

@@ -24,6 +24,7 @@ from jaxft.models.class_names import CLASS_NAMES
 from jaxft.models.contract import Port
 
 METADATA_KEY = "jaxft"
+MOST_NAMED = 50  # mismatches in one message
 Variables = dict[str, Any]
 
 
@@ -250,7 +251,8 @@ def port(
     if problems:
         only_head = head == "load" and all("params/" + model.units[-1] + "/" in problem for problem in problems)
         hint = "; only the head differs: head='new' leaves it out" if only_head else ""
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+        shown = "; ".join(problems[:MOST_NAMED]) + more
         raise UserError(f"{manifest.file} does not fit {model.architecture}: {shown}{hint}.")
     return flat
 

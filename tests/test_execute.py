@@ -70,7 +70,11 @@ def assert_close(one, other):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"flip": True, "crop_padding_px": 1}, {"body_learning_rate": "frozen"}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"flip": True, "crop_padding_px": 1},
+        {"body_learning_rate": "frozen"},
+    ],
     ids=["plain", "augmented", "frozen"],
 )
 def test_in_turn_and_vmap_agree(fields):
@@ -148,7 +152,7 @@ class Memory:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("killed_at", range(1, 5))
+@pytest.mark.parametrize("killed_at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 4)), 2, 3])
 def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at):
     """Five epochs, two of them a probe of the head alone: stopped after any and continued, nothing differs."""
     program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)

@@ -12,7 +12,7 @@ from jaxft.nn import BatchNorm
 from jaxft.weights import init_variables, load
 
 
-@pytest.fixture(params=["cifar_resnet14", "resnetsmall14"])
+@pytest.fixture(scope="module", params=["cifar_resnet14", "resnetsmall14"])
 def network(request):
     model = create_model(request.param, num_classes=5)
     return model, init_variables(model, jax.random.key(1), 32)

@@ -91,6 +91,7 @@ def test_a_random_start_does_not_depend_on_how_the_source_is_trained():
         assert (a.digest == b.digest) == (a.trial.procedure.init == "random")
 
 
+@pytest.mark.slow
 def test_weights_are_known_by_content_not_by_path(real_data, tmp_path):
     fields = {
         "seeds": 1,
@@ -247,6 +248,7 @@ def test_a_study_that_grows_does_only_what_is_new(ran, tmp_path):
     assert len(records(workdir)) == 12
 
 
+@pytest.mark.slow
 def test_vmap_fills_short_chunks_and_agrees(ran, tmp_path):
     _, results = ran
     execution = {"executor": "vmap", "width": 4, "keep_weights": "best_seed"}

@@ -15,11 +15,17 @@ from jaxft.weights import init_variables, load, load_weights, save_weights
 FILES = [file for family in families() for file in family.published]
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """Returns a network, its variables, and the file they were saved to."""
+@pytest.fixture(scope="module")
+def network():
+    """Returns a network and its variables."""
     model = create_model("resnetsmall8", num_classes=4)
-    variables = init_variables(model, jax.random.key(3), 32)
+    return model, init_variables(model, jax.random.key(3), 32)
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    """Returns a network, its variables, and the file they were saved to."""
+    model, variables = network
     path = tmp_path / "own.safetensors"
     save_weights(path, model, variables)
     return model, variables, path
