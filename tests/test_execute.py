@@ -72,7 +72,7 @@ def assert_close(one, other):
     "fields",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"flip": True, "crop_padding_px": 1},
+        pytest.param({"flip": True, "crop_padding_px": 1}, marks=pytest.mark.slow),
         {"body_learning_rate": "frozen"},
     ],
     ids=["plain", "augmented", "frozen"],
@@ -152,7 +152,7 @@ class Memory:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("killed_at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 4)), 2, 3])
+@pytest.mark.parametrize("killed_at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3, 4)), 2])
 def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at):
     """Five epochs, two of them a probe of the head alone: stopped after any and continued, nothing differs."""
     program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)

@@ -151,7 +151,11 @@ def apply_cached():
     return run
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def is_deep(file):
+    return not file.stem.startswith(("resnetsmall8", "cifar_resnet20"))
+
+
+@pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=[pytest.mark.slow] * is_deep(f)) for f in FILES])
 def test_published_weights_give_the_reference_outputs_and_accuracy(file, real_data, apply_cached):
     """Reference outputs are torch's, to 1e-4 of the largest; accuracies are those of the data's README, in percent."""
     stated = {
