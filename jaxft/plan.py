@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,13 +212,15 @@ class _Planner:
         self.splits: dict[Any, Split] = {}
         self.sources: dict[Any, PlannedSource] = {}
 
-    def trial(self, trial: Trial, where: str = "target") -> PlannedTrial:
-        seed = trial.stream_seed("source")
-        source_key = trial.source, seed
-        if source_key not in self.sources:
-            self.sources[source_key] = self.source(trial.source, seed)
-        source = self.sources[source_key]
+    def trial(self, trial: Trial) -> PlannedTrial:
+        """Returns a trial of the study, its source resolved too."""
+        key = trial.source, trial.stream_seed("source")
+        if key not in self.sources:
+            self.sources[key] = self.source(*key)
+        return self.resolved(trial, self.sources[key], "target")
 
+    def resolved(self, trial: Trial, source: PlannedSource, where: str) -> PlannedTrial:
+        """Returns a trial from `source`; `where` names the config's field that holds its images."""
         images = self.images(trial.target, trial.target.size_px or source.preprocessing.size_px)
         split = self.split(images, trial.target, trial.stream_seed("split"), where)
         if where == "target" and not len(split.test):
@@ -249,6 +252,7 @@ class _Planner:
         return PlannedTrial(trial, cfg.digest(identity), identity, source, images, split, model, layers, program)
 
     def source(self, source: cfg.Source, seed: int) -> PlannedSource:
+        """Returns what a trial starts from: the file is read, or the trial that trains it is planned."""
         if source.weights is not None:
             network = create_model(source.model, 2)
             _, manifest = read_file(source.weights, network)
@@ -259,6 +263,8 @@ class _Planner:
         usual = create_model(source.model, 2).preprocessing
         native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else usual.size_px
         images = self.images(source.images, source.images.size_px or native)
+        # A seed of its own kind: a random start of a trial must not be that of the source it is compared with.
+        seed = zlib.crc32(f"source:{seed}".encode())
         split = self.split(images, source.images, seed, "source.images")
         pixels = images.images[split.train].astype(np.float64) / 255
         preprocessing = Preprocessing(
@@ -273,18 +279,18 @@ class _Planner:
             dataclasses.replace(source.procedure, init="random"),
             seed=seed,
         )
-        self.sources[pretraining.source, pretraining.stream_seed("source")] = untrained
-        planned = self.trial(pretraining, "source.images")
-        del self.sources[pretraining.source, pretraining.stream_seed("source")]
+        planned = self.resolved(pretraining, untrained, "source.images")
         return PlannedSource(source.model, preprocessing, trained=planned)
 
     def images(self, spec: Images, size_px: int | None) -> ImageSet:
+        """Returns the images of `spec`, read once."""
         key = spec.data, spec.classes, size_px
         if key not in self.image_sets:
             self.image_sets[key] = load_images(spec, size_px)
         return self.image_sets[key]
 
     def split(self, images: ImageSet, spec: Images, seed: int, where: str) -> Split:
+        """Returns the split of `images` that belongs to `seed`, drawn once."""
         key = images.fingerprint, spec.train_per_class, spec.val_per_class, seed
         if key not in self.splits:
             self.splits[key] = draw_split(images, seed, spec.train_per_class, spec.val_per_class, where)

@@ -154,6 +154,14 @@ def test_a_frozen_body_does_not_move_by_a_bit(ran):
                 assert final[name].tobytes() == values.tobytes(), name
 
 
+def test_a_random_start_is_not_that_of_the_source():
+    """The source's seed 0 and a trial's seed 0 draw different networks."""
+    plan = make_plan(tiny())
+    random_start = next(t for t in plan.trials if not t.starts_from_source)
+    seeds = {planned.trial.stream_seed("init") for planned in (plan.sources[0], random_start)}
+    assert random_start.trial.seed == 0 and len(seeds) == 2
+
+
 def test_kept_weights_give_the_accuracy_on_record(ran):
     """The stored network, applied to the stored test rows by hand, is as accurate as the table says."""
     workdir, results = ran
