@@ -136,7 +136,7 @@ class Store:
 
     def runs(self) -> list[dict[str, Any]]:
         """Returns the records of all commands, the oldest first."""
-        return [json.loads(path.read_bytes()) for path in sorted(self.workdir.glob("runs/*.json"))]
+        return [json.loads(path.read_bytes()) for path in sorted(self.workdir.glob("runs/[!.]*.json"))]
 
     # --- trials and sources ---
 
@@ -289,7 +289,9 @@ class Store:
         analyses it is the one over most trials of the study as last planned.
         """
         planned = {trial["trial"] for trial in self.plan()["trials"]}
-        found = [json.loads(path.read_bytes()) | {"digest": path.stem} for path in self.workdir.glob("analyses/*.json")]
+        found = [
+            json.loads(path.read_bytes()) | {"digest": path.stem} for path in self.workdir.glob("analyses/[!.]*.json")
+        ]
         found = [r for r in found if r["analysis"] == "pairwise" and planned.issuperset(r["trials"])]
         if not found:
             return None
@@ -308,10 +310,6 @@ class Store:
             with replacing(paths[1]) as temporary:
                 table.astype(dict.fromkeys(mixed, "string")).to_parquet(temporary, index=False)
         return paths
-
-    def weights_bytes(self) -> int:
-        """Returns how much disk the kept weights of the trials take."""
-        return sum(path.stat().st_size for path in self.workdir.glob("weights/*.safetensors"))
 
     # --- JSON files ---
 

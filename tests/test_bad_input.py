@@ -479,7 +479,7 @@ def test_an_interrupted_study_goes_on(config, tmp_path):
         [sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 120
-        while not list(workdir.glob("trials/*.json")):
+        while not list(workdir.glob("trials/[!.]*.json")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -81,6 +81,14 @@ def test_old_temporary_files_are_swept_and_young_ones_left(store):
     assert not old.exists() and young.exists()
 
 
+def test_what_a_killed_writer_leaves_is_not_read(store):
+    store.write_plan({"trials": [], "factors": []})
+    for folder in ("analyses", "runs", "trials"):
+        (store.workdir / folder).mkdir(exist_ok=True)
+        (store.workdir / folder / ".tmp-half.json").write_text('{"analysis": ')
+    assert store.pairwise() is None and store.runs() == [] and store.results().empty
+
+
 def test_another_directory_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"holds something else \(thesis\.tex\)"):
@@ -137,7 +145,7 @@ def test_killed_writers_leave_whole_records(tmp_path):
             writer.wait()
             writer.stdout.close()
     store = Store.open(tmp_path / "w")
-    records = sorted((tmp_path / "w" / "trials").glob("[0-9]*.json"))
+    records = sorted((tmp_path / "w" / "trials").glob("[!.]*.json"))
     assert records
     for path in records:
         record = json.loads(path.read_bytes())

@@ -146,7 +146,7 @@ def test_a_frozen_body_does_not_move_by_a_bit(ran):
     frozen = results[results["procedure.body_learning_rate"] == "frozen"]
     assert (frozen["relative_change"] == 0).all()
     assert (results.loc[~results.index.isin(frozen.index), "relative_change"] > 0).all()
-    source = load_file(next((workdir / "sources").glob("*.safetensors")))
+    source = load_file(next((workdir / "sources").glob("[!.]*.safetensors")))
     for digest in frozen["trial"]:
         final = load_file(workdir / "weights" / f"{digest}.safetensors")
         for name, values in source.items():
@@ -181,7 +181,7 @@ def test_kept_weights_give_the_accuracy_on_record(ran):
 def test_changes_are_those_of_the_stored_weights(ran):
     workdir, results = ran
     store = Store.open(workdir)
-    source = load_file(next((workdir / "sources").glob("*.safetensors")))
+    source = load_file(next((workdir / "sources").glob("[!.]*.safetensors")))
     tuned = results[(results["procedure.init"] == "pretrained") & (results["procedure.body_learning_rate"] == 0.01)]
     digest = tuned["trial"].iloc[0]
     final = load_file(store.weights_path(digest))
@@ -230,7 +230,7 @@ def test_tables_and_page_are_written(ran):
 
 
 def records(workdir):
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.glob("trials/*.json")}
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.glob("trials/[!.]*.json")}
 
 
 def test_the_same_study_again_runs_nothing(ran):
@@ -325,7 +325,7 @@ def killed_study(workdir, study, kills, seed, longest):
         time.sleep(chance.uniform(1, longest))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        done.append(len(list(workdir.glob("trials/*.json"))))
+        done.append(len(list(workdir.glob("trials/[!.]*.json"))))
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     return done
 
