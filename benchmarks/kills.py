@@ -26,7 +26,9 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 
 def command(workdir: Path) -> list[str]:
     """Returns the command that runs the study, or goes on with it."""
-    return [sys.executable, "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}"]
+    study = [sys.executable, "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}"]
+    # Checkpoints are usually minutes apart; a process that lives for seconds needs them more often to get anywhere.
+    return [*study, "--config.execution.checkpoint_seconds=2"]
 
 
 def same(one: Path, other: Path) -> dict[str, bool]:
@@ -59,7 +61,7 @@ def main() -> None:
         done = []
         for kill in range(args.kills):
             process = subprocess.Popen(command(killed), **run)
-            time.sleep(chance.uniform(3, 14))
+            time.sleep(chance.uniform(6, 16))
             process.send_signal(signal.SIGKILL)
             process.wait()
             done.append(len(list(killed.glob("trials/[!.]*.json"))))
