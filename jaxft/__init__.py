@@ -24,6 +24,7 @@ _HOMES = {
     "run_study": "jaxft.commands.study",
     "save_weights": "jaxft.weights",
 }
+_MODULES = ("analysis", "config", "data", "models", "paths", "report", "store", "weights")
 __all__ = [
     "UserError",
     "create_model",
@@ -36,6 +37,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxft.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxft' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -12,6 +12,7 @@ import importlib.util
 import itertools
 import json
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +74,7 @@ class Procedure:
     schedule: Literal["constant", "cosine", "step"] = setting("cosine", "shape of the rate over a phase")
     warmup_epochs: float = setting(0.0, "passes over which the rate rises from zero", at_least=0)
     decay_epochs: tuple[float, ...] = setting((), "when 'step' lowers the rate, in passes", above=0)
-    decay_factor: float = setting(0.1, "what 'step' multiplies the rate by", above=0, at_most=1)
+    decay_factor: float = setting(0.1, "what 'step' multiplies the rate by", traced=True, above=0, at_most=1)
     batch_norm: Literal["tracked", "frozen"] = setting("tracked", "statistics above the frozen prefix")
     crop_padding_px: int = setting(0, "zero pixels added around an image before a random crop", at_least=0)
     flip: bool = setting(False, "mirror images at random")
@@ -173,7 +174,9 @@ def to_dict(value: Any) -> Any:
         return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: to_dict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if hasattr(value, "tolist"):  # NumPy's arrays and scalars
+        return value.tolist()
+    if isinstance(value, list | tuple | range):
         return [to_dict(item) for item in value]
     return value
 
@@ -286,7 +289,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
     fields = _plain(config)
     for override in overrides:
         name, _, text = override.partition("=")
-        if any(name in block for block in _blocks(fields.get("factors", ()))):
+        blocks = _blocks(fields.get("factors", ()))
+        if any(_overlap(name, factor) for block in blocks for factor in block):
             raise UserError(f"{name} is a factor of this study, so it cannot be overridden; override 'factors'.")
         _set(fields, name, _literal(text))
     study = from_dict(Study, fields)
@@ -295,13 +299,18 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
     return ConfigFile(study, str(path), (module.__doc__ or "").strip(), tuple(overrides))
 
 
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
 def as_config_file(config: Any) -> ConfigFile:
     """Returns the config file for whatever a caller may hand over: a path, a `Study`, a ConfigDict or a dict."""
     if isinstance(config, ConfigFile):
         return config
     if isinstance(config, str | Path):
         return load_config(str(config))
-    return ConfigFile(from_dict(Study, _plain(config)))
+    study = from_dict(Study, _plain(config))
+    return ConfigFile(study if study.title else dataclasses.replace(study, title="untitled study"))
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -317,7 +326,7 @@ def _plain(config: Any) -> dict[str, Any]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return {"none": None, "true": True, "false": False}.get(text.lower(), text)
 
 
@@ -376,8 +385,10 @@ def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
     elif option is bool or option is str:
         if isinstance(value, option):
             return value
-    elif option in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        number = option(value)
+        if option is str and isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return str(value)  # an override such as --config.title=2024
+    elif option in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = option(value) if math.isfinite(value) else math.nan
         if number == value and math.isfinite(number) and _within(number, limits):
             return number
     raise TypeError
@@ -452,12 +463,30 @@ def _blocks(value: Any) -> tuple[Block, ...]:
     for block in value:
         for name, levels in block.items():
             if str(name).split(".")[0] not in ("source", "target", "procedure", "streams"):
-                guess = did_you_mean(str(name), [n for n, _, _ in fields_of(Trial())])
+                guess = did_you_mean(str(name), [n for n, _, _ in fields_of(Trial()) if "." in n])
                 raise UserError(f"factor {name!r} is not a field of a trial{guess}.")
             if not isinstance(levels, list | tuple) or not levels:
                 raise UserError(f"factor {name!r} is {levels!r}; allowed: a list of one level or more.")
+        _check_apart(block)
         blocks.append({name: tuple(levels) for name, levels in block.items()})
     return tuple(blocks)
+
+
+def _check_apart(block: Mapping[str, Any]) -> None:
+    """Checks that no factor of a block is a group of fields, which would set back its siblings, or holds another."""
+    groups = {name.rpartition(".")[0] for name, _, _ in fields_of(Trial())} | {"source.procedure"}
+    for name in block:
+        if name in groups:
+            raise UserError(
+                f"factor {name!r} is a group of fields; vary its fields, such as '{name}.{_first_of(name)}'."
+            )
+        inside = next((other for other in block if other.startswith(f"{name}.")), None)
+        if inside is not None:
+            raise UserError(f"factors {name!r} and {inside!r} overlap; keep one of them in a block.")
+
+
+def _first_of(group: str) -> str:
+    return dataclasses.fields(get_at(Trial(), group))[0].name
 
 
 def _check_whole(config: Any, where: str) -> None:
@@ -466,6 +495,11 @@ def _check_whole(config: Any, where: str) -> None:
         dotted = where or "procedure"
         if config.schedule == "step" and not config.decay_epochs:
             raise UserError(f"config field '{dotted}.decay_epochs' is empty; the schedule 'step' needs it.")
+        late = [at for at in config.decay_epochs if at >= config.epochs]
+        if config.schedule == "step" and late:
+            raise UserError(
+                f"config field '{dotted}.decay_epochs' has {late[0]:g}, which is not before the end, {config.epochs:g}."
+            )
         if config.warmup_epochs >= config.epochs:
             raise UserError(
                 f"config field '{dotted}.warmup_epochs' is {config.warmup_epochs:g}; "

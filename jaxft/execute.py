@@ -41,6 +41,16 @@ class Program:
     epoch_ends: tuple[tuple[int, ...], ...]
     select: str
     eval_batch_size: int
+    num_train: int
+
+    @property
+    def epochs(self) -> tuple[float, ...]:
+        """Returns after how many passes over the training images each evaluation is."""
+        found, before = [], 0.0
+        for phase, ends in zip(self.phases, self.epoch_ends):
+            found += [before + end * phase.batch_size / self.num_train for end in ends]
+            before = found[-1]
+        return tuple(round(passes, 6) for passes in found)
 
     @property
     def num_epochs(self) -> int:
@@ -75,7 +85,7 @@ class Outcome:
     batch_stats: Flat
     curves: dict[str, np.ndarray]
     diverged: bool
-    selected_epoch: int | None
+    selected_epoch: float | None
     val_accuracy: float | None
     test_accuracy: float | None
     test_predictions: np.ndarray
@@ -143,7 +153,7 @@ def run_chunk(
     """
     started = time.monotonic()
     labels = jnp.stack([jnp.asarray(lane.labels) for lane in lanes])
-    hparams = _stack([lane.hparams for lane in lanes])
+    hparams = stack([lane.hparams for lane in lanes])
     params = [dict(lane.params) for lane in lanes]
     stats = [dict(lane.batch_stats) for lane in lanes]
     resume_at = checkpoints.latest() if checkpoints else None
@@ -152,15 +162,13 @@ def run_chunk(
 
     for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
         if resume_at is not None and resume_at > epoch + len(ends):
-            epoch, first_step = (
-                epoch + len(ends),
-                first_step + phase.num_steps,
-            )  # passed before the checkpoint
+            epoch += len(ends)  # this phase had ended before the checkpoint
+            first_step += phase.num_steps
             continue
         splits = [split_variables(phase, p, s) for p, s in zip(params, stats)]
-        frozen = splits[0][2]
+        frozen = _shared([split[2] for split in splits])
         keys = jnp.stack([jax.random.fold_in(lane.augment_key, number) for lane in lanes])
-        live, tracked = _stack([s[0] for s in splits]), _stack([s[1] for s in splits])
+        live, tracked = stack([s[0] for s in splits]), stack([s[1] for s in splits])
         state = _make_init_states(phase)(live, tracked, hparams, keys)
         carry = _next_carry(carry, state, program, len(lanes))
         done = 0
@@ -194,6 +202,15 @@ def run_chunk(
     if carry is None:
         raise ValueError("a program has one phase at least.")
     return _outcomes(program, carry, lanes, params, stats, labels, images, started)
+
+
+def _shared(frozen: Sequence[Frozen]) -> Frozen:
+    """Returns what is frozen, which must be the same in all lanes."""
+    for other in frozen[1:]:
+        same = jax.tree.map(lambda a, b: a is b or np.array_equal(a, b), frozen[0], other)
+        if not all(jax.tree.leaves(same)):
+            raise ValueError("trials that run side by side must share what is frozen.")
+    return frozen[0]
 
 
 @functools.cache
@@ -240,13 +257,11 @@ def _end_epoch(
     train_loss = np.asarray(metrics.loss, np.float64).mean(axis=1)
     train_accuracy = np.asarray(metrics.accuracy, np.float64).mean(axis=1)
     carry.history[:, epoch] = np.stack([train_loss, train_accuracy, loss, accuracy], axis=1)
-    has_val = len(lanes[0].val) > 0
+    has_val = np.array([len(lane.val) > 0 for lane in lanes])
     carry.diverged = carry.diverged | ~np.isfinite(train_loss) | (has_val & ~np.isfinite(loss))
-    if program.select == "last" or not has_val:
-        better = np.ones(len(lanes), bool)
-    else:  # the most accurate epoch, of equals the one with the least loss
-        ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
-        better = (accuracy > carry.best_score[:, 0]) | ties
+    # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
+    ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
+    better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (program.select == "last")
     better &= ~carry.diverged
     carry.best = _where(jnp.asarray(better), (state.params, state.batch_stats), carry.best)
     carry.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), carry.best_score)
@@ -289,9 +304,9 @@ def _outcomes(
             Outcome(
                 params=params[i] | {name: leaf[i] for name, leaf in best_params.items()},
                 batch_stats=stats[i] | {name: leaf[i] for name, leaf in best_stats.items()},
-                curves={"epoch": np.arange(1.0, program.num_epochs + 1), **curves},
+                curves={"epoch": np.array(program.epochs), **curves},
                 diverged=diverged,
-                selected_epoch=None if diverged else selected + 1,
+                selected_epoch=None if diverged else program.epochs[selected],
                 val_accuracy=None if diverged or not len(lane.val) else float(carry.best_score[i, 0]),
                 test_accuracy=None if diverged or not len(lane.test) else float(test_accuracy[i]),
                 test_predictions=predictions[i],
@@ -389,7 +404,8 @@ def evaluate(
         return loss / counts, correct / counts, [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
 
 
-def _stack(trees: Sequence[Any]) -> Any:
+def stack(trees: Sequence[Any]) -> Any:
+    """Returns trees of one structure as one, whose leaves have a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
 
 

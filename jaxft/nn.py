@@ -80,8 +80,13 @@ class Chain(nn.Module):
         names = [layer.name for layer in layers]
         first, _, first_inside = (start or "").partition("/")
         last, _, last_inside = (stop or "").partition("/")
+        for name in (first, last):
+            if name and name not in names:
+                raise ValueError(f"there is no unit {name!r}; units are {', '.join(map(str, names))}.")
         begin = names.index(first) if first else 0
         end = names.index(last) if last else len(names) - 1
+        if begin > end:
+            raise ValueError(f"start={start!r} comes after stop={stop!r}.")
         for i in range(begin, end + 1):
             inside = {}
             if i == begin and first_inside:

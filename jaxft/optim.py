@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxft.config import FROZEN, LayerRate, Procedure
@@ -28,17 +29,17 @@ class HParams(NamedTuple):
     beta2: jax.Array
     weight_decay: jax.Array
     label_smoothing: jax.Array
+    decay_factor: jax.Array
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The shape of a learning rate over a phase, whose peak is 1."""
+    """The shape of a learning rate over a phase, whose peak is 1; how far 'step' lowers it is a number (`HParams`)."""
 
     shape: str
     num_steps: int
     warmup_steps: int = 0
     decay_steps: tuple[int, ...] = ()
-    decay_factor: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ def make_hparams(procedure: Procedure, layers: Mapping[str, Match[LayerRate]]) -
         beta2=jnp.float32(procedure.beta2),
         weight_decay=jnp.float32(procedure.weight_decay),
         label_smoothing=jnp.float32(procedure.label_smoothing),
+        decay_factor=jnp.float32(procedure.decay_factor),
     )
 
 
-def make_schedule(schedule: Schedule) -> Callable[[jax.Array], jax.Array]:
+def make_schedule(schedule: Schedule, decay_factor: jax.Array | float = 0.1) -> Callable[[jax.Array], jax.Array]:
     """Returns the function from step to share of the peak rate; a warm-up rises linearly to 1 at its end."""
     main_steps = schedule.num_steps - schedule.warmup_steps
     if schedule.shape == "constant":
@@ -92,8 +94,12 @@ def make_schedule(schedule: Schedule) -> Callable[[jax.Array], jax.Array]:
     elif schedule.shape == "cosine":  # Loshchilov & Hutter 2017, without restarts
         main = optax.cosine_decay_schedule(1.0, max(main_steps, 1))
     else:
-        boundaries = {step - schedule.warmup_steps: schedule.decay_factor for step in schedule.decay_steps}
-        main = optax.piecewise_constant_schedule(1.0, boundaries)
+        boundaries = np.asarray(schedule.decay_steps) - schedule.warmup_steps
+
+        # optax's piecewise schedule bakes the factor into the program.
+        def main(step: jax.Array) -> jax.Array:
+            return jnp.asarray(decay_factor, jnp.float32) ** (step >= boundaries).sum()
+
     if not schedule.warmup_steps:
         return main
     rise = optax.linear_schedule(1 / (schedule.warmup_steps + 1), 1.0, schedule.warmup_steps)
@@ -107,7 +113,6 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
     2019, decay scaled by the group's learning rate. Decay acts on kernels only.
     """
     labels = dict(optimizer.groups)
-    schedule = make_schedule(optimizer.schedule)
 
     def of_group(hparams: HParams, pattern: str) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(
@@ -118,6 +123,7 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
         else:
             parts = [optax.scale_by_adam(hparams.momentum, hparams.beta2, nesterov=optimizer.nesterov), decay]
         rate = hparams.learning_rate * hparams.multipliers[pattern]
+        schedule = make_schedule(optimizer.schedule, hparams.decay_factor)
         return optax.chain(*parts, optax.scale_by_schedule(lambda step: -rate * schedule(step)))
 
     def tx(hparams: HParams) -> optax.GradientTransformation:

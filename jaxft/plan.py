@@ -27,6 +27,8 @@ from jaxft.paths import Match
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
+STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
+
 
 @dataclass(frozen=True)
 class PlannedSource:
@@ -79,6 +81,13 @@ class PlannedTrial:
         return self.images.images.shape[1]
 
     @property
+    def streams_used(self) -> tuple[str, ...]:
+        """Returns the streams of random numbers that the trial's result depends on."""
+        random_images = self.trial.procedure.flip or self.trial.procedure.crop_padding_px > 0
+        trains_source = self.starts_from_source and self.source.trained is not None
+        return ("split", "init", "order", *["augment"] * random_images, *["source"] * trains_source)
+
+    @property
     def starts_from_source(self) -> bool:
         """Tells whether the trial starts from its source's weights."""
         return self.trial.procedure.init == "pretrained"
@@ -116,6 +125,7 @@ class Plan:
     settings: tuple[Mapping[str, Any], ...]
     groups: tuple[Group, ...] = field(repr=False)
     sources: tuple[PlannedTrial, ...] = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_programs(self) -> int:
@@ -125,6 +135,19 @@ class Plan:
     def levels(self, trial: Trial) -> dict[str, Any]:
         """Returns the level of each factor in a trial."""
         return {name: cfg.get_at(trial, name) for name in self.study.factor_names()}
+
+    def varied(self) -> tuple[str, ...]:
+        """Returns the streams of random numbers that vary over the seeds of a setting, of those that are used."""
+        found = []
+        for stream in STREAMS:
+            seeds: dict[Trial, set[int]] = {}
+            for trial in self.trials:
+                if stream in trial.streams_used:
+                    same = dataclasses.replace(trial.trial, seed=0)
+                    seeds.setdefault(same, set()).add(trial.trial.stream_seed(stream))
+            if any(len(drawn) > 1 for drawn in seeds.values()):
+                found.append(stream)
+        return tuple(found)
 
     def weights_line(self) -> str:
         """Returns which final weights are kept, and how much disk they take."""
@@ -148,15 +171,12 @@ class Plan:
             "overrides": list(origin.overrides),
             "factors": list(self.study.factor_names()),
             "settings": [cfg.to_dict(dict(levels)) for levels in self.settings],
-            "layers": list(self.trials[0].layer_names),
+            "layers": list(dict.fromkeys(layer for trial in self.trials for layer in trial.layer_names)),
             "chance": 1 / self.trials[0].model.num_classes
             if len({t.model.num_classes for t in self.trials}) == 1
             else None,
-            "varied": [
-                stream.name
-                for stream in dataclasses.fields(cfg.Streams)
-                if len({trial.trial.stream_seed(stream.name) for trial in self.trials}) > 1
-            ],
+            "varied": list(self.varied()),
+            "warnings": list(self.warnings),
             "source": {"trials": [source.digest for source in self.sources]},
             "trials": [
                 {
@@ -187,7 +207,9 @@ def make_plan(study: Study) -> Plan:
     rules that match nothing.
     """
     planner = _Planner(study.execution.eval_batch_size)
-    planned = {trial.digest: trial for trial in map(planner.trial, study.trials())}
+    planned: dict[str, PlannedTrial] = {}
+    for trial in map(planner.trial, study.trials()):
+        planned.setdefault(trial.digest, trial)  # what two settings have in common is run once, for the first
     trials = tuple(planned.values())
     levels = [tuple((n, cfg.get_at(t.trial, n)) for n in study.factor_names()) for t in trials]
     groups: dict[str, list[PlannedTrial]] = {}
@@ -200,7 +222,26 @@ def make_plan(study: Study) -> Plan:
         tuple(dict(level) for level in dict.fromkeys(levels)),
         tuple(Group(key, tuple(members)) for key, members in groups.items()),
         tuple(sources.values()),
+        tuple(dict.fromkeys(warning for trial in trials for warning in overlap(trial))),
     )
+
+
+def overlap(trial: PlannedTrial) -> list[str]:
+    """Returns a warning where images that a trial is tested on are among those its source was trained on here."""
+    source = trial.source.trained
+    if source is None or not trial.starts_from_source:
+        return []
+
+    def contents(images: ImageSet, rows: np.ndarray) -> set[bytes]:
+        return {hashlib.sha256(images.images[row].tobytes()).digest() for row in rows}
+
+    seen = contents(trial.images, trial.split.test) & contents(source.images, source.split.train)
+    if not seen:
+        return []
+    return [
+        f"{len(seen)} of the {len(trial.split.test)} test images of {trial.trial.target.data!r} are among those that "
+        "the source is trained on: the accuracy of pretrained trials is too high."
+    ]
 
 
 class _Planner:
@@ -225,7 +266,8 @@ class _Planner:
         split = self.split(images, trial.target, trial.stream_seed("split"), where)
         if where == "target" and not len(split.test):
             raise UserError(
-                f"no images of {trial.target.data!r} are left over to test on; lower 'target.train_per_class'."
+                f"no images of {trial.target.data!r} are left over to test on; "
+                f"{'lower' if trial.target.train_per_class else 'give'} 'target.train_per_class'."
             )
         size_px = images.images.shape[1]
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
@@ -247,7 +289,7 @@ class _Planner:
             )
         epochs = [trial.procedure.probe_epochs] * (len(phases) - 1) + [trial.procedure.epochs]
         ends = tuple(tuple(epoch_ends(len(split.train), e, trial.procedure.batch_size)) for e in epochs)
-        program = Program(phases, ends, trial.procedure.select, self.eval_batch_size)
+        program = Program(phases, ends, trial.procedure.select, self.eval_batch_size, len(split.train))
         identity = _identity(trial, source, images, preprocessing)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, images, split, model, layers, program)
 
@@ -316,9 +358,14 @@ def _identity(trial: Trial, source: PlannedSource, images: ImageSet, preprocessi
 
 
 def _group_key(trial: PlannedTrial) -> str:
-    """Returns what trials share that run side by side: program, images, and the start of what is frozen."""
-    frozen = any(len(phase.trainable) < len(trial.layers) for phase in trial.program.phases)
-    text = repr((trial.program, trial.images.fingerprint, trial.base if frozen else None))
+    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes."""
+    stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
+    live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
+    frozen = [name for name in (*trial.layers, *stats) if not all(name in names for names in live)]
+    in_head = [name.startswith(trial.model.units[-1] + "/") for name in frozen]
+    start = trial.base if not all(in_head) else None
+    head = trial.trial.stream_seed("init") if any(in_head) else None
+    text = repr((trial.program, trial.images.fingerprint, start, head))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -150,6 +150,8 @@ class Store:
 
     def write(self, kind: str, digest: str, record: Mapping[str, Any], arrays: Mapping[str, "np.ndarray"]) -> None:
         """Keeps a record and its arrays for good; a record that is there already is left as it is."""
+        if self.has(kind, digest):
+            return
         import numpy as np
 
         with saying_what_is_wrong(self.workdir):
@@ -222,6 +224,10 @@ class Store:
         """Removes the checkpoints of work that is finished."""
         shutil.rmtree(self.workdir / "checkpoints" / key, ignore_errors=True)
 
+    def drop_checkpoints(self) -> None:
+        """Removes all checkpoints: nothing is unfinished."""
+        shutil.rmtree(self.workdir / "checkpoints", ignore_errors=True)
+
     @contextlib.contextmanager
     def _checkpoints(self, key: str) -> Iterator[Any]:
         import orbax.checkpoint as ocp
@@ -257,7 +263,7 @@ class Store:
                     "trial": digest,
                     "status": record["status"],
                     "setting": trial["setting"],
-                    **{name: _hashable(level) for name, level in trial["factors"].items()},
+                    **{name: _shown(level) for name, level in trial["factors"].items()},
                     "seed": trial["seed"],
                     **{name: record.get(name) for name in RESULT_COLUMNS},
                 }
@@ -301,14 +307,18 @@ class Store:
     def export_results(self) -> tuple[Path, Path]:
         """Writes `results.csv` and `results.parquet` and returns their paths."""
         table = self.results()
-        # A factor may mix numbers and words ('frozen'), which a Parquet column cannot.
-        mixed = [name for name in self.plan()["factors"] if table[name].map(type).nunique() > 1]
+        # A factor may mix numbers and words ('frozen') or hold rules, which a Parquet column cannot.
+        mixed = {
+            name: table[name].map(lambda level: level if isinstance(level, str) else json.dumps(level))
+            for name in self.plan()["factors"]
+            if table[name].dtype == object
+        }
         paths = self.workdir / "results.csv", self.workdir / "results.parquet"
         with saying_what_is_wrong(self.workdir):
             with replacing(paths[0]) as temporary:
                 table.to_csv(temporary, index=False)
             with replacing(paths[1]) as temporary:
-                table.astype(dict.fromkeys(mixed, "string")).to_parquet(temporary, index=False)
+                table.assign(**mixed).to_parquet(temporary, index=False)
         return paths
 
     # --- JSON files ---
@@ -423,9 +433,12 @@ def _to_json(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _hashable(level: Any) -> Any:
-    return (
-        tuple(_hashable(item) for item in level)
-        if isinstance(level, Sequence) and not isinstance(level, str)
-        else level
-    )
+def _shown(level: Any) -> Any:
+    """Returns a level as a table's cell: 'none' for nothing, which would be taken for a missing value."""
+    if level is None:
+        return "none"
+    if isinstance(level, Mapping):
+        return json.dumps(level, sort_keys=True)
+    if isinstance(level, Sequence) and not isinstance(level, str):
+        return tuple(_shown(item) for item in level)
+    return level

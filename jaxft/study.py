@@ -1,5 +1,6 @@
 """Runs what of a plan the store does not hold yet: sources, then trials, then what is measured over all of them."""
 
+import dataclasses
 import hashlib
 import math
 import traceback
@@ -13,7 +14,7 @@ from jaxft import config as cfg
 from jaxft import paths
 from jaxft.analysis import parameters
 from jaxft.errors import UserError
-from jaxft.execute import Lane, Outcome, choose_executor, run_chunk
+from jaxft.execute import Lane, Outcome, choose_executor, run_chunk, stack
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
@@ -42,69 +43,110 @@ class Progress(Protocol):
 def run_plan(plan: Plan, store: Store, progress: Progress, debug: bool = False) -> int:
     """Runs what the store does not hold, and returns how many trials failed.
 
-    Sources come first, then groups in the plan's order. A trial that fails is recorded and the others go on.
+    Sources come first, then groups in the plan's order. A trial that fails, or whose source does, is recorded and the
+    others go on.
     """
     import jax.numpy as jnp
 
     executor, width = choose_executor(plan.study.execution)
     todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     starts = {trial.source.digest for trial in todo if trial.starts_from_source}
-    sources = [s for s in plan.sources if not store.has("sources", s.digest) and s.digest in starts]
-    done = len(plan.trials) - len(todo)
-    progress.begin(sum(trial.program.num_epochs for trial in (*sources, *todo)), len(plan.trials), done)
-    for source in sources:
-        _run_source(source, store, progress, plan.study.execution)
+    sources = [source for source in plan.sources if source.digest in starts]
+    untrained = [source for source in sources if not store.has("sources", source.digest)]
+    progress.begin(
+        sum(trial.program.num_epochs for trial in (*untrained, *todo)), len(plan.trials), len(plan.trials) - len(todo)
+    )
     failed = 0
+    for source in sources:
+        error = _train_source(source, store, progress, plan.study.execution, debug)
+        if error is not None:
+            stopped = [t for t in todo if t.starts_from_source and t.source.digest == source.digest]
+            todo = [trial for trial in todo if trial not in stopped]
+            failed += _record_failure(stopped, error, executor, store, progress)
     for group in plan.groups:
-        chunks = _assign_chunks(group, store, executor, width)
-        work = [(chunk, [t for t in chunk if not store.has("trials", t.digest)]) for chunk in chunks]
-        work = [(chunk, missing) for chunk, missing in work if missing]
-        if not work:
+        work = [
+            (chunk, [trial for trial in chunk if trial in todo])
+            for chunk in _assign_chunks(group, store, executor, width)
+        ]
+        if not any(missing for _, missing in work):
             continue
         images = jnp.asarray(group.trials[0].images.images)  # on the device once, for all trials of the group
         for chunk, missing in work:
             try:
-                _run_trials(plan, chunk, missing, images, store, progress)
+                if missing:
+                    _run_trials(plan, chunk, missing, images, executor, store, progress)
             except UserError:
                 raise
             except Exception as error:
                 if debug:
                     raise
-                failed += len(missing)
-                _record_failure(missing, error, executor, store, progress)
+                failed += _record_failure(missing, error, executor, store, progress)
+    _drop_weights(plan, store, plan.trials)
     measure_pairs(plan, store, progress)
+    if not failed:
+        store.drop_checkpoints()
     return failed
+
+
+def _train_source(
+    source: PlannedTrial, store: Store, progress: Progress, execution: cfg.Execution, debug: bool
+) -> Exception | None:
+    """Trains a source that the store does not hold; returns why there is none to start from, if so."""
+    try:
+        if not store.has("sources", source.digest):
+            _run_source(source, store, progress, execution)
+    except UserError:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        return error
+    record = store.read("sources", source.digest) or {}
+    if record["status"] == "diverged":
+        return FloatingPointError("training its source diverged; lower 'source.procedure.learning_rate'")
+    return None
 
 
 def _record_failure(
     trials: Sequence[PlannedTrial], error: Exception, executor: str, store: Store, progress: Progress
-) -> None:
+) -> int:
+    """Records why trials failed, and returns their number."""
     reason = f"{type(error).__name__}: {error}"
-    record = {"status": "failed", "executor": executor, "error": reason, "traceback": traceback.format_exc()}
+    trace = "".join(traceback.format_exception(error))
     for trial in trials:
+        record = {"status": "failed", "executor": executor, "error": reason, "traceback": trace}
         store.write_failure(trial.digest, record)
     progress.say(f"{len(trials)} trial{'s' * (len(trials) > 1)} failed: {reason.splitlines()[0]}")
+    return len(trials)
 
 
 def _assign_chunks(group: Group, store: Store, executor: str, width: int) -> list[list[PlannedTrial]]:
     """Returns the group's trials in chunks that run side by side, as they were first assigned.
 
     Trials keep their chunk and their place in it for good, and new ones make new chunks, so a study that was killed
-    or has grown gives every trial the neighbours, and so the bits, that it had.
+    or has grown gives every trial the neighbours, and so the bits, that it had. A group of few trials has a smaller
+    width; a place that no trial of this plan has repeats another of the chunk.
     """
-    record = store.group(group.key) or {"executor": executor, "width": width, "chunks": []}
-    if record["executor"] != executor or record["width"] != width:
+    width = min(width, len(group.trials))
+    record = store.group(group.key)
+    if record is None or record["executor"] != executor:
         finished = {t.digest for t in group.trials if store.has("trials", t.digest)}
-        chunks = [c for c in record["chunks"] if finished.issuperset(c)]
+        chunks = [c for c in (record or {"chunks": []})["chunks"] if finished.issuperset(c)]
         record = {"executor": executor, "width": width, "chunks": chunks}
     by_digest = {trial.digest: trial for trial in group.trials}
     assigned = {digest for chunk in record["chunks"] for digest in chunk}
     new = [digest for digest in by_digest if digest not in assigned]
     if new:
-        record["chunks"] += [new[i : i + width] for i in range(0, len(new), width)]
+        width = record["width"]
+        made = [new[i : i + width] for i in range(0, len(new), width)]
+        record["chunks"] += [chunk + chunk[:1] * (width - len(chunk)) for chunk in made]
         store.write_group(group.key, record)
-    here = [[by_digest[d] for d in chunk if d in by_digest] for chunk in record["chunks"]]
-    return [chunk for chunk in here if chunk]
+    chunks = []
+    for chunk in record["chunks"]:
+        here = [by_digest[digest] for digest in chunk if digest in by_digest]
+        if here:
+            chunks.append([by_digest.get(digest, here[0]) for digest in chunk])
+    return chunks
 
 
 def _run_source(planned: PlannedTrial, store: Store, progress: Progress, execution: cfg.Execution) -> None:
@@ -116,11 +158,9 @@ def _run_source(planned: PlannedTrial, store: Store, progress: Progress, executi
         [_lane(planned, store)],
         jnp.asarray(planned.images.images),
         lambda line: progress.epoch("source", 1, line),
-        StoredCheckpoints(store, planned.digest),
+        StoredCheckpoints(store, _checkpoint_key([planned.digest])),
         execution.checkpoint_seconds,
     )[0]
-    if outcome.diverged:
-        raise UserError("training the source diverged; lower 'source.procedure.learning_rate'.")
     manifest = Manifest(
         f"{planned.digest}.safetensors",
         "",
@@ -129,11 +169,12 @@ def _run_source(planned: PlannedTrial, store: Store, progress: Progress, executi
         planned.images.class_names,
         f"trained by jaxft, source {planned.digest}",
     )
-    with store.writing_weights(planned.digest, "sources") as path:
-        save_weights(path, planned.model, _variables(outcome), manifest)
+    if not outcome.diverged:
+        with store.writing_weights(planned.digest, "sources") as path:
+            save_weights(path, planned.model, _variables(outcome), manifest)
     arrays, record = _describe(planned, outcome, {}, "in_turn", 1)
     store.write("sources", planned.digest, record, arrays)
-    store.drop_checkpoint(planned.digest)
+    store.drop_checkpoint(_checkpoint_key([planned.digest]))
     on_val = "" if outcome.val_accuracy is None else f", validation accuracy {outcome.val_accuracy:.1%}"
     progress.say(f"source {planned.digest} trained in {outcome.seconds:.0f} s{on_val}")
 
@@ -143,17 +184,17 @@ def _run_trials(
     chunk: Sequence[PlannedTrial],
     missing: Sequence[PlannedTrial],
     images: Any,
+    executor: str,
     store: Store,
     progress: Progress,
 ) -> None:
     """Runs a chunk on `images`, and stores what of it was missing."""
     import jax
 
-    executor, width = choose_executor(plan.study.execution)
-    # Lanes keep their places: one that is stored already, or that a short chunk lacks, repeats a missing one.
-    lanes = [_lane(trial if trial in missing else missing[0], store) for trial in chunk]
-    lanes += [lanes[chunk.index(missing[0])]] * (width - len(lanes))
-    key = hashlib.sha256("".join(trial.digest for trial in missing).encode()).hexdigest()[:16]
+    # Finished trials run again beside the missing ones, which so have the neighbours and the bits of the first time.
+    there = {t.digest: _lane(t, store) for t in chunk if t in missing or _can_start(t, store)}
+    lanes = [there.get(trial.digest, there[missing[0].digest]) for trial in chunk]
+    key = _checkpoint_key([trial.digest for trial in chunk])
     outcomes = run_chunk(
         chunk[0].program,
         lanes,
@@ -162,8 +203,7 @@ def _run_trials(
         StoredCheckpoints(store, key),
         plan.study.execution.checkpoint_seconds,
     )
-    before = _stack_arrays([lane.params for lane in lanes])
-    after = _stack_arrays([outcome.params for outcome in outcomes])
+    before, after = stack([lane.params for lane in lanes]), stack([outcome.params for outcome in outcomes])
     changes = jax.device_get(
         {
             "layer": parameters.layer_changes(before, after),
@@ -171,14 +211,13 @@ def _run_trials(
             "filter": parameters.filter_changes(before, after),
         }
     )
-    for i, trial in enumerate(chunk):
-        if trial not in missing:
-            continue
+    for trial in missing:
+        i = chunk.index(trial)
         outcome = outcomes[i]
         own = {
             level: {name: change._asdict() for name, change in _lane_of(changes[level], i).items()} for level in changes
         }
-        arrays, record = _describe(trial, outcome, own, executor, width)
+        arrays, record = _describe(trial, outcome, own, executor, len(chunk))
         record["relative_change"] = _body_change(lanes[i].params, outcome.params, trial.model)
         if plan.study.execution.keep_weights != "none" and not outcome.diverged:
             with store.writing_weights(trial.digest) as path:
@@ -186,8 +225,24 @@ def _run_trials(
         store.write("trials", trial.digest, record, arrays)
         progress.trials(1)
     store.drop_checkpoint(key)
-    if plan.study.execution.keep_weights == "best_seed":
-        _drop_worse_seeds(plan, store)
+    _drop_weights(plan, store, missing)
+
+
+def _can_start(trial: PlannedTrial, store: Store) -> bool:
+    """Tells whether the weights that a trial starts from are there."""
+    if not trial.starts_from_source or trial.source.trained is None:
+        return True
+    return store.weights_path(trial.source.digest, "sources").is_file()
+
+
+def _checkpoint_key(digests: Sequence[str]) -> str:
+    """Returns what names the unfinished state of trials side by side: other versions have other states."""
+    import flax
+    import jax
+    import optax
+
+    text = "".join([*digests, jax.__version__, flax.__version__, optax.__version__, jax.default_backend()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _lane(planned: PlannedTrial, store: Store) -> Lane:
@@ -244,7 +299,7 @@ def _describe(
         "seconds": round(outcome.seconds, 3),
         "executor": executor,
         "width": width,
-        "source": planned.source.digest,
+        "source": planned.source.digest if planned.starts_from_source else "",
         "split": split.digest,
         "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "identity": planned.identity,
@@ -278,12 +333,6 @@ def _lane_of(tree: Any, i: int) -> Any:
     import jax
 
     return jax.tree.map(lambda leaf: leaf[i], tree)
-
-
-def _stack_arrays(flats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    import jax.numpy as jnp
-
-    return {name: jnp.stack([jnp.asarray(flat[name]) for flat in flats]) for name in flats[0]}
 
 
 def _variables(outcome: Outcome) -> dict[str, Any]:
@@ -343,18 +392,38 @@ def measure_pairs(plan: Plan, store: Store, progress: Progress) -> None:
         if num_bytes > MOST_PAIR_BYTES:
             progress.say(f"distances between runs left out: the weights of {len(trials)} take {num_bytes / 1e9:.0f} GB")
             continue
-        loaded = [load(store.weights_path(t.digest), t.model, size_px=t.size_px)[0]["params"] for t in trials]
-        by_layer = jax.device_get(parameters.pairwise_distances(_stack_arrays([paths.flatten(p) for p in loaded])))
+        try:
+            loaded = [load(store.weights_path(t.digest), t.model)[0]["params"] for t in trials]
+        except UserError as error:
+            progress.say(f"distances between runs left out: {error}")
+            continue
+        by_layer = jax.device_get(parameters.pairwise_distances(stack(loaded)))
         layers = list(trials[0].layer_names)
         distances = np.stack([by_layer[layer] for layer in layers]).astype(np.float32)
         record = {"analysis": "pairwise", "trials": digests, "layers": layers}
         store.write("analyses", digest, record, {"distances": distances})
 
 
-def _drop_worse_seeds(plan: Plan, store: Store) -> None:
-    """Keeps, of the trials of each setting, the weights of the one with the best validation accuracy."""
-    results = store.results()
-    for _, rows in results[results["status"] == "done"].groupby("setting"):
-        ranked = rows.sort_values(["val_accuracy", "seed"], ascending=[False, True])
-        for digest in ranked["trial"].iloc[1:]:
-            store.drop_weights(digest)
+def _drop_weights(plan: Plan, store: Store, trials: Sequence[PlannedTrial]) -> None:
+    """Drops the weights that the policy does not keep, of the settings that `trials` belong to.
+
+    'best_seed' keeps, of each setting, those of the seed with the best validation accuracy, the first of equals.
+    """
+    policy = plan.study.execution.keep_weights
+    if policy == "none":
+        for trial in trials:
+            store.drop_weights(trial.digest)
+    if policy != "best_seed":
+        return
+    touched = {dataclasses.replace(trial.trial, seed=0) for trial in trials}
+    settings: dict[cfg.Trial, list[tuple[float, str]]] = {}
+    for trial in plan.trials:
+        setting = dataclasses.replace(trial.trial, seed=0)
+        record = store.read("trials", trial.digest) if setting in touched else None
+        if record is not None and record["status"] == "done":
+            settings.setdefault(setting, []).append((record["val_accuracy"] or 0.0, trial.digest))
+    for seeds in settings.values():
+        best = max(seeds, key=lambda seed: seed[0])
+        for _, digest in seeds:
+            if digest != best[1]:
+                store.drop_weights(digest)

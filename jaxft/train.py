@@ -100,7 +100,6 @@ def make_phases(
             steps(epochs),
             steps(warmup_epochs),
             tuple(steps(at) for at in procedure.decay_epochs) if procedure.schedule == "step" else (),
-            procedure.decay_factor if procedure.schedule == "step" else 1.0,
         )
         prefix = frozen_prefix(model, trained)
         live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units

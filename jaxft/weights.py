@@ -6,6 +6,7 @@ error. What a network needs to know besides its numbers (class names, preprocess
 a `Manifest`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -24,6 +25,7 @@ from jaxft.models.class_names import CLASS_NAMES
 from jaxft.models.contract import Port
 
 METADATA_KEY = "jaxft"
+MANIFEST_FIELDS = ("model", "preprocessing", "class_names", "origin", "layout", "assumed")
 MOST_NAMED = 50  # mismatches in one message
 Variables = dict[str, Any]
 
@@ -32,7 +34,9 @@ Variables = dict[str, Any]
 class Manifest:
     """What belongs to a set of weights besides its numbers.
 
-    `metadata` is the file's own (safetensors' `__metadata__`), kept so that an export has it again.
+    `layout` is that of the file: 'torch' has convolutions OIHW and dense layers [out, in]. `metadata` is the file's own
+    (safetensors' `__metadata__`), kept so that an export has it again. `assumed` says that the file told nothing, and
+    the architecture's usual preprocessing was taken.
     """
 
     file: str
@@ -41,13 +45,14 @@ class Manifest:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     origin: str = ""
-    assumed: bool = False  # nothing is known of the file: the architecture's usual preprocessing is taken
+    layout: str = "torch"
+    assumed: bool = False
     metadata: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> str:
         """Returns the manifest as it is kept inside a file."""
         fields = dataclasses.asdict(self)
-        return json.dumps({name: fields[name] for name in ("model", "preprocessing", "class_names", "origin")})
+        return json.dumps({name: fields[name] for name in MANIFEST_FIELDS})
 
 
 def load_weights(path: str | Path, model: Network, head: Literal["load", "new"] = "load", key: Any = None) -> Variables:
@@ -98,17 +103,33 @@ def save_weights(
 ) -> None:
     """Writes variables to `path` as safetensors in the published layout of the model's family.
 
-    Loaded and saved again, every tensor has the bits it came with. The manifest goes into the file's metadata; where
-    none is given it says the model's name and usual preprocessing.
+    Loaded and saved again, every tensor has the bits it came with. The manifest (`load` returns it) goes into the
+    file's metadata. Without one the class names and the preprocessing are lost: the file says that the model's usual
+    preprocessing is assumed.
     """
     from safetensors.numpy import save_file
 
+    if not Path(path).parent.is_dir():
+        raise UserError(f"there is no folder {str(Path(path).parent)!r} to save {Path(path).name!r} in.")
     if manifest is None:
-        manifest = Manifest(Path(path).name, "", model.architecture, model.preprocessing)
+        usual = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
+        manifest = Manifest(Path(path).name, "", model.architecture, usual, assumed=True)
     tensors = to_foreign(model, variables)
     record = json.loads(manifest.to_json()) | {"tensors_sha256": digest_of(tensors)}
     record["record_sha256"] = _digest_of_record(record)
     save_file(tensors, str(path), metadata=dict(manifest.metadata) | {METADATA_KEY: json.dumps(record)})
+
+
+def fitting_size(model: Network, variables: Mapping[str, Any]) -> int:
+    """Returns the size of images that the head of `variables` fits: the model's usual one, or the first that does."""
+    head = f"params/{model.units[-1]}/kernel"
+    shape = tuple(paths.flatten(dict(variables))[head].shape)
+    usual = model.preprocessing.size_px
+    for size_px in (usual, 8, 16, 24, 28, 48, 64, 96, 128, 160, 192, 224):
+        with contextlib.suppress(UserError):
+            if expected_shapes(model, size_px)[head] == shape:
+                return size_px
+    return usual
 
 
 def init_variables(model: Network, key: Any, size_px: int) -> Variables:
@@ -182,7 +203,9 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
             Preprocessing(**preprocessing),
             tuple(record["class_names"]),
             record["origin"],
-            metadata=others,
+            record["layout"],
+            record["assumed"],
+            others,
         )
     else:
         manifest = Manifest(path.name, sha256, model.architecture, model.preprocessing, assumed=True, metadata=others)

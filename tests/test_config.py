@@ -46,9 +46,9 @@ def nested(dotted, value):
 # --- wrong values -----------------------------------------------------------------------------------------------
 
 WRONG = [
-    ("target.data", 3, "allowed: a text"),
+    ("target.data", True, "allowed: a text"),
     ("target.classes", "cat", "allowed: a list of texts or none"),
-    ("target.classes", [1, 2], "allowed: a list of texts or none"),
+    ("target.classes", [True, "b"], "allowed: a list of texts or none"),
     ("target.size_px", 0, "allowed: a whole number at least 1 or none"),
     ("target.size_px", 32.5, "allowed: a whole number at least 1 or none"),
     ("target.train_per_class", 0, "allowed: a whole number at least 1 or none"),
@@ -91,7 +91,7 @@ WRONG = [
     ("streams.split", -1, "allowed: a whole number at least 0 and at most 4294967295 or none"),
     ("execution.executor", "vmpa", "allowed: 'auto' or 'in_turn' or 'vmap' (did you mean 'vmap'?)"),
     ("execution.width", 0, "allowed: a whole number at least 1"),
-    ("title", 7, "allowed: a text"),
+    ("title", [7], "allowed: a text"),
 ]
 
 

@@ -441,7 +441,7 @@ def test_an_unknown_class_is_named(tmp_path):
 
 
 def test_a_subset_of_one_class_is_refused():
-    with pytest.raises(UserError, match="'digits' has one class only, '3'"):
+    with pytest.raises(UserError, match=r"classes \['3'\] of 'digits': name two or more"):
         load_images(Images(classes=("3",)), None)
 
 

@@ -44,7 +44,7 @@ def program_and_lanes(rates, **fields):
         phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(stats), 12)
         epochs = [procedure.probe_epochs] * (len(phases) - 1) + [procedure.epochs]
         ends = tuple(tuple(epoch_ends(12, e, procedure.batch_size)) for e in epochs)
-        program = Program(phases, ends, procedure.select, eval_batch_size=16)
+        program = Program(phases, ends, procedure.select, eval_batch_size=16, num_train=12)
         rows = np.random.default_rng(seed).permutation(NUM).astype(np.int32)
         lanes.append(
             Lane(

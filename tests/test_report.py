@@ -149,10 +149,10 @@ def test_numbers_are_those_worked_out_by_hand(tmp_path):
     build(tmp_path)
     text = write_report(tmp_path).read_text()
     # t(0.975, 3) = 3.1824, s = 0.025820, n = 4: 3.1824 * 0.025820 / 2 = 0.0411
-    assert row_of(text, 0) == "0 frozen 70.0 60.0 ± 0.0 0 4 0"
-    assert row_of(text, 1) == "1 ★ 0.01 91.0 83.0 ± 4.1 0.02 4 0"
+    assert row_of(text, 0) == "0 60.0 ± 0.0 frozen 70.0 0 4 0"
+    assert row_of(text, 1) == "1 ★ 83.0 ± 4.1 0.01 91.0 0.02 4 0"
     # t(0.975, 2) = 4.3027, s = 0.04, n = 3: 4.3027 * 0.04 / sqrt(3) = 0.0994
-    assert row_of(text, 2) == "2 0.1 84.0 74.0 ± 9.9 0.4 3 of 4 1"
+    assert row_of(text, 2) == "2 74.0 ± 9.9 0.1 84.0 0.4 3 of 4 1"
     summary = text_of(text[text.index('id="summary"') : text.index("</dl>")])
     assert "12 of 12 11 done, 1 diverged, 0 failed; 3 settings, 4 seeds" in summary
     assert "0.01 setting 1 (body learning rate); validation 91.0 %" in summary
@@ -321,8 +321,8 @@ def test_an_unfinished_study_says_so(tmp_path):
     banner = text_of(text[text.index('id="unfinished"') - 3 : text.index('<dl class="facts"')])
     assert "Unfinished: 5 of 12 trials. 1 failed and will be tried again by the next run" in banner
     assert "(1: out of memory )." in banner and "6 have not run yet." in banner
-    assert row_of(text, 1) == "1 ★ 0.01 90.0 80.0 0.02 1 of 4 0"
-    assert row_of(text, 2) == "2 0.1 – – – 0 of 4 0"
+    assert row_of(text, 1) == "1 ★ 80.0 0.01 90.0 0.02 1 of 4 0"
+    assert row_of(text, 2) == "2 – 0.1 – – 0 of 4 0"
     assert "the final weights of the trials were not kept" in text_of(text)
 
 

@@ -80,7 +80,7 @@ def test_a_pinned_stream_does_not_vary():
     plan = make_plan(tiny(streams={"split": 7}))
     assert len({t.split.digest for t in plan.trials}) == 1
     varied = plan.record(jaxft.config.ConfigFile(plan.study))["varied"]
-    assert varied == ["init", "order", "augment"]
+    assert varied == ["init", "order"]  # the split is pinned, the source too, and nothing is augmented
 
 
 def test_a_random_start_does_not_depend_on_how_the_source_is_trained():
@@ -262,11 +262,82 @@ def test_vmap_fills_short_chunks_and_agrees(ran, tmp_path):
     execution = {"executor": "vmap", "width": 4, "keep_weights": "best_seed"}
     together = jaxft.run_study(tiny(execution=execution), tmp_path / "v", quiet=True)
     assert together["trial"].tolist() == results["trial"].tolist()
-    assert (together["executor"] == "vmap").all() and (together["width"] == 4).all()
+    assert (together["executor"] == "vmap").all() and together["width"].tolist() == [2, 2, 4, 4, 4, 4]
     np.testing.assert_allclose(together["relative_change"], results["relative_change"], rtol=0.02)
     # One network of each of the three settings is kept: that of the seed with the best validation accuracy.
     best = together.sort_values(["val_accuracy", "seed"], ascending=[False, True]).groupby("setting").head(1)
     assert {path.stem for path in (tmp_path / "v" / "weights").iterdir()} == set(best["trial"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"procedure": {"batch_norm": "frozen"}},
+        {"procedure": {"layer_rates": [["head/.*", "frozen"]]}, "factors": []},
+        {"factors": [{"target.val_per_class": [0, 4]}]},
+    ],
+    ids=["statistics", "head", "validation"],
+)
+def test_trials_side_by_side_keep_what_is_their_own(changes, tmp_path):
+    """Frozen statistics of other starts, frozen heads of other seeds, trials without validation: none leaks."""
+    changes = {**changes, "procedure": TINY["procedure"] | changes.get("procedure", {}), "seeds": 2}
+    alone = jaxft.run_study(tiny(**changes, execution={"executor": "in_turn"}), tmp_path / "one", quiet=True)
+    together = jaxft.run_study(tiny(**changes, execution={"executor": "vmap"}), tmp_path / "two", quiet=True)
+    assert together["status"].tolist() == alone["status"].tolist() == ["done"] * len(alone)
+    np.testing.assert_allclose(together["test_accuracy"], alone["test_accuracy"], atol=0.02)
+    assert together["selected_epoch"].tolist() == alone["selected_epoch"].tolist()
+
+
+def test_what_is_frozen_must_be_shared():
+    from jaxft.execute import run_chunk
+    from jaxft.study import _lane
+
+    frozen = {"init": "random", "body_learning_rate": "frozen"}
+    plan = make_plan(tiny(procedure=TINY["procedure"] | frozen, factors=[]))
+    assert len({group.key for group in plan.groups}) == 2  # a group for each random start
+    lanes = [_lane(trial, None) for trial in plan.trials]
+    with pytest.raises(ValueError, match="must share what is frozen"):
+        run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
+
+
+def test_a_source_that_diverges_stops_only_what_starts_from_it(tmp_path):
+    source = TINY["source"] | {"procedure": TINY["source"]["procedure"] | {"learning_rate": 1e38}}
+    study = tiny(source=source, seeds=1, factors=[{"procedure.init": ["pretrained", "random"]}])
+    for _ in range(2):  # and the second time it is not trained again
+        results = jaxft.run_study(study, tmp_path / "s", quiet=True)
+        assert results["status"].tolist() == ["failed", "done"]
+    failure = Store.open(tmp_path / "s").read("failures", results["trial"][0])
+    assert "training its source diverged" in failure["error"]
+    assert len(list((tmp_path / "s" / "sources").glob("[!.]*.json"))) == 1
+
+
+def test_images_of_the_source_in_the_target_are_warned_of():
+    assert make_plan(tiny()).warnings == ()
+    same = tiny(target=TINY["target"] | {"classes": ["0", "1"]}, seeds=1)
+    seen = len(set(make_plan(same).sources[0].split.train) & set(make_plan(same).trials[0].split.test))
+    (warning,) = make_plan(same).warnings
+    assert warning.startswith(f"{seen} of the ")
+
+
+def test_levels_of_every_kind_are_in_the_tables(tmp_path):
+    rules = [[], [["stem/.*", 0.1], ["stage1/.*", "frozen"]]]
+    factors = [{"procedure.layer_rates": rules}, {"procedure.body_learning_rate": [None, "frozen"]}]
+    study = tiny(
+        factors=factors, seeds=1, execution={"keep_weights": "none"}, procedure={"epochs": 0.5, "batch_size": 9}
+    )
+    results = jaxft.run_study(study, tmp_path / "l", quiet=True)
+    assert len(results) == 3  # the two blocks have one setting in common
+    assert results["procedure.body_learning_rate"].tolist() == ["none", "none", "frozen"]
+    assert results["procedure.layer_rates"].tolist()[1] == (("stem/.*", 0.1), ("stage1/.*", "frozen"))
+    assert pd.read_parquet(tmp_path / "l" / "results.parquet")["trial"].tolist() == results["trial"].tolist()
+
+
+def test_the_weight_policy_holds_for_a_finished_study(ran):
+    workdir, results = ran
+    jaxft.run_study(tiny(execution={"keep_weights": "best_seed"}), workdir, quiet=True)
+    kept = {path.stem for path in (workdir / "weights").glob("[!.]*")}
+    assert len(kept & set(results["trial"])) == 3
 
 
 def test_no_weights_are_kept_where_none_are_asked_for(tmp_path):

@@ -261,9 +261,9 @@ def test_updates_are_torchs(kind, fields):
     [
         (Schedule("constant", 4), [1, 1, 1, 1]),
         (Schedule("cosine", 4), [1, (1 + np.sqrt(0.5)) / 2, 0.5, (1 - np.sqrt(0.5)) / 2]),
-        (Schedule("step", 6, decay_steps=(2, 4), decay_factor=0.1), [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Schedule("step", 6, decay_steps=(2, 4)), [1, 1, 0.1, 0.1, 0.01, 0.01]),
         (Schedule("constant", 5, warmup_steps=3), [0.25, 0.5, 0.75, 1, 1]),
-        (Schedule("step", 6, warmup_steps=1, decay_steps=(3,), decay_factor=0.5), [0.5, 1, 1, 0.5, 0.5, 0.5]),
+        (Schedule("step", 6, warmup_steps=1, decay_steps=(3, 3)), [0.5, 1, 1, 0.01, 0.01, 0.01]),
         (Schedule("cosine", 4, warmup_steps=2), [1 / 3, 2 / 3, 1, 0.5]),
     ],
     ids=lambda value: value.shape if isinstance(value, Schedule) else "",
@@ -276,8 +276,8 @@ def test_schedules_by_hand(schedule, expected):
 def test_numbers_do_not_recompile():
     """Trials that differ in numbers only share their phase, and the compiled step is traced once."""
     numbers = [{"learning_rate": 0.1}, {"learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.1, "beta2": 0.9}]
-    numbers += [{"body_learning_rate": 0.01, "label_smoothing": 0.1}]
-    trials = [Trial(**fields) for fields in numbers]
+    numbers += [{"body_learning_rate": 0.01, "label_smoothing": 0.1, "decay_factor": 0.5}]
+    trials = [Trial(**fields | {"schedule": "step", "decay_epochs": (1.0,)}) for fields in numbers]
     assert len({trial.phase for trial in trials}) == 1
     step = jax.jit(make_train_step(trials[0].phase))
     for trial in trials:

@@ -63,7 +63,9 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     for _, row in results[results["status"] == "failed"].iterrows():
         failure = store.read("failures", row["trial"]) or {}
         print(f"trial {row['trial']} failed: {str(failure.get('error')).splitlines()[0]}")
-    print("* best on validation. test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head.")
+    if best is not None:
+        print("* best on validation.")
+    print("test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head.")
 
 
 def print_trials(workdir: str | os.PathLike[str]) -> None:
@@ -100,7 +102,7 @@ def print_table(header: list[str], rows: list[list[str]], num_words: int) -> Non
     for row in rows:
         table.add_row(*row)
     # A log has no width of its own; a narrow one would cut numbers off.
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 1000)
     console.print(table)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.commands.progress import Progress, duration
-from jaxft.config import as_config_file, load_config
+from jaxft.config import as_config_file, load_config, to_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +85,8 @@ def study(config: "ConfigFile", workdir: str | os.PathLike[str], quiet: bool = F
             f"{executor.replace('_', ' ')}{f' at width {width}' if width > 1 else ''} on {record['device']}; "
             f"{plan.weights_line()}"
         )
+        for warning in plan.warnings:
+            progress.say(f"warning: {warning}")
         failed = run_plan(plan, store, progress, debug)
         store.write_run(record | {"seconds": round(time.time() - started, 1)}, started)
         store.export_results()
@@ -103,6 +105,7 @@ def run_record(config: "ConfigFile") -> dict[str, Any]:
         "command": command_line(),
         "config_path": config.path,
         "overrides": list(config.overrides),
+        "config": to_dict(config.study),
         "versions": versions(),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
         "git": git_state(Path(config.path).parent if config.path else Path()),

@@ -87,6 +87,8 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
                 raise UserError(f"{spec.data!r} cannot be read as a zip archive: {error}.") from None
         else:
             raise UserError(f"{spec.data!r} is neither an .npz file, a folder nor a zip of class folders.")
+    if spec.classes is not None and len(set(spec.classes)) < max(2, len(spec.classes)):
+        raise UserError(f"classes {list(spec.classes)} of {spec.data!r}: name two or more, none twice.")
     kept = _keep_classes(everything, spec)
     if len(kept.class_names) < 2:
         raise UserError(
@@ -172,7 +174,7 @@ def _npz(path: Path, size_px: int | None) -> ImageSet:
     class_names = arrays.get("class_names", np.arange(num_classes))
     if class_names.ndim != 1:
         raise UserError(f"{str(path)!r}: 'class_names' is {list(class_names.shape)}; it must be a list of names.")
-    names = tuple(str(name) for name in class_names)
+    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in class_names.tolist())
     if all_labels.min() < 0 or num_classes > len(names):
         raise UserError(
             f"{str(path)!r} has labels from {all_labels.min()} to {num_classes - 1} for {len(names)} classes."

@@ -368,7 +368,8 @@ def learning_curves(
                 curve = curves[setting.number][which]
                 low, high = (factor * (curve.mean + sign * curve.half_width) for sign in (-1, 1))
                 axes.fill_between(curve.epoch, low, high, color=setting.colour, alpha=0.18, linewidth=0)
-                axes.plot(curve.epoch, factor * curve.mean, color=setting.colour, linewidth=1.7)
+                dot = "o" if len(curve.epoch) == 1 else None  # a line of one point is not seen
+                axes.plot(curve.epoch, factor * curve.mean, marker=dot, color=setting.colour, linewidth=1.7)
             else:
                 axes.text(0.5, 0.5, "no finished trial", transform=axes.transAxes, ha="center", color=MUTED)
         above.set_ylabel("val. accuracy, %")
