@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("workdir", metavar="DIR", help="work directory of a study")
     parser.add_argument("--trials", action="store_true", help="every trial, instead of means over seeds")
+    parser.add_argument("--layers", action="store_true", help="relative change of each layer, in each setting")
     parser.add_argument("--csv", action="store_true", help="every trial, as CSV")
 
 
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         load_results(args.workdir).to_csv(sys.stdout, index=False)
     elif args.trials:
         print_trials(args.workdir)
+    elif args.layers:
+        print_layers(args.workdir)
     else:
         print_summary(args.workdir)
     return 0
@@ -87,6 +90,28 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
         for _, row in store.results().iterrows()
     ]
     print_table(["trial", *factors, "seed", "status", "validation %", "test %", "seconds"], rows, 1 + len(factors))
+
+
+def print_layers(workdir: str | os.PathLike[str]) -> None:
+    """Prints the relative change of each layer: mean and 95% interval over seeds, a column a setting."""
+    from jaxft.analysis.statistics import mean_interval
+    from jaxft.store import Store
+
+    store = Store.open(os.fspath(workdir))
+    plan, changes = store.plan(), store.changes()
+    if changes.empty:
+        print("no trial has run yet.")
+        return
+    measured = changes.astype({"relative_l2": "float64"}).groupby(["layer", "setting"])["relative_l2"]
+    intervals = {place: mean_interval(values.to_numpy()) for place, values in measured}
+    rows = []
+    for layer in plan["layers"]:
+        cells = [intervals.get((layer, i)) for i in range(len(plan["settings"]))]
+        rows.append([layer, *("–" if c is None else f"{c.mean:.3g} ± {c.half_width:.2g}" for c in cells)])
+    print_table(["layer", *(f"setting {i}" for i in range(len(plan["settings"])))], rows, 1)
+    for i, levels in enumerate(plan["settings"]):
+        print(f"setting {i}: " + ", ".join(f"{name} = {level}" for name, level in levels.items()))
+    print("relative change |w - w0| / |w0| of each layer: mean and 95% interval over seeds.")
 
 
 def print_table(header: list[str], rows: list[list[str]], num_words: int) -> None:
