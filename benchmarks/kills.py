@@ -61,7 +61,7 @@ def main() -> None:
         done = []
         for kill in range(args.kills):
             process = subprocess.Popen(command(killed), **run)
-            time.sleep(chance.uniform(6, 16))
+            time.sleep(chance.uniform(5, 10))
             process.send_signal(signal.SIGKILL)
             process.wait()
             done.append(len(list(killed.glob("trials/[!.]*.json"))))
