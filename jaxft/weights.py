@@ -230,9 +230,9 @@ def _published_manifest(path: Path, sha256: str) -> Manifest | None:
     for file in published():
         if file.sha256 == sha256:
             names = CLASS_NAMES.get(file.dataset, ())
-            return Manifest(path.name, sha256, file.stem.partition(".")[0], file.preprocessing, names, file.origin)
+            return Manifest(path.name, sha256, file.model, file.preprocessing, names, file.origin)
     for file in published():
-        if path.name == f"{file.stem}.safetensors" and num_bytes == file.num_bytes:
+        if path.name == file.file and num_bytes == file.num_bytes:
             raise UserError(
                 f"the weight file {str(path)!r} is damaged: its sha256 is {sha256[:16]}..., "
                 f"that of the published file is {file.sha256[:16]}...; fetch it again."

@@ -168,8 +168,8 @@ def test_published_weights_give_the_reference_outputs_and_accuracy(file, real_da
         "resnetsmall20.cifar10": 94.2,
         "resnetsmall32.cifar10": 93.5,
     }
-    model = create_model(file.stem.partition(".")[0], num_classes={"cifar10": 10, "cifar100": 100}[file.dataset])
-    variables, manifest = load(real_data / "weights" / f"{file.stem}.safetensors", model)
+    model = create_model(file.model, num_classes={"cifar10": 10, "cifar100": 100}[file.dataset])
+    variables, manifest = load(real_data / "weights" / file.file, model)
     assert len(manifest.class_names) == model.num_classes
     with np.load(real_data / "images" / "cifar10-lossless-5000.npz") as arrays:
         pixels, labels = arrays["test_images"], arrays["test_labels"]

