@@ -3,7 +3,7 @@
 import re
 
 from jaxft.errors import UserError, did_you_mean
-from jaxft.models.cifar_resnet import FAMILIES
+from jaxft.models import cifar_resnet
 from jaxft.models.contract import Family, Network, Preprocessing, Published, Tap, unit_of
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "published",
     "unit_of",
 ]
+
+FAMILIES: tuple[Family, ...] = (*cifar_resnet.FAMILIES,)
 
 
 def create_model(name: str, num_classes: int) -> Network:
