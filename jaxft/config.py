@@ -145,6 +145,9 @@ class Study:
     factors: tuple[Block, ...] = setting(
         (), "product blocks {dotted field: levels}, whose union is the study's settings"
     )
+    select_over: tuple[str, ...] = setting(
+        (), "factors whose level is chosen on validation, by each seed, for each combination of the others"
+    )
     execution: Execution = Execution()
 
     def trials(self) -> tuple[Trial, ...]:
@@ -517,4 +520,19 @@ def _check_whole(config: Any, where: str) -> None:
                 "(a file) or 'source.images' (images to pretrain on), or choose init 'random'."
             )
     elif isinstance(config, Study):
-        config.trials()  # every level of every factor is checked before the first step
+        trials = config.trials()  # every level of every factor is checked before the first step
+        _check_selection(config, trials)
+
+
+def _check_selection(study: Study, trials: Sequence[Trial]) -> None:
+    names = study.factor_names()
+    for name in study.select_over:
+        if name not in names:
+            raise UserError(
+                f"config field 'select_over' names {name!r}{did_you_mean(name, names)}; "
+                f"it is no factor of this study, which has {', '.join(names) or 'none'}."
+            )
+    if len(set(study.select_over)) != len(study.select_over):
+        raise UserError(f"config field 'select_over' is {list(study.select_over)}; it names a factor twice.")
+    if study.select_over and not all(trial.target.val_per_class for trial in trials):
+        raise UserError("'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images.")

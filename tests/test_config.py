@@ -27,6 +27,11 @@ from jaxft.config import (
 from jaxft.errors import UserError
 
 RANDOM = {"procedure": {"init": "random"}}
+SELECTED = RANDOM | {
+    "target": {"val_per_class": 5},
+    "factors": [{"procedure.epochs": [1, 2]}],
+    "select_over": ["procedure.epochs"],
+}
 
 
 def study(**fields):
@@ -138,6 +143,20 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         (
             RANDOM | {"factors": [{"procedure.epochs": [1, 0]}]},
             "config field 'procedure.epochs' is 0; allowed: a number above 0.",
+        ),
+        (
+            SELECTED | {"select_over": ["procedure.epoch"]},
+            "config field 'select_over' names 'procedure.epoch' (did you mean 'procedure.epochs'?); "
+            "it is no factor of this study, which has procedure.epochs.",
+        ),
+        (
+            RANDOM | {"select_over": ["procedure.epochs"]},
+            "it is no factor of this study, which has none.",
+        ),
+        (SELECTED | {"select_over": ["procedure.epochs"] * 2}, "'procedure.epochs']; it names a factor twice."),
+        (
+            SELECTED | {"target": {"val_per_class": 0}},
+            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images.",
         ),
         ({"procedure": {"schedule": "step"}}, "config field 'procedure.decay_epochs' is empty"),
         (
