@@ -1,38 +1,162 @@
-"""`jaxft models`: the networks that there are."""
+"""`jaxft models`: the networks that there are, and what each is made of."""
 
 import argparse
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-HELP = "list the networks"
+if TYPE_CHECKING:
+    from jaxft.models import Network, Published
+
+HELP = "list the networks, or show what they are made of"
+SMALL_PX = 64  # networks for images up to this size are usually trained on CIFAR-10, others on ImageNet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a network, to see its units and parameters")
+    parser.add_argument(
+        "name",
+        nargs="*",
+        metavar="NAME",
+        help="networks, to see their units; families take other depths than those listed",
+    )
+    parser.add_argument("--detail", action="store_true", help="parameters, MACs, taps and weights of every network")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the families, or one network's units."""
-    from jaxft.models import create_model, families
+    """Prints the families, a table of all networks, or the units of those that are named."""
+    from jaxft.models import families, list_models
 
-    if args.name is None:
+    if args.name:
+        for i, description in enumerate([describe_model(name) for name in args.name]):
+            print("\n" * (i > 0), end="")
+            print_units(description)
+    elif args.detail:
+        print_networks([describe_model(name) for name in list_models()])
+    else:
         for family in families():
             print(f"{', '.join(family.names)}\n    {family.summary}")
-        return 0
-    import math
-
-    from jaxft.models import unit_of
-    from jaxft.weights import expected_shapes
-
-    model = create_model(args.name, num_classes=10)
-    sizes = dict.fromkeys(model.units, 0)
-    for name, shape in expected_shapes(model, model.preprocessing.size_px).items():
-        if name.startswith("params/"):
-            sizes[unit_of(name.removeprefix("params/"), model.units)] += math.prod(shape)
-    taps = {tap.unit: tap for tap in model.taps}
-    print(f"{args.name}: {sum(sizes.values()):,} parameters with a head of 10 classes")
-    print(f"{'unit':<18}{'parameters':>12}  tap")
-    for unit, size in sizes.items():
-        tap = taps.get(unit)
-        note = f"{tap.name}: stride {tap.stride_px} px, receptive field {tap.receptive_field_px} px" if tap else ""
-        print(f"{unit:<18}{size:>12,}  {note}".rstrip())
     return 0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of a network: the shape of its output for one image, its parameters, its multiply-accumulates."""
+
+    name: str
+    output: tuple[int, ...]
+    num_params: int
+    num_macs: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a network is made of, with a head for the classes of `dataset`, on images of its usual size."""
+
+    model: "Network"
+    dataset: str
+    units: tuple[Unit, ...]
+
+    @property
+    def num_params(self) -> int:
+        """Returns the number of parameters; batch norm's running statistics are none."""
+        return sum(unit.num_params for unit in self.units)
+
+    @property
+    def num_macs(self) -> int:
+        """Returns the multiply-accumulates of convolutions and dense layers for one image."""
+        return sum(unit.num_macs for unit in self.units)
+
+    @property
+    def published(self) -> tuple["Published", ...]:
+        """Returns which published weight files are known."""
+        from jaxft.models import published
+
+        return tuple(file for file in published() if file.model == self.model.architecture)
+
+
+def describe_model(name: str) -> Description:
+    """Returns what the network called `name` is made of, without computing anything.
+
+    A kernel is used once for each position of its layer's output, so its multiply-accumulates are their product;
+    how a convolution is computed does not matter. The kernel of a grouped convolution has the inputs of one group only.
+
+    Raises a `UserError` for a name that no family has.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxft.models import create_model, unit_of
+    from jaxft.models.class_names import CLASS_NAMES
+    from jaxft.paths import flatten, layer_of
+
+    size_px = create_model(name, num_classes=2).preprocessing.size_px
+    dataset = "cifar10" if size_px <= SMALL_PX else "imagenet"
+    model = create_model(name, num_classes=len(CLASS_NAMES[dataset]))
+    run = functools.partial(model.init_with_output, mutable=True, capture_intermediates=True)
+    images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
+    _, variables = jax.eval_shape(run, jax.random.key(0), images)
+    outputs = {
+        name.removesuffix("/__call__/0"): leaf.shape[1:] for name, leaf in flatten(variables["intermediates"]).items()
+    }
+    num_params, num_macs = dict.fromkeys(model.units, 0), dict.fromkeys(model.units, 0)
+    for name, leaf in flatten(variables["params"]).items():
+        unit = unit_of(name, model.units)
+        num_params[unit] += leaf.size
+        if name.endswith("/kernel"):
+            num_macs[unit] += leaf.size * math.prod(outputs[layer_of(name)][:-1])
+    units = tuple(Unit(unit, outputs[unit], num_params[unit], num_macs[unit]) for unit in model.units)
+    return Description(model, dataset, units)
+
+
+def print_networks(descriptions: Sequence[Description]) -> None:
+    """Prints a row a network."""
+    rows = [
+        [
+            d.model.architecture,
+            f"{d.model.preprocessing.size_px}",
+            f"{d.num_params:,}",
+            f"{d.num_macs / 1e6:,.1f}",
+            d.dataset,
+            " ".join(tap.name for tap in d.model.taps),
+            ", ".join(dict.fromkeys(file.dataset for file in d.published)) or "–",
+        ]
+        for d in descriptions
+    ]
+    header = ["network", "size px", "parameters", "million MACs", "head for", "taps", "published weights for"]
+    _print_columns(header, rows, numbers=range(1, 4))
+    print(f"\n{_NOTE}")
+
+
+def print_units(description: Description) -> None:
+    """Prints what is known of a network as a whole, and a row a unit."""
+    model = description.model
+    taps = {tap.unit: tap for tap in model.taps}
+    print(
+        f"{model.architecture}: {description.num_params:,} parameters, {description.num_macs:,} MACs an image of "
+        f"{model.preprocessing.size_px} px; head for the {model.num_classes:,} classes of {description.dataset}\n"
+        f"published weights: {', '.join(file.file for file in description.published) or 'none known'}\n"
+    )
+    rows = []
+    for unit in description.units:
+        tap = taps.get(unit.name)
+        place = [f"{tap.stride_px}", f"{tap.receptive_field_px}", tap.name] if tap else ["", "", ""]
+        output = " x ".join(map(str, unit.output))
+        rows.append([unit.name, output, f"{unit.num_params:,}", f"{unit.num_macs:,}", *place])
+    _print_columns(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, numbers=range(1, 6))
+    print(f"\n{_NOTE} stride, field: step and receptive field in px.")
+
+
+_NOTE = "MACs: multiply-accumulates of convolutions and dense layers."
+
+
+def _print_columns(header: list[str], rows: list[list[str]], numbers: range) -> None:
+    """Prints a table whose columns in `numbers` end flush; a narrow terminal wraps it and cuts nothing off."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    for row in (header, *rows):
+        cells = [
+            cell.rjust(width) if i in numbers else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        ]
+        print("  ".join(cells).rstrip())

@@ -1,5 +1,9 @@
 """Names of the classes of well-known data sets, in the order of their labels."""
 
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 _CIFAR100 = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -11,7 +15,31 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 willow_tree wolf woman worm
 """
 
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "cifar10": tuple(_CIFAR10.split()),
-    "cifar100": tuple(_CIFAR100.split()),
-}
+
+@functools.cache
+def imagenet_classes() -> dict[str, str]:
+    """Returns the name of each ImageNet-1k class by its WordNet id, in the order of ids, which is that of the labels.
+
+    A word that two classes share has what tells them apart in parentheses: 'crane (bird)', 'crane (machine)'.
+    """
+    lines = Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+class _ClassNames(Mapping[str, tuple[str, ...]]):
+    """Names of classes by data set; those of ImageNet are read from their file when they are asked for."""
+
+    def __init__(self) -> None:
+        self._short = {"cifar10": tuple(_CIFAR10.split()), "cifar100": tuple(_CIFAR100.split())}
+
+    def __getitem__(self, dataset: str) -> tuple[str, ...]:
+        return tuple(imagenet_classes().values()) if dataset == "imagenet" else self._short[dataset]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._short, "imagenet"))
+
+    def __len__(self) -> int:
+        return len(self._short) + 1
+
+
+CLASS_NAMES = _ClassNames()

@@ -1,0 +1,71 @@
+"""`jaxft models`: what a network is made of, against numbers worked out by hand and published ones."""
+
+import pytest
+
+import jaxft
+from jaxft.cli import main
+from jaxft.commands.models import describe_model
+
+
+def test_units_by_hand():
+    units = {unit.name: unit for unit in describe_model("cifar_resnet8").units}
+    assert list(units) == ["stem", "stage1/block1", "stage2/block1", "stage3/block1", "head"]
+    # 32 x 32 positions of 3 x 3 kernels from 3 to 16 channels; a scale and a shift a channel.
+    assert (units["stem"].output, units["stem"].num_params) == ((32, 32, 16), 3 * 3 * 3 * 16 + 2 * 16)
+    assert units["stem"].num_macs == 32 * 32 * 3 * 3 * 3 * 16
+    assert units["stage1/block1"].num_macs == 2 * 32 * 32 * 3 * 3 * 16 * 16
+    # A stride halves the sides before the first convolution's output.
+    assert units["stage2/block1"].output == (16, 16, 32)
+    assert units["stage2/block1"].num_macs == 16 * 16 * 3 * 3 * (16 * 32 + 32 * 32)
+    assert (units["head"].output, units["head"].num_params, units["head"].num_macs) == ((10,), 64 * 10 + 10, 64 * 10)
+
+
+def test_projections_count():
+    units = {unit.name: unit for unit in describe_model("resnetsmall8").units}
+    assert units["stage1/block1"].num_macs == 32 * 32 * (3 * 3 * 64 * 16 + 3 * 3 * 16 * 16 + 64 * 16)
+    assert units["head"].num_params == 2 * 2 * 64 * 10 + 10  # a 4 x 4 pool leaves 2 x 2 positions of 8 x 8
+
+
+@pytest.mark.parametrize(
+    ("name", "num_params", "million_macs"),
+    [
+        ("cifar_resnet20", 269_722, 40.55),
+        ("cifar_resnet56", 853_018, 125.49),
+    ],
+)
+def test_published_numbers(name, num_params, million_macs):
+    """Parameters as published; MACs as published, but for rounding."""
+    description = describe_model(name)
+    assert description.num_params == num_params
+    assert description.num_macs / 1e6 == pytest.approx(million_macs, abs=0.006)
+
+
+def test_names_show_units_and_taps(capsys):
+    assert main(["models", "cifar_resnet8", "resnetsmall38"]) == 0
+    out = capsys.readouterr().out
+    assert "cifar_resnet8: 75,290 parameters, 12,239,488 MACs an image of 32 px; head for the 10 classes" in out
+    (row,) = [line for line in out.splitlines() if line.startswith("stage1/block1 ") and "4,718,592" in line]
+    # Three 3 x 3 convolutions at stride 1 see 7 x 7 pixels.
+    assert row.split() == ["stage1/block1", "32", "x", "32", "x", "16", "4,672", "4,718,592", "1", "7", "stage1"]
+    assert "resnetsmall38: " in out  # a depth that is not listed
+
+
+def test_detail_has_a_row_for_every_network(capsys):
+    assert main(["models", "--detail"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:] if line}
+    assert set(jaxft.list_models()) <= set(rows)
+    assert rows["resnetsmall14"].split("  ")[-1] == "cifar10, cifar100"  # published weights
+    assert rows["cifar_resnet8"].endswith("–")
+    assert "75,290" in rows["cifar_resnet8"] and "12.2" in rows["cifar_resnet8"]
+
+
+def test_plain_list_has_the_families(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in jaxft.list_models())
+
+
+def test_unknown_name(capsys):
+    assert main(["models", "cifar_resnet8", "resnetsmal8"]) == 2
+    captured = capsys.readouterr()
+    assert "no model 'resnetsmal8' (did you mean 'resnetsmall8'?)" in captured.err and not captured.out
