@@ -146,7 +146,7 @@ class Study:
         (), "product blocks {dotted field: levels}, whose union is the study's settings"
     )
     select_over: tuple[str, ...] = setting(
-        (), "factors whose level is chosen on validation, by each seed, for each combination of the others"
+        (), "factors whose level is chosen on validation, for each seed and each combination of the others"
     )
     execution: Execution = Execution()
 

@@ -1,7 +1,7 @@
-"""Means and intervals over seeds."""
+"""Means, intervals and paired differences over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,3 +31,46 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
 
     quantile = stats.t.ppf(0.5 + confidence / 2, len(kept) - 1)
     return Interval(float(kept.mean()), float(quantile * kept.std(ddof=1) / math.sqrt(len(kept))), len(kept))
+
+
+class Difference(NamedTuple):
+    """A mean paired difference with its interval, and the p-value of its being zero (nan for fewer than two pairs)."""
+
+    interval: Interval
+    p_value: float
+
+
+def paired_difference(
+    first: Mapping[Hashable, float], second: Mapping[Hashable, float], confidence: float = 0.95
+) -> Difference:
+    """Returns the mean of first minus second over what both have, with its Student t interval and p-value.
+
+    The p-value is that of the two-sided paired t test, t = mean / (s / sqrt(n)) with n - 1 degrees of freedom
+    (Student 1908). Differences that are all the same and not zero have the p-value 0; if they are all zero it is 1.
+    """
+    differences = np.array([first[key] - second[key] for key in first if key in second], dtype=np.float64)
+    differences = differences[~np.isnan(differences)]
+    interval = mean_interval(differences, confidence)
+    if interval.num_values < 2:
+        return Difference(interval, math.nan)
+    from scipy import stats
+
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    if error == 0:
+        return Difference(interval, float(interval.mean == 0))
+    return Difference(interval, float(2 * stats.t.sf(abs(interval.mean) / error, len(differences) - 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for being a family: of m, the i-th smallest times m - i + 1, none below a smaller one.
+
+    Rejecting what is below a level then errs anywhere in the family with that probability at most (Holm 1979,
+    "A simple sequentially rejective multiple test procedure"). Missing values (nan) stay so and are not counted.
+    """
+    adjusted = list(p_values)
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
