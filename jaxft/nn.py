@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He 2015
 
 
@@ -45,7 +44,7 @@ def conv_same(features: int, kernel: int, stride: int = 1, groups: int = 1, name
         padding="SAME",
         feature_group_count=groups,
         use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        kernel_init=HE_NORMAL,
         conv_general_dilated=depthwise if groups == features else None,
         name=name,
     )
@@ -141,24 +140,6 @@ class BatchNorm(nn.Module):
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
-
-
-class Head(nn.Module):
-    """An average pool (global where `pool` is None, else of that side) and a dense layer."""
-
-    num_classes: int
-    pool: int | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.pool is None:
-            x = x.mean((1, 2))
-        else:
-            x = nn.avg_pool(x, (self.pool, self.pool), (self.pool, self.pool))
-            x = x.reshape(x.shape[0], -1)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.num_classes))
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
-        return x @ kernel + bias.reshape(1, -1)
 
 
 class Chain(nn.Module):

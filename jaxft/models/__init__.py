@@ -3,7 +3,7 @@
 import re
 
 from jaxft.errors import UserError, did_you_mean
-from jaxft.models import cifar_resnet, efficientnet
+from jaxft.models import cifar_resnet, efficientnet, resnet, wide_resnet
 from jaxft.models.contract import Family, Network, Preprocessing, Published, Tap, unit_of
 
 __all__ = [
@@ -18,7 +18,12 @@ __all__ = [
     "unit_of",
 ]
 
-FAMILIES: tuple[Family, ...] = (*cifar_resnet.FAMILIES, *efficientnet.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *cifar_resnet.FAMILIES,
+    *wide_resnet.FAMILIES,
+    *resnet.FAMILIES,
+    *efficientnet.FAMILIES,
+)
 
 
 def create_model(name: str, num_classes: int) -> Network:

@@ -8,6 +8,7 @@ the shape changes (so also at the first block), no ReLU after the additions insi
 whole stage, and a 4x4 average pool before the head instead of a global one.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models.contract import (
+    IMAGENET,
+    Extent,
     Family,
     Network,
     Port,
@@ -26,10 +29,10 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, conv
+from jaxft.nn import BatchNorm, Chain, Head, conv, dense
 
 WIDTHS = (16, 32, 64)
-IMAGENET = Preprocessing(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_32 = dataclasses.replace(IMAGENET, size_px=32)
 CIFAR10 = Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 CIFAR100 = Preprocessing(32, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
 
@@ -103,22 +106,15 @@ class Stage(Chain):
         ]
 
 
-class Head(nn.Module):
-    """An average pool (global where `pool` is None, else of that side) and a dense layer."""
+class PooledHead(nn.Module):
+    """A 4x4 average pool and a dense layer of all that is left of the map."""
 
     num_classes: int
-    pool: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.pool is None:
-            x = x.mean((1, 2))
-        else:
-            x = nn.avg_pool(x, (self.pool, self.pool), (self.pool, self.pool))
-            x = x.reshape(x.shape[0], -1)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.num_classes))
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
-        return x @ kernel + bias.reshape(1, -1)
+        x = nn.avg_pool(x, (4, 4), (4, 4))
+        return dense(self, x.reshape(x.shape[0], -1), self.num_classes)
 
 
 class CifarResNet(Network):
@@ -137,7 +133,7 @@ class CifarResNet(Network):
             Stage(width, 1 if i == 0 else 2, self.num_blocks, self.small, not self.small, name=f"stage{i + 1}")
             for i, width in enumerate(WIDTHS)
         ]
-        head = Head(self.num_classes, 4 if self.small else None, name="head")
+        head = (PooledHead if self.small else Head)(self.num_classes, name="head")
         return [Stem(64 if self.small else 16, name="stem"), *stages, head]
 
     @property
@@ -151,14 +147,12 @@ class CifarResNet(Network):
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        taps, stride, field = [Tap("stem", "stem", 1, 3)], 1, 3
+        extent = Extent().after(3)
+        taps = [Tap("stem", "stem", *extent)]
         for stage in (1, 2, 3):
             for block in range(self.num_blocks):
-                entry = stride
-                if block == 0 and stage > 1:
-                    stride *= 2
-                field += 2 * entry + 2 * stride  # conv1 reads at the entry's stride, conv2 at the block's own
-            taps.append(Tap(f"stage{stage}", f"stage{stage}/block{self.num_blocks}", stride, field))
+                extent = extent.after(3, 2 if block == 0 and stage > 1 else 1).after(3)
+            taps.append(Tap(f"stage{stage}", f"stage{stage}/block{self.num_blocks}", *extent))
         return tuple(taps)
 
     @property
@@ -177,7 +171,7 @@ class CifarResNet(Network):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return CIFAR10 if self.small else IMAGENET
+        return CIFAR10 if self.small else IMAGENET_32
 
 
 def create(depth: int, num_classes: int, small: bool) -> CifarResNet:
@@ -197,9 +191,9 @@ FAMILIES = (
         "He et al. 2016, section 4.2, parameter-free shortcuts; any depth 6n+2",
         functools.partial(create, small=False),
         (
-            Published("cifar_resnet20.cifar10.safetensors", "cifar_resnet20", 1_092_520, "02926273efb1deadb6dc654c7087baea932ef2026d9f854680d6858146d85838", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
-            Published("cifar_resnet32.cifar10.safetensors", "cifar_resnet32", 1_878_968, "897ca9a2e3e0f83d51ba9f0b65434c9242c2d4c896ded18d40f5bab4254875da", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
-            Published("cifar_resnet56.cifar10.safetensors", "cifar_resnet56", 3_451_984, "cf29b05e3acebb9dc28868ebd84a604ff452971bb6770f22beaff48708079aee", "cifar10", IMAGENET, _AKAMASTER),  # noqa: E501
+            Published("cifar_resnet20.cifar10.safetensors", "cifar_resnet20", 1_092_520, "02926273efb1deadb6dc654c7087baea932ef2026d9f854680d6858146d85838", "cifar10", IMAGENET_32, _AKAMASTER),  # noqa: E501
+            Published("cifar_resnet32.cifar10.safetensors", "cifar_resnet32", 1_878_968, "897ca9a2e3e0f83d51ba9f0b65434c9242c2d4c896ded18d40f5bab4254875da", "cifar10", IMAGENET_32, _AKAMASTER),  # noqa: E501
+            Published("cifar_resnet56.cifar10.safetensors", "cifar_resnet56", 3_451_984, "cf29b05e3acebb9dc28868ebd84a604ff452971bb6770f22beaff48708079aee", "cifar10", IMAGENET_32, _AKAMASTER),  # noqa: E501
         ),
     ),
     Family(

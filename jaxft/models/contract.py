@@ -37,6 +37,20 @@ class Preprocessing:
         return x * jnp.asarray(scale).reshape(shape) - jnp.asarray(shift).reshape(shape)
 
 
+IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+
+
+class Extent(NamedTuple):
+    """How one value of a map lies over the image: how far the next one is, and how many pixels it sees."""
+
+    stride_px: int = 1
+    receptive_field_px: int = 1
+
+    def after(self, kernel: int, stride: int = 1) -> "Extent":
+        """Returns the extent of a value that a convolution or pool makes of this one and its neighbours."""
+        return Extent(self.stride_px * stride, self.receptive_field_px + (kernel - 1) * self.stride_px)
+
+
 class Tap(NamedTuple):
     """A named place to look at: the unit whose output it is, and how that output lies over the image."""
 
