@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from jaxft import __version__
 from jaxft.errors import UserError, did_you_mean
 
-COMMANDS = ("study", "report", "results", "weights", "models", "config")
+COMMANDS = ("study", "predict", "report", "results", "weights", "models", "config")
 INTERRUPTED = 130
 
 

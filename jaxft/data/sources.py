@@ -13,7 +13,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -78,11 +78,11 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
         if path.suffix == ".npz":
             everything = _npz(path, size_px)
         elif path.is_dir():
-            everything = _pictures(path, _folder_members(path), size_px)
+            everything = _pictures(path, folder_members(path), size_px)
         elif zipfile.is_zipfile(path):
             try:
                 with zipfile.ZipFile(path) as archive:
-                    everything = _pictures(path, _zip_members(archive), size_px)
+                    everything = _pictures(path, zip_members(archive), size_px)
             except zipfile.BadZipFile as error:
                 raise UserError(f"{spec.data!r} cannot be read as a zip archive: {error}.") from None
         else:
@@ -212,19 +212,21 @@ def _from_arrays(
 Member = tuple[PurePosixPath, Callable[[], bytes]]
 
 
-def _folder_members(path: Path) -> list[Member]:
+def folder_members(path: Path) -> list[Member]:
+    """Returns the files below a folder: their names within it, and how to read each."""
     files = (p for p in path.rglob("*") if p.is_file())
     return [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in files]
 
 
-def _zip_members(archive: zipfile.ZipFile) -> list[Member]:
+def zip_members(archive: zipfile.ZipFile) -> list[Member]:
+    """Returns the files in an archive: their names, and how to read each while it is open."""
     files = (info for info in archive.infolist() if not info.is_dir())
     return [(PurePosixPath(info.filename), functools.partial(archive.read, info)) for info in files]
 
 
 def _pictures(path: Path, members: list[Member], size_px: int | None) -> ImageSet:
     size = size_px or 32
-    members = [(name, read) for name, read in members if _is_picture(name)]
+    members = [(name, read) for name, read in members if is_picture(name)]
     if not members:
         raise UserError(f"{str(path)!r} has no images in it ({', '.join(sorted(SUFFIXES))}).")
     while all(len(name.parts) > 2 for name, _ in members) and len({name.parts[0] for name, _ in members}) == 1:
@@ -244,7 +246,8 @@ def _pictures(path: Path, members: list[Member], size_px: int | None) -> ImageSe
     return ImageSet(images, labels, names, ids, parts, fingerprint)
 
 
-def _is_picture(name: PurePosixPath) -> bool:
+def is_picture(name: PurePosixPath) -> bool:
+    """Tells whether a file is a picture by its name, and not hidden."""
     hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
     return not hidden and name.suffix.lower() in SUFFIXES
 
@@ -278,7 +281,7 @@ def _decoded(path: Path, members: list[Member], size: int, fingerprint: str) -> 
 
 def decode(content: bytes, size: int) -> np.ndarray:
     """Returns a picture as [size, size, 3] uint8; raises OSError or ValueError where it cannot be read whole."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -290,6 +293,8 @@ def decode(content: bytes, size: int) -> np.ndarray:
             elif upright.mode in ("I", "F"):
                 raise ValueError(f"pixels of mode {upright.mode!r} have no range")
             return _fit(upright.convert("RGB"), size)
+    except UnidentifiedImageError:  # whose message names a Python object
+        raise ValueError("it has no known picture format") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"it is too large: {error}") from None
     except (SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:  # from broken headers
@@ -307,21 +312,26 @@ def _fit(image: Any, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def _in_threads(task: Callable[[Member], Any], members: list[Member], path: Path) -> list[Any]:
-    """Returns the task's result for every member; one error names the members for which it failed."""
+def try_each(task: Callable[[Member], Any], members: Sequence[Member]) -> list[tuple[Any, str | None]]:
+    """Returns the task's result for every member, worked out over all cores, or (None, why there is none)."""
 
     def attempt(member: Member) -> tuple[Any, str | None]:
         try:
             return task(member), None
         except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            return None, f"'{member[0]}' ({_short(reason)})"
+            return None, _short(reason)
 
     # The filters are the process's, so they are set outside of the threads; `decode` refuses what is too large.
     with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", "Image size .* exceeds limit")
-        results = list(pool.map(attempt, members))
-    bad = [problem for _, problem in results if problem is not None]
+        return list(pool.map(attempt, members))
+
+
+def _in_threads(task: Callable[[Member], Any], members: list[Member], path: Path) -> list[Any]:
+    """Returns the task's result for every member; one error names the members for which it failed."""
+    results = try_each(task, members)
+    bad = [f"'{name}' ({problem})" for (name, _), (_, problem) in zip(members, results) if problem is not None]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise UserError(
