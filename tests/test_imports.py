@@ -17,6 +17,7 @@ ROWS = [
     ["store"],
     ["nn"],
     ["models"],
+    ["torch_file"],
     ["weights"],
     ["data"],
     ["optim"],
