@@ -34,9 +34,9 @@ Variables = dict[str, Any]
 class Manifest:
     """What belongs to a set of weights besides its numbers.
 
-    `layout` is that of the file: 'torch' has convolutions OIHW and dense layers [out, in]. `metadata` is the file's own
-    (safetensors' `__metadata__`), kept so that an export has it again. `assumed` says that the file told nothing, and
-    the architecture's usual preprocessing was taken.
+    `layout` is that of the file: 'torch' has convolutions OIHW and dense layers [out, in], 'keras' has ours. `metadata`
+    is the file's own (safetensors' `__metadata__`), kept so that an export has it again. `assumed` says that the file
+    told nothing, and the architecture's usual preprocessing was taken.
     """
 
     file: str
@@ -113,7 +113,7 @@ def save_weights(
         raise UserError(f"there is no folder {str(Path(path).parent)!r} to save {Path(path).name!r} in.")
     if manifest is None:
         usual = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
-        manifest = Manifest(Path(path).name, "", model.architecture, usual, assumed=True)
+        manifest = Manifest(Path(path).name, "", model.architecture, usual, layout=model.layout, assumed=True)
     tensors = to_foreign(model, variables)
     record = json.loads(manifest.to_json()) | {"tensors_sha256": digest_of(tensors)}
     record["record_sha256"] = _digest_of_record(record)
@@ -122,12 +122,12 @@ def save_weights(
 
 def fitting_size(model: Network, variables: Mapping[str, Any]) -> int:
     """Returns the size of images that the head of `variables` fits: the model's usual one, or the first that does."""
-    head = f"params/{model.units[-1]}/kernel"
-    shape = tuple(paths.flatten(dict(variables))[head].shape)
+    params = paths.flatten({"params": variables["params"]})
+    head = {name: tuple(leaf.shape) for name, leaf in params.items() if is_head(name, model)}
     usual = model.preprocessing.size_px
     for size_px in (usual, 8, 16, 24, 28, 48, 64, 96, 128, 160, 192, 224):
         with contextlib.suppress(UserError):
-            if expected_shapes(model, size_px)[head] == shape:
+            if head.items() <= expected_shapes(model, size_px).items():
                 return size_px
     return usual
 
@@ -180,7 +180,7 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
     if not path.is_file():
         raise UserError(f"there is no weight file {str(path)!r}.")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest = _published_manifest(path, sha256)
+    manifest = _published_manifest(path, sha256, model.layout)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -189,8 +189,8 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
         raise UserError(f"the weight file {str(path)!r} is truncated or no safetensors file ({error}).") from None
     others = tuple(sorted((name, text) for name, text in metadata.items() if name != METADATA_KEY))
     if manifest is not None:
-        return tensors, dataclasses.replace(manifest, metadata=others)
-    if METADATA_KEY in metadata:
+        manifest = dataclasses.replace(manifest, metadata=others)
+    elif METADATA_KEY in metadata:
         record = read_record(path, metadata[METADATA_KEY])
         if digest_of(tensors) != record["tensors_sha256"]:
             raise UserError(f"the weight file {str(path)!r} is damaged: its tensors differ from those written.")
@@ -208,7 +208,17 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
             others,
         )
     else:
-        manifest = Manifest(path.name, sha256, model.architecture, model.preprocessing, assumed=True, metadata=others)
+        manifest = Manifest(
+            path.name,
+            sha256,
+            model.architecture,
+            model.preprocessing,
+            layout=model.layout,
+            assumed=True,
+            metadata=others,
+        )
+    if manifest.model != model.architecture:  # the tensors may fit all the same, but not the input or the padding
+        raise UserError(f"{path.name} is for {manifest.model}, not for {model.architecture}; name that model.")
     return tensors, manifest
 
 
@@ -224,13 +234,13 @@ def read_record(path: str | Path, text: str) -> dict[str, Any]:
     return record
 
 
-def _published_manifest(path: Path, sha256: str) -> Manifest | None:
+def _published_manifest(path: Path, sha256: str, layout: str) -> Manifest | None:
     """Returns the manifest of a published file; a file of its name and size with other bytes is an error."""
     num_bytes = path.stat().st_size
     for file in published():
         if file.sha256 == sha256:
             names = CLASS_NAMES.get(file.dataset, ())
-            return Manifest(path.name, sha256, file.model, file.preprocessing, names, file.origin)
+            return Manifest(path.name, sha256, file.model, file.preprocessing, names, file.origin, layout)
     for file in published():
         if path.name == file.file and num_bytes == file.num_bytes:
             raise UserError(
@@ -246,7 +256,7 @@ def port(
     """Returns our leaves by name from foreign tensors; raises one error that names every mismatch."""
     shapes = expected_shapes(model, manifest.preprocessing.size_px)
     flat: dict[str, np.ndarray] = {}
-    problems, used = [], set()
+    problems, used, headless = [], set(), []
     for name, shape in sorted(shapes.items(), key=lambda leaf: not leaf[0].startswith("params/")):
         row, foreign = find_port(name, model)
         used.add(foreign)
@@ -254,6 +264,7 @@ def port(
             continue
         if foreign not in tensors:
             problems.append(f"{foreign} is missing (for {name})")
+            headless += [foreign] if is_head(name, model) else []
             continue
         try:
             leaf = row.to_ours(tensors[foreign])
@@ -271,6 +282,8 @@ def port(
                 used.add(foreign)
                 flat[counter] = tensors[foreign]
     problems += [f"{foreign} is left over" for foreign in tensors if foreign not in used]
+    if headless and len(problems) == len(headless) == sum(is_head(name, model) for name in shapes):
+        raise UserError(f"{manifest.file} has no classifier ({', '.join(headless)}); head='new' makes one.")
     if problems:
         only_head = head == "load" and all("params/" + model.units[-1] + "/" in problem for problem in problems)
         hint = "; only the head differs: head='new' leaves it out" if only_head else ""

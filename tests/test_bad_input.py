@@ -240,8 +240,11 @@ def test_a_weight_file_that_does_not_fit(refused, weights, tmp_path, change, nam
         ),
     ],
 )
-def test_weights_of_another_network(refused, weights, model, names):
-    refused(*from_file(weights), f"--config.source.model={model}", names=[f"does not fit {model}", *names])
+def test_weights_of_another_network(refused, weights, tmp_path, model, names):
+    said = ["source.safetensors is for cifar_resnet8", f"not for {model}"]
+    refused(*from_file(weights), f"--config.source.model={model}", names=said)
+    silent = change_tensors(weights, tmp_path / "silent.safetensors", dict)
+    refused(*from_file(silent), f"--config.source.model={model}", names=[f"does not fit {model}", *names])
 
 
 # --- images -----------------------------------------------------------------------------------------------------

@@ -60,11 +60,15 @@ def test_published_names_and_layouts(saved):
 def test_export_is_bit_equal(file, real_data, tmp_path):
     path = real_data / "weights" / file.file
     assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
-    model = create_model(file.model, num_classes=100 if file.dataset == "cifar100" else 10)
-    variables = load_weights(path, model)
+    model = create_model(file.model, num_classes={"cifar10": 10, "cifar100": 100, "imagenet": 1000}[file.dataset])
+    headless = file.model == "squeezenet1_1_keras"
+    variables = load_weights(path, model, head="new" if headless else "load")
     # A round through a device makes counters 32 bits wide; the file has them 64 bits wide again.
     save_weights(tmp_path / "out.safetensors", model, jax.tree.map(jax.numpy.asarray, variables))
-    assert_same_bits(load_file(tmp_path / "out.safetensors"), load_file(path))
+    tensors = load_file(tmp_path / "out.safetensors")
+    if headless:
+        assert tensors.pop("conv10/kernel").shape == (1, 1, 512, 1000) and tensors.pop("conv10/bias").shape == (1000,)
+    assert_same_bits(tensors, load_file(path))
 
 
 def test_the_manifest_travels(real_data, tmp_path):
@@ -101,6 +105,42 @@ def test_another_number_of_classes_is_an_error_that_says_what_to_do(saved):
     _, _, path = saved
     with pytest.raises(jaxft.UserError, match=r"linear\.weight gives .*head='new' leaves it out"):
         load_weights(path, create_model("resnetsmall8", num_classes=9))
+
+
+def test_a_file_without_classifier_says_so(real_data):
+    path = real_data / "weights" / "squeezenet1_1.imagenet-notop.safetensors"
+    model = create_model("squeezenet1_1_keras", num_classes=3)
+    with pytest.raises(
+        jaxft.UserError, match=r"has no classifier \(conv10/bias, conv10/kernel\); head='new' makes one"
+    ):
+        load_weights(path, model)
+    variables, manifest = load(path, model, head="new")
+    assert variables["params"]["head"]["conv"]["kernel"].shape == (1, 1, 512, 3)
+    assert manifest.layout == "keras" and manifest.preprocessing.channel_order == "bgr"
+
+
+def test_a_file_for_another_network_says_which(real_data, tmp_path):
+    path = real_data / "weights" / "squeezenet1_0.imagenet-deepcompressed.safetensors"
+    said = "squeezenet1_0.imagenet-deepcompressed.safetensors is for squeezenet1_0_caffe, not for squeezenet1_0; name"
+    with pytest.raises(jaxft.UserError, match=said):  # though every tensor fits
+        load_weights(path, create_model("squeezenet1_0", num_classes=1000))
+    model = create_model("squeezenet1_0_caffe", num_classes=4)
+    save_weights(tmp_path / "own.safetensors", model, load_weights(path, model, head="new"))
+    with pytest.raises(jaxft.UserError, match=r"own\.safetensors is for squeezenet1_0_caffe"):
+        load_weights(tmp_path / "own.safetensors", create_model("squeezenet1_0", num_classes=4))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "squeezenet1_1_keras"])
+def test_a_convolution_as_head_travels(name, tmp_path):
+    model = create_model(name, num_classes=3)
+    variables = init_variables(model, jax.random.key(0), 64)
+    save_weights(tmp_path / "own.safetensors", model, variables)
+    again, manifest = load(tmp_path / "own.safetensors", model)
+    np.testing.assert_array_equal(
+        again["params"]["head"]["conv"]["kernel"], variables["params"]["head"]["conv"]["kernel"]
+    )
+    assert manifest.layout == model.layout and manifest.assumed
+    assert manifest.preprocessing == model.preprocessing  # any size fits such a head: the usual one is told
 
 
 def test_every_mismatch_is_in_one_error(saved, tmp_path):

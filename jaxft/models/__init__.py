@@ -3,7 +3,7 @@
 import re
 
 from jaxft.errors import UserError, did_you_mean
-from jaxft.models import cifar_resnet, efficientnet, resnet, wide_resnet
+from jaxft.models import cifar_resnet, efficientnet, resnet, squeezenet, wide_resnet
 from jaxft.models.contract import Family, Network, Preprocessing, Published, Tap, unit_of
 
 __all__ = [
@@ -22,6 +22,7 @@ FAMILIES: tuple[Family, ...] = (
     *cifar_resnet.FAMILIES,
     *wide_resnet.FAMILIES,
     *resnet.FAMILIES,
+    *squeezenet.FAMILIES,
     *efficientnet.FAMILIES,
 )
 
