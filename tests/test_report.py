@@ -33,7 +33,14 @@ def digest_of(setting: int, seed: int) -> str:
     return f"{setting:08x}{seed:08x}"
 
 
-def build(workdir: Path, *, title: str = "Which rate for the body?", num_run: int = 12, pairwise: bool = True) -> Store:
+def build(
+    workdir: Path,
+    *,
+    title: str = "Which rate for the body?",
+    num_run: int = 12,
+    pairwise: bool = True,
+    select_over: tuple[str, ...] = (),
+) -> Store:
     """Returns the store of a study of three settings and four seeds, of whose trials `num_run` have run."""
     store = Store.create(workdir)
     trials = [
@@ -47,6 +54,7 @@ def build(workdir: Path, *, title: str = "Which rate for the body?", num_run: in
         procedure=Procedure(epochs=6.0),
         seeds=(0, 1, 2, 3),
         factors=({BODY_RATE: LEVELS},),
+        select_over=select_over,
     )
     store.write_plan(
         {
@@ -420,14 +428,14 @@ def measure(folder: Path, width: int) -> tuple[dict[str, Any], list[str], list[s
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH to open the page in")
 @pytest.mark.parametrize("width", [1400, 360])
 def test_a_browser_shows_everything(tmp_path, width):
-    build(tmp_path)
+    build(tmp_path, select_over=(BODY_RATE,))
     write_report(tmp_path)
     found, console, asked = measure(tmp_path, width)
     assert found["width"] == width
     assert console == []
     assert sorted(asked) == ["/probe.html", "/report.html"]
     labels = [picture["label"] for picture in found["pictures"]]
-    assert len(labels) == 6  # one factor, three settings' curves, changes, distances
+    assert len(labels) == 7  # arms, one factor, three settings' curves, changes, distances
     assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in found["pictures"]), found["pictures"]
     assert min(p["px_per_pt"] for p in found["pictures"]) > 0.95  # 9.5 pt text is never under 9 px
     assert found["scrollWidth"] <= width

@@ -1,8 +1,8 @@
 """Means, intervals and paired differences over seeds."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,9 +40,7 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def paired_difference(
-    first: Mapping[Hashable, float], second: Mapping[Hashable, float], confidence: float = 0.95
-) -> Difference:
+def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float], confidence: float = 0.95) -> Difference:
     """Returns the mean of first minus second over what both have, with its Student t interval and p-value.
 
     The p-value is that of the two-sided paired t test, t = mean / (s / sqrt(n)) with n - 1 degrees of freedom

@@ -3,10 +3,16 @@
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxft.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from jaxft.report.figures import Arm
+    from jaxft.store import Store
 
 HELP = "print a study's results: means and intervals, or every trial"
 
@@ -16,13 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", metavar="DIR", help="work directory of a study")
     parser.add_argument("--trials", action="store_true", help="every trial, instead of means over seeds")
     parser.add_argument("--layers", action="store_true", help="relative change of each layer, in each setting")
-    parser.add_argument("--csv", action="store_true", help="every trial, as CSV")
+    parser.add_argument("--selected", action="store_true", help="the arms, each at the level selected on validation")
+    parser.add_argument("--csv", action="store_true", help="every trial, as CSV; with --selected those selected")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the table."""
     if args.csv:
-        load_results(args.workdir).to_csv(sys.stdout, index=False)
+        load = load_selected if args.selected else load_results
+        load(args.workdir).to_csv(sys.stdout, index=False)
+    elif args.selected:
+        print_selected(args.workdir)
     elif args.trials:
         print_trials(args.workdir)
     elif args.layers:
@@ -43,22 +53,51 @@ def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
     return Store.open(os.fspath(workdir)).results()
 
 
+def load_selected(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Returns the trial that each seed selected on validation in each arm, as rows of `load_results`.
+
+    In front is the column `arm`: the levels of the factors that the study does not select over (`select_over`).
+    Raises a `UserError` where the study selects over no factor.
+    """
+    from jaxft.report.selection import selected_results
+
+    store, arms = open_arms(workdir)
+    return selected_results(arms, store.results())
+
+
+def open_arms(workdir: str | os.PathLike[str]) -> "tuple[Store, list[Arm]]":
+    """Returns the store of a study and its arms; raises a `UserError` where it selects over no factor."""
+    from jaxft.report.selection import arms_of
+    from jaxft.store import Store
+
+    store = Store.open(os.fspath(workdir))
+    plan = store.plan()
+    arms = arms_of(store, plan, store.results())
+    if not arms:
+        raise UserError(
+            f"the study in {str(workdir)!r} selects over no factor; name one of "
+            f"{', '.join(plan['factors']) or 'its factors (it has none)'} in 'select_over' and run it again: "
+            "no trial is repeated."
+        )
+    return store, arms
+
+
 def print_summary(workdir: str | os.PathLike[str]) -> None:
     """Prints a row a setting: accuracy with its 95% interval over seeds, and the change of the body."""
     from jaxft.report.page import chosen_setting, summarise
+    from jaxft.report.selection import select_over
     from jaxft.store import Store
 
     store = Store.open(os.fspath(workdir))
     plan, results = store.plan(), store.results()
-    settings = summarise(plan, results)
+    settings, levels = summarise(plan, results), level_texts(plan)
     best = chosen_setting(settings)
     rows = []
     for setting in settings:
-        levels = ["–" if level is None else f"{level}" for level in setting.factors.values()]
         mark = " *" if setting is best else ""
         done = f"{setting.done}/{setting.planned}" + (f", {setting.diverged} diverged" if setting.diverged else "")
         change = f"{setting.change.mean:.3g}" if setting.change.num_values else "–"
-        rows.append([*levels, done, percent(setting.val.mean), interval(setting.test), change + mark])
+        rows.append([*levels[setting.number], done, percent(setting.val.mean), interval(setting.test), change + mark])
     print_table([*plan["factors"], "trials", "validation %", "test %", "change"], rows, len(plan["factors"]))
     left = len(plan["trials"]) - len(results)
     if left:
@@ -69,6 +108,45 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     if best is not None:
         print("* best on validation.")
     print("test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head.")
+    if select_over(plan):
+        print_selected(workdir)
+
+
+def level_texts(plan: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the levels of each setting as short texts: names of files in the place of paths."""
+    from jaxft.report.figures import distinct, level_key, level_labels
+
+    labels = {name: level_labels(distinct([s.get(name) for s in plan["settings"]])) for name in plan["factors"]}
+    return [[labels[name][level_key(s.get(name))] for name in plan["factors"]] for s in plan["settings"]]
+
+
+def print_selected(workdir: str | os.PathLike[str]) -> None:
+    """Prints a row an arm, each seed at the level it selected on validation; then the differences, paired by seed."""
+    from jaxft.report.page import p_value, points
+    from jaxft.report.selection import contrasts_of, select_over, selected_text
+
+    store, arms = open_arms(workdir)
+    over = select_over(store.plan())
+    rows = []
+    for arm in arms:
+        seeds = f"{len(arm.selected)}/{arm.planned}" + (f", {arm.diverged} diverged" if arm.diverged else "")
+        rows.append([arm.label, selected_text(arm, over, arms), seeds, percent(arm.val.mean), interval(arm.test)])
+    print_table(["arm", "selected (seeds)", "seeds", "validation %", "test %"], rows, 2)
+    print(f"selected on validation in each arm, by each seed for itself: {', '.join(over)}.")
+    contrasts = contrasts_of(arms)
+    if not contrasts:
+        return
+    rows = [
+        [
+            f"{contrast.first.label} − {contrast.second.label}",
+            points(contrast.difference.interval),
+            p_value(contrast.p_adjusted),
+            f"{contrast.difference.interval.num_values}",
+        ]
+        for contrast in contrasts
+    ]
+    print_table(["difference", "test, points", "p (Holm)", "pairs"], rows, 1)
+    print("difference: mean over seeds and 95% interval, paired by seed; p: paired t test, adjusted for all of them.")
 
 
 def print_trials(workdir: str | os.PathLike[str]) -> None:
@@ -76,11 +154,12 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
     from jaxft.store import Store
 
     store = Store.open(os.fspath(workdir))
-    factors = store.plan()["factors"]
+    plan = store.plan()
+    factors, levels = plan["factors"], level_texts(plan)
     rows = [
         [
             row["trial"],
-            *("–" if row[name] is None else f"{row[name]}" for name in factors),
+            *levels[row["setting"]],
             f"{row['seed']}",
             row["status"],
             percent(row["val_accuracy"]),

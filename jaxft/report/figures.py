@@ -86,6 +86,26 @@ class Setting(NamedTuple):
     change: Interval
 
 
+class Arm(NamedTuple):
+    """Settings that differ in what is selected on validation alone, and by seed the row of results selected of them."""
+
+    number: int
+    factors: Mapping[str, Any]
+    label: str
+    colour: str
+    num_levels: int
+    planned: int
+    diverged: int
+    selected: Mapping[int, Mapping[str, Any]]
+    val: Interval
+    test: Interval
+
+    @property
+    def test_by_seed(self) -> dict[int, float]:
+        """Returns the test accuracy of each seed's selected trial, in [0, 1]."""
+        return {seed: row["test_accuracy"] for seed, row in self.selected.items()}
+
+
 class Curve(NamedTuple):
     """A quantity by epoch: its mean over seeds and half the width of the interval, [epochs] each."""
 
@@ -150,10 +170,17 @@ def last_name(dotted: str) -> str:
 
 
 def setting_labels(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns what tells each setting from the others: its levels of the factors that vary."""
+    """Returns what tells each setting from the others: its levels of the factors that vary.
+
+    Levels that are none are left out, unless that would make two settings alike or leave one without a label.
+    """
     varying = [name for name in factors if len(distinct([s.get(name) for s in settings])) > 1]
     labels = {name: level_labels(distinct([s.get(name) for s in settings])) for name in varying}
-    return [" · ".join(labels[n][level_key(s.get(n))] for n in varying) or "as configured" for s in settings]
+    whole = [[(s.get(n), labels[n][level_key(s.get(n))]) for n in varying] for s in settings]
+    short = [" · ".join(text for level, text in pairs if level is not None) for pairs in whole]
+    if varying and "" not in short and len(set(short)) == len(short):
+        return short
+    return [" · ".join(text for _, text in pairs) or "as configured" for pairs in whole]
 
 
 def setting_colours(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -161,12 +188,24 @@ def setting_colours(factors: Sequence[str], settings: Sequence[Mapping[str, Any]
     main = main_factor(factors, settings)
     families = distinct([_rest(s, main, factors) for s in settings])
     if not 1 < len(families) <= len(HUES):
-        return [to_hex(matplotlib.colormaps[MAP](at)) for at in np.linspace(0.05, 0.85, len(settings))]
+        return shades_of_the_map(len(settings))
     levels = place_levels(distinct([s.get(main) for s in settings])).place
     order = sorted(levels, key=lambda key: levels[key])
     shades = dict(zip(order, np.linspace(0.45, -0.3, len(order))))
     hue_of = {level_key(family): hue for family, hue in zip(families, HUES)}
     return [_mixed(hue_of[level_key(_rest(s, main, factors))], shades[level_key(s.get(main))]) for s in settings]
+
+
+def arm_colours(count: int) -> list[str]:
+    """Returns a colour for each arm: the hues, or shades of the map where there are more."""
+    if count <= len(HUES):
+        return list(HUES[:count])
+    return shades_of_the_map(count)
+
+
+def shades_of_the_map(count: int) -> list[str]:
+    """Returns colours from dark to light."""
+    return [to_hex(matplotlib.colormaps[MAP](at)) for at in np.linspace(0.05, 0.85, count)]
 
 
 def main_factor(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> str:
@@ -231,19 +270,15 @@ def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting
     """
     others = [name for name in factors if name != factor]
     names = " and ".join(others)
-    labels = {name: level_labels(levels_of(name, settings)) for name in others}
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
         groups.setdefault(level_key(_rest(setting.factors, factor, factors)), []).append(setting)
     if len(groups) <= len(HUES):
         has_hues = len(groups) > 1 and factor == main_factor(factors, [s.factors for s in settings])
+        labels = setting_labels(others, [group[0].factors for group in groups.values()])
         lines = [
-            Line(
-                " · ".join(labels[name][level_key(group[0].factors.get(name))] for name in others),
-                hue if has_hues else MUTED,
-                [(s.factors.get(factor), s.test, s.colour) for s in group],
-            )
-            for group, hue in zip(groups.values(), HUES)
+            Line(label, hue if has_hues else MUTED, [(s.factors.get(factor), s.test, s.colour) for s in group])
+            for label, group, hue in zip(labels, groups.values(), HUES)
         ]
         words = "a point has the colour of its setting"
         return lines, f"a line for each {names}; {words}" if len(groups) > 1 else words
@@ -335,6 +370,38 @@ def _draw_chance(axes: Any, chance: float | None) -> None:
     if chance is not None and low <= 100 * chance <= high:
         axes.axhline(100 * chance, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         axes.set_ylim(low, high)
+
+
+# --- arms ---------------------------------------------------------------------------------------------------
+
+
+@style()
+def accuracy_by_arm(name: str, arms: Sequence[Arm], chance: float | None) -> Markup:
+    """Returns the test accuracy of each arm: a dot a seed, joined between neighbours, and mean and interval beside."""
+    labels = [arm.label.replace(" · ", "\n") for arm in arms]
+    room = max(1.2, max(text_inches(line) for label in labels for line in label.split("\n")) + 0.35)
+    figure = Figure(figsize=(room * len(arms) + 0.75, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for seed in {seed: None for arm in arms for seed in arm.selected}:
+        values = [100 * arm.test_by_seed.get(seed, math.nan) for arm in arms]
+        axes.plot(range(len(arms)), values, color=MUTED, linewidth=0.9, alpha=0.6, zorder=1)
+    for i, arm in enumerate(arms):
+        dots = [100 * value for value in arm.test_by_seed.values()]
+        axes.plot([i] * len(dots), dots, "o", color=arm.colour, markersize=4.5, alpha=0.75, linestyle="none", zorder=2)
+        if arm.test.num_values:
+            whisker = None if math.isnan(arm.test.half_width) else 100 * arm.test.half_width
+            axes.errorbar(
+                i + 0.14, 100 * arm.test.mean, whisker, fmt="D", color=arm.colour, markersize=6.5, elinewidth=1.8,
+                capsize=3.5, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+            )  # fmt: skip
+    axes.set_xticks(range(len(arms)), labels)
+    axes.set_xlim(-0.5, len(arms) - 0.5)
+    axes.set_ylabel("test accuracy, %")
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 102))  # intervals over few seeds can reach beyond what is possible
+    _draw_chance(axes, chance)
+    return to_svg(figure, name, "Test accuracy of each arm, seed by seed")
 
 
 # --- learning curves ----------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from markupsafe import Markup
 from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.config import Study, to_dict
 from jaxft.report import figures
-from jaxft.report.figures import Curve, Setting
+from jaxft.report.figures import Arm, Curve, Setting
+from jaxft.report.selection import MOST_IN_PAIRS, arms_of, contrasts_of, select_over, selected_text
 from jaxft.store import Store, replacing, saying_what_is_wrong
 
 STATUSES = ("done", "diverged", "failed")
@@ -45,6 +46,8 @@ def render(store: Store) -> str:
     environment.filters |= {
         "percent": percent,
         "interval": percent_interval,
+        "points": points,
+        "p_value": p_value,
         "number": number,
         "duration": duration,
         "text": as_text,
@@ -67,6 +70,7 @@ def render(store: Store) -> str:
         key=figures.level_key,
         scale=scale_of([s.test for s in settings]),
         last_name=figures.last_name,
+        arms=arm_section(plan, arms_of(store, plan, results)),
         factor_figures=factor_figures(plan, settings, varying),
         done_seeds=seeds_text(s.done for s in settings) if counts(plan, results)["done"] else "",
         curves=curve_figures(store, plan, results, settings, best),
@@ -145,6 +149,23 @@ def mean_curve(epoch: np.ndarray, curves: Sequence[np.ndarray]) -> Curve:
 
 
 # --- figures and their captions -----------------------------------------------------------------------------
+
+
+def arm_section(plan: Mapping[str, Any], arms: Sequence[Arm]) -> dict[str, Any] | None:
+    """Returns what the page says of the arms and of the differences between them; None where there are no arms."""
+    if not arms:
+        return None
+    over = select_over(plan)
+    some = any(arm.selected for arm in arms)
+    return {
+        "over": over,
+        "named_by": [name for name in plan["factors"] if name not in over],
+        "rows": [(arm, selected_text(arm, over, arms)) for arm in arms],
+        "svg": figures.accuracy_by_arm("arms", arms, plan.get("chance")) if some else None,
+        "contrasts": contrasts_of(arms),
+        "with_first": len(arms) > MOST_IN_PAIRS,
+        "seeds": seeds_text(arm.test.num_values for arm in arms),
+    }
 
 
 def factor_figures(
@@ -329,6 +350,19 @@ def percent(value: float | None) -> str:
 def percent_interval(value: Interval) -> str:
     """Returns a mean and half its interval's width in percent; the mean alone where there is one value."""
     return percent(value.mean) + ("" if math.isnan(value.half_width) else f" ± {100 * value.half_width:.1f}")
+
+
+def points(value: Interval) -> str:
+    """Returns a difference of accuracies in points, with its sign, and half its interval's width."""
+    if not value.num_values:
+        return MISSING
+    mean = f"{100 * value.mean:+.1f}".replace("-", "−")
+    return mean + ("" if math.isnan(value.half_width) else f" ± {100 * value.half_width:.1f}")
+
+
+def p_value(value: float) -> str:
+    """Returns a p-value with two digits; a dash where there is none."""
+    return MISSING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,121 @@
+"""Arms of a study, each at the level that was selected on validation, and the differences between them.
+
+An arm is a combination of levels of the factors that the study does not select over (`select_over`). Every seed
+selects for itself, among the trials of its arm: the one with the highest validation accuracy, of equals the one with
+the lower validation loss, then the one listed first; that trial's test accuracy counts. So each seed repeats the
+whole protocol, as somebody with that draw of images would go through it, and an interval over seeds covers the chance
+in selecting too. One level for all seeds, by their mean, would use more images than a run has, and leave that out.
+
+A trial that diverged is never selected. A seed counts once all of its trials have finished.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jaxft.analysis.statistics import Difference, holm, mean_interval, paired_difference
+from jaxft.report import figures
+from jaxft.report.figures import Arm
+from jaxft.store import Store
+
+MOST_IN_PAIRS = 6
+
+
+class Contrast(NamedTuple):
+    """Test accuracy of one arm minus another's, paired by seed, and the p-value adjusted for all contrasts (Holm)."""
+
+    first: Arm
+    second: Arm
+    difference: Difference
+    p_adjusted: float
+
+
+def select_over(plan: Mapping[str, Any]) -> list[str]:
+    """Returns the factors whose level is selected on validation, in the order of the study's factors."""
+    chosen = plan["config"].get("select_over") or []
+    return [name for name in plan["factors"] if name in chosen]
+
+
+def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> list[Arm]:
+    """Returns the arms in the order in which the settings name them; none where nothing is selected over."""
+    over = select_over(plan)
+    if not over:
+        return []
+    others = [name for name in plan["factors"] if name not in over]
+    members: dict[str, list[int]] = {}
+    for i, factors in enumerate(plan["settings"]):
+        members.setdefault(figures.level_key([factors.get(name) for name in others]), []).append(i)
+    firsts = [plan["settings"][numbers[0]] for numbers in members.values()]
+    labels = figures.setting_labels(others, firsts)
+    colours = figures.arm_colours(len(members))
+    found = dict(zip(results["trial"], results.to_dict("records")))
+    arms = []
+    for i, numbers in enumerate(members.values()):
+        trials: dict[int, list[str]] = {}
+        for trial in plan["trials"]:
+            if trial["setting"] in numbers:
+                trials.setdefault(trial["seed"], []).append(trial["trial"])
+        rows = {seed: [found.get(digest, {}) for digest in digests] for seed, digests in trials.items()}
+        finished = {s: r for s, r in rows.items() if all(row.get("status") in ("done", "diverged") for row in r)}
+        selected = {s: row for s, r in finished.items() if (row := select(store, r)) is not None}
+        arms.append(
+            Arm(
+                number=i,
+                factors={name: firsts[i].get(name) for name in others},
+                label=labels[i],
+                colour=colours[i],
+                num_levels=len(numbers),
+                planned=len(trials),
+                diverged=len(finished) - len(selected),
+                selected=selected,
+                val=mean_interval([row["val_accuracy"] for row in selected.values()]),
+                test=mean_interval([row["test_accuracy"] for row in selected.values()]),
+            )
+        )
+    return arms
+
+
+def select(store: Store, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Returns the row of the results, of those given, that validation selects; None where all diverged."""
+    done = [row for row in rows if row["status"] == "done"]
+    best = max((row["val_accuracy"] for row in done), default=math.nan)
+    equals = [row for row in done if row["val_accuracy"] == best]
+    if len(equals) > 1:
+        return min(equals, key=lambda row: val_loss(store, row))
+    return equals[0] if equals else None
+
+
+def val_loss(store: Store, row: Mapping[str, Any]) -> float:
+    """Returns a trial's validation loss at the epoch that it kept."""
+    arrays = store.arrays("trials", row["trial"])
+    return float(arrays["val_loss"][np.flatnonzero(arrays["epoch"] == row["selected_epoch"])[0]])
+
+
+def selected_results(arms: Iterable[Arm], results: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of the results that were selected, by arm and seed, with the arm's label in front."""
+    labels = {row["trial"]: arm.label for arm in arms for _, row in sorted(arm.selected.items())}
+    rows = results.set_index("trial", drop=False).loc[list(labels)].reset_index(drop=True)
+    rows.insert(0, "arm", list(labels.values()))
+    return rows
+
+
+def contrasts_of(arms: Sequence[Arm]) -> list[Contrast]:
+    """Returns the differences between arms: of all pairs, or, beyond six arms, of each and the first."""
+    with_first = [(arm, arms[0]) for arm in arms[1:]]
+    pairs = with_first if len(arms) > MOST_IN_PAIRS else list(itertools.combinations(arms, 2))
+    differences = [paired_difference(first.test_by_seed, second.test_by_seed) for first, second in pairs]
+    adjusted = holm([difference.p_value for difference in differences])
+    return [Contrast(*pair, difference, p) for pair, difference, p in zip(pairs, differences, adjusted)]
+
+
+def selected_text(arm: Arm, over: Sequence[str], arms: Sequence[Arm]) -> str:
+    """Returns how often each level was selected, such as '0.01 (3), 0.1 (2)', the most frequent first."""
+    rows = [row for other in arms for row in other.selected.values()]
+    labels = {name: figures.level_labels(figures.distinct([row[name] for row in rows])) for name in over}
+    texts = [" · ".join(labels[n][figures.level_key(row[n])] for n in over) for row in arm.selected.values()]
+    counts = sorted(((texts.count(text), text) for text in dict.fromkeys(texts)), key=lambda pair: -pair[0])
+    return ", ".join(f"{text} ({count})" for count, text in counts)
