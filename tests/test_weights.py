@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 import jaxft
 from jaxft import paths
 from jaxft.models import create_model, families
-from jaxft.weights import init_variables, load, load_weights, save_weights
+from jaxft.weights import expected_shapes, init_variables, load, load_weights, save_weights
 
 FILES = [file for family in families() for file in family.published]
 
@@ -101,6 +101,12 @@ def test_a_new_head_is_drawn_from_the_key_and_the_rest_is_the_files(saved):
     )
 
 
+def test_a_new_head_is_that_of_the_whole_network(saved):
+    model, variables, path = saved
+    again = load_weights(path, model, head="new", key=jax.random.key(3))
+    np.testing.assert_array_equal(again["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])
+
+
 def test_another_number_of_classes_is_an_error_that_says_what_to_do(saved):
     _, _, path = saved
     with pytest.raises(jaxft.UserError, match=r"linear\.weight gives .*head='new' leaves it out"):
@@ -133,7 +139,9 @@ def test_a_file_for_another_network_says_which(real_data, tmp_path):
 @pytest.mark.parametrize("name", ["squeezenet1_1", "squeezenet1_1_keras"])
 def test_a_convolution_as_head_travels(name, tmp_path):
     model = create_model(name, num_classes=3)
-    variables = init_variables(model, jax.random.key(0), 64)
+    rng = np.random.default_rng(0)
+    shapes = expected_shapes(model, 64)
+    variables = paths.unflatten({n: rng.normal(size=shape).astype(np.float32) for n, shape in shapes.items()})
     save_weights(tmp_path / "own.safetensors", model, variables)
     again, manifest = load(tmp_path / "own.safetensors", model)
     np.testing.assert_array_equal(
