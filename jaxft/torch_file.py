@@ -18,6 +18,7 @@ import pickle
 import pickletools
 import struct
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -64,7 +65,7 @@ STATE_KEYS = ("state_dict", "model", "model_state", "net", "model_state_dict", "
               "state_dict_ema", "model_ema")  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 MOST_DIMENSIONS = 64  # as in NumPy and in torch
-MOST_STEPS = 5_000_000  # of one pickle; a tensor takes about 30
+MOST_STEPS = 1_000_000  # of one pickle; a tensor takes about 30
 DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError,
           RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
 
@@ -122,6 +123,8 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     with _saying_what_is_wrong(path):
         if content[257:262] == TAR_MAGIC:
             _refuse("is a tar archive, as torch before 0.1.10 wrote it; load it with torch and save it again")
+        if not content.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
+            _refuse("is no file of torch.save")
         loaded, bytes_of = _open_zip(content) if content.startswith(ZIP_MAGIC) else _open_legacy(content)
         return {name: _to_array(name, tensor, bytes_of) for name, tensor in _state_dict(loaded).items()}
 
@@ -145,7 +148,9 @@ def read_torch_metadata(path: str | Path) -> dict[str, str]:
 def _saying_what_is_wrong(path: str | Path) -> Iterator[None]:
     """Turns whatever a file can make go wrong into a `UserError` that names it."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in texts that a pickle has
+            yield
     except _Refused as refused:
         raise UserError(f"the weight file {str(path)!r} {refused}.") from None
     except DAMAGE:
