@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxft.commands.predict import predict
     from jaxft.commands.results import load_results
     from jaxft.commands.study import run_study
     from jaxft.errors import UserError
@@ -21,6 +22,7 @@ _HOMES = {
     "list_models": "jaxft.models",
     "load_results": "jaxft.commands.results",
     "load_weights": "jaxft.weights",
+    "predict": "jaxft.commands.predict",
     "run_study": "jaxft.commands.study",
     "save_weights": "jaxft.weights",
 }
@@ -31,6 +33,7 @@ __all__ = [
     "list_models",
     "load_results",
     "load_weights",
+    "predict",
     "run_study",
     "save_weights",
 ]
