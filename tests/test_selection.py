@@ -1,5 +1,7 @@
 """Arms at the level that each seed selects on validation, and their paired differences, by hand."""
 
+import itertools
+import json
 import math
 import re
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from jaxft.cli import main
 from jaxft.commands.results import load_selected
-from jaxft.config import Study, from_dict, to_dict
+from jaxft.config import Study, from_dict, load_config, to_dict
 from jaxft.plan import make_plan
 from jaxft.report import page, selection
 from jaxft.store import Store
@@ -191,7 +193,7 @@ def test_the_page_has_the_arms_and_their_differences(tmp_path):
     assert row("arm-2") == "random 51.0 ± 12.7 45.0 2 0.01 (2) 2 of 3 1"
     assert row("contrast-0-1") == "net.birds · pretrained net.cars · pretrained +6.7 ± 11.5 0.13 3"
     assert row("contrast-0-2") == "net.birds · pretrained random +20.0 ± 0.0 &lt; 0.001 2"
-    assert "for all 3 comparisons" in " ".join(text.split())
+    assert "for 3 comparisons (every pair of arms)" in " ".join(text.split())
     assert 'aria-label="Test accuracy of each arm, seed by seed"' in text
 
 
@@ -217,3 +219,51 @@ def test_selection_is_no_part_of_a_trials_identity():
     }
     before, after = (make_plan(from_dict(Study, fields | more)) for more in ({}, {"select_over": [RATE]}))
     assert [trial.digest for trial in before.trials] == [trial.digest for trial in after.trials]
+
+
+# --- configs/objects_to_scenes.py -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arg", ["{}", "small,{}"])
+def test_scenes_without_their_data_say_so_in_one_sentence(root, tmp_path, arg, capsys):
+    config = f"{root / 'configs' / 'objects_to_scenes.py'}:{arg.format(tmp_path)}"
+    assert main(["config", "show", f"--config={config}"]) == 2
+    assert capsys.readouterr().err == (
+        f"jaxft: the study's data are not all in {str(tmp_path)!r}: there is no "
+        "weights/resnetsmall14.cifar10.safetensors; name their folder, --config=configs/objects_to_scenes.py:FOLDER.\n"
+    )
+
+
+@pytest.mark.slow
+def test_scenes_are_drawn_alike_in_every_arm(root, real_data):
+    plan = make_plan(load_config(f"{root / 'configs' / 'objects_to_scenes.py'}:{real_data}").study)
+    assert len(plan.trials) == 60 and plan.num_programs == 2  # CIFAR-100's mean and deviation are not CIFAR-10's
+    for seed in range(5):
+        (split,) = {t.split.digest: t.split for t in plan.trials if t.trial.seed == seed}.values()
+        assert (len(split.train), len(split.val), len(split.test)) == (120, 120, 600)
+    assert len({t.split.digest for t in plan.trials}) == 5
+
+
+@pytest.mark.slow
+def test_scenes_at_a_reduced_size_select_and_compare_by_the_records(root, real_data, tmp_path, capsys):
+    config = f"{root / 'configs' / 'objects_to_scenes.py'}:small,{real_data}"
+    assert main(["study", f"--config={config}", f"--workdir={tmp_path}"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    best: dict[tuple[str, int], tuple[float, float, float]] = {}  # accuracy, minus loss, accuracy on test
+    for path in tmp_path.glob("trials/*.json"):
+        record = json.loads(path.read_bytes())
+        procedure, source = record["trial"]["procedure"], record["trial"]["source"]
+        arm = f"{Path(source['weights']).stem} · pretrained" if procedure["init"] == "pretrained" else "random"
+        with np.load(path.with_suffix(".npz")) as arrays:
+            loss = arrays["val_loss"][arrays["epoch"] == record["selected_epoch"]].item()
+        scores = record["val_accuracy"], -loss, record["test_accuracy"]
+        best[arm, record["seed"]] = max(best.get((arm, record["seed"]), scores), scores)
+    arms = ["resnetsmall14.cifar10 · pretrained", "resnetsmall14.cifar100 · pretrained", "random"]
+    assert set(best) == {(arm, seed) for arm in arms for seed in (0, 1)}
+    page_text = (tmp_path / "report.html").read_text()
+    for one, other in itertools.combinations(arms, 2):
+        first, second = (100 * (best[one, seed][2] - best[other, seed][2]) for seed in (0, 1))
+        mean, half_width = (first + second) / 2, 12.7062 * abs(first - second) / 2  # t(0.975, 1), s = |a - b| / sqrt(2)
+        difference = f"{mean:+.1f} ± {half_width:.1f}".replace("-", "−")
+        assert any(line.startswith(f"{one} − {other} {difference}") for line in lines), (difference, lines)
+        assert difference in page_text
