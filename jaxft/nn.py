@@ -50,9 +50,17 @@ def conv_same(features: int, kernel: int, stride: int = 1, groups: int = 1, name
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,
-        conv_general_dilated=depthwise if groups == features else None,
+        conv_general_dilated=depthwise if groups == features else pointwise if kernel == stride == 1 else None,
         name=name,
     )
+
+
+def pointwise(images: jax.Array, kernel: jax.Array, *_: Any, precision: jax.lax.PrecisionLike = None, **__: Any) -> Any:
+    """Returns `lax.conv_general_dilated` of `images: [n, h, w, c]` and `kernel: [1, 1, c, features]`, stride 1.
+
+    As a matrix product, whose gradients XLA's CPU backend computes without transposing the images.
+    """
+    return jax.lax.dot_general(images, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
 
 
 def depthwise(
@@ -94,7 +102,8 @@ def _shifted_products(images: jax.Array, kernel: jax.Array, strides: Pair, paddi
 
     Its gradients are sums of the same kind, which XLA's own derivative of this sum is several times slower than.
     """
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+    # Without the barrier XLA computes whatever made the images anew for every place of the kernel.
+    padded = jax.lax.optimization_barrier(jnp.pad(images, ((0, 0), *padding, (0, 0))))
     rows, columns = ((size - k) // stride + 1 for size, k, stride in zip(padded.shape[1:3], kernel.shape[:2], strides))
     total = jnp.zeros((), images.dtype)
     for i, j in np.ndindex(kernel.shape[:2]):
@@ -113,6 +122,7 @@ def _shifted_products_fwd(images: Any, kernel: Any, strides: Pair, padding: tupl
 
 def _shifted_products_bwd(strides: Pair, padding: tuple[Pair, Pair], saved: Any, grads: jax.Array) -> Any:
     images, kernel = saved
+    grads = jax.lax.optimization_barrier(grads)
     # Towards the images: the gradients, as far apart as the strides, under the kernel turned round.
     border = []
     for size, k, stride, (before, _), count in zip(
