@@ -214,18 +214,10 @@ class Classifier:
 
 def load_classifier(path: str | os.PathLike[str], name: str | None = None) -> Classifier:
     """Returns the network that the weight file at `path` is for, or the one called `name`, with its weights."""
-    from jaxft.commands.weights import recorded_model
-    from jaxft.models import create_model
-    from jaxft.weights import expected_shapes, find_port, is_head, load, read_file
+    from jaxft.weights import load, read_network
 
-    path = Path(path)
-    name = name or recorded_model(str(path))
-    model = create_model(name, num_classes=2)
-    tensors, manifest = read_file(path, model)
-    heads = [leaf for leaf in expected_shapes(model, manifest.preprocessing.size_px) if is_head(leaf, model)]
-    row, foreign = find_port(heads[0], model)
-    num_classes = row.to_ours(tensors[foreign]).shape[-1] if foreign in tensors else 2
-    model = create_model(name, num_classes)
+    path = os.fspath(path)
+    model, _, _ = read_network(path, name)
     return Classifier(model, *load(path, model))
 
 
