@@ -182,8 +182,20 @@ def test_without_class_names_numbers_and_a_line(network, certain, folder, tmp_pa
     assert main(command) == 0
     captured = capsys.readouterr()
     assert [line.split()[-1] for line in captured.out.splitlines()[1:]] == ["2", "1", "0"]
-    assert "bare.safetensors does not name its 3 classes: numbers stand for them." in captured.err.splitlines()
+    assert "bare.safetensors has no class names for 3 classes: numbers stand for them." in captured.err.splitlines()
     assert "resnetsmall8's usual size and scaling are assumed" in captured.err
+
+
+def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
+    """As of a file whose head was replaced and whose manifest was kept."""
+    model, variables = network
+    other = tmp_path / "other.safetensors"
+    manifest = Manifest(other.name, "", model.architecture, model.preprocessing, CLASS_NAMES["cifar10"])
+    save_weights(other, model, variables, manifest)
+    assert main(["predict", "--weights", str(other), str(folder / "elm" / "1.png")]) == 0
+    captured = capsys.readouterr()
+    assert {line.split()[-1] for line in captured.out.splitlines()[1:]} == {"0", "1", "2"}
+    assert captured.err == "other.safetensors has 10 class names for 3 classes: numbers stand for them.\n"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +218,14 @@ def test_mistakes(words, said, weights, tmp_path, capsys, monkeypatch):
     assert main(["predict", "--weights", str(weights), *words]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_weights_without_a_classifier(weights, folder, tmp_path):
+    tensors = load_file(weights)
+    headless = {name: values for name, values in tensors.items() if not name.startswith("linear.")}
+    save_file(headless, tmp_path / "resnetsmall8.safetensors")
+    with pytest.raises(jaxft.UserError, match=r"resnetsmall8\.safetensors has no classifier to predict with"):
+        jaxft.predict(tmp_path / "resnetsmall8.safetensors", folder)
 
 
 def test_no_pictures_at_all(weights):

@@ -159,15 +159,17 @@ class Classifier:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Returns the names of the classes, or their numbers where the file has no names."""
-        return self.manifest.class_names or tuple(map(str, range(self.model.num_classes)))
+        names, num_classes = self.manifest.class_names, self.model.num_classes
+        return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Returns what had to be assumed, as sentences."""
         notes = []
-        if not self.manifest.class_names:
+        if len(self.manifest.class_names) != self.model.num_classes:
+            named = f"{len(self.manifest.class_names):,} class names" if self.manifest.class_names else "no class names"
             notes.append(
-                f"{self.manifest.file} does not name its {self.model.num_classes:,} classes: numbers stand for them."
+                f"{self.manifest.file} has {named} for {self.model.num_classes:,} classes: numbers stand for them."
             )
         if self.manifest.assumed:
             notes.append(
@@ -193,7 +195,6 @@ class Classifier:
         whole = round(size / IMAGENET_SHARE) if self.class_names == CLASS_NAMES["imagenet"] else size
         centre = slice((whole - size) // 2, (whole - size) // 2 + size)
         rank = _make_rank(self.model, self.manifest.preprocessing, top)
-        variables = {name: tree for name, tree in self.variables.items() if name != "counters"}
         names, folders = self.class_names, _folders_of(self.class_names)
         for begin in range(0, len(members), batch_size):
             batch = members[begin : begin + batch_size]
@@ -202,7 +203,7 @@ class Classifier:
             for image, (pixels, problem) in zip(images, decoded):
                 if problem is None:
                     image[:] = pixels
-            probabilities, classes = map(np.asarray, rank(variables, images))
+            probabilities, classes = map(np.asarray, rank(self.variables, images))
             for i, ((name, _), (_, problem)) in enumerate(zip(batch, decoded)):
                 truth = folders.get(_plain(name.parent.name), "")
                 if problem is not None:
@@ -214,11 +215,15 @@ class Classifier:
 
 def load_classifier(path: str | os.PathLike[str], name: str | None = None) -> Classifier:
     """Returns the network that the weight file at `path` is for, or the one called `name`, with its weights."""
-    from jaxft.weights import load, read_network
+    import jax
 
-    path = os.fspath(path)
-    model, _, _ = read_network(path, name)
-    return Classifier(model, *load(path, model))
+    from jaxft.weights import read_network
+
+    model, variables, manifest = read_network(os.fspath(path), name)
+    if model.units[-1] not in variables["params"]:
+        raise UserError(f"{manifest.file} has no classifier to predict with; fine-tune it on your classes first.")
+    kept = {collection: tree for collection, tree in variables.items() if collection != "counters"}
+    return Classifier(model, jax.device_put(kept), manifest)
 
 
 @functools.cache
