@@ -86,7 +86,7 @@ class Source:
     """What is fine-tuned: an architecture, and where its pretrained weights come from."""
 
     model: str = setting("cifar_resnet8", "architecture; `jaxft models` lists them")
-    weights: str | None = setting(None, "file of pretrained weights")
+    weights: str | None = setting(None, "file of pretrained weights, or package:NAME for that of an installed package")
     images: Images | None = setting(None, "images to pretrain on, as the study's first phase, where no file is given")
     procedure: Procedure = setting(Procedure(init="random"), "how to pretrain on `images`")
 

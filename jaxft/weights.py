@@ -263,7 +263,8 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
             others,
         )
     else:
-        checked = "its sha256 begins as its name says" if named else ""
+        archived = "the checksums (CRC-32) of its parts are right" if form == "torch" else ""
+        checked = "its sha256 begins as its name says" if named else archived
         manifest = Manifest(
             path.name,
             sha256,

@@ -107,8 +107,6 @@ def verify(file: str, name: str | None, reference: str | None) -> int:
 
 def checks(path: Path, name: str | None, reference: "tuple[np.ndarray, np.ndarray] | None") -> Iterator[Check]:
     """Yields the checks of a weight file, as far as one can go: whole, fitting, finite, running, as the reference."""
-    import numpy as np
-
     from jaxft.models import create_model
     from jaxft.weights import find_model, fit, read_file
 
@@ -127,18 +125,29 @@ def checks(path: Path, name: str | None, reference: "tuple[np.ndarray, np.ndarra
     headless = not any(leaf.startswith(f"params/{model.units[-1]}/") for leaf in leaves)
     classes = "no classifier" if headless else f"{model.num_classes:,} classes"
     yield Check("tensors", True, f"all {len(tensors)} fit {model.architecture}, {classes}")
-    bad = [leaf for leaf, values in leaves.items() if not np.isfinite(values).all()]
-    number = f"{sum(values.size for values in leaves.values()):,} values"
-    yield Check("numbers", not bad, f"NaN or infinity in {', '.join(bad)}" if bad else f"{number}, all finite")
-    variances = {leaf: v for leaf, v in leaves.items() if leaf.startswith("batch_stats/") and leaf.endswith("/var")}
-    bad = [leaf for leaf, values in variances.items() if not (values >= 0).all()]
-    zeros = sum(int((values == 0).sum()) for values in variances.values())  # of channels that are always off
-    well = f"none of {len(variances)} batch norms is negative, {zeros:,} values are zero"
-    seen = f"negative in {', '.join(bad)}" if bad else well
-    yield Check("variances", not bad, seen)
+    yield _check_numbers(leaves)
+    yield _check_variances(leaves)
     yield _check_forward(model, leaves, manifest, headless)
     if reference is not None:
         yield _check_reference(model, leaves, *reference, headless)
+
+
+def _check_numbers(leaves: "Mapping[str, np.ndarray]") -> Check:
+    import numpy as np
+
+    bad = [leaf for leaf, values in leaves.items() if not np.isfinite(values).all()]
+    if bad:
+        return Check("numbers", False, f"NaN or infinity in {', '.join(bad)}")
+    return Check("numbers", True, f"{sum(values.size for values in leaves.values()):,} values, all finite")
+
+
+def _check_variances(leaves: "Mapping[str, np.ndarray]") -> Check:
+    variances = {leaf: v for leaf, v in leaves.items() if leaf.startswith("batch_stats/") and leaf.endswith("/var")}
+    bad = [leaf for leaf, values in variances.items() if (values < 0).any()]
+    if bad:
+        return Check("variances", False, f"negative in {', '.join(bad)}")
+    zeros = sum(int((values == 0).sum()) for values in variances.values())  # of channels that are always off
+    return Check("variances", True, f"none is negative in {len(variances)} batch norms, {zeros:,} are zero")
 
 
 def _check_forward(model: "Network", leaves: Mapping[str, Any], manifest: "Manifest", headless: bool) -> Check:
@@ -151,9 +160,10 @@ def _check_forward(model: "Network", leaves: Mapping[str, Any], manifest: "Manif
     images = manifest.preprocessing.apply(jnp.asarray(pixels))
     outputs = _forward(model, leaves, images, model.units[-2] if headless else None)
     finite = bool(np.isfinite(outputs).all())
-    what = "the last map" if headless else "the logits"
-    largest = f"finite, the largest {outputs.max():.4g}" if finite else "not finite"
-    return Check("forward", finite, f"{what} of a picture of noise, {side} px, are {largest}")
+    what = "features before the classifier" if headless else "logits"
+    largest = f", the largest {outputs.max():.4g}" if finite else ""
+    seen = f"a picture of noise, {side} px, gives {'' if finite else 'NaN or infinity among the '}{what}{largest}"
+    return Check("forward", finite, seen)
 
 
 def _check_reference(
@@ -192,7 +202,7 @@ def _read_reference(path: str) -> "tuple[np.ndarray, np.ndarray]":
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             images, logits = (np.asarray(file[name], np.float32) for name in ("images", "logits"))
     except FileNotFoundError:
         raise UserError(f"there is no reference {path!r}.") from None
@@ -208,18 +218,18 @@ def _read_reference(path: str) -> "tuple[np.ndarray, np.ndarray]":
 
 def convert(file: str, out: str, name: str | None, force: bool) -> int:
     """Writes the file's weights to `out`, and prints what was written."""
-    from jaxft.weights import check_place, convert_weights, find_file, read_file, read_network
+    from jaxft.models import create_model
+    from jaxft.weights import check_place, convert_weights, find_file, read_file
 
     path = find_file(file)
     check_place(out)
     if Path(out).exists() and not force:
         raise UserError(f"{out!r} is there already; --force writes over it.")
-    before = convert_weights(path, out, name)
-    model, _, after = read_network(out, before.model)
-    tensors, _ = read_file(out, model)
+    model = create_model(convert_weights(path, out, name).model, num_classes=2)
+    tensors, written = read_file(out, model)
     print(
-        f"wrote {out}: {after.format}, {len(tensors)} tensors, {Path(out).stat().st_size:,} bytes, "
-        f"for {model.architecture}"
+        f"wrote {out}: {written.format}, {Path(out).stat().st_size:,} bytes, {len(tensors)} tensors, "
+        f"{_dtypes(tensors)}, for {model.architecture}"
     )
     return 0
 
