@@ -123,9 +123,9 @@ def save_weights(
     check_place(path)
     if manifest is None:
         usual = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
-        manifest = Manifest(Path(path).name, "", model.architecture, usual, layout=model.layout, assumed=True)
+        manifest = Manifest(Path(path).name, "", model.architecture, usual, assumed=True)
     tensors = to_foreign(model, variables)
-    record = json.loads(manifest.to_json()) | {"tensors_sha256": digest_of(tensors)}
+    record = json.loads(manifest.to_json()) | {"layout": model.layout, "tensors_sha256": digest_of(tensors)}
     record["record_sha256"] = _digest_of_record(record)
     metadata = dict(manifest.metadata) | {METADATA_KEY: json.dumps(record)}
     if Path(path).suffix == ".safetensors":

@@ -163,7 +163,7 @@ FAMILIES = (
     Family(
         r"squeezenet1_0_caffe",
         ("squeezenet1_0_caffe",),
-        "the authors' input (BGR less a mean) and border around the classifier, torchvision's names",
+        "Iandola et al. 2016, as released: BGR less a mean, a border around the classifier's map",
         functools.partial(SqueezeNet, version=0, convention="caffe"),
         (
             Published("squeezenet1_0.imagenet-deepcompressed.safetensors", "squeezenet1_0_caffe", 4_998_592, "127600bdcce334846f03779e4b53a39730b36d9f2c7c12ddac2e6136b40cba85", "imagenet", CAFFE, "github.com/songhan/SqueezeNet-Deep-Compression, BSD-2-Clause; decoded to dense float32"),  # noqa: E501
@@ -172,7 +172,7 @@ FAMILIES = (
     Family(
         r"squeezenet1_1_keras",
         ("squeezenet1_1_keras",),
-        "the authors' input, Keras's names and layout",
+        "Iandola et al. 2016, version 1.1: BGR less a mean, in Keras's names and layout",
         functools.partial(SqueezeNet, version=1, convention="keras"),
         (
             Published("squeezenet1_1.imagenet-notop.safetensors", "squeezenet1_1_keras", 2_894_384, "2617a23dded33a40231e334395227e2df3298b853ba3ee7af8620070aa65ef8b", "imagenet", CAFFE, "github.com/DeepCognition/keras-squeezenet, MIT; names shortened"),  # noqa: E501
