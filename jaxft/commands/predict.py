@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from jaxft.models import Network, Preprocessing
     from jaxft.weights import Manifest
 
-IMAGENET_SHARE = 0.875  # of the shorter side: what networks for ImageNet are tested on, 224 px of 256
+# Networks for ImageNet are tested on the centre of pictures that are larger: the shorter side, by the size they take.
+IMAGENET_PX = {224: 256, 227: 256}
 
 HELP = "say what is on pictures: the most probable classes, by any network"
 
@@ -83,8 +84,8 @@ def predict(
       batch_size: how many pictures are in memory at a time.
 
     Pictures are resized and cut as in training: the shorter side to the size that the weights expect, the centre
-    kept. Networks for ImageNet's own classes see the centre's 87.5%, as is usual when they are tested. A picture that
-    cannot be read has a `problem` and no classes.
+    kept. Networks for ImageNet's own classes see the centre 224 of 256 pixels, as is usual when they are tested. A
+    picture that cannot be read has a `problem` and no classes.
 
     Raises:
       UserError: the weights cannot be used, or there are no pictures.
@@ -192,7 +193,7 @@ class Classifier:
         from jaxft.models.class_names import CLASS_NAMES
 
         size = self.manifest.preprocessing.size_px
-        whole = round(size / IMAGENET_SHARE) if self.class_names == CLASS_NAMES["imagenet"] else size
+        whole = IMAGENET_PX.get(size, size) if self.class_names == CLASS_NAMES["imagenet"] else size
         centre = slice((whole - size) // 2, (whole - size) // 2 + size)
         rank = _make_rank(self.model, self.manifest.preprocessing, top)
         names, folders = self.class_names, _folders_of(self.class_names)
