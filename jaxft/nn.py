@@ -155,22 +155,33 @@ def _shifted_products_bwd(strides: Pair, padding: tuple[Pair, Pair], saved: Any,
 _shifted_products.defvjp(_shifted_products_fwd, _shifted_products_bwd)
 
 
+class Pool(nn.Module):
+    """An average pool: global, or (`side`) of squares, whose averages are laid in a row; a unit without parameters.
+
+    What it returns are the features that the head classifies.
+    """
+
+    side: int | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns [n, features] of `x: [n, height, width, channels]`."""
+        if self.side is None:
+            return x.mean((1, 2))
+        return nn.avg_pool(x, (self.side, self.side), (self.side, self.side)).reshape(x.shape[0], -1)
+
+
 class Head(nn.Module):
-    """A global average pool and a dense layer."""
+    """A dense layer."""
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns logits [n, num_classes] of `x: [n, height, width, features]`."""
-        return dense(self, x.mean((1, 2)), self.num_classes)
-
-
-def dense(module: nn.Module, x: jax.Array, features: int) -> jax.Array:
-    """Returns a dense layer of `x: [n, inputs]`, whose `kernel` and `bias` are the module's own."""
-    kernel = module.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], features))
-    bias = module.param("bias", nn.initializers.zeros, (features,))
-    return x @ kernel + bias.reshape(1, -1)
+        """Returns logits [n, num_classes] of `x: [n, features]`."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.num_classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        return x @ kernel + bias.reshape(1, -1)
 
 
 class BatchNorm(nn.Module):

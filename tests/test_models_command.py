@@ -9,7 +9,7 @@ from jaxft.commands.models import describe_model
 
 def test_units_by_hand():
     units = {unit.name: unit for unit in describe_model("cifar_resnet8").units}
-    assert list(units) == ["stem", "stage1/block1", "stage2/block1", "stage3/block1", "head"]
+    assert list(units) == ["stem", "stage1/block1", "stage2/block1", "stage3/block1", "pool", "head"]
     # 32 x 32 positions of 3 x 3 kernels from 3 to 16 channels; a scale and a shift a channel.
     assert (units["stem"].output, units["stem"].num_params) == ((32, 32, 16), 3 * 3 * 3 * 16 + 2 * 16)
     assert units["stem"].num_macs == 32 * 32 * 3 * 3 * 3 * 16

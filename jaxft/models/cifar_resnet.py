@@ -29,7 +29,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, conv, dense
+from jaxft.nn import BatchNorm, Chain, Head, Pool, conv
 
 WIDTHS = (16, 32, 64)
 IMAGENET_32 = dataclasses.replace(IMAGENET, size_px=32)
@@ -106,17 +106,6 @@ class Stage(Chain):
         ]
 
 
-class PooledHead(nn.Module):
-    """A 4x4 average pool and a dense layer of all that is left of the map."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.avg_pool(x, (4, 4), (4, 4))
-        return dense(self, x.reshape(x.shape[0], -1), self.num_classes)
-
-
 class CifarResNet(Network):
     """He's residual network for CIFAR, or (`small`) the variant with projections; depth = 6n + 2."""
 
@@ -133,8 +122,8 @@ class CifarResNet(Network):
             Stage(width, 1 if i == 0 else 2, self.num_blocks, self.small, not self.small, name=f"stage{i + 1}")
             for i, width in enumerate(WIDTHS)
         ]
-        head = (PooledHead if self.small else Head)(self.num_classes, name="head")
-        return [Stem(64 if self.small else 16, name="stem"), *stages, head]
+        pool = Pool(4 if self.small else None, name="pool")
+        return [Stem(64 if self.small else 16, name="stem"), *stages, pool, Head(self.num_classes, name="head")]
 
     @property
     def architecture(self) -> str:
@@ -143,7 +132,7 @@ class CifarResNet(Network):
     @property
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
-        return ("stem", *blocks, "head")
+        return ("stem", *blocks, "pool", "head")
 
     @property
     def taps(self) -> tuple[Tap, ...]:

