@@ -122,8 +122,8 @@ def level_texts(plan: Mapping[str, Any]) -> list[list[str]]:
 
 def print_selected(workdir: str | os.PathLike[str]) -> None:
     """Prints a row an arm, each seed at the level it selected on validation; then the differences, paired by seed."""
-    from jaxft.report.page import p_value, points
     from jaxft.report.selection import contrasts_of, select_over, selected_text
+    from jaxft.report.template import p_value, points
 
     store, arms = open_arms(workdir)
     over = select_over(store.plan())

@@ -420,7 +420,7 @@ def learning_curves(
     `curves` holds (accuracy, loss) by setting number; those of the setting `chosen` are behind all others.
     """
     accuracies, losses = ([pair[i] for pair in curves.values()] for i in (0, 1))
-    accuracy_limits, loss_limits = _limits(accuracies, 100.0), _limits(losses, 1.0)
+    accuracy_limits, loss_limits = limits(accuracies, 100.0), limits(losses, 1.0)
     logarithmic = loss_limits is not None and loss_limits[0] > 0 and loss_limits[1] > 10 * loss_limits[0]
     last = max((float(curve.epoch[-1]) for curve in accuracies if len(curve.epoch)), default=1.0)
     pictures = []
@@ -463,7 +463,7 @@ def learning_curves(
     return pictures
 
 
-def _limits(curves: Sequence[Curve], factor: float) -> tuple[float, float] | None:
+def limits(curves: Sequence[Curve], factor: float) -> tuple[float, float] | None:
     """Returns the limits that hold all mean curves, and a little more; None where there is no number."""
     values = np.concatenate([np.zeros(0), *(factor * curve.mean for curve in curves)])
     values = values[np.isfinite(values)]
@@ -492,7 +492,7 @@ def change_map(name: str, settings: Sequence[Setting], layers: Sequence[str], va
     box = (len(settings) * column, len(layers) * row)
     left, top = max(map(text_inches, names)) + 0.2, max(map(text_inches, heads)) + 0.35
     figure = Figure(figsize=(left + max(box[0], 1.0) + 1.15, top + max(box[1], 1.6) + 0.45))
-    axes = _axes_at(figure, left, top, *box)
+    axes = axes_at(figure, left, top, *box)
     image = _draw_map(axes, values)
     axes.set_yticks(range(0, len(layers), every), names[::every])
     axes.set_xticks(range(len(settings)), heads, rotation=90)
@@ -515,7 +515,7 @@ def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], 
     cell = side / len(owners)
     left, top = 0.85, 0.7
     figure = Figure(figsize=(left + side + 1.15, top + side + 0.45))
-    axes = _axes_at(figure, left, top, side, side)
+    axes = axes_at(figure, left, top, side, side)
     image = _draw_map(axes, distances)
     middles, present = [], sorted(set(owners))
     for place in present:
@@ -540,7 +540,7 @@ def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], 
     return to_svg(figure, name, "Distances between the final weights of all pairs of runs")
 
 
-def _axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Any:
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Any:
     """Returns axes at a place given in inches from the figure's upper left corner."""
     whole = figure.get_size_inches()
     return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
@@ -562,7 +562,7 @@ def _draw_map(axes: Any, values: np.ndarray) -> Any:
 
 
 def _draw_scale(figure: Figure, image: Any, left: float, top: float, height: float, label: str) -> None:
-    axes = _axes_at(figure, left, top, 0.14, min(height, 3.2))
+    axes = axes_at(figure, left, top, 0.14, min(height, 3.2))
     bar = figure.colorbar(image, cax=axes)
     bar.outline.set_visible(False)
     bar.set_label(label)
@@ -573,7 +573,7 @@ def _draw_scale(figure: Figure, image: Any, left: float, top: float, height: flo
 
 
 def _draw_key(figure: Figure, left: float, top: float, label: str) -> None:
-    axes = _axes_at(figure, left, top, 0.16, 0.16)
+    axes = axes_at(figure, left, top, 0.16, 0.16)
     axes.set_facecolor(UNCHANGED)
     axes.grid(False)
     axes.set_xticks([])

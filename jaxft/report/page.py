@@ -3,13 +3,11 @@
 import json
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -19,10 +17,10 @@ from jaxft.config import Study, to_dict
 from jaxft.report import figures
 from jaxft.report.figures import Arm, Curve, Setting
 from jaxft.report.selection import MOST_IN_PAIRS, arms_of, contrasts_of, select_over, selected_text
+from jaxft.report.template import as_text, command_text, duration, percent, render_template
 from jaxft.store import Store, replacing, saying_what_is_wrong
 
 STATUSES = ("done", "diverged", "failed")
-MISSING = "–"
 
 
 def write_page(store: Store) -> Path:
@@ -36,27 +34,12 @@ def write_page(store: Store) -> Path:
 
 def render(store: Store) -> str:
     """Returns the whole page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "interval": percent_interval,
-        "points": points,
-        "p_value": p_value,
-        "number": number,
-        "duration": duration,
-        "text": as_text,
-    }
     plan, results = store.plan(), store.results()
     settings = summarise(plan, results)
     best = chosen_setting(settings)
     varying = [name for name in plan["factors"] if len(figures.levels_of(name, settings)) > 1]
-    return environment.get_template("page.html").render(
+    return render_template(
+        "page.html",
         plan=plan,
         paragraphs=paragraphs(plan.get("docstring") or ""),
         counts=counts(plan, results),
@@ -275,11 +258,6 @@ def commands(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(command_text(run["command"]) for run in runs if run.get("command")))
 
 
-def command_text(command: Any) -> str:
-    """Returns a command as one would type it."""
-    return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
-
-
 def changed_fields(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (dotted field, value) for the fields that differ from their defaults."""
     usual = flattened(to_dict(Study()))
@@ -337,55 +315,3 @@ def sources_of(store: Store, plan: Mapping[str, Any]) -> list[tuple[str, list[tu
         ]
         found.append((digest, [(name, text) for name, text in rows if text]))
     return found
-
-
-# --- texts --------------------------------------------------------------------------------------------------
-
-
-def percent(value: float | None) -> str:
-    """Returns an accuracy in percent with one decimal, or a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{100 * value:.1f}"
-
-
-def percent_interval(value: Interval) -> str:
-    """Returns a mean and half its interval's width in percent; the mean alone where there is one value."""
-    return percent(value.mean) + ("" if math.isnan(value.half_width) else f" ± {100 * value.half_width:.1f}")
-
-
-def points(value: Interval) -> str:
-    """Returns a difference of accuracies in points, with its sign, and half its interval's width."""
-    if not value.num_values:
-        return MISSING
-    mean = f"{100 * value.mean:+.1f}".replace("-", "−")
-    return mean + ("" if math.isnan(value.half_width) else f" ± {100 * value.half_width:.1f}")
-
-
-def p_value(value: float) -> str:
-    """Returns a p-value with two digits; a dash where there is none."""
-    return MISSING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
-
-
-def number(value: float | None) -> str:
-    """Returns three digits of a number, or a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{value:.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a time for people, such as '2 min 05 s'."""
-    if seconds is None or math.isnan(seconds):
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def as_text(value: Any) -> str:
-    """Returns a config's or a record's value as plain text."""
-    if value is None:
-        return "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(as_text, value)) or "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {as_text(item)}" for name, item in value.items())
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
