@@ -43,6 +43,10 @@ class Images:
     size_px: int | None = setting(None, "side of the square images; none: the network's own", at_least=1)
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
     val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
+    val_fraction: float = setting(0.0, "share of each class to select on, one image at least", at_least=0, below=1)
+    test_fraction: float = setting(
+        0.0, "share of each class to test on, where the data have no test part of their own", at_least=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,13 @@ class Procedure:
         traced=True,
         above=0,
     )
+    layer_decay: float = setting(
+        1.0,
+        "factor of the rate from each unit to the one below it, from the head down",
+        traced=True,
+        above=0,
+        at_most=1,
+    )
     momentum: float = setting(0.9, "momentum of sgd, first decay rate of adamw", traced=True, at_least=0, below=1)
     nesterov: bool = setting(False, "Nesterov's momentum")
     beta2: float = setting(0.999, "second decay rate of adamw", traced=True, at_least=0, below=1)
@@ -70,6 +81,9 @@ class Procedure:
     )
     epochs: float = setting(20.0, "passes over the training images", above=0)
     probe_epochs: float = setting(0.0, "passes that train the head alone, before all else (LP-FT)", at_least=0)
+    probe_learning_rate: float | None = setting(
+        None, "peak rate of those passes; none: learning_rate", traced=True, above=0
+    )
     batch_size: int = setting(32, "images a step", at_least=1)
     schedule: Literal["constant", "cosine", "step"] = setting("cosine", "shape of the rate over a phase")
     warmup_epochs: float = setting(0.0, "passes over which the rate rises from zero", at_least=0)
@@ -77,7 +91,13 @@ class Procedure:
     decay_factor: float = setting(0.1, "what 'step' multiplies the rate by", traced=True, above=0, at_most=1)
     batch_norm: Literal["tracked", "frozen"] = setting("tracked", "statistics above the frozen prefix")
     crop_padding_px: int = setting(0, "zero pixels added around an image before a random crop", at_least=0)
+    crop_scale_min: float = setting(
+        1.0, "least share of the area that a random resized crop keeps; 1: no such crop", above=0, at_most=1
+    )
     flip: bool = setting(False, "mirror images at random")
+    views: int = setting(
+        0, "pictures that each training image stands for, itself and random ones; 0: a new one each time", at_least=0
+    )
     select: Literal["best", "last"] = setting("best", "weights kept: the best epoch on validation, or the last")
 
 
@@ -111,6 +131,9 @@ class Execution:
     keep_weights: Literal["none", "best_seed", "all"] = setting("all", "final weights kept, of each setting")
     checkpoint_seconds: float = setting(300.0, "how often the state of a running trial is saved", at_least=0)
     eval_batch_size: int = setting(256, "images a step of evaluation", at_least=1)
+    feature_cache_bytes: float = setting(
+        4e9, "memory for what frozen units say of the images, computed once", at_least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -508,6 +531,15 @@ def _check_whole(config: Any, where: str) -> None:
                 f"config field '{dotted}.warmup_epochs' is {config.warmup_epochs:g}; "
                 f"it must be below epochs, {config.epochs:g}."
             )
+        if config.views and not (config.flip or config.crop_padding_px or config.crop_scale_min < 1):
+            raise UserError(
+                f"config field '{dotted}.views' is {config.views}, but nothing makes them differ; "
+                "give flip, crop_padding_px or crop_scale_min."
+            )
+    elif isinstance(config, Images):
+        if config.val_fraction and config.val_per_class:
+            dotted = where or "target"
+            raise UserError(f"'{dotted}.val_fraction' and '{dotted}.val_per_class' are both given; keep one of them.")
     elif isinstance(config, Source):
         if config.procedure.init != "random":
             raise UserError("'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights.")

@@ -4,6 +4,7 @@ Every array of a trial has a leading trial axis, whatever the executor; frozen l
 shared. In turn is the width 1, where the axis is taken off inside the program.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.config import Execution
+from jaxft.data.augment import Changes
 from jaxft.data.batches import batch_indices, padded_batches
+from jaxft.features import FeatureCache
+from jaxft.models import unit_of
 from jaxft.optim import HParams
 from jaxft.train import (
     Evaluation,
@@ -141,6 +145,9 @@ def run_chunk(
     on_epoch: Callable[[str], None] = lambda text: None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 300.0,
+    features: FeatureCache | None = None,
+    fingerprint: str = "",
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Outcome]:
     """Returns the outcome of trials that run side by side, one a lane.
 
@@ -150,6 +157,9 @@ def run_chunk(
       images: [n, h, w, 3] uint8, on the device.
       on_epoch: called after each epoch with a line about it.
       checkpoints: where to save the state every `checkpoint_seconds`, and to go on from.
+      features: where the outputs of frozen prefixes are kept; none: they are computed anew at every step.
+      fingerprint: what identifies the images, for the features.
+      say: told how far the features are.
     """
     started = time.monotonic()
     labels = jnp.stack([jnp.asarray(lane.labels) for lane in lanes])
@@ -159,6 +169,7 @@ def run_chunk(
     resume_at = checkpoints.latest() if checkpoints else None
     carry: Carry | None = None
     epoch, first_step, last_saved = 0, 0, time.monotonic()
+    feed: Feed | None = None
 
     for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
         if resume_at is not None and resume_at > epoch + len(ends):
@@ -167,7 +178,8 @@ def run_chunk(
             continue
         splits = [split_variables(phase, p, s) for p, s in zip(params, stats)]
         frozen = _shared([split[2] for split in splits])
-        keys = jnp.stack([jax.random.fold_in(lane.augment_key, number) for lane in lanes])
+        drawn = [lane.augment_key if phase.views else jax.random.fold_in(lane.augment_key, number) for lane in lanes]
+        keys = jnp.stack(drawn)
         live, tracked = stack([s[0] for s in splits]), stack([s[1] for s in splits])
         state = _make_init_states(phase)(live, tracked, hparams, keys)
         carry = _next_carry(carry, state, program, len(lanes))
@@ -177,16 +189,27 @@ def run_chunk(
             done, resume_at = resume_at - epoch, None
         indices = np.stack(
             [
-                batch_indices(lane.train, lane.order_seed, first_step, phase.num_steps, phase.batch_size)
+                batch_indices(
+                    lane.train,
+                    lane.order_seed,
+                    first_step,
+                    phase.num_steps,
+                    phase.batch_size,
+                    max(phase.views, 1),
+                    len(images),
+                )
                 for lane in lanes
             ]
         )
-        on_device = jnp.asarray(indices)
-        run_steps = make_run_steps(phase, len(lanes))
+        feed = _make_feed(phase, frozen, lanes, indices, images, labels, features, fingerprint, say)
+        on_device = jnp.asarray(feed.at(indices))
+        run_steps = make_run_steps(feed.phase, len(lanes))
         for i in range(done, len(ends)):
             begin = ends[i - 1] if i else 0
-            carry.state, metrics = run_steps(ends[i] - begin, carry.state, hparams, labels, on_device, frozen, images)
-            _end_epoch(program, phase, carry, epoch + i, metrics, lanes, labels, frozen, images)
+            carry.state, metrics = run_steps(
+                ends[i] - begin, carry.state, hparams, feed.labels, on_device, frozen, feed.images
+            )
+            _end_epoch(program, feed, carry, epoch + i, metrics, lanes)
             if carry.diverged.all() and phase is program.phases[-1]:
                 break
             on_epoch("" if carry.diverged.all() else _line(carry, epoch + i, program.num_epochs))
@@ -199,9 +222,69 @@ def run_chunk(
             params[i] |= {name: leaf[i] for name, leaf in carry.state.params.items()}
             stats[i] |= {name: leaf[i] for name, leaf in carry.state.batch_stats.items()}
 
-    if carry is None:
+    if carry is None or feed is None:
         raise ValueError("a program has one phase at least.")
-    return _outcomes(program, carry, lanes, params, stats, labels, images, started)
+    return _outcomes(program, feed, carry, lanes, params, stats, started)
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """What a phase reads: images, or what its frozen prefix says of them, and their labels [trials, images].
+
+    `place` tells where among them the image of an index is; none: there.
+    """
+
+    phase: Phase
+    frozen: Frozen
+    images: jax.Array
+    labels: jax.Array
+    place: np.ndarray | None = None
+
+    def at(self, indices: np.ndarray) -> np.ndarray:
+        """Returns where the images of `indices` are."""
+        return indices if self.place is None else self.place[indices]
+
+
+def _make_feed(
+    phase: Phase,
+    frozen: Frozen,
+    lanes: Sequence[Lane],
+    indices: np.ndarray,
+    images: jax.Array,
+    labels: jax.Array,
+    features: FeatureCache | None,
+    fingerprint: str,
+    say: Callable[[str], None],
+) -> Feed:
+    """Returns the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory."""
+    whole = Feed(phase, frozen, images, labels)
+    if features is None or phase.prefix is None or not (phase.views or phase.changes.is_none):
+        return whole
+    needed = np.unique(np.concatenate([indices.ravel(), *(rows for lane in lanes for rows in (lane.val, lane.test))]))
+    size_px = phase.preprocessing.size_px
+    if not features.fits(phase.model, phase.prefix, size_px, len(needed)):
+        return whole
+    units = phase.model.units[: phase.model.units.index(phase.prefix) + 1]
+    variables = {
+        collection: {name: leaf for name, leaf in leaves.items() if unit_of(name, phase.model.units) in units}
+        for collection, leaves in (("params", frozen.params), ("batch_stats", frozen.batch_stats))
+    }
+    outputs = features.outputs(
+        phase.model,
+        phase.preprocessing,
+        phase.prefix,
+        variables,
+        images,
+        fingerprint,
+        needed,
+        phase.changes if phase.views else Changes(),
+        lanes[0].augment_key,
+        say,
+    )
+    place = np.full(max(phase.views, 1) * len(images), -1, np.int32)
+    place[needed] = np.arange(len(needed))
+    from_features = dataclasses.replace(phase, from_features=True)
+    return Feed(from_features, frozen, jnp.asarray(outputs), labels[:, needed % len(images)], place)
 
 
 def _shared(frozen: Sequence[Frozen]) -> Frozen:
@@ -231,29 +314,11 @@ def _next_carry(carry: Carry | None, state: State, program: Program, width: int)
     )
 
 
-def _end_epoch(
-    program: Program,
-    phase: Phase,
-    carry: Carry,
-    epoch: int,
-    metrics: Metrics,
-    lanes: Sequence[Lane],
-    labels: jax.Array,
-    frozen: Frozen,
-    images: jax.Array,
-) -> None:
+def _end_epoch(program: Program, feed: Feed, carry: Carry, epoch: int, metrics: Metrics, lanes: Sequence[Lane]) -> None:
     """Evaluates on the validation images, notes the curves and who diverged, and keeps the best."""
     state = carry.state
-    loss, accuracy, _ = evaluate(
-        phase,
-        program.eval_batch_size,
-        state.params,
-        state.batch_stats,
-        [lane.val for lane in lanes],
-        labels,
-        frozen,
-        images,
-    )
+    rows = [lane.val for lane in lanes]
+    loss, accuracy, _ = evaluate(feed, program.eval_batch_size, state.params, state.batch_stats, rows)
     train_loss = np.asarray(metrics.loss, np.float64).mean(axis=1)
     train_accuracy = np.asarray(metrics.accuracy, np.float64).mean(axis=1)
     carry.history[:, epoch] = np.stack([train_loss, train_accuracy, loss, accuracy], axis=1)
@@ -278,22 +343,17 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
 
 def _outcomes(
     program: Program,
+    feed: Feed,
     carry: Carry,
     lanes: Sequence[Lane],
     params: list[Flat],
     stats: list[Flat],
-    labels: jax.Array,
-    images: jax.Array,
     started: float,
 ) -> list[Outcome]:
     """Reads the test images, once, with the selected weights."""
-    phase = program.phases[-1]
     best_params, best_stats = carry.best
-    frozen = split_variables(phase, params[0], stats[0])[2]
     rows = [lane.test for lane in lanes]
-    _, test_accuracy, predictions = evaluate(
-        phase, program.eval_batch_size, best_params, best_stats, rows, labels, frozen, images
-    )
+    _, test_accuracy, predictions = evaluate(feed, program.eval_batch_size, best_params, best_stats, rows)
     seconds = float(carry.seconds + time.monotonic() - started) / len(lanes)
     outcomes = []
     for i, lane in enumerate(lanes):
@@ -372,14 +432,7 @@ def _make_eval(phase: Phase, width: int) -> Callable[..., Evaluation]:
 
 
 def evaluate(
-    phase: Phase,
-    batch_size: int,
-    params: Flat,
-    batch_stats: Flat,
-    rows: Sequence[np.ndarray],
-    labels: jax.Array,
-    frozen: Frozen,
-    images: jax.Array,
+    feed: Feed, batch_size: int, params: Flat, batch_stats: Flat, rows: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Returns (mean loss [trials], accuracy [trials], predicted classes of each trial's rows); nan for no rows.
 
@@ -388,14 +441,16 @@ def evaluate(
     """
     most = max(len(r) for r in rows)
     size = min(batch_size, 1 << max(most - 1, 0).bit_length())
-    padded = [padded_batches(np.resize(r, most) if len(r) else np.zeros(most, np.int32), size) for r in rows]
+    padded = [padded_batches(np.resize(feed.at(r), most) if len(r) else np.zeros(most, np.int32), size) for r in rows]
     counts = np.array([len(r) for r in rows])
-    eval_step = _make_eval(phase, len(rows))
+    eval_step = _make_eval(feed.phase, len(rows))
     loss, correct, predictions = np.zeros(len(rows)), np.zeros(len(rows)), []
     for i in range(-(-most // size) if most else 0):
         batch = np.stack([p[0][i] for p in padded])
         within = np.arange(i * size, (i + 1) * size).reshape(1, -1) < counts.reshape(-1, 1)
-        result = eval_step(params, batch_stats, labels, jnp.asarray(batch), jnp.asarray(within), frozen, images)
+        result = eval_step(
+            params, batch_stats, feed.labels, jnp.asarray(batch), jnp.asarray(within), feed.frozen, feed.images
+        )
         loss += np.asarray(result.loss, np.float64)
         correct += np.asarray(result.correct, np.float64)
         predictions.append(np.asarray(result.predictions))

@@ -20,11 +20,14 @@ from jaxft.paths import Match, Rule, match_rules
 class HParams(NamedTuple):
     """The numbers of a trial, float32 scalars.
 
-    `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule.
+    `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule; `layer_decay`
+    scales it once more for every unit below the head.
     """
 
     learning_rate: jax.Array
+    probe_learning_rate: jax.Array
     multipliers: dict[str, jax.Array]
+    layer_decay: jax.Array
     momentum: jax.Array
     beta2: jax.Array
     weight_decay: jax.Array
@@ -44,12 +47,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What of an optimiser is static: its kind, its schedule, and the group of each trainable leaf."""
+    """What of an optimiser is static: its kind and schedule, and of each trainable leaf its group and its unit's depth.
+
+    The head has depth 0, the unit below it 1, and so on down; `probe` says which of the two learning rates is meant.
+    """
 
     kind: str
     nesterov: bool
     schedule: Schedule
     groups: tuple[tuple[str, str], ...]  # (leaf, pattern of its rule)
+    depths: tuple[tuple[str, int], ...] = ()
+    probe: bool = False
 
 
 def layer_rules(procedure: Procedure) -> list[Rule[LayerRate]]:
@@ -77,7 +85,9 @@ def make_hparams(procedure: Procedure, layers: Mapping[str, Match[LayerRate]]) -
     rates = {match.pattern: match.value for match in layers.values() if match.value != FROZEN}
     return HParams(
         learning_rate=jnp.float32(procedure.learning_rate),
+        probe_learning_rate=jnp.float32(procedure.probe_learning_rate or procedure.learning_rate),
         multipliers={pattern: jnp.float32(rate) for pattern, rate in sorted(rates.items())},
+        layer_decay=jnp.float32(procedure.layer_decay),
         momentum=jnp.float32(procedure.momentum),
         beta2=jnp.float32(procedure.beta2),
         weight_decay=jnp.float32(procedure.weight_decay),
@@ -110,9 +120,10 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
     """Returns the function from numbers to the optax transformation of a flat dict of trainable leaves.
 
     sgd: v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant); adamw: Loshchilov & Hutter
-    2019, decay scaled by the group's learning rate. Decay acts on kernels only.
+    2019, decay scaled by the group's learning rate. Decay acts on kernels only. Layer-wise decay of the rate is that
+    of Howard & Ruder 2018, section 3.2, over units: rate * layer_decay^depth.
     """
-    labels = dict(optimizer.groups)
+    labels, depths = dict(optimizer.groups), dict(optimizer.depths)
 
     def of_group(hparams: HParams, pattern: str) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(
@@ -122,12 +133,16 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
             parts = [decay, optax.trace(hparams.momentum, optimizer.nesterov)]
         else:
             parts = [optax.scale_by_adam(hparams.momentum, hparams.beta2, nesterov=optimizer.nesterov), decay]
-        rate = hparams.learning_rate * hparams.multipliers[pattern]
+        peak = hparams.probe_learning_rate if optimizer.probe else hparams.learning_rate
+        rate = peak * hparams.multipliers[pattern]
         schedule = make_schedule(optimizer.schedule, hparams.decay_factor)
         return optax.chain(*parts, optax.scale_by_schedule(lambda step: -rate * schedule(step)))
 
     def tx(hparams: HParams) -> optax.GradientTransformation:
         patterns = sorted(set(labels.values()))
-        return optax.multi_transform({p: of_group(hparams, p) for p in patterns}, labels)
+        by_group = optax.multi_transform({p: of_group(hparams, p) for p in patterns}, labels)
+        decays = {name: hparams.layer_decay ** depths.get(name, 0) for name in labels}
+        by_depth = optax.stateless(lambda updates, _: {name: u * decays[name] for name, u in updates.items()})
+        return optax.chain(by_group, by_depth)
 
     return tx

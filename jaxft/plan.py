@@ -27,6 +27,7 @@ from jaxft.paths import Match
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
+SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "test_fraction")
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
@@ -83,7 +84,7 @@ class PlannedTrial:
     @property
     def streams_used(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that the trial's result depends on."""
-        random_images = self.trial.procedure.flip or self.trial.procedure.crop_padding_px > 0
+        random_images = not self.program.phases[-1].changes.is_none
         trains_source = self.starts_from_source and self.source.trained is not None
         return ("split", "init", "order", *["augment"] * random_images, *["source"] * trains_source)
 
@@ -333,9 +334,9 @@ class _Planner:
 
     def split(self, images: ImageSet, spec: Images, seed: int, where: str) -> Split:
         """Returns the split of `images` that belongs to `seed`, drawn once."""
-        key = images.fingerprint, spec.train_per_class, spec.val_per_class, seed
+        key = images.fingerprint, *(getattr(spec, name) for name in SPLIT_FIELDS), seed
         if key not in self.splits:
-            self.splits[key] = draw_split(images, seed, spec.train_per_class, spec.val_per_class, where)
+            self.splits[key] = draw_split(images, seed, spec, where)
         return self.splits[key]
 
 
@@ -350,7 +351,7 @@ def _identity(trial: Trial, source: PlannedSource, images: ImageSet, preprocessi
         "source": start,
         "target": {
             "images": images.fingerprint,
-            **{name: target[name] for name in ("train_per_class", "val_per_class") if name in target},
+            **{name: target[name] for name in SPLIT_FIELDS if name in target},
         },
         "procedure": cfg.non_default(trial.procedure),
         "seeds": seeds,
@@ -365,7 +366,8 @@ def _group_key(trial: PlannedTrial) -> str:
     in_head = [name.startswith(trial.model.units[-1] + "/") for name in frozen]
     start = trial.base if not all(in_head) else None
     head = trial.trial.stream_seed("init") if any(in_head) else None
-    text = repr((trial.program, trial.images.fingerprint, start, head))
+    views = trial.trial.stream_seed("augment") if trial.trial.procedure.views else None
+    text = repr((trial.program, trial.images.fingerprint, start, head, views))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

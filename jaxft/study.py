@@ -15,6 +15,7 @@ from jaxft import paths
 from jaxft.analysis import parameters
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, choose_executor, run_chunk, stack
+from jaxft.features import FeatureCache
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
@@ -36,19 +37,25 @@ class Progress(Protocol):
     def trials(self, count: int) -> None:
         """Says that `count` trials are stored."""
 
+    def note(self, line: str) -> None:
+        """Says how far something between two epochs is."""
+
     def say(self, line: str) -> None:
         """Says a line that stays."""
 
 
-def run_plan(plan: Plan, store: Store, progress: Progress, debug: bool = False) -> int:
+def run_plan(
+    plan: Plan, store: Store, progress: Progress, debug: bool = False, features: FeatureCache | None = None
+) -> int:
     """Runs what the store does not hold, and returns how many trials failed.
 
     Sources come first, then groups in the plan's order. A trial that fails, or whose source does, is recorded and the
-    others go on.
+    others go on. `features` may be shared with other plans of the same images.
     """
     import jax.numpy as jnp
 
     executor, width = choose_executor(plan.study.execution)
+    features = FeatureCache(plan.study.execution.feature_cache_bytes) if features is None else features
     todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     starts = {trial.source.digest for trial in todo if trial.starts_from_source}
     sources = [source for source in plan.sources if source.digest in starts]
@@ -74,7 +81,7 @@ def run_plan(plan: Plan, store: Store, progress: Progress, debug: bool = False) 
         for chunk, missing in work:
             try:
                 if missing:
-                    _run_trials(plan, chunk, missing, images, executor, store, progress)
+                    _run_trials(plan, chunk, missing, images, executor, store, progress, features)
             except UserError:
                 raise
             except Exception as error:
@@ -187,6 +194,7 @@ def _run_trials(
     executor: str,
     store: Store,
     progress: Progress,
+    features: FeatureCache,
 ) -> None:
     """Runs a chunk on `images`, and stores what of it was missing."""
     import jax
@@ -202,6 +210,9 @@ def _run_trials(
         lambda line: progress.epoch("train", len(missing), line),
         StoredCheckpoints(store, key),
         plan.study.execution.checkpoint_seconds,
+        features,
+        chunk[0].images.fingerprint,
+        progress.note,
     )
     before, after = stack([lane.params for lane in lanes]), stack([outcome.params for outcome in outcomes])
     changes = jax.device_get(

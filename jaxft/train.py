@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft.config import FROZEN, LayerRate, Procedure
-from jaxft.data.augment import augment
+from jaxft.data.augment import Changes, augment, view
 from jaxft.data.batches import num_steps
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.optim import HParams, Optimizer, Schedule, make_tx
@@ -28,7 +28,8 @@ class Phase:
     """A stretch of training with one compiled program: everything that is static in it.
 
     `prefix` is the last unit of the frozen prefix, which runs without gradient and with its statistics frozen.
-    `tracked` are the batch-norm statistics that move.
+    `tracked` are the batch-norm statistics that move. With `views`, an image's index says which of its views is meant
+    (`data.augment.view`). `from_features` says that the images are what the prefix made of them already.
     """
 
     model: Network
@@ -37,8 +38,9 @@ class Phase:
     prefix: str | None
     tracked: tuple[str, ...]
     batch_size: int
-    crop_padding_px: int
-    flip: bool
+    changes: Changes
+    views: int = 0
+    from_features: bool = False
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -91,7 +93,10 @@ def make_phases(
       num_train: images a pass.
     """
 
-    def phase(trained: Mapping[str, str], epochs: float, warmup_epochs: float) -> Phase:
+    with_parameters = {unit_of(name, model.units) for name in layers}
+    below_head = {unit: i for i, unit in enumerate(unit for unit in reversed(model.units) if unit in with_parameters)}
+
+    def phase(trained: Mapping[str, str], epochs: float, warmup_epochs: float, probe: bool = False) -> Phase:
         def steps(of_epochs: float) -> int:
             return num_steps(num_train, of_epochs, procedure.batch_size)
 
@@ -101,25 +106,26 @@ def make_phases(
             steps(warmup_epochs),
             tuple(steps(at) for at in procedure.decay_epochs) if procedure.schedule == "step" else (),
         )
+        depths = tuple((name, below_head[unit_of(name, model.units)]) for name in sorted(trained))
         prefix = frozen_prefix(model, trained)
         live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
         tracked = [name for name in batch_stats if unit_of(name, model.units) in live]
         return Phase(
             model,
             preprocessing,
-            Optimizer(procedure.optimizer, procedure.nesterov, schedule, tuple(sorted(trained.items()))),
+            Optimizer(procedure.optimizer, procedure.nesterov, schedule, tuple(sorted(trained.items())), depths, probe),
             prefix,
             tuple(tracked) if procedure.batch_norm == "tracked" else (),
             procedure.batch_size,
-            procedure.crop_padding_px,
-            procedure.flip,
+            Changes(procedure.crop_scale_min, procedure.crop_padding_px, procedure.flip),
+            procedure.views,
         )
 
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
     phases = []
     if procedure.probe_epochs:
         head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
-        phases.append(phase(head, procedure.probe_epochs, 0.0))
+        phases.append(phase(head, procedure.probe_epochs, 0.0, probe=True))
     return (*phases, phase(trained, procedure.epochs, procedure.warmup_epochs))
 
 
@@ -154,12 +160,13 @@ def apply_network(
 ) -> tuple[jax.Array, Flat]:
     """Returns logits [n, classes] for `images: [n, h, w, 3] uint8`, and the tracked statistics after them."""
     model = phase.model
-    x = phase.preprocessing.apply(images)
+    x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
     start = None
     if phase.prefix is not None:
-        fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
-        x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
+        if not phase.from_features:
+            fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
+            x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
         if phase.prefix == model.units[-1]:
             return x, batch_stats
         start = model.units[model.units.index(phase.prefix) + 1]
@@ -176,9 +183,17 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     """Returns `train_step(state, hparams, labels, indices, frozen, images) -> (state, metrics)`.
 
     labels: [images] int32; indices: [steps of the phase, batch] int32, of which the state's step picks one row;
-    images: [images, h, w, 3] uint8. The last two arguments are shared by all trials.
+    images: [images, h, w, 3] uint8, or the prefix's outputs for them. The last two arguments are shared by all trials.
     """
     tx = make_tx(phase.optimizer)
+
+    def look(state: State, labels: jax.Array, images: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if phase.from_features or phase.changes.is_none:
+            return images[rows], labels[rows]
+        if phase.views:
+            at = rows % len(images)
+            return view(state.key, images[at], at, rows // len(images), phase.changes), labels[at]
+        return augment(jax.random.fold_in(state.key, state.step), images[rows], phase.changes), labels[rows]
 
     def train_step(
         state: State,
@@ -189,9 +204,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         images: jax.Array,
     ) -> tuple[State, Metrics]:
         rows = jax.lax.dynamic_index_in_dim(indices, state.step, keepdims=False)
-        batch, targets = images[rows], labels[rows]
-        if phase.crop_padding_px or phase.flip:
-            batch = augment(jax.random.fold_in(state.key, state.step), batch, phase.crop_padding_px, phase.flip)
+        batch, targets = look(state, labels, images, rows)
 
         def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
             logits, stats = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)

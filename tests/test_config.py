@@ -119,7 +119,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"source": {"images": {"clases": []}}},
             "unknown config field 'source.images.clases' (did you mean 'classes'?)",
         ),
-        ({"target": {"xyzzy": 1}}, "'target' has data, classes, size_px, train_per_class, val_per_class."),
+        ({"target": {"xyzzy": 1}}, "'target' has data, classes, size_px, train_per_class, val_per_class, val_fraction, test_fraction."),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         (
             {"seeds": "many"},
@@ -227,7 +227,7 @@ STUDIES = st.builds(
     source=st.builds(Source, images=st.none() | IMAGES, procedure=PROCEDURES),
     target=IMAGES,
     procedure=PROCEDURES,
-    streams=st.builds(Streams, split=st.none() | st.integers(0, 2**32)),
+    streams=st.builds(Streams, split=st.none() | st.integers(0, 2**32 - 1)),
     seeds=st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True).map(tuple),
     factors=st.lists(st.fixed_dictionaries({"procedure.learning_rate": st.tuples(RATES, RATES)}), max_size=2).map(
         tuple

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxft.config import Images
 from jaxft.data import ImageSet, draw_split, load_images, sources
-from jaxft.data.augment import augment, flip, pad_crop
+from jaxft.data.augment import Changes, augment, flip, pad_crop
 from jaxft.data.batches import batch_indices, epoch_ends, num_steps, padded_batches, permutation
 from jaxft.errors import UserError
 from jaxft.models import Preprocessing
@@ -269,7 +269,10 @@ def test_a_zip_is_the_same_as_the_folder_in_it(tmp_path, names):
     assert archive.ids == folder.ids
     assert (archive.images == folder.images).all() and (archive.labels == folder.labels).all()
     assert archive.fingerprint == folder.fingerprint
-    assert draw_split(archive, 0, 2, 1, "target").digest == draw_split(folder, 0, 2, 1, "target").digest
+    assert (
+        draw_split(archive, 0, Images(train_per_class=2, val_per_class=1), "target").digest
+        == draw_split(folder, 0, Images(train_per_class=2, val_per_class=1), "target").digest
+    )
 
 
 def test_a_picture_that_changes_changes_the_fingerprint(tmp_path):
@@ -513,7 +516,7 @@ SEEDS = st.integers(0, 2**32)
 @given(COUNTS, SEEDS, st.integers(1, 5), st.integers(0, 3))
 def test_a_split_has_exact_counts_and_covers_everything_once(counts, seed, train, val):
     images = image_set(counts)
-    split = draw_split(images, seed, train, val, "target")
+    split = draw_split(images, seed, Images(train_per_class=train, val_per_class=val), "target")
     assert per_class(images, split.train) == [train] * len(counts)
     assert per_class(images, split.val) == [val] * len(counts)
     assert per_class(images, split.test) == [count - train - val for count in counts]
@@ -525,8 +528,8 @@ def test_a_split_has_exact_counts_and_covers_everything_once(counts, seed, train
 @given(COUNTS, SEEDS, st.integers(1, 4), st.integers(0, 3))
 def test_draws_of_one_seed_are_nested(counts, seed, train, val):
     images = image_set(counts)
-    small = draw_split(images, seed, train, val, "target")
-    large = draw_split(images, seed, train + 1, val, "target")
+    small = draw_split(images, seed, Images(train_per_class=train, val_per_class=val), "target")
+    large = draw_split(images, seed, Images(train_per_class=train + 1, val_per_class=val), "target")
     assert set(small.train) < set(large.train)
     assert (small.val == large.val).all()
     assert set(large.test) < set(small.test)
@@ -535,7 +538,7 @@ def test_draws_of_one_seed_are_nested(counts, seed, train, val):
 @given(COUNTS, SEEDS)
 def test_no_number_takes_all_that_is_left_over(counts, seed):
     images = image_set(counts)
-    split = draw_split(images, seed, None, 2, "target")
+    split = draw_split(images, seed, Images(train_per_class=None, val_per_class=2), "target")
     assert per_class(images, split.train) == [count - 2 for count in counts]
     assert len(split.test) == 0
 
@@ -543,7 +546,7 @@ def test_no_number_takes_all_that_is_left_over(counts, seed):
 @given(SEEDS, st.integers(1, 6), st.integers(0, 2))
 def test_a_part_of_its_own_is_tested_on_whole(seed, train, val):
     images = image_set(None, {"train": [8, 9], "test": [3, 2]})
-    split = draw_split(images, seed, train, val, "target")
+    split = draw_split(images, seed, Images(train_per_class=train, val_per_class=val), "target")
     assert split.test.tolist() == [17, 18, 19, 20, 21]
     assert per_class(images, split.train) == [train] * 2 and per_class(images, split.val) == [val] * 2
     assert set(images.parts[split.train]) | set(images.parts[split.val]) == {"train"}
@@ -553,7 +556,7 @@ def test_a_part_of_its_own_is_tested_on_whole(seed, train, val):
 @given(SEEDS, st.integers(0, 4))
 def test_validation_comes_from_a_part_of_its_own(seed, val):
     images = image_set(None, {"train": [8, 9], "val": [4, 5], "test": [3, 2]})
-    split = draw_split(images, seed, None, val, "target")
+    split = draw_split(images, seed, Images(train_per_class=None, val_per_class=val), "target")
     assert split.train.tolist() == list(range(17))
     assert per_class(images, split.val) == [val] * 2 and set(images.parts[split.val]) <= {"val"}
     assert split.test.tolist() == [26, 27, 28, 29, 30]
@@ -561,21 +564,26 @@ def test_validation_comes_from_a_part_of_its_own(seed, val):
 
 def test_a_validation_part_without_a_test_part_is_tested_on():
     images = image_set(None, {"train": [8, 9], "val": [4, 5]})
-    split = draw_split(images, 0, 3, 2, "target")
+    split = draw_split(images, 0, Images(train_per_class=3, val_per_class=2), "target")
     assert set(images.parts[split.test]) == {"val"} and len(split.test) == 9
     assert set(images.parts[split.val]) == {"train"}
 
 
 def test_seeds_draw_differently_and_the_digest_says_so():
     images = image_set([20, 20])
-    splits = [draw_split(images, seed, 5, 2, "target") for seed in range(20)]
+    splits = [draw_split(images, seed, Images(train_per_class=5, val_per_class=2), "target") for seed in range(20)]
     assert len({split.digest for split in splits}) == 20
     assert len({tuple(split.train) for split in splits}) == 20
 
 
 def test_every_image_is_drawn_equally_often():
     images = image_set([10, 10])
-    drawn = np.bincount(np.concatenate([draw_split(images, s, 5, 0, "target").train for s in range(400)]), minlength=20)
+    drawn = np.bincount(
+        np.concatenate(
+            [draw_split(images, s, Images(train_per_class=5, val_per_class=0), "target").train for s in range(400)]
+        ),
+        minlength=20,
+    )
     # 400 draws of half of the images: 200 each, standard deviation 10
     assert np.abs(drawn - 200).max() < 50
 
@@ -584,7 +592,7 @@ def test_a_split_does_not_depend_on_the_classes_that_were_left_out():
     everything, some = load_images(Images(), None), load_images(Images(classes=("3", "8")), None)
 
     def drawn(images):
-        rows = draw_split(images, 5, 10, 2, "target").train
+        rows = draw_split(images, 5, Images(train_per_class=10, val_per_class=2), "target").train
         return {images.ids[row] for row in rows if images.class_names[images.labels[row]] in ("3", "8")}
 
     assert drawn(everything) == drawn(some)
@@ -593,11 +601,14 @@ def test_a_split_does_not_depend_on_the_classes_that_were_left_out():
 def test_a_split_is_the_same_in_another_process():
     code = (
         "from jaxft.config import Images; from jaxft.data import draw_split, load_images;"
-        "print(draw_split(load_images(Images(), None), 3, 10, 5, 'target').digest)"
+        "print(draw_split(load_images(Images(), None), 3, Images(train_per_class=10, val_per_class=5), 'target').digest)"
     )
     env = os.environ | {"PYTHONHASHSEED": "99"}
     other = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == draw_split(load_images(Images(), None), 3, 10, 5, "target").digest
+    assert (
+        other.stdout.strip()
+        == draw_split(load_images(Images(), None), 3, Images(train_per_class=10, val_per_class=5), "target").digest
+    )
 
 
 @pytest.mark.parametrize(
@@ -612,12 +623,12 @@ def test_a_split_is_the_same_in_another_process():
 )
 def test_too_many_asked_for_is_one_sentence(parts, train, val, message):
     with pytest.raises(UserError) as error:
-        draw_split(image_set(None, parts), 0, train, val, "target")
+        draw_split(image_set(None, parts), 0, Images(train_per_class=train, val_per_class=val), "target")
     assert message in str(error.value)
 
 
 def test_exactly_all_is_not_too_many():
-    split = draw_split(image_set([7, 7]), 0, 5, 2, "target")
+    split = draw_split(image_set([7, 7]), 0, Images(train_per_class=5, val_per_class=2), "target")
     assert (len(split.train), len(split.val), len(split.test)) == (10, 4, 0)
 
 
@@ -728,7 +739,9 @@ def test_a_flip_mirrors_half_of_the_images_left_to_right():
 @pytest.mark.parametrize(("padding", "mirror"), [(2, True), (2, False), (0, True)])
 def test_augmentation_is_pure_in_the_key(padding, mirror):
     images = numbered_images(32)
-    once, again, other = (augment(jax.random.key(seed), images, padding, mirror) for seed in (3, 3, 4))
+    once, again, other = (
+        augment(jax.random.key(seed), images, Changes(crop_padding_px=padding, flip=mirror)) for seed in (3, 3, 4)
+    )
     assert once.shape == images.shape and once.dtype == images.dtype
     assert (once == again).all()
     assert not (once == other).all()
@@ -736,14 +749,14 @@ def test_augmentation_is_pure_in_the_key(padding, mirror):
 
 def test_no_augmentation_is_the_identity():
     images = numbered_images(3)
-    assert (augment(jax.random.key(0), images, 0, False) == images).all()
+    assert (augment(jax.random.key(0), images, Changes()) == images).all()
 
 
 def test_crop_and_flip_are_drawn_independently():
     # Were one key used for both, an offset would tell whether an image is mirrored.
     images = jnp.asarray(np.asarray(numbered_images(1)).repeat(2000, axis=0))
-    crop_only = augment(jax.random.key(5), images, 1, False)
-    both = augment(jax.random.key(5), images, 1, True)
+    crop_only = augment(jax.random.key(5), images, Changes(crop_padding_px=1))
+    both = augment(jax.random.key(5), images, Changes(crop_padding_px=1, flip=True))
     mirrored = np.asarray((both == crop_only[:, :, ::-1]).all((1, 2, 3)))
     at_left = np.asarray((crop_only[:, 1:-1, 0] == 0).all((1, 2)))  # zeros come in from the left
     share = mirrored[at_left].mean()
@@ -753,9 +766,9 @@ def test_crop_and_flip_are_drawn_independently():
 def test_augmentation_under_vmap_is_that_of_each_lane():
     images = numbered_images(2 * 6).reshape(2, 6, 4, 5, 3)
     keys = jax.random.split(jax.random.key(0), 2)
-    together = jax.vmap(lambda key, x: augment(key, x, 2, True))(keys, images)
+    together = jax.vmap(lambda key, x: augment(key, x, Changes(crop_padding_px=2, flip=True)))(keys, images)
     for i in range(2):
-        assert (together[i] == augment(keys[i], images[i], 2, True)).all()
+        assert (together[i] == augment(keys[i], images[i], Changes(crop_padding_px=2, flip=True))).all()
 
 
 # --- preprocessing ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from jaxft import paths
 from jaxft.config import Execution, Procedure
 from jaxft.data.batches import epoch_ends
-from jaxft.execute import Lane, Program, choose_executor, evaluate, over_trials, run_chunk
+from jaxft.execute import Feed, Lane, Program, choose_executor, evaluate, over_trials, run_chunk
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
 from jaxft.train import make_phases, split_variables
@@ -188,7 +188,7 @@ def test_evaluation_of_sets_of_every_size():
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p[:2] for p in params])
     labels = jnp.stack([lane.labels for lane in lanes])
     rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
-    loss, accuracy, predictions = evaluate(phase, 16, *stacked, rows, labels, params[0][2], images()[0])
+    loss, accuracy, predictions = evaluate(Feed(phase, params[0][2], images()[0], labels), 16, *stacked, rows)
     assert [len(p) for p in predictions] == [37, 3]
     for i, lane in enumerate(lanes):
         variables = {"params": paths.unflatten(lane.params), "batch_stats": paths.unflatten(lane.batch_stats)}

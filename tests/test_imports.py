@@ -20,6 +20,7 @@ ROWS = [
     ["torch_file"],
     ["weights"],
     ["data"],
+    ["features"],
     ["optim"],
     ["train"],
     ["execute"],

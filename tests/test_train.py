@@ -90,7 +90,7 @@ def test_every_leaf_moves_as_its_rule_says():
 
 def test_frozen_leaves_are_not_in_the_state_and_their_statistics_rest():
     trial = Trial(body_learning_rate="frozen")
-    assert trial.phase.prefix == "stage3/block1" and trial.phase.tracked == ()
+    assert trial.phase.prefix == "pool" and trial.phase.tracked == ()
     assert set(trial.phase.trainable) == {"head/kernel", "head/bias"}
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)

@@ -80,6 +80,15 @@ class Progress:
         elif self._done_trials == self._total_trials:
             self._log("train", "")
 
+    def note(self, line: str) -> None:
+        """Says how far something between two epochs is."""
+        self._last_epoch = time.monotonic()  # its time is no epoch's
+        if self._live is not None:
+            self._live.update(self._task, line=line)
+        elif time.monotonic() - self._last_line > LOG_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(line)
+
     def say(self, line: str) -> None:
         """Says a line that stays."""
         if self.quiet:

@@ -17,16 +17,20 @@ def epoch_ends(num_images: int, epochs: float, batch_size: int) -> list[int]:
     return sorted(end for end in ends if end > 0)
 
 
-def batch_indices(rows: np.ndarray, seed: int, first_step: int, steps: int, batch_size: int) -> np.ndarray:
+def batch_indices(
+    rows: np.ndarray, seed: int, first_step: int, steps: int, batch_size: int, views: int = 1, num_images: int = 0
+) -> np.ndarray:
     """Returns [steps, batch_size] int32: passes over `rows`, each in an order of its own, cut into full batches.
 
     Batches run on across the ends of passes, so every image is seen equally often. `first_step` makes a later
-    stretch of the same stream.
+    stretch of the same stream. Of several `views`, each pass has the next: view * num_images + row.
     """
     n = len(rows)
     first, last = first_step * batch_size, (first_step + steps) * batch_size
     passes = range(first // n, -(-last // n))
-    stream = np.concatenate([rows[permutation(f"order:{seed}:{epoch}", n)] for epoch in passes])
+    stream = np.concatenate(
+        [rows[permutation(f"order:{seed}:{epoch}", n)] + epoch % views * num_images for epoch in passes]
+    )
     offset = first - passes.start * n
     return stream[offset : offset + steps * batch_size].reshape(steps, batch_size).astype(np.int32)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxft.config import Images
 from jaxft.data.sources import ImageSet
 from jaxft.errors import UserError
 
@@ -19,13 +20,14 @@ class Split:
     digest: str
 
 
-def draw_split(images: ImageSet, seed: int, train_per_class: int | None, val_per_class: int, where: str) -> Split:
+def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
     """Returns a split that is drawn class by class.
 
     The images of a class are ranked by the sha256 of the seed and their id, so a draw depends on no library's
     generator, and draws of one seed are nested: the 5-image set lies within the 10-image one. Those to select on
     come first, then those to train on. Where the data set has a part 'test' (or 'val' alone) it is tested on, whole;
-    else whatever is left over is. Where it has both, those to select on come from 'val'.
+    else `spec.test_fraction` of each class, taken ahead of all else, and whatever is left over. Where it has both,
+    those to select on come from 'val'.
 
     Raises a `UserError` where a class has fewer images than are asked for; `where` names the config's field.
     """
@@ -39,15 +41,24 @@ def draw_split(images: ImageSet, seed: int, train_per_class: int | None, val_per
         ranked = of_class[np.argsort([_rank(seed, images.ids[row]) for row in of_class], kind="stable")]
         parts = images.parts[ranked]
         to_train = ranked[(parts == "train") | (parts == "")]
+        num_test = 0 if held_out else _share(len(to_train), spec.test_fraction)
+        test, to_train = to_train[:num_test], to_train[num_test:]
         to_select = ranked[parts == "val"] if own_val else to_train
-        _check_enough(len(to_select), val_per_class, 0 if own_val else train_per_class or 1, where, name)
-        val.append(to_select[:val_per_class])
-        left = to_train if own_val else to_train[val_per_class:]
-        _check_enough(len(left), 0, train_per_class or 1, where, name)
-        train.append(left[:train_per_class])
-        rest.append(left[len(train[-1]) :] if held_out is None else ranked[parts == held_out])
+        num_val = spec.val_per_class or _share(len(to_select), spec.val_fraction)
+        _check_enough(len(to_select), num_val, 0 if own_val else spec.train_per_class or 1, where, name)
+        val.append(to_select[:num_val])
+        left = to_train if own_val else to_train[num_val:]
+        _check_enough(len(left), 0, spec.train_per_class or 1, where, name)
+        train.append(left[: spec.train_per_class])
+        left_over = np.concatenate([test, left[len(train[-1]) :]])
+        rest.append(left_over if held_out is None else ranked[parts == held_out])
     rows = [np.sort(np.concatenate(part)).astype(np.int32) for part in (train, val, rest)]
     return Split(rows[0], rows[1], rows[2], _digest(images, rows))
+
+
+def _share(count: int, fraction: float) -> int:
+    """Returns how many of `count` images a share is: one at least, and all but one at most."""
+    return min(max(round(count * fraction), 1), count - 1) if fraction and count else 0
 
 
 def _check_enough(there: int, val_per_class: int, train_per_class: int, where: str, name: str) -> None:
