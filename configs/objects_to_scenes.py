@@ -7,9 +7,10 @@ selected on validation, separately in every arm and by every seed; the five seed
 Source: Li, Herranz & Jiang 2020 (object-centric and scene-centric sources and targets); Zhou et al. 2017; Yosinski
 et al. 2014.
 Expected: both pretrained networks beat the one from scratch, by more than the chance of which images are drawn.
-Data: `weights/resnetsmall14.cifar{10,100}.safetensors` and `images/intel-scenes-6.zip` in one folder, by default
-`../shared/data` beside the clone; elsewhere it is `--config=configs/objects_to_scenes.py:FOLDER`. A run of a minute
-or two, to see that all works, is `...:small` or `...:small,FOLDER`.
+Data: two files of weights and one of images, in one folder: weights/resnetsmall14.cifar10.safetensors, the same of
+cifar100, and images/intel-scenes-6.zip. It is ../shared/data beside the clone, or what is named behind the config:
+objects_to_scenes.py:FOLDER. Takes about 20 minutes on two cores; behind objects_to_scenes.py:small (or small,FOLDER) is
+a run of under a minute, which shows that all works and is too short to answer anything.
 """
 
 from pathlib import Path
