@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxft.commands.finetune import finetune
     from jaxft.commands.predict import predict
     from jaxft.commands.results import load_results
     from jaxft.commands.study import run_study
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "UserError": "jaxft.errors",
     "create_model": "jaxft.models",
+    "finetune": "jaxft.commands.finetune",
     "list_models": "jaxft.models",
     "load_results": "jaxft.commands.results",
     "load_weights": "jaxft.weights",
@@ -30,6 +32,7 @@ _MODULES = ("analysis", "config", "data", "models", "paths", "report", "store", 
 __all__ = [
     "UserError",
     "create_model",
+    "finetune",
     "list_models",
     "load_results",
     "load_weights",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from jaxft import __version__
 from jaxft.errors import UserError, did_you_mean
 
-COMMANDS = ("study", "predict", "report", "results", "weights", "models", "config")
+COMMANDS = ("study", "finetune", "predict", "report", "results", "weights", "models", "config")
 INTERRUPTED = 130
 
 
@@ -27,7 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _stop(f"jaxft: {error}", 2, args)
     except KeyboardInterrupt:
-        resumable = " What was finished is kept; the same command goes on." if args and args.command == "study" else ""
+        resumable = (
+            " What was finished is kept; the same command goes on."
+            if args and args.command in ("study", "finetune")
+            else ""
+        )
         return _stop(f"jaxft: interrupted.{resumable}", INTERRUPTED, args)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

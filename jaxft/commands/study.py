@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxft.config import ConfigFile
+    from jaxft.features import FeatureCache
+    from jaxft.plan import Plan
 
 HELP = "run a study: fine-tune over factors and seeds, and report"
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
-    failed = study(load_config(args.config, overrides), args.workdir, debug=args.debug)
+    _, failed = study(load_config(args.config, overrides), args.workdir, debug=args.debug)
     from jaxft.commands.results import print_summary
 
     print_summary(args.workdir)
@@ -63,8 +65,14 @@ def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False)
     return load_results(workdir)
 
 
-def study(config: "ConfigFile", workdir: str | os.PathLike[str], quiet: bool = False, debug: bool = False) -> int:
-    """Runs what is missing, writes results and report, and returns how many trials failed."""
+def study(
+    config: "ConfigFile",
+    workdir: str | os.PathLike[str],
+    quiet: bool = False,
+    debug: bool = False,
+    features: "FeatureCache | None" = None,
+) -> tuple["Plan", int]:
+    """Runs what is missing, writes results and report, and returns the plan and how many trials failed."""
     from jaxft.execute import choose_executor
     from jaxft.plan import make_plan
     from jaxft.report import write_report
@@ -87,12 +95,12 @@ def study(config: "ConfigFile", workdir: str | os.PathLike[str], quiet: bool = F
         )
         for warning in plan.warnings:
             progress.say(f"warning: {warning}")
-        failed = run_plan(plan, store, progress, debug)
+        failed = run_plan(plan, store, progress, debug, features)
         store.write_run(record | {"seconds": round(time.time() - started, 1)}, started)
         store.export_results()
         write_report(store.workdir)
         progress.say(f"done in {duration(time.time() - started)}")
-    return failed
+    return plan, failed
 
 
 def run_record(config: "ConfigFile") -> dict[str, Any]:

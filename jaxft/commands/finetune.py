@@ -1,0 +1,464 @@
+"""`jaxft finetune`: fine-tune a pretrained network on one's own pictures, and keep the result.
+
+One recipe, two small studies. The first tries its candidates on a part of the training images and judges them on the
+rest; the second trains the best of them on all training images, with several seeds. The head comes from a linear
+probe first (LP-FT; Kumar et al. 2022), the rate falls from unit to unit downwards (Howard & Ruder 2018), statistics
+of batch norm stay those of pretraining, and every image stands for several fixed views of itself, so that what lies
+below the trained units is computed once.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxft.commands.study import command_line, run_record, study
+from jaxft.config import FROZEN, Execution, Images, Procedure, Source, Streams, Study, Trial, as_config_file, to_dict
+from jaxft.errors import UserError
+from jaxft.store import Store, replacing, saying_what_is_wrong
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from jaxft.data import ImageSet
+    from jaxft.models import Network
+    from jaxft.plan import Plan, PlannedTrial
+    from jaxft.weights import Manifest
+
+HELP = "fine-tune a pretrained network on a folder of pictures, and keep the result"
+
+HELD_OUT = 0.2  # of each class: to test on, where the data have no test part; then to select on
+HEAD_RATES = (1e-3, 1e-2)  # of the head alone
+PROBE_RATE = 1e-3  # of the head before all else
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of head and body after that
+HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains
+RECIPE: dict[str, Any] = {
+    "optimizer": "adamw",
+    "weight_decay": 1e-4,
+    "layer_decay": 0.9,
+    "batch_norm": "frozen",
+    "crop_scale_min": 0.35,
+    "flip": True,
+    "select": "last",
+}
+MOST_MISTAKES = 24
+RECORD = "finetune.json"
+
+Train = Literal["auto", "head", "top", "all"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--weights", required=True, metavar="FILE", help="pretrained weights, or package:NAME")
+    parser.add_argument("--model", metavar="NAME", help="their network; by default what the file says")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="class folders (or a zip of them, or an .npz)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the result; goes on if it has a part")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs that the accuracy is over (3)")
+    parser.add_argument(
+        "--train",
+        choices=("auto", "head", "top", "all"),
+        default="auto",
+        help="the most that is tried: the head, the last stage too, or all; auto: the last stage on a CPU, else all",
+    )
+    parser.add_argument("--size-px", type=int, metavar="N", help="side of the images; by default the weights' own")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Fine-tunes, and prints what came of it."""
+    record = finetune(
+        args.weights, args.data, args.out, args.model, args.seeds, args.train, args.size_px, debug=args.debug
+    )
+    from jaxft.report.finetune import summary_lines
+
+    print("\n".join(summary_lines(record, args.out)))
+    return 0
+
+
+def finetune(
+    weights: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: str | None = None,
+    seeds: int = 3,
+    train: Train = "auto",
+    size_px: int | None = None,
+    quiet: bool = False,
+    debug: bool = False,
+) -> dict[str, Any]:
+    """Fine-tunes a network on labelled images and returns the record of it, which is in `out` as finetune.json.
+
+    Args:
+      weights: a file of pretrained weights, or `package:NAME`.
+      data: a folder, zip or .npz of labelled images; a part `test` of it is what the result is tested on, else a
+        fifth of each class is held out. Of the rest a fifth is selected on, then all of it trained on.
+      out: folder for the result: the weights of the first seed in the format that they came in and for Flax, a page,
+        a model card, and the two studies, from which the same call goes on where it was stopped.
+      model: the network's name, where the file does not say it.
+      seeds: how many times the selected candidate is trained; accuracy is over them.
+      train: the most that candidates train: 'head', 'top' (the units from the last change of resolution on) or 'all';
+        'auto' is 'top' on a CPU, 'all' elsewhere.
+      size_px: side of the images; by default what the weights expect.
+
+    Raises:
+      UserError: weights, images or the folder cannot be used.
+    """
+    from jaxft.features import FeatureCache
+
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}; it must be 1 or more.")
+    started = time.time()
+    task = make_task(str(weights), str(data), model, size_px, train)
+    folder = make_folder(Path(out))
+    features = FeatureCache(task.execution.feature_cache_bytes)
+    selection = task.selection()
+    tell(f"{task.model.architecture} on {task.data}: {len(task.images.class_names)} classes", quiet)
+    tried, _ = study(as_config_file(selection), folder / "selection", quiet, debug, features)
+    candidates = judged(task, tried, Store(folder / "selection"))
+    best = max((c for c in candidates if not c["diverged"]), key=rank, default=None)
+    if best is None:
+        raise FloatingPointError("every candidate diverged: the weights or the images hold no useful numbers")
+    best["selected"] = True
+    between = time.time()
+    tell(f"selected: {best['name']}, right on {best['val_accuracy']:.1%} of the validation images", quiet)
+    final, failed = study(as_config_file(task.refit(best["name"], seeds)), folder / "refit", quiet, debug, features)
+    if failed:
+        raise RuntimeError(f"{failed} of {seeds} final runs failed; `jaxft results {folder / 'refit'}` says why")
+    record = described(task, tried, final, Store(folder / "refit"), candidates, best["name"])
+    record["seconds"] = {
+        "selection": round(between - started, 1),
+        "refit": round(time.time() - between, 1),
+        "total": round(time.time() - started, 1),
+    }
+    record["files"] = deliver(Store(folder / "refit").weights_path(final.trials[0].digest), folder, task)
+    pictures = add_predictions(record, folder, final.trials[0])
+    write(folder, record, pictures)
+    return record
+
+
+# --- the task and its two studies -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is fine-tuned on what, and by which candidates: fields of a procedure, by name."""
+
+    weights: str
+    data: str
+    model: "Network"
+    manifest: "Manifest"
+    images: "ImageSet"
+    size_px: int
+    candidates: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def target(self) -> Images:
+        """Returns the images of the second study, which selects nothing."""
+        return Images(data=self.data, size_px=self.size_px, test_fraction=HELD_OUT)
+
+    @property
+    def execution(self) -> Execution:
+        """Returns how the trials run: only the second study's weights are kept."""
+        return Execution(keep_weights="none")
+
+    def study(self, title: str, target: Images, names: Sequence[str], seeds: int) -> Study:
+        """Returns the study of the candidates called `names`.
+
+        The split and the views are the same for all seeds, so that they share features; the new head and the order of
+        the images vary.
+        """
+        return Study(
+            title=f"{title}: {self.model.architecture} on {Path(self.data).name}",
+            source=Source(model=self.model.architecture, weights=self.weights),
+            target=target,
+            procedure=Procedure(**RECIPE),
+            streams=Streams(split=0, augment=0),
+            seeds=tuple(range(seeds)),
+            factors=tuple(
+                {f"procedure.{field}": (level,) for field, level in self.candidates[name].items()} for name in names
+            ),
+            execution=self.execution,
+        )
+
+    def selection(self) -> Study:
+        """Returns the study that tries every candidate once, on a part of the training images."""
+        target = dataclasses.replace(self.target, val_fraction=HELD_OUT)
+        return self.study("Selection", target, tuple(self.candidates), 1)
+
+    def refit(self, name: str, seeds: int) -> Study:
+        """Returns the study that trains the selected candidate on all training images."""
+        study = self.study("Final runs", self.target, [name], seeds)
+        return dataclasses.replace(study, execution=dataclasses.replace(self.execution, keep_weights="all"))
+
+    def name_of(self, trial: Trial) -> str:
+        """Returns the candidate that a trial is."""
+        return next(
+            name
+            for name, fields in self.candidates.items()
+            if all(getattr(trial.procedure, field) == level for field, level in fields.items())
+        )
+
+
+def make_task(weights: str, data: str, model: str | None, size_px: int | None, train: Train) -> Task:
+    """Returns the task, after looking at the weights and at the images."""
+    from jaxft.data import draw_split, load_images
+    from jaxft.models import create_model
+    from jaxft.weights import find_model, read_file
+
+    network = create_model(model or find_model(weights), num_classes=2)
+    _, manifest = read_file(weights, network)
+    size_px = size_px or manifest.preprocessing.size_px
+    images = load_images(Images(data=data), size_px)
+    spec = Images(data=data, val_fraction=HELD_OUT, test_fraction=HELD_OUT)
+    num_train = len(draw_split(images, 0, spec, "--data").train)
+    return Task(weights, data, network, manifest, images, size_px, make_candidates(network, num_train, train))
+
+
+def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str, dict[str, Any]]:
+    """Returns the candidates for `num_train` images, the simplest first: fields of a procedure, by name.
+
+    Fewer images are passed over more often, and stand for more views.
+    """
+    import jax
+
+    batch_size = min(32, num_train)
+    views = min(max(round(8000 / num_train), 4), 16)
+    head_epochs, epochs = (float(max(round(steps * batch_size / num_train), 6)) for steps in (HEAD_STEPS, STEPS))
+    common = {"views": views, "batch_size": batch_size}
+    found: dict[str, dict[str, Any]] = {
+        f"head at {rate:g}": {**common, "body_learning_rate": FROZEN, "learning_rate": rate, "epochs": head_epochs}
+        for rate in HEAD_RATES
+    }
+    if train == "auto":
+        train = "top" if jax.default_backend() == "cpu" else "all"
+    depths = {
+        "head": [],
+        "top": [("top", below_last_stage(model))],
+        "all": [("top", below_last_stage(model)), ("all", [])],
+    }
+    for depth, frozen in depths[train]:
+        rules = ((f"({'|'.join(frozen)})/.*", FROZEN),) if frozen else ()
+        for rate in RATES:
+            found[f"{depth} at {rate:g}"] = {
+                **common,
+                "layer_rates": rules,
+                "learning_rate": rate,
+                "epochs": epochs,
+                "probe_learning_rate": PROBE_RATE,
+                "probe_epochs": head_epochs,
+            }
+    return found
+
+
+def below_last_stage(model: "Network") -> list[str]:
+    """Returns the units below the last change of resolution: those that work on larger maps than the last one's."""
+    strides = [tap.stride_px for tap in model.taps]
+    first = strides.index(strides[-1])
+    last_below = model.taps[first - 1].unit if first else model.units[0]
+    return list(model.units[: model.units.index(last_below) + 1])
+
+
+def make_folder(folder: Path) -> Path:
+    """Returns the folder for the result, made where it is not there; one that holds something else is an error."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{str(folder)!r} is a file; --out names a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "selection").is_dir():
+        raise UserError(f"the folder {str(folder)!r} holds something else; --out names a new or empty one.")
+    with saying_what_is_wrong(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# --- what came of it --------------------------------------------------------------------------------------------
+
+
+def judged(task: Task, tried: "Plan", store: Store) -> list[dict[str, Any]]:
+    """Returns what became of each candidate: its accuracy on the validation images, and its curves."""
+    found = []
+    for trial in tried.trials:
+        record, arrays = store.read("trials", trial.digest), store.arrays("trials", trial.digest)
+        if record is None:
+            raise RuntimeError(f"a candidate failed; `jaxft results {store.workdir}` says why")
+        name = task.name_of(trial.trial)
+        found.append(
+            {
+                "name": name,
+                "trained": name.partition(" ")[0],
+                "learning_rate": trial.trial.procedure.learning_rate,
+                "val_accuracy": record["val_accuracy"],
+                "diverged": record["status"] == "diverged",
+                "seconds": record["seconds"],
+                "selected": False,
+                "curves": {
+                    curve: numbers(arrays[curve]) for curve in ("epoch", "train_loss", "val_loss", "val_accuracy")
+                },
+            }
+        )
+    return found
+
+
+def rank(candidate: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns what the best candidate has most of: accuracy on the validation images, of equals the least loss."""
+    return candidate["val_accuracy"], -candidate["curves"]["val_loss"][-1]
+
+
+def described(
+    task: Task, tried: "Plan", final: "Plan", store: Store, candidates: Sequence[Mapping[str, Any]], selected: str
+) -> dict[str, Any]:
+    """Returns the record of it all but for the files, the times and the predictions."""
+    from jaxft.analysis.statistics import mean_interval
+
+    first = final.trials[0]
+    records = [store.read("trials", trial.digest) or {} for trial in final.trials]
+    diverged = [trial.trial.seed for trial, record in zip(final.trials, records) if record["status"] == "diverged"]
+    if diverged:
+        raise FloatingPointError(f"training on all images diverged with seed {diverged[0]}")
+    interval = mean_interval([record["test_accuracy"] for record in records])
+    own_part = "" not in set(task.images.parts[first.split.test])
+    run = run_record(as_config_file(final.study))
+    return {
+        "model": task.model.architecture,
+        "weights": {"file": task.manifest.file, "sha256": task.manifest.sha256, "origin": task.manifest.origin},
+        "data": {
+            "path": task.data,
+            "class_names": list(task.images.class_names),
+            "train": len(tried.trials[0].split.train),
+            "val": len(tried.trials[0].split.val),
+            "test": len(first.split.test),
+            "size_px": task.size_px,
+            "test_from": "the data's own test part" if own_part else "a fifth of each class, held out",
+            "train_per_class": counts(task.images, first.split.train),
+            "test_per_class": counts(task.images, first.split.test),
+            "split": first.split.digest,
+        },
+        "candidates": list(candidates),
+        "selected": selected,
+        "recipe": {**RECIPE, **to_dict(dict(task.candidates[selected]))},
+        "seeds": [trial.trial.seed for trial in final.trials],
+        "delivered_seed": first.trial.seed,
+        "layout": task.model.layout,
+        "test": {
+            "accuracy": [record["test_accuracy"] for record in records],
+            "mean": interval.mean,
+            "half_width": None if math.isnan(interval.half_width) else interval.half_width,
+        },
+        "refit_curves": [
+            {
+                "seed": trial.trial.seed,
+                **{
+                    curve: numbers(store.arrays("trials", trial.digest)[curve])
+                    for curve in ("epoch", "train_loss", "train_accuracy")
+                },
+            }
+            for trial in final.trials
+        ],
+        "warnings": [*tried.warnings, *rough(tried)],
+        "versions": run["versions"],
+        "device": run["device"],
+        "command": " ".join(shlex.quote(word) for word in command_line()),
+    }
+
+
+def rough(tried: "Plan") -> list[str]:
+    """Returns a warning where there are too few images to judge by."""
+    split = tried.trials[0].split
+    return [
+        f"there are {len(rows)} images to {what} on, so one of them counts {1 / len(rows):.1%}; more would say more."
+        for what, rows in (("select", split.val), ("test", split.test))
+        if len(rows) < 50
+    ]
+
+
+def deliver(weights: Path, folder: Path, task: Task) -> list[str]:
+    """Writes the weights to `folder` in the format that the pretrained ones came in, and for Flax; returns names."""
+    suffix = ".safetensors" if task.manifest.format == "safetensors" else Path(task.manifest.file).suffix
+    from jaxft.weights import convert_weights
+
+    names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
+    for name in names:
+        convert_weights(weights, folder / name)
+    return names
+
+
+def add_predictions(record: dict[str, Any], folder: Path, trial: "PlannedTrial") -> dict[str, "np.ndarray"]:
+    """Adds what the delivered network says of the test images to the record; returns the pictures of its mistakes."""
+    import numpy as np
+
+    rows, labels = trial.split.test, trial.images.labels[trial.split.test]
+    shares = probabilities(folder / record["files"][0], trial.images.images, rows)
+    predicted = shares.argmax(1)
+    names = trial.images.class_names
+    confusion = np.zeros((len(names), len(names)), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    record["confusion"] = confusion.tolist()
+    tested = confusion.sum(1) > 0
+    record["test"]["mean_per_class"] = float((confusion.diagonal()[tested] / confusion.sum(1)[tested]).mean())
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-shares[wrong, predicted[wrong]], kind="stable")][:MOST_MISTAKES]
+    record["mistakes"] = [
+        {
+            "id": trial.images.ids[rows[i]],
+            "label": names[labels[i]],
+            "predicted": names[predicted[i]],
+            "probability": float(shares[i, predicted[i]]),
+            "label_probability": float(shares[i, labels[i]]),
+        }
+        for i in worst
+    ]
+    return {trial.images.ids[rows[i]]: np.asarray(trial.images.images[rows[i]]) for i in worst}
+
+
+def probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray") -> "np.ndarray":
+    """Returns [rows, classes]: what the network in a file says of images, which have the size that it expects."""
+    import jax
+    import numpy as np
+
+    from jaxft.data.batches import padded_batches
+    from jaxft.weights import read_network
+
+    model, variables, manifest = read_network(weights)
+    variables = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+
+    @jax.jit
+    def classify(variables: Any, batch: "jax.Array") -> "jax.Array":
+        return jax.nn.softmax(model.apply(variables, manifest.preprocessing.apply(batch)))
+
+    batches, _ = padded_batches(rows, 32)
+    return np.concatenate([np.asarray(classify(variables, images[batch])) for batch in batches])[: len(rows)]
+
+
+def write(folder: Path, record: Mapping[str, Any], pictures: Mapping[str, "np.ndarray"]) -> None:
+    """Writes the record, the page and the model card."""
+    from jaxft.report.finetune import CARD, PAGE, model_card, write_finetune_page
+
+    texts = {RECORD: json.dumps(record, indent=1, allow_nan=False), CARD: model_card(record)}
+    for name, text in texts.items():
+        with saying_what_is_wrong(folder / name), replacing(folder / name) as temporary:
+            temporary.write_text(text)
+    write_finetune_page(folder / PAGE, record, pictures)
+
+
+def counts(images: "ImageSet", rows: "np.ndarray") -> list[int]:
+    """Returns how many of the images in `rows` each class has."""
+    import numpy as np
+
+    return np.bincount(images.labels[rows], minlength=len(images.class_names)).tolist()
+
+
+def numbers(values: "np.ndarray") -> list[float | None]:
+    """Returns numbers that JSON can hold: none for nan and infinity."""
+    return [float(value) if math.isfinite(value) else None for value in values]
+
+
+def tell(line: str, quiet: bool) -> None:
+    """Says a line on standard error."""
+    if not quiet:
+        print(line, file=sys.stderr, flush=True)
