@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxft.analysis.parameters import change, filter_changes, layer_changes, leaf_changes, pairwise_distances
-from jaxft.analysis.statistics import holm, mean_interval, paired_difference
+from jaxft.analysis.statistics import holm, mean_interval, paired_difference, proportion_interval
 
 
 def test_change_by_hand():
@@ -161,6 +161,14 @@ def test_paired_difference_of_few_missing_or_equal():
     same = paired_difference({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75})
     assert same.interval == (0, 0, 2) and same.p_value == 1
     assert paired_difference({0: 1.5, 1: 1.75}, {0: 0.5, 1: 0.75}).p_value == 0
+
+
+def test_interval_of_a_proportion_by_hand():
+    # z = 1.959964, z^2 = 3.841459. 27 of 30: (0.9 + z^2/60 ± z sqrt(0.003 + z^2/3600)) / (1 + z^2/30).
+    assert proportion_interval(0.9, 30) == pytest.approx((0.743790, 0.965400), abs=2e-6)
+    # None or all of n: from 0 to z^2 / (n + z^2), and its mirror image.
+    assert proportion_interval(0.0, 10) == pytest.approx((0, 3.841459 / 13.841459), abs=1e-6)
+    assert proportion_interval(1.0, 10) == pytest.approx((10 / 13.841459, 1), abs=1e-6)
 
 
 def test_holm_by_hand():

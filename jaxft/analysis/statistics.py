@@ -33,6 +33,20 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return Interval(float(kept.mean()), float(quantile * kept.std(ddof=1) / math.sqrt(len(kept))), len(kept))
 
 
+def proportion_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the ends of the interval of a probability, after `share` of `count` independent tries came true.
+
+    With z = normal(1 - (1 - confidence) / 2): (share + z^2 / 2n ± z sqrt(share (1 - share) / n + z^2 / 4n^2)) /
+    (1 + z^2 / n), which stays within [0, 1] (Wilson 1927, "Probable inference").
+    """
+    from scipy import stats
+
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    middle = share + z**2 / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, (middle - reach) / (1 + z**2 / count)), min(1.0, (middle + reach) / (1 + z**2 / count))
+
+
 class Difference(NamedTuple):
     """A mean paired difference with its interval, and the p-value of its being zero (nan for fewer than two pairs)."""
 

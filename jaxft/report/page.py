@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxft.config import Study, to_dict
 from jaxft.report import figures
 from jaxft.report.figures import Arm, Curve, Setting
 from jaxft.report.selection import MOST_IN_PAIRS, arms_of, contrasts_of, select_over, selected_text
-from jaxft.report.template import as_text, command_text, duration, percent, render_template
+from jaxft.report.template import as_text, duration, percent, render_template
 from jaxft.store import Store, replacing, saying_what_is_wrong
 
 STATUSES = ("done", "diverged", "failed")
@@ -256,6 +257,11 @@ def run_record(run: Mapping[str, Any]) -> dict[str, Any]:
 def commands(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the commands that made the study, each once, the oldest first."""
     return list(dict.fromkeys(command_text(run["command"]) for run in runs if run.get("command")))
+
+
+def command_text(command: Any) -> str:
+    """Returns a command as one would type it."""
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
 
 
 def changed_fields(config: Mapping[str, Any]) -> list[tuple[str, str]]:

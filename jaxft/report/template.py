@@ -1,8 +1,9 @@
 """What the pages share: templates, and numbers as texts for people."""
 
+import functools
 import json
 import math
-import shlex
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ def render_template(name: str, **values: Any) -> str:
         "number": number,
         "duration": duration,
         "text": as_text,
+        "count": "{:,}".format,
+        "md": markdown_text,
+        "json": functools.partial(json.dumps, ensure_ascii=False),
     }
     return environment.get_template(name).render(values)
 
@@ -44,7 +48,7 @@ def chip(colour: str) -> Markup:
 
 def plural(count: int, word: str) -> str:
     """Returns a number of things, such as '1 seed' or '3 seeds'."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def percent(value: float | None) -> str:
@@ -96,6 +100,6 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def command_text(command: Any) -> str:
-    """Returns a command as one would type it."""
-    return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
+def markdown_text(text: str) -> str:
+    """Returns a text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*{}\[\]<>|#~&$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
