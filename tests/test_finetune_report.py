@@ -319,9 +319,8 @@ def test_how_pictures_are_prepared_is_told_where_it_is_known():
 
 def test_pytorch_is_told_of_where_the_file_is_in_its_layout():
     record = make_record()
-    assert 'network.load_state_dict(load_file("weights.safetensors"))  # a resnetsmall8 with 3 outputs' in model_card(
-        record
-    )
+    code = 'network.load_state_dict(load_file("weights.safetensors"))  # resnetsmall8 in PyTorch, with 3 outputs'
+    assert code in model_card(record)
     pth = model_card(record | {"files": ["weights.pth", "weights.msgpack"]})
     assert 'torch.load("weights.pth", weights_only=True)' in pth
     for other in ({"layout": "keras"}, {"files": ["weights.msgpack"]}):

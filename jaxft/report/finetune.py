@@ -219,7 +219,7 @@ def usage(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         reader = "from safetensors.torch import load_file" if safetensors else "import torch"
         tensors = f'load_file("{first}")' if safetensors else f'torch.load("{first}", weights_only=True)'
         outputs = len(record["data"]["class_names"])
-        code = f"{reader}\n\nnetwork.load_state_dict({tensors})  # a {record['model']} with {outputs} outputs"
+        code = f"{reader}\n\nnetwork.load_state_dict({tensors})  # {record['model']} in PyTorch, with {outputs} outputs"
         ways.append(("In PyTorch", "python", code))
     return ways
 
@@ -326,7 +326,7 @@ def draw_curves(
     axes = figure.add_subplot()
     for curve, colour, bold in lines:
         dot = "o" if len(curve.epoch) == 1 else None  # a line of one point is not seen
-        width, front = (2.4, 3) if bold else (1.3, 2)
+        width, front = (2.0, 3) if bold else (1.3, 2)
         axes.plot(curve.epoch, factor * curve.mean, marker=dot, color=colour, linewidth=width, zorder=front)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
