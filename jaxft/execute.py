@@ -18,8 +18,7 @@ import numpy as np
 from jaxft.config import Execution
 from jaxft.data.augment import Changes
 from jaxft.data.batches import batch_indices, padded_batches
-from jaxft.features import FeatureCache
-from jaxft.models import unit_of
+from jaxft.features import FeatureCache, Prefix
 from jaxft.optim import HParams
 from jaxft.train import (
     Evaluation,
@@ -201,7 +200,7 @@ def run_chunk(
                 for lane in lanes
             ]
         )
-        feed = _make_feed(phase, frozen, lanes, indices, images, labels, features, fingerprint, say)
+        feed = _make_feed(program, phase, frozen, lanes, indices, images, labels, features, fingerprint, say)
         on_device = jnp.asarray(feed.at(indices))
         run_steps = make_run_steps(feed.phase, len(lanes))
         for i in range(done, len(ends)):
@@ -246,6 +245,7 @@ class Feed:
 
 
 def _make_feed(
+    program: Program,
     phase: Phase,
     frozen: Frozen,
     lanes: Sequence[Lane],
@@ -260,31 +260,33 @@ def _make_feed(
     whole = Feed(phase, frozen, images, labels)
     if features is None or phase.prefix is None or not (phase.views or phase.changes.is_none):
         return whole
+
+    def prefix_to(unit: str, through: Prefix | None) -> Prefix:
+        return Prefix(
+            phase.model,
+            phase.preprocessing,
+            unit,
+            {"params": frozen.params, "batch_stats": frozen.batch_stats},
+            images,
+            fingerprint,
+            phase.changes if phase.views else Changes(),
+            lanes[0].augment_key,
+            through,
+        )
+
+    # A later phase begins lower down: what it will ask for is kept on the way.
+    order = phase.model.units.index
+    lower = min((p.prefix for p in program.phases if p.prefix), key=order)
+    through = prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
+    prefix = prefix_to(phase.prefix, through)
     needed = np.unique(np.concatenate([indices.ravel(), *(rows for lane in lanes for rows in (lane.val, lane.test))]))
-    size_px = phase.preprocessing.size_px
-    if not features.fits(phase.model, phase.prefix, size_px, len(needed)):
+    if not features.fits(prefix, len(needed)):
         return whole
-    units = phase.model.units[: phase.model.units.index(phase.prefix) + 1]
-    variables = {
-        collection: {name: leaf for name, leaf in leaves.items() if unit_of(name, phase.model.units) in units}
-        for collection, leaves in (("params", frozen.params), ("batch_stats", frozen.batch_stats))
-    }
-    outputs = features.outputs(
-        phase.model,
-        phase.preprocessing,
-        phase.prefix,
-        variables,
-        images,
-        fingerprint,
-        needed,
-        phase.changes if phase.views else Changes(),
-        lanes[0].augment_key,
-        say,
-    )
     place = np.full(max(phase.views, 1) * len(images), -1, np.int32)
     place[needed] = np.arange(len(needed))
+    outputs = jnp.asarray(features.outputs(prefix, needed, say))
     from_features = dataclasses.replace(phase, from_features=True)
-    return Feed(from_features, frozen, jnp.asarray(outputs), labels[:, needed % len(images)], place)
+    return Feed(from_features, frozen, outputs, labels[:, needed % len(images)], place)
 
 
 def _shared(frozen: Sequence[Frozen]) -> Frozen:

@@ -5,10 +5,12 @@ computed in blocks of images that are always the same, so that it has the same b
 """
 
 import collections
+import dataclasses
 import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,10 +18,76 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.data.augment import Changes, view
-from jaxft.models import Network, Preprocessing
+from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.paths import unflatten
 
 BLOCK = 32  # images computed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The units up to `unit`, which are frozen, before a set of images.
+
+    Attributes:
+      variables: flat `params` and `batch_stats`; those of later units do not matter.
+      images: [n, h, w, 3] uint8, on the device; `fingerprint` identifies them.
+      changes: what makes the views of an image, which are drawn from `key` (`data.augment.view`).
+      through: a shorter prefix whose outputs are kept too, and which this one goes on from.
+    """
+
+    model: Network
+    preprocessing: Preprocessing
+    unit: str
+    variables: Mapping[str, Mapping[str, Any]]
+    images: jax.Array
+    fingerprint: str
+    changes: Changes
+    key: Any = None
+    through: "Prefix | None" = None
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Returns the shape of the output for one image."""
+        return _output_shape(self.model, self.unit, self.images.shape[1])
+
+    @functools.cached_property
+    def own(self) -> dict[str, dict[str, Any]]:
+        """Returns the variables of the units up to `unit`."""
+        units = self.model.units[: self.model.units.index(self.unit) + 1]
+        return {
+            collection: {name: leaf for name, leaf in leaves.items() if unit_of(name, self.model.units) in units}
+            for collection, leaves in self.variables.items()
+        }
+
+    @functools.cached_property
+    def digests(self) -> tuple[str, str]:
+        """Returns what identifies the outputs for the images themselves, and for views of them."""
+        total = hashlib.sha256()
+        for collection, leaves in sorted(self.own.items()):
+            for name, leaf in sorted(leaves.items()):
+                total.update(f"{collection}/{name}".encode())
+                total.update(np.ascontiguousarray(leaf).tobytes())
+        total.update(repr((self.model.architecture, self.unit, self.preprocessing, self.fingerprint)).encode())
+        plain = total.hexdigest()
+        total.update(repr((self.changes, np.asarray(self.key).tolist())).encode())
+        return plain, total.hexdigest()
+
+    def outputs_of_block(self, number: int) -> jax.Array:
+        """Returns the output for the block `number`: all blocks of images, then all of their first views, and so on."""
+        of_view, block = divmod(number, num_blocks(len(self.images)))
+        rows = np.minimum(np.arange(block * BLOCK, (block + 1) * BLOCK), len(self.images) - 1)
+        run = _make_outputs(self.model, self.preprocessing, self.unit, self.changes)
+        return run(self._nested, self.images, jnp.asarray(rows), jnp.int32(of_view), self.key)
+
+    def outputs_after(self, x: jax.Array) -> jax.Array:
+        """Returns the output for a block from that of the shorter prefix."""
+        assert self.through is not None
+        start = self.model.units[self.model.units.index(self.through.unit) + 1]
+        return _make_outputs_after(self.model, start, self.unit)(self._nested, x)
+
+    @functools.cached_property
+    def _nested(self) -> dict[str, Any]:
+        return {collection: unflatten(leaves) for collection, leaves in self.own.items()}
 
 
 class FeatureCache:
@@ -27,64 +95,55 @@ class FeatureCache:
 
     def __init__(self, max_bytes: float):
         self.max_bytes = max_bytes
-        self._kept: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
+        self._kept: collections.OrderedDict[tuple[str, int], np.ndarray] = collections.OrderedDict()
 
-    def fits(self, model: Network, unit: str, size_px: int, num_images: int) -> bool:
-        """Tells whether the unit's output for so many images is within the budget."""
-        per_image = 4 * math.prod(_output_shape(model, unit, size_px))
-        return num_images * per_image <= self.max_bytes
+    def fits(self, prefix: Prefix, num_images: int) -> bool:
+        """Tells whether the outputs for so many images are within the budget."""
+        return 4 * math.prod(prefix.output_shape) * num_images <= self.max_bytes
 
     def outputs(
-        self,
-        model: Network,
-        preprocessing: Preprocessing,
-        unit: str,
-        variables: Mapping[str, Any],
-        images: jax.Array,
-        fingerprint: str,
-        indices: np.ndarray,
-        changes: Changes,
-        key: Any,
-        say: Callable[[str], None] = lambda line: None,
+        self, prefix: Prefix, indices: np.ndarray, say: Callable[[str], None] = lambda line: None
     ) -> np.ndarray:
-        """Returns the output of `unit` for images by index: [indices, ...] float32.
+        """Returns the output of a prefix for images by index: [indices, ...] float32.
 
-        Args:
-          variables: flat `params` and `batch_stats` of the units up to `unit`.
-          images: [n, h, w, 3] uint8, on the device; `fingerprint` identifies them.
-          indices: view * n + row, int; view 0 is the image itself, the others are drawn from `key` (`augment.view`).
-          say: told how far it is, while something has to be computed.
+        An index is view * n + row, where view 0 is the image itself. `say` is told how far it is, while something has
+        to be computed.
         """
-        n = len(images)
-        num_blocks = -(-n // BLOCK)
-        block_of, place = indices // n * num_blocks + indices % n // BLOCK, indices % n % BLOCK
-        kind = repr((_digest(variables), model.architecture, unit, preprocessing, fingerprint))
-        drawn = repr((changes, np.asarray(key).tolist()))
-        names = {
-            number: hashlib.sha256(f"{kind} {number} {drawn * (number >= num_blocks)}".encode()).hexdigest()
-            for number in map(int, np.unique(block_of))
-        }
-        missing = sum(name not in self._kept for name in names.values())
-        run = _make_outputs(model, preprocessing, unit, changes)
-        nested = {collection: unflatten(leaves) for collection, leaves in variables.items()}
-        found = np.empty((len(indices), *_output_shape(model, unit, images.shape[1])), np.float32)
-        done = 0
-        for number, name in names.items():
-            if name not in self._kept:
-                of_view, block = divmod(number, num_blocks)
-                rows = np.minimum(np.arange(block * BLOCK, (block + 1) * BLOCK), n - 1)
-                self._kept[name] = np.asarray(run(nested, images, jnp.asarray(rows), jnp.int32(of_view), key))
-                done += 1
-                say(f"features of {unit}: {done * BLOCK} of {missing * BLOCK} images")
-            self._kept.move_to_end(name)
+        if prefix.through is not None and not self.fits(prefix.through, len(indices)):
+            prefix = dataclasses.replace(prefix, through=None)
+        n = len(prefix.images)
+        block_of, place = indices // n * num_blocks(n) + indices % n // BLOCK, indices % n % BLOCK
+        numbers = [int(number) for number in np.unique(block_of)]
+        missing = [number for number in numbers if self._name(prefix, number) not in self._kept]
+        found = np.empty((len(indices), *prefix.output_shape), np.float32)
+        for number in numbers:
             here = block_of == number
-            found[here] = self._kept[name][place[here]]
-            self._drop()
+            found[here] = self._block(prefix, number)[place[here]]
+            if number in missing:
+                done = missing.index(number) + 1
+                say(f"features of {prefix.unit}: {done * BLOCK} of {len(missing) * BLOCK} images")
         return found
 
-    def _drop(self) -> None:
-        while sum(block.nbytes for block in self._kept.values()) > self.max_bytes:
+    def _name(self, prefix: Prefix, number: int) -> tuple[str, int]:
+        return prefix.digests[number >= num_blocks(len(prefix.images))], number
+
+    def _block(self, prefix: Prefix, number: int) -> np.ndarray:
+        name = self._name(prefix, number)
+        if name not in self._kept:
+            if prefix.through is None:
+                self._kept[name] = np.asarray(prefix.outputs_of_block(number))
+            else:
+                self._kept[name] = np.asarray(prefix.outputs_after(jnp.asarray(self._block(prefix.through, number))))
+        self._kept.move_to_end(name)
+        block = self._kept[name]
+        while sum(kept.nbytes for kept in self._kept.values()) > self.max_bytes:
             self._kept.popitem(last=False)
+        return block
+
+
+def num_blocks(num_images: int) -> int:
+    """Returns how many blocks a set of images is computed in."""
+    return -(-num_images // BLOCK)
 
 
 @functools.cache
@@ -93,13 +152,18 @@ def _make_outputs(
 ) -> Callable[..., jax.Array]:
     @jax.jit
     def outputs(variables: Any, images: jax.Array, rows: jax.Array, number: jax.Array, key: Any) -> jax.Array:
-        of_rows = images[rows]
+        x = images[rows]
         if not changes.is_none:
             numbers = jnp.broadcast_to(number, rows.shape)
-            of_rows = jax.lax.cond(number == 0, lambda: of_rows, lambda: view(key, of_rows, rows, numbers, changes))
-        return model.apply(variables, preprocessing.apply(of_rows), stop=unit)
+            x = jax.lax.cond(number == 0, lambda: x, lambda: view(key, x, rows, numbers, changes))
+        return model.apply(variables, preprocessing.apply(x), stop=unit)
 
     return outputs
+
+
+@functools.cache
+def _make_outputs_after(model: Network, start: str, unit: str) -> Callable[..., jax.Array]:
+    return jax.jit(lambda variables, x: model.apply(variables, x, start=start, stop=unit))
 
 
 @functools.cache
@@ -107,12 +171,3 @@ def _output_shape(model: Network, unit: str, size_px: int) -> tuple[int, ...]:
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     key = jax.random.key(0)
     return jax.eval_shape(lambda x: model.init_with_output(key, x, stop=unit)[0], images).shape[1:]
-
-
-def _digest(variables: Mapping[str, Any]) -> str:
-    total = hashlib.sha256()
-    for collection, leaves in sorted(variables.items()):
-        for name, leaf in sorted(leaves.items()):
-            total.update(f"{collection}/{name}".encode())
-            total.update(np.ascontiguousarray(leaf).tobytes())
-    return total.hexdigest()

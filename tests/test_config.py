@@ -119,7 +119,10 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"source": {"images": {"clases": []}}},
             "unknown config field 'source.images.clases' (did you mean 'classes'?)",
         ),
-        ({"target": {"xyzzy": 1}}, "'target' has data, classes, size_px, train_per_class, val_per_class, val_fraction, test_fraction."),
+        (
+            {"target": {"xyzzy": 1}},
+            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, test_fraction.",
+        ),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         (
             {"seeds": "many"},

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxft.config import Images
 from jaxft.data import ImageSet, draw_split, load_images, sources
-from jaxft.data.augment import Changes, augment, flip, pad_crop
+from jaxft.data.augment import Changes, augment, flip, pad_crop, resized_crop, resized_part, view
 from jaxft.data.batches import batch_indices, epoch_ends, num_steps, padded_batches, permutation
 from jaxft.errors import UserError
 from jaxft.models import Preprocessing
@@ -601,7 +601,8 @@ def test_a_split_does_not_depend_on_the_classes_that_were_left_out():
 def test_a_split_is_the_same_in_another_process():
     code = (
         "from jaxft.config import Images; from jaxft.data import draw_split, load_images;"
-        "print(draw_split(load_images(Images(), None), 3, Images(train_per_class=10, val_per_class=5), 'target').digest)"
+        "spec = Images(train_per_class=10, val_per_class=5);"
+        "print(draw_split(load_images(Images(), None), 3, spec, 'target').digest)"
     )
     env = os.environ | {"PYTHONHASHSEED": "99"}
     other = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -819,3 +820,59 @@ def test_cifar10_loads_from_its_npz(real_data):
     with np.load(path) as file:
         assert (found.images[4000:] == file["test_images"]).all()
         assert (found.labels[4000:] == file["test_labels"]).all()
+
+
+@pytest.mark.parametrize("box", [(4.0, 8.0, 36.0, 40.0), (0.0, 3.0, 25.0, 21.0), (10.5, 2.25, 47.0, 30.75)])
+def test_a_resized_part_is_pillows(box):
+    """Inside, where neither looks beyond the part: Pillow rounds to whole grey levels."""
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(image).resize((12, 12)).resize((48, 48), Image.Resampling.BICUBIC))
+    left, top, right, bottom = box
+    theirs = np.asarray(Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR, box=box), np.float64)
+    share = jnp.array([bottom - top, right - left]) / 48
+    ours = np.asarray(resized_part(jnp.asarray(image, jnp.float32), jnp.array([top, left]), share))
+    assert np.abs(ours - theirs)[4:-4, 4:-4].max() <= 1.01
+
+
+def test_a_resized_crop_of_a_slope_shows_place_and_size():
+    """Of an image that rises by one a column, a part rises by its share of the width and begins inside."""
+    slope = jnp.broadcast_to(jnp.arange(64.0).reshape(1, 1, 64, 1), (500, 64, 64, 3)).astype(jnp.uint8)
+    crops = np.asarray(resized_crop(jax.random.key(2), slope, 0.25), np.float64)[:, 32, :, 0]
+    width = (crops[:, 56] - crops[:, 8]) / 48
+    first = crops[:, 32] - 32.5 * width
+    # area from 1/4 to 1 and ratio from 3/4 to 4/3: the width is from sqrt(1/4 * 3/4) to 1
+    assert width.min() > np.sqrt(3 / 16) - 0.05 and width.max() <= 1.02
+    assert first.min() > -2 and (first + 64 * width).max() < 66
+    assert np.std(first) > 3
+
+
+def test_views_are_the_same_whenever_asked_for():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
+    changes, key = Changes(crop_scale_min=0.5, flip=True), jax.random.key(1)
+    rows = jnp.arange(6)
+    whole = {number: view(key, images, rows, jnp.full(6, number), changes) for number in range(3)}
+    assert (whole[0] == images).all()
+    assert not (whole[1] == whole[2]).all() and not (whole[1] == images).all()
+    some = view(key, images[jnp.array([4, 1])], jnp.array([4, 1]), jnp.array([2, 1]), changes)
+    assert (some[0] == whole[2][4]).all() and (some[1] == whole[1][1]).all()
+
+
+# --- shares of classes ------------------------------------------------------------------------------------------
+
+
+def test_shares_of_each_class_are_held_out():
+    """Of 10 and 20 images: 2 and 4 to test on; of the 8 and 16 left, 2 (1.6) and 3 (3.2) to select on."""
+    images = image_set([10, 20])
+    spec = Images(val_fraction=0.2, test_fraction=0.2)
+    split = draw_split(images, 0, spec, "target")
+    per_class = [np.bincount(images.labels[rows]).tolist() for rows in (split.train, split.val, split.test)]
+    assert per_class == [[6, 13], [2, 3], [2, 4]]
+    without = draw_split(images, 0, Images(test_fraction=0.2), "target")
+    assert without.test.tolist() == split.test.tolist()
+    assert sorted(without.train) == sorted([*split.train, *split.val])
+
+
+def test_a_share_leaves_one_to_train_on():
+    split = draw_split(image_set([3, 30]), 0, Images(val_fraction=0.9, test_fraction=0.3), "target")
+    images = image_set([3, 30])
+    assert np.bincount(images.labels[split.train]).tolist() == [1, 2]

@@ -253,6 +253,37 @@ def test_updates_are_torchs(kind, fields):
             np.testing.assert_allclose(params[name], theirs[name].detach().numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_layer_decay_scales_each_units_update(kind):
+    """Units from the head down: head, stage3/block1, stage2/block1, stage1/block1, stem (the pool has no leaves)."""
+    depths = {"head": 0, "stage3/block1": 1, "stage2/block1": 2, "stage1/block1": 3, "stem": 4}
+    usual, decayed = Trial(optimizer=kind), Trial(optimizer=kind, layer_decay=0.5)
+    updates = []
+    for trial in (usual, decayed):
+        state, frozen = trial.start()
+        after, _ = trial.step(state, frozen)
+        updates.append({name: np.asarray(after.params[name] - state.params[name], np.float64) for name in after.params})
+    for name, update in updates[0].items():
+        unit = next(unit for unit in depths if name.startswith(unit + "/"))
+        expected = update * 0.5 ** depths[unit]
+        np.testing.assert_allclose(updates[1][name], expected, atol=1e-6 + 1e-3 * np.abs(expected).max())
+
+
+def test_the_probe_has_a_rate_of_its_own():
+    fields = {"probe_epochs": 1.0, "learning_rate": 0.1, "probe_learning_rate": 0.4, "momentum": 0.0}
+    trial, usual = Trial(**fields), Trial(**fields | {"probe_learning_rate": None})
+    layers = resolve_layers(Procedure(), list(trial.params))
+    probe = make_phases(MODEL, PLAIN, Procedure(**fields), layers, list(trial.stats), 12)[0]
+    assert probe.optimizer.probe and not trial.phase.optimizer.probe
+    grads = {name: jnp.ones_like(trial.params[name]) for name in probe.trainable}
+    moved = []
+    for one in (trial, usual):
+        tx = make_tx(probe.optimizer)(one.hparams)
+        moved.append(tx.update(grads, tx.init(grads), grads)[0]["head/bias"])
+    np.testing.assert_allclose(moved[0], -0.4, rtol=1e-6)
+    np.testing.assert_allclose(moved[1], -0.1, rtol=1e-6)
+
+
 # --- schedules --------------------------------------------------------------------------------------------------
 
 

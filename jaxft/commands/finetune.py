@@ -223,7 +223,7 @@ def make_task(weights: str, data: str, model: str | None, size_px: int | None, t
 
 
 def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str, dict[str, Any]]:
-    """Returns the candidates for `num_train` images, the simplest first: fields of a procedure, by name.
+    """Returns the candidates for `num_train` images: fields of a procedure, by name.
 
     Fewer images are passed over more often, and stand for more views.
     """
@@ -233,12 +233,9 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
     views = min(max(round(8000 / num_train), 4), 16)
     head_epochs, epochs = (float(max(round(steps * batch_size / num_train), 6)) for steps in (HEAD_STEPS, STEPS))
     common = {"views": views, "batch_size": batch_size}
-    found: dict[str, dict[str, Any]] = {
-        f"head at {rate:g}": {**common, "body_learning_rate": FROZEN, "learning_rate": rate, "epochs": head_epochs}
-        for rate in HEAD_RATES
-    }
     if train == "auto":
         train = "top" if jax.default_backend() == "cpu" else "all"
+    found: dict[str, dict[str, Any]] = {}
     depths = {
         "head": [],
         "top": [("top", below_last_stage(model))],
@@ -255,6 +252,13 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
                 "probe_learning_rate": PROBE_RATE,
                 "probe_epochs": head_epochs,
             }
+    for rate in HEAD_RATES:  # last, as the others keep what it asks for on their way
+        found[f"head at {rate:g}"] = {
+            **common,
+            "body_learning_rate": FROZEN,
+            "learning_rate": rate,
+            "epochs": head_epochs,
+        }
     return found
 
 

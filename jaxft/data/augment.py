@@ -45,7 +45,7 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float) -> jax.Arr
     uniform (Szegedy et al. 2015, section 6, there with a share from 0.08). A part that would be wider or higher than
     the image is cut to the image's own width or height; torchvision draws anew up to ten times instead.
     """
-    n, height, width, channels = images.shape
+    n, height, width, _ = images.shape
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     area = jax.random.uniform(area_key, (n,), minval=scale_min, maxval=1.0)
     low, high = ASPECT_RATIOS
@@ -53,12 +53,19 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float) -> jax.Arr
     shares = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
     first = jax.random.uniform(place_key, (n, 2)) * (1 - shares) * jnp.asarray([[height, width]])
 
-    def resize(image: jax.Array, share: jax.Array, first: jax.Array) -> jax.Array:
-        shape = (height, width, channels)
-        return jax.image.scale_and_translate(image, shape, (0, 1), 1 / share, -first / share, "linear", antialias=True)
-
-    resized = jax.vmap(resize)(images.astype(jnp.float32), shares, first)
+    resized = jax.vmap(resized_part)(images.astype(jnp.float32), first, shares)
     return jnp.clip(jnp.round(resized), 0, 255).astype(images.dtype)
+
+
+def resized_part(image: jax.Array, first: jax.Array, share: jax.Array) -> jax.Array:
+    """Returns the part of `image: [h, w, c]` that begins at `first: [2]` pixels and is `share: [2]` of its sides.
+
+    It is resized to the whole's size, bilinear with antialiasing, as in Pillow; but at the part's border the pixels
+    beside it weigh in here.
+    """
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), 1 / share, -first / share, "linear", antialias=True
+    )
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
