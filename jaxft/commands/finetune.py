@@ -39,7 +39,7 @@ HELP = "fine-tune a pretrained network on a folder of pictures, and keep the res
 HELD_OUT = 0.2  # of each class: to test on, where the data have no test part; then to select on
 HEAD_RATES = (1e-3, 1e-2)  # of the head alone
 PROBE_RATE = 1e-3  # of the head before all else
-RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of head and body after that
+RATES = (3e-5, 1e-4, 3e-4)  # of head and body after that
 HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains
 RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
@@ -230,7 +230,7 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
     import jax
 
     batch_size = min(32, num_train)
-    views = min(max(round(8000 / num_train), 4), 16)
+    views = min(max(round(6000 / num_train), 4), 16)
     head_epochs, epochs = (float(max(round(steps * batch_size / num_train), 6)) for steps in (HEAD_STEPS, STEPS))
     common = {"views": views, "batch_size": batch_size}
     if train == "auto":
@@ -349,6 +349,7 @@ def described(
         "seeds": [trial.trial.seed for trial in final.trials],
         "delivered_seed": first.trial.seed,
         "layout": task.model.layout,
+        "preprocessing": dataclasses.asdict(first.program.phases[-1].preprocessing),
         "test": {
             "accuracy": [record["test_accuracy"] for record in records],
             "mean": interval.mean,
