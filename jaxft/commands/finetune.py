@@ -140,6 +140,7 @@ def finetune(
     }
     record["files"] = deliver(Store(folder / "refit").weights_path(final.trials[0].digest), folder, task)
     pictures = add_predictions(record, folder, final.trials[0])
+    record = to_dict(record)
     write(folder, record, pictures)
     return record
 
@@ -365,17 +366,21 @@ def described(
             }
             for trial in final.trials
         ],
-        "warnings": [*tried.warnings, *rough(tried)],
+        "warnings": [*tried.warnings, *rough(tried, task.images)],
         "versions": run["versions"],
         "device": run["device"],
         "command": " ".join(shlex.quote(word) for word in command_line()),
     }
 
 
-def rough(tried: "Plan") -> list[str]:
+def rough(tried: "Plan", images: "ImageSet") -> list[str]:
     """Returns a warning where there are too few images to judge by."""
     split = tried.trials[0].split
-    return [
+    untested = [name for name, count in zip(images.class_names, counts(images, split.test)) if not count]
+    none = (
+        f"no image of {', '.join(untested[:5])}{' and others' * (len(untested) > 5)} is tested on: too few are there."
+    )
+    return [none] * bool(untested) + [
         f"there are {len(rows)} images to {what} on, so one of them counts {1 / len(rows):.1%}; more would say more."
         for what, rows in (("select", split.val), ("test", split.test))
         if len(rows) < 50
