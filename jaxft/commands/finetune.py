@@ -232,7 +232,8 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
 
     batch_size = min(32, num_train)
     views = min(max(round(6000 / num_train), 4), 16)
-    head_epochs, epochs = (float(max(round(steps * batch_size / num_train), 6)) for steps in (HEAD_STEPS, STEPS))
+    passes = batch_size / num_train
+    head_epochs, epochs = float(max(round(HEAD_STEPS * passes), 6)), float(min(max(round(STEPS * passes), 6), 40))
     common = {"views": views, "batch_size": batch_size}
     if train == "auto":
         train = "top" if jax.default_backend() == "cpu" else "all"
