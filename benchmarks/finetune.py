@@ -1,0 +1,170 @@
+"""Fine-tunes EfficientNet-Lite0 three ways on the same pictures: a linear probe, `jaxft finetune`, plain PyTorch.
+
+    python benchmarks/finetune.py --weights efficientnet_lite0.imagenet.safetensors caltech-101.zip pacs-7x4.zip
+
+The probe is scikit-learn's logistic regression on the pooled features of the network, its strength chosen on the
+validation part and then fitted to all of train. The three use one split. In an archive of domains
+(`domain/train|test/class/picture`) each domain is a data set of its own; the pooled accuracy over all of them is
+printed too. Each result is written as it comes, and what the file holds is not done again, so it can be stopped and
+taken up. PyTorch (2.13) is needed, and the machine should be idle.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import finetune_torch as plain
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from jaxft.commands.study import versions
+from jaxft.config import Images
+from jaxft.data.sources import PARTS, load_images
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+WAYS = ("probe", "jaxft", "torch")
+OUT = Path(__file__).resolve().parent / "results" / "finetune.json"
+
+
+def data_sets(path: Path, folder: Path) -> dict[str, Path]:
+    """Returns the data sets at `path`: itself, or each domain of an archive of domains, extracted to `folder`."""
+    if path.is_dir() or not zipfile.is_zipfile(path):
+        return {path.stem: path}
+    with zipfile.ZipFile(path) as archive:
+        pictures = [Path(name).parts for name in archive.namelist() if not name.endswith("/")]
+        if not all(len(parts) == 4 and parts[1].lower() in PARTS for parts in pictures):
+            return {path.stem: path}
+        archive.extractall(folder / path.stem)
+    return {f"{path.stem}/{domain}": folder / path.stem / domain for domain in sorted({parts[0] for parts in pictures})}
+
+
+def probe(weights: Path, data: Path) -> dict[str, Any]:
+    """Returns the test accuracy of a logistic regression on pooled features, and how its strength was chosen."""
+    start = time.perf_counter()
+    images = load_images(Images(data=str(data)), plain.SIZE_PX)
+    split, labels = plain.split_images(images), images.labels
+    network = plain.load_network(weights, len(images.class_names))
+    features = plain.make_inputs(network, images.images, views=1).pooled[0].numpy()
+
+    def score(strength: float, learn: np.ndarray, test: np.ndarray) -> float:
+        model = LogisticRegression(C=strength, max_iter=2000).fit(features[learn], labels[learn])
+        return float(model.score(features[test], labels[test]))
+
+    selection = {strength: score(strength, split.train, split.val) for strength in STRENGTHS}
+    chosen = max(selection, key=selection.__getitem__)
+    accuracy = score(chosen, np.concatenate([split.train, split.val]), split.test)
+    return {
+        "data": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+        "selection": {f"{strength:g}": value for strength, value in selection.items()},
+        "selected": f"{chosen:g}",
+        "test": plain.summary([accuracy]),
+        "seconds": {"total": time.perf_counter() - start},
+    }
+
+
+def run_jaxft(weights: Path, data: Path) -> dict[str, Any]:
+    """Returns what `jaxft finetune` wrote of its run, as far as it is compared here."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [f"--weights={weights}", f"--data={data}", f"--out={out}"]
+        subprocess.run([sys.executable, "-m", "jaxft.cli", "finetune", *command], check=True)
+        record = json.loads((out / "finetune.json").read_text())
+    return {
+        "data": {part: record["data"][part] for part in ("train", "val", "test")},
+        "selection": {candidate["name"]: candidate["val_accuracy"] for candidate in record["candidates"]},
+        **{field: record[field] for field in ("selected", "test", "seconds")},
+    }
+
+
+def run_torch(weights: Path, data: Path) -> dict[str, Any]:
+    """Returns what the plain recipe wrote of its run."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        command = [plain.__file__, f"--weights={weights}", f"--data={data}", f"--out={out}"]
+        subprocess.run([sys.executable, *command], check=True)
+        return json.loads(out.read_text())
+
+
+RUN: dict[str, Callable[[Path, Path], dict[str, Any]]] = {"probe": probe, "jaxft": run_jaxft, "torch": run_torch}
+
+
+def environment() -> dict[str, Any]:
+    """Returns the versions and the machine that results belong to."""
+    import jax
+
+    device = {"jax": jax.default_backend(), "processor": processor(), "cpus": os.cpu_count()}
+    return {"versions": versions() | {"torch": version("torch")}, "device": device}
+
+
+def processor() -> str:
+    """Returns the processor's name, as well as the system tells it."""
+    about = Path("/proc/cpuinfo")
+    names = [line for line in about.read_text().splitlines() if line.startswith("model name")] if about.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor()
+
+
+def pooled(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns, by archive and way, the results over all domains together, of archives whose every domain is done."""
+    together: dict[str, dict[str, Any]] = {}
+    for archive in sorted({name.partition("/")[0] for name in results if "/" in name}):
+        domains = [ways for name, ways in results.items() if name.startswith(f"{archive}/")]
+        for way in WAYS:
+            if all(way in ways for ways in domains):
+                together.setdefault(f"{archive} pooled", {})[way] = pool([ways[way] for ways in domains])
+    return together
+
+
+def pool(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the accuracy over the test images of all parts, seed by seed, and their seconds together."""
+    sizes = [part["data"]["test"] for part in parts]
+    accuracies = np.average([part["test"]["accuracy"] for part in parts], axis=0, weights=sizes).tolist()
+    return {"test": plain.summary(accuracies), "seconds": {"total": sum(part["seconds"]["total"] for part in parts)}}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Returns accuracies and seconds as lines, a result each."""
+    lines = [f"{'data':26}{'way':8}{'accuracy %':>14}{'seconds':>10}"]
+    for name, ways in results.items():
+        for way, result in ways.items():
+            mean, half_width = result["test"]["mean"], result["test"]["half_width"]
+            accuracy = f"{100 * mean:.1f}" + ("" if half_width is None else f" ± {100 * half_width:.1f}")
+            lines.append(f"{name:26}{way:8}{accuracy:>14}{result['seconds']['total']:10.0f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what is missing, prints the table, and writes it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="+", help="a folder or zip of class folders, or a zip of domains")
+    parser.add_argument("--weights", type=Path, required=True, help="published weights of EfficientNet-Lite0")
+    parser.add_argument("--only", choices=WAYS, help="one way; by default all three")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    results: dict[str, dict[str, Any]] = json.loads(args.out.read_text())["results"] if args.out.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in args.data:
+            for name, data in data_sets(path, Path(folder)).items():
+                ways = results.setdefault(name, {})
+                for way in [args.only] if args.only else WAYS:
+                    if way not in ways:
+                        load, start = os.getloadavg()[0], time.perf_counter()
+                        ways[way] = RUN[way](args.weights, data)
+                        ways[way]["seconds"]["whole_process"] = time.perf_counter() - start
+                        ways[way]["load_before"] = load  # tells afterwards whether the seconds can be trusted
+                        record = {"results": results, "pooled": pooled(results), **environment()}
+                        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(results | pooled(results)))
+
+
+if __name__ == "__main__":
+    main()
