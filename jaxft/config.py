@@ -44,6 +44,7 @@ class Images:
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
     val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
     val_fraction: float = setting(0.0, "share of each class to select on, one image at least", at_least=0, below=1)
+    train_on_val: bool = setting(False, "train on the data's own validation part too, where there is a test part")
     test_fraction: float = setting(
         0.0, "share of each class to test on, where the data have no test part of their own", at_least=0, below=1
     )
@@ -540,6 +541,9 @@ def _check_whole(config: Any, where: str) -> None:
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
             raise UserError(f"'{dotted}.val_fraction' and '{dotted}.val_per_class' are both given; keep one of them.")
+        if config.train_on_val and (config.val_fraction or config.val_per_class):
+            dotted = where or "target"
+            raise UserError(f"'{dotted}.train_on_val' leaves no validation part to select on; ask for no images of it.")
     elif isinstance(config, Source):
         if config.procedure.init != "random":
             raise UserError("'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights.")
@@ -566,5 +570,7 @@ def _check_selection(study: Study, trials: Sequence[Trial]) -> None:
             )
     if len(set(study.select_over)) != len(study.select_over):
         raise UserError(f"config field 'select_over' is {list(study.select_over)}; it names a factor twice.")
-    if study.select_over and not all(trial.target.val_per_class for trial in trials):
-        raise UserError("'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images.")
+    if study.select_over and not all(t.target.val_per_class or t.target.val_fraction for t in trials):
+        raise UserError(
+            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'."
+        )

@@ -280,7 +280,9 @@ def _make_feed(
     through = prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
     prefix = prefix_to(phase.prefix, through)
     needed = np.unique(np.concatenate([indices.ravel(), *(rows for lane in lanes for rows in (lane.val, lane.test))]))
-    if not features.fits(prefix, len(needed)):
+    if not features.fits(prefix, needed):
+        prefix = dataclasses.replace(prefix, through=None)
+    if not features.fits(prefix, needed):
         return whole
     place = np.full(max(phase.views, 1) * len(images), -1, np.int32)
     place[needed] = np.arange(len(needed))

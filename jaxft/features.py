@@ -5,7 +5,6 @@ computed in blocks of images that are always the same, so that it has the same b
 """
 
 import collections
-import dataclasses
 import functools
 import hashlib
 import math
@@ -95,11 +94,14 @@ class FeatureCache:
 
     def __init__(self, max_bytes: float):
         self.max_bytes = max_bytes
+        self._num_bytes = 0
         self._kept: collections.OrderedDict[tuple[str, int], np.ndarray] = collections.OrderedDict()
 
-    def fits(self, prefix: Prefix, num_images: int) -> bool:
-        """Tells whether the outputs for so many images are within the budget."""
-        return 4 * math.prod(prefix.output_shape) * num_images <= self.max_bytes
+    def fits(self, prefix: Prefix, indices: np.ndarray) -> bool:
+        """Tells whether all that is kept for these images is within the budget."""
+        values = sum(math.prod(p.output_shape) for p in (prefix, prefix.through) if p is not None)
+        num_kept = len(np.unique(_blocks(indices, len(prefix.images)))) * BLOCK
+        return 4 * values * num_kept <= self.max_bytes
 
     def outputs(
         self, prefix: Prefix, indices: np.ndarray, say: Callable[[str], None] = lambda line: None
@@ -109,19 +111,19 @@ class FeatureCache:
         An index is view * n + row, where view 0 is the image itself. `say` is told how far it is, while something has
         to be computed.
         """
-        if prefix.through is not None and not self.fits(prefix.through, len(indices)):
-            prefix = dataclasses.replace(prefix, through=None)
         n = len(prefix.images)
-        block_of, place = indices // n * num_blocks(n) + indices % n // BLOCK, indices % n % BLOCK
+        block_of, place = _blocks(indices, n), indices % n % BLOCK
         numbers = [int(number) for number in np.unique(block_of)]
-        missing = [number for number in numbers if self._name(prefix, number) not in self._kept]
-        found = np.empty((len(indices), *prefix.output_shape), np.float32)
-        for number in numbers:
-            here = block_of == number
+        missing = sum(self._name(prefix, number) not in self._kept for number in numbers)
+        found, done = np.empty((len(indices), *prefix.output_shape), np.float32), 0
+        order = np.argsort(block_of, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1):
+            number = int(block_of[here[0]])
+            is_new = self._name(prefix, number) not in self._kept
             found[here] = self._block(prefix, number)[place[here]]
-            if number in missing:
-                done = missing.index(number) + 1
-                say(f"features of {prefix.unit}: {done * BLOCK} of {len(missing) * BLOCK} images")
+            if is_new:
+                done += 1
+                say(f"features of {prefix.unit}: {done * BLOCK} of {missing * BLOCK} images")
         return found
 
     def _name(self, prefix: Prefix, number: int) -> tuple[str, int]:
@@ -134,11 +136,17 @@ class FeatureCache:
                 self._kept[name] = np.asarray(prefix.outputs_of_block(number))
             else:
                 self._kept[name] = np.asarray(prefix.outputs_after(jnp.asarray(self._block(prefix.through, number))))
+            self._num_bytes += self._kept[name].nbytes
         self._kept.move_to_end(name)
         block = self._kept[name]
-        while sum(kept.nbytes for kept in self._kept.values()) > self.max_bytes:
-            self._kept.popitem(last=False)
+        while self._num_bytes > self.max_bytes:
+            self._num_bytes -= self._kept.popitem(last=False)[1].nbytes
         return block
+
+
+def _blocks(indices: np.ndarray, num_images: int) -> np.ndarray:
+    """Returns the block that each index is in."""
+    return indices // num_images * num_blocks(num_images) + indices % num_images // BLOCK
 
 
 def num_blocks(num_images: int) -> int:

@@ -27,7 +27,7 @@ from jaxft.paths import Match
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
-SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "test_fraction")
+SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "train_on_val", "test_fraction")
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 

@@ -125,7 +125,8 @@ def make_phases(
     phases = []
     if procedure.probe_epochs:
         head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
-        phases.append(phase(head, procedure.probe_epochs, 0.0, probe=True))
+        if head:  # which a rule may have frozen
+            phases.append(phase(head, procedure.probe_epochs, 0.0, probe=True))
     return (*phases, phase(trained, procedure.epochs, procedure.warmup_epochs))
 
 

@@ -121,7 +121,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"target": {"xyzzy": 1}},
-            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, test_fraction.",
+            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, train_on_val, test_fraction.",
         ),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         (
@@ -159,7 +159,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         (SELECTED | {"select_over": ["procedure.epochs"] * 2}, "'procedure.epochs']; it names a factor twice."),
         (
             SELECTED | {"target": {"val_per_class": 0}},
-            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images.",
+            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'.",
         ),
         ({"procedure": {"schedule": "step"}}, "config field 'procedure.decay_epochs' is empty"),
         (

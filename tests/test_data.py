@@ -876,3 +876,12 @@ def test_a_share_leaves_one_to_train_on():
     split = draw_split(image_set([3, 30]), 0, Images(val_fraction=0.9, test_fraction=0.3), "target")
     images = image_set([3, 30])
     assert np.bincount(images.labels[split.train]).tolist() == [1, 2]
+
+
+def test_an_own_validation_part_is_taken_whole_by_a_share_or_trained_on():
+    images = image_set(None, {"train": [6, 6], "val": [3, 3], "test": [2, 2]})
+    split = draw_split(images, 0, Images(val_fraction=0.2, test_fraction=0.2), "target")
+    assert [len(rows) for rows in (split.train, split.val, split.test)] == [12, 6, 4]
+    assert set(images.parts[split.val]) == {"val"}
+    whole = draw_split(images, 0, Images(test_fraction=0.2, train_on_val=True), "target")
+    assert sorted(whole.train) == sorted([*split.train, *split.val]) and whole.test.tolist() == split.test.tolist()

@@ -81,10 +81,18 @@ def test_a_prefix_goes_on_from_a_shorter_one_and_keeps_both():
 def test_what_was_used_longest_ago_is_dropped_first():
     block = BLOCK * 16 * 4 * 4 * 4 * 2  # 32 channels on a map of 4 x 4, four bytes each
     cache, told = FeatureCache(block * 1.5), []
-    assert cache.fits(prefix(), BLOCK) and not cache.fits(prefix(), 2 * BLOCK)
+    assert cache.fits(prefix(), np.arange(BLOCK)) and not cache.fits(prefix(), np.array([0, BLOCK]))
     for row in (0, BLOCK, BLOCK, 0):
         ask(cache, [row], told=told)
     assert len(told) == 3
+
+
+def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
+    """A block of 32 images: 32 channels on 4 x 4 after stage2, 16 on 8 x 8 after stage1, four bytes a value."""
+    both = prefix(through=prefix("stage1/block1"))
+    block, through = (BLOCK * values * 4 for values in (32 * 4 * 4, 16 * 8 * 8))
+    assert FeatureCache(block + through).fits(both, np.array([3]))
+    assert not FeatureCache(block + through - 1).fits(both, np.array([3]))
 
 
 def trained(features, **fields):

@@ -177,6 +177,8 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
     file, full = str(weights / "cifar_resnet8.safetensors"), tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").write_text("mine")
+    few = tmp_path / "few"
+    write_pictures(few, {"red": 2, "blue": 2})
     empty = tmp_path / "one"
     write_pictures(empty, {"red": 5})
     broken = tmp_path / "broken"
@@ -192,6 +194,8 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
         ({"--out": str(full)}, "holds something else"),
         ({"--out": str(full / "notes.txt")}, "is a file"),
         ({"--seeds": "0"}, "--seeds is 0"),
+        ({"--size-px": "-5"}, "--size-px is -5"),
+        ({"--data": str(few)}, "too few pictures to select on"),
     ]
     for change, expected in cases:
         words = {"--weights": file, "--data": str(pictures), "--out": str(tmp_path / "out"), **change}

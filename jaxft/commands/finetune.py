@@ -15,12 +15,13 @@ import os
 import shlex
 import sys
 import time
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxft.commands.study import command_line, run_record, study
+from jaxft.commands.study import run_record, study
 from jaxft.config import FROZEN, Execution, Images, Procedure, Source, Streams, Study, Trial, as_config_file, to_dict
 from jaxft.errors import UserError
 from jaxft.store import Store, replacing, saying_what_is_wrong
@@ -40,7 +41,7 @@ HELD_OUT = 0.2  # of each class: to test on, where the data have no test part; t
 HEAD_RATES = (1e-3, 1e-2)  # of the head alone
 PROBE_RATE = 1e-3  # of the head before all else
 RATES = (3e-5, 1e-4, 3e-4)  # of head and body after that
-HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains
+HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains; six passes at least
 RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
     "weight_decay": 1e-4,
@@ -54,6 +55,7 @@ MOST_MISTAKES = 24
 RECORD = "finetune.json"
 
 Train = Literal["auto", "head", "top", "all"]
+DEPTHS = typing.get_args(Train)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs that the accuracy is over (3)")
     parser.add_argument(
         "--train",
-        choices=("auto", "head", "top", "all"),
+        choices=DEPTHS,
         default="auto",
         help="the most that is tried: the head, the last stage too, or all; auto: the last stage on a CPU, else all",
     )
@@ -115,6 +117,10 @@ def finetune(
 
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; it must be 1 or more.")
+    if size_px is not None and size_px < 1:
+        raise UserError(f"--size-px is {size_px}; it must be 1 or more.")
+    if train not in DEPTHS:
+        raise UserError(f"--train is {train!r}; allowed: {', '.join(DEPTHS)}.")
     started = time.time()
     task = make_task(str(weights), str(data), model, size_px, train)
     folder = make_folder(Path(out))
@@ -125,19 +131,35 @@ def finetune(
     candidates = judged(task, tried, Store(folder / "selection"))
     best = max((c for c in candidates if not c["diverged"]), key=rank, default=None)
     if best is None:
-        raise FloatingPointError("every candidate diverged: the weights or the images hold no useful numbers")
+        raise RuntimeError(f"every candidate diverged or failed; `jaxft results {folder / 'selection'}` says why")
     best["selected"] = True
-    between = time.time()
     tell(f"selected: {best['name']}, right on {best['val_accuracy']:.1%} of the validation images", quiet)
     final, failed = study(as_config_file(task.refit(best["name"], seeds)), folder / "refit", quiet, debug, features)
     if failed:
         raise RuntimeError(f"{failed} of {seeds} final runs failed; `jaxft results {folder / 'refit'}` says why")
     record = described(task, tried, final, Store(folder / "refit"), candidates, best["name"])
+    # The trials' own times: a call that goes on where another was stopped has taken part of the whole only.
+    spent = {"selection": sum(c["seconds"] for c in candidates), "refit": record.pop("refit_seconds")}
     record["seconds"] = {
-        "selection": round(between - started, 1),
-        "refit": round(time.time() - between, 1),
-        "total": round(time.time() - started, 1),
+        **{part: round(seconds, 1) for part, seconds in spent.items()},
+        "total": round(max(time.time() - started, sum(spent.values())), 1),
     }
+    words: list[Any] = [
+        "jaxft",
+        "finetune",
+        "--weights",
+        weights,
+        "--data",
+        data,
+        "--out",
+        out,
+        "--seeds",
+        seeds,
+        "--train",
+        train,
+    ]
+    words += ["--model", model] * (model is not None) + ["--size-px", size_px] * (size_px is not None)
+    record["command"] = " ".join(shlex.quote(str(word)) for word in words)
     record["files"] = deliver(Store(folder / "refit").weights_path(final.trials[0].digest), folder, task)
     pictures = add_predictions(record, folder, final.trials[0])
     record = to_dict(record)
@@ -196,7 +218,7 @@ class Task:
 
     def refit(self, name: str, seeds: int) -> Study:
         """Returns the study that trains the selected candidate on all training images."""
-        study = self.study("Final runs", self.target, [name], seeds)
+        study = self.study("Final runs", dataclasses.replace(self.target, train_on_val=True), [name], seeds)
         return dataclasses.replace(study, execution=dataclasses.replace(self.execution, keep_weights="all"))
 
     def name_of(self, trial: Trial) -> str:
@@ -216,11 +238,14 @@ def make_task(weights: str, data: str, model: str | None, size_px: int | None, t
 
     network = create_model(model or find_model(weights), num_classes=2)
     _, manifest = read_file(weights, network)
-    size_px = size_px or manifest.preprocessing.size_px
+    size_px = manifest.preprocessing.size_px if size_px is None else size_px
     images = load_images(Images(data=data), size_px)
     spec = Images(data=data, val_fraction=HELD_OUT, test_fraction=HELD_OUT)
-    num_train = len(draw_split(images, 0, spec, "--data").train)
-    return Task(weights, data, network, manifest, images, size_px, make_candidates(network, num_train, train))
+    split = draw_split(images, 0, spec, "--data")
+    if not len(split.val) or not len(split.test):
+        what = "test" if not len(split.test) else "select"
+        raise UserError(f"{data!r} has too few pictures to {what} on; give each class five or more.")
+    return Task(weights, data, network, manifest, images, size_px, make_candidates(network, len(split.train), train))
 
 
 def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str, dict[str, Any]]:
@@ -265,7 +290,7 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
 
 
 def below_last_stage(model: "Network") -> list[str]:
-    """Returns the units below the last change of resolution: those that work on larger maps than the last one's."""
+    """Returns the units up to the last tap whose maps are larger than the last tap's."""
     strides = [tap.stride_px for tap in model.taps]
     first = strides.index(strides[-1])
     last_below = model.taps[first - 1].unit if first else model.units[0]
@@ -290,10 +315,10 @@ def judged(task: Task, tried: "Plan", store: Store) -> list[dict[str, Any]]:
     """Returns what became of each candidate: its accuracy on the validation images, and its curves."""
     found = []
     for trial in tried.trials:
-        record, arrays = store.read("trials", trial.digest), store.arrays("trials", trial.digest)
-        if record is None:
-            raise RuntimeError(f"a candidate failed; `jaxft results {store.workdir}` says why")
-        name = task.name_of(trial.trial)
+        record, name = store.read("trials", trial.digest), task.name_of(trial.trial)
+        if record is None:  # it failed, and the study said so
+            continue
+        arrays = store.arrays("trials", trial.digest)
         found.append(
             {
                 "name": name,
@@ -328,7 +353,8 @@ def described(
     if diverged:
         raise FloatingPointError(f"training on all images diverged with seed {diverged[0]}")
     interval = mean_interval([record["test_accuracy"] for record in records])
-    own_part = "" not in set(task.images.parts[first.split.test])
+    tested = set(task.images.parts[first.split.test])
+    own = {"test": "the data's own test part", "val": "the data's validation part"}
     run = run_record(as_config_file(final.study))
     return {
         "model": task.model.architecture,
@@ -340,7 +366,7 @@ def described(
             "val": len(tried.trials[0].split.val),
             "test": len(first.split.test),
             "size_px": task.size_px,
-            "test_from": "the data's own test part" if own_part else "a fifth of each class, held out",
+            "test_from": own[tested.pop()] if tested <= set(own) else "a fifth of each class, held out",
             "train_per_class": counts(task.images, first.split.train),
             "test_per_class": counts(task.images, first.split.test),
             "split": first.split.digest,
@@ -370,7 +396,7 @@ def described(
         "warnings": [*tried.warnings, *rough(tried, task.images)],
         "versions": run["versions"],
         "device": run["device"],
-        "command": " ".join(shlex.quote(word) for word in command_line()),
+        "refit_seconds": sum(record["seconds"] for record in records),
     }
 
 
@@ -390,9 +416,11 @@ def rough(tried: "Plan", images: "ImageSet") -> list[str]:
 
 def deliver(weights: Path, folder: Path, task: Task) -> list[str]:
     """Writes the weights to `folder` in the format that the pretrained ones came in, and for Flax; returns names."""
-    suffix = ".safetensors" if task.manifest.format == "safetensors" else Path(task.manifest.file).suffix
-    from jaxft.weights import convert_weights
+    from jaxft.weights import SUFFIXES, convert_weights
 
+    own = Path(task.manifest.file).suffix
+    form = task.manifest.format
+    suffix = f".{form}" if form in ("safetensors", "msgpack") else own if own in SUFFIXES else ".pth"
     names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
     for name in names:
         convert_weights(weights, folder / name)
@@ -453,7 +481,7 @@ def write(folder: Path, record: Mapping[str, Any], pictures: Mapping[str, "np.nd
     texts = {RECORD: json.dumps(record, indent=1, allow_nan=False), CARD: model_card(record)}
     for name, text in texts.items():
         with saying_what_is_wrong(folder / name), replacing(folder / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     write_finetune_page(folder / PAGE, record, pictures)
 
 

@@ -27,7 +27,7 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
     generator, and draws of one seed are nested: the 5-image set lies within the 10-image one. Those to select on
     come first, then those to train on. Where the data set has a part 'test' (or 'val' alone) it is tested on, whole;
     else `spec.test_fraction` of each class, taken ahead of all else, and whatever is left over. Where it has both,
-    those to select on come from 'val'.
+    those to select on come from 'val', all of it for a `val_fraction`; with `train_on_val` it is trained on instead.
 
     Raises a `UserError` where a class has fewer images than are asked for; `where` names the config's field.
     """
@@ -41,10 +41,15 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
         ranked = of_class[np.argsort([_rank(seed, images.ids[row]) for row in of_class], kind="stable")]
         parts = images.parts[ranked]
         to_train = ranked[(parts == "train") | (parts == "")]
+        if own_val and spec.train_on_val:
+            to_train = ranked[parts != "test"]
         num_test = 0 if held_out else _share(len(to_train), spec.test_fraction)
         test, to_train = to_train[:num_test], to_train[num_test:]
         to_select = ranked[parts == "val"] if own_val else to_train
-        num_val = spec.val_per_class or _share(len(to_select), spec.val_fraction)
+        if spec.val_fraction:
+            num_val = len(to_select) if own_val else _share(len(to_select), spec.val_fraction)
+        else:
+            num_val = spec.val_per_class
         _check_enough(len(to_select), num_val, 0 if own_val else spec.train_per_class or 1, where, name)
         val.append(to_select[:num_val])
         left = to_train if own_val else to_train[num_val:]
