@@ -10,7 +10,7 @@ Expected: both pretrained networks beat the one from scratch, by more than the c
 Data: two files of weights and one of images, in one folder: weights/resnetsmall14.cifar10.safetensors, the same of
 cifar100, and images/intel-scenes-6.zip. It is ../shared/data beside the clone, or what is named behind the config:
 objects_to_scenes.py:FOLDER. Takes about 20 minutes on two cores; behind objects_to_scenes.py:small (or small,FOLDER) is
-a run of under a minute, which shows that all works and is too short to answer anything.
+a run of a minute or two, which shows that all works and is too short to answer anything.
 """
 
 from pathlib import Path
