@@ -37,9 +37,9 @@ FIRST_TRAINED_BLOCK = 11  # the last reduction of resolution: 14 x 14 pixels com
 BATCH = 32
 FORWARD_BATCH = 4  # small enough for the processor's caches: 64 at a time take twice as long a picture
 WEIGHT_DECAY = 1e-4
-HEAD_RATES = (1e-3, 1e-2)  # of the head alone
-PROBE_RATE = 1e-3  # of the head before all else
-RATES = (3e-5, 1e-4, 3e-4)  # of head and top after that
+HEAD_RATES = (0.01, 0.1)  # of the head alone
+PROBE_RATE = 0.01  # of the head before all else
+RATES = (0.001, 0.003, 0.01)  # of head and top after that
 HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains
 MAX_EPOCHS = 40  # of all that trains
 LAYER_DECAY = 0.9
@@ -212,8 +212,8 @@ def batches(views: list[Tensor], labels: Tensor, epochs: int) -> Iterator[tuple[
 def train(
     model: Callable[[Tensor], Tensor], groups: list[dict[str, Any]], views: list[Tensor], labels: Tensor, epochs: int
 ) -> None:
-    """Trains the parameters of the groups with AdamW and a cosine schedule over all steps."""
-    optimizer = torch.optim.AdamW(groups)
+    """Trains the parameters of the groups with SGD and a cosine schedule over all steps."""
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(labels) // BATCH))
     for x, y in batches(views, labels, epochs):
         optimizer.zero_grad()

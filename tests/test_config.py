@@ -552,10 +552,10 @@ def test_a_missing_config_file_is_named(tmp_path):
         load_config(str(tmp_path / "nowhere.py:arg"))
 
 
-def test_every_config_of_the_project_loads(root):
+def test_every_config_of_the_project_loads(root, real_data):
     files = sorted((root / "configs").glob("*.py"))
     assert files
     for path in files:
-        loaded = load_config(str(path))
+        loaded = load_config(f"{path}:{real_data}" if path.stem == "objects_to_scenes" else str(path))
         assert loaded.docstring and loaded.study.title and loaded.study.trials()
         assert from_dict(Study, to_dict(loaded.study)) == loaded.study

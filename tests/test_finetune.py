@@ -155,8 +155,8 @@ def test_the_top_begins_at_the_last_change_of_resolution(name, last_frozen):
 @pytest.mark.parametrize(("num_train", "epochs", "views"), [(32, 40, 16), (800, 10, 8), (100_000, 6, 4)])
 def test_fewer_images_are_passed_over_more_often(num_train, epochs, views):
     candidates = make_candidates(create_model("cifar_resnet8", 2), num_train, "top")
-    assert candidates["top at 0.0001"]["epochs"] == epochs and candidates["top at 0.0001"]["views"] == views
-    assert list(candidates) == ["top at 3e-05", "top at 0.0001", "top at 0.0003", "head at 0.001", "head at 0.01"]
+    assert candidates["top at 0.001"]["epochs"] == epochs and candidates["top at 0.001"]["views"] == views
+    assert list(candidates) == ["top at 0.001", "top at 0.003", "top at 0.01", "head at 0.01", "head at 0.1"]
 
 
 def test_how_much_is_tried():
