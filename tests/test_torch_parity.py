@@ -29,11 +29,11 @@ SQUEEZENET_FEATURES = {"squeezenet1_0": (2, 3, 4, 6, 7, 8, 9, 11, 12), "squeezen
 
 
 def modules_of(model):
-    """Returns the reference's name for the module whose output is that of each unit before the head."""
+    """Returns the reference's name for the module whose output is that of each unit before pool and head."""
     units = model.units[:-1]
     if model.architecture in SQUEEZENET_FEATURES:
         return {unit: f"features.{i}" for unit, i in zip(units, SQUEEZENET_FEATURES[model.architecture])}
-    stages = (re.fullmatch(r"stage(\d)/block(\d+)", unit) for unit in units[1:])
+    stages = (re.fullmatch(r"stage(\d)/block(\d+)", unit) for unit in units[1:] if unit != "pool")
     return {"stem": "maxpool"} | {match[0]: f"layer{match[1]}.{int(match[2]) - 1}" for match in stages}
 
 
@@ -72,13 +72,14 @@ def test_every_stage_in_inference(name, run_reference, tmp_path):
     model = create_model(name, num_classes=1000)
     variables = load_weights(path, model)
     modules, head = modules_of(model), model.units[-1]
+    rest = model.units[len(modules)]  # the pool, or the head
 
     @jax.jit
     def look(x):
         outputs = {}
         for unit in modules:
             outputs[unit] = x = model.apply(variables, x, start=unit, stop=unit)
-        return outputs, model.apply(variables, x, start=head)
+        return outputs, model.apply(variables, x, start=rest)
 
     outputs, logits = look(theirs["images"])
     far = {unit: difference(out, theirs[f"act/{modules[unit]}"]) for unit, out in outputs.items()}
