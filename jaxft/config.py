@@ -44,6 +44,7 @@ class Images:
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
     val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
     val_fraction: float = setting(0.0, "share of each class to select on, one image at least", at_least=0, below=1)
+    val_fold: int = setting(0, "which such share, where several are tried in turn (cross-validation)", at_least=0)
     train_on_val: bool = setting(False, "train on the data's own validation part too, where there is a test part")
     test_fraction: float = setting(
         0.0, "share of each class to test on, where the data have no test part of their own", at_least=0, below=1
@@ -80,8 +81,15 @@ class Procedure:
     label_smoothing: float = setting(
         0.0, "share of the label spread over all classes", traced=True, at_least=0, below=1
     )
-    epochs: float = setting(20.0, "passes over the training images", above=0)
+    epochs: float = setting(20.0, "passes over the training images; 0: nothing follows the probe", at_least=0)
     probe_epochs: float = setting(0.0, "passes that train the head alone, before all else (LP-FT)", at_least=0)
+    probe_optimizer: Literal["same", "lbfgs"] = setting(
+        "same",
+        "of those passes; lbfgs: logistic regression, on all images and views at once, an iteration for a pass",
+    )
+    probe_weight_decay: float | None = setting(
+        None, "decay of the head's kernel in those passes; none: weight_decay", traced=True, at_least=0
+    )
     probe_learning_rate: float | None = setting(
         None, "peak rate of those passes; none: learning_rate", traced=True, above=0
     )
@@ -527,12 +535,20 @@ def _check_whole(config: Any, where: str) -> None:
             raise UserError(
                 f"config field '{dotted}.decay_epochs' has {late[0]:g}, which is not before the end, {config.epochs:g}."
             )
-        if config.warmup_epochs >= config.epochs:
+        if not config.epochs and not config.probe_epochs:
+            raise UserError(f"config field '{dotted}.epochs' is 0, and so is probe_epochs: nothing would be trained.")
+        if config.warmup_epochs and config.warmup_epochs >= config.epochs:
             raise UserError(
                 f"config field '{dotted}.warmup_epochs' is {config.warmup_epochs:g}; "
                 f"it must be below epochs, {config.epochs:g}."
             )
-        if config.views and not (config.flip or config.crop_padding_px or config.crop_scale_min < 1):
+        changes = config.flip or config.crop_padding_px or config.crop_scale_min < 1
+        if config.probe_epochs and config.probe_optimizer == "lbfgs" and changes and not config.views:
+            raise UserError(
+                f"config field '{dotted}.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; "
+                "give views, or no crop and flip."
+            )
+        if config.views and not changes:
             raise UserError(
                 f"config field '{dotted}.views' is {config.views}, but nothing makes them differ; "
                 "give flip, crop_padding_px or crop_scale_min."
@@ -541,6 +557,9 @@ def _check_whole(config: Any, where: str) -> None:
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
             raise UserError(f"'{dotted}.val_fraction' and '{dotted}.val_per_class' are both given; keep one of them.")
+        if config.val_fold and not config.val_fraction:
+            dotted = where or "target"
+            raise UserError(f"'{dotted}.val_fold' is {config.val_fold}, but there is no '{dotted}.val_fraction'.")
         if config.train_on_val and (config.val_fraction or config.val_per_class):
             dotted = where or "target"
             raise UserError(f"'{dotted}.train_on_val' leaves no validation part to select on; ask for no images of it.")

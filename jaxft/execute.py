@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxft.config import Execution
 from jaxft.data.augment import Changes
-from jaxft.data.batches import batch_indices, padded_batches
+from jaxft.data.batches import batch_indices, epoch_ends, padded_batches
 from jaxft.features import FeatureCache, Prefix
 from jaxft.optim import HParams
 from jaxft.train import (
@@ -51,7 +51,8 @@ class Program:
         """Returns after how many passes over the training images each evaluation is."""
         found, before = [], 0.0
         for phase, ends in zip(self.phases, self.epoch_ends):
-            found += [before + end * phase.batch_size / self.num_train for end in ends]
+            a_step = 0.0 if phase.whole else phase.batch_size / self.num_train  # a fit to all images is no pass
+            found += [before + end * a_step for end in ends]
             before = found[-1]
         return tuple(round(passes, 6) for passes in found)
 
@@ -59,6 +60,12 @@ class Program:
     def num_epochs(self) -> int:
         """Returns the number of evaluations on the validation images."""
         return sum(len(ends) for ends in self.epoch_ends)
+
+
+def make_program(phases: Sequence[Phase], select: str, eval_batch_size: int, num_train: int) -> Program:
+    """Returns the program of phases that are evaluated after each pass, or at the end where every step is over all."""
+    ends = [[p.num_steps] if p.whole else epoch_ends(num_train, p.num_steps, p.batch_size) for p in phases]
+    return Program(tuple(phases), tuple(map(tuple, ends)), select, eval_batch_size, num_train)
 
 
 @dataclass(frozen=True)
@@ -191,8 +198,8 @@ def run_chunk(
                 batch_indices(
                     lane.train,
                     lane.order_seed,
-                    first_step,
-                    phase.num_steps,
+                    0 if phase.whole else first_step,
+                    1 if phase.whole else phase.num_steps,
                     phase.batch_size,
                     max(phase.views, 1),
                     len(images),
@@ -323,8 +330,9 @@ def _end_epoch(program: Program, feed: Feed, carry: Carry, epoch: int, metrics: 
     state = carry.state
     rows = [lane.val for lane in lanes]
     loss, accuracy, _ = evaluate(feed, program.eval_batch_size, state.params, state.batch_stats, rows)
-    train_loss = np.asarray(metrics.loss, np.float64).mean(axis=1)
-    train_accuracy = np.asarray(metrics.accuracy, np.float64).mean(axis=1)
+    steps = slice(-1, None) if feed.phase.whole else slice(None)  # one over all images is no mean's part
+    train_loss = np.asarray(metrics.loss, np.float64)[:, steps].mean(axis=1)
+    train_accuracy = np.asarray(metrics.accuracy, np.float64)[:, steps].mean(axis=1)
     carry.history[:, epoch] = np.stack([train_loss, train_accuracy, loss, accuracy], axis=1)
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
     carry.diverged = carry.diverged | ~np.isfinite(train_loss) | (has_val & ~np.isfinite(loss))

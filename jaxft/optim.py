@@ -21,11 +21,12 @@ class HParams(NamedTuple):
     """The numbers of a trial, float32 scalars.
 
     `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule; `layer_decay`
-    scales it once more for every unit below the head.
+    scales it once more for every unit below the head. Those of the probe are in the place of the others in its phase.
     """
 
     learning_rate: jax.Array
     probe_learning_rate: jax.Array
+    probe_weight_decay: jax.Array
     multipliers: dict[str, jax.Array]
     layer_decay: jax.Array
     momentum: jax.Array
@@ -49,7 +50,7 @@ class Schedule:
 class Optimizer:
     """What of an optimiser is static: its kind and schedule, and of each trainable leaf its group and its unit's depth.
 
-    The head has depth 0, the unit below it 1, and so on down; `probe` says which of the two learning rates is meant.
+    The head has depth 0, the unit below it 1, and so on down; `probe` says which learning rate and decay are meant.
     """
 
     kind: str
@@ -86,6 +87,9 @@ def make_hparams(procedure: Procedure, layers: Mapping[str, Match[LayerRate]]) -
     return HParams(
         learning_rate=jnp.float32(procedure.learning_rate),
         probe_learning_rate=jnp.float32(procedure.probe_learning_rate or procedure.learning_rate),
+        probe_weight_decay=jnp.float32(
+            procedure.weight_decay if procedure.probe_weight_decay is None else procedure.probe_weight_decay
+        ),
         multipliers={pattern: jnp.float32(rate) for pattern, rate in sorted(rates.items())},
         layer_decay=jnp.float32(procedure.layer_decay),
         momentum=jnp.float32(procedure.momentum),
@@ -121,14 +125,16 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
 
     sgd: v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant); adamw: Loshchilov & Hutter
     2019, decay scaled by the group's learning rate. Decay acts on kernels only. Layer-wise decay of the rate is that
-    of Howard & Ruder 2018, section 3.2, over units: rate * layer_decay^depth.
+    of Howard & Ruder 2018, section 3.2, over units: rate * layer_decay^depth. lbfgs: Nocedal & Wright 2006,
+    algorithm 7.4, with a memory of ten steps and a line search; it has no rate, and decay is a term of its loss.
     """
+    if optimizer.kind == "lbfgs":
+        return lambda hparams: optax.lbfgs()
     labels, depths = dict(optimizer.groups), dict(optimizer.depths)
 
     def of_group(hparams: HParams, pattern: str) -> optax.GradientTransformation:
-        decay = optax.add_decayed_weights(
-            hparams.weight_decay, lambda params: {name: name.endswith("kernel") for name in params}
-        )
+        strength = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
+        decay = optax.add_decayed_weights(strength, lambda params: {name: name.endswith("kernel") for name in params})
         if optimizer.kind == "sgd":
             parts = [decay, optax.trace(hparams.momentum, optimizer.nesterov)]
         else:

@@ -18,16 +18,15 @@ from jaxft import config as cfg
 from jaxft import paths
 from jaxft.config import FROZEN, Images, LayerRate, Study, Trial
 from jaxft.data import ImageSet, Split, draw_split, load_images
-from jaxft.data.batches import epoch_ends
 from jaxft.errors import UserError
-from jaxft.execute import Program
+from jaxft.execute import Program, make_program
 from jaxft.models import Network, Preprocessing, create_model
 from jaxft.optim import resolve_layers
 from jaxft.paths import Match
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
-SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "train_on_val", "test_fraction")
+SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "val_fold", "train_on_val", "test_fraction")
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
@@ -288,9 +287,7 @@ class _Planner:
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
             )
-        epochs = [trial.procedure.probe_epochs] * (len(phases) - 1) + [trial.procedure.epochs]
-        ends = tuple(tuple(epoch_ends(len(split.train), e, trial.procedure.batch_size)) for e in epochs)
-        program = Program(phases, ends, trial.procedure.select, self.eval_batch_size, len(split.train))
+        program = make_program(phases, trial.procedure.select, self.eval_batch_size, len(split.train))
         identity = _identity(trial, source, images, preprocessing)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, images, split, model, layers, program)
 

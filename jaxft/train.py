@@ -21,6 +21,7 @@ from jaxft.optim import HParams, Optimizer, Schedule, make_tx
 from jaxft.paths import Match, flatten, unflatten
 
 Flat = dict[str, jax.Array]
+PIECE = 256  # images of a step over all of them that are worked out at a time
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Phase:
 
     `prefix` is the last unit of the frozen prefix, which runs without gradient and with its statistics frozen.
     `tracked` are the batch-norm statistics that move. With `views`, an image's index says which of its views is meant
-    (`data.augment.view`). `from_features` says that the images are what the prefix made of them already.
+    (`data.augment.view`). `from_features` says that the images are what the prefix made of them already. With lbfgs
+    the batch is all images and views, at every step.
     """
 
     model: Network
@@ -51,6 +53,11 @@ class Phase:
     def num_steps(self) -> int:
         """Returns the length of the phase."""
         return self.optimizer.schedule.num_steps
+
+    @property
+    def whole(self) -> bool:
+        """Tells whether every step is over all images."""
+        return self.optimizer.kind == "lbfgs"
 
 
 class Frozen(NamedTuple):
@@ -100,12 +107,17 @@ def make_phases(
         def steps(of_epochs: float) -> int:
             return num_steps(num_train, of_epochs, procedure.batch_size)
 
+        kind: str = procedure.optimizer
+        batch_size = procedure.batch_size
         schedule = Schedule(
             procedure.schedule,
             steps(epochs),
             steps(warmup_epochs),
             tuple(steps(at) for at in procedure.decay_epochs) if procedure.schedule == "step" else (),
         )
+        if probe and procedure.probe_optimizer == "lbfgs":
+            kind, batch_size = "lbfgs", num_train * max(procedure.views, 1)
+            schedule = Schedule("constant", round(epochs))
         depths = tuple((name, below_head[unit_of(name, model.units)]) for name in sorted(trained))
         prefix = frozen_prefix(model, trained)
         live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
@@ -113,10 +125,10 @@ def make_phases(
         return Phase(
             model,
             preprocessing,
-            Optimizer(procedure.optimizer, procedure.nesterov, schedule, tuple(sorted(trained.items())), depths, probe),
+            Optimizer(kind, procedure.nesterov, schedule, tuple(sorted(trained.items())), depths, probe),
             prefix,
             tuple(tracked) if procedure.batch_norm == "tracked" else (),
-            procedure.batch_size,
+            batch_size,
             Changes(procedure.crop_scale_min, procedure.crop_padding_px, procedure.flip),
             procedure.views,
         )
@@ -127,7 +139,9 @@ def make_phases(
         head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
         if head:  # which a rule may have frozen
             phases.append(phase(head, procedure.probe_epochs, 0.0, probe=True))
-    return (*phases, phase(trained, procedure.epochs, procedure.warmup_epochs))
+    if procedure.epochs:
+        phases.append(phase(trained, procedure.epochs, procedure.warmup_epochs))
+    return tuple(phases)
 
 
 def frozen_prefix(model: Network, trained: Mapping[str, str]) -> str | None:
@@ -183,8 +197,9 @@ def apply_network(
 def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     """Returns `train_step(state, hparams, labels, indices, frozen, images) -> (state, metrics)`.
 
-    labels: [images] int32; indices: [steps of the phase, batch] int32, of which the state's step picks one row;
-    images: [images, h, w, 3] uint8, or the prefix's outputs for them. The last two arguments are shared by all trials.
+    labels: [images] int32; indices: [steps of the phase, batch] int32, of which the state's step picks one row, or
+    [1, batch] where every step is over all; images: [images, h, w, 3] uint8, or the prefix's outputs for them. The
+    last two arguments are shared by all trials.
     """
     tx = make_tx(phase.optimizer)
 
@@ -209,9 +224,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
 
         def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
             logits, stats = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
-            one_hot = jax.nn.one_hot(targets, logits.shape[-1])
-            smooth = one_hot * (1 - hparams.label_smoothing) + hparams.label_smoothing / logits.shape[-1]
-            return optax.softmax_cross_entropy(logits, smooth).mean(), (logits, stats)
+            return cross_entropy(logits, targets, hparams).mean(), (logits, stats)
 
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = tx(hparams).update(grads, state.opt_state, state.params)
@@ -219,7 +232,50 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         accuracy = (logits.argmax(-1) == targets).mean()
         return State(params, stats, opt_state, state.step + 1, state.key), Metrics(loss, accuracy)
 
-    return train_step
+    def whole_step(
+        state: State,
+        hparams: HParams,
+        labels: jax.Array,
+        indices: jax.Array,
+        frozen: Frozen,
+        images: jax.Array,
+    ) -> tuple[State, Metrics]:
+        count = indices.shape[1]
+        size = min(PIECE, count)
+        pieces = jnp.pad(indices[0], (0, -count % size)).reshape(-1, size)
+        real = (jnp.arange(pieces.size) < count).reshape(pieces.shape)
+
+        def metrics_of(params: Flat) -> Metrics:
+            @jax.checkpoint  # worked out again for the gradient, so that no more than a piece is ever in memory
+            def add(total: Metrics, piece: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
+                batch, targets = look(state, labels, images, piece[0])
+                logits, _ = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
+                losses = jnp.where(piece[1], cross_entropy(logits, targets, hparams), 0.0)
+                correct = (logits.argmax(-1) == targets) & piece[1]
+                return Metrics(total.loss + losses.sum(), total.accuracy + correct.sum()), None
+
+            total, _ = jax.lax.scan(add, Metrics(jnp.zeros(()), jnp.zeros(())), (pieces, real))
+            return Metrics(total.loss / count, total.accuracy / count)
+
+        def objective(params: Flat) -> jax.Array:
+            squares = sum(jnp.vdot(leaf, leaf) for name, leaf in params.items() if name.endswith("kernel"))
+            return metrics_of(params).loss + hparams.probe_weight_decay / 2 * squares
+
+        value, grads = optax.value_and_grad_from_state(objective)(state.params, state=state.opt_state)
+        updates, opt_state = tx(hparams).update(
+            grads, state.opt_state, state.params, value=value, grad=grads, value_fn=objective
+        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, state.batch_stats, opt_state, state.step + 1, state.key), metrics_of(params)
+
+    return whole_step if phase.whole else train_step
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: HParams) -> jax.Array:
+    """Returns [n], the loss of each image with smoothed labels (Szegedy et al. 2016, section 7)."""
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+    smooth = one_hot * (1 - hparams.label_smoothing) + hparams.label_smoothing / logits.shape[-1]
+    return optax.softmax_cross_entropy(logits, smooth)
 
 
 class Evaluation(NamedTuple):

@@ -81,7 +81,8 @@ WRONG = [
     ("procedure.nesterov", 1, "allowed: True or False"),
     ("procedure.weight_decay", -0.1, "allowed: a number at least 0"),
     ("procedure.label_smoothing", 1, "allowed: a number at least 0 and below 1"),
-    ("procedure.epochs", 0, "allowed: a number above 0"),
+    ("procedure.epochs", -1, "allowed: a number at least 0"),
+    ("procedure.probe_optimizer", "lbfg", "allowed: 'same' or 'lbfgs' (did you mean 'lbfgs'?)"),
     ("procedure.batch_size", 0, "allowed: a whole number at least 1"),
     ("procedure.schedule", "cosin", "allowed: 'constant' or 'cosine' or 'step' (did you mean 'cosine'?)"),
     ("procedure.decay_epochs", [0], "allowed: a list of numbers"),
@@ -121,7 +122,8 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"target": {"xyzzy": 1}},
-            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, train_on_val, test_fraction.",
+            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, val_fold, train_on_val, "
+            "test_fraction.",
         ),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         (
@@ -145,7 +147,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             RANDOM | {"factors": [{"procedure.epochs": [1, 0]}]},
-            "config field 'procedure.epochs' is 0; allowed: a number above 0.",
+            "'procedure.epochs' is 0, and so is probe_epochs: nothing would be trained.",
         ),
         (
             SELECTED | {"select_over": ["procedure.epoch"]},
@@ -166,6 +168,12 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"procedure": {"warmup_epochs": 20}},
             "config field 'procedure.warmup_epochs' is 20; it must be below epochs, 20.",
         ),
+        ({"procedure": {"epochs": 0}}, "'procedure.epochs' is 0, and so is probe_epochs: nothing would be trained."),
+        (
+            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "flip": True}},
+            "'procedure.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; give views",
+        ),
+        ({"target": {"val_fold": 1}}, "'target.val_fold' is 1, but there is no 'target.val_fraction'."),
         ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
         ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),

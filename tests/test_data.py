@@ -652,7 +652,7 @@ def test_exactly_all_is_not_too_many():
 )
 def test_steps_and_ends_of_passes_by_hand(images, epochs, batch, steps, ends):
     assert num_steps(images, epochs, batch) == steps
-    assert epoch_ends(images, epochs, batch) == ends
+    assert epoch_ends(images, steps, batch) == ends
 
 
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32))
@@ -870,6 +870,24 @@ def test_shares_of_each_class_are_held_out():
     without = draw_split(images, 0, Images(test_fraction=0.2), "target")
     assert without.test.tolist() == split.test.tolist()
     assert sorted(without.train) == sorted([*split.train, *split.val])
+
+
+def test_folds_select_on_every_image_once():
+    """Of 10 and 15 images a fifth is 2 and 3: five folds; the sixth begins again."""
+    images = image_set([10, 15])
+    folds = [draw_split(images, 0, Images(val_fraction=0.2, val_fold=k), "target") for k in range(6)]
+    assert sorted(np.concatenate([fold.val for fold in folds[:5]])) == list(range(25))
+    assert all(sorted([*fold.train, *fold.val]) == list(range(25)) for fold in folds)
+    assert folds[5].val.tolist() == folds[0].val.tolist()
+    assert all(np.bincount(images.labels[fold.val]).tolist() == [2, 3] for fold in folds)
+
+
+def test_folds_leave_the_test_images_alone():
+    images = image_set([10, 20])
+    splits = [
+        draw_split(images, 0, Images(val_fraction=0.2, val_fold=k, test_fraction=0.2), "target") for k in range(5)
+    ]
+    assert len({tuple(split.test) for split in splits}) == 1 and len({tuple(split.val) for split in splits}) == 5
 
 
 def test_a_share_leaves_one_to_train_on():

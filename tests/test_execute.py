@@ -9,11 +9,21 @@ import pytest
 
 from jaxft import paths
 from jaxft.config import Execution, Procedure
-from jaxft.data.batches import epoch_ends
-from jaxft.execute import Feed, Lane, Program, choose_executor, evaluate, over_trials, run_chunk
+from jaxft.data.augment import view
+from jaxft.execute import (
+    Feed,
+    Lane,
+    choose_executor,
+    evaluate,
+    make_program,
+    make_run_steps,
+    over_trials,
+    run_chunk,
+)
+from jaxft.features import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
-from jaxft.train import make_phases, split_variables
+from jaxft.train import make_phases, make_train_step, split_variables
 from jaxft.weights import init_variables
 
 SIZE, CLASSES, NUM = 8, 3, 40
@@ -42,9 +52,7 @@ def program_and_lanes(rates, **fields):
         params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
         layers = resolve_layers(procedure, params)
         phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(stats), 12)
-        epochs = [procedure.probe_epochs] * (len(phases) - 1) + [procedure.epochs]
-        ends = tuple(tuple(epoch_ends(12, e, procedure.batch_size)) for e in epochs)
-        program = Program(phases, ends, procedure.select, eval_batch_size=16, num_train=12)
+        program = make_program(phases, procedure.select, eval_batch_size=16, num_train=12)
         rows = np.random.default_rng(seed).permutation(NUM).astype(np.int32)
         lanes.append(
             Lane(
@@ -211,3 +219,55 @@ def test_width_one_takes_the_trial_axis_off():
 def test_auto_is_in_turn_on_a_cpu():
     assert choose_executor(Execution()) == ("in_turn", 1)
     assert choose_executor(Execution(executor="vmap", width=5)) == ("vmap", 5)
+
+
+# --- a probe to the minimum -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_views", [0, 3])
+def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
+    """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""
+    from sklearn.linear_model import LogisticRegression
+
+    decays = [0.01, 0.1]
+    changes = {"views": num_views, "flip": True} if num_views else {}
+    fields = {"probe_epochs": 60.0, "epochs": 0.0, "probe_optimizer": "lbfgs", "body_learning_rate": "frozen"}
+    pixels, labels = images()
+    outcomes = []
+    for decay in decays:
+        program, lanes = program_and_lanes([0.1], probe_weight_decay=decay, **fields, **changes)
+        outcomes += run_chunk(program, lanes, pixels, features=FeatureCache(1e9))
+    assert outcomes[0].curves["epoch"].tolist() == [0.0]  # it passes over nothing in batches
+    lane, variables = lanes[0], {"params": paths.unflatten(lanes[0].params)}
+    variables["batch_stats"] = paths.unflatten(lane.batch_stats)
+    rows, key = jnp.asarray(lane.train), lane.augment_key
+    seen = [
+        view(key, pixels[rows], rows, jnp.full(len(rows), number), program.phases[0].changes)
+        for number in range(max(num_views, 1))
+    ]
+    pooled = np.concatenate([MODEL.apply(variables, PLAIN.apply(x), stop="pool") for x in seen]).astype(np.float64)
+    targets = np.tile(labels[lane.train], max(num_views, 1))
+    for decay, outcome in zip(decays, outcomes):
+        expected = LogisticRegression(C=1 / (decay * len(targets)), tol=1e-8, max_iter=5000).fit(pooled, targets)
+        kernel = np.asarray(outcome.params["head/kernel"])
+        np.testing.assert_allclose(kernel, expected.coef_.T, atol=2e-4 * np.abs(expected.coef_).max())
+        below = [name for name in lane.params if not name.startswith("head/")]
+        assert all((outcome.params[name] == lane.params[name]).all() for name in below)
+        right = expected.score(pooled[: len(rows)], labels[lane.train])
+        assert num_views or outcome.curves["train_accuracy"][-1] == pytest.approx(right)
+
+
+def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
+    """Twelve images in pieces of five: the last one has three that count for nothing."""
+    fields = {"probe_epochs": 20.0, "epochs": 1.0, "probe_optimizer": "lbfgs", "probe_weight_decay": 0.1}
+    program, lanes = program_and_lanes([0.01], **fields)
+    whole = run_chunk(program, lanes, images()[0])[0]
+    monkeypatch.setattr("jaxft.train.PIECE", 5)
+    for function in (make_train_step, make_run_steps):
+        function.cache_clear()
+    parts = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
+    for function in (make_train_step, make_run_steps):
+        function.cache_clear()
+    assert whole.curves["epoch"].tolist() == [0.0, 1.0]
+    for name, leaf in whole.params.items():
+        np.testing.assert_allclose(leaf, parts.params[name], atol=2e-3 * np.abs(leaf).max() + 1e-6, err_msg=name)

@@ -10,8 +10,8 @@ import pytest
 from jaxft import paths
 from jaxft.config import Procedure
 from jaxft.data.augment import Changes
-from jaxft.data.batches import batch_indices, epoch_ends
-from jaxft.execute import Lane, Program, run_chunk
+from jaxft.data.batches import batch_indices
+from jaxft.execute import Lane, make_program, run_chunk
 from jaxft.features import BLOCK, FeatureCache, Prefix
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
@@ -101,9 +101,7 @@ def trained(features, **fields):
     procedure = Procedure(**fields)
     layers = resolve_layers(procedure, FLAT["params"])
     phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(FLAT["batch_stats"]), 12)
-    epochs = [procedure.probe_epochs] * (len(phases) - 1) + [procedure.epochs]
-    ends = tuple(tuple(epoch_ends(12, e, 5)) for e in epochs)
-    program = Program(phases, ends, "last", eval_batch_size=16, num_train=12)
+    program = make_program(phases, "last", eval_batch_size=16, num_train=12)
     rows, labels = np.arange(NUM, dtype=np.int32), (np.arange(NUM) % 3).astype(np.int32)
     parts = rows[:12], rows[12:20], rows[20:]
     lane = Lane(

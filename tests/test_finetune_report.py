@@ -53,6 +53,7 @@ def make_record(names: tuple[str, ...] = NAMES, confusion: Any = CONFUSION) -> d
             "class_names": list(names),
             "train": 80,
             "val": 20,
+            "folds": 1,
             "test": int(np.sum(confusion)),
             "size_px": 32,
             "test_from": "a fifth of each class, held out",

@@ -1,10 +1,10 @@
 """`jaxft finetune`: fine-tune a pretrained network on one's own pictures, and keep the result.
 
 One recipe, two small studies. The first tries its candidates on a part of the training images and judges them on the
-rest; the second trains the best of them on all training images, with several seeds. The head comes from a linear
-probe first (LP-FT; Kumar et al. 2022), the rate falls from unit to unit downwards (Howard & Ruder 2018), statistics
-of batch norm stay those of pretraining, and every image stands for several fixed views of itself, so that what lies
-below the trained units is computed once.
+rest, several times over where images are few; the second trains the best of them on all training images, with several
+seeds. The head is a logistic regression first (LP-FT; Kumar et al. 2022), the rate falls from unit to unit downwards
+(Howard & Ruder 2018), statistics of batch norm stay those of pretraining, and every image stands for several fixed
+views of itself, so that what lies below the trained units is computed once.
 """
 
 import argparse
@@ -38,19 +38,23 @@ if TYPE_CHECKING:
 HELP = "fine-tune a pretrained network on a folder of pictures, and keep the result"
 
 HELD_OUT = 0.2  # of each class: to test on, where the data have no test part; then to select on
-HEAD_RATES = (0.01, 0.1)  # of the head alone
-PROBE_RATE = 0.01  # of the head before all else
-RATES = (0.001, 0.003, 0.01)  # of head and body after that
-HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains; six passes at least
+JUDGED = 150  # validation images that a candidate is judged on at least, by several parts of them in turn
+MOST_FOLDS = 5
+DECAYS = (0.003, 0.01, 0.03)  # of the head alone: of a logistic regression the strength of its L2 term
+PROBE_DECAY = 0.01  # of the head before all else
+RATES = (0.001, 0.003)  # of head and body after that: more of it loses what a head fitted to the end begins with
+STEPS = 150  # about, of all that trains; six passes at least
 RECIPE: dict[str, Any] = {
-    "optimizer": "sgd",  # a head trained by AdamW fits as well and generalises worse: its margins are not the widest
+    "optimizer": "sgd",
     "momentum": 0.9,
     "weight_decay": 1e-4,
     "layer_decay": 0.9,
     "batch_norm": "frozen",
-    "crop_scale_min": 0.35,
+    "crop_scale_min": 0.5,
     "flip": True,
     "select": "last",
+    "probe_optimizer": "lbfgs",  # by steps a head ends short of the minimum, and how far is a matter of the rate
+    "probe_epochs": 60.0,
 }
 MOST_MISTAKES = 24
 RECORD = "finetune.json"
@@ -102,7 +106,8 @@ def finetune(
     Args:
       weights: a file of pretrained weights, or `package:NAME`.
       data: a folder, zip or .npz of labelled images; a part `test` of it is what the result is tested on, else a
-        fifth of each class is held out. Of the rest a fifth is selected on, then all of it trained on.
+        fifth of each class is held out. Of the rest a fifth is selected on, of few images several fifths in turn,
+        then all of it is trained on.
       out: folder for the result: the weights of the first seed in the format that they came in and for Flax, a page,
         a model card, and the two studies, from which the same call goes on where it was stopped.
       model: the network's name, where the file does not say it.
@@ -181,6 +186,7 @@ class Task:
     manifest: "Manifest"
     images: "ImageSet"
     size_px: int
+    folds: int
     candidates: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -193,29 +199,32 @@ class Task:
         """Returns how the trials run: only the second study's weights are kept."""
         return Execution(keep_weights="none")
 
-    def study(self, title: str, target: Images, names: Sequence[str], seeds: int) -> Study:
+    def study(self, title: str, target: Images, names: Sequence[str], seeds: int, folds: int = 1) -> Study:
         """Returns the study of the candidates called `names`.
 
-        The split and the views are the same for all seeds, so that they share features; the new head and the order of
-        the images vary.
+        The split is the same for all seeds; the views, the new head and the order of the images vary.
         """
         return Study(
             title=f"{title}: {self.model.architecture} on {Path(self.data).name}",
             source=Source(model=self.model.architecture, weights=self.weights),
             target=target,
-            procedure=Procedure(**RECIPE),
-            streams=Streams(split=0, augment=0),
+            procedure=Procedure(**RECIPE, views=self.candidates[names[0]]["views"]),
+            streams=Streams(split=0),
             seeds=tuple(range(seeds)),
             factors=tuple(
-                {f"procedure.{field}": (level,) for field, level in self.candidates[name].items()} for name in names
+                {
+                    **{f"procedure.{field}": (level,) for field, level in self.candidates[name].items()},
+                    "target.val_fold": tuple(range(folds)),
+                }
+                for name in names
             ),
             execution=self.execution,
         )
 
     def selection(self) -> Study:
-        """Returns the study that tries every candidate once, on a part of the training images."""
+        """Returns the study that tries every candidate on a part of the training images, once for every fold."""
         target = dataclasses.replace(self.target, val_fraction=HELD_OUT)
-        return self.study("Selection", target, tuple(self.candidates), 1)
+        return self.study("Selection", target, tuple(self.candidates), 1, self.folds)
 
     def refit(self, name: str, seeds: int) -> Study:
         """Returns the study that trains the selected candidate on all training images."""
@@ -246,7 +255,10 @@ def make_task(weights: str, data: str, model: str | None, size_px: int | None, t
     if not len(split.val) or not len(split.test):
         what = "test" if not len(split.test) else "select"
         raise UserError(f"{data!r} has too few pictures to {what} on; give each class five or more.")
-    return Task(weights, data, network, manifest, images, size_px, make_candidates(network, len(split.train), train))
+    own_val = images.parts[split.val[0]] == "val"
+    folds = 1 if own_val else min(math.ceil(JUDGED / len(split.val)), MOST_FOLDS)
+    candidates = make_candidates(network, len(split.train), train)
+    return Task(weights, data, network, manifest, images, size_px, folds, candidates)
 
 
 def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str, dict[str, Any]]:
@@ -257,9 +269,8 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
     import jax
 
     batch_size = min(32, num_train)
-    views = min(max(round(6000 / num_train), 4), 16)
-    passes = batch_size / num_train
-    head_epochs, epochs = float(max(round(HEAD_STEPS * passes), 6)), float(min(max(round(STEPS * passes), 6), 40))
+    views = min(max(round(4000 / num_train), 2), 16)
+    epochs = float(min(max(round(STEPS * batch_size / num_train), 6), 40))
     common = {"views": views, "batch_size": batch_size}
     if train == "auto":
         train = "top" if jax.default_backend() == "cpu" else "all"
@@ -277,15 +288,14 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
                 "layer_rates": rules,
                 "learning_rate": rate,
                 "epochs": epochs,
-                "probe_learning_rate": PROBE_RATE,
-                "probe_epochs": head_epochs,
+                "probe_weight_decay": PROBE_DECAY,
             }
-    for rate in HEAD_RATES:  # last, as the others keep what it asks for on their way
-        found[f"head at {rate:g}"] = {
+    for decay in DECAYS:  # last, as the others keep what it asks for on their way
+        found[f"head with decay {decay:g}"] = {
             **common,
             "body_learning_rate": FROZEN,
-            "learning_rate": rate,
-            "epochs": head_epochs,
+            "epochs": 0.0,
+            "probe_weight_decay": decay,
         }
     return found
 
@@ -313,24 +323,29 @@ def make_folder(folder: Path) -> Path:
 
 
 def judged(task: Task, tried: "Plan", store: Store) -> list[dict[str, Any]]:
-    """Returns what became of each candidate: its accuracy on the validation images, and its curves."""
+    """Returns what became of each candidate: its mean accuracy on the parts to validate on, and its mean curves."""
+    import numpy as np
+
     found = []
-    for trial in tried.trials:
-        record, name = store.read("trials", trial.digest), task.name_of(trial.trial)
-        if record is None:  # it failed, and the study said so
+    for name in task.candidates:
+        trials = [trial.digest for trial in tried.trials if task.name_of(trial.trial) == name]
+        records = [record for record in (store.read("trials", digest) for digest in trials) if record is not None]
+        if len(records) < len(trials):  # one failed, and the study said so
             continue
-        arrays = store.arrays("trials", trial.digest)
+        arrays = [store.arrays("trials", digest) for digest in trials]
+        diverged = any(record["status"] == "diverged" for record in records)
         found.append(
             {
                 "name": name,
                 "trained": name.partition(" ")[0],
-                "learning_rate": trial.trial.procedure.learning_rate,
-                "val_accuracy": record["val_accuracy"],
-                "diverged": record["status"] == "diverged",
-                "seconds": record["seconds"],
+                "learning_rate": task.candidates[name].get("learning_rate"),
+                "val_accuracy": None if diverged else float(np.mean([record["val_accuracy"] for record in records])),
+                "diverged": diverged,
+                "seconds": sum(record["seconds"] for record in records),
                 "selected": False,
                 "curves": {
-                    curve: numbers(arrays[curve]) for curve in ("epoch", "train_loss", "val_loss", "val_accuracy")
+                    curve: numbers(np.mean([array[curve] for array in arrays], axis=0))
+                    for curve in ("epoch", "train_loss", "val_loss", "val_accuracy")
                 },
             }
         )
@@ -365,6 +380,7 @@ def described(
             "class_names": list(task.images.class_names),
             "train": len(tried.trials[0].split.train),
             "val": len(tried.trials[0].split.val),
+            "folds": task.folds,
             "test": len(first.split.test),
             "size_px": task.size_px,
             "test_from": own[tested.pop()] if tested <= set(own) else "a fifth of each class, held out",
@@ -394,24 +410,24 @@ def described(
             }
             for trial in final.trials
         ],
-        "warnings": [*tried.warnings, *rough(tried, task.images)],
+        "warnings": [*tried.warnings, *rough(tried, task)],
         "versions": run["versions"],
         "device": run["device"],
         "refit_seconds": sum(record["seconds"] for record in records),
     }
 
 
-def rough(tried: "Plan", images: "ImageSet") -> list[str]:
+def rough(tried: "Plan", task: Task) -> list[str]:
     """Returns a warning where there are too few images to judge by."""
     split = tried.trials[0].split
-    untested = [name for name, count in zip(images.class_names, counts(images, split.test)) if not count]
+    untested = [name for name, count in zip(task.images.class_names, counts(task.images, split.test)) if not count]
     none = (
         f"no image of {', '.join(untested[:5])}{' and others' * (len(untested) > 5)} is tested on: too few are there."
     )
     return [none] * bool(untested) + [
-        f"there are {len(rows)} images to {what} on, so one of them counts {1 / len(rows):.1%}; more would say more."
-        for what, rows in (("select", split.val), ("test", split.test))
-        if len(rows) < 50
+        f"there are {number} images to {what} on, so one of them counts {1 / number:.1%}; more would say more."
+        for what, number in (("select", task.folds * len(split.val)), ("test", len(split.test)))
+        if number < 50
     ]
 
 

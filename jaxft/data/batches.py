@@ -10,10 +10,10 @@ def num_steps(num_images: int, epochs: float, batch_size: int) -> int:
     return int(epochs * num_images / batch_size + 1e-9)
 
 
-def epoch_ends(num_images: int, epochs: float, batch_size: int) -> list[int]:
+def epoch_ends(num_images: int, steps: int, batch_size: int) -> list[int]:
     """Returns the step after which each pass ends: ascending, none twice, the last being the number of steps."""
-    total = num_steps(num_images, epochs, batch_size)
-    ends = {num_steps(num_images, epoch, batch_size) for epoch in range(1, int(epochs) + 1)} | {total}
+    passes = range(1, steps * batch_size // num_images + 1)
+    ends = {num_steps(num_images, epoch, batch_size) for epoch in passes} | {steps}
     return sorted(end for end in ends if end > 0)
 
 

@@ -28,6 +28,7 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
     come first, then those to train on. Where the data set has a part 'test' (or 'val' alone) it is tested on, whole;
     else `spec.test_fraction` of each class, taken ahead of all else, and whatever is left over. Where it has both,
     those to select on come from 'val', all of it for a `val_fraction`; with `train_on_val` it is trained on instead.
+    The fold k of a share of m images a class begins at the k-th m of them, and goes on with the first after the last.
 
     Raises a `UserError` where a class has fewer images than are asked for; `where` names the config's field.
     """
@@ -48,6 +49,8 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
         to_select = ranked[parts == "val"] if own_val else to_train
         if spec.val_fraction:
             num_val = len(to_select) if own_val else _share(len(to_select), spec.val_fraction)
+            if not own_val:
+                to_select = to_train = np.roll(to_train, -spec.val_fold * num_val)
         else:
             num_val = spec.val_per_class
         _check_enough(len(to_select), num_val, 0 if own_val else spec.train_per_class or 1, where, name)

@@ -422,7 +422,7 @@ def learning_curves(
     accuracies, losses = ([pair[i] for pair in curves.values()] for i in (0, 1))
     accuracy_limits, loss_limits = limits(accuracies, 100.0), limits(losses, 1.0)
     logarithmic = loss_limits is not None and loss_limits[0] > 0 and loss_limits[1] > 10 * loss_limits[0]
-    last = max((float(curve.epoch[-1]) for curve in accuracies if len(curve.epoch)), default=1.0)
+    last = max((float(curve.epoch[-1]) for curve in accuracies if len(curve.epoch)), default=0.0) or 1.0
     pictures = []
     for setting in settings:
         figure = Figure(figsize=(2.3, 2.9), layout="constrained")

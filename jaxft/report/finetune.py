@@ -122,15 +122,17 @@ def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[st
     for candidate in record["candidates"]:
         mark = " *" if candidate["selected"] else ""
         outcome = "diverged" if candidate["diverged"] else percent(candidate["val_accuracy"])
+        rate = candidate["learning_rate"]
         rows.append(
-            (candidate["name"] + mark, f"{candidate['learning_rate']:g}", outcome, duration(candidate["seconds"]))
+            (candidate["name"] + mark, "–" if rate is None else f"{rate:g}", outcome, duration(candidate["seconds"]))
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
     table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]) for r in rows]
     over = f"mean and 95 % interval over {plural(known['test'].num_values, 'seed')}; " if known["has_interval"] else ""
     return [
         *table,
-        f"* selected on {plural(data['val'], 'validation image')}, then trained again on all {known['num_learnt']:,}",
+        f"* selected on {plural(known['num_judged'], 'validation image')}, "
+        f"then trained again on all {known['num_learnt']:,}",
         "",
         f"test accuracy: {percent_interval(known['test'])} % ({over}{plural(data['test'], 'image')})",
         f"delivered: seed {record['delivered_seed']}, {percent(known['delivered'])} %",
@@ -151,6 +153,7 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "data_name": path.stem if path.suffix in (".zip", ".npz") else path.name,
         "num_classes": len(data["class_names"]),
         "num_learnt": data["train"] + data["val"],
+        "num_judged": data["folds"] * data["val"],
         "test": Interval(test["mean"], half_width, len(test["accuracy"])),
         "has_interval": test["half_width"] is not None,
         "delivered": delivered,
@@ -283,7 +286,8 @@ def coarse_matrix(name: str, confusion: np.ndarray) -> Markup:
 def selection_curves(name: str, candidates: Sequence[Mapping[str, Any]], colours: Sequence[str]) -> Markup | None:
     """Returns the validation accuracy of each candidate by epoch; None where there are no numbers.
 
-    The axis ends a little below the lowest end of a curve: where they begin says nothing of which is best.
+    The axis ends a little below the lowest end of a curve: where they begin says nothing of which is best. A head that
+    was fitted to all images at once is a point at 0 epochs.
     """
     curves = [as_curve(candidate["curves"], "val_accuracy") for candidate in candidates]
     ends = [100 * curve.mean[-1] for curve in curves if len(curve.mean) and np.isfinite(curve.mean[-1])]
@@ -296,10 +300,10 @@ def selection_curves(name: str, candidates: Sequence[Mapping[str, Any]], colours
 
 
 def refit_curves(name: str, refits: Sequence[Mapping[str, Any]], delivered_seed: int) -> Markup | None:
-    """Returns the training loss of each seed by epoch; None where there are no numbers."""
+    """Returns the training loss of each seed by epoch; None where there are no numbers, or one of each only."""
     curves = [as_curve(refit, "train_loss") for refit in refits]
     view = figures.limits(curves, 1.0)
-    if view is None:
+    if view is None or all(len(curve.epoch) == 1 for curve in curves):
         return None
     colours = figures.arm_colours(len(refits))
     lines = [(curve, c, refit["seed"] == delivered_seed) for curve, c, refit in zip(curves, colours, refits)]
@@ -327,10 +331,11 @@ def draw_curves(
     for curve, colour, bold in lines:
         dot = "o" if len(curve.epoch) == 1 else None  # a line of one point is not seen
         width, front = (2.0, 3) if bold else (1.3, 2)
-        axes.plot(curve.epoch, factor * curve.mean, marker=dot, color=colour, linewidth=width, zorder=front)
+        line = {"marker": dot, "color": colour, "linewidth": width, "zorder": front, "clip_on": dot is None}
+        axes.plot(curve.epoch, factor * curve.mean, **line)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.set_xlim(0, max(float(curve.epoch.max(initial=1)) for curve, _, _ in lines))
+    axes.set_xlim(0, max(1.0, *(float(curve.epoch.max(initial=0)) for curve, _, _ in lines)))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=figures.TICK_STEPS))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=figures.TICK_STEPS))
     if view[0] > 0 and view[1] > 10 * view[0]:
