@@ -37,13 +37,14 @@ FIRST_TRAINED_BLOCK = 11  # the last reduction of resolution: 14 x 14 pixels com
 BATCH = 32
 FORWARD_BATCH = 4  # small enough for the processor's caches: 64 at a time take twice as long a picture
 WEIGHT_DECAY = 1e-4
-HEAD_RATES = (0.01, 0.1)  # of the head alone
-PROBE_RATE = 0.01  # of the head before all else
-RATES = (0.001, 0.003, 0.01)  # of head and top after that
-HEAD_STEPS, STEPS = 800, 250  # about, of the head alone and of all that trains
-MAX_EPOCHS = 40  # of all that trains
+DECAYS = (0.003, 0.01, 0.03)  # of the head alone: the strength of its L2 term
+PROBE_DECAY = 0.01  # of the head before all else
+ITERATIONS = 60  # of L-BFGS
+RATES = (0.001, 0.003)  # of head and top after that
+STEPS, MAX_EPOCHS = 100, 40  # about, of all that trains
 LAYER_DECAY = 0.9
-MIN_AREA = 0.35
+MIN_AREA = 0.5
+JUDGED, MOST_FOLDS = 100, 5  # validation images at least, by several parts of them in turn
 
 
 # --- the network ------------------------------------------------------------------------------------------------
@@ -135,9 +136,9 @@ def load_network(weights: Path, num_classes: int) -> Lite0:
 # --- the pictures -----------------------------------------------------------------------------------------------
 
 
-def split_images(images: ImageSet) -> Split:
+def split_images(images: ImageSet, fold: int = 0) -> Split:
     """Returns the rows to train on, to select on (a fifth of each class) and to test on, as `jaxft finetune` draws."""
-    return draw_split(images, 0, Images(val_fraction=0.2, test_fraction=0.2), "data")
+    return draw_split(images, 0, Images(val_fraction=0.2, val_fold=fold, test_fraction=0.2), "data")
 
 
 def random_view(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -174,11 +175,11 @@ class Inputs:
         return Inputs([view[rows] for view in self.entering], [view[rows] for view in self.pooled])
 
 
-def make_inputs(network: Lite0, pixels: np.ndarray, views: int) -> Inputs:
+def make_inputs(network: Lite0, pixels: np.ndarray, views: int, seed: int = 0) -> Inputs:
     """Returns the inputs for the pictures themselves and `views` - 1 random views of each."""
     inputs = Inputs([], [])
     for view in range(views):
-        rng = np.random.default_rng(view)
+        rng = np.random.default_rng([seed, view])
         seen = np.stack([random_view(image, rng) for image in pixels]) if view else pixels
         entering = apply_in_batches(lambda x: network.bottom(x, FIRST_TRAINED_BLOCK), to_tensor(seen))
         inputs.entering.append(entering)
@@ -222,45 +223,55 @@ def train(
         schedule.step()
 
 
+def fit_head(head: nn.Linear, pooled: list[Tensor], labels: Tensor, decay: float) -> None:
+    """Fits a logistic regression to all views at once."""
+    x, y = torch.cat(pooled), labels.repeat(len(pooled))
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(head(x), y) + decay / 2 * head.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train: the head alone at a rate, and then, where `rate` is not 0, the top with it."""
+    """A way to train: the head alone with a decay, and then, where `rate` is not 0, the top with it."""
 
-    head_rate: float
+    decay: float
     rate: float = 0.0
 
     def __str__(self) -> str:
-        return f"top at {self.rate:g}" if self.rate else f"head at {self.head_rate:g}"
+        return f"top at {self.rate:g}" if self.rate else f"head with decay {self.decay:g}"
 
 
-CANDIDATES = (*(Candidate(rate) for rate in HEAD_RATES), *(Candidate(PROBE_RATE, rate) for rate in RATES))
+CANDIDATES = (*(Candidate(PROBE_DECAY, rate) for rate in RATES), *(Candidate(decay) for decay in DECAYS))
 
 
 @dataclass(frozen=True)
 class Lengths:
     """How long is trained: fewer images are passed over more often, and stand for more views."""
 
-    head_epochs: int
     epochs: int
     views: int
 
 
 def make_lengths(num_train: int) -> Lengths:
     """Returns how long is trained when candidates are tried on `num_train` images."""
-    passes = min(BATCH, num_train) / num_train
-    head_epochs, epochs = max(round(HEAD_STEPS * passes), 6), min(max(round(STEPS * passes), 6), MAX_EPOCHS)
-    return Lengths(head_epochs, epochs, min(max(round(6000 / num_train), 4), 16))
+    epochs = min(max(round(STEPS * min(BATCH, num_train) / num_train), 6), MAX_EPOCHS)
+    return Lengths(epochs, min(max(round(4000 / num_train), 2), 8))
 
 
 def fit(network: Lite0, inputs: Inputs, labels: Tensor, candidate: Candidate, lengths: Lengths, seed: int) -> Lite0:
     """Returns a network with the candidate's head, and top, trained on `inputs`; `network` stays as it is."""
     torch.manual_seed(seed)
     network = copy.deepcopy(network)
-    head = [
-        {"params": [network._fc.weight], "lr": candidate.head_rate, "weight_decay": WEIGHT_DECAY},
-        {"params": [network._fc.bias], "lr": candidate.head_rate, "weight_decay": 0.0},
-    ]
-    train(network._fc, head, inputs.pooled, labels, lengths.head_epochs)
+    fit_head(network._fc, inputs.pooled, labels, candidate.decay)
     if candidate.rate:
         groups = parameter_groups(network, candidate.rate)
         train(lambda x: network(x, FIRST_TRAINED_BLOCK), groups, inputs.entering, labels, lengths.epochs)
@@ -282,24 +293,31 @@ def finetune(weights: Path, data: Path, seeds: int) -> dict[str, Any]:
 
     images = load_images(Images(data=str(data)), SIZE_PX)
     split = split_images(images)
+    folds = [split_images(images, fold) for fold in range(min(-(-JUDGED // len(split.val)), MOST_FOLDS))]
     learn = np.sort(np.concatenate([split.train, split.val]))
     labels, test_labels = (torch.from_numpy(images.labels[rows]).long() for rows in (learn, split.test))
-    to_fit, to_select = (torch.from_numpy(np.searchsorted(learn, rows)) for rows in (split.train, split.val))
-    lengths = make_lengths(len(to_fit))
-    say(f"{len(to_fit)} images to train on, {len(to_select)} to select on, {len(split.test)} to test on; {lengths}")
+    lengths = make_lengths(len(split.train))
+    sizes = f"{len(split.train)} images to train on, {len(split.val)} to select on, {len(split.test)} to test on"
+    say(f"{sizes}; {len(folds)} folds; {lengths}")
 
     network = load_network(weights, len(images.class_names))
     inputs = make_inputs(network, images.images[learn], lengths.views)
     say("computed what the frozen part says of every view")
     scores: dict[Candidate, tuple[float, float]] = {}
     for candidate in CANDIDATES:
-        tried = fit(network, inputs.rows(to_fit), labels[to_fit], candidate, lengths, 0)
-        scores[candidate] = evaluate(tried, inputs.rows(to_select), labels[to_select])
-        say(f"{candidate}: {scores[candidate][0]:.4f} on the validation part")
-    chosen = max(scores, key=scores.__getitem__)
+        found = []
+        for fold in folds:
+            to_fit, to_select = (torch.from_numpy(np.searchsorted(learn, rows)) for rows in (fold.train, fold.val))
+            tried = fit(network, inputs.rows(to_fit), labels[to_fit], candidate, lengths, 0)
+            found.append(evaluate(tried, inputs.rows(to_select), labels[to_select]))
+        scores[candidate] = float(np.mean([f[0] for f in found])), float(np.mean([f[1] for f in found]))
+        say(f"{candidate}: {scores[candidate][0]:.4f} on the validation parts")
+    chosen = max(scores, key=scores.__getitem__)  # the head, deterministic here, varies with its views alone
     test_inputs = make_inputs(network, images.images[split.test], views=1)
     accuracies = []
     for seed in range(seeds):
+        if seed:
+            inputs = make_inputs(network, images.images[learn], lengths.views, seed)
         final = fit(network, inputs, labels, chosen, lengths, seed)
         accuracies.append(evaluate(final, test_inputs, test_labels)[0])
         say(f"{chosen}, seed {seed}: {accuracies[-1]:.4f} on the test part")

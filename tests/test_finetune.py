@@ -153,7 +153,7 @@ def test_the_top_begins_at_the_last_change_of_resolution(name, last_frozen):
     assert below_last_stage(create_model(name, 10))[-1] == last_frozen
 
 
-@pytest.mark.parametrize(("num_train", "epochs", "views"), [(32, 40, 16), (400, 12, 10), (100_000, 6, 2)])
+@pytest.mark.parametrize(("num_train", "epochs", "views"), [(32, 40, 8), (400, 8, 8), (1000, 6, 4), (100_000, 6, 2)])
 def test_fewer_images_are_passed_over_more_often(num_train, epochs, views):
     candidates = make_candidates(create_model("cifar_resnet8", 2), num_train, "top")
     assert candidates["top at 0.001"]["epochs"] == epochs and candidates["top at 0.001"]["views"] == views

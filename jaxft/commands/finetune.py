@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 HELP = "fine-tune a pretrained network on a folder of pictures, and keep the result"
 
 HELD_OUT = 0.2  # of each class: to test on, where the data have no test part; then to select on
-JUDGED = 150  # validation images that a candidate is judged on at least, by several parts of them in turn
+JUDGED = 100  # validation images that a candidate is judged on at least, by several parts of them in turn
 MOST_FOLDS = 5
 DECAYS = (0.003, 0.01, 0.03)  # of the head alone: of a logistic regression the strength of its L2 term
 PROBE_DECAY = 0.01  # of the head before all else
 RATES = (0.001, 0.003)  # of head and body after that: more of it loses what a head fitted to the end begins with
-STEPS = 150  # about, of all that trains; six passes at least
+STEPS = 100  # about, of all that trains; six passes at least
 RECIPE: dict[str, Any] = {
     "optimizer": "sgd",
     "momentum": 0.9,
@@ -269,7 +269,7 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
     import jax
 
     batch_size = min(32, num_train)
-    views = min(max(round(4000 / num_train), 2), 16)
+    views = min(max(round(4000 / num_train), 2), 8)
     epochs = float(min(max(round(STEPS * batch_size / num_train), 6), 40))
     common = {"views": views, "batch_size": batch_size}
     if train == "auto":

@@ -331,8 +331,8 @@ def draw_curves(
     for curve, colour, bold in lines:
         dot = "o" if len(curve.epoch) == 1 else None  # a line of one point is not seen
         width, front = (2.0, 3) if bold else (1.3, 2)
-        line = {"marker": dot, "color": colour, "linewidth": width, "zorder": front, "clip_on": dot is None}
-        axes.plot(curve.epoch, factor * curve.mean, **line)
+        (line,) = axes.plot(curve.epoch, factor * curve.mean, marker=dot, color=colour, linewidth=width, zorder=front)
+        line.set_clip_on(dot is None)  # at 0 epochs half a dot would be cut off
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.set_xlim(0, max(1.0, *(float(curve.epoch.max(initial=0)) for curve, _, _ in lines)))
