@@ -138,7 +138,7 @@ def load_network(weights: Path, num_classes: int) -> Lite0:
 
 def split_images(images: ImageSet, fold: int = 0) -> Split:
     """Returns the rows to train on, to select on (a fifth of each class) and to test on, as `jaxft finetune` draws."""
-    return draw_split(images, 0, Images(val_fraction=0.2, val_fold=fold, test_fraction=0.2), "data")
+    return draw_split(images, 0, Images(val_fraction=0.2, test_fraction=0.2), "data", fold)
 
 
 def random_view(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -44,11 +44,11 @@ class Images:
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
     val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
     val_fraction: float = setting(0.0, "share of each class to select on, one image at least", at_least=0, below=1)
-    val_fold: int = setting(0, "which such share, where several are tried in turn (cross-validation)", at_least=0)
     train_on_val: bool = setting(False, "train on the data's own validation part too, where there is a test part")
     test_fraction: float = setting(
         0.0, "share of each class to test on, where the data have no test part of their own", at_least=0, below=1
     )
+    tested: bool = setting(True, "test at the end, on the images that are left for it; if not, nobody looks at them")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,12 @@ class Streams:
     init: int | None = setting(None, "new weights: the head, or a whole random network", at_least=0, at_most=MAX_SEED)
     order: int | None = setting(None, "order of the training images", at_least=0, at_most=MAX_SEED)
     augment: int | None = setting(None, "crops and flips", at_least=0, at_most=MAX_SEED)
+    fold: int | None = setting(
+        0,
+        "which share of val_fraction is selected on: none, beside a pinned split, makes seeds a cross-validation",
+        at_least=0,
+        at_most=MAX_SEED,
+    )
 
 
 @dataclass(frozen=True)
@@ -557,9 +563,6 @@ def _check_whole(config: Any, where: str) -> None:
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
             raise UserError(f"'{dotted}.val_fraction' and '{dotted}.val_per_class' are both given; keep one of them.")
-        if config.val_fold and not config.val_fraction:
-            dotted = where or "target"
-            raise UserError(f"'{dotted}.val_fold' is {config.val_fold}, but there is no '{dotted}.val_fraction'.")
         if config.train_on_val and (config.val_fraction or config.val_per_class):
             dotted = where or "target"
             raise UserError(f"'{dotted}.train_on_val' leaves no validation part to select on; ask for no images of it.")

@@ -26,7 +26,7 @@ from jaxft.paths import Match
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
-SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "val_fold", "train_on_val", "test_fraction")
+SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "train_on_val", "test_fraction", "tested")
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
@@ -85,7 +85,9 @@ class PlannedTrial:
         """Returns the streams of random numbers that the trial's result depends on."""
         random_images = not self.program.phases[-1].changes.is_none
         trains_source = self.starts_from_source and self.source.trained is not None
-        return ("split", "init", "order", *["augment"] * random_images, *["source"] * trains_source)
+        folds = self.trial.target.val_fraction > 0
+        optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
+        return ("split", "init", "order", *optional)
 
     @property
     def starts_from_source(self) -> bool:
@@ -263,8 +265,8 @@ class _Planner:
     def resolved(self, trial: Trial, source: PlannedSource, where: str) -> PlannedTrial:
         """Returns a trial from `source`; `where` names the config's field that holds its images."""
         images = self.images(trial.target, trial.target.size_px or source.preprocessing.size_px)
-        split = self.split(images, trial.target, trial.stream_seed("split"), where)
-        if where == "target" and not len(split.test):
+        split = self.split(images, trial.target, trial.stream_seed("split"), where, trial.stream_seed("fold"))
+        if where == "target" and trial.target.tested and not len(split.test):
             raise UserError(
                 f"no images of {trial.target.data!r} are left over to test on; "
                 f"{'lower' if trial.target.train_per_class else 'give'} 'target.train_per_class'."
@@ -329,11 +331,11 @@ class _Planner:
             self.image_sets[key] = load_images(spec, size_px)
         return self.image_sets[key]
 
-    def split(self, images: ImageSet, spec: Images, seed: int, where: str) -> Split:
+    def split(self, images: ImageSet, spec: Images, seed: int, where: str, fold: int = 0) -> Split:
         """Returns the split of `images` that belongs to `seed`, drawn once."""
-        key = images.fingerprint, *(getattr(spec, name) for name in SPLIT_FIELDS), seed
+        key = images.fingerprint, *(getattr(spec, name) for name in SPLIT_FIELDS), seed, fold
         if key not in self.splits:
-            self.splits[key] = draw_split(images, seed, spec, where)
+            self.splits[key] = draw_split(images, seed, spec, where, fold)
         return self.splits[key]
 
 
@@ -342,7 +344,8 @@ def _identity(trial: Trial, source: PlannedSource, images: ImageSet, preprocessi
     start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
     if trial.procedure.init == "pretrained":
         start["weights"] = source.digest
-    seeds = {name: trial.stream_seed(name) for name in ("split", "init", "order", "augment")}
+    folds = ["fold"] if trial.target.val_fraction and trial.stream_seed("fold") else []
+    seeds = {name: trial.stream_seed(name) for name in ("split", "init", "order", "augment", *folds)}
     target = cfg.non_default(trial.target)
     return {
         "source": start,

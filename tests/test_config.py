@@ -122,8 +122,8 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"target": {"xyzzy": 1}},
-            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, val_fold, train_on_val, "
-            "test_fraction.",
+            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, train_on_val, test_fraction, "
+            "tested.",
         ),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         (
@@ -173,7 +173,6 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "flip": True}},
             "'procedure.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; give views",
         ),
-        ({"target": {"val_fold": 1}}, "'target.val_fold' is 1, but there is no 'target.val_fraction'."),
         ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
         ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),

@@ -1,5 +1,6 @@
 """Sources of images, splits, batches, augmentation and preprocessing."""
 
+import dataclasses
 import io
 import itertools
 import os
@@ -875,7 +876,7 @@ def test_shares_of_each_class_are_held_out():
 def test_folds_select_on_every_image_once():
     """Of 10 and 15 images a fifth is 2 and 3: five folds; the sixth begins again."""
     images = image_set([10, 15])
-    folds = [draw_split(images, 0, Images(val_fraction=0.2, val_fold=k), "target") for k in range(6)]
+    folds = [draw_split(images, 0, Images(val_fraction=0.2), "target", k) for k in range(6)]
     assert sorted(np.concatenate([fold.val for fold in folds[:5]])) == list(range(25))
     assert all(sorted([*fold.train, *fold.val]) == list(range(25)) for fold in folds)
     assert folds[5].val.tolist() == folds[0].val.tolist()
@@ -884,10 +885,17 @@ def test_folds_select_on_every_image_once():
 
 def test_folds_leave_the_test_images_alone():
     images = image_set([10, 20])
-    splits = [
-        draw_split(images, 0, Images(val_fraction=0.2, val_fold=k, test_fraction=0.2), "target") for k in range(5)
-    ]
+    spec = Images(val_fraction=0.2, test_fraction=0.2)
+    splits = [draw_split(images, 0, spec, "target", k) for k in range(5)]
     assert len({tuple(split.test) for split in splits}) == 1 and len({tuple(split.val) for split in splits}) == 5
+
+
+def test_what_is_not_tested_is_left_out_and_not_trained_on():
+    images = image_set([10, 20])
+    spec = Images(val_fraction=0.2, test_fraction=0.2)
+    usual, blind = (draw_split(images, 0, dataclasses.replace(spec, tested=tested), "") for tested in (True, False))
+    assert len(usual.test) == 6 and not len(blind.test)
+    assert usual.train.tolist() == blind.train.tolist() and usual.val.tolist() == blind.val.tolist()
 
 
 def test_a_share_leaves_one_to_train_on():

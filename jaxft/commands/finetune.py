@@ -199,36 +199,34 @@ class Task:
         """Returns how the trials run: only the second study's weights are kept."""
         return Execution(keep_weights="none")
 
-    def study(self, title: str, target: Images, names: Sequence[str], seeds: int, folds: int = 1) -> Study:
-        """Returns the study of the candidates called `names`.
-
-        The split is the same for all seeds; the views, the new head and the order of the images vary.
-        """
+    def study(self, title: str, target: Images, names: Sequence[str], streams: Streams, seeds: int) -> Study:
+        """Returns the study of the candidates called `names`."""
         return Study(
             title=f"{title}: {self.model.architecture} on {Path(self.data).name}",
             source=Source(model=self.model.architecture, weights=self.weights),
             target=target,
             procedure=Procedure(**RECIPE, views=self.candidates[names[0]]["views"]),
-            streams=Streams(split=0),
+            streams=streams,
             seeds=tuple(range(seeds)),
             factors=tuple(
-                {
-                    **{f"procedure.{field}": (level,) for field, level in self.candidates[name].items()},
-                    "target.val_fold": tuple(range(folds)),
-                }
-                for name in names
+                {f"procedure.{field}": (level,) for field, level in self.candidates[name].items()} for name in names
             ),
             execution=self.execution,
         )
 
     def selection(self) -> Study:
-        """Returns the study that tries every candidate on a part of the training images, once for every fold."""
-        target = dataclasses.replace(self.target, val_fraction=HELD_OUT)
-        return self.study("Selection", target, tuple(self.candidates), 1, self.folds)
+        """Returns the study that tries every candidate on a part of the training images; its seeds are the folds."""
+        target = dataclasses.replace(self.target, val_fraction=HELD_OUT, tested=False)
+        streams = Streams(split=0, init=0, order=0, augment=0, fold=None)
+        return self.study("Selection", target, tuple(self.candidates), streams, self.folds)
 
     def refit(self, name: str, seeds: int) -> Study:
-        """Returns the study that trains the selected candidate on all training images."""
-        study = self.study("Final runs", dataclasses.replace(self.target, train_on_val=True), [name], seeds)
+        """Returns the study that trains the selected candidate on all training images.
+
+        The split is the same for all seeds; the views, the new head and the order of the images vary.
+        """
+        target = dataclasses.replace(self.target, train_on_val=True)
+        study = self.study("Final runs", target, [name], Streams(split=0), seeds)
         return dataclasses.replace(study, execution=dataclasses.replace(self.execution, keep_weights="all"))
 
     def name_of(self, trial: Trial) -> str:
@@ -410,23 +408,23 @@ def described(
             }
             for trial in final.trials
         ],
-        "warnings": [*tried.warnings, *rough(tried, task)],
+        "warnings": [*final.warnings, *rough(tried, final, task)],
         "versions": run["versions"],
         "device": run["device"],
         "refit_seconds": sum(record["seconds"] for record in records),
     }
 
 
-def rough(tried: "Plan", task: Task) -> list[str]:
+def rough(tried: "Plan", final: "Plan", task: Task) -> list[str]:
     """Returns a warning where there are too few images to judge by."""
-    split = tried.trials[0].split
-    untested = [name for name, count in zip(task.images.class_names, counts(task.images, split.test)) if not count]
+    val, test = tried.trials[0].split.val, final.trials[0].split.test
+    untested = [name for name, count in zip(task.images.class_names, counts(task.images, test)) if not count]
     none = (
         f"no image of {', '.join(untested[:5])}{' and others' * (len(untested) > 5)} is tested on: too few are there."
     )
     return [none] * bool(untested) + [
         f"there are {number} images to {what} on, so one of them counts {1 / number:.1%}; more would say more."
-        for what, number in (("select", task.folds * len(split.val)), ("test", len(split.test)))
+        for what, number in (("select", task.folds * len(val)), ("test", len(test)))
         if number < 50
     ]
 

@@ -20,7 +20,7 @@ class Split:
     digest: str
 
 
-def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
+def draw_split(images: ImageSet, seed: int, spec: Images, where: str, fold: int = 0) -> Split:
     """Returns a split that is drawn class by class.
 
     The images of a class are ranked by the sha256 of the seed and their id, so a draw depends on no library's
@@ -28,7 +28,8 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
     come first, then those to train on. Where the data set has a part 'test' (or 'val' alone) it is tested on, whole;
     else `spec.test_fraction` of each class, taken ahead of all else, and whatever is left over. Where it has both,
     those to select on come from 'val', all of it for a `val_fraction`; with `train_on_val` it is trained on instead.
-    The fold k of a share of m images a class begins at the k-th m of them, and goes on with the first after the last.
+    Where it is not `tested`, those to test on are drawn as they would be, and left out.
+    Of a `val_fraction` that is m images of a class, the fold k has the k-th m of them; after the last comes the first.
 
     Raises a `UserError` where a class has fewer images than are asked for; `where` names the config's field.
     """
@@ -50,7 +51,7 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
         if spec.val_fraction:
             num_val = len(to_select) if own_val else _share(len(to_select), spec.val_fraction)
             if not own_val:
-                to_select = to_train = np.roll(to_train, -spec.val_fold * num_val)
+                to_select = to_train = np.roll(to_train, -fold * num_val)
         else:
             num_val = spec.val_per_class
         _check_enough(len(to_select), num_val, 0 if own_val else spec.train_per_class or 1, where, name)
@@ -60,6 +61,8 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str) -> Split:
         train.append(left[: spec.train_per_class])
         left_over = np.concatenate([test, left[len(train[-1]) :]])
         rest.append(left_over if held_out is None else ranked[parts == held_out])
+    if not spec.tested:
+        rest = [of_class[:0] for of_class in rest]
     rows = [np.sort(np.concatenate(part)).astype(np.int32) for part in (train, val, rest)]
     return Split(rows[0], rows[1], rows[2], _digest(images, rows))
 

@@ -48,6 +48,7 @@ def render(store: Store) -> str:
         varied=plan.get("varied") or [],
         settings=settings,
         best=best,
+        tested=any(s.test.num_values for s in settings),
         factors=varying,
         named_by=" · ".join(figures.last_name(name) for name in varying),
         labels={name: figures.level_labels(figures.levels_of(name, settings)) for name in varying},
