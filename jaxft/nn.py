@@ -4,16 +4,13 @@ Images and maps are NHWC. Paddings are explicit and symmetric, as in the network
 "SAME" pads a strided convolution on one side only, which is right for networks from TensorFlow alone (`conv_same`).
 """
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-Pair = tuple[int, int]
+from jaxft.convolution import convolve, depthwise, pointwise
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He 2015
 
@@ -36,6 +33,7 @@ def conv(
         padding=((padding, padding), (padding, padding)),
         use_bias=use_bias,
         kernel_init=kernel_init,
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -50,109 +48,9 @@ def conv_same(features: int, kernel: int, stride: int = 1, groups: int = 1, name
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,
-        conv_general_dilated=depthwise if groups == features else pointwise if kernel == stride == 1 else None,
+        conv_general_dilated=depthwise if groups == features else pointwise if kernel == stride == 1 else convolve,
         name=name,
     )
-
-
-def pointwise(images: jax.Array, kernel: jax.Array, *_: Any, precision: jax.lax.PrecisionLike = None, **__: Any) -> Any:
-    """Returns `lax.conv_general_dilated` of `images: [n, h, w, c]` and `kernel: [1, 1, c, features]`, stride 1.
-
-    As a matrix product, whose gradients XLA's CPU backend computes without transposing the images.
-    """
-    return jax.lax.dot_general(images, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
-
-
-def depthwise(
-    images: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int],
-    rhs_dilation: Sequence[int],
-    dimension_numbers: jax.lax.ConvDimensionNumbers,
-    feature_group_count: int,
-    precision: jax.lax.PrecisionLike = None,
-) -> jax.Array:
-    """Returns `lax.conv_general_dilated` of `images: [n, h, w, c]` and `kernel: [k, k, 1, c]`, a filter a channel.
-
-    On a CPU, where XLA runs depthwise convolutions 16 to 79 times slower than PyTorch, it is the sum of the shifted
-    images, each times its row of the kernel; elsewhere XLA's own.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.lax.conv_general_dilated(
-            images,
-            kernel,
-            strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            precision=precision,
-        )
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
-    return _shifted_products(images, kernel, tuple(strides), tuple(tuple(side) for side in padding))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shifted_products(images: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair]) -> jax.Array:
-    """Returns the depthwise convolution as a sum over the kernel's places.
-
-    Its gradients are sums of the same kind, which XLA's own derivative of this sum is several times slower than.
-    """
-    # Without the barrier XLA computes whatever made the images anew for every place of the kernel.
-    padded = jax.lax.optimization_barrier(jnp.pad(images, ((0, 0), *padding, (0, 0))))
-    rows, columns = ((size - k) // stride + 1 for size, k, stride in zip(padded.shape[1:3], kernel.shape[:2], strides))
-    total = jnp.zeros((), images.dtype)
-    for i, j in np.ndindex(kernel.shape[:2]):
-        shifted = padded[:, _every(i, rows, strides[0]), _every(j, columns, strides[1])]
-        total = total + shifted * kernel[i, j].reshape(1, 1, 1, -1)
-    return total
-
-
-def _every(first: int, count: int, stride: int) -> slice:
-    return slice(first, first + (count - 1) * stride + 1, stride)
-
-
-def _shifted_products_fwd(images: Any, kernel: Any, strides: Pair, padding: tuple[Pair, Pair]) -> Any:
-    return _shifted_products(images, kernel, strides, padding), (images, kernel)
-
-
-def _shifted_products_bwd(strides: Pair, padding: tuple[Pair, Pair], saved: Any, grads: jax.Array) -> Any:
-    images, kernel = saved
-    grads = jax.lax.optimization_barrier(grads)
-    # Towards the images: the gradients, as far apart as the strides, under the kernel turned round.
-    border = []
-    for size, k, stride, (before, _), count in zip(
-        images.shape[1:3], kernel.shape[:2], strides, padding, grads.shape[1:3]
-    ):
-        low = k - 1 - before
-        border.append((low, size + k - 2 - (count - 1) * stride - low, stride - 1))
-    spread = jax.lax.pad(grads, jnp.zeros((), grads.dtype), ((0, 0, 0), *border, (0, 0, 0)))
-    to_images = _shifted_products(spread, kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)))
-
-    # Towards the kernel: image by image, each of which then stays in the processor's cache for all of its shifts.
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    _, rows, columns, channels = grads.shape
-    places = list(np.ndindex(kernel.shape[:2]))
-
-    def add(sums: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        image, grad = one
-        added = []
-        for place, (i, j) in enumerate(places):
-            total = sums[place]
-            for row in range(rows):
-                total = total + image[i + row * strides[0], _every(j, columns, strides[1])] * grad[row]
-            added.append(total)
-        return jnp.stack(added), None
-
-    sums, _ = jax.lax.scan(add, jnp.zeros((len(places), columns, channels), grads.dtype), (padded, grads))
-    return to_images, sums.sum(1).reshape(kernel.shape)
-
-
-_shifted_products.defvjp(_shifted_products_fwd, _shifted_products_bwd)
 
 
 class Pool(nn.Module):

@@ -15,6 +15,7 @@ ROWS = [
     ["paths"],
     ["config"],
     ["store"],
+    ["convolution"],
     ["nn"],
     ["models"],
     ["torch_file"],
