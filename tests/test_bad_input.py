@@ -80,7 +80,7 @@ def refused(config, old_study, tmp_path, capsys, monkeypatch):
     [
         (["--config.procedure.learning_rte=1"], ["'procedure.learning_rte'", "did you mean 'learning_rate'"]),
         (["--config.procedur.epochs=1"], ["'procedur'", "did you mean 'procedure'"]),
-        (["--config.procedure.epochs=many"], ["'procedure.epochs' is 'many'", "a number above 0"]),
+        (["--config.procedure.epochs=many"], ["'procedure.epochs' is 'many'", "a number at least 0"]),
         (["--config.procedure.batch_size=2.5"], ["'procedure.batch_size' is 2.5", "a whole number at least 1"]),
         (["--config.procedure.batch_size", "0"], ["'procedure.batch_size' is 0"]),
         (["--config.procedure.optimizer=adam"], ["'adam'", "'sgd' or 'adamw'", "did you mean 'adamw'"]),
