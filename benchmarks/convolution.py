@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from finetune import environment
 
-from jaxft.convolution import depthwise
+from jaxft.convolution import convolve
 from jaxft.models import create_model
 from jaxft.models.cifar_resnet import BasicBlock
 from jaxft.nn import BatchNorm, conv
@@ -214,7 +214,7 @@ def depthwise_ways(count: int, side: int, channels: int, kernel: int) -> dict[st
     numbers = jax.lax.conv_dimension_numbers(x.shape, k.shape, ("NHWC", "HWIO", "NHWC"))
 
     def ours(x: jax.Array, k: jax.Array) -> Any:
-        out, back = jax.vjp(lambda x, k: depthwise(x, k, (1, 1), "SAME", (1, 1), (1, 1), numbers, channels), x, k)
+        out, back = jax.vjp(lambda x, k: convolve(x, k, (1, 1), "SAME", None, None, numbers, channels), x, k)
         return out, back(out)
 
     images = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()

@@ -1,5 +1,8 @@
 """Convolutions against XLA's own: values and all gradients, under every transformation."""
 
+import dataclasses
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.convolution import convolve, depthwise, pointwise
+from jaxft.convolution import OPERATIONS, Case, Choices, Window, candidates, compute, convolve, rule, use
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 LANES = 3
@@ -26,6 +29,15 @@ def ours(x, k, strides, padding, rhs_dilation=None, groups=1):
     return convolve(x, k, strides, padding, None, rhs_dilation, NUMBERS, groups)
 
 
+def window_of(images, kernel, strides, padding, rhs_dilation=None, groups=1):
+    numbers = jax.lax.conv_dimension_numbers(images, kernel, NUMBERS)
+    dilation = rhs_dilation or (1, 1)
+    if isinstance(padding, str):
+        reach = [(size - 1) * step + 1 for size, step in zip(kernel[:2], dilation)]
+        padding = jax.lax.padtype_to_pads(images[1:3], reach, strides, padding)
+    return Window(strides, tuple(map(tuple, padding)), (1, 1), dilation, numbers, groups, None)
+
+
 def agree(found, expected, tolerance=1e-12):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -40,11 +52,11 @@ def loss_of(function):
 CASES = st.fixed_dictionaries(
     {
         "size": st.tuples(st.integers(3, 7), st.integers(3, 7)),
-        "kernel": st.tuples(st.integers(1, 3), st.integers(1, 3)),
-        "strides": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "kernel": st.sampled_from([(3, 3), (1, 1), (2, 3), (1, 2)]),
+        "strides": st.sampled_from([(1, 1), (2, 2), (1, 3), (2, 1)]),
         "padding": st.sampled_from(["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (1, 0))]),
-        "dilation": st.sampled_from([None, (1, 2), (2, 1)]),
-        "groups": st.sampled_from([1, 2]),
+        "dilation": st.sampled_from([None, (1, 2)]),
+        "groups": st.sampled_from([1, 2, 4]),  # of four channels and features: 4 is depthwise
     }
 )
 
@@ -53,7 +65,7 @@ def case_of(case):
     """Returns (x, k, keyword arguments) of a case; None where nothing is left of the image."""
     fields = {"strides": case["strides"], "padding": case["padding"], "rhs_dilation": case["dilation"]}
     fields["groups"] = case["groups"]
-    x, k = arrays([(LANES, 2, *case["size"], 4), (LANES, *case["kernel"], 4 // case["groups"], 6)])
+    x, k = arrays([(LANES, 2, *case["size"], 4), (LANES, *case["kernel"], 4 // case["groups"], 4)])
     return x, k, fields
 
 
@@ -62,8 +74,10 @@ def case_of(case):
 def test_values_and_gradients_are_xlas(case):
     with jax.enable_x64(True):
         x, k, fields = case_of(case)
-        mine, theirs = (loss_of(lambda x, k, f=f: f(x, k, **fields)) for f in (ours, xla))
-        agree(jax.value_and_grad(mine, (0, 1))(x[0], k[0]), jax.value_and_grad(theirs, (0, 1))(x[0], k[0]))
+        mine, theirs = (
+            jax.jit(jax.value_and_grad(loss_of(lambda x, k, f=f: f(x, k, **fields)), (0, 1))) for f in (ours, xla)
+        )
+        agree(mine(x[0], k[0]), theirs(x[0], k[0]))
 
 
 @settings(max_examples=10, deadline=None)
@@ -80,6 +94,22 @@ def test_under_vmap_in_either_order_with_grad(case, axes):
             return of_grads(*args), jax.jit(of_all)(*args)
 
         agree(transformed(ours), transformed(xla))
+
+
+@settings(max_examples=30, deadline=None)
+@given(CASES, st.sampled_from(OPERATIONS), st.sampled_from([0, LANES]))
+def test_every_algorithm_is_xlas(case, operation, lanes):
+    with jax.enable_x64(True):
+        x, k, fields = case_of(case)
+        x, k = (x, k) if lanes else (x[0], k[0])
+        case = Case(operation, window_of(x.shape[-4:], k.shape[-4:], **fields), x.shape[-4:], k.shape[-4:], "float64")
+        if lanes:
+            case = dataclasses.replace(case, lanes=lanes, batched=(True, True))
+        (out,) = arrays([(*x.shape[:-4], *case.output)], seed=1)
+        args = {"output": (x, k), "images": (out, k), "kernel": (x, out)}[operation]
+        expected = jax.jit(partial(compute, case, "xla"))(*args)
+        for algorithm in candidates(case):
+            agree(jax.jit(partial(compute, case, algorithm))(*args), expected)
 
 
 @pytest.mark.parametrize("function", [ours, xla], ids=["ours", "xla"])
@@ -143,34 +173,91 @@ def test_no_grouped_convolution_is_left_under_vmap_on_a_cpu():
     assert groups(xla) and not groups(ours)
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    st.tuples(st.integers(3, 7), st.integers(3, 7)),
-    st.sampled_from([1, 3, 5]),
-    st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    st.sampled_from(["SAME", ((1, 1), (1, 1)), ((2, 0), (1, 3))]),
-    st.booleans(),
-)
-def test_depthwise_is_xlas(size, kernel, strides, padding, batched):
-    with jax.enable_x64(True):
-        x, k = arrays([(LANES, 2, *size, 4), (LANES, kernel, kernel, 1, 4)])
-        numbers = jax.lax.conv_dimension_numbers(x.shape[1:], k.shape[1:], NUMBERS)
-        if padding != "SAME" and any(s + p[0] + p[1] < kernel for s, p in zip(size, padding)):
-            return  # nothing is left of the image
-
-        def gradients(function):
-            each = loss_of(lambda x, k: function(x, k, strides, padding, (1, 1), (1, 1), numbers, 4))
-            grads = jax.value_and_grad(each, (0, 1))
-            return jax.vmap(grads)(x, k) if batched else grads(x[0], k[0])
-
-        agree(gradients(depthwise), gradients(jax.lax.conv_general_dilated))
+# --- the choice -------------------------------------------------------------------------------------------------
 
 
-def test_pointwise_is_xlas():
-    with jax.enable_x64(True):
-        x, k = arrays([(LANES, 2, 5, 4, 3), (LANES, 1, 1, 3, 6)])
-        mine, theirs = (
-            jax.vmap(jax.value_and_grad(loss_of(f), (0, 1)))(x, k)
-            for f in (pointwise, lambda x, k: xla(x, k, (1, 1), "VALID"))
-        )
-        agree(mine, theirs)
+def plain(operation="output", images=(8, 16, 16, 64), kernel=(3, 3, 64, 64), strides=(1, 1), lanes=0, groups=1):
+    window = window_of(images, kernel, strides, "SAME", groups=groups)
+    return Case(operation, window, images, kernel, "float32", lanes, (lanes > 0, lanes > 0))
+
+
+def test_a_case_has_a_name_that_says_all_of_it():
+    assert str(plain()) == "output float32 8x16x16x64 3x3x64x64 stride 1 1 padding 1 1 1 1"
+    assert str(plain(lanes=4)).endswith("lanes 4 of both")
+    assert str(plain(kernel=(3, 3, 1, 64), groups=64)).endswith("groups 64")
+
+
+def test_costs_are_those_worked_out_by_hand():
+    case = plain(strides=(2, 2), lanes=4)
+    assert case.output == (8, 8, 8, 64)
+    assert case.macs == 4 * 8 * 8 * 8 * 64 * 3 * 3 * 64
+    assert case.patch_bytes == 4 * (8 * 8 * 8) * (3 * 3 * 64) * 4
+    assert dataclasses.replace(case, operation="images").patch_bytes == 4 * (8 * 16 * 16) * (3 * 3 * 64) * 4
+
+
+def test_patches_stay_within_their_budget():
+    case = plain()
+    assert "patches" in candidates(case, case.patch_bytes)
+    assert "patches" not in candidates(case, case.patch_bytes - 1)
+    assert "patches" in candidates(plain(kernel=(1, 1, 64, 64)), 0)  # of one place nothing is copied
+
+
+def test_what_is_recorded_goes_before_what_is_measured_and_that_before_the_rule():
+    case = plain()
+    name, by_rule = str(case), rule(case, candidates(case))
+    other = next(algorithm for algorithm in candidates(case) if algorithm != by_rule)
+    third = next(algorithm for algorithm in candidates(case) if algorithm not in (by_rule, other))
+    seconds = {by_rule: 1.0, other: 0.5, third: 2.0}
+    assert Choices().choose(case) == by_rule
+    assert Choices(measured={name: seconds}).choose(case) == other
+    assert Choices(measured={name: seconds | {other: 0.95}}).choose(case) == by_rule, "not clearly faster"
+    choices = Choices(measured={name: seconds}, recorded={name: third})
+    assert choices.choose(case) == third
+    assert Choices(override=other, recorded={name: third}).choose(case) == other
+    assert Choices(override="groups").choose(case) == by_rule, "which cannot do it"
+    fresh = Choices(measured={name: seconds})
+    fresh.choose(case)
+    assert fresh.recorded == {name: other}
+
+
+def test_cases_are_measured_while_there_is_time_and_once():
+    said = []
+    case, small = plain(images=(2, 16, 16, 64)), plain(images=(1, 4, 4, 4), kernel=(3, 3, 4, 4))
+    choices = Choices(seconds=1e-9, say=said.append)
+    choices.choose(small)
+    assert not choices.measured, "too small to be worth it"
+    choices.choose(case)
+    assert choices.measured[str(case)].keys() == set(candidates(case))
+    assert all(seconds > 0 for seconds in choices.measured[str(case)].values())
+    choices.choose(case)
+    choices.choose(plain(images=(3, 16, 16, 64)))
+    assert len(said) == len(choices.measured) == 1, "the time is spent"
+
+
+def test_measuring_inside_of_transformations_leaves_the_values_alone():
+    x, k = arrays([(LANES, 4, 16, 16, 24), (LANES, 3, 3, 24, 24)], dtype=np.float32)
+    with use(Choices(seconds=60)) as choices:
+        found = jax.jit(jax.vmap(jax.grad(loss_of(lambda x, k: ours(x, k, (1, 1), "SAME")), (0, 1))))(x, k)
+    assert len(choices.measured) == 3
+    agree(found, jax.vmap(jax.grad(loss_of(lambda x, k: xla(x, k, (1, 1), "SAME")), (0, 1)))(x, k), 1e-4)
+
+
+def test_what_was_compiled_for_other_choices_is_compiled_anew():
+    x, k = arrays([(2, 6, 6, 3), (3, 3, 3, 4)], dtype=np.float32)
+    traced = []
+
+    @jax.jit
+    def run(x, k):
+        traced.append(1)
+        return ours(x, k, (1, 1), "SAME")
+
+    with use(Choices(override="patches")) as first:
+        run(x, k)
+        run(x, k)
+    assert len(traced) == 1 and set(first.recorded.values()) == {"patches"}
+    with use(Choices(override="shifts")) as second:
+        run(x, k)
+        with use(Choices(override="shifts")) as again:
+            run(x, k)
+    assert len(traced) == 2 and set(second.recorded.values()) == {"shifts"}
+    assert again.recorded == second.recorded, "what was compiled before is recorded with every run that uses it"

@@ -22,7 +22,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, Pool, conv
+from jaxft.nn import BatchNorm, Chain, Head, Pool, conv, max_pool
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -36,7 +36,7 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = conv(WIDTHS[0], 7, 2, name="conv")(x)
         x = nn.relu(BatchNorm(name="bn")(x, train))
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
+        return max_pool(x, 3, 2, ((1, 1), (1, 1)))
 
 
 class Bottleneck(nn.Module):

@@ -29,7 +29,7 @@ from jaxft.models.contract import (
     Tap,
     port_conv,
 )
-from jaxft.nn import conv
+from jaxft.nn import conv, max_pool
 
 CAFFE = Preprocessing(227, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), value_range=255.0, channel_order="bgr")
 SQUEEZE = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}  # features of each fire module's first convolution
@@ -41,10 +41,10 @@ HE_UNIFORM = nn.initializers.he_uniform()
 SMALL_NORMAL = nn.initializers.normal(0.01)
 
 
-def max_pool(x: jax.Array, round_up: bool) -> jax.Array:
+def pool(x: jax.Array, round_up: bool) -> jax.Array:
     """Returns the 3x3 maximum of stride 2; rounding up, the last window may reach over the border by one."""
-    over = [(0, (size - 3) % 2) if round_up else (0, 0) for size in x.shape[1:3]]
-    return nn.max_pool(x, (3, 3), (2, 2), padding=over)  # pads with -inf
+    below, right = ((size - 3) % 2 if round_up else 0 for size in x.shape[1:3])
+    return max_pool(x, 3, 2, ((0, below), (0, right)))
 
 
 class Stem(nn.Module):
@@ -57,7 +57,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = conv(self.features, self.kernel, 2, "conv", padding=0, use_bias=True, kernel_init=HE_UNIFORM)(x)
-        return max_pool(nn.relu(x), self.round_up)
+        return pool(nn.relu(x), self.round_up)
 
 
 class Fire(nn.Module):
@@ -74,7 +74,7 @@ class Fire(nn.Module):
         one = make(EXPANSION * self.squeeze, 1, name="expand1x1")(x)
         three = make(EXPANSION * self.squeeze, 3, name="expand3x3")(x)
         x = nn.relu(jnp.concatenate([one, three], axis=-1))
-        return max_pool(x, self.round_up) if self.pool else x
+        return pool(x, self.round_up) if self.pool else x
 
 
 class Head(nn.Module):
