@@ -149,6 +149,11 @@ class Execution:
     feature_cache_bytes: float = setting(
         4e9, "memory for what frozen units say of the images, computed once", at_least=0
     )
+    convolution: Literal["auto", "rule", "xla", "patches", "winograd", "shifts", "groups", "lanes"] = setting(
+        "auto", "algorithm of every convolution that it can do; auto: the fastest measured here, or a rule's"
+    )
+    convolution_seconds: float = setting(20.0, "time for measuring convolutions not measured here before", at_least=0)
+    convolution_bytes: float = setting(1e9, "memory that the patches of one convolution may take", at_least=0)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,13 @@ on this machine, or by a rule (`rule`), whose measurements are in `benchmarks/re
 import contextlib
 import functools
 import math
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +36,7 @@ Binary = Callable[[jax.Array, jax.Array], jax.Array]
 OPERATIONS = ("output", "images", "kernel")
 IMAGES_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # NHWC, HWIO, NHWC
 MOST_LANES = 16  # written out; a program of more takes minutes to compile
-LEAST_MACS = 10_000_000  # below which timing a convolution costs more than it can save
+LEAST_MACS = 300_000_000  # below which timing a convolution costs more than it can save
 CLEARLY = 0.9  # a measured algorithm replaces the rule's where it takes less than this part of its time
 
 
@@ -141,7 +145,7 @@ class Choices:
         able = candidates(case, self.memory_bytes)
         name = str(case)
         by_rule = rule(case, able)
-        if self.override is not None:
+        if self.override is not None:  # "rule" is the name of no algorithm
             chosen = self.override if self.override in able else by_rule
         elif self.recorded.get(name) in able:
             chosen = self.recorded[name]
@@ -155,13 +159,31 @@ class Choices:
         if name not in self.measured and self.seconds > 0 and len(able) > 1 and case.macs >= LEAST_MACS:
             self.say(f"timing ways to compute a convolution: {name}")
             start = time.perf_counter()
-            self.measured[name] = {algorithm: measure(case, algorithm) for algorithm in able}
+            taken = {algorithm: measure(case, algorithm) for algorithm in able}
+            self.measured[name] = {algorithm: s for algorithm, s in taken.items() if math.isfinite(s)}
             self.seconds -= time.perf_counter() - start
         seconds = {algorithm: s for algorithm, s in self.measured.get(name, {}).items() if algorithm in able}
         if by_rule not in seconds:
             return by_rule
         best = min(seconds, key=seconds.__getitem__)
         return best if seconds[best] < CLEARLY * seconds[by_rule] else by_rule
+
+
+def device_name() -> str:
+    """Returns what the times of convolutions depend on: the device, how much of it there is, and XLA's version."""
+    device = jax.devices()[0]
+    kind = device.device_kind
+    if device.platform == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        kind = f"{_processor()}, {cores} cores"
+    return f"{kind}, jaxlib {version('jaxlib')}"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 _choices = Choices()
@@ -229,28 +251,34 @@ def rule(case: Case, able: Sequence[str]) -> str:
         return "patches"
     if "winograd" in able and min(case.kernel[2:]) >= 32:
         return "winograd"
+    if "patches" in able and case.operation != "kernel" and max(case.output[1:3]) <= 2:
+        return "patches"  # XLA takes up to eighty times as long there
     return "xla"
 
 
 def measure(case: Case, algorithm: str, rounds: int = 5, most_seconds: float = 0.5) -> float:
-    """Returns the least seconds that a case took by an algorithm, compiled, on arrays of its own."""
+    """Returns the least seconds that a case took by an algorithm, compiled; infinity where the device cannot do it."""
     shapes = {
         "output": (case.images, case.kernel),
         "images": (case.output, case.kernel),
         "kernel": (case.images, case.output),
     }[case.operation]
-    rng = np.random.Generator(np.random.PCG64(0))
     lanes = [(case.lanes,) if batched else () for batched in case.batched]
-    with jax.ensure_compile_time_eval(), jax.enable_x64(np.dtype(case.dtype).itemsize == 8):
+    rng = np.random.Generator(np.random.PCG64(0))
+    seconds: list[float] = []
+    with (
+        contextlib.suppress(jax.errors.JaxRuntimeError),  # such as too little memory
+        jax.ensure_compile_time_eval(),
+        jax.enable_x64(np.dtype(case.dtype).itemsize == 8),
+    ):
         args = [jnp.asarray(rng.normal(size=(*n, *s)), case.dtype) for n, s in zip(lanes, shapes)]
         run = jax.jit(functools.partial(compute, case, algorithm)).lower(*args).compile()
         run(*args).block_until_ready()
-        seconds: list[float] = []
         while len(seconds) < rounds and sum(seconds) < most_seconds:
             start = time.perf_counter()
             run(*args).block_until_ready()
             seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(seconds, default=math.inf)
 
 
 # --- the convolution --------------------------------------------------------------------------------------------

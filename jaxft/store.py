@@ -4,6 +4,7 @@ A work directory holds
 
     study.json               what this directory is; written once
     plan.json                the study as last planned: config, factors, trials in order
+    convolutions.json        by which algorithm each convolution is computed, kept for the same reason
     groups/*.json            which trials run side by side, so that a resumed study keeps its bits
     runs/*.json              one record a command: versions, device, command, git state
     trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
@@ -18,6 +19,7 @@ the file system has no hard links it is renamed instead, which is as atomic, but
 win. Arrays go first and the JSON record last, so a record that is there is complete.
 """
 
+import collections
 import contextlib
 import errno
 import json
@@ -128,6 +130,10 @@ class Store:
     def write_group(self, key: str, record: Mapping[str, Any]) -> None:
         """Keeps how the group `key` runs."""
         self._replace(f"groups/{key}.json", record)
+
+    def convolutions(self) -> "Table":
+        """Returns by which algorithm each convolution is computed: what is set is kept."""
+        return Table(self.workdir / "convolutions.json")
 
     def write_run(self, record: Mapping[str, Any], started: float) -> None:
         """Keeps a record of the command that began at `started` (seconds since 1970)."""
@@ -348,6 +354,44 @@ RESULT_COLUMNS = (
     "executor",
     "width",
 )
+
+
+class Table(collections.UserDict[str, Any]):
+    """A mapping that is kept in a JSON file; what is set is written at once, and what others wrote meanwhile stays.
+
+    A file that cannot be read is as none; one that cannot be written is an error, unless it is a cache's.
+    """
+
+    def __init__(self, path: Path, is_cache: bool = False):
+        super().__init__()
+        self.path, self.is_cache = path, is_cache
+        self.data.update(self._kept())
+
+    def _kept(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            kept = json.loads(self.path.read_bytes())
+            return kept if isinstance(kept, dict) else {}
+        return {}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def update(self, entries: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Sets all of `entries`, in one writing."""
+        if all(self.data.get(key) == value for key, value in entries.items()):
+            return
+        self.data = self._kept() | self.data | dict(entries)
+        with contextlib.suppress(OSError) if self.is_cache else saying_what_is_wrong(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(_to_json(self.data))
+
+
+def cache_dir() -> Path:
+    """Returns the folder for what can be made again: decoded images, what was measured of this machine."""
+    import platformdirs
+
+    return Path(os.environ.get("JAXFT_CACHE") or platformdirs.user_cache_dir("jaxft"))
 
 
 # --- files that appear whole ------------------------------------------------------------------------------------

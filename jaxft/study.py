@@ -5,13 +5,13 @@ import hashlib
 import math
 import traceback
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from jaxft import config as cfg
-from jaxft import paths
+from jaxft import convolution, paths
 from jaxft.analysis import parameters
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, choose_executor, run_chunk, stack
@@ -19,7 +19,7 @@ from jaxft.features import FeatureCache
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
-from jaxft.store import Store
+from jaxft.store import Store, Table, cache_dir
 from jaxft.weights import Manifest, init_variables, load, save_weights
 
 MOST_PAIR_BYTES = 4_000_000_000
@@ -52,6 +52,26 @@ def run_plan(
     Sources come first, then groups in the plan's order. A trial that fails, or whose source does, is recorded and the
     others go on. `features` may be shared with other plans of the same images.
     """
+    with convolution.use(convolution_choices(plan.study.execution, store.convolutions(), progress.note)):
+        return _run_plan(plan, store, progress, debug, features)
+
+
+def convolution_choices(
+    execution: cfg.Execution, recorded: MutableMapping[str, str], say: Callable[[str], None]
+) -> convolution.Choices:
+    """Returns what decides between algorithms: what a run was begun with, what was measured on this device."""
+    name = hashlib.sha256(convolution.device_name().encode()).hexdigest()[:16]
+    return convolution.Choices(
+        None if execution.convolution == "auto" else execution.convolution,
+        recorded,
+        Table(cache_dir() / "convolutions" / f"{name}.json", is_cache=True),
+        execution.convolution_bytes,
+        execution.convolution_seconds,
+        say,
+    )
+
+
+def _run_plan(plan: Plan, store: Store, progress: Progress, debug: bool, features: FeatureCache | None) -> int:
     import jax.numpy as jnp
 
     executor, width = choose_executor(plan.study.execution)

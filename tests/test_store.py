@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.store import Store, saying_what_is_wrong, write_once
+from jaxft.store import Store, Table, saying_what_is_wrong, write_once
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_checkpoints_come_back_as_they_were(store):
 
 WRITER = """
 import sys, numpy as np
-from jaxft.store import Store
+from jaxft.store import Store, Table
 store = Store.create(sys.argv[1])
 print("ready", flush=True)
 for i in range(100000):
@@ -151,3 +151,20 @@ def test_killed_writers_leave_whole_records(tmp_path):
         record = json.loads(path.read_bytes())
         assert record["i"] == int(path.stem)
         assert (store.arrays("trials", path.stem)["x"] == record["i"]).all()
+
+
+def test_a_table_keeps_what_is_set_and_what_others_set(tmp_path):
+    path = tmp_path / "new" / "table.json"
+    mine, theirs = Table(path), Table(path)
+    mine["a"] = "x"
+    theirs.update({"b": "y", "c": "z"})
+    assert dict(Table(path)) == {"a": "x", "b": "y", "c": "z"}
+    path.write_text("[torn")
+    assert dict(Table(path)) == {}
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    table = Table(tmp_path / "file" / "table.json", is_cache=True)
+    table["a"] = 1
+    assert table["a"] == 1

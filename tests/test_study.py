@@ -422,3 +422,28 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path, kills, checkpoint_sec
     for digest in expected["trial"]:
         one, other = (load_file(store.weights_path(digest)) for store in (whole_store, killed_store))
         assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+# --- convolutions ---
+
+
+def test_the_algorithms_of_convolutions_are_recorded_and_kept(ran, tmp_path):
+    workdir, table = ran
+    recorded = json.loads((workdir / "convolutions.json").read_text())
+    case = "output float32 9x2x2x64 3x3x64x64 stride 1 1 padding 1 1 1 1"  # the last stage, of batches of 9
+    assert recorded[case] == "winograd"
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_bytes((workdir / "study.json").read_bytes())
+    (tmp_path / "study" / "convolutions.json").write_text(json.dumps(recorded | {case: "shifts"}))
+    again = jaxft.run_study(tiny(seeds=1), tmp_path / "study", quiet=True)
+    assert json.loads((tmp_path / "study" / "convolutions.json").read_text())[case] == "shifts"
+    # Other algorithms, the same trials but for rounding.
+    same = table.set_index("trial").loc[again["trial"]]
+    np.testing.assert_allclose(same["relative_change"].to_numpy(), again["relative_change"].to_numpy(), rtol=1e-2)
+
+
+def test_an_algorithm_can_be_asked_for(tmp_path):
+    study = tiny(seeds=1, execution={"convolution": "xla"}, factors=[{"procedure.init": ["random"]}])
+    jaxft.run_study(study, tmp_path, quiet=True)
+    recorded = json.loads((tmp_path / "convolutions.json").read_text())
+    assert recorded and set(recorded.values()) == {"xla"}

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxft.config import Images
 from jaxft.errors import UserError, did_you_mean
-from jaxft.store import replacing
+from jaxft.store import cache_dir, replacing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 PARTS = {
@@ -350,10 +350,3 @@ def _fingerprint(parts: Iterable[str]) -> str:
     for part in parts:
         total.update(str(part).encode() + b"\n")
     return total.hexdigest()[:32]
-
-
-def cache_dir() -> Path:
-    """Returns the folder that decoded images are kept in."""
-    import platformdirs
-
-    return Path(os.environ.get("JAXFT_CACHE") or platformdirs.user_cache_dir("jaxft"))
