@@ -3,10 +3,12 @@
     python benchmarks/convolution.py --weights efficientnet_lite0.imagenet.safetensors
 
 Everything is run in turn, round after round, and medians are compared: a ratio above 1 says how much slower ours is.
-Compiling is told apart. PyTorch has channels last. The machine should be idle.
+Compiling is told apart. PyTorch has channels last. After that each algorithm of `jaxft.convolution` is timed on the
+convolutions of those networks, the least of a few times each: its rules are made from these. The machine should be idle.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -25,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from finetune import environment
 
-from jaxft.convolution import convolve
+from jaxft.convolution import OPERATIONS, Case, Choices, Window, candidates, convolve, rule
+from jaxft.convolution import measure as measure_one
 from jaxft.models import create_model
 from jaxft.models.cifar_resnet import BasicBlock
 from jaxft.nn import BatchNorm, conv
@@ -34,6 +37,25 @@ from jaxft.weights import load
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
 LANES = 8
 DEPTHWISE = ((8, 112, 96, 3), (8, 28, 240, 5), (8, 14, 480, 3))  # images, side, channels, kernel
+CONVOLUTIONS = (  # images, side, channels, features, kernel, stride
+    (64, 32, 16, 16, 3, 1),
+    (64, 16, 32, 32, 3, 1),
+    (64, 8, 64, 64, 3, 1),
+    (64, 32, 16, 32, 3, 2),
+    (64, 32, 16, 32, 1, 2),
+    (32, 32, 3, 64, 3, 1),
+    (32, 32, 64, 64, 3, 1),
+    (32, 16, 128, 128, 3, 1),
+    (32, 8, 256, 256, 3, 1),
+    (32, 4, 512, 512, 3, 1),
+    (32, 2, 256, 256, 3, 1),
+    (32, 32, 64, 128, 3, 2),
+    (32, 32, 64, 128, 1, 2),
+    (8, 224, 3, 64, 7, 2),
+    (8, 56, 64, 64, 3, 1),
+    (8, 14, 256, 256, 3, 1),
+    (8, 56, 256, 64, 1, 1),
+)
 Run = Callable[[], Any]
 
 
@@ -266,6 +288,25 @@ def measure_lite0(weights: Path, rounds: int) -> dict[str, Any]:
     return found
 
 
+def measure_algorithms() -> dict[str, dict[str, float]]:
+    """Returns the seconds of each algorithm for each case, and prints them, the rule's choice first."""
+    found = {}
+    for count, side, channels, features, kernel, stride in CONVOLUTIONS:
+        numbers = jax.lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
+        around = ((kernel - 1) // 2, (kernel - 1) // 2)
+        window = Window((stride, stride), (around, around), (1, 1), (1, 1), numbers, 1, None)
+        shapes = (count, side, side, channels), (kernel, kernel, channels, features)
+        lanes = (0, LANES) if channels * count <= 16 * 64 else (0,)
+        for operation, width in itertools.product(OPERATIONS, lanes):
+            case = Case(operation, window, *shapes, "float32", width, (width > 0, width > 0))
+            able = candidates(case, Choices().memory_bytes)
+            found[str(case)] = {algorithm: measure_one(case, algorithm) for algorithm in able}
+            by_rule = rule(case, able)
+            order = sorted(able, key=lambda algorithm: (algorithm != by_rule, found[str(case)][algorithm]))
+            print(f"{case!s:100}", *(f"{name} {1000 * found[str(case)][name]:.2f}" for name in order), flush=True)
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a line a comparison, and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -275,7 +316,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     load_before = os.getloadavg()[0]
     results = measure(args.weights, args.rounds)
-    record = {"results": results, "load_before": load_before, "rounds": args.rounds, **environment()}
+    record = {
+        "results": results,
+        "algorithms": measure_algorithms(),
+        "load_before": load_before,
+        "rounds": args.rounds,
+        **environment(),
+    }
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

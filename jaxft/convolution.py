@@ -377,6 +377,19 @@ def _each_lane(function: Binary, case: Case, a: jax.Array, b: jax.Array) -> jax.
 # --- the algorithms: (case, its two arguments) -> what it is, of one lane ---------------------------------------
 
 
+def _hold(x: jax.Array) -> jax.Array:
+    """Returns `x`, which XLA's CPU backend then computes once and keeps.
+
+    It would compute whatever made `x` anew in every loop that reads it, through all elementwise layers back to the last
+    convolutions; where that loop reads out of order, or a place several times, this costs more than the convolution. It
+    drops `lax.optimization_barrier` too early to be held up by it. A branch that is always taken holds.
+    """
+    if jax.default_backend() != "cpu" or x.size == 0:
+        return x
+    first = x.ravel()[0]
+    return jax.lax.cond(first * 0 != 1, lambda x: x, lambda x: x + 1, x)  # of nan too, so nobody can tell beforehand
+
+
 def _output_shape(window: Window, images: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
     lhs, rhs, out = window.dimension_numbers
     shape = [0] * len(images)
@@ -421,6 +434,8 @@ def _by_groups(window: Window, images: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _xla(case: Case, a: jax.Array, b: jax.Array) -> jax.Array:
+    if case.operation == "kernel":  # which transposes both first
+        a, b = _hold(a), _hold(b)
     return _transposed(_conv, case, a, b)
 
 
@@ -446,8 +461,7 @@ def _shifts(case: Case, a: jax.Array, b: jax.Array) -> jax.Array:
     if case.operation == "kernel":
         return _kernel_by_shifts(case, a, b)
     window, images, kernel = (case.window, a, b) if case.operation == "output" else _towards_images(case, a, b)
-    # Without the barrier XLA computes whatever made the images anew for every place of the kernel.
-    padded = jax.lax.optimization_barrier(_pad(window, images))
+    padded = _pad(window, _hold(images))
     total: jax.Array | None = None
     for i, j in np.ndindex(kernel.shape[:2]):
         shifted = _shift(window, padded, kernel.shape, i, j)
@@ -471,7 +485,7 @@ def _kernel_by_shifts(case: Case, images: jax.Array, grads: jax.Array) -> jax.Ar
             kernel
         )
     # Image by image, each of which then stays in the processor's cache for all of its shifts.
-    padded, grads = _pad(window, images), jax.lax.optimization_barrier(grads)
+    padded, grads = _pad(window, _hold(images)), _hold(grads)
     _, rows, columns, channels = grads.shape
 
     def add(sums: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -510,17 +524,14 @@ def _winograd(case: Case, a: jax.Array, b: jax.Array) -> jax.Array:
     images = jnp.pad(images, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
     tall, wide = (rows + 1) // 2, (columns + 1) // 2
     taps = [_mix(_OF_KERNEL, [row[j] for j in range(3)]) for row in _mix(_OF_KERNEL, [kernel[i] for i in range(3)])]
-    taps = jax.lax.optimization_barrier(taps)
 
     def of(piece: jax.Array) -> jax.Array:
-        # The barriers keep XLA from computing each part anew for all that is made of it.
-        stripes = jax.lax.optimization_barrier(_mix(_OF_IMAGES, [piece[:, _every(i, tall, 2)] for i in range(4)]))
+        stripes = _mix(_OF_IMAGES, [piece[:, _every(i, tall, 2)] for i in range(4)])
         products = []
         for stripe, of_stripe in zip(stripes, taps):
             tiles = _mix(_OF_IMAGES, [stripe[:, :, _every(j, wide, 2)] for j in range(4)])
-            tiles = jax.lax.optimization_barrier(tiles)
             products.append([_product(x, tap, _channels_axis(case), window) for x, tap in zip(tiles, of_stripe)])
-        narrow = jax.lax.optimization_barrier([_mix(_OF_PRODUCTS, row) for row in products])
+        narrow = [_mix(_OF_PRODUCTS, row) for row in products]
         outputs = [_mix(_OF_PRODUCTS, [row[j] for row in narrow]) for j in range(2)]  # by column, by row, of each 2x2
         woven = jnp.stack([jnp.stack([outputs[j][i] for j in range(2)], 3) for i in range(2)], 2)
         return woven.reshape(len(piece), 2 * tall, 2 * wide, -1)[:, :rows, :columns]
