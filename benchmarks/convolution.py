@@ -4,7 +4,8 @@
 
 Everything is run in turn, round after round, and medians are compared: a ratio above 1 says how much slower ours is.
 Compiling is told apart. PyTorch has channels last. After that each algorithm of `jaxft.convolution` is timed on the
-convolutions of those networks, the least of a few times each: its rules are made from these. The machine should be idle.
+convolutions of those networks, the least of a few times each; its rules are made from these. The machine should be
+idle.
 """
 
 import argparse
@@ -36,6 +37,8 @@ from jaxft.weights import load
 
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
 LANES = 8
+LEAST_SECONDS = 0.1  # what is short is run again and again for so long
+SPINNING_SECONDS = 0.3  # PyTorch's threads go on spinning after their turn, and would take the cores from the next
 DEPTHWISE = ((8, 112, 96, 3), (8, 28, 240, 5), (8, 14, 480, 3))  # images, side, channels, kernel
 CONVOLUTIONS = (  # images, side, channels, features, kernel, stride
     (64, 32, 16, 16, 3, 1),
@@ -172,10 +175,14 @@ def compare(name: str, ways: dict[str, tuple[Run, float]], rounds: int) -> dict[
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, (run, _) in ways.items():
-            start = time.perf_counter()
-            run()
+            time.sleep(SPINNING_SECONDS)
+            run()  # untimed, so that it finds in the caches what it left there
+            start, count = time.perf_counter(), 0
+            while count == 0 or time.perf_counter() - start < LEAST_SECONDS:
+                run()
+                count += 1
             if number:  # the first warms up
-                seconds[way].append(time.perf_counter() - start)
+                seconds[way].append((time.perf_counter() - start) / count)
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     first, second = medians.values()
     found = {"ratio": first / second, "seconds": medians, "compile_seconds": {w: c for w, (_, c) in ways.items() if c}}

@@ -461,7 +461,7 @@ def _shifts(case: Case, a: jax.Array, b: jax.Array) -> jax.Array:
     if case.operation == "kernel":
         return _kernel_by_shifts(case, a, b)
     window, images, kernel = (case.window, a, b) if case.operation == "output" else _towards_images(case, a, b)
-    padded = _pad(window, _hold(images))
+    padded = _pad(window, images)
     total: jax.Array | None = None
     for i, j in np.ndindex(kernel.shape[:2]):
         shifted = _shift(window, padded, kernel.shape, i, j)
@@ -485,7 +485,7 @@ def _kernel_by_shifts(case: Case, images: jax.Array, grads: jax.Array) -> jax.Ar
             kernel
         )
     # Image by image, each of which then stays in the processor's cache for all of its shifts.
-    padded, grads = _pad(window, _hold(images)), _hold(grads)
+    padded = _pad(window, images)
     _, rows, columns, channels = grads.shape
 
     def add(sums: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
