@@ -196,6 +196,7 @@ def print_convolutions(model: "Network", batch: int, lanes: int, measure: bool) 
     choices = convolution_choices(Execution(convolution_seconds=math.inf if measure else 0.0), {}, _say)
     with convolution.use(choices):
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        jax.clear_caches()  # what was traced before is not chosen for again, and would be missing below
         choices.recorded.clear()  # what making the variables takes is no part of a step
         if lanes > 1:
             jax.eval_shape(jax.vmap(step), *jax.tree.map(stacked, (variables, images)))
