@@ -22,6 +22,7 @@ win. Arrays go first and the JSON record last, so a record that is there is comp
 import collections
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
@@ -430,6 +431,37 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Yields whether this process has the lock `path`, which nobody else has meanwhile; without `wait`, at once.
+
+    The system frees it when the process ends, in whatever way. The file is there only while somebody has the lock, or
+    was killed with it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            if not _is_at(path, file.fileno()):
+                continue  # whoever had it has removed the file, and the next one's is another
+            try:
+                yield True
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.store import Store, Table, saying_what_is_wrong, write_once
+from jaxft.store import Store, Table, locked, saying_what_is_wrong, write_once
 
 
 @pytest.fixture
@@ -168,3 +168,22 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path):
     table = Table(tmp_path / "file" / "table.json", is_cache=True)
     table["a"] = 1
     assert table["a"] == 1
+
+
+def test_lock_is_had_by_one_and_dies_with_its_owner(tmp_path):
+    path = tmp_path / "locks" / "one.lock"
+    code = (
+        "import pathlib, sys, time; from jaxft.store import locked\nwith locked(pathlib.Path(sys.argv[1])) as mine:\n"
+    )
+    code += "    print(mine, flush=True); time.sleep(600)"
+    owner = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout.readline().strip() == "True"
+        with locked(path, wait=False) as mine:
+            assert not mine
+    finally:
+        owner.kill()
+        owner.communicate()
+    with locked(path) as mine:  # though the file is still there
+        assert mine and path.is_file()
+    assert not path.exists()
