@@ -1,6 +1,6 @@
 """The command line: parses, calls a command, exits.
 
-Exit codes: 0 done; 1 a failure; 2 a mistake in what was asked for, said in one sentence; 130 interrupted.
+Exit codes: 0 done; 1 a failure; 2 a mistake in what was asked for, said in one sentence; 130 and 143 interrupted.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from jaxft import __version__
+from jaxft import __version__, stopping
 from jaxft.errors import UserError, did_you_mean
 
 COMMANDS = ("study", "finetune", "predict", "report", "results", "weights", "models", "config")
@@ -23,16 +23,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, overrides = parse(sys.argv[1:] if argv is None else argv)
         command = importlib.import_module(f"jaxft.commands.{args.command}")
-        return command.run(args, overrides)
+        with stopping.on_signal():
+            return command.run(args, overrides)
     except UserError as error:
         return _stop(f"jaxft: {error}", 2, args)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, stopping.Stopped) as error:
         resumable = (
             " What was finished is kept; the same command goes on."
             if args and args.command in ("study", "finetune")
             else ""
         )
-        return _stop(f"jaxft: interrupted.{resumable}", INTERRUPTED, args)
+        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else stopping.TERMINATED
+        return _stop(f"jaxft: interrupted.{resumable}", code, args)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

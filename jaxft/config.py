@@ -141,8 +141,12 @@ class Streams:
 class Execution:
     """How the trials are run. None of it is part of a trial's identity."""
 
-    executor: Literal["auto", "in_turn", "vmap"] = setting("auto", "auto: in turn on a CPU, vmap elsewhere")
-    width: int = setting(8, "trials under one vmap", at_least=1)
+    executor: Literal["auto", "in_turn", "workers", "vmap", "devices", "pmap", "data_parallel"] = setting(
+        "auto", "how trials share the machine; auto: the fastest of those measured here"
+    )
+    width: int = setting(0, "most trials side by side under one vmap; 0: as many as are fast, and fit", at_least=0)
+    workers: int = setting(0, "most worker processes, for 'workers'; 0: one a core", at_least=0)
+    memory_bytes: float = setting(0.0, "memory for trials side by side; 0: most of what there is", at_least=0)
     keep_weights: Literal["none", "best_seed", "all"] = setting("all", "final weights kept, of each setting")
     checkpoint_seconds: float = setting(300.0, "how often the state of a running trial is saved", at_least=0)
     eval_batch_size: int = setting(256, "images a step of evaluation", at_least=1)

@@ -1,32 +1,37 @@
-"""The host's loop: trials run side by side as one compiled program, in turn or under `vmap`.
+"""The host's loop: trials run side by side as one compiled program, by an executor (`jaxft.executors`).
 
 Every array of a trial has a leading trial axis, whatever the executor; frozen leaves and images have none and are
-shared. In turn is the width 1, where the axis is taken off inside the program.
+shared.
 """
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config import Execution
+from jaxft import stopping
+from jaxft.clock import Clock
 from jaxft.data.augment import Changes
 from jaxft.data.batches import batch_indices, epoch_ends, padded_batches
-from jaxft.features import FeatureCache, Prefix
+from jaxft.executors import Executor
+from jaxft.features import FeatureCache, Prefix, output_shape
 from jaxft.optim import HParams
 from jaxft.train import (
+    PIECE,
+    Evaluated,
     Evaluation,
     Flat,
     Frozen,
-    Metrics,
     Phase,
     State,
+    apply_network,
     init_state,
     make_eval_step,
     make_train_step,
@@ -34,6 +39,9 @@ from jaxft.train import (
 )
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+MOST_STEPS = 256  # of a stretch on the device
+STRETCH_SECONDS = 1.0  # after which the host looks whether it is told to end, or to save
+LEAST_EVAL_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -106,42 +114,32 @@ class Checkpoints(Protocol):
     """Where the state of unfinished work is kept."""
 
     def latest(self) -> int | None:
-        """Returns the epoch last saved."""
+        """Returns the place last saved."""
 
-    def load(self, epoch: int, like: Any) -> Any:
-        """Returns what was saved at `epoch`."""
+    def load(self, place: int, like: Any) -> Any:
+        """Returns what was saved at `place`."""
 
-    def save(self, epoch: int, tree: Any) -> None:
-        """Keeps `tree`."""
+    def save(self, place: int, tree: Any) -> None:
+        """Keeps `tree`, of a later place than all before."""
 
 
 @dataclass
 class Carry:
-    """Everything that a chunk of trials needs to go on from the end of an epoch."""
+    """Everything that a chunk of trials needs to go on from the end of a step."""
 
     state: State
     best: Any  # (params, batch_stats) of the best epoch so far
     best_score: np.ndarray  # [trials, 2] validation accuracy and minus loss
     best_epoch: np.ndarray  # [trials], -1 where there is none
     history: np.ndarray  # [trials, epochs, curves]
+    epochs_done: np.ndarray  # [], evaluated
+    metrics: np.ndarray  # [trials, most steps of an epoch, 2] loss and accuracy of the steps of this epoch
     diverged: np.ndarray  # [trials]
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(()))
 
     def tree(self) -> dict[str, Any]:
         """Returns the carry as a tree of arrays."""
         return dict(self.__dict__)
-
-
-def choose_executor(execution: Execution) -> tuple[str, int]:
-    """Returns the executor and how many trials run side by side.
-
-    'auto' is in turn on a CPU, where XLA runs a convolution with batched kernels several times slower than the
-    same convolutions one after another, and `vmap` elsewhere.
-    """
-    name = execution.executor
-    if name == "auto":
-        name = "in_turn" if jax.default_backend() == "cpu" else "vmap"
-    return name, 1 if name == "in_turn" else execution.width
 
 
 def run_chunk(
@@ -154,96 +152,173 @@ def run_chunk(
     features: FeatureCache | None = None,
     fingerprint: str = "",
     say: Callable[[str], None] = lambda line: None,
+    executor: Executor | None = None,
+    clock: Clock | None = None,
 ) -> list[Outcome]:
     """Returns the outcome of trials that run side by side, one a lane.
 
     Args:
-      program: what all lanes share.
-      lanes: what they do not.
-      images: [n, h, w, 3] uint8, on the device.
+      images: [n, h, w, 3] uint8.
       on_epoch: called after each epoch with a line about it.
-      checkpoints: where to save the state every `checkpoint_seconds`, and to go on from.
+      checkpoints: where to save the state every `checkpoint_seconds` and when told to end, and to go on from.
       features: where the outputs of frozen prefixes are kept; none: they are computed anew at every step.
       fingerprint: what identifies the images, for the features.
       say: told how far the features are.
+      executor: how they share the machine; none: in turn where there is one, else under `vmap`.
+      clock: told where the time goes.
+
+    Raises `jaxft.stopping.Stopped` where the process was told to end.
     """
-    started = time.monotonic()
-    labels = jnp.stack([jnp.asarray(lane.labels) for lane in lanes])
-    hparams = stack([lane.hparams for lane in lanes])
+    executor = executor or Executor("vmap" if len(lanes) > 1 else "in_turn", len(lanes))
+    clock = clock or Clock()
+    labels = executor.place(np.stack([lane.labels for lane in lanes]))
+    hparams = executor.place(stack([lane.hparams for lane in lanes]))
     params = [dict(lane.params) for lane in lanes]
     stats = [dict(lane.batch_stats) for lane in lanes]
-    resume_at = checkpoints.latest() if checkpoints else None
+    images = executor.place_shared(images)
+    saver = _Saver(checkpoints, checkpoint_seconds)
     carry: Carry | None = None
-    epoch, first_step, last_saved = 0, 0, time.monotonic()
     feed: Feed | None = None
-
+    epoch = first_step = first_place = 0
     for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
-        if resume_at is not None and resume_at > epoch + len(ends):
-            epoch += len(ends)  # this phase had ended before the checkpoint
-            first_step += phase.num_steps
-            continue
-        splits = [split_variables(phase, p, s) for p, s in zip(params, stats)]
-        frozen = _shared([split[2] for split in splits])
-        drawn = [lane.augment_key if phase.views else jax.random.fold_in(lane.augment_key, number) for lane in lanes]
-        keys = jnp.stack(drawn)
-        live, tracked = stack([s[0] for s in splits]), stack([s[1] for s in splits])
-        state = _make_init_states(phase)(live, tracked, hparams, keys)
-        carry = _next_carry(carry, state, program, len(lanes))
-        done = 0
-        if resume_at is not None and checkpoints is not None:
-            carry = Carry(**checkpoints.load(resume_at, carry.tree()))
-            done, resume_at = resume_at - epoch, None
-        indices = np.stack(
-            [
-                batch_indices(
-                    lane.train,
-                    lane.order_seed,
-                    0 if phase.whole else first_step,
-                    1 if phase.whole else phase.num_steps,
-                    phase.batch_size,
-                    max(phase.views, 1),
-                    len(images),
-                )
-                for lane in lanes
+        # Its places: the start, and after each step and each evaluation.
+        after = first_place + 1 + phase.num_steps + len(ends)
+        if saver.resume_at is None or saver.resume_at < after:
+            splits = [split_variables(phase, p, s) for p, s in zip(params, stats)]
+            frozen = executor.place_shared(_shared([split[2] for split in splits]))
+            drawn = [
+                lane.augment_key if phase.views else jax.random.fold_in(lane.augment_key, number) for lane in lanes
             ]
-        )
-        feed = _make_feed(program, phase, frozen, lanes, indices, images, labels, features, fingerprint, say)
-        on_device = jnp.asarray(feed.at(indices))
-        run_steps = make_run_steps(feed.phase, len(lanes))
-        for i in range(done, len(ends)):
-            begin = ends[i - 1] if i else 0
-            carry.state, metrics = run_steps(
-                ends[i] - begin, carry.state, hparams, feed.labels, on_device, frozen, feed.images
+            live, tracked, keys = executor.place(
+                (stack([s[0] for s in splits]), stack([s[1] for s in splits]), stack(drawn))
             )
-            _end_epoch(program, feed, carry, epoch + i, metrics, lanes)
-            if carry.diverged.all() and phase is program.phases[-1]:
-                break
-            on_epoch("" if carry.diverged.all() else _line(carry, epoch + i, program.num_epochs))
-            if checkpoints is not None and time.monotonic() - last_saved >= checkpoint_seconds:
-                carry.seconds = np.asarray(carry.seconds + time.monotonic() - started)
-                started = last_saved = time.monotonic()
-                checkpoints.save(epoch + i + 1, carry.tree())
-        epoch, first_step = epoch + len(ends), first_step + phase.num_steps
-        for i in range(len(lanes)):
-            params[i] |= {name: leaf[i] for name, leaf in carry.state.params.items()}
-            stats[i] |= {name: leaf[i] for name, leaf in carry.state.batch_stats.items()}
+            state = _make_init_states(phase)(live, tracked, hparams, keys)
+            carry = saver.load(_next_carry(carry, state, program, len(lanes)))
+            with clock.of("features"):
+                feed = _make_feed(
+                    program, phase, frozen, lanes, first_step, images, labels, executor, features, fingerprint, say
+                )
+            epochs = range(epoch, epoch + len(ends))
+            run = _Run(program, feed, lanes, executor, clock, carry, hparams, first_place, epochs, ends)
+            try:
+                run.to_the_end(on_epoch, saver)
+            except stopping.Stopped:
+                saver.save(run.place, carry)
+                raise
+            for i in range(len(lanes)):
+                params[i] |= {name: leaf[i] for name, leaf in carry.state.params.items()}
+                stats[i] |= {name: leaf[i] for name, leaf in carry.state.batch_stats.items()}
+        epoch, first_step, first_place = epoch + len(ends), first_step + phase.num_steps, after
 
     if carry is None or feed is None:
         raise ValueError("a program has one phase at least.")
-    return _outcomes(program, feed, carry, lanes, params, stats, started)
+    try:
+        with clock.of("evaluate"):
+            return _outcomes(program, feed, executor, carry, lanes, params, stats, saver)
+    except stopping.Stopped:
+        saver.save(first_place - 1, carry)
+        raise
+
+
+class _Saver:
+    """Keeps the state of a chunk now and then, and how long it has taken."""
+
+    def __init__(self, checkpoints: Checkpoints | None, every_seconds: float):
+        self.checkpoints, self.every_seconds = checkpoints, every_seconds
+        self.resume_at = checkpoints.latest() if checkpoints else None
+        self.started = self.last = time.monotonic()
+
+    def load(self, carry: Carry) -> Carry:
+        """Returns what was kept, once, or else `carry`."""
+        if self.checkpoints is None or self.resume_at is None:
+            return carry
+        place, self.resume_at = self.resume_at, None
+        return Carry(**self.checkpoints.load(place, carry.tree()))
+
+    def seconds(self, carry: Carry) -> float:
+        """Returns how long the chunk has taken, before it was stopped too."""
+        return float(carry.seconds) + time.monotonic() - self.started
+
+    def save_if_due(self, place: int, carry: Carry) -> None:
+        """Keeps the carry where the last time is long ago."""
+        if time.monotonic() - self.last >= self.every_seconds:
+            self.save(place, carry)
+
+    def save(self, place: int, carry: Carry) -> None:
+        """Keeps the carry; a place that is kept already is left as it is."""
+        if self.checkpoints is not None and self.checkpoints.latest() != place:
+            carry.seconds = np.asarray(self.seconds(carry))
+            self.started = time.monotonic()
+            self.checkpoints.save(place, carry.tree())
+        self.last = time.monotonic()
+
+
+@dataclass
+class _Run:
+    """A chunk in one phase: steps in stretches of about a second, and evaluations between them."""
+
+    program: Program
+    feed: "Feed"
+    lanes: Sequence[Lane]
+    executor: Executor
+    clock: Clock
+    carry: Carry
+    hparams: HParams
+    first_place: int
+    epochs: range
+    ends: Sequence[int]
+
+    @property
+    def step(self) -> int:
+        """Returns the steps of the phase that are done."""
+        return int(np.asarray(self.carry.state.step)[0])
+
+    @property
+    def place(self) -> int:
+        """Returns how far the chunk is, over all phases."""
+        return self.first_place + self.step + int(self.carry.epochs_done) - self.epochs.start
+
+    def to_the_end(self, on_epoch: Callable[[str], None], saver: _Saver) -> None:
+        """Runs what is left of the phase."""
+        carry, feed = self.carry, self.feed
+        run_steps = make_run_steps(feed.phase, self.executor)
+        is_last = self.epochs.stop == self.program.num_epochs
+        step, begin, stretch = self.step, 0, 1
+        for epoch, end in zip(self.epochs, self.ends):
+            if epoch >= carry.epochs_done:
+                while step < end:
+                    stopping.check()
+                    count, since = min(stretch, end - step), time.monotonic()
+                    with self.clock.of("train"):
+                        carry.state, metrics = run_steps(
+                            count, carry.state, self.hparams, feed.labels, feed.indices, feed.frozen, feed.images
+                        )
+                    carry.metrics[:, step - begin : step - begin + count] = metrics
+                    step += count
+                    a_step = (time.monotonic() - since) / count
+                    stretch = max(1, min(MOST_STEPS, int(STRETCH_SECONDS / a_step)))
+                    saver.save_if_due(self.place, carry)
+                with self.clock.of("evaluate"):
+                    _end_epoch(self.program, feed, self.executor, carry, epoch, end - begin, self.lanes)
+                if carry.diverged.all() and is_last:
+                    return
+                on_epoch("" if carry.diverged.all() else _line(carry, epoch, self.program.num_epochs))
+                saver.save_if_due(self.place, carry)
+            begin = end
 
 
 @dataclass(frozen=True, eq=False)
 class Feed:
     """What a phase reads: images, or what its frozen prefix says of them, and their labels [trials, images].
 
-    `place` tells where among them the image of an index is; none: there.
+    `indices` are those of its batches; `place` tells where among the images that of an index is; none: there.
     """
 
     phase: Phase
     frozen: Frozen
     images: jax.Array
     labels: jax.Array
+    indices: jax.Array
     place: np.ndarray | None = None
 
     def at(self, indices: np.ndarray) -> np.ndarray:
@@ -256,16 +331,28 @@ def _make_feed(
     phase: Phase,
     frozen: Frozen,
     lanes: Sequence[Lane],
-    indices: np.ndarray,
+    first_step: int,
     images: jax.Array,
     labels: jax.Array,
+    executor: Executor,
     features: FeatureCache | None,
     fingerprint: str,
     say: Callable[[str], None],
 ) -> Feed:
-    """Returns the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory."""
-    whole = Feed(phase, frozen, images, labels)
-    if features is None or phase.prefix is None or not (phase.views or phase.changes.is_none):
+    """Returns the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory.
+
+    `first_step` is how many steps the phases before had.
+    """
+    first, steps = (0, 1) if phase.whole else (first_step, phase.num_steps)
+    views = max(phase.views, 1)
+    indices = np.stack(
+        [
+            batch_indices(lane.train, lane.order_seed, first, steps, phase.batch_size, views, len(images))
+            for lane in lanes
+        ]
+    )
+    whole = Feed(phase, frozen, images, labels, executor.place_batches(indices))
+    if features is None or phase.prefix is None or not phase.keeps_prefix:
         return whole
 
     def prefix_to(unit: str, through: Prefix | None) -> Prefix:
@@ -291,11 +378,12 @@ def _make_feed(
         prefix = dataclasses.replace(prefix, through=None)
     if not features.fits(prefix, needed):
         return whole
-    place = np.full(max(phase.views, 1) * len(images), -1, np.int32)
+    place = np.full(views * len(images), -1, np.int32)
     place[needed] = np.arange(len(needed))
-    outputs = jnp.asarray(features.outputs(prefix, needed, say))
+    outputs = executor.place_shared(features.outputs(prefix, needed, say))
     from_features = dataclasses.replace(phase, from_features=True)
-    return Feed(from_features, frozen, outputs, labels[:, needed % len(images)], place)
+    of_needed = executor.place(np.asarray(labels)[:, needed % len(images)])
+    return Feed(from_features, frozen, outputs, of_needed, executor.place_batches(place[indices]), place)
 
 
 def _shared(frozen: Sequence[Frozen]) -> Frozen:
@@ -314,38 +402,48 @@ def _make_init_states(phase: Phase) -> Callable[[Flat, Flat, HParams, jax.Array]
 
 def _next_carry(carry: Carry | None, state: State, program: Program, width: int) -> Carry:
     """Returns the carry at the start of a phase; a new phase selects anew, the curves go on."""
+    most_steps = max(end - begin for ends in program.epoch_ends for begin, end in zip((0, *ends), ends))
     return Carry(
         state=state,
-        best=(state.params, state.batch_stats),
+        best=jax.tree.map(jnp.copy, (state.params, state.batch_stats)),  # the state's own are given up to the steps
         best_score=np.full((width, 2), -np.inf),
         best_epoch=np.full(width, -1),
         history=carry.history if carry else np.full((width, program.num_epochs, len(CURVES)), np.nan),
+        epochs_done=carry.epochs_done if carry else np.zeros((), int),
+        metrics=np.zeros((width, most_steps, 2), np.float32),
         diverged=carry.diverged if carry else np.zeros(width, bool),
         seconds=carry.seconds if carry else np.zeros(()),
     )
 
 
-def _end_epoch(program: Program, feed: Feed, carry: Carry, epoch: int, metrics: Metrics, lanes: Sequence[Lane]) -> None:
+def _end_epoch(
+    program: Program,
+    feed: Feed,
+    executor: Executor,
+    carry: Carry,
+    epoch: int,
+    num_steps: int,
+    lanes: Sequence[Lane],
+) -> None:
     """Evaluates on the validation images, notes the curves and who diverged, and keeps the best."""
     state = carry.state
-    rows = [lane.val for lane in lanes]
-    loss, accuracy, _ = evaluate(feed, program.eval_batch_size, state.params, state.batch_stats, rows)
-    steps = slice(-1, None) if feed.phase.whole else slice(None)  # one over all images is no mean's part
-    train_loss = np.asarray(metrics.loss, np.float64)[:, steps].mean(axis=1)
-    train_accuracy = np.asarray(metrics.accuracy, np.float64)[:, steps].mean(axis=1)
-    carry.history[:, epoch] = np.stack([train_loss, train_accuracy, loss, accuracy], axis=1)
+    loss, accuracy, _ = evaluate(program, feed, executor, state.params, state.batch_stats, lanes, "val")
+    last = 1 if feed.phase.whole else num_steps  # a step over all images is no mean's part
+    trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
+    carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, accuracy], axis=1)
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
-    carry.diverged = carry.diverged | ~np.isfinite(train_loss) | (has_val & ~np.isfinite(loss))
+    carry.diverged = carry.diverged | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
     # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
     ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
     better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (program.select == "last")
     better &= ~carry.diverged
-    carry.best = _where(jnp.asarray(better), (state.params, state.batch_stats), carry.best)
+    carry.best = _where(executor.place(better), (state.params, state.batch_stats), carry.best)
     carry.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), carry.best_score)
     carry.best_epoch = np.where(better, epoch, carry.best_epoch)
+    carry.epochs_done = np.asarray(epoch + 1)
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnums=2)
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     def choose(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
@@ -356,17 +454,17 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
 def _outcomes(
     program: Program,
     feed: Feed,
+    executor: Executor,
     carry: Carry,
     lanes: Sequence[Lane],
     params: list[Flat],
     stats: list[Flat],
-    started: float,
+    saver: _Saver,
 ) -> list[Outcome]:
     """Reads the test images, once, with the selected weights."""
     best_params, best_stats = carry.best
-    rows = [lane.test for lane in lanes]
-    _, test_accuracy, predictions = evaluate(feed, program.eval_batch_size, best_params, best_stats, rows)
-    seconds = float(carry.seconds + time.monotonic() - started) / len(lanes)
+    _, test_accuracy, predictions = evaluate(program, feed, executor, best_params, best_stats, lanes, "test")
+    seconds = saver.seconds(carry) / len(lanes)
     outcomes = []
     for i, lane in enumerate(lanes):
         diverged = bool(carry.diverged[i])
@@ -388,80 +486,147 @@ def _outcomes(
     return outcomes
 
 
-# --- compiled once for each phase and width ---------------------------------------------------------------------
+# --- measured before the choice of an executor ------------------------------------------------------------------
 
 
-def over_trials(function: Callable[..., Any], width: int, num_shared: int) -> Callable[..., Any]:
-    """Returns `function` over a leading trial axis of `width`, on all arguments but the last `num_shared`."""
-    if width > 1:
+def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Executor, seconds: float = 1.0) -> float:
+    """Returns the median seconds of a step of the longest phase, of trials like `lane` as the executor runs them.
 
-        def batched(*args: Any) -> Any:
-            axes = (0,) * (len(args) - num_shared) + (None,) * num_shared
-            return jax.vmap(function, in_axes=axes)(*args)
+    Steps are timed for about as long as `seconds`, after the first, which compiles.
+    """
+    phase = max(program.phases, key=lambda phase: phase.num_steps)
+    phase, live, tracked, frozen, images = _example(phase, lane, images)
+    width = executor.width
+    hparams = executor.place(stack([lane.hparams] * width))
+    state = _make_init_states(phase)(
+        executor.place(stack([live] * width)),
+        executor.place(stack([tracked] * width)),
+        hparams,
+        executor.place(stack([lane.augment_key] * width)),
+    )
+    steps = 1 if phase.whole else phase.num_steps
+    indices = executor.place_batches(np.zeros((width, steps, phase.batch_size), np.int32))
+    labels = executor.place(stack([lane.labels] * width))
+    frozen, images = executor.place_shared(frozen), executor.place_shared(images)
+    run_steps = make_run_steps(phase, executor)
+    taken: list[float] = []
+    while len(taken) < 2 or (sum(taken[1:]) < seconds and len(taken) < phase.num_steps):
+        stopping.check()
+        start = time.perf_counter()
+        state, _ = run_steps(1, state, hparams, labels, indices, frozen, images)
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken[1:]))
 
-        return batched
 
-    def alone(*args: Any) -> Any:
-        own, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
-        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], own), *shared))
+def trial_bytes(program: Program, lane: Lane, images: np.ndarray) -> int:
+    """Returns the memory that a further trial takes side by side with others.
 
-    return alone
+    It is what trains, its optimiser's state, the best so far and the gradients, and what of a batch the backward pass
+    needs again (which XLA may keep less of), in the phase that takes most.
+    """
+    most = 0
+    for planned in program.phases:
+        phase, live, tracked, frozen, examples = _example(planned, lane, images)
+        state = jax.eval_shape(functools.partial(init_state, phase), live, tracked, lane.hparams, lane.augment_key)
+        batch = jax.ShapeDtypeStruct((min(phase.batch_size, PIECE), *examples.shape[1:]), examples.dtype)
+
+        def kept(live: Flat, tracked: Flat, frozen: Frozen, batch: jax.Array, phase: Phase = phase) -> Any:
+            def logits(live: Flat) -> jax.Array:
+                return apply_network(phase, live, tracked, frozen, batch, train=True)[0]
+
+            return jax.vjp(logits, live)[1]
+
+        most = max(
+            most, sum(map(_bytes, (state, live, tracked, live, jax.eval_shape(kept, live, tracked, frozen, batch))))
+        )
+    return most
+
+
+def _example(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, Flat, Flat, Frozen, np.ndarray]:
+    """Returns (phase, trainable, tracked, frozen, images) as the phase will have them; kept features are zeros."""
+    live, tracked, frozen = split_variables(phase, lane.params, lane.batch_stats)
+    if phase.keeps_prefix and phase.prefix is not None:
+        shape = output_shape(phase.model, phase.prefix, images.shape[1])
+        images, phase = np.zeros((len(images), *shape), np.float32), dataclasses.replace(phase, from_features=True)
+    return phase, live, tracked, frozen, images
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+# --- compiled once for each phase and executor -------------------------------------------------------------------
 
 
 @functools.cache
-def make_run_steps(phase: Phase, width: int) -> Callable[..., tuple[State, Metrics]]:
-    """Returns `run_steps(count, state, hparams, labels, indices, frozen, images) -> (state, metrics [trials, count])`.
+def make_run_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[State, np.ndarray]]:
+    """Returns `run_steps(count, state, hparams, labels, indices, frozen, images) -> (state, [trials, count, 2])`.
 
-    A stretch of steps is one `scan` on the device; on a CPU, where XLA runs convolutions inside loops many times
-    slower, it is one call a step.
+    The state is given up; the metrics are the loss and accuracy of each step. `count` steps, of whatever number, are
+    one program on the device; on a CPU, where XLA runs convolutions inside loops many times slower, they are one call
+    a step.
     """
     train_step = make_train_step(phase)
-    if jax.default_backend() == "cpu":
-        step = jax.jit(over_trials(train_step, width, num_shared=2))
+    if jax.default_backend() == "cpu" and not phase.head_only:
+        step = executor.compile(train_step, num_shared=2, donate=(0,))
 
-        def run_in_turn(count: int, state: State, *rest: Any) -> tuple[State, Metrics]:
+        def run_in_turn(count: int, state: State, *rest: Any) -> tuple[State, np.ndarray]:
             metrics = []
             for _ in range(count):
                 state, one = step(state, *rest)
                 metrics.append(one)
-            return state, jax.tree.map(lambda *column: np.stack([np.asarray(m) for m in column], axis=1), *metrics)
+            return state, np.stack([np.stack([np.asarray(value) for value in one], axis=-1) for one in metrics], axis=1)
 
         return run_in_turn
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def run_scanned(count: int, state: State, *rest: Any) -> tuple[State, Metrics]:
-        def scanned(state: State, *rest: Any) -> tuple[State, Metrics]:
-            return jax.lax.scan(lambda s, _: train_step(s, *rest), state, length=count)
+    def stretch(
+        state: State, hparams: HParams, labels: Any, indices: Any, count: Any, frozen: Frozen, images: Any
+    ) -> tuple[State, jax.Array]:
+        def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+            state, metrics = train_step(carry[0], hparams, labels, indices, frozen, images)
+            return state, carry[1].at[i].set(jnp.stack(metrics))
 
-        return over_trials(scanned, width, num_shared=2)(state, *rest)
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((MOST_STEPS, 2))))
 
-    return run_scanned
+    run = executor.compile(stretch, num_shared=3, donate=(0,))
+
+    def run_on_device(
+        count: int, state: State, hparams: HParams, labels: Any, indices: Any, frozen: Frozen, images: Any
+    ) -> tuple[State, np.ndarray]:
+        state, metrics = run(state, hparams, labels, indices, jnp.int32(count), frozen, images)
+        return state, np.asarray(metrics)[:, :count]
+
+    return run_on_device
 
 
 @functools.cache
-def _make_eval(phase: Phase, width: int) -> Callable[..., Evaluation]:
-    return jax.jit(over_trials(make_eval_step(phase), width, num_shared=2))
+def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluation]:
+    return executor.compile(make_eval_step(network), num_shared=2)
 
 
 def evaluate(
-    feed: Feed, batch_size: int, params: Flat, batch_stats: Flat, rows: Sequence[np.ndarray]
+    program: Program,
+    feed: Feed,
+    executor: Executor,
+    params: Flat,
+    batch_stats: Flat,
+    lanes: Sequence[Lane],
+    part: Literal["val", "test"],
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Returns (mean loss [trials], accuracy [trials], predicted classes of each trial's rows); nan for no rows.
-
-    Batches are as large as `batch_size`, or the next power of two for fewer images, so that few programs serve sets
-    of all sizes.
-    """
+    """Returns (mean loss [trials], accuracy [trials], predicted classes of each trial's rows); nan for no rows."""
+    rows = [getattr(lane, part) for lane in lanes]
     most = max(len(r) for r in rows)
-    size = min(batch_size, 1 << max(most - 1, 0).bit_length())
+    size = eval_batch(program, lanes, executor.num_devices)
     padded = [padded_batches(np.resize(feed.at(r), most) if len(r) else np.zeros(most, np.int32), size) for r in rows]
     counts = np.array([len(r) for r in rows])
-    eval_step = _make_eval(feed.phase, len(rows))
+    eval_step = _make_eval(feed.phase.evaluated, executor)
     loss, correct, predictions = np.zeros(len(rows)), np.zeros(len(rows)), []
     for i in range(-(-most // size) if most else 0):
-        batch = np.stack([p[0][i] for p in padded])
-        within = np.arange(i * size, (i + 1) * size).reshape(1, -1) < counts.reshape(-1, 1)
+        stopping.check()
+        batch = np.stack([p[0][i : i + 1] for p in padded])
+        within = np.arange(i * size, (i + 1) * size).reshape(1, 1, -1) < counts.reshape(-1, 1, 1)
         result = eval_step(
-            params, batch_stats, feed.labels, jnp.asarray(batch), jnp.asarray(within), feed.frozen, feed.images
+            params, batch_stats, feed.labels, *executor.place_batches((batch, within)), feed.frozen, feed.images
         )
         loss += np.asarray(result.loss, np.float64)
         correct += np.asarray(result.correct, np.float64)
@@ -471,9 +636,19 @@ def evaluate(
         return loss / counts, correct / counts, [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
 
 
+def eval_batch(program: Program, lanes: Sequence[Lane], num_devices: int) -> int:
+    """Returns how many images are evaluated at a time: of validation and test alike, so that one program serves both.
+
+    It is the program's number, or the power of two that holds all images of the smaller of the two.
+    """
+    sizes = [most for part in ("val", "test") if (most := max(len(getattr(lane, part)) for lane in lanes))]
+    holds = 1 << (min(sizes, default=1) - 1).bit_length()
+    return max(min(program.eval_batch_size, max(holds, LEAST_EVAL_BATCH)) // num_devices, 1) * num_devices
+
+
 def stack(trees: Sequence[Any]) -> Any:
-    """Returns trees of one structure as one, whose leaves have a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+    """Returns trees of one structure as one on the host, whose leaves have a leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 
 def _line(carry: Carry, epoch: int, num_epochs: int) -> str:

@@ -47,7 +47,7 @@ class Prefix:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Returns the shape of the output for one image."""
-        return _output_shape(self.model, self.unit, self.images.shape[1])
+        return output_shape(self.model, self.unit, self.images.shape[1])
 
     @functools.cached_property
     def own(self) -> dict[str, dict[str, Any]]:
@@ -175,7 +175,8 @@ def _make_outputs_after(model: Network, start: str, unit: str) -> Callable[..., 
 
 
 @functools.cache
-def _output_shape(model: Network, unit: str, size_px: int) -> tuple[int, ...]:
+def output_shape(model: Network, unit: str, size_px: int) -> tuple[int, ...]:
+    """Returns the shape of the output of `unit` for one image."""
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     key = jax.random.key(0)
     return jax.eval_shape(lambda x: model.init_with_output(key, x, stop=unit)[0], images).shape[1:]

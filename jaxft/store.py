@@ -8,7 +8,8 @@ A work directory holds
     groups/*.json            which trials run side by side, so that a resumed study keeps its bits
     runs/*.json              one record a command: versions, device, command, git state
     trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
-    failures/<digest>.json   why a trial failed; tried again by the next run
+    failures/<digest>.json   why a trial or source failed; tried again by the next run
+    locks/                   what processes are at; a lock dies with its owner
     sources/<digest>.json    the source networks trained here, with .npz and .safetensors beside them
     weights/<digest>.safetensors   final weights, by policy
     analyses/<digest>.json   what was computed over several trials, with .npz beside it
@@ -177,6 +178,16 @@ class Store:
         with np.load(self.workdir / kind / f"{digest}.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
+    def claim(self, key: str, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+        """Yields whether this process alone has the work `key`, which is free again when it ends; see `locked`."""
+        with saying_what_is_wrong(self.workdir):
+            (self.workdir / "locks").mkdir(exist_ok=True)
+        return locked(self.workdir / "locks" / key, wait)
+
+    def drop_failure(self, digest: str) -> None:
+        """Forgets that a trial or source failed, as it is tried again."""
+        (self.workdir / "failures" / f"{digest}.json").unlink(missing_ok=True)
+
     def write_failure(self, digest: str, record: Mapping[str, Any]) -> None:
         """Keeps why a trial failed, until it succeeds."""
         self._replace(f"failures/{digest}.json", record)
@@ -232,8 +243,11 @@ class Store:
         shutil.rmtree(self.workdir / "checkpoints" / key, ignore_errors=True)
 
     def drop_checkpoints(self) -> None:
-        """Removes all checkpoints: nothing is unfinished."""
-        shutil.rmtree(self.workdir / "checkpoints", ignore_errors=True)
+        """Removes all checkpoints of work that nobody is at: nothing is unfinished."""
+        for folder in self.workdir.glob("checkpoints/*"):
+            with self.claim(folder.name, wait=False) as mine:
+                if mine:
+                    self.drop_checkpoint(folder.name)
 
     @contextlib.contextmanager
     def _checkpoints(self, key: str) -> Iterator[Any]:

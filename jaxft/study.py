@@ -1,8 +1,10 @@
 """Runs what of a plan the store does not hold yet: sources, then trials, then what is measured over all of them."""
 
+import contextlib
 import dataclasses
 import hashlib
 import math
+import time
 import traceback
 import zlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -11,22 +13,30 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxft import config as cfg
-from jaxft import convolution, paths
+from jaxft import convolution, paths, stopping
 from jaxft.analysis import parameters
+from jaxft.clock import Clock, duration
 from jaxft.errors import UserError
-from jaxft.execute import Lane, Outcome, choose_executor, run_chunk, stack
+from jaxft.execute import Lane, Outcome, run_chunk, stack, time_steps, trial_bytes
+from jaxft.executors import Executor, candidates, num_workers
 from jaxft.features import FeatureCache
+from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
 from jaxft.store import Store, Table, cache_dir
-from jaxft.weights import Manifest, init_variables, load, save_weights
+from jaxft.weights import Manifest, expected_shapes, init_variables, load, save_weights
+from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
+WORTH_SECONDS = 60.0  # less work than this is not worth looking for a faster way to do it
+WAIT_SECONDS = 0.5
 
 
 class Progress(Protocol):
-    """Is told how the work goes on, in epochs of trials."""
+    """Is told how the work goes on, in epochs of trials, and where the time goes."""
+
+    clock: Clock
 
     def begin(self, total_epochs: int, total_trials: int, trials_done: int) -> None:
         """Says how much is to be done."""
@@ -37,6 +47,9 @@ class Progress(Protocol):
     def trials(self, count: int) -> None:
         """Says that `count` trials are stored."""
 
+    def elsewhere(self, epochs: int, trials: int) -> None:
+        """Says that another process did what was counted here."""
+
     def note(self, line: str) -> None:
         """Says how far something between two epochs is."""
 
@@ -45,15 +58,55 @@ class Progress(Protocol):
 
 
 def run_plan(
-    plan: Plan, store: Store, progress: Progress, debug: bool = False, features: FeatureCache | None = None
+    plan: Plan,
+    store: Store,
+    progress: Progress,
+    debug: bool = False,
+    features: FeatureCache | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> int:
     """Runs what the store does not hold, and returns how many trials failed.
 
     Sources come first, then groups in the plan's order. A trial that fails, or whose source does, is recorded and the
-    others go on. `features` may be shared with other plans of the same images.
+    others go on. Other processes may run the same plan in the same store: each piece of work is done by one of them.
+    Of `shard` (i, n) it is every n-th chunk from the i-th on, counted from 0. `features` may be shared with other
+    plans of the same images.
+
+    Raises `jaxft.stopping.Stopped` where the process was told to end.
     """
-    with convolution.use(convolution_choices(plan.study.execution, store.convolutions(), progress.note)):
-        return _run_plan(plan, store, progress, debug, features)
+    execution = plan.study.execution
+    for digest in (*(trial.digest for trial in plan.trials), *(source.digest for source in plan.sources)):
+        store.drop_failure(digest)
+    features = FeatureCache(execution.feature_cache_bytes) if features is None else features
+    work = Work(plan, store, progress, debug, features)
+    with (
+        convolution.use(convolution_choices(execution, store.convolutions(), progress.note)),
+        contextlib.closing(Pool(plan, store, debug)) as pool,
+    ):
+        sources = source_jobs(plan, store)
+        chooser = Chooser(plan, progress, pool)
+        for group in plan.groups:
+            assign_chunks(group, store, execution.executor, chooser.choose)
+        chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
+        chunks = [job for job in chunks[shard[0] :: shard[1]] if job.missing(store)]
+        missing = sum(len(job.missing(store)) for job in chunks)
+        total = sum(job.num_epochs(store) for job in (*sources, *chunks))
+        progress.begin(total, len(plan.trials), len(plan.trials) - missing)
+        by_workers = [job for job in chunks if job.executor.name == "workers"]
+        if len(sources) < pool.size or not by_workers:  # each is trained the faster with all cores
+            work.run(sources)
+        if by_workers:
+            pool.run(progress, shard)
+            for job in by_workers:  # each is over, but for what a worker was at that was killed
+                died = f"its process ended with code {pool.workers.ended()}, perhaps for want of memory"
+                record_failure(job, job.missing(store), died, "", store)
+        work.run([*sources, *(job for job in chunks if job not in by_workers)])
+    _drop_weights(plan, store, plan.trials)
+    unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
+    if not unfinished:
+        measure_pairs(plan, store, progress)
+        store.drop_checkpoints()
+    return sum(store.has("failures", trial.digest) for trial in unfinished)
 
 
 def convolution_choices(
@@ -71,192 +124,267 @@ def convolution_choices(
     )
 
 
-def _run_plan(plan: Plan, store: Store, progress: Progress, debug: bool, features: FeatureCache | None) -> int:
-    import jax.numpy as jnp
+class Work:
+    """What a process needs to do pieces of a study's work."""
 
-    executor, width = choose_executor(plan.study.execution)
-    features = FeatureCache(plan.study.execution.feature_cache_bytes) if features is None else features
-    todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
-    starts = {trial.source.digest for trial in todo if trial.starts_from_source}
-    sources = [source for source in plan.sources if source.digest in starts]
-    untrained = [source for source in sources if not store.has("sources", source.digest)]
-    progress.begin(
-        sum(trial.program.num_epochs for trial in (*untrained, *todo)), len(plan.trials), len(plan.trials) - len(todo)
-    )
-    failed = 0
-    for source in sources:
-        error = _train_source(source, store, progress, plan.study.execution, debug)
-        if error is not None:
-            stopped = [t for t in todo if t.starts_from_source and t.source.digest == source.digest]
-            todo = [trial for trial in todo if trial not in stopped]
-            failed += _record_failure(stopped, error, executor, store, progress)
-    for group in plan.groups:
-        work = [
-            (chunk, [trial for trial in chunk if trial in todo])
-            for chunk in _assign_chunks(group, store, executor, width)
-        ]
-        if not any(missing for _, missing in work):
-            continue
-        images = jnp.asarray(group.trials[0].images.images)  # on the device once, for all trials of the group
-        for chunk, missing in work:
-            try:
-                if missing:
-                    _run_trials(plan, chunk, missing, images, executor, store, progress, features)
-            except UserError:
-                raise
-            except Exception as error:
-                if debug:
+    def __init__(self, plan: Plan, store: Store, progress: Progress, debug: bool, features: FeatureCache):
+        self.plan, self.store, self.progress, self.debug, self.features = plan, store, progress, debug, features
+        self._images: tuple[str, Any] = ("", None)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Does the jobs that no other process does, and returns when all are over."""
+        left = [(job, job.missing(self.store)) for job in jobs]
+        while left:
+            waiting = []
+            for job, missing in left:
+                if not job.missing(self.store):
+                    self.progress.elsewhere(sum(trial.program.num_epochs for trial in missing), len(missing))
+                elif not self._attempt(job):
+                    waiting.append((job, missing))
+            if len(waiting) == len(left):
+                stopping.check()
+                self.progress.note(f"waiting for other processes, which are at {len(left)} pieces of work")
+                time.sleep(WAIT_SECONDS)
+            left = waiting
+
+    def _attempt(self, job: Job) -> bool:
+        """Does a job; returns False where another process is at it, or at what it needs."""
+        store, source = self.store, job.source
+        if source is not None and not store.has("sources", source.digest):
+            if not store.has("failures", source.digest):
+                return False
+            self._fail(job, str((store.read("failures", source.digest) or {})["error"]))
+            return True
+        with store.claim(job.key, wait=False) as mine:
+            if mine and job.missing(store):
+                try:
+                    self._do(job)
+                except UserError:
                     raise
-                failed += _record_failure(missing, error, executor, store, progress)
-    _drop_weights(plan, store, plan.trials)
-    measure_pairs(plan, store, progress)
-    if not failed:
-        store.drop_checkpoints()
-    return failed
+                except Exception as error:
+                    if self.debug:
+                        raise
+                    self._fail(job, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+            return mine
+
+    def _do(self, job: Job) -> None:
+        source = job.source
+        if job.kind == "sources":
+            self._train_source(job)
+        elif source is not None and (self.store.read("sources", source.digest) or {})["status"] == "diverged":
+            raise FloatingPointError("training its source diverged; lower 'source.procedure.learning_rate'")
+        else:
+            self._run_trials(job)
+
+    def _fail(self, job: Job, reason: str, trace: str = "") -> None:
+        """Records why a job's trials failed."""
+        missing = job.missing(self.store)
+        record_failure(job, missing, reason, trace, self.store)
+        what = f"{len(missing)} trial{'s' * (len(missing) > 1)}" if job.kind == "trials" else "a source"
+        self.progress.say(f"{what} failed: {reason.splitlines()[0]}")
+
+    def _images_of(self, trial: PlannedTrial) -> Any:
+        """Returns the images of a trial on the device, where those of one set stay until another's are asked for."""
+        import jax.numpy as jnp
+
+        if self._images[0] != trial.images.fingerprint:
+            self._images = "", None
+            self._images = trial.images.fingerprint, jnp.asarray(trial.images.images)
+        return self._images[1]
+
+    def _run(self, job: Job, lanes: Sequence[Lane], phase: str, count: int) -> list[Outcome]:
+        return run_chunk(
+            job.trials[0].program,
+            lanes,
+            self._images_of(job.trials[0]),
+            lambda line: self.progress.epoch(phase, count, line),
+            StoredCheckpoints(self.store, job.key),
+            self.plan.study.execution.checkpoint_seconds,
+            self.features,
+            job.trials[0].images.fingerprint,
+            self.progress.note,
+            job.executor,
+            self.progress.clock,
+        )
+
+    def _train_source(self, job: Job) -> None:
+        """Trains a source network and keeps its weights, with its manifest."""
+        (planned,) = job.trials
+        (outcome,) = self._run(job, [_lane(planned, self.store)], "source", 1)
+        manifest = Manifest(
+            f"{planned.digest}.safetensors",
+            "",
+            planned.model.architecture,
+            planned.program.phases[0].preprocessing,
+            planned.images.class_names,
+            f"trained by jaxft, source {planned.digest}",
+        )
+        if not outcome.diverged:
+            with self.store.writing_weights(planned.digest, "sources") as path:
+                save_weights(path, planned.model, _variables(outcome), manifest)
+        arrays, record = _describe(planned, outcome, {}, job.executor)
+        self.store.write("sources", planned.digest, record, arrays)
+        self.store.drop_checkpoint(job.key)
+        on_val = "" if outcome.val_accuracy is None else f", validation accuracy {outcome.val_accuracy:.1%}"
+        self.progress.say(f"source {planned.digest} trained in {outcome.seconds:.0f} s{on_val}")
+
+    def _run_trials(self, job: Job) -> None:
+        """Runs a chunk, and stores what of it was missing."""
+        import jax
+
+        store, chunk, missing = self.store, job.trials, job.missing(self.store)
+        # Finished trials run again beside the missing ones, which so have the neighbours and bits of the first time.
+        there = {t.digest: _lane(t, store) for t in chunk if t in missing or _can_start(t, store)}
+        lanes = [there.get(trial.digest, there[missing[0].digest]) for trial in chunk]
+        outcomes = self._run(job, lanes, "train", len(missing))
+        with self.progress.clock.of("analyse"):
+            before, after = stack([lane.params for lane in lanes]), stack([outcome.params for outcome in outcomes])
+            changes = jax.device_get(
+                {
+                    "layer": parameters.layer_changes(before, after),
+                    "leaf": parameters.leaf_changes(before, after),
+                    "filter": parameters.filter_changes(before, after),
+                }
+            )
+        for trial in missing:
+            i = chunk.index(trial)
+            outcome = outcomes[i]
+            own = {
+                level: {name: change._asdict() for name, change in _lane_of(changes[level], i).items()}
+                for level in changes
+            }
+            arrays, record = _describe(trial, outcome, own, job.executor)
+            record["relative_change"] = _body_change(lanes[i].params, outcome.params, trial.model)
+            with self.progress.clock.of("store"):
+                if self.plan.study.execution.keep_weights != "none" and not outcome.diverged:
+                    with store.writing_weights(trial.digest) as path:
+                        save_weights(path, trial.model, _variables(outcome), _final_manifest(trial))
+                store.write("trials", trial.digest, record, arrays)
+            self.progress.trials(1)
+        store.drop_checkpoint(job.key)
+        _drop_weights(self.plan, store, missing)
 
 
-def _train_source(
-    source: PlannedTrial, store: Store, progress: Progress, execution: cfg.Execution, debug: bool
-) -> Exception | None:
-    """Trains a source that the store does not hold; returns why there is none to start from, if so."""
-    try:
-        if not store.has("sources", source.digest):
-            _run_source(source, store, progress, execution)
-    except UserError:
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        return error
-    record = store.read("sources", source.digest) or {}
-    if record["status"] == "diverged":
-        return FloatingPointError("training its source diverged; lower 'source.procedure.learning_rate'")
-    return None
-
-
-def _record_failure(
-    trials: Sequence[PlannedTrial], error: Exception, executor: str, store: Store, progress: Progress
-) -> int:
-    """Records why trials failed, and returns their number."""
-    reason = f"{type(error).__name__}: {error}"
-    trace = "".join(traceback.format_exception(error))
+def record_failure(job: Job, trials: Sequence[PlannedTrial], reason: str, trace: str, store: Store) -> None:
+    """Records why trials, or a source, failed."""
     for trial in trials:
-        record = {"status": "failed", "executor": executor, "error": reason, "traceback": trace}
+        record = {"status": "failed", "executor": job.executor.name, "error": reason, "traceback": trace}
         store.write_failure(trial.digest, record)
-    progress.say(f"{len(trials)} trial{'s' * (len(trials) > 1)} failed: {reason.splitlines()[0]}")
-    return len(trials)
 
 
-def _assign_chunks(group: Group, store: Store, executor: str, width: int) -> list[list[PlannedTrial]]:
-    """Returns the group's trials in chunks that run side by side, as they were first assigned.
-
-    Trials keep their chunk and their place in it for good, and new ones make new chunks, so a study that was killed
-    or has grown gives every trial the neighbours, and so the bits, that it had. A group of few trials has a smaller
-    width; a place that no trial of this plan has repeats another of the chunk.
-    """
-    width = min(width, len(group.trials))
-    record = store.group(group.key)
-    if record is None or record["executor"] != executor:
-        finished = {t.digest for t in group.trials if store.has("trials", t.digest)}
-        chunks = [c for c in (record or {"chunks": []})["chunks"] if finished.issuperset(c)]
-        record = {"executor": executor, "width": width, "chunks": chunks}
-    by_digest = {trial.digest: trial for trial in group.trials}
-    assigned = {digest for chunk in record["chunks"] for digest in chunk}
-    new = [digest for digest in by_digest if digest not in assigned]
-    if new:
-        width = record["width"]
-        made = [new[i : i + width] for i in range(0, len(new), width)]
-        record["chunks"] += [chunk + chunk[:1] * (width - len(chunk)) for chunk in made]
-        store.write_group(group.key, record)
-    chunks = []
-    for chunk in record["chunks"]:
-        here = [by_digest[digest] for digest in chunk if digest in by_digest]
-        if here:
-            chunks.append([by_digest.get(digest, here[0]) for digest in chunk])
-    return chunks
+# --- by which executor ------------------------------------------------------------------------------------------
 
 
-def _run_source(planned: PlannedTrial, store: Store, progress: Progress, execution: cfg.Execution) -> None:
-    """Trains a source network and keeps its weights, with its manifest."""
-    import jax.numpy as jnp
+class Pool:
+    """The worker processes of a study, begun when they are first needed."""
 
-    outcome = run_chunk(
-        planned.program,
-        [_lane(planned, store)],
-        jnp.asarray(planned.images.images),
-        lambda line: progress.epoch("source", 1, line),
-        StoredCheckpoints(store, _checkpoint_key([planned.digest])),
-        execution.checkpoint_seconds,
-    )[0]
-    manifest = Manifest(
-        f"{planned.digest}.safetensors",
-        "",
-        planned.model.architecture,
-        planned.program.phases[0].preprocessing,
-        planned.images.class_names,
-        f"trained by jaxft, source {planned.digest}",
-    )
-    if not outcome.diverged:
-        with store.writing_weights(planned.digest, "sources") as path:
-            save_weights(path, planned.model, _variables(outcome), manifest)
-    arrays, record = _describe(planned, outcome, {}, "in_turn", 1)
-    store.write("sources", planned.digest, record, arrays)
-    store.drop_checkpoint(_checkpoint_key([planned.digest]))
-    on_val = "" if outcome.val_accuracy is None else f", validation accuracy {outcome.val_accuracy:.1%}"
-    progress.say(f"source {planned.digest} trained in {outcome.seconds:.0f} s{on_val}")
+    def __init__(self, plan: Plan, store: Store, debug: bool):
+        self.plan, self.store, self.debug = plan, store, debug
+        self.size = num_workers(plan.study.execution, len(plan.trials))
+        self._workers: Workers | None = None
+
+    @property
+    def workers(self) -> Workers:
+        """Returns them."""
+        if self._workers is None:
+            study = cfg.to_dict(self.plan.study)
+            self._workers = Workers(study, self.store.workdir, self.size, self.debug)
+        return self._workers
+
+    def time_steps(self, group: Group) -> float:
+        """Returns the seconds that a step of one trial takes in each worker, all of them at it."""
+        said = [message["a_step"] for message in self.workers.ask({"time": group.key}) if "a_step" in message]
+        return float(np.mean(said)) if len(said) == self.size else math.inf
+
+    def run(self, progress: Progress, shard: tuple[int, int]) -> None:
+        """Lets them do their share of the work, and tells how it goes."""
+        for message in self.workers.ask({"run": shard}):
+            if "error" in message:
+                raise UserError(message["error"])
+            if "seconds" in message:
+                progress.clock.add(message["seconds"], message["num_compiled"])
+            for name in ("epoch", "trials", "note", "say"):
+                if name in message:
+                    getattr(progress, name)(*message[name])
+
+    def close(self) -> None:
+        """Lets them end."""
+        if self._workers is not None:
+            self._workers.close()
 
 
-def _run_trials(
-    plan: Plan,
-    chunk: Sequence[PlannedTrial],
-    missing: Sequence[PlannedTrial],
-    images: Any,
-    executor: str,
-    store: Store,
-    progress: Progress,
-    features: FeatureCache,
-) -> None:
-    """Runs a chunk on `images`, and stores what of it was missing."""
-    import jax
+def run_workers_share(plan: Plan, store: Store, progress: Progress, debug: bool, shard: tuple[int, int]) -> None:
+    """Does, as one of several worker processes, what of a plan's work is theirs: sources, then chunks."""
+    execution = plan.study.execution
+    with convolution.use(_workers_choices(execution, store)):
+        chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
+        own = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
+        features = FeatureCache(execution.feature_cache_bytes)
+        Work(plan, store, progress, debug, features).run([*source_jobs(plan, store), *own])
 
-    # Finished trials run again beside the missing ones, which so have the neighbours and the bits of the first time.
-    there = {t.digest: _lane(t, store) for t in chunk if t in missing or _can_start(t, store)}
-    lanes = [there.get(trial.digest, there[missing[0].digest]) for trial in chunk]
-    key = _checkpoint_key([trial.digest for trial in chunk])
-    outcomes = run_chunk(
-        chunk[0].program,
-        lanes,
-        images,
-        lambda line: progress.epoch("train", len(missing), line),
-        StoredCheckpoints(store, key),
-        plan.study.execution.checkpoint_seconds,
-        features,
-        chunk[0].images.fingerprint,
-        progress.note,
-    )
-    before, after = stack([lane.params for lane in lanes]), stack([outcome.params for outcome in outcomes])
-    changes = jax.device_get(
-        {
-            "layer": parameters.layer_changes(before, after),
-            "leaf": parameters.leaf_changes(before, after),
-            "filter": parameters.filter_changes(before, after),
-        }
-    )
-    for trial in missing:
-        i = chunk.index(trial)
-        outcome = outcomes[i]
-        own = {
-            level: {name: change._asdict() for name, change in _lane_of(changes[level], i).items()} for level in changes
-        }
-        arrays, record = _describe(trial, outcome, own, executor, len(chunk))
-        record["relative_change"] = _body_change(lanes[i].params, outcome.params, trial.model)
-        if plan.study.execution.keep_weights != "none" and not outcome.diverged:
-            with store.writing_weights(trial.digest) as path:
-                save_weights(path, trial.model, _variables(outcome), _final_manifest(trial))
-        store.write("trials", trial.digest, record, arrays)
-        progress.trials(1)
-    store.drop_checkpoint(key)
-    _drop_weights(plan, store, missing)
+
+def time_group(plan: Plan, store: Store, key: str) -> float:
+    """Returns the seconds that a step of a trial of the group `key` takes in this process alone."""
+    group = next(group for group in plan.groups if group.key == key)
+    with convolution.use(_workers_choices(plan.study.execution, store)):
+        return time_steps(group.program, example_lane(group.trials[0]), group.trials[0].images.images, Executor())
+
+
+def _workers_choices(execution: cfg.Execution, store: Store) -> convolution.Choices:
+    """Returns choices by rule where nothing is recorded, so that no two workers decide differently."""
+    by_rule = convolution.Choices(memory_bytes=execution.convolution_bytes, recorded=store.convolutions())
+    if execution.convolution != "auto":
+        by_rule.override = execution.convolution
+    return by_rule
+
+
+class Chooser:
+    """Chooses executors, by a measurement where it is worth one."""
+
+    def __init__(self, plan: Plan, progress: Progress, pool: Pool):
+        self.plan, self.progress, self.pool = plan, progress, pool
+
+    def choose(self, group: Group) -> tuple[Executor, str]:
+        """Returns an executor for a group, and why it."""
+        first, program = group.trials[0], group.program
+        lane, images = example_lane(first), first.images.images
+        found = candidates(
+            self.plan.study.execution,
+            len(group.trials),
+            all(phase.heads_of_features for phase in program.phases),
+            lambda: trial_bytes(program, lane, images),
+        )
+        if len(found) == 1:
+            return found[0], ""
+        self.progress.note("timing executors")
+        steps = sum(phase.num_steps for phase in program.phases)
+        taken: dict[Executor, float] = {}
+        for executor in found:  # in turn is the first
+            if executor.name == "workers":
+                a_step = self.pool.time_steps(group)
+                rounds = -(-len(group.trials) // self.pool.size)
+            else:
+                a_step = time_steps(program, lane, images, executor)
+                rounds = -(-len(group.trials) // executor.width)
+            taken[executor] = a_step * steps * rounds
+            if taken[executor] < WORTH_SECONDS:
+                break
+        best = min(taken, key=taken.__getitem__)
+        compared = ", ".join(f"{executor} {duration(seconds)}" for executor, seconds in taken.items())
+        why = f"steps would take {compared}"
+        self.progress.say(f"{len(group.trials)} trials: {best}, as their {why}")
+        return best, why
+
+
+def example_lane(planned: PlannedTrial) -> Lane:
+    """Returns the arrays of a trial for timing: their values do not matter."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    flat: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
+    for name, shape in expected_shapes(planned.model, planned.size_px).items():
+        collection, _, leaf = name.partition("/")
+        values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
+        flat[collection][leaf] = values.astype(np.float32)
+    return _make_lane(planned, flat["params"], flat["batch_stats"])
 
 
 def _can_start(trial: PlannedTrial, store: Store) -> bool:
@@ -266,20 +394,8 @@ def _can_start(trial: PlannedTrial, store: Store) -> bool:
     return store.weights_path(trial.source.digest, "sources").is_file()
 
 
-def _checkpoint_key(digests: Sequence[str]) -> str:
-    """Returns what names the unfinished state of trials side by side: other versions have other states."""
-    import flax
-    import jax
-    import optax
-
-    text = "".join([*digests, jax.__version__, flax.__version__, optax.__version__, jax.default_backend()])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _lane(planned: PlannedTrial, store: Store) -> Lane:
     """Returns the arrays of a trial as it begins."""
-    import jax
-
     trial = planned.trial
     key = stream_key("init", trial.stream_seed("init"))
     if trial.procedure.init == "random":
@@ -290,9 +406,16 @@ def _lane(planned: PlannedTrial, store: Store) -> Lane:
         )
         assert weights is not None
         variables, _ = load(weights, planned.model, "new", key, planned.size_px)
+    return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+
+
+def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> Lane:
+    import jax
+
+    trial = planned.trial
     return Lane(
-        params=paths.flatten(variables["params"]),
-        batch_stats=paths.flatten(variables.get("batch_stats", {})),
+        params=dict(params),
+        batch_stats=dict(batch_stats),
         hparams=make_hparams(trial.procedure, planned.layers),
         labels=planned.images.labels,
         train=planned.split.train,
@@ -311,7 +434,7 @@ def stream_key(stream: str, seed: int) -> Any:
 
 
 def _describe(
-    planned: PlannedTrial, outcome: Outcome, changes: Mapping[str, Any], executor: str, width: int
+    planned: PlannedTrial, outcome: Outcome, changes: Mapping[str, Any], executor: Executor
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns (arrays, record) of a finished trial, as the store keeps them."""
     arrays = {name: np.asarray(values) for name, values in outcome.curves.items()}
@@ -328,8 +451,8 @@ def _describe(
         "test_accuracy": outcome.test_accuracy,
         "selected_epoch": outcome.selected_epoch,
         "seconds": round(outcome.seconds, 3),
-        "executor": executor,
-        "width": width,
+        "executor": executor.name,
+        "width": executor.width,
         "source": planned.source.digest if planned.starts_from_source else "",
         "split": split.digest,
         "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
@@ -388,16 +511,16 @@ class StoredCheckpoints:
         self.store, self.key = store, key
 
     def latest(self) -> int | None:
-        """Returns the epoch last saved."""
+        """Returns the place last saved."""
         return self.store.latest_checkpoint(self.key)
 
-    def load(self, epoch: int, like: Any) -> Any:
-        """Returns what was saved at `epoch`."""
-        return self.store.load_checkpoint(self.key, epoch, like)
+    def load(self, place: int, like: Any) -> Any:
+        """Returns what was saved at `place`."""
+        return self.store.load_checkpoint(self.key, place, like)
 
-    def save(self, epoch: int, tree: Any) -> None:
+    def save(self, place: int, tree: Any) -> None:
         """Keeps `tree`."""
-        self.store.save_checkpoint(self.key, epoch, tree)
+        self.store.save_checkpoint(self.key, place, tree)
 
 
 # --- after the trials -------------------------------------------------------------------------------------------

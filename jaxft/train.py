@@ -55,9 +55,39 @@ class Phase:
         return self.optimizer.schedule.num_steps
 
     @property
+    def keeps_prefix(self) -> bool:
+        """Tells whether the frozen prefix says the same of an image at every step, so that it can be kept."""
+        return self.prefix is not None and (self.views > 0 or self.changes.is_none)
+
+    @property
+    def head_only(self) -> bool:
+        """Tells whether nothing is computed but the head."""
+        return self.from_features and self.prefix in self.model.units[-2:]
+
+    @property
+    def heads_of_features(self) -> bool:
+        """Tells whether nothing will be computed but the head, step by step, of what is kept."""
+        return self.keeps_prefix and self.prefix in self.model.units[-2:] and not self.whole
+
+    @property
+    def evaluated(self) -> "Evaluated":
+        """Returns what of the phase matters to its evaluation."""
+        return Evaluated(self.model, self.preprocessing, self.prefix, self.from_features)
+
+    @property
     def whole(self) -> bool:
         """Tells whether every step is over all images."""
         return self.optimizer.kind == "lbfgs"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What is static in an evaluation, whatever the training; the fields are those of `Phase`."""
+
+    model: Network
+    preprocessing: Preprocessing
+    prefix: str | None
+    from_features: bool
 
 
 class Frozen(NamedTuple):
@@ -171,9 +201,12 @@ def init_state(phase: Phase, params: Flat, batch_stats: Flat, hparams: HParams, 
 
 
 def apply_network(
-    phase: Phase, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
+    phase: Phase | Evaluated, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
 ) -> tuple[jax.Array, Flat]:
-    """Returns logits [n, classes] for `images: [n, h, w, 3] uint8`, and the tracked statistics after them."""
+    """Returns logits [n, classes] for `images: [n, h, w, 3] uint8`, and the tracked statistics after them.
+
+    In training these are those of `batch_stats`.
+    """
     model = phase.model
     x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
@@ -186,7 +219,7 @@ def apply_network(
             return x, batch_stats
         start = model.units[model.units.index(phase.prefix) + 1]
     variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
-    if not (train and phase.tracked):
+    if not (train and batch_stats):
         return model.apply(variables, x, start=start), batch_stats
     logits, updated = model.apply(variables, x, train=True, start=start, mutable=["batch_stats"])
     new_stats = flatten(updated["batch_stats"])
@@ -287,10 +320,10 @@ class Evaluation(NamedTuple):
 
 
 @functools.cache
-def make_eval_step(phase: Phase) -> Callable[..., Evaluation]:
+def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
     """Returns `eval_step(params, batch_stats, labels, rows, mask, frozen, images) -> Evaluation`.
 
-    rows: [batch] int32, mask: [batch] bool, false for padding. Statistics are the running ones.
+    rows: [1, batch] int32, mask: [1, batch] bool, false for padding. Statistics are the running ones.
     """
 
     def eval_step(
@@ -302,7 +335,8 @@ def make_eval_step(phase: Phase) -> Callable[..., Evaluation]:
         frozen: Frozen,
         images: jax.Array,
     ) -> Evaluation:
-        logits, _ = apply_network(phase, params, batch_stats, frozen, images[rows], train=False)
+        rows, mask = rows[0], mask[0]
+        logits, _ = apply_network(network, params, batch_stats, frozen, images[rows], train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
         predictions = logits.argmax(-1)
         correct = (predictions == labels[rows]) & mask

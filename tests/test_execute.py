@@ -13,13 +13,14 @@ from jaxft.data.augment import view
 from jaxft.execute import (
     Feed,
     Lane,
-    choose_executor,
     evaluate,
     make_program,
     make_run_steps,
-    over_trials,
     run_chunk,
+    time_steps,
+    trial_bytes,
 )
+from jaxft.executors import Executor, candidates, num_workers, over_trials
 from jaxft.features import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
@@ -160,9 +161,10 @@ class Memory:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("killed_at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3, 4)), 2])
-def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at):
-    """Five epochs, two of them a probe of the head alone: stopped after any and continued, nothing differs."""
+@pytest.mark.parametrize("killed_at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3, 6, 9, 16)), 11])
+def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, monkeypatch):
+    """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
+    monkeypatch.setattr("jaxft.execute.STRETCH_SECONDS", 0.0)  # a step at a time
     program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)
     # A probe freezes the body, which side by side must be the same.
     lanes[1] = dataclasses.replace(lanes[1], params=lanes[0].params)
@@ -196,7 +198,9 @@ def test_evaluation_of_sets_of_every_size():
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p[:2] for p in params])
     labels = jnp.stack([lane.labels for lane in lanes])
     rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
-    loss, accuracy, predictions = evaluate(Feed(phase, params[0][2], images()[0], labels), 16, *stacked, rows)
+    lanes = [dataclasses.replace(lane, val=of) for lane, of in zip(lanes, rows)]
+    feed = Feed(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
+    loss, accuracy, predictions = evaluate(program, feed, Executor("vmap", 2), *stacked, lanes, "val")
     assert [len(p) for p in predictions] == [37, 3]
     for i, lane in enumerate(lanes):
         variables = {"params": paths.unflatten(lane.params), "batch_stats": paths.unflatten(lane.batch_stats)}
@@ -216,9 +220,63 @@ def test_width_one_takes_the_trial_axis_off():
         assert result.shape == (width, 2)
 
 
-def test_auto_is_in_turn_on_a_cpu():
-    assert choose_executor(Execution()) == ("in_turn", 1)
-    assert choose_executor(Execution(executor="vmap", width=5)) == ("vmap", 5)
+@pytest.mark.parametrize(
+    "executor",
+    [Executor("vmap", 8), Executor("devices", 8, 4), Executor("devices", 8, 8), Executor("pmap", 8, 4)],
+    ids=str,
+)
+def test_executors_agree(executor):
+    """Eight trials: one after another, under `vmap`, and spread over devices."""
+    program, lanes = program_and_lanes([0.01 * (1 + i) for i in range(8)], epochs=1.0, flip=True)
+    expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
+    for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
+        assert_close(one.params, other.params)
+        assert_close(one.batch_stats, other.batch_stats)
+        assert other.val_accuracy == pytest.approx(one.val_accuracy, abs=1 / 8)
+
+
+def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
+    monkeypatch.setattr("jaxft.executors.num_cores", lambda: 3)
+    execution = Execution()
+    assert candidates(execution, 8, False, lambda: 10) == [Executor(), Executor("workers")]
+    assert candidates(execution, 1, False, lambda: 10) == [Executor()]
+    assert candidates(execution, 8, True, lambda: 10) == [Executor("vmap", 8)]
+    assert num_workers(execution, 8) == 3 and num_workers(execution, 2) == 2
+    assert num_workers(Execution(workers=2), 8) == 2
+
+
+def test_the_width_fits_in_the_memory():
+    """Eleven trials of 10 bytes each, on eight devices."""
+    wide = Execution(executor="vmap", memory_bytes=45.0)
+    assert candidates(wide, 11, False, lambda: 10) == [Executor("vmap", 4)]
+    assert candidates(wide, 3, False, lambda: 10) == [Executor("vmap", 3)]
+    assert candidates(Execution(executor="vmap", width=2), 11, False, lambda: 10) == [Executor("vmap", 2)]
+    assert candidates(Execution(executor="devices"), 11, False, lambda: 10) == [Executor("devices", 16, 8)]
+    assert candidates(Execution(executor="pmap", width=1), 11, False, lambda: 10) == [Executor("pmap", 8, 8)]
+
+
+def test_the_memory_of_a_trial_is_its_state_and_what_the_gradient_needs():
+    """A head of 64 x 3 and 3 numbers on kept features, batches of 6: see the sums."""
+    program, lanes = program_and_lanes([0.1], body_learning_rate="frozen", batch_norm="frozen", momentum=0.9)
+    head = 4 * (64 * 3 + 3)
+    found = trial_bytes(program, lanes[0], np.asarray(images()[0]))
+    state = 2 * head  # and its momentum
+    assert state + 2 * head <= found <= state + 2 * head + 4 * 6 * (64 + 3) + head + 256
+
+
+def test_steps_are_timed_as_an_executor_runs_them():
+    program, lanes = program_and_lanes([0.1], epochs=1.0)
+    for executor in (Executor(), Executor("vmap", 2)):
+        assert 0 < time_steps(program, lanes[0], np.asarray(images()[0]), executor, seconds=0.01) < 60
+
+
+def test_a_batch_over_devices_has_the_statistics_of_the_whole():
+    """One trial whose batches of six are on three devices, two images each."""
+    program, lanes = program_and_lanes([0.05], epochs=2.0)
+    one = run_chunk(program, lanes, images()[0])[0]
+    other = run_chunk(program, lanes, images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    assert_close(one.params, other.params)
+    assert_close(one.batch_stats, other.batch_stats)
 
 
 # --- a probe to the minimum -------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ import jaxft
 # docs/design.md draws these rows; what is in one row may import from any row before it.
 ROWS = [
     ["errors"],
+    ["stopping"],
+    ["clock"],
     ["paths"],
     ["config"],
     ["store"],
@@ -24,8 +26,11 @@ ROWS = [
     ["features"],
     ["optim"],
     ["train"],
+    ["executors"],
     ["execute"],
     ["plan"],
+    ["jobs"],
+    ["workers"],
     ["study"],
 ]
 ANALYSIS_MAY_IMPORT = {"paths", "linear", "analysis"}

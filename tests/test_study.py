@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -422,6 +424,146 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path, kills, checkpoint_sec
     for digest in expected["trial"]:
         one, other = (load_file(store.weights_path(digest)) for store in (whole_store, killed_store))
         assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+# --- several processes ---
+
+SEVERAL = """
+import json, sys
+from jaxft.commands.progress import Progress
+from jaxft.commands.study import as_config_file, shard
+from jaxft.config import Study, from_dict
+from jaxft.plan import make_plan
+from jaxft.store import Store
+from jaxft.study import run_plan
+
+class Counting(Progress):
+    done = sources = 0
+    def trials(self, count):
+        self.done += count
+    def elsewhere(self, epochs, count):
+        pass
+    def say(self, line):
+        self.sources += line.startswith("source") and "trained in" in line
+
+study, workdir, part = from_dict(Study, json.loads(sys.argv[1])), sys.argv[2], shard(sys.argv[3])
+plan, store, progress = make_plan(study), Store.create(workdir), Counting()
+store.write_plan(plan.record(as_config_file(study)))
+failed = run_plan(plan, store, progress, shard=part)
+print(json.dumps([progress.done, progress.sources, failed]))
+"""
+
+
+def run_several(workdir, study, shards):
+    """Returns, of processes that run one study in one directory at once, (trials done, sources trained, failed)."""
+    commands = [[sys.executable, "-c", SEVERAL, json.dumps(study), str(workdir), shard] for shard in shards]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for c in commands
+    ]
+    said = [process.communicate() for process in processes]
+    assert all(process.returncode == 0 for process in processes), said
+    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+@pytest.mark.slow
+def test_processes_share_a_directory_and_do_nothing_twice(ran, tmp_path):
+    _, results = ran
+    done = run_several(tmp_path / "shared", TINY, ["0/1", "0/1", "0/1"])
+    assert sum(trials for trials, _, _ in done) == 6 and sum(sources for _, sources, _ in done) == 1
+    assert not any(failed for _, _, failed in done)
+    pd.testing.assert_frame_equal(without_times(jaxft.load_results(tmp_path / "shared")), without_times(results))
+    assert not list((tmp_path / "shared").glob("locks/*"))
+
+
+@pytest.mark.slow
+def test_shards_are_parts_of_the_work_that_make_the_whole(ran, tmp_path):
+    _, results = ran
+    (first,) = run_several(tmp_path / "shards", TINY, ["0/2"])
+    (second,) = run_several(tmp_path / "shards", TINY, ["1/2"])
+    assert first[0] + second[0] == 6 and first[0] and second[0] and first[1] + second[1] == 1
+    pd.testing.assert_frame_equal(without_times(jaxft.load_results(tmp_path / "shards")), without_times(results))
+
+
+@pytest.mark.slow
+def test_workers_agree_with_trials_in_turn(ran, tmp_path):
+    _, results = ran
+    execution = {"executor": "workers", "workers": 2}
+    found = jaxft.run_study(tiny(execution=execution), tmp_path / "w", quiet=True)
+    assert found["trial"].tolist() == results["trial"].tolist() and (found["executor"] == "workers").all()
+    assert (found["status"] == "done").all()
+    np.testing.assert_allclose(found["relative_change"], results["relative_change"], rtol=0.02)
+
+
+@pytest.mark.slow
+def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path):
+    """Both workers are killed as soon as the first trial is there."""
+    study = TINY | {"execution": {"executor": "workers", "workers": 2}, "seeds": 4}
+    command = [sys.executable, "-c", KILLED, json.dumps(study), str(tmp_path / "k")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    while not list((tmp_path / "k").glob("trials/[!.]*.json")) and process.poll() is None:
+        time.sleep(0.05)
+    for child in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split():
+        os.kill(int(child), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    found = jaxft.load_results(tmp_path / "k")
+    assert set(found["status"]) == {"done", "failed"} and "ended with code" in said
+    again = jaxft.run_study(from_dict(Study, study), tmp_path / "k", quiet=True)
+    assert (again["status"] == "done").all() and len(again) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["in_turn", "workers"])
+def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path, executor):
+    """SIGTERM in the middle of the only trial: gone within ten seconds, and what follows changes no bit."""
+    fields = {"seeds": 1, "factors": [], "source": {"model": "cifar_resnet8"}, "execution": {"executor": executor}}
+    fields["procedure"] = TINY["procedure"] | {"init": "random", "epochs": 300.0}
+    config = tmp_path / "config.py"
+    config.write_text(f"def get_config():\n    return {TINY | fields!r}\n")
+    command = [sys.executable, "-m", "jaxft.cli", "study", f"--config={config}"]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    subprocess.run([*command, f"--workdir={tmp_path / 'whole'}"], check=True, env=env, capture_output=True)
+    stopped = subprocess.Popen(
+        [*command, f"--workdir={tmp_path / 'stopped'}"],
+        env=env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while not list((tmp_path / "stopped").glob("locks/*")):
+        time.sleep(0.05)
+    time.sleep(6)
+    stopped.send_signal(signal.SIGTERM)
+    since = time.monotonic()
+    _, said = stopped.communicate(timeout=60)
+    assert time.monotonic() - since < 10 and stopped.returncode == 143, said
+    assert "the same command goes on" in said
+    assert list((tmp_path / "stopped").glob("checkpoints/*/*"))
+    subprocess.run([*command, f"--workdir={tmp_path / 'stopped'}"], check=True, env=env, capture_output=True)
+    one, other = (load_file(next((tmp_path / name / "weights").iterdir())) for name in ("whole", "stopped"))
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+# --- compiled once ---
+
+
+@pytest.mark.slow
+def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
+    """Four rates, two momenta, two decays and two seeds: 32 trials, one program to train and one to evaluate."""
+    factors = [
+        {
+            "procedure.learning_rate": [0.01, 0.02, 0.03, 0.05],
+            "procedure.momentum": [0.5, 0.9],
+            "procedure.weight_decay": [0.0, 1e-3],
+        }
+    ]
+    source = {"model": "cifar_resnet8"}
+    procedure = TINY["procedure"] | {"init": "random", "epochs": 1.0, "batch_size": 7}
+    study = tiny(source=source, factors=factors, procedure=procedure, execution={"executor": "in_turn"})
+    with jax.log_compiles(True), caplog.at_level("WARNING"):
+        assert len(jaxft.run_study(study, tmp_path / "n", quiet=True)) == 32
+    compiled = [found[1] for line in caplog.messages if (found := re.match(r"Compiling jit\((\w+)\)", line))]
+    assert compiled.count("train_step") == compiled.count("eval_step") == 1
 
 
 # --- convolutions ---

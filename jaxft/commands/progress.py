@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from jaxft.clock import Clock, duration
+
 LOG_SECONDS = 10.0
 RECENT_EPOCHS = 60
 
@@ -19,6 +21,7 @@ class Progress:
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
+        self.clock = Clock()
         self._live: Any = None
         self._task: Any = None
         self._started = self._last_line = time.monotonic()
@@ -80,6 +83,13 @@ class Progress:
         elif self._done_trials == self._total_trials:
             self._log("train", "")
 
+    def elsewhere(self, epochs: int, trials: int) -> None:
+        """Says that another process did what was counted here."""
+        self._total_epochs -= epochs
+        if self._live is not None:
+            self._live.update(self._task, total=self._total_epochs)
+        self.trials(trials)
+
     def note(self, line: str) -> None:
         """Says how far something between two epochs is."""
         self._last_epoch = time.monotonic()  # its time is no epoch's
@@ -116,11 +126,3 @@ class Progress:
         self._last_line = time.monotonic()
         parts = [f"{phase}: {self._done_trials}/{self._total_trials} trials", self._left(), line]
         self.say(", ".join(part for part in parts if part))
-
-
-def duration(seconds: float) -> str:
-    """Returns a time for people: '42 s', '3 min', '2 h 05 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -2,16 +2,20 @@
 
 import argparse
 import contextlib
+import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.commands.progress import Progress, duration
+from jaxft.clock import duration
+from jaxft.commands.progress import Progress
 from jaxft.config import as_config_file, load_config, to_dict
+from jaxft.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="the study's config file")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the results; resumed if it has any")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(0, 1),
+        metavar="i/n",
+        help="every n-th piece of the work from the i-th on, from 0",
+    )
+    parser.add_argument("--profile", metavar="DIR", help="keep JAX's trace of the run in a folder, for xprof")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
-    _, failed = study(load_config(args.config, overrides), args.workdir, debug=args.debug)
+    config = load_config(args.config, overrides)
+    with profiling(args.profile):
+        _, failed = study(config, args.workdir, debug=args.debug, shard=args.shard)
     from jaxft.commands.results import print_summary
 
     print_summary(args.workdir)
@@ -43,6 +57,23 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Returns (i, n) of 'i/n'."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise UserError(f"--shard is {text!r}; it is i/n with i from 0 to n - 1, such as 0/4.")
+    return int(found[1]), int(found[2])
+
+
+def profiling(folder: str | None) -> contextlib.AbstractContextManager[Any]:
+    """Returns a context in which JAX traces what it does, to files in `folder`."""
+    if folder is None:
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.profiler.trace(folder)
 
 
 def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False) -> "pd.DataFrame":
@@ -71,36 +102,55 @@ def study(
     quiet: bool = False,
     debug: bool = False,
     features: "FeatureCache | None" = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> tuple["Plan", int]:
     """Runs what is missing, writes results and report, and returns the plan and how many trials failed."""
-    from jaxft.execute import choose_executor
     from jaxft.plan import make_plan
     from jaxft.report import write_report
     from jaxft.store import Store
     from jaxft.study import run_plan
 
     started = time.time()
-    plan = make_plan(config.study)
-    store = Store.create(workdir)
-    record = run_record(config)
-    store.write_plan(plan.record(config))
-    store.write_run(record, started)
-    executor, width = choose_executor(config.study.execution)
+    keep_compiled()
     with Progress(quiet) as progress:
+        with progress.clock.of("data"):
+            plan = make_plan(config.study)
+        store = Store.create(workdir)
+        record = run_record(config)
+        store.write_plan(plan.record(config))
+        store.write_run(record, started)
         progress.say(
             f"{config.study.title}: {len(plan.trials)} trials ({len(plan.settings)} settings, "
-            f"{len(config.study.seeds)} seeds), {plan.num_programs} training programs, "
-            f"{executor.replace('_', ' ')}{f' at width {width}' if width > 1 else ''} on {record['device']}; "
+            f"{len(config.study.seeds)} seeds), {plan.num_programs} training programs, on {record['device']}; "
             f"{plan.weights_line()}"
         )
         for warning in plan.warnings:
             progress.say(f"warning: {warning}")
-        failed = run_plan(plan, store, progress, debug, features)
-        store.write_run(record | {"seconds": round(time.time() - started, 1)}, started)
-        store.export_results()
-        write_report(store.workdir)
-        progress.say(f"done in {duration(time.time() - started)}")
+        failed = run_plan(plan, store, progress, debug, features, shard)
+        with progress.clock.of("report"):
+            store.export_results()
+            write_report(store.workdir)
+        spent = {name: round(seconds, 2) for name, seconds in progress.clock.seconds.items()}
+        seconds = time.time() - started
+        store.write_run(record | {"seconds": round(seconds, 1), "spent": spent}, started)
+        progress.say(f"done in {duration(seconds)}: {progress.clock}")
     return plan, failed
+
+
+def keep_compiled() -> None:
+    """Makes JAX keep what it compiles in the user's cache folder, unless it was told where to.
+
+    Programs of another processor are of no use, and may end the process: each kind has a folder of its own.
+    """
+    import jax
+
+    from jaxft import convolution
+    from jaxft.store import cache_dir
+
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        name = hashlib.sha256(convolution.device_name().encode()).hexdigest()[:16]
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled" / name))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def run_record(config: "ConfigFile") -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""Where the time goes: seconds by activity, compiling apart from what is compiled for."""
+
+import collections
+import contextlib
+import functools
+import time
+from collections.abc import Iterator, Mapping
+
+
+class Clock:
+    """Adds up seconds by activity; what is done within another activity, or compiled, is not counted in both."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        self.num_compiled = 0
+
+    @contextlib.contextmanager
+    def of(self, activity: str) -> Iterator[None]:
+        """Counts the time in the context for `activity`."""
+        _listen()
+        began = time.perf_counter()
+        _open.append((self, [0.0]))
+        try:
+            yield
+        finally:
+            _, (apart,) = _open.pop()
+            elapsed = time.perf_counter() - began
+            self.seconds[activity] += elapsed - apart
+            if _open:
+                _open[-1][1][0] += elapsed
+
+    def __str__(self) -> str:
+        """Returns the activities in a line, the longest first."""
+        longest = sorted(self.seconds.items(), key=lambda item: -item[1])
+        return ", ".join(
+            f"{activity} {duration(seconds)}" + f" ({self.num_compiled} programs)" * (activity == "compile")
+            for activity, seconds in longest
+            if seconds >= 0.5
+        )
+
+    def add(self, seconds: Mapping[str, float], num_compiled: int) -> None:
+        """Adds what another process counted."""
+        for activity, taken in seconds.items():
+            self.seconds[activity] += taken
+        self.num_compiled += num_compiled
+
+
+def duration(seconds: float) -> str:
+    """Returns a time for people: '42 s', '3 min', '2 h 05 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+_open: list[tuple[Clock, list[float]]] = []  # the activities within each other, and what of each is counted apart
+
+
+@functools.cache
+def _listen() -> None:
+    """Begins to count what XLA compiles in this process."""
+    from jax import monitoring
+
+    def heard(event: str, duration_secs: float, **_: str | int) -> None:
+        is_compiled = event.endswith("/backend_compile_duration")
+        if _open and (is_compiled or event.endswith("/jaxpr_to_mlir_module_duration")):
+            clock, apart = _open[-1]
+            clock.seconds["compile"] += duration_secs
+            clock.num_compiled += is_compiled
+            apart[0] += duration_secs
+
+    monitoring.register_event_duration_secs_listener(heard)

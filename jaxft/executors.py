@@ -1,0 +1,198 @@
+"""Executors: how the trials of a group share a machine.
+
+Every array of a trial has a leading trial axis, whatever the executor; frozen leaves and images have none and are
+shared. What runs one trial is the same pure function everywhere:
+
+    in_turn        one after another; the axis, of length 1, is taken off inside the program
+    workers        the same, in one process a core, each with a thread of its own
+    vmap           several as one program
+    devices        several as one program, some on each device (`jit` of `shard_map`, `NamedSharding`)
+    pmap           the same by `pmap`, for batch runs that still use it
+    data_parallel  one after another, the images of a batch spread over the devices; batch norm is over all of them
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxft.config import Execution
+from jaxft.errors import UserError
+
+AXIS = "devices"
+
+
+@dataclass(frozen=True)
+class Executor:
+    """An executor by name, with how many trials run side by side, on how many devices.
+
+    With 'devices' and 'pmap' the width is a multiple of the devices.
+    """
+
+    name: str = "in_turn"
+    width: int = 1
+    num_devices: int = 1
+
+    def __str__(self) -> str:
+        """Returns it in a few words: 'vmap at width 8', 'devices at width 16 on 8 devices'."""
+        words = [self.name.replace("_", " ")]
+        if self.width > 1:
+            words.append(f"at width {self.width}")
+        if self.num_devices > 1:
+            words.append(f"on {self.num_devices} devices")
+        return " ".join(words)
+
+    def compile(
+        self, function: Callable[..., Any], num_shared: int, donate: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """Returns `function`, of one trial, over a leading axis of trials on all arguments but the last `num_shared`.
+
+        The arguments numbered in `donate` are given up to the program, which writes its results in their place.
+        """
+        if self.name == "pmap":
+            return self._pmapped(function, num_shared)
+        local = over_trials(function, self.width // (self.num_devices if self.name == "devices" else 1), num_shared)
+        if self.name == "devices":
+            mesh = _mesh(self.num_devices)
+
+            @functools.wraps(function)
+            def spread(*args: Any) -> Any:
+                specs = (PartitionSpec(AXIS),) * (len(args) - num_shared) + (PartitionSpec(),) * num_shared
+                return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)(
+                    *args
+                )
+
+            return jax.jit(spread, donate_argnums=donate)
+        if self.name == "data_parallel":
+            return jax.jit(local, donate_argnums=donate, out_shardings=self._sharding())
+        return jax.jit(local, donate_argnums=donate)
+
+    def _pmapped(self, function: Callable[..., Any], num_shared: int) -> Callable[..., Any]:
+        local = over_trials(function, self.width // self.num_devices, num_shared)
+
+        @functools.cache
+        def mapped(num_own: int) -> Callable[..., Any]:
+            axes = (0,) * num_own + (None,) * num_shared
+            return jax.pmap(local, AXIS, in_axes=axes, devices=jax.devices()[: self.num_devices])
+
+        def run(*args: Any) -> Any:
+            num_own = len(args) - num_shared
+            apart = jax.tree.map(lambda x: jnp.reshape(x, (self.num_devices, -1, *x.shape[1:])), args[:num_own])
+            result = mapped(num_own)(*apart, *args[num_own:])
+            return jax.tree.map(lambda x: jnp.reshape(x, (self.width, *x.shape[2:])), result)
+
+        return run
+
+    def place(self, tree: Any) -> Any:
+        """Returns arrays with a trial axis, on the devices that run their trials."""
+        return jax.device_put(tree, self._sharding(AXIS) if self.name in ("devices", "pmap") else self._sharding())
+
+    def place_shared(self, tree: Any) -> Any:
+        """Returns arrays that all trials share, on every device."""
+        return jax.device_put(tree, self._sharding())
+
+    def place_batches(self, tree: Any) -> Any:
+        """Returns arrays [trials, batches, images], whose images may be spread over the devices."""
+        return (
+            jax.device_put(tree, self._sharding(None, None, AXIS)) if self.name == "data_parallel" else self.place(tree)
+        )
+
+    def _sharding(self, *axes: str | None) -> Any:
+        if self.num_devices == 1:
+            return jax.devices()[0]
+        return NamedSharding(_mesh(self.num_devices), PartitionSpec(*axes))
+
+
+@functools.cache
+def _mesh(num_devices: int) -> Mesh:
+    return Mesh(np.asarray(jax.devices()[:num_devices]), (AXIS,))
+
+
+def over_trials(function: Callable[..., Any], width: int, num_shared: int) -> Callable[..., Any]:
+    """Returns `function` over a leading trial axis of `width`, on all arguments but the last `num_shared`."""
+    if width > 1:
+
+        @functools.wraps(function)
+        def batched(*args: Any) -> Any:
+            axes = (0,) * (len(args) - num_shared) + (None,) * num_shared
+            return jax.vmap(function, in_axes=axes)(*args)
+
+        return batched
+
+    @functools.wraps(function)
+    def alone(*args: Any) -> Any:
+        own, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], own), *shared))
+
+    return alone
+
+
+# --- the choice -------------------------------------------------------------------------------------------------
+
+
+MOST_WIDTH = 32  # of networks under one vmap, where the width is left to us
+MOST_HEADS = 256  # of heads alone
+
+
+def candidates(
+    execution: Execution, num_trials: int, heads_only: bool, trial_bytes: Callable[[], int]
+) -> list[Executor]:
+    """Returns the executors that may run `num_trials` trials: the one asked for, or those that 'auto' chooses from.
+
+    Args:
+      heads_only: whether nothing is trained but heads, on kept features.
+      trial_bytes: returns the memory of a further trial side by side.
+
+    Raises:
+      UserError: the one asked for cannot run here.
+    """
+    name, on_cpu = execution.executor, jax.default_backend() == "cpu"
+    if name == "workers" and not on_cpu:
+        raise UserError("execution.executor is 'workers', which are for CPUs; use 'vmap' or 'devices' here.")
+    if name in ("in_turn", "workers"):
+        return [Executor(name)]
+    devices = len(jax.devices())
+    spread_batch = Executor("data_parallel", 1, devices)
+    if name == "data_parallel":
+        return [spread_batch]
+    if name == "auto" and on_cpu and not heads_only:
+        # Networks under vmap are no faster here, and take a minute to compile: benchmarks/convolution.py.
+        return [Executor()] + [Executor("workers")] * (num_workers(execution, num_trials) > 1)
+    most = execution.width or (MOST_HEADS if heads_only else MOST_WIDTH)
+    fitting = int((execution.memory_bytes or free_bytes()) // trial_bytes())
+    if name == "auto" and not fitting and devices > 1:
+        return [spread_batch]
+    width = max(min(most, fitting), 1)
+    side_by_side = Executor("vmap", min(width, num_trials))
+    spread = Executor("pmap" if name == "pmap" else "devices", devices * min(width, -(-num_trials // devices)), devices)
+    if name != "auto":
+        return [side_by_side if name == "vmap" else spread]
+    if num_trials == 1:
+        return [Executor()] + [spread_batch] * (devices > 1)
+    if heads_only:
+        return [side_by_side]
+    return [Executor(), side_by_side] + [spread] * (devices > 1)
+
+
+def num_workers(execution: Execution, num_trials: int) -> int:
+    """Returns how many worker processes run `num_trials` trials."""
+    return min(execution.workers or num_cores(), num_trials)
+
+
+def num_cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_bytes() -> float:
+    """Returns the memory that trials may take: three quarters of a device's, or half of what the machine has."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return 0.75 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,98 @@
+"""Pieces of a study's work, each done by one process of all that share a work directory: sources, and chunks of trials.
+
+Trials that run side by side are a chunk. Which they are, and by which executor, is decided once and kept, so that a
+study that was killed or has grown gives every trial the neighbours, and so the bits, that it had.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+
+from jaxft.executors import Executor
+from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A source to train (`kind` 'sources'), or trials that run side by side ('trials').
+
+    `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
+    """
+
+    kind: str
+    key: str
+    trials: tuple[PlannedTrial, ...]
+    executor: Executor
+
+    @property
+    def source(self) -> PlannedTrial | None:
+        """Returns the trained source that it starts from."""
+        first = self.trials[0]
+        return first.source.trained if self.kind == "trials" and first.starts_from_source else None
+
+    def missing(self, store: Store) -> list[PlannedTrial]:
+        """Returns the trials that are neither stored nor have failed since the study was begun."""
+        unique = dict.fromkeys(self.trials)
+        return [t for t in unique if not store.has(self.kind, t.digest) and not store.has("failures", t.digest)]
+
+    def num_epochs(self, store: Store) -> int:
+        """Returns the epochs of the missing trials."""
+        return sum(trial.program.num_epochs for trial in self.missing(store))
+
+
+def source_jobs(plan: Plan, store: Store) -> list[Job]:
+    """Returns a job for each source that a trial still needs."""
+    todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
+    starts = {trial.source.digest for trial in todo if trial.starts_from_source}
+    needed = [s for s in plan.sources if s.digest in starts and not store.has("sources", s.digest)]
+    return [Job("sources", work_key([source.digest]), (source,), Executor()) for source in needed]
+
+
+def assign_chunks(group: Group, store: Store, asked: str, choose: Callable[[Group], tuple[Executor, str]]) -> None:
+    """Assigns a group's trials to chunks, those that are not yet.
+
+    `choose` is asked for an executor, and why it, where none is kept, or not the one that is `asked` for. Trials keep
+    their chunk and their place in it for good, and new ones make new chunks.
+    """
+    with store.claim(f"group-{group.key}"):
+        record = store.group(group.key)
+        if record is None or asked not in ("auto", record["executor"]) or record["devices"] > len(jax.devices()):
+            executor, why = choose(group)
+            finished = {t.digest for t in group.trials if store.has("trials", t.digest)}
+            chunks = [c for c in (record or {"chunks": []})["chunks"] if finished.issuperset(c)]
+            record = {"executor": executor.name, "width": executor.width, "devices": executor.num_devices, "why": why}
+            record["chunks"] = chunks
+        assigned = {digest for chunk in record["chunks"] for digest in chunk}
+        new = [trial.digest for trial in group.trials if trial.digest not in assigned]
+        if new:
+            width = record["width"]
+            made = [new[i : i + width] for i in range(0, len(new), width)]
+            record["chunks"] += [chunk + chunk[:1] * (width - len(chunk)) for chunk in made]
+            store.write_group(group.key, record)
+
+
+def chunk_jobs(group: Group, store: Store) -> list[Job]:
+    """Returns a job for each chunk of a group, as they were assigned."""
+    record = store.group(group.key)
+    assert record is not None, "its chunks are assigned before"
+    executor = Executor(record["executor"], record["width"], record["devices"])
+    by_digest = {trial.digest: trial for trial in group.trials}
+    jobs = []
+    for chunk in record["chunks"]:
+        here = [by_digest[digest] for digest in chunk if digest in by_digest]
+        if here:
+            trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
+            jobs.append(Job("trials", work_key([trial.digest for trial in trials]), trials, executor))
+    return jobs
+
+
+def work_key(digests: Sequence[str]) -> str:
+    """Returns what names the unfinished state of trials side by side: other versions have other states."""
+    import flax
+    import optax
+
+    text = "".join([*digests, jax.__version__, flax.__version__, optax.__version__, jax.default_backend()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
