@@ -329,6 +329,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "load_before": load_before,
         "rounds": args.rounds,
         **environment(),
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
     }
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 
