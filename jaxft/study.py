@@ -15,7 +15,7 @@ from jaxft import convolution, paths
 from jaxft.analysis import parameters
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, choose_executor, run_chunk, stack
-from jaxft.features import FeatureCache
+from jaxft.features import FeatureCache, make_feature_cache
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
@@ -75,7 +75,7 @@ def _run_plan(plan: Plan, store: Store, progress: Progress, debug: bool, feature
     import jax.numpy as jnp
 
     executor, width = choose_executor(plan.study.execution)
-    features = FeatureCache(plan.study.execution.feature_cache_bytes) if features is None else features
+    features = make_feature_cache(plan.study.execution) if features is None else features
     todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     starts = {trial.source.digest for trial in todo if trial.starts_from_source}
     sources = [source for source in plan.sources if source.digest in starts]
