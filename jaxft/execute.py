@@ -293,7 +293,7 @@ def _make_feed(
         return whole
     place = np.full(max(phase.views, 1) * len(images), -1, np.int32)
     place[needed] = np.arange(len(needed))
-    outputs = jnp.asarray(features.outputs(prefix, needed, say))
+    outputs = jax.device_put(features.outputs(prefix, needed, say))
     from_features = dataclasses.replace(phase, from_features=True)
     return Feed(from_features, frozen, outputs, labels[:, needed % len(images)], place)
 

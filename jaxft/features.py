@@ -37,6 +37,7 @@ BLOCK = 32  # images computed at a time
 VALUES = "<f4"  # how an output is kept
 PACK_BYTES = 4 << 20  # of blocks to a file: pooled features have thousands, each of some kilobytes
 CHECKSUM_BYTES = 4
+ALIGNMENT = 64  # bytes
 WRITE_SECONDS = 5.0  # what a killed process may lose
 SLACK = 0.05  # of the disk's budget: what may be written before the folder is looked at again
 
@@ -142,7 +143,7 @@ class FeatureCache:
         return 4 * values * num_kept <= self.max_bytes
 
     def outputs(self, prefix: Prefix, indices: np.ndarray, say: Say = lambda line: None) -> np.ndarray:
-        """Returns the output of a prefix for images by index: [indices, ...] float32.
+        """Returns the output of a prefix for images by index: [indices, ...] float32, which `device_put` need not copy.
 
         An index is view * n + row, where view 0 is the image itself. `say` is told how far it is, while something has
         to be computed.
@@ -151,7 +152,7 @@ class FeatureCache:
         block_of, place = _blocks(indices, n), indices % n % BLOCK
         order = np.argsort(block_of, kind="stable")
         of_block = np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1)
-        found = np.empty((len(indices), *prefix.output_shape), np.float32)
+        found = _aligned((len(indices), *prefix.output_shape))
         for here, block in zip(of_block, self._each(prefix, np.unique(block_of).tolist(), say)):
             found[here] = block[place[here]]
         return found
@@ -301,6 +302,14 @@ def _made_by() -> tuple[Any, ...]:
     code = FORMAT, BLOCK, VALUES, jaxft.__version__, jax.__version__, version("jaxlib")
     device = jax.default_backend(), convolution.device_kind()
     return *code, *device, convolution.override(), jax.config.values["jax_default_matmul_precision"]
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of float32 that lies so that a CPU's `device_put` takes it as it is."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def _blocks(indices: np.ndarray, num_images: int) -> np.ndarray:

@@ -55,6 +55,11 @@ def test_bits_do_not_depend_on_what_else_is_asked_for():
     np.testing.assert_array_equal(ask(FeatureCache(1e9), some), every[some])
 
 
+def test_outputs_go_to_a_cpu_without_a_copy():
+    outputs = ask(FeatureCache(1e9), [3, 39, 0])
+    assert jax.device_put(outputs).unsafe_buffer_pointer() == outputs.ctypes.data
+
+
 def test_nothing_is_computed_twice():
     cache, told = FeatureCache(1e9), []
     ask(cache, np.arange(NUM), told=told)
