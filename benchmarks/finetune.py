@@ -30,6 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxft.commands.study import versions
 from jaxft.config import Images
 from jaxft.data.sources import PARTS, load_images
+from jaxft.store import cache_dir
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 WAYS = ("probe", "jaxft", "torch")
@@ -75,9 +76,13 @@ def probe(weights: Path, data: Path) -> dict[str, Any]:
 def run_jaxft(weights: Path, data: Path) -> dict[str, Any]:
     """Returns what `jaxft finetune` wrote of its run, as far as it is compared here."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
+        out, cache = Path(folder) / "out", Path(folder) / "cache"
+        cache.mkdir()
+        for kept in ("images", "convolutions"):  # but no features: they are part of what is timed
+            (cache / kept).symlink_to(cache_dir() / kept)
         command = [f"--weights={weights}", f"--data={data}", f"--out={out}"]
-        subprocess.run([sys.executable, "-m", "jaxft.cli", "finetune", *command], check=True)
+        environ = os.environ | {"JAXFT_CACHE": str(cache)}
+        subprocess.run([sys.executable, "-m", "jaxft.cli", "finetune", *command], check=True, env=environ)
         record = json.loads((out / "finetune.json").read_text())
     return {
         "data": {part: record["data"][part] for part in ("train", "val", "test")},

@@ -55,18 +55,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Compiled programs are kept between the processes, so that kills fall into the work and not into compiling.
         kept = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/xla", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        run = {"env": os.environ | kept, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        subprocess.run(command(whole), check=True, **run)
+        # Each computes its features itself.
+        run = {w: {"env": os.environ | kept | {"JAXFT_CACHE": f"{w}-cache"}, **quiet} for w in (whole, killed)}
+        subprocess.run(command(whole), check=True, **run[whole])
         done = []
         for kill in range(args.kills):
-            process = subprocess.Popen(command(killed), **run)
+            process = subprocess.Popen(command(killed), **run[killed])
             time.sleep(chance.uniform(5, 10))
             process.send_signal(signal.SIGKILL)
             process.wait()
             done.append(len(list(killed.glob("trials/[!.]*.json"))))
             print(f"kill {kill + 1}: {done[-1]} trials done", flush=True)
-        subprocess.run(command(killed), check=True, **run)
+        subprocess.run(command(killed), check=True, **run[killed])
         equal = same(whole, killed)
     print("\n".join(f"{what}: {'equal' if holds else 'DIFFERENT'}" for what, holds in equal.items()))
     record = {"kills": args.kills, "seed": args.seed, "trials done after each": done, "equal": equal}

@@ -153,6 +153,7 @@ class Execution:
     feature_cache_bytes: float = setting(
         4e9, "memory for what frozen units say of the images, computed once", at_least=0
     )
+    feature_disk_bytes: float = setting(2e10, "the same on disk, for later runs too; 0: none", at_least=0)
     convolution: Literal["auto", "rule", "xla", "patches", "winograd", "shifts", "groups", "lanes"] = setting(
         "auto", "algorithm of every convolution that it can do; auto: the fastest measured here, or a rule's"
     )

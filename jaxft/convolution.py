@@ -171,12 +171,16 @@ class Choices:
 
 def device_name() -> str:
     """Returns what the times of convolutions depend on: the device, how much of it there is, and XLA's version."""
-    device = jax.devices()[0]
-    kind = device.device_kind
-    if device.platform == "cpu":
+    kind = device_kind()
+    if jax.default_backend() == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        kind = f"{_processor()}, {cores} cores"
+        kind += f", {cores} cores"
     return f"{kind}, jaxlib {version('jaxlib')}"
+
+
+def device_kind() -> str:
+    """Returns what the device is, of a CPU the processor's name, however much of it there is."""
+    return _processor() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
 
 
 def _processor() -> str:
@@ -205,6 +209,11 @@ def use(choices: Choices) -> Iterator[Choices]:
     finally:
         _follow(choices, before)
         _choices = before
+
+
+def override() -> str | None:
+    """Returns the algorithm that `use` was told to take wherever it can, if any."""
+    return _choices.override
 
 
 def _follow(before: Choices, after: Choices) -> None:

@@ -1,26 +1,48 @@
-"""What frozen units say of images, computed once and kept in memory for all trials that ask.
+"""What frozen units say of images, computed once and kept, in memory and on disk, for all trials that ask.
 
 A frozen prefix's output depends on the weights, the unit, the preprocessing, the image and its view alone. It is
 computed in blocks of images that are always the same, so that it has the same bits whichever images are asked for.
+On disk it is named after all of that and what computes it: jaxft, JAX, the device.
 """
 
 import collections
+import contextlib
 import functools
 import hashlib
+import itertools
 import math
-from collections.abc import Callable, Mapping
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxft
+from jaxft import convolution
+from jaxft.config import Execution
 from jaxft.data.augment import Changes, view
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.paths import unflatten
+from jaxft.store import cache_dir, locked, replacing
 
+FORMAT = 1  # to raise where the code gives other outputs, or writes them otherwise
 BLOCK = 32  # images computed at a time
+VALUES = "<f4"  # how an output is kept
+PACK_BYTES = 4 << 20  # of blocks to a file: pooled features have thousands, each of some kilobytes
+CHECKSUM_BYTES = 4
+ALIGNMENT = 64  # bytes
+WRITE_SECONDS = 5.0  # what a killed process may lose
+SLACK = 0.05  # of the disk's budget: what may be written before the folder is looked at again
+
+Say = Callable[[str], None]
+Compute = Callable[[Sequence[int]], Iterable[tuple[int, np.ndarray]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +83,7 @@ class Prefix:
     @functools.cached_property
     def digests(self) -> tuple[str, str]:
         """Returns what identifies the outputs for the images themselves, and for views of them."""
-        total = hashlib.sha256()
+        total = hashlib.sha256(repr(_made_by()).encode())
         for collection, leaves in sorted(self.own.items()):
             for name, leaf in sorted(leaves.items()):
                 total.update(f"{collection}/{name}".encode())
@@ -70,6 +92,16 @@ class Prefix:
         plain = total.hexdigest()
         total.update(repr((self.changes, np.asarray(self.key).tolist())).encode())
         return plain, total.hexdigest()
+
+    @functools.cached_property
+    def record(self) -> np.dtype:
+        """Returns how a block lies in a file."""
+        return np.dtype([("number", "<i8"), ("values", VALUES, (BLOCK, *self.output_shape))])
+
+    def pack_of(self, number: int) -> tuple[str, int]:
+        """Returns the file that the block `number` goes to: what identifies the outputs, and which file of them."""
+        of_pack = max(PACK_BYTES // self.record.itemsize, 1)
+        return self.digests[number >= num_blocks(len(self.images))], number // of_pack
 
     def outputs_of_block(self, number: int) -> jax.Array:
         """Returns the output for the block `number`: all blocks of images, then all of their first views, and so on."""
@@ -90,58 +122,194 @@ class Prefix:
 
 
 class FeatureCache:
-    """The outputs of frozen prefixes, within a budget of bytes; those used longest ago are dropped first."""
+    """The outputs of frozen prefixes, within budgets of bytes; those used longest ago are dropped first.
 
-    def __init__(self, max_bytes: float):
+    Args:
+      max_bytes: for what is kept in memory.
+      folder: where it is kept on disk too, and shared with other processes; none: nowhere.
+      max_disk_bytes: for what is kept there.
+    """
+
+    def __init__(self, max_bytes: float, folder: Path | None = None, max_disk_bytes: float = math.inf):
         self.max_bytes = max_bytes
         self._num_bytes = 0
         self._kept: collections.OrderedDict[tuple[str, int], np.ndarray] = collections.OrderedDict()
+        self._packs = _Packs(folder, max_disk_bytes) if folder and max_disk_bytes else None
 
     def fits(self, prefix: Prefix, indices: np.ndarray) -> bool:
-        """Tells whether all that is kept for these images is within the budget."""
+        """Tells whether all that is kept for these images is within the memory's budget."""
         values = sum(math.prod(p.output_shape) for p in (prefix, prefix.through) if p is not None)
         num_kept = len(np.unique(_blocks(indices, len(prefix.images)))) * BLOCK
         return 4 * values * num_kept <= self.max_bytes
 
-    def outputs(
-        self, prefix: Prefix, indices: np.ndarray, say: Callable[[str], None] = lambda line: None
-    ) -> np.ndarray:
-        """Returns the output of a prefix for images by index: [indices, ...] float32.
+    def outputs(self, prefix: Prefix, indices: np.ndarray, say: Say = lambda line: None) -> np.ndarray:
+        """Returns the output of a prefix for images by index: [indices, ...] float32, which `device_put` need not copy.
 
         An index is view * n + row, where view 0 is the image itself. `say` is told how far it is, while something has
         to be computed.
         """
         n = len(prefix.images)
         block_of, place = _blocks(indices, n), indices % n % BLOCK
-        numbers = [int(number) for number in np.unique(block_of)]
-        missing = sum(self._name(prefix, number) not in self._kept for number in numbers)
-        found, done = np.empty((len(indices), *prefix.output_shape), np.float32), 0
         order = np.argsort(block_of, kind="stable")
-        for here in np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1):
-            number = int(block_of[here[0]])
-            is_new = self._name(prefix, number) not in self._kept
-            found[here] = self._block(prefix, number)[place[here]]
-            if is_new:
-                done += 1
-                say(f"features of {prefix.unit}: {done * BLOCK} of {missing * BLOCK} images")
+        of_block = np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1)
+        found = _aligned((len(indices), *prefix.output_shape))
+        for here, block in zip(of_block, self._each(prefix, np.unique(block_of).tolist(), say)):
+            found[here] = block[place[here]]
         return found
 
-    def _name(self, prefix: Prefix, number: int) -> tuple[str, int]:
-        return prefix.digests[number >= num_blocks(len(prefix.images))], number
+    def _each(self, prefix: Prefix, numbers: Sequence[int], say: Say) -> Iterator[np.ndarray]:
+        """Yields the blocks `numbers`, which ascend: from memory, from disk, or computed and kept in both."""
+        count = {number: f"{(i + 1) * BLOCK} of {len(numbers) * BLOCK}" for i, number in enumerate(numbers)}
 
-    def _block(self, prefix: Prefix, number: int) -> np.ndarray:
-        name = self._name(prefix, number)
+        def compute(missing: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+            for number, block in zip(missing, self._computed(prefix, missing)):
+                say(f"features of {prefix.unit}: {count[number]} images")
+                yield number, block
+
+        for pack, of_pack in itertools.groupby(numbers, prefix.pack_of):
+            names = [(pack[0], number) for number in of_pack]
+            found = {name[1]: self._kept[name] for name in names if name in self._kept}
+            missing = [number for _, number in names if number not in found]
+            if missing:
+                packs = self._packs
+                found |= packs.blocks(pack, prefix.record, missing, compute, say) if packs else dict(compute(missing))
+            for name in names:
+                self._keep(name, found[name[1]])
+                yield found[name[1]]
+
+    def _computed(self, prefix: Prefix, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        if prefix.through is None:
+            yield from (np.asarray(prefix.outputs_of_block(number)) for number in numbers)
+        else:
+            for block in self._each(prefix.through, numbers, lambda line: None):
+                yield np.asarray(prefix.outputs_after(jnp.asarray(block)))
+
+    def _keep(self, name: tuple[str, int], block: np.ndarray) -> None:
         if name not in self._kept:
-            if prefix.through is None:
-                self._kept[name] = np.asarray(prefix.outputs_of_block(number))
-            else:
-                self._kept[name] = np.asarray(prefix.outputs_after(jnp.asarray(self._block(prefix.through, number))))
-            self._num_bytes += self._kept[name].nbytes
+            self._kept[name] = block
+            self._num_bytes += block.nbytes
         self._kept.move_to_end(name)
-        block = self._kept[name]
         while self._num_bytes > self.max_bytes:
             self._num_bytes -= self._kept.popitem(last=False)[1].nbytes
-        return block
+
+
+def make_feature_cache(execution: Execution) -> FeatureCache:
+    """Returns the cache that a run's budgets allow, with what earlier runs left on disk."""
+    return FeatureCache(execution.feature_cache_bytes, cache_dir() / "features", execution.feature_disk_bytes)
+
+
+class _Packs:
+    """Blocks in a folder, shared by all processes, within a budget of bytes; files used longest ago are dropped first.
+
+    A file has records of a number and its block, and their checksum. It appears whole and may vanish at any time; one
+    that cannot be read is as none, and a folder that cannot be written costs time, nothing else.
+    """
+
+    def __init__(self, folder: Path, max_bytes: float):
+        self.folder, self.max_bytes = folder, max_bytes
+        self._room = 0.0  # bytes to write before the folder is looked at
+        self._has_said = False
+
+    def blocks(
+        self, pack: tuple[str, int], record: np.dtype, numbers: Sequence[int], compute: Compute, say: Say
+    ) -> dict[int, np.ndarray]:
+        """Returns at least the blocks `numbers` of a file; those it lacks are computed by one process at a time."""
+        digest, index = pack
+        path = self.folder / f"{digest}-{index}.pack"
+        found = self._read(path, record)
+        if all(number in found for number in numbers):
+            return found
+        with self._alone(digest, say):
+            found = self._read(path, record)  # who was alone before may have computed them
+            missing = [number for number in numbers if number not in found]
+            written = time.monotonic()
+            for number, block in compute(missing):
+                found[number] = block
+                if number == missing[-1] or time.monotonic() - written > WRITE_SECONDS:
+                    self._write(path, record, found, say)
+                    written = time.monotonic()
+        return found
+
+    @contextlib.contextmanager
+    def _alone(self, digest: str, say: Say) -> Iterator[None]:
+        path = self.folder / f"{digest}.lock"
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                if not stack.enter_context(locked(path, wait=False)):
+                    say("features: waiting for another process that computes the same")
+                    stack.enter_context(locked(path))
+            yield
+
+    def _read(self, path: Path, record: np.dtype) -> dict[int, np.ndarray]:
+        """Returns the blocks in a file, which is now the one used last."""
+        try:
+            content = memoryview(path.read_bytes())
+        except OSError:
+            return {}
+        content, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+        if checksum != _checksum(content, record):
+            return {}
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        records = np.frombuffer(content, record)
+        return {number: values.copy() for number, values in zip(records["number"].tolist(), records["values"])}
+
+    def _write(self, path: Path, record: np.dtype, blocks: Mapping[int, np.ndarray], say: Say) -> None:
+        records = np.empty(len(blocks), record)
+        records["number"] = list(blocks)
+        for values, block in zip(records["values"], blocks.values()):
+            values[...] = block
+        content = records.view(np.uint8).data
+        num_bytes = len(content) + CHECKSUM_BYTES
+        if num_bytes > self.max_bytes:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if num_bytes > self._room:
+                self._make_room(num_bytes)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                file.write(content)
+                file.write(_checksum(content, record))
+            self._room -= num_bytes
+        except OSError as error:
+            if not self._has_said:
+                say(f"features cannot be kept in {str(self.folder)!r}: {os.strerror(error.errno or 0).lower()}")
+            self._has_said = True
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Looks at all that is there, and drops what was used longest ago until so many bytes fit."""
+        found = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        if total + num_bytes > self.max_bytes:
+            for _, size, path in sorted(found):
+                if size and total + num_bytes > (1 - SLACK) * self.max_bytes:  # a lock is empty, and stays
+                    path.unlink(missing_ok=True)
+                    total -= size
+        self._room = max(min(self.max_bytes - total, SLACK * self.max_bytes), num_bytes)
+
+
+def _checksum(content: memoryview, record: np.dtype) -> bytes:
+    """Returns the checksum of records, which is another where they are to be read as others."""
+    return zlib.crc32(content, zlib.crc32(str(record).encode())).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def _made_by() -> tuple[Any, ...]:
+    """Returns what the bits of an output depend on besides its prefix: what computes it."""
+    code = FORMAT, BLOCK, VALUES, jaxft.__version__, jax.__version__, version("jaxlib")
+    device = jax.default_backend(), convolution.device_kind()
+    return *code, *device, convolution.override(), jax.config.values["jax_default_matmul_precision"]
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of float32 that lies so that a CPU's `device_put` takes it as it is."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def _blocks(indices: np.ndarray, num_images: int) -> np.ndarray:

@@ -403,7 +403,7 @@ class Table(collections.UserDict[str, Any]):
 
 
 def cache_dir() -> Path:
-    """Returns the folder for what can be made again: decoded images, what was measured of this machine."""
+    """Returns the folder for what can be made again: decoded images, features, what was measured of this machine."""
     import platformdirs
 
     return Path(os.environ.get("JAXFT_CACHE") or platformdirs.user_cache_dir("jaxft"))

@@ -19,7 +19,7 @@ from jaxft.clock import Clock, duration
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, run_chunk, stack, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
-from jaxft.features import FeatureCache
+from jaxft.features import FeatureCache, make_feature_cache
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
 from jaxft.models import Network
 from jaxft.optim import make_hparams
@@ -77,7 +77,7 @@ def run_plan(
     execution = plan.study.execution
     for digest in (*(trial.digest for trial in plan.trials), *(source.digest for source in plan.sources)):
         store.drop_failure(digest)
-    features = FeatureCache(execution.feature_cache_bytes) if features is None else features
+    features = make_feature_cache(execution) if features is None else features
     work = Work(plan, store, progress, debug, features)
     with (
         convolution.use(convolution_choices(execution, store.convolutions(), progress.note)),
@@ -319,7 +319,7 @@ def run_workers_share(plan: Plan, store: Store, progress: Progress, debug: bool,
     with convolution.use(_workers_choices(execution, store)):
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
         own = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
-        features = FeatureCache(execution.feature_cache_bytes)
+        features = make_feature_cache(execution)
         Work(plan, store, progress, debug, features).run([*source_jobs(plan, store), *own])
 
 

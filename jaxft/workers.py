@@ -30,7 +30,7 @@ class Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"JAX_PLATFORMS": "cpu"} | ({} if cores else ONE_THREAD),
+                env=LARGE_PAGES | os.environ | {"JAX_PLATFORMS": "cpu"} | ({} if cores else ONE_THREAD),
             )
             self.processes.append(process)
             threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
@@ -85,4 +85,6 @@ class Workers:
                 process.wait()
 
 
+# XLA asks for its memory anew at every step, and the system gives large pages sooner than small ones.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 ONE_THREAD = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"}

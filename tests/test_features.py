@@ -1,20 +1,26 @@
 """What frozen units say of images: the same as computing it at every step, computed once."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import paths
-from jaxft.config import Procedure
+import jaxft
+from jaxft import convolution, features, paths
+from jaxft.config import Execution, Procedure
 from jaxft.data.augment import Changes
 from jaxft.data.batches import batch_indices
 from jaxft.execute import Lane, make_program, run_chunk
-from jaxft.features import BLOCK, FeatureCache, Prefix
+from jaxft.features import BLOCK, FeatureCache, Prefix, make_feature_cache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
+from jaxft.store import cache_dir, locked
 from jaxft.train import make_phases
 from jaxft.weights import init_variables
 
@@ -26,9 +32,11 @@ VARIABLES = init_variables(MODEL, jax.random.key(0), SIZE)
 FLAT = {collection: paths.flatten(leaves) for collection, leaves in VARIABLES.items()}
 
 
-def ask(cache, indices, unit="stage2/block1", changes=Changes(flip=True, crop_scale_min=0.5), told=None):  # noqa: B008
-    say = (lambda line: told.append(line)) if told is not None else (lambda line: None)
-    return cache.outputs(prefix(unit, changes), np.asarray(indices), say)
+CHANGES = Changes(flip=True, crop_scale_min=0.5)
+
+
+def ask(cache, indices, unit="stage2/block1", changes=CHANGES, told=None, say=lambda line: None):
+    return cache.outputs(prefix(unit, changes), np.asarray(indices), say if told is None else told.append)
 
 
 def prefix(unit="stage2/block1", changes=Changes(), variables=FLAT, through=None):  # noqa: B008
@@ -45,6 +53,11 @@ def test_bits_do_not_depend_on_what_else_is_asked_for():
     every = ask(FeatureCache(1e9), np.arange(3 * NUM))
     some = np.array([NUM + 38, 5, 2 * NUM, 5])
     np.testing.assert_array_equal(ask(FeatureCache(1e9), some), every[some])
+
+
+def test_outputs_go_to_a_cpu_without_a_copy():
+    outputs = ask(FeatureCache(1e9), [3, 39, 0])
+    assert jax.device_put(outputs).unsafe_buffer_pointer() == outputs.ctypes.data
 
 
 def test_nothing_is_computed_twice():
@@ -93,6 +106,251 @@ def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
     block, through = (BLOCK * values * 4 for values in (32 * 4 * 4, 16 * 8 * 8))
     assert FeatureCache(block + through).fits(both, np.array([3]))
     assert not FeatureCache(block + through - 1).fits(both, np.array([3]))
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------
+
+VIEWS = np.arange(3 * NUM)  # the images and two views of each: six blocks
+STAGE2 = BLOCK * 32 * 4 * 4 * 4  # bytes of a block of stage2's outputs
+
+
+def on_disk(folder, max_disk_bytes=1e9, max_bytes=1e9):
+    return FeatureCache(max_bytes, folder, max_disk_bytes)
+
+
+def packs(folder):
+    return sorted(folder.glob("*.pack"))
+
+
+@pytest.fixture
+def a_block_a_file(monkeypatch):
+    """Makes files of one block, as large ones have."""
+    monkeypatch.setattr(features, "PACK_BYTES", 1)
+
+
+@pytest.fixture
+def start():
+    """Returns what starts a process that asks a cache on disk for VIEWS, and prints what it is told."""
+    code = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from test_features import VIEWS, ask, features, on_disk, Path
+features.PACK_BYTES = 1
+def say(line):
+    print(line, flush=True)
+    if line.startswith(sys.argv[3]):
+        time.sleep(600)
+ask(on_disk(Path(sys.argv[2])), VIEWS, say=say)
+"""
+    started = []
+
+    def start_one(folder, stop_at="never"):
+        words = [sys.executable, "-c", code, str(Path(__file__).parent), str(folder), stop_at]
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_bits_from_disk_are_those_computed(tmp_path):
+    computed, first, second = ask(FeatureCache(1e9), VIEWS), [], []
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, told=first), computed)
+    cache = on_disk(tmp_path)
+    for _ in range(2):  # from disk, then from memory
+        np.testing.assert_array_equal(ask(cache, VIEWS, told=second), computed)
+    np.testing.assert_array_equal(ask(on_disk(tmp_path, max_bytes=0), VIEWS[::-1], told=second), computed[::-1])
+    assert len(first) == 6 and not second
+
+
+def test_small_blocks_share_a_file_that_grows(tmp_path):
+    told = []
+    for rows in ([3], [3, BLOCK], [BLOCK]):
+        ask(on_disk(tmp_path), rows, told=told)
+    assert len(told) == 2 and len(packs(tmp_path)) == 1
+
+
+def test_a_shorter_prefix_is_on_disk_too(tmp_path):
+    both, told = prefix("pool", through=prefix("stage1/block1")), []
+    outputs = on_disk(tmp_path).outputs(both, np.array([3, 35]))
+    np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), told.append), outputs)
+    ask(on_disk(tmp_path), [3, 35], "stage1/block1", told=told)
+    assert not told and len(packs(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (features, "FORMAT", features.FORMAT + 1),
+        (jaxft, "__version__", "another"),
+        (jax, "__version__", "another"),
+        (convolution, "_processor", lambda: "another"),
+        (convolution, "_choices", convolution.Choices(override="xla")),
+    ],
+    ids=["format", "jaxft", "jax", "device", "convolution"],
+)
+def test_what_computes_is_part_of_the_name(monkeypatch, module, name, value):
+    before = prefix().digests
+    monkeypatch.setattr(module, name, value)
+    assert not set(before) & set(prefix().digests)
+
+
+def test_the_number_of_cores_is_no_part_of_the_name(monkeypatch):
+    before, device = prefix().digests, convolution.device_name()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(999))
+    assert convolution.device_name() != device and prefix().digests == before
+
+
+def damaged(content, how):
+    if how == "flipped":
+        return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+    return {"truncated": content[: len(content) // 2], "empty": b"", "other": b"nothing of the kind"}[how]
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "other", "other unit's"])
+def test_a_damaged_file_is_computed_anew(tmp_path, how):
+    told = []
+    outputs = ask(on_disk(tmp_path), [3, 35])
+    (path,) = packs(tmp_path)
+    whole = path.read_bytes()
+    if how == "other unit's":
+        ask(on_disk(tmp_path), [3, 35], "stage1/block1")
+        (other,) = set(packs(tmp_path)) - {path}
+        path.write_bytes(other.read_bytes())
+    else:
+        path.write_bytes(damaged(whole, how))
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), [3, 35], told=told), outputs)
+    assert len(told) == 2 and path.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_the_disks_budget_is_kept_and_what_was_used_longest_ago_is_dropped(tmp_path):
+    cache, told = on_disk(tmp_path, 3.3 * STAGE2), []
+    for age, number in enumerate(range(3)):
+        ask(cache, [number * NUM])
+        for path in packs(tmp_path):
+            os.utime(path, (age, age))
+    assert len(packs(tmp_path)) == 3
+    ask(on_disk(tmp_path), [0], told=told)  # now the one used last
+    ask(cache, [3 * NUM])
+    assert sum(path.stat().st_size for path in packs(tmp_path)) <= 3.3 * STAGE2 and len(packs(tmp_path)) == 3
+    ask(on_disk(tmp_path), [0, 3 * NUM], told=told)
+    assert not told
+    ask(on_disk(tmp_path), [NUM], told=told)
+    assert len(told) == 1
+
+
+def test_a_lower_budget_drops_what_is_there(tmp_path):
+    for unit in ("stage1/block1", "stage2/block1"):
+        ask(on_disk(tmp_path), [0], unit)
+    ask(on_disk(tmp_path, 1.5 * STAGE2), [NUM])
+    assert len(packs(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
+    looked = []
+    look = features._Packs._make_room
+    monkeypatch.setattr(features._Packs, "_make_room", lambda *args: (looked.append(args), look(*args)))
+    ask(on_disk(tmp_path), VIEWS)
+    assert len(looked) == 1
+
+
+@pytest.mark.parametrize("max_disk_bytes", [0, STAGE2 - 1])
+def test_what_is_beyond_the_disks_budget_is_not_written(tmp_path, max_disk_bytes):
+    told = []
+    ask(on_disk(tmp_path, max_disk_bytes), [0], told=told)
+    assert len(told) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    cache, told = on_disk(tmp_path / "file" / "features"), []
+    np.testing.assert_array_equal(ask(cache, VIEWS, told=told), ask(FeatureCache(1e9), VIEWS))
+    assert len(told) == 7 and sum("cannot be kept" in line for line in told) == 1
+
+
+def test_a_read_only_folder_is_read(tmp_path):
+    outputs, told = ask(on_disk(tmp_path), [0]), []
+    tmp_path.chmod(0o500)
+    try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("root writes everywhere")
+        np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], told=told), outputs)
+        assert not told
+        ask(on_disk(tmp_path), [NUM], told=told)
+        assert len(told) == 2 and "cannot be kept" in told[1]
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_another_process_reads_what_one_wrote(tmp_path, start):
+    outputs, told = ask(on_disk(tmp_path), VIEWS), []
+    assert start(tmp_path).communicate()[0] == ""
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, told=told), outputs)
+    assert not told
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_of_two_processes_one_computes_each_block(tmp_path, start):
+    """Both are held until they wait for the same block, and then let go."""
+    with locked(tmp_path / f"{prefix(changes=CHANGES).digests[0]}.lock"):
+        both = [start(tmp_path), start(tmp_path)]
+        assert all("waiting" in process.stdout.readline() for process in both)
+    lines = [line for process in both for line in process.communicate()[0].splitlines()]
+    assert sum("images" in line for line in lines) == 6 and len(packs(tmp_path)) == 6
+    assert not list(tmp_path.glob("*.lock"))
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_who_waits_goes_on_where_a_killed_process_stopped(tmp_path, start):
+    owner = start(tmp_path, f"features of stage2/block1: {5 * BLOCK} of")
+    assert sum("images" in owner.stdout.readline() for _ in range(5)) == 5  # it has four and is about to keep the fifth
+    told = []
+
+    def say(line):
+        told.append(line)
+        if "waiting" in line:
+            owner.kill()
+
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, say=say), ask(FeatureCache(1e9), VIEWS))
+    assert "waiting" in told[0] and len(told) == 3
+
+
+def test_a_file_of_many_blocks_is_written_every_few_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "WRITE_SECONDS", 0)
+    views_of_two_blocks, told = np.arange(NUM, 3 * NUM), []
+
+    def stop_at_third(line):
+        told.append(line)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(on_disk(tmp_path), views_of_two_blocks, say=stop_at_third)
+    ask(on_disk(tmp_path), views_of_two_blocks, told=told)
+    assert len(told) == 3 + 2 and len(packs(tmp_path)) == 1
+
+
+def test_a_runs_cache_is_below_the_cache_folder():
+    ask(make_feature_cache(Execution()), [0])
+    assert len(packs(cache_dir() / "features")) == 1
+    ask(make_feature_cache(Execution(feature_disk_bytes=0)), [NUM])
+    assert len(packs(cache_dir() / "features")) == 1
+
+
+def test_a_trial_has_the_same_bits_by_features_from_disk(tmp_path):
+    first, second = (trained(on_disk(tmp_path), body_learning_rate="frozen") for _ in range(2))
+    assert packs(tmp_path)
+    for name, leaf in first.params.items():
+        np.testing.assert_array_equal(leaf, second.params[name])
+
+
+# --- in a trial -------------------------------------------------------------------------------------------------
 
 
 def trained(features, **fields):

@@ -119,7 +119,7 @@ def finetune(
     Raises:
       UserError: weights, images or the folder cannot be used.
     """
-    from jaxft.features import FeatureCache
+    from jaxft.features import make_feature_cache
 
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; it must be 1 or more.")
@@ -130,7 +130,7 @@ def finetune(
     started = time.time()
     task = make_task(str(weights), str(data), model, size_px, train)
     folder = make_folder(Path(out))
-    features = FeatureCache(task.execution.feature_cache_bytes)
+    features = make_feature_cache(task.execution)
     selection = task.selection()
     tell(f"{task.model.architecture} on {task.data}: {len(task.images.class_names)} classes", quiet)
     tried, _ = study(as_config_file(selection), folder / "selection", quiet, debug, features)

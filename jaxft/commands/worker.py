@@ -5,6 +5,7 @@ It is no command of its own; `jaxft study` begins it.
 
 import json
 import os
+import signal
 import sys
 import threading
 from typing import Any, TextIO
@@ -51,6 +52,7 @@ def main() -> None:
     # Whatever prints to standard output must not be taken for a message.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the other process says what to do
     first = json.loads(sys.stdin.readline())
     if first["core"] is not None:
         os.sched_setaffinity(0, {first["core"]})  # before JAX counts the cores
