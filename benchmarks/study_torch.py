@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="train with torch.compile")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(os.cpu_count() or 1)
     result = study(args.config, args.override, args.part, args.cached, args.compile)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
