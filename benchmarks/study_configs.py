@@ -1,0 +1,110 @@
+"""The studies that `benchmarks/study.py` measures, which can be run by hand too:
+
+    jaxft study --config=benchmarks/study_configs.py:seeds --workdir=runs/seeds
+
+Behind the config stands the study's name, or the name and the folder of its data: study_configs.py:probe,FOLDER. By
+default that folder is ../shared/data beside the clone. No weights are kept, as the PyTorch side keeps none.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxft import UserError
+
+BESIDE_THE_CLONE = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+FROZEN = ("stem/.*|stage1/.*", "stem/.*|stage[12]/.*", "stem/.*|stage.*")  # a third of the body, two thirds, all of it
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study that `arg` names: 'seeds', 'probe', 'freeze', 'memory' or 'numbers', or that and ',FOLDER'."""
+    name, _, folder = arg.partition(",")
+    if name not in STUDIES:
+        raise UserError(f"there is no study {name!r}; name one of {', '.join(STUDIES)}, study_configs.py:NAME.")
+    config = STUDIES[name](Path(folder) if folder else BESIDE_THE_CLONE)
+    config.title = f"benchmark: {name}"
+    config.execution = {"keep_weights": "none", **config.get("execution", {})}
+    return config
+
+
+def seeds(folder: Path) -> ConfigDict:
+    """Returns one setting with eight seeds: a small residual network learns scenes, all of it."""
+    config = ConfigDict()
+    config.seeds = 8
+    config.source = {"model": "resnetsmall14", "weights": there(folder, "weights/resnetsmall14.cifar100.safetensors")}
+    config.target = {
+        "data": there(folder, "images/intel-scenes-6.zip"),
+        "size_px": 32,
+        "train_per_class": 20,
+        "val_per_class": 20,
+    }
+    config.procedure = ConfigDict()
+    config.procedure.learning_rate = 0.1  # the head's
+    config.procedure.body_learning_rate = 0.003
+    config.procedure.weight_decay = 5e-4
+    config.procedure.epochs = 30.0
+    config.procedure.batch_size = 20
+    config.procedure.crop_padding_px = 4
+    config.procedure.flip = True
+    return config
+
+
+def probe(folder: Path) -> ConfigDict:
+    """Returns eight settings with four seeds of a linear head on EfficientNet-Lite0."""
+    config = ConfigDict()
+    config.seeds = 4
+    config.source = {
+        "model": "efficientnet_lite0",
+        "weights": there(folder, "weights/efficientnet_lite0.imagenet.safetensors"),
+    }
+    # The archive has a part to test on; ten images a class are left, two of which are selected on.
+    config.target = {"data": there(folder, "images/caltech-101.zip"), "val_fraction": 0.2, "test_fraction": 0.2}
+    config.procedure = {"body_learning_rate": "frozen", "epochs": 10.0, "batch_size": 32}
+    config.factors = [
+        {"procedure.learning_rate": [0.01, 0.03, 0.1, 0.3], "procedure.weight_decay": [0.0, 1e-3]},
+    ]
+    return config
+
+
+def freeze(folder: Path) -> ConfigDict:
+    """Returns four depths of freezing with four seeds, without random changes of the images."""
+    config = seeds(folder)
+    config.seeds = 4
+    config.procedure.epochs = 15.0
+    config.procedure.crop_padding_px = 0
+    config.procedure.flip = False
+    config.factors = [{"procedure.layer_rates": [[], *([(pattern, "frozen")] for pattern in FROZEN)]}]
+    return config
+
+
+def memory(folder: Path) -> ConfigDict:
+    """Returns eight seeds under `vmap`, whose evaluation has no larger batch than their training."""
+    config = seeds(folder)
+    config.procedure.epochs = 2.0
+    config.procedure.batch_size = 64
+    config.execution = {"executor": "vmap", "eval_batch_size": 64}
+    return config
+
+
+def numbers(folder: Path) -> ConfigDict:
+    """Returns 32 trials that differ in numbers only: eight rates with four seeds. It needs no folder."""
+    config = ConfigDict()
+    config.seeds = 4
+    config.source = {"model": "resnetsmall8"}
+    config.target = {"data": "digits", "size_px": 16, "train_per_class": 10, "val_per_class": 10}
+    config.procedure = {"init": "random", "epochs": 2.0, "batch_size": 25}
+    config.factors = [{"procedure.learning_rate": [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]}]
+    return config
+
+
+def there(folder: Path, name: str) -> str:
+    """Returns the path of a file in the folder of data, which must be there."""
+    if not (folder / name).is_file():
+        raise UserError(
+            f"the study's data are not all in {str(folder)!r}: there is no {name}; "
+            "name their folder: study_configs.py:NAME,FOLDER, or study.py --data FOLDER."
+        )
+    return str(folder / name)
+
+
+STUDIES = {study.__name__: study for study in (seeds, probe, freeze, memory, numbers)}
