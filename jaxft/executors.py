@@ -84,6 +84,7 @@ class Executor:
         def run(*args: Any) -> Any:
             num_own = len(args) - num_shared
             apart = jax.tree.map(lambda x: jnp.reshape(x, (self.num_devices, -1, *x.shape[1:])), args[:num_own])
+            apart = jax.device_put(apart, self._sharding(AXIS))
             result = mapped(num_own)(*apart, *args[num_own:])
             return jax.tree.map(lambda x: jnp.reshape(x, (self.width, *x.shape[2:])), result)
 

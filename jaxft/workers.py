@@ -23,7 +23,8 @@ class Workers:
     def __init__(self, study: Mapping[str, Any], workdir: Path, count: int, debug: bool = False):
         self.heard: queue.SimpleQueue[tuple[int, dict[str, Any] | None]] = queue.SimpleQueue()
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        self.processes = []
+        self.processes: list[subprocess.Popen[str]] = []
+        self.listeners: list[threading.Thread] = []
         for number in range(count):
             process = subprocess.Popen(
                 [sys.executable, "-m", "jaxft.commands.worker"],
@@ -33,14 +34,17 @@ class Workers:
                 env=LARGE_PAGES | os.environ | {"JAX_PLATFORMS": "cpu"} | ({} if cores else ONE_THREAD),
             )
             self.processes.append(process)
-            threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
+            listener = threading.Thread(target=self._listen, args=(number, process), daemon=True)
+            listener.start()
+            self.listeners.append(listener)
             core = cores[number % len(cores)] if cores else None
             self._tell(process, {"study": study, "workdir": str(workdir), "core": core, "debug": debug})
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.heard.put((number, json.loads(line)))
+        with process.stdout as lines:
+            for line in lines:
+                self.heard.put((number, json.loads(line)))
         self.heard.put((number, None))
 
     def _tell(self, process: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
@@ -83,6 +87,8 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for listener in self.listeners:
+            listener.join()
 
 
 # XLA asks for its memory anew at every step, and the system gives large pages sooner than small ones.

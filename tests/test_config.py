@@ -95,7 +95,11 @@ WRONG = [
     ("source.images.size_px", "big", "allowed: a whole number at least 1 or none"),
     ("source.procedure.learning_rate", -1, "allowed: a number above 0"),
     ("streams.split", -1, "allowed: a whole number at least 0 and at most 4294967295 or none"),
-    ("execution.executor", "vmpa", "'pmap' or 'data_parallel' (did you mean 'vmap'?)"),
+    (
+        "execution.executor",
+        "vmpa",
+        "allowed: 'auto' or 'in_turn' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' (did you mean 'vmap'?)",
+    ),
     ("execution.width", -1, "allowed: a whole number at least 0"),
     ("title", [7], "allowed: a text"),
 ]

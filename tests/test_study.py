@@ -136,7 +136,9 @@ def test_results_have_a_row_a_trial(ran):
         "width",
     ]
     assert results["trial"].is_unique and len(results) == 6
-    assert (results["status"] == "done").all() and (results["executor"] == "in_turn").all()
+    assert (results["status"] == "done").all()
+    # Heads on kept features train side by side.
+    assert results["executor"].tolist() == ["vmap"] * 2 + ["in_turn"] * 4
     assert results["test_accuracy"].between(0, 1).all() and results["val_accuracy"].between(0, 1).all()
     assert results["procedure.body_learning_rate"].tolist() == ["frozen"] * 2 + [0.01] * 4
     assert results["procedure.init"].tolist() == ["pretrained"] * 4 + ["random"] * 2
@@ -530,9 +532,9 @@ def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path,
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    while not list((tmp_path / "stopped").glob("locks/*")):
+    while not list((tmp_path / "stopped").glob("locks/[!g]*")):  # of the trial, not of its group
         time.sleep(0.05)
-    time.sleep(6)
+    time.sleep(8)  # compiling, of which nothing is kept
     stopped.send_signal(signal.SIGTERM)
     since = time.monotonic()
     _, said = stopped.communicate(timeout=60)
