@@ -68,7 +68,7 @@ QUICK: dict[str, tuple[str, ...]] = {
         "target.classes=['accordion', 'anchor', 'ant', 'barrel']",
     ),
     "freeze": ("seeds=1", "procedure.epochs=2.0"),
-    "memory": ("seeds=4",),
+    "memory": ("procedure.epochs=1.0",),
     "numbers": ("seeds=2", "factors=[{'procedure.learning_rate': [0.01, 0.1]}]"),
 }
 # Runs a command and writes its seconds and its peak of resident memory. The largest of its processes counts; so small a
@@ -80,7 +80,7 @@ code = subprocess.call(sys.argv[2:])
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 pathlib.Path(sys.argv[1]).write_text(json.dumps({"seconds": seconds, "peak_bytes": peak}))
-sys.exit(code)
+sys.exit(code if code >= 0 else 128 - code)  # of a killed one, as shells do
 """
 COMPILING = re.compile(r"Compiling (\S+) with global shapes")  # JAX's words
 Record = dict[str, Any]
@@ -103,13 +103,15 @@ class Round:
     part: int | None
 
     def ours(self, study: str, *overrides: str, cache: str, **environment: str) -> Record:
-        """Returns what a process took that runs a study with jaxft, and its test accuracies."""
+        """Returns what a process took that runs a study with jaxft, its test accuracies, and how many ran together."""
         workdir = self.fresh("workdir")
         words = [f"--config.{override}" for override in self.overrides(study, overrides)]
         command = [*OURS, f"--config={self.config(study)}", f"--workdir={workdir}", *words]
         record = self.run(command, cache, **environment)
         with (workdir / "results.csv").open() as file:
-            return record | {"accuracies": [float(row["test_accuracy"]) for row in csv.DictReader(file)]}
+            rows = list(csv.DictReader(file))
+        accuracies = [float(row["test_accuracy"]) for row in rows]
+        return record | {"accuracies": accuracies, "width": max(int(row["width"]) for row in rows)}
 
     def torch(self, study: str, *words: str, overrides: Sequence[str] = ()) -> Record:
         """Returns the same of PyTorch; where it ran a part of the trials its seconds are scaled to all of them."""
@@ -151,7 +153,7 @@ class Round:
             code = process.wait()
         said = (folder / "stderr").read_text()
         if code:
-            raise RuntimeError((said.strip().splitlines() or [f"exit code {code}"])[-1])
+            raise RuntimeError(f"exit code {code}, at last it said: {said.strip()[-500:] or 'nothing'}")
         record = json.loads((folder / "record.json").read_text())
         if sign is not None:
             record["seconds_to_sign"] = signed
@@ -323,12 +325,12 @@ def summarise(measure: str, rounds: Sequence[Mapping[str, Record]]) -> dict[str,
     seconds = {way: found["seconds"] for way, found in ways.items() if "seconds" in found}
     figures = {name: seconds[a] / seconds[b] for name, (a, b) in pairs if a in seconds and b in seconds}
     if measure == "memory":
-        alone, (narrow, wide) = ways["a trial"], WIDTHS
+        alone = ways["a trial"]
         for again in ("", ", again"):
-            more = ways[f"width {wide}{again}"]["peak_bytes"] - ways[f"width {narrow}{again}"]["peak_bytes"]
+            narrow, wide = (ways[f"width {width}{again}"] for width in WIDTHS)
+            further = (wide["peak_bytes"] - narrow["peak_bytes"]) / (wide["width"] - narrow["width"])
             for part in ("activations", "temporary"):
-                one = alone["state"] + alone[part]
-                figures[f"a further trial / state and {part}{again}"] = more / (wide - narrow) / one
+                figures[f"a further trial / state and {part}{again}"] = further / (alone["state"] + alone[part])
     if measure == "compilations":
         figures["programs compiled"] = sum(ways["jaxft"]["compiled"].values())
     return {"ways": ways, "figures": figures}
@@ -363,7 +365,7 @@ def table(results: Mapping[str, Any]) -> str:
 def cells(found: Record) -> str:
     """Returns the numbers of a way, or why there are none."""
     if "error" in found:
-        return f"failed: {found['error']}"
+        return f"failed: {found['error'].splitlines()[-1]}"
     if "state" in found:
         return ", ".join(f"{name} {value / 1e6:.1f} MB" for name, value in found.items())
     text = f"{found['seconds']:9.1f}"
