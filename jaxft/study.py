@@ -98,10 +98,10 @@ def run_plan(
         if by_workers:
             pool.run(progress, shard)
             for job in by_workers:  # each is over, but for what a worker was at that was killed
-                if missing := job.missing(store):
+                if lost := job.missing(store):
                     died = f"its process ended with code {pool.workers.ended()}, perhaps for want of memory"
-                    record_failure(job, missing, died, "", store)
-                    progress.say(f"{len(missing)} trial{'s' * (len(missing) > 1)} failed: {died}")
+                    record_failure(job, lost, died, "", store)
+                    progress.say(f"{len(lost)} trial{'s' * (len(lost) > 1)} failed: {died}")
         work.run([*sources, *(job for job in chunks if job not in by_workers)])
     _drop_weights(plan, store, plan.trials)
     unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]

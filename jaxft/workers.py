@@ -4,6 +4,7 @@ Two processes with a thread each do more than one with two threads, because a st
 alone. They share the work directory as any processes do; what is said between them is a line of JSON each.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -79,14 +80,15 @@ class Workers:
         """Lets the workers end; what they are at is kept."""
         for process in self.processes:
             process.terminate()
-            assert process.stdin is not None
-            process.stdin.close()
         for process in self.processes:
             try:
                 process.wait(stopping.GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # not before: who hears nothing any more ends at once
+                process.stdin.close()
         for listener in self.listeners:
             listener.join()
 

@@ -98,7 +98,8 @@ WRONG = [
     (
         "execution.executor",
         "vmpa",
-        "allowed: 'auto' or 'in_turn' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' (did you mean 'vmap'?)",
+        "allowed: 'auto' or 'in_turn' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' "
+        "(did you mean 'vmap'?)",
     ),
     ("execution.width", -1, "allowed: a whole number at least 0"),
     ("title", [7], "allowed: a text"),
