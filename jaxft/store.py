@@ -4,8 +4,8 @@ A work directory holds
 
     study.json               what this directory is; written once
     plan.json                the study as last planned: config, factors, trials in order
-    convolutions.json        by which algorithm each convolution is computed, kept for the same reason
     groups/*.json            which trials run side by side, so that a resumed study keeps its bits
+    convolutions.json        by which algorithm each convolution is computed, kept for the same reason
     runs/*.json              one record a command: versions, device, command, git state
     trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
     failures/<digest>.json   why a trial or source failed; tried again by the next run
