@@ -35,20 +35,52 @@ def setting(default: Any, help: str, *, traced: bool = False, **limits: float) -
 
 
 @dataclass(frozen=True)
+class Similarity:
+    """What makes a class near to those of the target."""
+
+    by: Literal["wup", "path", "features"] = setting(
+        "wup", "Wu and Palmer's or the path similarity of names in WordNet, or the distance of class means of features"
+    )
+    model: str | None = setting(None, "network whose pooled features they are; none: the source's own architecture")
+    weights: str | None = setting(None, "file of its pretrained weights, or package:NAME")
+
+
+@dataclass(frozen=True)
 class Images:
     """A set of labelled images, and how much of it is used."""
 
     data: str = setting("digits", "'digits', or the path of an .npz file, a folder or a zip of class folders")
+    union: tuple[str, ...] = setting((), "further data, whose classes stand beside those of `data`: 'set/class'")
     classes: tuple[str, ...] | None = setting(None, "names of the classes to keep; none: all")
+    num_classes: int | None = setting(None, "classes to keep, of these; none: all", at_least=2)
+    class_choice: Literal["random", "nearest", "farthest"] = setting(
+        "random", "which of them: drawn, or those of a source nearest to or farthest from the target's classes"
+    )
+    similarity: Similarity = Similarity()
+    wordnet_depth: int | None = setting(
+        None, "merge classes, once images are drawn, under what is above them at a depth of WordNet", at_least=0
+    )
+    synsets: str | None = setting(None, "CSV file with columns 'class' and 'synset' that corrects what names mean")
     size_px: int | None = setting(None, "side of the square images; none: the network's own", at_least=1)
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
+    num_images: int | None = setting(None, "images to train on in all, in place of so many a class", at_least=2)
+    imbalance: float = setting(
+        1.0, "most over fewest images a class to train on; the others fall from class to class by one factor", at_least=1
+    )
     val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
     val_fraction: float = setting(0.0, "share of each class to select on, one image at least", at_least=0, below=1)
     train_on_val: bool = setting(False, "train on the data's own validation part too, where there is a test part")
     test_fraction: float = setting(
         0.0, "share of each class to test on, where the data have no test part of their own", at_least=0, below=1
     )
+    test_per_class: int | None = setting(
+        None, "images a class to test on, drawn before all others; none: the data's test part, or all left over", at_least=1
+    )
     tested: bool = setting(True, "test at the end, on the images that are left for it; if not, nobody looks at them")
+    label_noise: float = setting(0.0, "share of the training labels that another class replaces", at_least=0, at_most=1)
+    grey: bool = setting(False, "take the colour away")
+    shuffle_px: int | None = setting(None, "side of the blocks that images are cut into and shuffled", at_least=1)
+    manifest: str | None = setting(None, "file of a split that was exported: which images have which part and label")
 
 
 @dataclass(frozen=True)
@@ -576,6 +608,7 @@ def _check_whole(config: Any, where: str) -> None:
         if config.train_on_val and (config.val_fraction or config.val_per_class):
             dotted = where or "target"
             raise UserError(f"'{dotted}.train_on_val' leaves no validation part to select on; ask for no images of it.")
+        _check_draws(config, where or "target")
     elif isinstance(config, Source):
         if config.procedure.init != "random":
             raise UserError("'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights.")
@@ -592,6 +625,33 @@ def _check_whole(config: Any, where: str) -> None:
         _check_selection(config, trials)
 
 
+DRAWN = (
+    *("classes", "num_classes", "class_choice", "similarity", "wordnet_depth", "synsets", "train_per_class"),
+    *("num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val", "test_fraction", "test_per_class"),
+    *("tested", "label_noise"),
+)  # fields of `Images` that decide what is drawn, and that a manifest takes the place of
+
+
+def _check_draws(images: Images, dotted: str) -> None:
+    if images.manifest is not None:
+        given = next((name for name in DRAWN if getattr(images, name) != getattr(Images(), name)), None)
+        if given is not None:
+            raise UserError(
+                f"'{dotted}.manifest' says which images are used with which labels; leave '{dotted}.{given}' out."
+            )
+    for one, other in (("num_images", "train_per_class"), ("test_per_class", "test_fraction")):
+        if getattr(images, one) and getattr(images, other):
+            raise UserError(f"'{dotted}.{one}' and '{dotted}.{other}' are both given; keep one of them.")
+    if images.class_choice != "random" and images.num_classes is None:
+        raise UserError(f"'{dotted}.class_choice' is {images.class_choice!r}; '{dotted}.num_classes' says how many.")
+    if images.class_choice != "random" and dotted == "target":
+        raise UserError(
+            f"'target.class_choice' is {images.class_choice!r}, which is for 'source.images'; a target's are 'random'."
+        )
+    if images.similarity.by == "features" and images.similarity.weights is None:
+        raise UserError(f"'{dotted}.similarity.by' is 'features'; '{dotted}.similarity.weights' says of which network.")
+
+
 def _check_selection(study: Study, trials: Sequence[Trial]) -> None:
     names = study.factor_names()
     for name in study.select_over:
@@ -602,7 +662,8 @@ def _check_selection(study: Study, trials: Sequence[Trial]) -> None:
             )
     if len(set(study.select_over)) != len(study.select_over):
         raise UserError(f"config field 'select_over' is {list(study.select_over)}; it names a factor twice.")
-    if study.select_over and not all(t.target.val_per_class or t.target.val_fraction for t in trials):
+    selects = [t.target.val_per_class or t.target.val_fraction or t.target.manifest for t in trials]
+    if study.select_over and not all(selects):
         raise UserError(
             "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'."
         )

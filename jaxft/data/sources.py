@@ -89,7 +89,7 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
             raise UserError(f"{spec.data!r} is neither an .npz file, a folder nor a zip of class folders.")
     if spec.classes is not None and len(set(spec.classes)) < max(2, len(spec.classes)):
         raise UserError(f"classes {list(spec.classes)} of {spec.data!r}: name two or more, none twice.")
-    kept = _keep_classes(everything, spec)
+    kept = keep_classes(everything, spec)
     if len(kept.class_names) < 2:
         raise UserError(
             f"{spec.data!r} has one class only, {kept.class_names[0]!r}; "
@@ -98,7 +98,8 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
     return kept
 
 
-def _keep_classes(images: ImageSet, spec: Images) -> ImageSet:
+def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
+    """Returns the images of the classes that `spec` names, labelled anew in the order of the data set."""
     if spec.classes is None:
         return images
     for name in spec.classes:
