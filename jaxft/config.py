@@ -38,7 +38,14 @@ def setting(default: Any, help: str, *, traced: bool = False, **limits: float) -
 class Images:
     """A set of labelled images, and how much of it is used."""
 
-    data: str = setting("digits", "'digits', or the path of an .npz file, a folder or a zip of class folders")
+    data: str = setting(
+        "digits", "'digits', tfds:NAME, or the path of an .npz file, a table, a folder or an archive (docs/data.md)"
+    )
+    domain: str | tuple[str, ...] | None = setting(None, "domains to keep, of images that have any; none: all")
+    label: str | None = setting(None, "which labels, where images have several: a column, a feature, or 'coarse'")
+    unreadable: Literal["fail", "skip"] = setting(
+        "fail", "pictures that cannot be read, or whose class is spelt in several ways: an error, or left out and noted"
+    )
     classes: tuple[str, ...] | None = setting(None, "names of the classes to keep; none: all")
     size_px: int | None = setting(None, "side of the square images; none: the network's own", at_least=1)
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
