@@ -29,7 +29,8 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxft.commands.study import versions
 from jaxft.config import Images
-from jaxft.data.sources import PARTS, load_images
+from jaxft.data.listings import PARTS
+from jaxft.data.sources import load_images
 from jaxft.store import cache_dir
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)

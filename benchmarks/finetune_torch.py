@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from jaxft.analysis.statistics import mean_interval
 from jaxft.config import Images
-from jaxft.data.sources import ImageSet, decode, load_images
+from jaxft.data.pictures import decode
+from jaxft.data.sources import ImageSet, load_images
 from jaxft.data.splits import Split, draw_split
 
 SIZE_PX = 224

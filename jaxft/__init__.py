@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxft.commands.data import check_data
     from jaxft.commands.finetune import finetune
     from jaxft.commands.predict import predict
     from jaxft.commands.results import load_results
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "UserError": "jaxft.errors",
+    "check_data": "jaxft.commands.data",
     "create_model": "jaxft.models",
     "finetune": "jaxft.commands.finetune",
     "list_models": "jaxft.models",
@@ -31,6 +33,7 @@ _HOMES = {
 _MODULES = ("analysis", "config", "data", "models", "paths", "report", "store", "weights")
 __all__ = [
     "UserError",
+    "check_data",
     "create_model",
     "finetune",
     "list_models",

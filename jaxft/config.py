@@ -49,7 +49,14 @@ class Similarity:
 class Images:
     """A set of labelled images, and how much of it is used."""
 
-    data: str = setting("digits", "'digits', or the path of an .npz file, a folder or a zip of class folders")
+    data: str = setting(
+        "digits", "'digits', tfds:NAME, or the path of an .npz file, a table, a folder or an archive (docs/data.md)"
+    )
+    domain: str | tuple[str, ...] | None = setting(None, "domains to keep, of images that have any; none: all")
+    label: str | None = setting(None, "which labels, where images have several: a column, a feature, or 'coarse'")
+    unreadable: Literal["fail", "skip"] = setting(
+        "fail", "pictures that cannot be read, or whose class is spelt in several ways: an error, or left out and noted"
+    )
     union: tuple[str, ...] = setting((), "further data, whose classes stand beside those of `data`: 'set/class'")
     classes: tuple[str, ...] | None = setting(None, "names of the classes to keep; none: all")
     num_classes: int | None = setting(None, "classes to keep, of these; none: all", at_least=2)

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,13 +202,15 @@ def _one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
 # --- planning ---------------------------------------------------------------------------------------------------
 
 
-def make_plan(study: Study) -> Plan:
+def make_plan(study: Study, say: Callable[[str], None] = lambda line: None) -> Plan:
     """Returns the study's trials, settings, groups and sources, everything resolved and checked.
+
+    `say` is told how far images are that have to be decoded first.
 
     Raises a `UserError` for whatever cannot work: unknown models, unreadable weights or images, too few images,
     rules that match nothing.
     """
-    planner = _Planner(study.execution.eval_batch_size)
+    planner = _Planner(study.execution.eval_batch_size, say)
     planned: dict[str, PlannedTrial] = {}
     for trial in map(planner.trial, study.trials()):
         planned.setdefault(trial.digest, trial)  # what two settings have in common is run once, for the first
@@ -249,8 +251,8 @@ def overlap(trial: PlannedTrial) -> list[str]:
 class _Planner:
     """Resolves trials, each image set, split, source and network once."""
 
-    def __init__(self, eval_batch_size: int):
-        self.eval_batch_size = eval_batch_size
+    def __init__(self, eval_batch_size: int, say: Callable[[str], None]):
+        self.eval_batch_size, self.say = eval_batch_size, say
         self.image_sets: dict[Any, ImageSet] = {}
         self.splits: dict[Any, Split] = {}
         self.sources: dict[Any, PlannedSource] = {}
@@ -326,9 +328,10 @@ class _Planner:
 
     def images(self, spec: Images, size_px: int | None) -> ImageSet:
         """Returns the images of `spec`, read once."""
-        key = spec.data, spec.classes, size_px
+        usual = {name: getattr(Images, name) for name in SPLIT_FIELDS}
+        key = dataclasses.replace(spec, **usual), size_px
         if key not in self.image_sets:
-            self.image_sets[key] = load_images(spec, size_px)
+            self.image_sets[key] = load_images(spec, size_px, self.say)
         return self.image_sets[key]
 
     def split(self, images: ImageSet, spec: Images, seed: int, where: str, fold: int = 0) -> Split:

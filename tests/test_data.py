@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxft.config import Images
-from jaxft.data import ImageSet, draw_split, load_images, sources
+from jaxft.data import ImageSet, draw_split, load_images, pictures, sources
 from jaxft.data.augment import Changes, augment, flip, pad_crop, resized_crop, resized_part, view
 from jaxft.data.batches import batch_indices, epoch_ends, num_steps, padded_batches, permutation
 from jaxft.errors import UserError
 from jaxft.models import Preprocessing
+from jaxft.store import cache_dir
 
 
 def png(pixels):
@@ -294,7 +295,7 @@ def test_a_picture_that_changes_changes_the_fingerprint(tmp_path):
         ({"cat/a.png": png(1), "x/dog/a.png": png(1)}, "has the picture 'x/dog/a.png' outside of the layout"),
         ({"cat/a.png": b"hello", "dog/b.png": png(1)}, "holds 1 picture that cannot be read: 'cat/a.png' ("),
         ({"cat/a.png": b"", "dog/b.png": b""}, "holds 2 pictures that cannot be read: 'cat/a.png' ("),
-        ({f"{c}/{i}.png": b"" for c in "ab" for i in range(4)}, " and 3 more."),
+        ({f"{c}/{i}.png": b"" for c in "ab" for i in range(4)}, " and 3 more;"),
     ],
     ids=["empty", "no_pictures", "one_class", "top_level", "two_depths", "text", "zero_bytes", "many"],
 )
@@ -313,7 +314,7 @@ def test_a_missing_place_is_named(tmp_path):
 
 def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello")
-    with pytest.raises(UserError, match=r"a\.tar' is neither an \.npz file, a folder nor a zip"):
+    with pytest.raises(UserError, match=r"a\.tar' is neither an \.npz file, a folder nor a zip or tar archive"):
         load_images(Images(data=str(tmp_path / "a.tar")), None)
 
 
@@ -340,20 +341,20 @@ def test_resizing_by_hand():
     # 8 x 4 pixels to 2: the shorter side halves, bilinear with antialiasing; the middle 2 of the 4 columns are kept.
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 3), np.uint8)
     whole = Image.fromarray(pixels).resize((4, 2), Image.Resampling.BILINEAR)
-    assert (sources.decode(png(pixels), 2) == np.asarray(whole)[:, 1:3]).all()
+    assert (pictures.decode(png(pixels), 2) == np.asarray(whole)[:, 1:3]).all()
 
 
 def test_the_centre_is_cut_out():
     pixels = np.zeros((4, 10, 3), np.uint8)
     pixels[..., 0] = np.arange(10)
-    assert sources.decode(png(pixels), 4)[0, :, 0].tolist() == [3, 4, 5, 6]
-    assert sources.decode(png(pixels.transpose(1, 0, 2)), 4)[:, 0, 0].tolist() == [3, 4, 5, 6]
+    assert pictures.decode(png(pixels), 4)[0, :, 0].tolist() == [3, 4, 5, 6]
+    assert pictures.decode(png(pixels.transpose(1, 0, 2)), 4)[:, 0, 0].tolist() == [3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 8])
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (1, 9), (8, 8), (5, 6)])
 def test_every_size_comes_out_square(shape, size):
-    assert sources.decode(png(np.full((*shape, 3), 77, np.uint8)), size).tolist() == [[[77] * 3] * size] * size
+    assert pictures.decode(png(np.full((*shape, 3), 77, np.uint8)), size).tolist() == [[[77] * 3] * size] * size
 
 
 def test_exif_orientation_is_followed():
@@ -362,7 +363,7 @@ def test_exif_orientation_is_followed():
     picture, exif, buffer = Image.fromarray(pixels), Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # the camera lay on its side: turn by 90 degrees clockwise to see it upright
     picture.save(buffer, "png", exif=exif)
-    upright = sources.decode(buffer.getvalue(), 4)[..., 0]
+    upright = pictures.decode(buffer.getvalue(), 4)[..., 0]
     assert upright.tolist() == [[255] * 4] * 2 + [[0] * 4] * 2  # the left is on top now
 
 
@@ -371,7 +372,7 @@ def test_palettes_and_other_modes_become_rgb():
     for mode in ("P", "RGBA", "CMYK", "L", "1"):
         buffer[mode] = io.BytesIO()
         red.convert(mode).save(buffer[mode], "tiff")
-    found = {mode: sources.decode(content.getvalue(), 2)[0, 0].tolist() for mode, content in buffer.items()}
+    found = {mode: pictures.decode(content.getvalue(), 2)[0, 0].tolist() for mode, content in buffer.items()}
     luma = round(0.299 * 250 + 0.587 * 10 + 0.114 * 20)  # ITU-R 601
     assert found["RGBA"] == found["CMYK"] == [250, 10, 20]
     assert found["L"] == [luma] * 3
@@ -384,25 +385,25 @@ def test_an_exact_palette_keeps_its_colours():
     picture.putpalette([0, 0, 0, 12, 34, 56])
     buffer = io.BytesIO()
     picture.save(buffer, "png")
-    assert sources.decode(buffer.getvalue(), 2).tolist() == [[[12, 34, 56]] * 2] * 2
+    assert pictures.decode(buffer.getvalue(), 2).tolist() == [[[12, 34, 56]] * 2] * 2
 
 
 def test_16_bit_grey_is_scaled_and_not_cut_off():
     grey = np.array([[0, 0x4000], [0x8000, 0xFFFF]], np.uint16)
-    assert np.abs(sources.decode(png(grey), 2)[..., 0] - np.array([[0.0, 64], [128, 255]])).max() <= 1
+    assert np.abs(pictures.decode(png(grey), 2)[..., 0] - np.array([[0.0, 64], [128, 255]])).max() <= 1
 
 
 def test_jpeg_is_as_pillow_reads_it():
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)).save(buffer, "jpeg")
-    assert (sources.decode(buffer.getvalue(), 8) == np.asarray(Image.open(buffer))).all()
+    assert (pictures.decode(buffer.getvalue(), 8) == np.asarray(Image.open(buffer))).all()
 
 
 def test_reading_pictures_side_by_side_leaves_the_filters_of_warnings_alone(tmp_path, monkeypatch):
     # `warnings.catch_warnings` is of the whole process: two threads that enter it, and leave it in the order in which
     # they came, put back each other's filters.
     both_in, first_out, calls = threading.Event(), threading.Event(), itertools.count()
-    opened, decoded, before = Image.open, sources.decode, list(warnings.filters)
+    opened, decoded, before = Image.open, pictures.decode, list(warnings.filters)
 
     def open_in_step(content):
         if next(calls) == 0:
@@ -453,7 +454,7 @@ def test_a_subset_of_one_class_is_refused():
 
 
 def cached_files():
-    return sorted(sources.cache_dir().rglob("*.npy"))
+    return sorted(cache_dir().rglob("*.npy"))
 
 
 def no_decoding(content, size):
@@ -809,7 +810,7 @@ def test_intel_scenes_load_from_their_zip(real_data):
         assert np.bincount(found.labels[found.parts == part]).tolist() == [count] * 6
     with zipfile.ZipFile(real_data / "images/intel-scenes-6.zip") as archive:
         row = found.ids.index("test/buildings/20057.jpg")
-        assert (found.images[row] == sources.decode(archive.read("test/buildings/20057.jpg"), 32)).all()
+        assert (found.images[row] == pictures.decode(archive.read("test/buildings/20057.jpg"), 32)).all()
 
 
 def test_cifar10_loads_from_its_npz(real_data):

@@ -18,7 +18,7 @@ import jaxft
 from jaxft import paths
 from jaxft.cli import main
 from jaxft.commands.predict import find_pictures, load_classifier
-from jaxft.data.sources import decode
+from jaxft.data.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
 from jaxft.weights import Manifest, expected_shapes, save_weights
@@ -211,7 +211,7 @@ def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere.jpg"], "there is no picture, folder or zip archive 'nowhere.jpg'"),
+        (["nowhere.jpg"], "there is no picture, folder or archive 'nowhere.jpg'"),
         (["empty"], "'empty' has no pictures in it"),
         (["empty.zip"], "'empty.zip' has no pictures in it"),
         (["a.png", "--top", "0"], "top is 0; it must be 1 or more"),

@@ -8,7 +8,6 @@ import functools
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from jaxft.commands.progress import LOG_SECONDS, duration
 from jaxft.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxft.data.sources import Member
+    from jaxft.data.archives import Member
     from jaxft.models import Network, Preprocessing
     from jaxft.weights import Manifest
 
@@ -30,7 +29,7 @@ HELP = "say what is on pictures: the most probable classes, by any network"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, folders or zip archives of them")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, folders or archives of them")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the network's weights")
     parser.add_argument("--model", metavar="NAME", help="the network; by default the one that the file is for")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to tell (default: 5)")
@@ -78,7 +77,7 @@ def predict(
 
     Args:
       weights: a weight file, written by jaxft or published.
-      pictures: paths of pictures, and of folders and zip archives, which are searched for pictures.
+      pictures: paths of pictures, and of folders and archives, which are searched for pictures.
       model: the network's name, by default that which the file is for.
       top: how many classes to tell.
       batch_size: how many pictures are in memory at a time.
@@ -116,28 +115,22 @@ class Prediction:
 def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
     """Returns the pictures at `paths`: their names and how to read them, those of a folder in the order of names.
 
-    A file is taken for a picture whatever its name; in folders and zip archives the suffix decides.
+    A file is taken for a picture whatever its name; in folders and archives the suffix decides.
 
     Raises a `UserError` where there is nothing at a path, or no picture in it.
     """
-    from jaxft.data.sources import SUFFIXES, folder_members, is_picture, zip_members
+    from jaxft.data.archives import is_archive, members_of
+    from jaxft.data.pictures import SUFFIXES, is_picture
 
     found: list[Member] = []
     for given in [paths] if isinstance(paths, str | os.PathLike) else paths:
         path = Path(given)
         if not path.exists():
-            raise UserError(f"there is no picture, folder or zip archive {str(path)!r}.")
-        if path.is_dir():
-            members = folder_members(path)
-        elif zipfile.is_zipfile(path):
-            try:
-                members = zip_members(zipfile.ZipFile(path))  # open for as long as its members are kept
-            except zipfile.BadZipFile as error:
-                raise UserError(f"{str(path)!r} cannot be read as a zip archive: {error}.") from None
-        else:
+            raise UserError(f"there is no picture, folder or archive {str(path)!r}.")
+        if not path.is_dir() and not is_archive(path):
             found.append((PurePosixPath(path), path.read_bytes))
             continue
-        members = sorted((m for m in members if is_picture(m[0])), key=lambda member: member[0].parts)
+        members = sorted((m for m in members_of(path) if is_picture(m[0])), key=lambda member: member[0].parts)
         if not members:
             raise UserError(f"{str(path)!r} has no pictures in it ({', '.join(sorted(SUFFIXES))}).")
         found += [(PurePosixPath(path) / name, read) for name, read in members]
@@ -189,7 +182,7 @@ class Classifier:
     def _predict(self, members: "Sequence[Member]", top: int, batch_size: int) -> Iterator[Prediction]:
         import numpy as np
 
-        from jaxft.data.sources import decode, try_each
+        from jaxft.data.pictures import decode, try_each
         from jaxft.models.class_names import CLASS_NAMES
 
         size = self.manifest.preprocessing.size_px
@@ -265,7 +258,7 @@ class Tally:
 
     def add(self, prediction: Prediction) -> None:
         """Counts a picture."""
-        from jaxft.data.sources import PARTS
+        from jaxft.data.listings import PARTS
 
         self.total += 1
         self.unread += bool(prediction.problem)

@@ -114,7 +114,7 @@ def study(
     keep_compiled()
     with Progress(quiet) as progress:
         with progress.clock.of("data"):
-            plan = make_plan(config.study)
+            plan = make_plan(config.study, progress.note)
         store = Store.create(workdir)
         record = run_record(config)
         store.write_plan(plan.record(config))

@@ -1,41 +1,31 @@
-"""Labelled images as uint8 arrays: scikit-learn's digits, .npz files, folders and zip archives of class folders.
+"""Labelled images as uint8 arrays, whatever they lie in: the one door to image sets.
 
-Pictures are decoded once, at the size a study works at, and kept in the user's cache folder under the fingerprint
-of their bytes, the resizer and the size (`$JAXFT_CACHE` names another folder).
+Pictures are decoded once, at the size a study works at, and kept in the user's cache folder under the fingerprint of
+their bytes, the resizer and the size (`$JAXFT_CACHE` names another folder).
 """
 
-import concurrent.futures
-import contextlib
-import functools
+import collections
 import hashlib
-import io
-import os
-import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxft.config import Images
+from jaxft.data import arrays, tfds
+from jaxft.data.archives import is_archive, members_of
+from jaxft.data.arrays import Arrays
+from jaxft.data.decoded import decoded
+from jaxft.data.listings import TABLES, Listed, Listing, list_members, list_table, spellings
+from jaxft.data.pictures import RESIZER, decode, fit, is_hidden, try_each
 from jaxft.errors import UserError, did_you_mean
-from jaxft.store import cache_dir, replacing
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
-RESIZER = "pillow-bilinear-shorter-side-centre-crop-1"
+NATIVE_PX = 32  # of pictures, where neither a config nor a network says their size
+NAMED = 5  # of bad pictures, in an error
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +39,7 @@ class ImageSet:
       ids: [n] a name for each image that does not depend on which classes were kept.
       parts: [n] 'train', 'val' or 'test' as the data set divides itself, else ''.
       fingerprint: what identifies the content: bytes, classes, size and resizer.
+      skipped: pictures that were left out because they cannot be used: (name, why).
     """
 
     images: np.ndarray
@@ -57,36 +48,23 @@ class ImageSet:
     ids: tuple[str, ...]
     parts: np.ndarray
     fingerprint: str
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
-def load_images(spec: Images, size_px: int | None) -> ImageSet:
+def load_images(spec: Images, size_px: int | None, say: Say = lambda line: None) -> ImageSet:
     """Returns the images that `spec` names, at `size_px` (arrays keep their own size where it is None).
 
-    A picture's shorter side is resized (bilinear with antialiasing, Pillow) and the centre cut out.
+    A picture's shorter side is resized (bilinear with antialiasing, Pillow) and the centre cut out. `say` is told how
+    far this is.
 
-    Raises a `UserError` where the data are missing or empty, have fewer than two classes, or hold a picture that
-    cannot be read; the message names it.
+    Raises a `UserError` where the data are missing or empty, have fewer than two classes, or, unless `spec.unreadable`
+    is 'skip', hold a picture that cannot be read, or a class that is spelt in several ways; the message names it.
     """
-    if spec.data == "digits":
-        everything = _digits(size_px)
+    found = find_images(spec)
+    if isinstance(found, Arrays):
+        everything = _from_arrays(found, spec, size_px, say)
     else:
-        path = Path(spec.data)
-        if not spec.data or not path.exists():
-            raise UserError(
-                f"there are no images at {spec.data!r}; allowed: 'digits', an .npz file, a folder or a zip."
-            )
-        if path.suffix == ".npz":
-            everything = _npz(path, size_px)
-        elif path.is_dir():
-            everything = _pictures(path, folder_members(path), size_px)
-        elif zipfile.is_zipfile(path):
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    everything = _pictures(path, zip_members(archive), size_px)
-            except zipfile.BadZipFile as error:
-                raise UserError(f"{spec.data!r} cannot be read as a zip archive: {error}.") from None
-        else:
-            raise UserError(f"{spec.data!r} is neither an .npz file, a folder nor a zip of class folders.")
+        everything = _from_pictures(found, spec, size_px or NATIVE_PX, say)
     if spec.classes is not None and len(set(spec.classes)) < max(2, len(spec.classes)):
         raise UserError(f"classes {list(spec.classes)} of {spec.data!r}: name two or more, none twice.")
     kept = keep_classes(everything, spec)
@@ -96,6 +74,61 @@ def load_images(spec: Images, size_px: int | None) -> ImageSet:
             "classification needs two folders of images, or more."
         )
     return kept
+
+
+def find_images(spec: Images) -> Arrays | Listing:
+    """Returns what lies at `spec.data`, by its name and its content: arrays, or a list of the pictures in its domains.
+
+    Raises a `UserError` where it is missing, empty, or of a kind that is not known.
+    """
+    found = _find(spec)
+    if spec.domain is None:
+        return found
+    wanted = (spec.domain,) if isinstance(spec.domain, str) else spec.domain
+    there = sorted({p.domain for p in found.pictures if p.domain}) if isinstance(found, Listing) else []
+    for name in wanted:
+        if name not in there:
+            has = f"it has {', '.join(there)}" if there else "it has none"
+            raise UserError(f"{spec.data!r} has no domain {name!r}{did_you_mean(name, there)}; {has}.")
+    assert isinstance(found, Listing)
+    if not wanted:
+        raise UserError(f"no domain of {spec.data!r} is named; it has {', '.join(there)}.")
+    return replace(found, pictures=tuple(p for p in found.pictures if p.domain in wanted))
+
+
+def _find(spec: Images) -> Arrays | Listing:
+    if spec.data == "digits":
+        return _without_labels(spec, arrays.digits())
+    if spec.data.startswith(tfds.PREFIX):
+        return tfds.list_tfds(spec.data, spec.label)
+    path = Path(spec.data)
+    if not spec.data or not path.exists():
+        raise UserError(
+            f"there are no images at {spec.data!r}; allowed: 'digits', an .npz file, a folder, a zip or tar archive, "
+            "a .csv or .parquet table, or tfds:NAME."
+        )
+    if path.suffix == ".npz":
+        return _without_labels(spec, arrays.read_npz(path))
+    if path.suffix in TABLES and path.is_file():
+        return list_table(path, spec.label)
+    if not path.is_dir() and not is_archive(path):
+        raise UserError(
+            f"{spec.data!r} is neither an .npz file, a folder nor a zip or tar archive of class folders, "
+            f"nor a table ({', '.join(TABLES)})."
+        )
+    members = members_of(path)
+    seen = [member for member in members if not is_hidden(member[0])]
+    if arrays.has_idx(seen):
+        return _without_labels(spec, arrays.read_idx(path, seen))
+    if arrays.has_cifar(seen):
+        return arrays.read_cifar(path, seen, spec.label)
+    return list_members(path, members, spec.label)
+
+
+def _without_labels(spec: Images, found: Arrays) -> Arrays:
+    if spec.label is not None:
+        raise UserError(f"{spec.data!r} has no labels {spec.label!r}: it has one label an image.")
+    return found
 
 
 def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
@@ -120,234 +153,136 @@ def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
         tuple(images.ids[row] for row in rows),
         images.parts[rows],
         _fingerprint([images.fingerprint, *names]),
+        images.skipped,
     )
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-def _digits(size_px: int | None) -> ImageSet:
-    """Returns scikit-learn's digits: 1,797 scans of 8 x 8 pixels with 17 grey levels (UCI; Alpaydin & Kaynak 1998)."""
-    from sklearn.datasets import load_digits
+def _from_arrays(found: Arrays, spec: Images, size_px: int | None, say: Say) -> ImageSet:
+    from PIL import Image
 
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    names = tuple(str(name) for name in digits.target_names)
-    return _from_arrays(grey, digits.target, names, np.full(len(grey), ""), size_px)
-
-
-def _npz(path: Path, size_px: int | None) -> ImageSet:
-    """Returns the images of an .npz file: `images` and `labels`, or those of each part: `train_images`, ..."""
-    try:
-        with path.open("rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            with file:
-                arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {error}.") from None
-    parts = [part for part in ("", "train", "val", "test") if _key(part, "images") in arrays]
-    if not parts:
-        raise UserError(f"{str(path)!r} has no 'images', nor 'train_images'; it has {', '.join(arrays) or 'nothing'}.")
-    images, labels, where = [], [], []
-    for part in parts:
-        pixels, classes = arrays[_key(part, "images")], arrays.get(_key(part, "labels"))
-        name = f"{str(path)!r}: {_key(part, 'images')!r}"
-        if (
-            pixels.dtype != np.uint8
-            or pixels.ndim not in (3, 4)
-            or (pixels.ndim == 4 and pixels.shape[-1] not in (1, 3))
-            or 0 in pixels.shape[1:]
-        ):
-            raise UserError(
-                f"{name} is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [n, height, width (, 3)]."
-            )
-        if classes is None or classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
-            raise UserError(f"{name} needs whole-numbered {_key(part, 'labels')!r}, one an image.")
-        images.append(pixels)
-        labels.append(classes.astype(np.int64))
-        where.append(np.full(len(pixels), part))
-    all_labels = np.concatenate(labels)
-    if not len(all_labels):
-        raise UserError(f"{str(path)!r} has no images in it.")
-    num_classes = int(all_labels.max()) + 1
-    class_names = arrays.get("class_names", np.arange(num_classes))
-    if class_names.ndim != 1:
-        raise UserError(f"{str(path)!r}: 'class_names' is {list(class_names.shape)}; it must be a list of names.")
-    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in class_names.tolist())
-    if all_labels.min() < 0 or num_classes > len(names):
-        raise UserError(
-            f"{str(path)!r} has labels from {all_labels.min()} to {num_classes - 1} for {len(names)} classes."
-        )
-    return _from_arrays(np.concatenate(images), all_labels, names, np.concatenate(where), size_px)
-
-
-def _key(part: str, name: str) -> str:
-    return f"{part}_{name}" if part else name
-
-
-def _from_arrays(
-    pixels: np.ndarray, labels: np.ndarray, names: tuple[str, ...], parts: np.ndarray, size_px: int | None
-) -> ImageSet:
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
+    pixels = found.pixels if found.pixels.ndim == 4 else found.pixels[..., None]
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     size = size_px or min(pixels.shape[1:3])
-    shape = f"{pixels.shape}".encode()
-    content = hashlib.sha256(
-        shape + np.ascontiguousarray(pixels).tobytes() + labels.astype(np.int64).tobytes()
-    ).hexdigest()
+    content = hashlib.sha256(f"{pixels.shape}".encode())
+    content.update(np.ascontiguousarray(pixels).data)
+    content.update(found.labels.astype(np.int64).tobytes())
+    fingerprint = _fingerprint([content.hexdigest(), *found.class_names, *found.parts, str(size), RESIZER])
+    images = pixels
     if pixels.shape[1:3] != (size, size):
-        from PIL import Image
-
-        pixels = np.stack([_fit(Image.fromarray(image), size) for image in pixels])
-    ids = tuple(f"{part}/{i}" for i, part in enumerate(parts))
-    fingerprint = _fingerprint([content, *names, *parts, str(size), RESIZER])
-    return ImageSet(pixels, labels.astype(np.int32), names, ids, parts, fingerprint)
+        images, _ = decoded(
+            fingerprint, len(pixels), size, lambda i: fit(Image.fromarray(pixels[i]), size), repr(spec.data), say
+        )
+    ids = tuple(f"{part}/{i}" for i, part in enumerate(found.parts))
+    return ImageSet(images, found.labels.astype(np.int32), found.class_names, ids, found.parts, fingerprint)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
 
-Member = tuple[PurePosixPath, Callable[[], bytes]]
 
+def _from_pictures(listing: Listing, spec: Images, size: int, say: Say) -> ImageSet:
+    pictures, skipped = _well_spelt(listing, spec)
+    hashed = try_each(
+        lambda picture: content_hash(picture.read()),
+        pictures,
+        lambda done: say(f"reading {spec.data!r}: {done:,} of {len(pictures):,}") if done % 1000 == 0 else None,
+    )
+    skipped += [(picture, why) for picture, (_, why) in zip(pictures, hashed) if why is not None]
+    readable = [(picture, content) for picture, (content, why) in zip(pictures, hashed) if why is None]
 
-def folder_members(path: Path) -> list[Member]:
-    """Returns the files below a folder: their names within it, and how to read each."""
-    files = (p for p in path.rglob("*") if p.is_file())
-    return [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in files]
+    def lines(of: Iterable[tuple[Listed, str]]) -> list[str]:
+        """Returns a line a picture: its name and content, and what the name does not tell."""
+        told = listing.by_name
+        return [f"{p.name} {content}" + ("" if told else f" {p.part} {p.class_name}") for p, content in of]
 
+    def name_all(of: Sequence[tuple[Listed, str]]) -> str:
+        declared = listing.class_names or ()
+        return _fingerprint([*lines(of), *declared, str(size), RESIZER])
 
-def zip_members(archive: zipfile.ZipFile) -> list[Member]:
-    """Returns the files in an archive: their names, and how to read each while it is open."""
-    files = (info for info in archive.infolist() if not info.is_dir())
-    return [(PurePosixPath(info.filename), functools.partial(archive.read, info)) for info in files]
-
-
-def _pictures(path: Path, members: list[Member], size_px: int | None) -> ImageSet:
-    size = size_px or 32
-    members = [(name, read) for name, read in members if is_picture(name)]
-    if not members:
-        raise UserError(f"{str(path)!r} has no images in it ({', '.join(sorted(SUFFIXES))}).")
-    while all(len(name.parts) > 2 for name, _ in members) and len({name.parts[0] for name, _ in members}) == 1:
-        if members[0][0].parts[0].lower() in PARTS:
-            break
-        members = [(PurePosixPath(*name.parts[1:]), read) for name, read in members]
-    members.sort(key=lambda member: member[0].parts)  # one order, whatever they came in
-    places = [_place(name, path) for name, _ in members]
-    names = tuple(sorted({class_name for _, class_name in places}))
-    labels = np.array([names.index(class_name) for _, class_name in places], np.int32)
-    parts = np.array([part for part, _ in places])
-
-    contents = _in_threads(lambda member: hashlib.sha256(member[1]()).hexdigest(), members, path)
-    ids = tuple(str(name) for name, _ in members)
-    fingerprint = _fingerprint([*(f"{i} {content}" for i, content in zip(ids, contents)), str(size), RESIZER])
-    images = _decoded(path, members, size, fingerprint)
-    return ImageSet(images, labels, names, ids, parts, fingerprint)
-
-
-def is_picture(name: PurePosixPath) -> bool:
-    """Tells whether a file is a picture by its name, and not hidden."""
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return not hidden and name.suffix.lower() in SUFFIXES
-
-
-def _place(name: PurePosixPath, path: Path) -> tuple[str, str]:
-    """Returns the part and the class that a picture's folders tell."""
-    folders = name.parts[:-1]
-    if len(folders) == 2 and folders[0].lower() in PARTS:
-        return PARTS[folders[0].lower()], folders[1]
-    if len(folders) == 1:
-        return "", folders[0]
-    raise UserError(
-        f"{str(path)!r} has the picture '{name}' outside of the layout class/picture or train|val|test/class/picture."
+    images, bad = decoded(
+        name_all(readable),
+        len(readable),
+        size,
+        lambda i: to_pixels(readable[i][0].read(), size),
+        repr(spec.data),
+        say,
+    )
+    skipped += [(readable[i][0], why) for i, why in bad.items()]
+    kept = [item for i, item in enumerate(readable) if i not in bad]
+    if skipped and (spec.unreadable == "fail" or not kept):
+        _refuse(spec, skipped)
+    names = listing.class_names or tuple(sorted({picture.class_name for picture, _ in kept}))
+    number = {name: label for label, name in enumerate(names)}
+    return ImageSet(
+        images,
+        np.array([number[picture.class_name] for picture, _ in kept], np.int32),
+        names,
+        tuple(picture.name for picture, _ in kept),
+        np.array([picture.part for picture, _ in kept]),
+        name_all(kept),
+        tuple(sorted((picture.name, why) for picture, why in skipped)),
     )
 
 
-def _decoded(path: Path, members: list[Member], size: int, fingerprint: str) -> np.ndarray:
-    """Returns [n, size, size, 3] uint8, from the cache or decoded over all cores and kept there."""
-    cached = cache_dir() / "images" / f"{fingerprint}.npy"
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        images = np.load(cached, mmap_mode="r", allow_pickle=False)
-        if images.shape == (len(members), size, size, 3):
-            return images
-    images = np.stack(_in_threads(lambda member: decode(member[1](), size), members, path))
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(cached) as temporary, temporary.open("wb") as file:
-            np.save(file, images, allow_pickle=False)
-    return images
+def content_hash(content: bytes | np.ndarray) -> str:
+    """Returns the sha256 of a picture's file, or of its pixels and their shape."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(f"{content.shape}".encode() + np.ascontiguousarray(content).tobytes()).hexdigest()
 
 
-def decode(content: bytes, size: int) -> np.ndarray:
-    """Returns a picture as [size, size, 3] uint8; raises OSError or ValueError where it cannot be read whole."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # whose conversion would cut off all above 255
-                upright = Image.fromarray(np.round(np.asarray(upright) / 257).astype(np.uint8))
-            elif upright.mode in ("I", "F"):
-                raise ValueError(f"pixels of mode {upright.mode!r} have no range")
-            return _fit(upright.convert("RGB"), size)
-    except UnidentifiedImageError:  # whose message names a Python object
-        raise ValueError("it has no known picture format") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"it is too large: {error}") from None
-    except (SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:  # from broken headers
-        raise ValueError(str(error)) from None
-
-
-def _fit(image: Any, size: int) -> np.ndarray:
+def to_pixels(content: bytes | np.ndarray, size: int) -> np.ndarray:
+    """Returns a picture as [size, size, 3] uint8, from its file's content or its pixels [height, width (, 1 or 3)]."""
     from PIL import Image
 
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    if isinstance(content, bytes):
+        return decode(content, size)
+    grey = content.ndim == 2 or content.shape[-1] == 1
+    return fit(Image.fromarray(content.reshape(content.shape[:2]) if grey else content).convert("RGB"), size)
 
 
-def try_each(task: Callable[[Member], Any], members: Sequence[Member]) -> list[tuple[Any, str | None]]:
-    """Returns the task's result for every member, worked out over all cores, or (None, why there is none)."""
+def _well_spelt(listing: Listing, spec: Images) -> tuple[list[Listed], list[tuple[Listed, str]]]:
+    """Returns the pictures of well spelt classes, and those of rarer spellings of the same, with why not.
 
-    def attempt(member: Member) -> tuple[Any, str | None]:
-        try:
-            return task(member), None
-        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return None, _short(reason)
-
-    # The filters are the process's, so they are set outside of the threads; `decode` refuses what is too large.
-    with warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.filterwarnings("ignore", "Image size .* exceeds limit")
-        return list(pool.map(attempt, members))
-
-
-def _in_threads(task: Callable[[Member], Any], members: list[Member], path: Path) -> list[Any]:
-    """Returns the task's result for every member; one error names the members for which it failed."""
-    results = try_each(task, members)
-    bad = [f"'{name}' ({problem})" for (name, _), (_, problem) in zip(members, results) if problem is not None]
-    if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise UserError(
-            f"{str(path)!r} holds {len(bad)} picture{'s' * (len(bad) > 1)} that cannot be read: "
-            f"{', '.join(bad[:5])}{more}."
-        )
-    return [result for result, _ in results]
+    Where a list of classes is declared its spelling is meant.
+    """
+    counts = collections.Counter(picture.class_name for picture in listing.pictures)
+    usual: dict[str, str] = {}
+    for names in spellings(counts) if listing.class_names is None else []:
+        if spec.unreadable == "fail":
+            said = " and ".join(f"{_named(name)} ({counts[name]})" for name in names)
+            raise UserError(
+                f"{spec.data!r} spells a class in several ways: {said}; rename one, or unreadable 'skip' leaves out "
+                "the rarer."
+            )
+        usual |= dict.fromkeys(names[1:], names[0])
+    kept = [picture for picture in listing.pictures if picture.class_name not in usual]
+    left = [picture for picture in listing.pictures if picture.class_name in usual]
+    return kept, [(p, f"its class {_named(p.class_name)} is {_named(usual[p.class_name])} elsewhere") for p in left]
 
 
-def _short(reason: str) -> str:
-    return reason if len(reason) <= 90 else reason[:87] + "..."
+def _named(name: str) -> str:
+    """Returns a name in quotes, with letters that look alike told apart."""
+    return repr(name) if name.isascii() else ascii(name)
 
 
-def _fingerprint(parts: Iterable[str]) -> str:
+def _refuse(spec: Images, skipped: Sequence[tuple[Listed, str]]) -> None:
+    count = len(skipped)
+    named = ", ".join(
+        f"'{picture.name}' ({why})" for picture, why in sorted(skipped, key=lambda bad: bad[0].name)[:NAMED]
+    )
+    more = f" and {count - NAMED} more" if count > NAMED else ""
+    raise UserError(
+        f"{spec.data!r} holds {count} picture{'s' * (count > 1)} that cannot be read: {named}{more}; "
+        "unreadable 'skip' leaves them out, and `jaxft data check` lists all that is wrong."
+    )
+
+
+def _fingerprint(parts: Iterable[Any]) -> str:
     total = hashlib.sha256()
     for part in parts:
-        total.update(str(part).encode() + b"\n")
+        total.update(str(part).encode("utf-8", "surrogateescape") + b"\n")
     return total.hexdigest()[:32]

@@ -1,0 +1,128 @@
+"""`jaxft data`: look at a set of images before it is used, or prepare one of TensorFlow Datasets."""
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from jaxft.commands.progress import Progress
+from jaxft.config import Images
+from jaxft.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxft.data.check import Report
+
+HELP = "check a set of images: unreadable pictures, classes, duplicates; or prepare one of TFDS"
+SHOWN = 5  # of each finding, on a terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("action", choices=["check", "prepare"], help="what to do")
+    parser.add_argument("data", metavar="DATA", help="a folder, archive, table or .npz file; 'digits'; tfds:NAME")
+    parser.add_argument("--domain", action="append", metavar="NAME", help="check: this domain alone; may be repeated")
+    parser.add_argument("--label", metavar="NAME", help="check: which labels, where images have several")
+    parser.add_argument("--all", action="store_true", help=f"check: name every picture, not {SHOWN} of each kind")
+    parser.add_argument("--json", action="store_true", help="check: print JSON, in which every picture is named")
+    parser.add_argument("--dir", metavar="DIR", help="prepare: folder of prepared sets (default: $TFDS_DATA_DIR)")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Checks images, and returns 1 where something is wrong with them; or prepares a set."""
+    for option in ("domain", "label", "all", "json"):
+        if getattr(args, option) and args.action != "check":
+            raise UserError(f"--{option} is for `jaxft data check`, not for {args.action!r}.")
+    if args.dir and args.action != "prepare":
+        raise UserError("--dir is for `jaxft data prepare`; $TFDS_DATA_DIR names the folder for all others.")
+    if args.action == "prepare":
+        if args.dir is not None:
+            os.environ["TFDS_DATA_DIR"] = args.dir
+        return _prepare(args.data)
+    report = check_data(args.data, args.domain, args.label)
+    if args.json:
+        print(json.dumps(to_dict(report), indent=1))
+    else:
+        print_report(report, shown=None if args.all else SHOWN)
+    return 0 if report.is_clean else 1
+
+
+def check_data(
+    data: str | os.PathLike[str], domain: "list[str] | None" = None, label: str | None = None, quiet: bool = False
+) -> "Report":
+    """Returns what is wrong with the images at `data`, and what is odd about them (`jaxft.data.check.Report`).
+
+    Args:
+      data: a folder, archive, table or .npz file, 'digits' or tfds:NAME.
+      domain: domains to look at, of those that the images have; none: all.
+      label: which labels, where images have several.
+      quiet: whether to leave out the progress on standard error.
+
+    Raises a `UserError` where the images cannot be listed.
+    """
+    from jaxft.data.check import check_images
+
+    spec = Images(data=os.fspath(data), domain=tuple(domain) if domain else None, label=label)
+    with Progress(quiet) as progress:
+        return check_images(spec, progress.note)
+
+
+def _prepare(spec: str) -> int:
+    from jaxft.data import tfds
+
+    if not spec.startswith(tfds.PREFIX):
+        raise UserError(f"{spec!r} needs no preparing; sets of TensorFlow Datasets do: tfds:NAME.")
+    tfds.prepare_apart(spec)
+    print(f"{spec} is prepared in {tfds.find_prepared(spec)}")
+    return 0
+
+
+def to_dict(report: "Report") -> dict[str, object]:
+    """Returns a report for JSON."""
+    return {
+        "data": report.data,
+        "pictures": report.num_pictures,
+        "classes": dict(report.classes),
+        "parts": dict(report.parts),
+        "domains": dict(report.domains),
+        "clean": report.is_clean,
+        "damage_looked_for": report.damage_looked_for,
+        "findings": [
+            {
+                "kind": finding.kind,
+                "problem": finding.is_problem,
+                "items": [{"name": name, "what": what} for name, what in finding.items],
+            }
+            for finding in report.findings
+        ],
+    }
+
+
+def print_report(report: "Report", shown: int | None) -> None:
+    """Prints what a set of images has, then a row for each kind of finding, problems first, and the first of each."""
+    _print(f"{report.data}: {report.num_pictures:,} pictures of {len(report.classes):,} classes")
+    for what, counts in (("parts", report.parts), ("domains", report.domains)):
+        if counts:
+            _print(f"{what}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
+    if not report.damage_looked_for:
+        _print("damage within JPEG files that can still be read was not looked for: pip install 'jaxft[jpeg]'")
+    for is_problem, heading in ((True, "problem"), (False, "seen to")):
+        findings = [finding for finding in report.findings if finding.is_problem == is_problem]
+        if not findings:
+            continue
+        width = max(len(heading), *(len(finding.kind) for finding in findings))
+        _print(f"\n{heading:<{width}}  {'how many':>8}  which")
+        for finding in findings:
+            kind, count = finding.kind, f"{len(finding.items):,}"
+            for name, what in finding.items[:shown]:
+                _print(f"{kind:<{width}}  {count:>8}  {name}{f': {what}' if what else ''}")
+                kind = count = ""
+            if shown is not None and len(finding.items) > shown:
+                _print(f"{'':<{width}}  {'':>8}  and {len(finding.items) - shown:,} more (--all)")
+    _print(f"\n{'nothing is wrong' if report.is_clean else 'something is wrong'} with these images.")
+
+
+def _print(line: str) -> None:
+    """Prints a line; what a terminal cannot show, such as names that are no text, it shows as numbers."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
