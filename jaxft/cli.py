@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from jaxft import __version__, stopping
 from jaxft.errors import UserError, did_you_mean
 
-COMMANDS = ("study", "finetune", "predict", "report", "results", "data", "weights", "models", "config")
+COMMANDS = ("study", "finetune", "predict", "report", "results", "data", "split", "weights", "models", "config")
 INTERRUPTED = 130
 
 
@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in COMMANDS:
         command = importlib.import_module(f"jaxft.commands.{name}")
         epilog = "--config.FIELD=VALUE overrides a field, such as --config.procedure.learning_rate=0.01."
-        takes_config = name in ("study", "config")
+        takes_config = name in ("study", "config", "split")
         subparser = subparsers.add_parser(
             name,
             help=command.HELP,

@@ -72,7 +72,9 @@ class Images:
     train_per_class: int | None = setting(None, "images a class to train on; none: all left over", at_least=1)
     num_images: int | None = setting(None, "images to train on in all, in place of so many a class", at_least=2)
     imbalance: float = setting(
-        1.0, "most over fewest images a class to train on; the others fall from class to class by one factor", at_least=1
+        1.0,
+        "most over fewest images a class to train on; the others fall from class to class by one factor",
+        at_least=1,
     )
     val_per_class: int = setting(0, "images a class to select on, besides those to train on", at_least=0)
     val_fraction: float = setting(0.0, "share of each class to select on, one image at least", at_least=0, below=1)
@@ -81,7 +83,9 @@ class Images:
         0.0, "share of each class to test on, where the data have no test part of their own", at_least=0, below=1
     )
     test_per_class: int | None = setting(
-        None, "images a class to test on, drawn before all others; none: the data's test part, or all left over", at_least=1
+        None,
+        "images a class to test on, drawn before all others; none: the data's test part, or all left over",
+        at_least=1,
     )
     tested: bool = setting(True, "test at the end, on the images that are left for it; if not, nobody looks at them")
     label_noise: float = setting(0.0, "share of the training labels that another class replaces", at_least=0, at_most=1)

@@ -29,7 +29,7 @@ from jaxft import convolution
 from jaxft.config import Execution
 from jaxft.data.augment import Changes, view
 from jaxft.models import Network, Preprocessing, unit_of
-from jaxft.paths import unflatten
+from jaxft.paths import flatten, unflatten
 from jaxft.store import cache_dir, locked, replacing
 
 FORMAT = 1  # to raise where the code gives other outputs, or writes them otherwise
@@ -196,6 +196,31 @@ class FeatureCache:
 def make_feature_cache(execution: Execution) -> FeatureCache:
     """Returns the cache that a run's budgets allow, with what earlier runs left on disk."""
     return FeatureCache(execution.feature_cache_bytes, cache_dir() / "features", execution.feature_disk_bytes)
+
+
+def class_means(
+    model: Network,
+    preprocessing: Preprocessing,
+    variables: Mapping[str, Any],
+    images: np.ndarray,
+    fingerprint: str,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    cache: FeatureCache,
+) -> np.ndarray:
+    """Returns the mean over the images of each class of what leaves the unit below the head: [classes, features].
+
+    Args:
+      images: [n, size, size, 3] uint8; `fingerprint` identifies them.
+      rows: [m] images to use; `labels`: [m] their classes, of which each has one image at least.
+    """
+    flat = {collection: flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
+    prefix = Prefix(model, preprocessing, model.units[-2], flat, jnp.asarray(images), fingerprint, Changes())
+    outputs = cache.outputs(prefix, rows)
+    pooled = outputs.reshape(len(rows), -1, outputs.shape[-1]).mean(axis=1, dtype=np.float64)
+    sums = np.zeros((int(labels.max()) + 1, pooled.shape[1]))
+    np.add.at(sums, labels, pooled)
+    return sums / np.bincount(labels)[:, None]
 
 
 class _Packs:

@@ -17,16 +17,22 @@ import numpy as np
 from jaxft import config as cfg
 from jaxft import paths
 from jaxft.config import FROZEN, Images, LayerRate, Study, Trial
-from jaxft.data import ImageSet, Split, draw_split, load_images
+from jaxft.data import Drawn, ImageSet, Split, draw
+from jaxft.data.drawing import read_images
+from jaxft.data.factors import choose_classes, feature_nearness, name_nearness
 from jaxft.errors import UserError
 from jaxft.execute import Program, make_program
+from jaxft.features import class_means, make_feature_cache
 from jaxft.models import Network, Preprocessing, create_model
 from jaxft.optim import resolve_layers
 from jaxft.paths import Match
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
-SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "train_on_val", "test_fraction", "tested")
+SPLIT_FIELDS = (
+    *("train_per_class", "num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val"),
+    *("test_fraction", "test_per_class", "tested", "label_noise"),
+)
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
@@ -62,11 +68,20 @@ class PlannedTrial:
     digest: str
     identity: Mapping[str, Any]
     source: PlannedSource
-    images: ImageSet
-    split: Split
+    drawn: Drawn
     model: Network
     layers: Mapping[str, Match[LayerRate]]
     program: Program
+
+    @property
+    def images(self) -> ImageSet:
+        """Returns the images, with true labels."""
+        return self.drawn.images
+
+    @property
+    def split(self) -> Split:
+        """Returns which images are trained, selected and tested on, and the labels that it sees."""
+        return self.drawn.split
 
     @property
     def base(self) -> str:
@@ -87,7 +102,7 @@ class PlannedTrial:
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
-        return ("split", "init", "order", *optional)
+        return (*["split"] * _uses_split(self.trial), "init", "order", *optional)
 
     @property
     def starts_from_source(self) -> bool:
@@ -210,7 +225,7 @@ def make_plan(study: Study, say: Callable[[str], None] = lambda line: None) -> P
     Raises a `UserError` for whatever cannot work: unknown models, unreadable weights or images, too few images,
     rules that match nothing.
     """
-    planner = _Planner(study.execution.eval_batch_size, say)
+    planner = _Planner(study.execution, say)
     planned: dict[str, PlannedTrial] = {}
     for trial in map(planner.trial, study.trials()):
         planned.setdefault(trial.digest, trial)  # what two settings have in common is run once, for the first
@@ -251,23 +266,24 @@ def overlap(trial: PlannedTrial) -> list[str]:
 class _Planner:
     """Resolves trials, each image set, split, source and network once."""
 
-    def __init__(self, eval_batch_size: int, say: Callable[[str], None]):
-        self.eval_batch_size, self.say = eval_batch_size, say
+    def __init__(self, execution: cfg.Execution, say: Callable[[str], None]):
+        self.execution, self.say = execution, say
         self.image_sets: dict[Any, ImageSet] = {}
-        self.splits: dict[Any, Split] = {}
+        self.draws: dict[Any, Drawn] = {}
         self.sources: dict[Any, PlannedSource] = {}
 
     def trial(self, trial: Trial) -> PlannedTrial:
         """Returns a trial of the study, its source resolved too."""
-        key = trial.source, trial.stream_seed("source")
+        near_target = trial.source.images is not None and trial.source.images.class_choice != "random"
+        key = trial.source, trial.stream_seed("source"), self.target_key(trial) if near_target else None
         if key not in self.sources:
-            self.sources[key] = self.source(*key)
+            self.sources[key] = self.source(trial)
         return self.resolved(trial, self.sources[key], "target")
 
-    def resolved(self, trial: Trial, source: PlannedSource, where: str) -> PlannedTrial:
+    def resolved(self, trial: Trial, source: PlannedSource, where: str, drawn: Drawn | None = None) -> PlannedTrial:
         """Returns a trial from `source`; `where` names the config's field that holds its images."""
-        images = self.images(trial.target, trial.target.size_px or source.preprocessing.size_px)
-        split = self.split(images, trial.target, trial.stream_seed("split"), where, trial.stream_seed("fold"))
+        drawn = drawn or self.target(trial, trial.target.size_px or source.preprocessing.size_px)
+        images, split = drawn.images, drawn.split
         if where == "target" and trial.target.tested and not len(split.test):
             raise UserError(
                 f"no images of {trial.target.data!r} are left over to test on; "
@@ -291,12 +307,13 @@ class _Planner:
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
             )
-        program = make_program(phases, trial.procedure.select, self.eval_batch_size, len(split.train))
-        identity = _identity(trial, source, images, preprocessing)
-        return PlannedTrial(trial, cfg.digest(identity), identity, source, images, split, model, layers, program)
+        program = make_program(phases, trial.procedure.select, self.execution.eval_batch_size, len(split.train))
+        identity = _identity(trial, source, drawn, preprocessing)
+        return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, layers, program)
 
-    def source(self, source: cfg.Source, seed: int) -> PlannedSource:
+    def source(self, trial: Trial) -> PlannedSource:
         """Returns what a trial starts from: the file is read, or the trial that trains it is planned."""
+        source = trial.source
         if source.weights is not None:
             network = create_model(source.model, 2)
             _, manifest = read_file(source.weights, network)
@@ -306,13 +323,16 @@ class _Planner:
             return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
         usual = create_model(source.model, 2).preprocessing
         native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else usual.size_px
-        images = self.images(source.images, source.images.size_px or native)
         # A seed of its own kind: a random start of a trial must not be that of the source it is compared with.
-        seed = zlib.crc32(f"source:{seed}".encode())
-        split = self.split(images, source.images, seed, "source.images")
-        pixels = images.images[split.train].astype(np.float64) / 255
+        seed = zlib.crc32(f"source:{trial.stream_seed('source')}".encode())
+        size_px = source.images.size_px or native
+        spec = source.images
+        if spec.class_choice != "random":
+            spec = self.near_target(trial, read_images(spec, size_px, self.say, self.image_sets), seed)
+        drawn = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), asked=source.images)
+        pixels = drawn.images.images[drawn.split.train].astype(np.float64) / 255
         preprocessing = Preprocessing(
-            images.images.shape[1],
+            drawn.images.images.shape[1],
             tuple(round(float(value), 4) for value in pixels.mean((0, 1, 2))),
             tuple(round(max(float(value), 1e-4), 4) for value in pixels.std((0, 1, 2))),
         )
@@ -323,41 +343,76 @@ class _Planner:
             dataclasses.replace(source.procedure, init="random"),
             seed=seed,
         )
-        planned = self.resolved(pretraining, untrained, "source.images")
+        planned = self.resolved(pretraining, untrained, "source.images", drawn)
         return PlannedSource(source.model, preprocessing, trained=planned)
 
-    def images(self, spec: Images, size_px: int | None) -> ImageSet:
-        """Returns the images of `spec`, read once."""
-        usual = {name: getattr(Images, name) for name in SPLIT_FIELDS}
-        key = dataclasses.replace(spec, **usual), size_px
-        if key not in self.image_sets:
-            self.image_sets[key] = load_images(spec, size_px, self.say)
-        return self.image_sets[key]
+    def near_target(self, trial: Trial, images: ImageSet, seed: int) -> Images:
+        """Returns the source's images with the classes chosen that are nearest to the target's, or farthest."""
+        spec = trial.source.images
+        assert spec is not None
+        names, similarity = images.class_names, spec.similarity
+        if similarity.by != "features":
+            target = self.target(trial, trial.target.size_px or images.images.shape[1])
+            tables = spec.synsets, trial.target.synsets
+            nearness = name_nearness(names, target.kept.class_names, similarity.by, *tables)
+        else:
+            assert similarity.weights is not None
+            model = create_model(similarity.model or trial.source.model, 2)
+            variables, manifest = load(similarity.weights, model, head="new")
+            size_px = manifest.preprocessing.size_px
+            cache = make_feature_cache(self.execution)
 
-    def split(self, images: ImageSet, spec: Images, seed: int, where: str, fold: int = 0) -> Split:
-        """Returns the split of `images` that belongs to `seed`, drawn once."""
-        key = images.fingerprint, *(getattr(spec, name) for name in SPLIT_FIELDS), seed, fold
-        if key not in self.splits:
-            self.splits[key] = draw_split(images, seed, spec, where, fold)
-        return self.splits[key]
+            def means(images: ImageSet, rows: np.ndarray) -> np.ndarray:
+                labels = images.labels[rows]
+                return class_means(
+                    model, manifest.preprocessing, variables, images.images, images.fingerprint, rows, labels, cache
+                )
+
+            target = self.target(trial, size_px)  # of which the images to train on are looked at, and no others
+            own = read_images(spec, size_px, self.say, self.image_sets)
+            to_train = np.flatnonzero(~np.isin(own.parts, ("val", "test")))
+            nearness = feature_nearness(names, means(own, to_train), means(target.kept, target.split.train))
+        return choose_classes(spec, names, seed, "source.images", nearness)
+
+    def target(self, trial: Trial, size_px: int) -> Drawn:
+        """Returns what is drawn of a trial's own images."""
+        return self.draw(trial.target, trial.stream_seed("split"), size_px, "target", trial.stream_seed("fold"))
+
+    def target_key(self, trial: Trial) -> Any:
+        """Returns what decides which target images a trial has."""
+        return trial.target, trial.stream_seed("split"), trial.stream_seed("fold")
+
+    def draw(self, spec: Images, seed: int, size_px: int | None, where: str, fold: int = 0) -> Drawn:
+        """Returns what is drawn of `spec` by a seed, once."""
+        key = spec, seed, size_px, where, fold
+        if key not in self.draws:
+            self.draws[key] = draw(spec, seed, size_px, where, fold, self.say, self.image_sets)
+        return self.draws[key]
 
 
-def _identity(trial: Trial, source: PlannedSource, images: ImageSet, preprocessing: Preprocessing) -> dict[str, Any]:
+def _uses_split(trial: Trial) -> bool:
+    """Tells whether the stream 'split' decides anything: it does not for a manifest whose images are not shuffled."""
+    return trial.target.manifest is None or trial.target.shuffle_px is not None
+
+
+def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:
     """Returns what determines a trial's result: content in the place of paths, seeds in the place of streams."""
     start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
     if trial.procedure.init == "pretrained":
         start["weights"] = source.digest
     folds = ["fold"] if trial.target.val_fraction and trial.stream_seed("fold") else []
-    seeds = {name: trial.stream_seed(name) for name in ("split", "init", "order", "augment", *folds)}
+    streams = (*["split"] * _uses_split(trial), "init", "order", "augment", *folds)
     target = cfg.non_default(trial.target)
+    given = {"split": drawn.split.digest} if trial.target.manifest is not None else {}
     return {
         "source": start,
         "target": {
-            "images": images.fingerprint,
+            "images": drawn.images.fingerprint,
             **{name: target[name] for name in SPLIT_FIELDS if name in target},
+            **given,
         },
         "procedure": cfg.non_default(trial.procedure),
-        "seeds": seeds,
+        "seeds": {name: trial.stream_seed(name) for name in streams},
     }
 
 

@@ -8,6 +8,7 @@ A work directory holds
     convolutions.json        by which algorithm each convolution is computed, kept for the same reason
     runs/*.json              one record a command: versions, device, command, git state
     trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
+    splits/<digest>.json     the manifest of each split: which images were trained, selected and tested on
     failures/<digest>.json   why a trial or source failed; tried again by the next run
     locks/                   what processes are at; a lock dies with its owner
     sources/<digest>.json    the source networks trained here, with .npz and .safetensors beside them
@@ -170,6 +171,15 @@ class Store:
             write_once(folder / f"{digest}.json", _to_json(record))
             with contextlib.suppress(FileNotFoundError):
                 (self.workdir / "failures" / f"{digest}.json").unlink()
+
+    def write_split(self, manifest: Mapping[str, Any]) -> None:
+        """Keeps the manifest of a split, under its own digest, for good."""
+        with saying_what_is_wrong(self.workdir):
+            folder = self.workdir / "splits"
+            folder.mkdir(exist_ok=True)
+            path = folder / f"{manifest['digest']}.json"
+            if not path.is_file():
+                write_once(path, _to_json(manifest))
 
     def arrays(self, kind: str, digest: str) -> dict[str, "np.ndarray"]:
         """Returns the arrays that were kept with a record."""

@@ -225,6 +225,7 @@ class Work:
             with self.store.writing_weights(planned.digest, "sources") as path:
                 save_weights(path, planned.model, _variables(outcome), manifest)
         arrays, record = _describe(planned, outcome, {}, job.executor)
+        self.store.write_split(planned.drawn.manifest)
         self.store.write("sources", planned.digest, record, arrays)
         self.store.drop_checkpoint(job.key)
         on_val = "" if outcome.val_accuracy is None else f", validation accuracy {outcome.val_accuracy:.1%}"
@@ -261,6 +262,7 @@ class Work:
                 if self.plan.study.execution.keep_weights != "none" and not outcome.diverged:
                     with store.writing_weights(trial.digest) as path:
                         save_weights(path, trial.model, _variables(outcome), _final_manifest(trial))
+                store.write_split(trial.drawn.manifest)
                 store.write("trials", trial.digest, record, arrays)
             self.progress.trials(1)
         store.drop_checkpoint(job.key)
@@ -419,7 +421,7 @@ def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Ma
         params=dict(params),
         batch_stats=dict(batch_stats),
         hparams=make_hparams(trial.procedure, planned.layers),
-        labels=planned.images.labels,
+        labels=planned.split.labels,
         train=planned.split.train,
         val=planned.split.val,
         test=planned.split.test,
@@ -457,6 +459,7 @@ def _describe(
         "width": executor.width,
         "source": planned.source.digest if planned.starts_from_source else "",
         "split": split.digest,
+        "manifest": planned.drawn.manifest["digest"],
         "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "identity": planned.identity,
         "trial": cfg.to_dict(planned.trial),

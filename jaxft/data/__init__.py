@@ -1,6 +1,16 @@
-"""Sources of images, splits, augmentation and batches."""
+"""Sources of images, what is drawn of them, augmentation and batches."""
 
+from jaxft.data.drawing import Drawn, draw, read_manifest, write_manifest
 from jaxft.data.sources import ImageSet, load_images
 from jaxft.data.splits import Split, draw_split
 
-__all__ = ["ImageSet", "Split", "draw_split", "load_images"]
+__all__ = [
+    "Drawn",
+    "ImageSet",
+    "Split",
+    "draw",
+    "draw_split",
+    "load_images",
+    "read_manifest",
+    "write_manifest",
+]

@@ -60,13 +60,20 @@ def choose_classes(
 
 
 def name_nearness(
-    class_names: Sequence[str], target_names: Sequence[str], by: str, table: str | None = None
+    class_names: Sequence[str],
+    target_names: Sequence[str],
+    by: str,
+    table: str | None = None,
+    target_table: str | None = None,
 ) -> dict[str, float]:
-    """Returns how near each class is to the nearest of the target's by WordNet: `by` 'wup' or 'path', in (0, 1]."""
+    """Returns how near each class is to the nearest of the target's by WordNet: `by` 'wup' or 'path', in (0, 1].
+
+    The tables correct what names mean (`class_synsets`).
+    """
     wordnet = load_wordnet()
     similarity = wordnet.wup if by == "wup" else wordnet.path
-    synsets, target = (class_synsets(names, table) for names in (class_names, target_names))
-    others = set(target.values())
+    synsets = class_synsets(class_names, table)
+    others = set(class_synsets(target_names, target_table).values())
     return {name: max(similarity(synset, other) for other in others) for name, synset in synsets.items()}
 
 
@@ -129,6 +136,7 @@ def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
         tuple(f"{key}/{image_id}" for key, images in sets.items() for image_id in images.ids),
         np.concatenate([images.parts for images in sets.values()]),
         total.hexdigest()[:32],
+        tuple((f"{key}/{name}", why) for key, images in sets.items() for name, why in images.skipped),
     )
 
 

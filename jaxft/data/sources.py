@@ -65,8 +65,6 @@ def load_images(spec: Images, size_px: int | None, say: Say = lambda line: None)
         everything = _from_arrays(found, spec, size_px, say)
     else:
         everything = _from_pictures(found, spec, size_px or NATIVE_PX, say)
-    if spec.classes is not None and len(set(spec.classes)) < max(2, len(spec.classes)):
-        raise UserError(f"classes {list(spec.classes)} of {spec.data!r}: name two or more, none twice.")
     kept = keep_classes(everything, spec)
     if len(kept.class_names) < 2:
         raise UserError(
@@ -135,6 +133,8 @@ def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
     """Returns the images of the classes that `spec` names, labelled anew in the order of the data set."""
     if spec.classes is None:
         return images
+    if len(set(spec.classes)) < max(2, len(spec.classes)):
+        raise UserError(f"classes {list(spec.classes)} of {spec.data!r}: name two or more, none twice.")
     for name in spec.classes:
         if name not in images.class_names:
             raise UserError(

@@ -95,7 +95,7 @@ class WordNet:
         """Returns the synset that a class name says: its number, a word and its sense, or a noun.
 
         A noun may be plural, with spaces, '_' or '-' between its words. Of its senses it is the first that can be seen
-        on a picture, and of an animal's name the animal, not its meat, its fur or a person named so. None where there is none.
+        on a picture, and of an animal's name the animal, not its meat, its fur or a person. None where there is none.
         """
         name = name.strip()
         if number := re.match(r"n\d{8}(?!\d)", name):
@@ -148,7 +148,8 @@ def _read(folder: Path) -> WordNet:
         pointers = fields[5 + 2 * num_words :]
         synset = "n" + fields[0]
         words[synset], files[synset] = fields[4], int(fields[1])
-        hypernyms[synset] = tuple("n" + pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] in ("@", "@i"))
+        above = [offset for symbol, offset in zip(pointers[::4], pointers[1::4]) if symbol in ("@", "@i")]
+        hypernyms[synset] = tuple("n" + offset for offset in above)
     for line in _lines(folder / FILES[1]):
         fields = line.split()
         senses[fields[0]] = tuple("n" + offset for offset in fields[len(fields) - int(fields[2]) :])
@@ -184,7 +185,7 @@ def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[
     if unknown:
         raise UserError(
             f"WordNet has no noun for the class{'es' * (len(unknown) > 1)} {', '.join(map(repr, unknown[:8]))}"
-            f"{', ...' if len(unknown) > 8 else ''}; give each a line 'class,synset' in the CSV file that 'synsets' names."
+            f"{', ...' if len(unknown) > 8 else ''}; give each a line 'class,synset' in the file that 'synsets' names."
         )
     return found
 
@@ -208,7 +209,7 @@ def _read_table(path: Path, wordnet: WordNet) -> dict[str, str]:
         if synset is None:
             raise UserError(
                 f"the table of synsets {str(path)!r} gives class {row['class']!r} the synset {row['synset']!r}"
-                "allowed: 'n' and eight digits (n02084071), a word and its sense (dog.n.01), or a noun that WordNet has."
+                "; allowed: 'n' and eight digits (n02084071), a word and its sense (dog.n.01), or a noun."
             )
         table[_key(row["class"])] = synset
     return table
