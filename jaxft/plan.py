@@ -27,6 +27,7 @@ from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
 SPLIT_FIELDS = ("train_per_class", "val_per_class", "val_fraction", "train_on_val", "test_fraction", "tested")
+UNEVEN = 1.2
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
@@ -77,13 +78,19 @@ class PlannedTrial:
 
     @property
     def size_px(self) -> int:
-        """Returns the side of the images."""
-        return self.images.images.shape[1]
+        """Returns the side of what the network sees of the images."""
+        return self.program.phases[-1].preprocessing.size_px
+
+    @property
+    def resize_px(self) -> int | None:
+        """Returns the side of the images where it is not what the network sees, but larger."""
+        side = self.images.images.shape[1]
+        return None if side == self.size_px else side
 
     @property
     def streams_used(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that the trial's result depends on."""
-        random_images = not self.program.phases[-1].changes.is_none
+        random_images = self.program.phases[-1].changes_images
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
@@ -177,6 +184,7 @@ class Plan:
             "chance": 1 / self.trials[0].model.num_classes
             if len({t.model.num_classes for t in self.trials}) == 1
             else None,
+            "uneven": any(map(is_uneven, self.trials)),
             "varied": list(self.varied()),
             "warnings": list(self.warnings),
             "source": {"trials": [source.digest for source in self.sources]},
@@ -190,6 +198,12 @@ class Plan:
                 for trial in self.trials
             ],
         }
+
+
+def is_uneven(trial: PlannedTrial) -> bool:
+    """Tells whether some class has many more test images than another, so that accuracy speaks of few classes."""
+    counts = np.unique(trial.images.labels[trial.split.test], return_counts=True)[1]
+    return len(counts) > 0 and bool(counts.max() > UNEVEN * counts.min())
 
 
 def _one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
@@ -271,7 +285,7 @@ class _Planner:
                 f"no images of {trial.target.data!r} are left over to test on; "
                 f"{'lower' if trial.target.train_per_class else 'give'} 'target.train_per_class'."
             )
-        size_px = images.images.shape[1]
+        size_px = _seen_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(trial.source.model, len(images.class_names))
         names = parameter_names(model, size_px)
@@ -289,7 +303,8 @@ class _Planner:
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
             )
-        program = make_program(phases, trial.procedure.select, self.eval_batch_size, len(split.train))
+        procedure = trial.procedure
+        program = make_program(phases, procedure.select, self.eval_batch_size, len(split.train), procedure.test_crops)
         identity = _identity(trial, source, images, preprocessing)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, images, split, model, layers, program)
 
@@ -310,7 +325,7 @@ class _Planner:
         split = self.split(images, source.images, seed, "source.images")
         pixels = images.images[split.train].astype(np.float64) / 255
         preprocessing = Preprocessing(
-            images.images.shape[1],
+            source.procedure.crop_px or images.images.shape[1],
             tuple(round(float(value), 4) for value in pixels.mean((0, 1, 2))),
             tuple(round(max(float(value), 1e-4), 4) for value in pixels.std((0, 1, 2))),
         )
@@ -337,6 +352,23 @@ class _Planner:
         if key not in self.splits:
             self.splits[key] = draw_split(images, seed, spec, where, fold)
         return self.splits[key]
+
+
+def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
+    """Returns the side of what the network sees of the images; raises a `UserError` where they are too small."""
+    side, crop_px = images.images.shape[1], trial.procedure.crop_px
+    procedure = "procedure" if where == "target" else "source.procedure"
+    if crop_px is not None and crop_px > side:
+        raise UserError(
+            f"config field '{procedure}.crop_px' is {crop_px}, but the images are {side} px; "
+            f"give '{where}.size_px' {crop_px} or more."
+        )
+    if trial.procedure.test_crops == "ten" and crop_px == side:
+        raise UserError(
+            f"config field '{procedure}.test_crops' is 'ten', but '{procedure}.crop_px' {crop_px} is the images' own "
+            f"size; give '{where}.size_px' more, such as {round(crop_px * 8 / 7)}."
+        )
+    return crop_px or side
 
 
 def _identity(trial: Trial, source: PlannedSource, images: ImageSet, preprocessing: Preprocessing) -> dict[str, Any]:
