@@ -146,11 +146,44 @@ class Procedure:
     crop_scale_min: float = setting(
         1.0, "least share of the area that a random resized crop keeps; 1: no such crop", above=0, at_most=1
     )
+    crop_px: int | None = setting(
+        None,
+        "side of what the network sees of larger images: a random part, in evaluation the centre; none: all",
+        at_least=1,
+    )
     flip: bool = setting(False, "mirror images at random")
+    randaugment_ops: int = setting(0, "operations of RandAugment on each image", at_least=0)
+    randaugment_magnitude: float = setting(9.0, "how strong they are, of 30", at_least=0, at_most=30)
+    jitter_brightness: float = setting(0.0, "largest random change of the brightness, as a share", at_least=0)
+    jitter_contrast: float = setting(0.0, "the same of the contrast", at_least=0)
+    jitter_saturation: float = setting(0.0, "the same of the saturation", at_least=0)
+    jitter_hue: float = setting(0.0, "largest random turn of the hue, of the whole circle", at_least=0, at_most=0.5)
+    erase_probability: float = setting(
+        0.0, "share of images that a random rectangle is erased of", at_least=0, at_most=1
+    )
+    mixup_alpha: float = setting(
+        0.0, "mix the images of a batch in pairs, with shares from Beta(alpha, alpha); 0: not", traced=True, at_least=0
+    )
+    cutmix_alpha: float = setting(
+        0.0, "paste rectangles between them; beside mixup either, batch by batch; 0: not", traced=True, at_least=0
+    )
+    sampling: Literal["uniform", "balanced"] = setting(
+        "uniform", "how batches are drawn; balanced: every class as often, images of small ones again and again"
+    )
+    loss_weighting: Literal["none", "inverse", "effective"] = setting(
+        "none", "weight of a class in the loss: by the inverse of its training images, or of their effective number"
+    )
+    loss_beta: float = setting(
+        0.999, "of the effective number (1 - beta^n) / (1 - beta)", traced=True, at_least=0, below=1
+    )
     views: int = setting(
         0, "pictures that each training image stands for, itself and random ones; 0: a new one each time", at_least=0
     )
     select: Literal["best", "last"] = setting("best", "weights kept: the best epoch on validation, or the last")
+    test_crops: Literal["centre", "ten"] = setting(
+        "centre",
+        "parts of a test image larger than crop_px; ten: corners and centre, mirrored too, their probabilities averaged",
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +204,7 @@ class Streams:
     split: int | None = setting(None, "which images are trained, selected and tested on", at_least=0, at_most=MAX_SEED)
     init: int | None = setting(None, "new weights: the head, or a whole random network", at_least=0, at_most=MAX_SEED)
     order: int | None = setting(None, "order of the training images", at_least=0, at_most=MAX_SEED)
-    augment: int | None = setting(None, "crops and flips", at_least=0, at_most=MAX_SEED)
+    augment: int | None = setting(None, "random changes of the images", at_least=0, at_most=MAX_SEED)
     fold: int | None = setting(
         0,
         "which share of val_fraction is selected on: none, beside a pinned split, makes seeds a cross-validation",
@@ -601,17 +634,7 @@ def _check_whole(config: Any, where: str) -> None:
                 f"config field '{dotted}.warmup_epochs' is {config.warmup_epochs:g}; "
                 f"it must be below epochs, {config.epochs:g}."
             )
-        changes = config.flip or config.crop_padding_px or config.crop_scale_min < 1
-        if config.probe_epochs and config.probe_optimizer == "lbfgs" and changes and not config.views:
-            raise UserError(
-                f"config field '{dotted}.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; "
-                "give views, or no crop and flip."
-            )
-        if config.views and not changes:
-            raise UserError(
-                f"config field '{dotted}.views' is {config.views}, but nothing makes them differ; "
-                "give flip, crop_padding_px or crop_scale_min."
-            )
+        _check_changes(config, dotted)
     elif isinstance(config, Images):
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
@@ -661,6 +684,51 @@ def _check_draws(images: Images, dotted: str) -> None:
         )
     if images.similarity.by == "features" and images.similarity.weights is None:
         raise UserError(f"'{dotted}.similarity.by' is 'features'; '{dotted}.similarity.weights' says of which network.")
+
+
+def _check_changes(procedure: Procedure, where: str) -> None:
+    """Checks that the images' random changes, and how batches are drawn, go with the views and the probe."""
+    changes = (
+        procedure.flip
+        or procedure.crop_padding_px
+        or procedure.crop_scale_min < 1
+        or procedure.crop_px
+        or procedure.randaugment_ops
+        or procedure.jitter_brightness
+        or procedure.jitter_contrast
+        or procedure.jitter_saturation
+        or procedure.jitter_hue
+        or procedure.erase_probability
+    )
+    by_lbfgs = procedure.probe_epochs and procedure.probe_optimizer == "lbfgs"
+    if by_lbfgs and changes and not procedure.views:
+        raise UserError(
+            f"config field '{where}.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; "
+            "give views, or no random changes."
+        )
+    if procedure.views and not changes:
+        raise UserError(
+            f"config field '{where}.views' is {procedure.views}, but nothing makes them differ; "
+            "give flip, crop_scale_min or another random change."
+        )
+    for name in ("mixup_alpha", "cutmix_alpha"):
+        alpha = getattr(procedure, name)
+        if alpha and (procedure.views or by_lbfgs):
+            other = "views" if procedure.views else "probe_optimizer"
+            raise UserError(
+                f"config field '{where}.{name}' is {alpha:g}, but images are mixed anew in every batch, and "
+                f"'{where}.{other}' {getattr(procedure, other)!r} needs the same ones again; keep one of them."
+            )
+    if by_lbfgs and procedure.sampling == "balanced":
+        raise UserError(
+            f"config field '{where}.sampling' is 'balanced', but a probe by 'lbfgs' is over all images at once; "
+            "give loss_weighting 'inverse' instead."
+        )
+    if procedure.test_crops == "ten" and procedure.crop_px is None:
+        raise UserError(
+            f"config field '{where}.test_crops' is 'ten', which are parts of larger images; "
+            f"give '{where}.crop_px', below the images' size_px."
+        )
 
 
 def _check_selection(study: Study, trials: Sequence[Trial]) -> None:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxft import stopping
 from jaxft.clock import Clock
-from jaxft.data.augment import Changes
-from jaxft.data.batches import batch_indices, epoch_ends, padded_batches
+from jaxft.data.augment import NUM_CROPS, Changes
+from jaxft.data.batches import balanced_indices, batch_indices, epoch_ends, padded_batches
 from jaxft.executors import Executor
 from jaxft.features import FeatureCache, Prefix, output_shape
 from jaxft.optim import HParams
@@ -35,10 +35,11 @@ from jaxft.train import (
     init_state,
     make_eval_step,
     make_train_step,
+    mean_per_class,
     split_variables,
 )
 
-CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_mean_per_class")
 MOST_STEPS = 256  # of a stretch on the device
 STRETCH_SECONDS = 1.0  # after which the host looks whether it is told to end, or to save
 LEAST_EVAL_BATCH = 32
@@ -46,13 +47,17 @@ LEAST_EVAL_BATCH = 32
 
 @dataclass(frozen=True)
 class Program:
-    """What is static in a whole trial: its phases, after which steps of each it is evaluated, what is selected."""
+    """What is static in a whole trial: its phases, after which steps of each it is evaluated, what is selected.
+
+    `test_crops` are what is looked at of test images (`train.Evaluated`); of those to select on it is the centre.
+    """
 
     phases: tuple[Phase, ...]
     epoch_ends: tuple[tuple[int, ...], ...]
     select: str
     eval_batch_size: int
     num_train: int
+    test_crops: str = "centre"
 
     @property
     def epochs(self) -> tuple[float, ...]:
@@ -70,10 +75,12 @@ class Program:
         return sum(len(ends) for ends in self.epoch_ends)
 
 
-def make_program(phases: Sequence[Phase], select: str, eval_batch_size: int, num_train: int) -> Program:
+def make_program(
+    phases: Sequence[Phase], select: str, eval_batch_size: int, num_train: int, test_crops: str = "centre"
+) -> Program:
     """Returns the program of phases that are evaluated after each pass, or at the end where every step is over all."""
     ends = [[p.num_steps] if p.whole else epoch_ends(num_train, p.num_steps, p.batch_size) for p in phases]
-    return Program(tuple(phases), tuple(map(tuple, ends)), select, eval_batch_size, num_train)
+    return Program(tuple(phases), tuple(map(tuple, ends)), select, eval_batch_size, num_train, test_crops)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ class Lane:
     """The arrays of one trial.
 
     `params` and `batch_stats` are flat and whole, as the trial begins; leaves that a phase freezes are the same in
-    all lanes that run side by side. `rows` are the images to train, select and test on.
+    all lanes that run side by side. `train`, `val` and `test` are rows of the images; `balanced` says that batches
+    have every class as often.
     """
 
     params: Flat
@@ -93,6 +101,7 @@ class Lane:
     test: np.ndarray
     order_seed: int
     augment_key: jax.Array
+    balanced: bool = False
 
 
 @dataclass
@@ -106,6 +115,8 @@ class Outcome:
     selected_epoch: float | None
     val_accuracy: float | None
     test_accuracy: float | None
+    val_mean_per_class: float | None
+    test_mean_per_class: float | None
     test_predictions: np.ndarray
     seconds: float
 
@@ -214,7 +225,8 @@ def run_chunk(
         raise ValueError("a program has one phase at least.")
     try:
         with clock.of("evaluate"):
-            return _outcomes(program, feed, executor, carry, lanes, params, stats, saver)
+            tested = feed.of_images(images, labels) if program.test_crops == "ten" else feed
+            return _outcomes(program, tested, executor, carry, lanes, params, stats, saver)
     except stopping.Stopped:
         saver.save(first_place - 1, carry)
         raise
@@ -325,6 +337,11 @@ class Feed:
         """Returns where the images of `indices` are."""
         return indices if self.place is None else self.place[indices]
 
+    def of_images(self, images: jax.Array, labels: jax.Array) -> "Feed":
+        """Returns the feed of the images themselves, [n, h, w, 3] uint8, whose labels are `labels: [trials, n]`."""
+        phase = dataclasses.replace(self.phase, from_features=False)
+        return dataclasses.replace(self, phase=phase, images=images, labels=labels, place=None)
+
 
 def _make_feed(
     program: Program,
@@ -345,9 +362,12 @@ def _make_feed(
     """
     first, steps = (0, 1) if phase.whole else (first_step, phase.num_steps)
     views = max(phase.views, 1)
+    where = first, steps, phase.batch_size, views, len(images)
     indices = np.stack(
         [
-            batch_indices(lane.train, lane.order_seed, first, steps, phase.batch_size, views, len(images))
+            balanced_indices(lane.train, lane.labels, lane.order_seed, *where)
+            if lane.balanced
+            else batch_indices(lane.train, lane.order_seed, *where)
             for lane in lanes
         ]
     )
@@ -427,10 +447,11 @@ def _end_epoch(
 ) -> None:
     """Evaluates on the validation images, notes the curves and who diverged, and keeps the best."""
     state = carry.state
-    loss, accuracy, _ = evaluate(program, feed, executor, state.params, state.batch_stats, lanes, "val")
+    scores = evaluate(program, feed, executor, state.params, state.batch_stats, lanes, "val")
+    loss, accuracy = scores.loss, scores.accuracy
     last = 1 if feed.phase.whole else num_steps  # a step over all images is no mean's part
     trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
-    carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, accuracy], axis=1)
+    carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, accuracy, scores.mean_per_class], axis=1)
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
     carry.diverged = carry.diverged | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
     # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
@@ -463,12 +484,13 @@ def _outcomes(
 ) -> list[Outcome]:
     """Reads the test images, once, with the selected weights."""
     best_params, best_stats = carry.best
-    _, test_accuracy, predictions = evaluate(program, feed, executor, best_params, best_stats, lanes, "test")
+    tested = evaluate(program, feed, executor, best_params, best_stats, lanes, "test")
     seconds = saver.seconds(carry) / len(lanes)
     outcomes = []
     for i, lane in enumerate(lanes):
         diverged = bool(carry.diverged[i])
         selected = int(carry.best_epoch[i])
+        no_val, no_test = diverged or not len(lane.val), diverged or not len(lane.test)
         curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
         outcomes.append(
             Outcome(
@@ -477,9 +499,11 @@ def _outcomes(
                 curves={"epoch": np.array(program.epochs), **curves},
                 diverged=diverged,
                 selected_epoch=None if diverged else program.epochs[selected],
-                val_accuracy=None if diverged or not len(lane.val) else float(carry.best_score[i, 0]),
-                test_accuracy=None if diverged or not len(lane.test) else float(test_accuracy[i]),
-                test_predictions=predictions[i],
+                val_accuracy=None if no_val else float(carry.best_score[i, 0]),
+                test_accuracy=None if no_test else float(tested.accuracy[i]),
+                val_mean_per_class=None if no_val else float(curves["val_mean_per_class"][selected]),
+                test_mean_per_class=None if no_test else float(tested.mean_per_class[i]),
+                test_predictions=tested.predictions[i],
                 seconds=seconds,
             )
         )
@@ -528,7 +552,9 @@ def trial_bytes(program: Program, lane: Lane, images: np.ndarray) -> int:
     for planned in program.phases:
         phase, live, tracked, frozen, examples = _example(planned, lane, images)
         state = jax.eval_shape(functools.partial(init_state, phase), live, tracked, lane.hparams, lane.augment_key)
-        batch = jax.ShapeDtypeStruct((min(phase.batch_size, PIECE), *examples.shape[1:]), examples.dtype)
+        side = phase.preprocessing.size_px
+        shape = examples.shape[1:] if phase.from_features else (side, side, 3)
+        batch = jax.ShapeDtypeStruct((min(phase.batch_size, PIECE), *shape), examples.dtype)
 
         def kept(live: Flat, tracked: Flat, frozen: Frozen, batch: jax.Array, phase: Phase = phase) -> Any:
             def logits(live: Flat) -> jax.Array:
@@ -546,7 +572,7 @@ def _example(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, Flat,
     """Returns (phase, trainable, tracked, frozen, images) as the phase will have them; kept features are zeros."""
     live, tracked, frozen = split_variables(phase, lane.params, lane.batch_stats)
     if phase.keeps_prefix and phase.prefix is not None:
-        shape = output_shape(phase.model, phase.prefix, images.shape[1])
+        shape = output_shape(phase.model, phase.prefix, phase.preprocessing.size_px)
         images, phase = np.zeros((len(images), *shape), np.float32), dataclasses.replace(phase, from_features=True)
     return phase, live, tracked, frozen, images
 
@@ -604,6 +630,15 @@ def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluati
     return executor.compile(make_eval_step(network), num_shared=2)
 
 
+class Scores(NamedTuple):
+    """Of each trial the mean loss, accuracy and mean per-class accuracy [trials], nan for no images; its predictions."""
+
+    loss: np.ndarray
+    accuracy: np.ndarray
+    mean_per_class: np.ndarray
+    predictions: list[np.ndarray]
+
+
 def evaluate(
     program: Program,
     feed: Feed,
@@ -612,14 +647,18 @@ def evaluate(
     batch_stats: Flat,
     lanes: Sequence[Lane],
     part: Literal["val", "test"],
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Returns (mean loss [trials], accuracy [trials], predicted classes of each trial's rows); nan for no rows."""
+) -> Scores:
+    """Returns what the trials' networks say of their own images to select or to test on."""
     rows = [getattr(lane, part) for lane in lanes]
     most = max(len(r) for r in rows)
     size = eval_batch(program, lanes, executor.num_devices)
+    network = feed.phase.evaluated
+    if part == "test" and program.test_crops == "ten":
+        network = dataclasses.replace(network, crops="ten")
+        size = max(size // executor.num_devices // NUM_CROPS, 1) * executor.num_devices
     padded = [padded_batches(np.resize(feed.at(r), most) if len(r) else np.zeros(most, np.int32), size) for r in rows]
     counts = np.array([len(r) for r in rows])
-    eval_step = _make_eval(feed.phase.evaluated, executor)
+    eval_step = _make_eval(network, executor)
     loss, correct, predictions = np.zeros(len(rows)), np.zeros(len(rows)), []
     for i in range(-(-most // size) if most else 0):
         stopping.check()
@@ -632,8 +671,10 @@ def evaluate(
         correct += np.asarray(result.correct, np.float64)
         predictions.append(np.asarray(result.predictions))
     every = np.concatenate(predictions, axis=1) if predictions else np.zeros((len(rows), 0), np.int32)
+    said = [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
+    per_class = [mean_per_class(lane.labels[r], p) for lane, r, p in zip(lanes, rows, said)]
     with np.errstate(invalid="ignore"):
-        return loss / counts, correct / counts, [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
+        return Scores(loss / counts, correct / counts, np.array(per_class), said)
 
 
 def eval_batch(program: Program, lanes: Sequence[Lane], num_devices: int) -> int:
@@ -652,6 +693,6 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def _line(carry: Carry, epoch: int, num_epochs: int) -> str:
-    loss, _, _, accuracy = carry.history[~carry.diverged, epoch].mean(axis=0)
+    loss, _, _, accuracy, _ = carry.history[~carry.diverged, epoch].mean(axis=0)
     val = "" if np.isnan(accuracy) else f", validation accuracy {accuracy:.1%}"
     return f"epoch {epoch + 1}/{num_epochs}, loss {loss:.3f}{val}"

@@ -27,7 +27,7 @@ import numpy as np
 import jaxft
 from jaxft import convolution
 from jaxft.config import Execution
-from jaxft.data.augment import Changes, view
+from jaxft.data.augment import Changes, centre_crop, view
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.paths import flatten, unflatten
 from jaxft.store import cache_dir, locked, replacing
@@ -69,7 +69,7 @@ class Prefix:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Returns the shape of the output for one image."""
-        return output_shape(self.model, self.unit, self.images.shape[1])
+        return output_shape(self.model, self.unit, self.preprocessing.size_px)
 
     @functools.cached_property
     def own(self) -> dict[str, dict[str, Any]]:
@@ -356,7 +356,8 @@ def _make_outputs(
         x = images[rows]
         if not changes.is_none:
             numbers = jnp.broadcast_to(number, rows.shape)
-            x = jax.lax.cond(number == 0, lambda: x, lambda: view(key, x, rows, numbers, changes))
+            itself = centre_crop(x, changes.crop_px)
+            x = jax.lax.cond(number == 0, lambda: itself, lambda: view(key, x, rows, numbers, changes))
         return model.apply(variables, preprocessing.apply(x), stop=unit)
 
     return outputs

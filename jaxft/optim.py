@@ -22,6 +22,7 @@ class HParams(NamedTuple):
 
     `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule; `layer_decay`
     scales it once more for every unit below the head. Those of the probe are in the place of the others in its phase.
+    `class_weights` are [classes], those of the loss, or 1 where nothing is weighted.
     """
 
     learning_rate: jax.Array
@@ -34,6 +35,9 @@ class HParams(NamedTuple):
     weight_decay: jax.Array
     label_smoothing: jax.Array
     decay_factor: jax.Array
+    mixup_alpha: jax.Array
+    cutmix_alpha: jax.Array
+    class_weights: jax.Array
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ def resolve_layers(procedure: Procedure, names: Sequence[str]) -> dict[str, Matc
     return match_rules(layer_rules(procedure), names, "layer rate")
 
 
-def make_hparams(procedure: Procedure, layers: Mapping[str, Match[LayerRate]]) -> HParams:
+def make_hparams(
+    procedure: Procedure, layers: Mapping[str, Match[LayerRate]], class_weights: np.ndarray | float = 1.0
+) -> HParams:
     """Returns the numbers of a procedure; groups that are frozen have none."""
     rates = {match.pattern: match.value for match in layers.values() if match.value != FROZEN}
     return HParams(
@@ -97,6 +103,9 @@ def make_hparams(procedure: Procedure, layers: Mapping[str, Match[LayerRate]]) -
         weight_decay=jnp.float32(procedure.weight_decay),
         label_smoothing=jnp.float32(procedure.label_smoothing),
         decay_factor=jnp.float32(procedure.decay_factor),
+        mixup_alpha=jnp.float32(procedure.mixup_alpha),
+        cutmix_alpha=jnp.float32(procedure.cutmix_alpha),
+        class_weights=jnp.asarray(class_weights, jnp.float32),
     )
 
 

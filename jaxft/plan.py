@@ -33,6 +33,7 @@ SPLIT_FIELDS = (
     *("train_per_class", "num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val"),
     *("test_fraction", "test_per_class", "tested", "label_noise"),
 )
+UNEVEN = 1.2
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
@@ -92,13 +93,19 @@ class PlannedTrial:
 
     @property
     def size_px(self) -> int:
-        """Returns the side of the images."""
-        return self.images.images.shape[1]
+        """Returns the side of what the network sees of the images."""
+        return self.program.phases[-1].preprocessing.size_px
+
+    @property
+    def resize_px(self) -> int | None:
+        """Returns the side of the images where it is not what the network sees, but larger."""
+        side = self.images.images.shape[1]
+        return None if side == self.size_px else side
 
     @property
     def streams_used(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that the trial's result depends on."""
-        random_images = not self.program.phases[-1].changes.is_none
+        random_images = self.program.phases[-1].changes_images
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
@@ -192,6 +199,7 @@ class Plan:
             "chance": 1 / self.trials[0].model.num_classes
             if len({t.model.num_classes for t in self.trials}) == 1
             else None,
+            "uneven": any(map(is_uneven, self.trials)),
             "varied": list(self.varied()),
             "warnings": list(self.warnings),
             "source": {"trials": [source.digest for source in self.sources]},
@@ -205,6 +213,12 @@ class Plan:
                 for trial in self.trials
             ],
         }
+
+
+def is_uneven(trial: PlannedTrial) -> bool:
+    """Tells whether some class has many more test images than another, so that accuracy speaks of few classes."""
+    counts = np.unique(trial.images.labels[trial.split.test], return_counts=True)[1]
+    return len(counts) > 0 and bool(counts.max() > UNEVEN * counts.min())
 
 
 def _one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
@@ -289,7 +303,7 @@ class _Planner:
                 f"no images of {trial.target.data!r} are left over to test on; "
                 f"{'lower' if trial.target.train_per_class else 'give'} 'target.train_per_class'."
             )
-        size_px = images.images.shape[1]
+        size_px = _seen_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(trial.source.model, len(images.class_names))
         names = parameter_names(model, size_px)
@@ -307,7 +321,9 @@ class _Planner:
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
             )
-        program = make_program(phases, trial.procedure.select, self.execution.eval_batch_size, len(split.train))
+        procedure = trial.procedure
+        eval_batch_size = self.execution.eval_batch_size
+        program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
         identity = _identity(trial, source, drawn, preprocessing)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, layers, program)
 
@@ -332,7 +348,7 @@ class _Planner:
         drawn = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), asked=source.images)
         pixels = drawn.images.images[drawn.split.train].astype(np.float64) / 255
         preprocessing = Preprocessing(
-            drawn.images.images.shape[1],
+            source.procedure.crop_px or drawn.images.images.shape[1],
             tuple(round(float(value), 4) for value in pixels.mean((0, 1, 2))),
             tuple(round(max(float(value), 1e-4), 4) for value in pixels.std((0, 1, 2))),
         )
@@ -393,6 +409,23 @@ class _Planner:
 def _uses_split(trial: Trial) -> bool:
     """Tells whether the stream 'split' decides anything: it does not for a manifest whose images are not shuffled."""
     return trial.target.manifest is None or trial.target.shuffle_px is not None
+
+
+def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
+    """Returns the side of what the network sees of the images; raises a `UserError` where they are too small."""
+    side, crop_px = images.images.shape[1], trial.procedure.crop_px
+    procedure = "procedure" if where == "target" else "source.procedure"
+    if crop_px is not None and crop_px > side:
+        raise UserError(
+            f"config field '{procedure}.crop_px' is {crop_px}, but the images are {side} px; "
+            f"give '{where}.size_px' {crop_px} or more."
+        )
+    if trial.procedure.test_crops == "ten" and crop_px == side:
+        raise UserError(
+            f"config field '{procedure}.test_crops' is 'ten', but '{procedure}.crop_px' {crop_px} is the images' own "
+            f"size; give '{where}.size_px' more, such as {round(crop_px * 8 / 7)}."
+        )
+    return crop_px or side
 
 
 def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:

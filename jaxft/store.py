@@ -277,7 +277,8 @@ class Store:
 
         Columns: `trial` (digest), `status` ('done', 'diverged', 'failed'), `setting` (a number for each
         combination of levels), the factors under their dotted names, `seed`, `val_accuracy`, `test_accuracy`
-        (in [0, 1]; missing where a trial diverged or failed), `selected_epoch`, `relative_change` (of all
+        (in [0, 1]; missing where a trial diverged or failed), `val_mean_per_class`, `test_mean_per_class` (the
+        same as means over the classes, each of which counts as much), `selected_epoch`, `relative_change` (of all
         parameters below the head), `seconds`, `executor`, `width`.
         """
         import pandas as pd
@@ -301,8 +302,7 @@ class Store:
             )
         columns = ["trial", "status", "setting", *plan["factors"], "seed", *RESULT_COLUMNS]
         table = pd.DataFrame(rows, columns=columns)
-        measured = ["val_accuracy", "test_accuracy", "selected_epoch", "relative_change", "seconds"]
-        return table.astype(dict.fromkeys(measured, "float64"))
+        return table.astype(dict.fromkeys(MEASURED, "float64"))
 
     def changes(self) -> "pd.DataFrame":
         """Returns a row for each trial and layer: `trial`, `setting`, `seed`, `layer` and the layer's change.
@@ -370,15 +370,16 @@ class Store:
                 temporary.write_bytes(_to_json(record))
 
 
-RESULT_COLUMNS = (
+MEASURED = (
     "val_accuracy",
     "test_accuracy",
+    "val_mean_per_class",
+    "test_mean_per_class",
     "selected_epoch",
     "relative_change",
     "seconds",
-    "executor",
-    "width",
 )
+RESULT_COLUMNS = (*MEASURED, "executor", "width")
 
 
 class Table(collections.UserDict[str, Any]):

@@ -16,6 +16,7 @@ from jaxft import config as cfg
 from jaxft import convolution, paths, stopping
 from jaxft.analysis import parameters
 from jaxft.clock import Clock, duration
+from jaxft.data.batches import class_weights
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, run_chunk, stack, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
@@ -220,6 +221,7 @@ class Work:
             planned.program.phases[0].preprocessing,
             planned.images.class_names,
             f"trained by jaxft, source {planned.digest}",
+            resize_px=planned.resize_px,
         )
         if not outcome.diverged:
             with self.store.writing_weights(planned.digest, "sources") as path:
@@ -416,17 +418,22 @@ def _lane(planned: PlannedTrial, store: Store) -> Lane:
 def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> Lane:
     import jax
 
-    trial = planned.trial
+    trial, procedure = planned.trial, planned.trial.procedure
+    labels, weights = planned.split.labels, np.float32(1)
+    if procedure.loss_weighting != "none":
+        of_train = labels[planned.split.train]
+        weights = class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)
     return Lane(
         params=dict(params),
         batch_stats=dict(batch_stats),
-        hparams=make_hparams(trial.procedure, planned.layers),
-        labels=planned.split.labels,
+        hparams=make_hparams(procedure, planned.layers, weights),
+        labels=labels,
         train=planned.split.train,
         val=planned.split.val,
         test=planned.split.test,
         order_seed=trial.stream_seed("order"),
         augment_key=jax.random.key_data(stream_key("augment", trial.stream_seed("augment"))),
+        balanced=procedure.sampling == "balanced",
     )
 
 
@@ -453,6 +460,8 @@ def _describe(
         "seed": planned.trial.seed,
         "val_accuracy": outcome.val_accuracy,
         "test_accuracy": outcome.test_accuracy,
+        "val_mean_per_class": outcome.val_mean_per_class,
+        "test_mean_per_class": outcome.test_mean_per_class,
         "selected_epoch": outcome.selected_epoch,
         "seconds": round(outcome.seconds, 3),
         "executor": executor.name,
@@ -506,6 +515,7 @@ def _final_manifest(trial: PlannedTrial) -> Manifest:
         trial.program.phases[-1].preprocessing,
         trial.images.class_names,
         f"fine-tuned by jaxft, trial {trial.digest}",
+        resize_px=trial.resize_px,
     )
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxft.config import FROZEN, LayerRate, Procedure
-from jaxft.data.augment import Changes, augment, view
+from jaxft.data.augment import NUM_CROPS, Changes, augment, centre_crop, make_changes, mix, ten_crops, view
 from jaxft.data.batches import num_steps
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.optim import HParams, Optimizer, Schedule, make_tx
@@ -22,6 +23,7 @@ from jaxft.paths import Match, flatten, unflatten
 
 Flat = dict[str, jax.Array]
 PIECE = 256  # images of a step over all of them that are worked out at a time
+MIX_STREAM = 3  # beside the numbers of the streams in `data.augment.augment`
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Phase:
 
     `prefix` is the last unit of the frozen prefix, which runs without gradient and with its statistics frozen.
     `tracked` are the batch-norm statistics that move. With `views`, an image's index says which of its views is meant
-    (`data.augment.view`). `from_features` says that the images are what the prefix made of them already. With lbfgs
-    the batch is all images and views, at every step.
+    (`data.augment.view`). `mixes` are the ways in which the images of a batch are mixed (`data.augment.mix`);
+    `weighted` says that classes weigh differently in the loss. `from_features` says that the images are what the
+    prefix made of them already. With lbfgs the batch is all images and views, at every step.
     """
 
     model: Network
@@ -43,6 +46,8 @@ class Phase:
     changes: Changes
     views: int = 0
     from_features: bool = False
+    mixes: tuple[str, ...] = ()
+    weighted: bool = False
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -55,9 +60,14 @@ class Phase:
         return self.optimizer.schedule.num_steps
 
     @property
+    def changes_images(self) -> bool:
+        """Tells whether chance decides what an image looks like."""
+        return not self.changes.is_none or bool(self.mixes)
+
+    @property
     def keeps_prefix(self) -> bool:
         """Tells whether the frozen prefix says the same of an image at every step, so that it can be kept."""
-        return self.prefix is not None and (self.views > 0 or self.changes.is_none)
+        return self.prefix is not None and (self.views > 0 or not self.changes_images)
 
     @property
     def head_only(self) -> bool:
@@ -82,12 +92,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What is static in an evaluation, whatever the training; the fields are those of `Phase`."""
+    """What is static in an evaluation, whatever the training; the first fields are those of `Phase`.
+
+    `crops` are what is looked at of images that are larger than the network's: 'centre', or 'ten'.
+    """
 
     model: Network
     preprocessing: Preprocessing
     prefix: str | None
     from_features: bool
+    crops: str = "centre"
 
 
 class Frozen(NamedTuple):
@@ -159,8 +173,10 @@ def make_phases(
             prefix,
             tuple(tracked) if procedure.batch_norm == "tracked" else (),
             batch_size,
-            Changes(procedure.crop_scale_min, procedure.crop_padding_px, procedure.flip),
+            make_changes(procedure),
             procedure.views,
+            mixes=("mixup",) * (procedure.mixup_alpha > 0) + ("cutmix",) * (procedure.cutmix_alpha > 0),
+            weighted=procedure.loss_weighting != "none",
         )
 
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
@@ -203,7 +219,7 @@ def init_state(phase: Phase, params: Flat, batch_stats: Flat, hparams: HParams, 
 def apply_network(
     phase: Phase | Evaluated, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
 ) -> tuple[jax.Array, Flat]:
-    """Returns logits [n, classes] for `images: [n, h, w, 3] uint8`, and the tracked statistics after them.
+    """Returns logits [n, classes] for `images: [n, h, w, 3]` in 0 to 255, and the tracked statistics after them.
 
     In training these are those of `batch_stats`.
     """
@@ -237,12 +253,16 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     tx = make_tx(phase.optimizer)
 
     def look(state: State, labels: jax.Array, images: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if phase.from_features or phase.changes.is_none:
+        if phase.from_features or not phase.changes_images:
             return images[rows], labels[rows]
         if phase.views:
             at = rows % len(images)
             return view(state.key, images[at], at, rows // len(images), phase.changes), labels[at]
         return augment(jax.random.fold_in(state.key, state.step), images[rows], phase.changes), labels[rows]
+
+    def losses(logits: jax.Array, labels: jax.Array, hparams: HParams) -> jax.Array:
+        each = cross_entropy(logits, labels, hparams)
+        return each * hparams.class_weights[labels] if phase.weighted else each
 
     def train_step(
         state: State,
@@ -254,15 +274,25 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     ) -> tuple[State, Metrics]:
         rows = jax.lax.dynamic_index_in_dim(indices, state.step, keepdims=False)
         batch, targets = look(state, labels, images, rows)
+        own: jax.Array | None = None  # share of its own label that a mixed image keeps
+        if phase.mixes:
+            alphas = {"mixup": hparams.mixup_alpha, "cutmix": hparams.cutmix_alpha}
+            mix_key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), MIX_STREAM)
+            batch, own = mix(mix_key, batch, {name: alphas[name] for name in phase.mixes})
+
+        def shared(of_label: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            """Returns the mean over the images of what is said of their labels, soft ones where they are mixed."""
+            mean = of_label(targets).mean()
+            return mean if own is None else own * mean + (1 - own) * of_label(targets[::-1]).mean()
 
         def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
             logits, stats = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
-            return cross_entropy(logits, targets, hparams).mean(), (logits, stats)
+            return shared(lambda labels: losses(logits, labels, hparams)), (logits, stats)
 
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = tx(hparams).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        accuracy = (logits.argmax(-1) == targets).mean()
+        accuracy = shared(lambda labels: logits.argmax(-1) == labels)
         return State(params, stats, opt_state, state.step + 1, state.key), Metrics(loss, accuracy)
 
     def whole_step(
@@ -283,9 +313,9 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
             def add(total: Metrics, piece: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
                 batch, targets = look(state, labels, images, piece[0])
                 logits, _ = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
-                losses = jnp.where(piece[1], cross_entropy(logits, targets, hparams), 0.0)
+                real_losses = jnp.where(piece[1], losses(logits, targets, hparams), 0.0)
                 correct = (logits.argmax(-1) == targets) & piece[1]
-                return Metrics(total.loss + losses.sum(), total.accuracy + correct.sum()), None
+                return Metrics(total.loss + real_losses.sum(), total.accuracy + correct.sum()), None
 
             total, _ = jax.lax.scan(add, Metrics(jnp.zeros(()), jnp.zeros(())), (pieces, real))
             return Metrics(total.loss / count, total.accuracy / count)
@@ -323,8 +353,19 @@ class Evaluation(NamedTuple):
 def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
     """Returns `eval_step(params, batch_stats, labels, rows, mask, frozen, images) -> Evaluation`.
 
-    rows: [1, batch] int32, mask: [1, batch] bool, false for padding. Statistics are the running ones.
+    rows: [1, batch] int32, mask: [1, batch] bool, false for padding. Statistics are the running ones. Of ten crops the
+    mean of the probabilities counts (Krizhevsky et al. 2012, section 4.1).
     """
+    size_px = network.preprocessing.size_px
+
+    def log_shares(params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array) -> jax.Array:
+        if network.crops == "ten":
+            crops = ten_crops(images, size_px).reshape(-1, size_px, size_px, images.shape[-1])
+            logits, _ = apply_network(network, params, batch_stats, frozen, crops, train=False)
+            of_crops = jax.nn.log_softmax(logits).reshape(len(images), NUM_CROPS, -1)
+            return jax.nn.logsumexp(of_crops, axis=1) - jnp.log(NUM_CROPS)
+        seen = images if network.from_features else centre_crop(images, size_px)
+        return apply_network(network, params, batch_stats, frozen, seen, train=False)[0]
 
     def eval_step(
         params: Flat,
@@ -336,10 +377,21 @@ def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
         images: jax.Array,
     ) -> Evaluation:
         rows, mask = rows[0], mask[0]
-        logits, _ = apply_network(network, params, batch_stats, frozen, images[rows], train=False)
+        logits = log_shares(params, batch_stats, frozen, images[rows])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
         predictions = logits.argmax(-1)
         correct = (predictions == labels[rows]) & mask
         return Evaluation(jnp.where(mask, losses, 0.0).sum(), correct.sum(), predictions)
 
     return eval_step
+
+
+def mean_per_class(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Returns the mean over the classes of `labels: [n]` of the share of each class's images that are predicted right.
+
+    Every class counts as much, however many images it has; nan where there are none.
+    """
+    if not len(labels):
+        return float("nan")
+    _, of_image, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return float((np.bincount(of_image, weights=predictions == labels) / counts).mean())

@@ -44,7 +44,8 @@ class Manifest:
 
     `layout` is that of the file: 'torch' has convolutions OIHW and dense layers [out, in], 'keras' has ours. `metadata`
     is the file's own (safetensors' `__metadata__`), kept so that an export has it again. `assumed` says that the file
-    told nothing, and the architecture's usual preprocessing was taken. `format` and `checked` say what the file is and
+    told nothing, and the architecture's usual preprocessing was taken. `resize_px` is the shorter side that pictures are
+    resized to before their centre is cut out; none: the size that the network takes. `format` and `checked` say what the file is and
     what its bits were compared with (nothing, where nothing is known of it).
     """
 
@@ -59,11 +60,13 @@ class Manifest:
     metadata: tuple[tuple[str, str], ...] = ()
     format: str = "safetensors"
     checked: str = ""
+    resize_px: int | None = None
 
     def to_json(self) -> str:
         """Returns the manifest as it is kept inside a file."""
         fields = dataclasses.asdict(self)
-        return json.dumps({name: fields[name] for name in MANIFEST_FIELDS})
+        names = (*MANIFEST_FIELDS, *(["resize_px"] if self.resize_px else []))
+        return json.dumps({name: fields[name] for name in names})
 
 
 def load_weights(path: str | Path, model: Network, head: Literal["load", "new"] = "load", key: Any = None) -> Variables:
@@ -261,6 +264,7 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
             record["layout"],
             record["assumed"],
             others,
+            resize_px=record.get("resize_px"),
         )
     else:
         archived = "the checksums (CRC-32) of its parts are right" if form == "torch" else ""

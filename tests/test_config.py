@@ -178,6 +178,30 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "flip": True}},
             "'procedure.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; give views",
         ),
+        (
+            {"procedure": {"views": 2}},
+            "'procedure.views' is 2, but nothing makes them differ; give flip, crop_scale_min or another random change.",
+        ),
+        (
+            {"procedure": {"views": 2, "flip": True, "mixup_alpha": 0.2}},
+            "'procedure.mixup_alpha' is 0.2, but images are mixed anew in every batch, and 'procedure.views' 2 needs "
+            "the same ones again; keep one of them.",
+        ),
+        (
+            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "cutmix_alpha": 1}},
+            "'procedure.cutmix_alpha' is 1, but images are mixed anew in every batch, and "
+            "'procedure.probe_optimizer' 'lbfgs' needs the same ones again; keep one of them.",
+        ),
+        (
+            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "sampling": "balanced"}},
+            "'procedure.sampling' is 'balanced', but a probe by 'lbfgs' is over all images at once; "
+            "give loss_weighting 'inverse' instead.",
+        ),
+        (
+            {"procedure": {"test_crops": "ten"}},
+            "'procedure.test_crops' is 'ten', which are parts of larger images; give 'procedure.crop_px', below the "
+            "images' size_px.",
+        ),
         ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
         ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),
@@ -336,6 +360,14 @@ def test_writing_out_every_default_does_not_change_a_trials_digest():
         ("procedure.learning_rate", 0.02),
         ("procedure.epochs", 3),
         ("procedure.flip", True),
+        ("procedure.crop_px", 7),
+        ("procedure.randaugment_ops", 1),
+        ("procedure.jitter_hue", 0.1),
+        ("procedure.erase_probability", 0.5),
+        ("procedure.mixup_alpha", 0.2),
+        ("procedure.cutmix_alpha", 1.0),
+        ("procedure.sampling", "balanced"),
+        ("procedure.loss_weighting", "effective"),
         ("streams.order", 5),
     ],
 )

@@ -1,4 +1,4 @@
-"""Sources of images, splits, batches, augmentation and preprocessing."""
+"""Sources of images, splits and preprocessing."""
 
 import dataclasses
 import io
@@ -21,8 +21,6 @@ from PIL import Image
 
 from jaxft.config import Images
 from jaxft.data import ImageSet, draw_split, load_images, pictures, sources
-from jaxft.data.augment import Changes, augment, flip, pad_crop, resized_crop, resized_part, view
-from jaxft.data.batches import batch_indices, epoch_ends, num_steps, padded_batches, permutation
 from jaxft.errors import UserError
 from jaxft.models import Preprocessing
 from jaxft.store import cache_dir
@@ -635,145 +633,6 @@ def test_exactly_all_is_not_too_many():
     assert (len(split.train), len(split.val), len(split.test)) == (10, 4, 0)
 
 
-# --- batches ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("images", "epochs", "batch", "steps", "ends"),
-    [
-        (50, 1, 32, 1, [1]),  # 50 / 32 = 1.56
-        (50, 3, 32, 4, [1, 3, 4]),  # 1.56, 3.13, 4.69
-        (50, 2.5, 32, 3, [1, 3]),  # 1.56, 3.13; 2.5 passes are 3.91
-        (50, 0.5, 32, 0, []),
-        (10, 3, 32, 0, []),
-        (10, 7, 32, 2, [1, 2]),  # 70 / 32 = 2.19; the first full batch is in the 4th pass
-        (64, 2, 32, 4, [2, 4]),
-        (100, 0.29, 29, 1, [1]),  # 0.29 * 100 is 28.999999999999996 in floating point
-        (30, 1.1, 11, 3, [2, 3]),
-    ],
-)
-def test_steps_and_ends_of_passes_by_hand(images, epochs, batch, steps, ends):
-    assert num_steps(images, epochs, batch) == steps
-    assert epoch_ends(images, steps, batch) == ends
-
-
-@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32))
-def test_over_whole_passes_every_image_is_seen_equally_often(n, batch, seed):
-    rows = np.arange(100, 100 + n)
-    indices = batch_indices(rows, seed, 0, n, batch)  # n steps are `batch` passes
-    assert indices.shape == (n, batch) and indices.dtype == np.int32
-    assert np.bincount(indices.ravel() - 100, minlength=n).tolist() == [batch] * n
-
-
-@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 9))
-def test_each_pass_is_a_permutation_and_passes_differ(n, batch, seed):
-    passes = batch_indices(np.arange(n), seed, 0, n, batch).reshape(-1)[: n * batch].reshape(batch, n)
-    assert (np.sort(passes, axis=1) == np.arange(n)).all()
-    if n >= 20:
-        assert len({tuple(order) for order in passes}) == batch
-
-
-@given(st.integers(1, 40), st.integers(1, 45), st.integers(1, 9), st.integers(1, 9))
-def test_a_later_stretch_continues_the_same_stream(n, batch, first, second):
-    rows = np.arange(n) * 3
-    whole = batch_indices(rows, 7, 0, first + second, batch)
-    assert (batch_indices(rows, 7, 0, first, batch) == whole[:first]).all()
-    assert (batch_indices(rows, 7, first, second, batch) == whole[first:]).all()
-
-
-def test_seeds_order_differently():
-    orders = {tuple(batch_indices(np.arange(30), seed, 0, 1, 30)[0]) for seed in range(10)}
-    assert len(orders) == 10
-
-
-def test_an_order_is_known():
-    # From numpy.random.PCG64(int.from_bytes(sha256(b"order:0:0").digest()[:16], "little")).random_raw(8).argsort()
-    assert permutation("order:0:0", 8).tolist() == [0, 3, 5, 1, 7, 6, 2, 4]
-    assert batch_indices(np.arange(8), 0, 0, 2, 4).tolist() == [[0, 3, 5, 1], [7, 6, 2, 4]]
-
-
-def test_padded_batches_by_hand():
-    batches, mask = padded_batches(np.array([4, 7, 9, 2, 5]), 3)
-    assert batches.tolist() == [[4, 7, 9], [2, 5, 0]]
-    assert mask.tolist() == [[True, True, True], [True, True, False]]
-    assert batches.dtype == np.int32
-
-
-@given(st.lists(st.integers(0, 99), max_size=20), st.integers(1, 8))
-def test_padded_batches_hold_every_row_once(rows, batch):
-    batches, mask = padded_batches(np.array(rows, np.int32), batch)
-    assert batches.shape == mask.shape == (-(-len(rows) // batch), batch)
-    assert batches[mask].tolist() == rows
-
-
-# --- augmentation -----------------------------------------------------------------------------------------------
-
-
-def numbered_images(n, height=4, width=5):
-    """Returns float images whose pixels are all different and none zero."""
-    return jnp.arange(1.0, 1 + n * height * width * 3).reshape(n, height, width, 3)
-
-
-@pytest.mark.parametrize("padding", [1, 2])
-def test_a_crop_is_one_of_all_shifts(padding):
-    images = np.asarray(numbered_images(1)).repeat(600, axis=0)
-    crops = np.asarray(pad_crop(jax.random.key(0), jnp.asarray(images), padding))
-    padded = np.zeros((4 + 2 * padding, 5 + 2 * padding, 3))
-    padded[padding:-padding, padding:-padding] = images[0]
-    side = 2 * padding + 1
-    shifts = {padded[y : y + 4, x : x + 5].tobytes(): (y, x) for y in range(side) for x in range(side)}
-    counts = dict.fromkeys(shifts.values(), 0)
-    for crop in crops.astype(np.float64):
-        counts[shifts[crop.tobytes()]] += 1
-    # uniform: 600 / side^2 each, within five standard deviations
-    expected = 600 / side**2
-    assert all(abs(count - expected) < 5 * expected**0.5 for count in counts.values())
-
-
-def test_a_flip_mirrors_half_of_the_images_left_to_right():
-    images = np.asarray(numbered_images(1)).repeat(1000, axis=0)
-    flipped = np.asarray(flip(jax.random.key(1), jnp.asarray(images)))
-    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
-    kept = (flipped == images).all((1, 2, 3))
-    assert (mirrored ^ kept).all()
-    assert abs(int(mirrored.sum()) - 500) < 5 * 250**0.5
-
-
-@pytest.mark.parametrize(("padding", "mirror"), [(2, True), (2, False), (0, True)])
-def test_augmentation_is_pure_in_the_key(padding, mirror):
-    images = numbered_images(32)
-    once, again, other = (
-        augment(jax.random.key(seed), images, Changes(crop_padding_px=padding, flip=mirror)) for seed in (3, 3, 4)
-    )
-    assert once.shape == images.shape and once.dtype == images.dtype
-    assert (once == again).all()
-    assert not (once == other).all()
-
-
-def test_no_augmentation_is_the_identity():
-    images = numbered_images(3)
-    assert (augment(jax.random.key(0), images, Changes()) == images).all()
-
-
-def test_crop_and_flip_are_drawn_independently():
-    # Were one key used for both, an offset would tell whether an image is mirrored.
-    images = jnp.asarray(np.asarray(numbered_images(1)).repeat(2000, axis=0))
-    crop_only = augment(jax.random.key(5), images, Changes(crop_padding_px=1))
-    both = augment(jax.random.key(5), images, Changes(crop_padding_px=1, flip=True))
-    mirrored = np.asarray((both == crop_only[:, :, ::-1]).all((1, 2, 3)))
-    at_left = np.asarray((crop_only[:, 1:-1, 0] == 0).all((1, 2)))  # zeros come in from the left
-    share = mirrored[at_left].mean()
-    assert abs(share - 0.5) < 5 * 0.5 / at_left.sum() ** 0.5
-
-
-def test_augmentation_under_vmap_is_that_of_each_lane():
-    images = numbered_images(2 * 6).reshape(2, 6, 4, 5, 3)
-    keys = jax.random.split(jax.random.key(0), 2)
-    together = jax.vmap(lambda key, x: augment(key, x, Changes(crop_padding_px=2, flip=True)))(keys, images)
-    for i in range(2):
-        assert (together[i] == augment(keys[i], images[i], Changes(crop_padding_px=2, flip=True))).all()
-
-
 # --- preprocessing ----------------------------------------------------------------------------------------------
 
 
@@ -822,41 +681,6 @@ def test_cifar10_loads_from_its_npz(real_data):
     with np.load(path) as file:
         assert (found.images[4000:] == file["test_images"]).all()
         assert (found.labels[4000:] == file["test_labels"]).all()
-
-
-@pytest.mark.parametrize("box", [(4.0, 8.0, 36.0, 40.0), (0.0, 3.0, 25.0, 21.0), (10.5, 2.25, 47.0, 30.75)])
-def test_a_resized_part_is_pillows(box):
-    """Inside, where neither looks beyond the part: Pillow rounds to whole grey levels."""
-    image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    image = np.asarray(Image.fromarray(image).resize((12, 12)).resize((48, 48), Image.Resampling.BICUBIC))
-    left, top, right, bottom = box
-    theirs = np.asarray(Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR, box=box), np.float64)
-    share = jnp.array([bottom - top, right - left]) / 48
-    ours = np.asarray(resized_part(jnp.asarray(image, jnp.float32), jnp.array([top, left]), share))
-    assert np.abs(ours - theirs)[4:-4, 4:-4].max() <= 1.01
-
-
-def test_a_resized_crop_of_a_slope_shows_place_and_size():
-    """Of an image that rises by one a column, a part rises by its share of the width and begins inside."""
-    slope = jnp.broadcast_to(jnp.arange(64.0).reshape(1, 1, 64, 1), (500, 64, 64, 3)).astype(jnp.uint8)
-    crops = np.asarray(resized_crop(jax.random.key(2), slope, 0.25), np.float64)[:, 32, :, 0]
-    width = (crops[:, 56] - crops[:, 8]) / 48
-    first = crops[:, 32] - 32.5 * width
-    # area from 1/4 to 1 and ratio from 3/4 to 4/3: the width is from sqrt(1/4 * 3/4) to 1
-    assert width.min() > np.sqrt(3 / 16) - 0.05 and width.max() <= 1.02
-    assert first.min() > -2 and (first + 64 * width).max() < 66
-    assert np.std(first) > 3
-
-
-def test_views_are_the_same_whenever_asked_for():
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
-    changes, key = Changes(crop_scale_min=0.5, flip=True), jax.random.key(1)
-    rows = jnp.arange(6)
-    whole = {number: view(key, images, rows, jnp.full(6, number), changes) for number in range(3)}
-    assert (whole[0] == images).all()
-    assert not (whole[1] == whole[2]).all() and not (whole[1] == images).all()
-    some = view(key, images[jnp.array([4, 1])], jnp.array([4, 1]), jnp.array([2, 1]), changes)
-    assert (some[0] == whole[2][4]).all() and (some[1] == whole[1][1]).all()
 
 
 # --- shares of classes ------------------------------------------------------------------------------------------

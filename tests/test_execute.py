@@ -9,7 +9,8 @@ import pytest
 
 from jaxft import paths
 from jaxft.config import Execution, Procedure
-from jaxft.data.augment import view
+from jaxft.data.augment import ten_crops, view
+from jaxft.data.batches import balanced_indices
 from jaxft.execute import (
     Feed,
     Lane,
@@ -200,14 +201,18 @@ def test_evaluation_of_sets_of_every_size():
     rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
     lanes = [dataclasses.replace(lane, val=of) for lane, of in zip(lanes, rows)]
     feed = Feed(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
-    loss, accuracy, predictions = evaluate(program, feed, Executor("vmap", 2), *stacked, lanes, "val")
+    scores = evaluate(program, feed, Executor("vmap", 2), *stacked, lanes, "val")
+    loss, accuracy, predictions = scores.loss, scores.accuracy, scores.predictions
     assert [len(p) for p in predictions] == [37, 3]
     for i, lane in enumerate(lanes):
         variables = {"params": paths.unflatten(lane.params), "batch_stats": paths.unflatten(lane.batch_stats)}
         logits = np.asarray(MODEL.apply(variables, PLAIN.apply(images()[0][rows[i]])), np.float64)
         expected = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
         assert loss[i] == pytest.approx(expected[np.arange(len(logits)), lane.labels[rows[i]]].mean(), rel=1e-5)
-        assert accuracy[i] == pytest.approx((logits.argmax(1) == lane.labels[rows[i]]).mean())
+        right = logits.argmax(1) == lane.labels[rows[i]]
+        assert accuracy[i] == pytest.approx(right.mean())
+        by_class = [right[lane.labels[rows[i]] == label].mean() for label in range(CLASSES)]
+        assert scores.mean_per_class[i] == pytest.approx(np.mean(by_class))
 
 
 def test_width_one_takes_the_trial_axis_off():
@@ -277,6 +282,88 @@ def test_a_batch_over_devices_has_the_statistics_of_the_whole():
     other = run_chunk(program, lanes, images()[0], executor=Executor("data_parallel", 1, 3))[0]
     assert_close(one.params, other.params)
     assert_close(one.batch_stats, other.batch_stats)
+
+
+# --- uneven classes, and crops of larger images -----------------------------------------------------------------
+
+
+def test_balanced_batches_reach_the_steps(monkeypatch):
+    """Of eight images of class 0, three of 1 and one of 2, batches of six have two of each."""
+    seen = []
+
+    def spy(*args):
+        seen.append(args)
+        return balanced_indices(*args)
+
+    monkeypatch.setattr("jaxft.execute.balanced_indices", spy)
+    program, lanes = program_and_lanes([0.1])
+    labels = images()[1]
+    rows = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate((8, 3, 1))])
+    lane = dataclasses.replace(lanes[0], train=rows.astype(np.int32), balanced=True)
+    outcome = run_chunk(program, [lane], images()[0])[0]
+    assert not outcome.diverged and len(seen) == 1
+    drawn = balanced_indices(*seen[0])
+    assert drawn.shape == (4, 6) and all(np.bincount(labels[batch]).tolist() == [2, 2, 2] for batch in drawn)
+
+
+def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predictions():
+    program, lanes = program_and_lanes([0.1], epochs=3.0)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    chosen = outcome.curves["epoch"].tolist().index(outcome.selected_epoch)
+    assert outcome.val_mean_per_class == outcome.curves["val_mean_per_class"][chosen]
+    labels = images()[1][lanes[0].test]
+    by_class = [(outcome.test_predictions == labels)[labels == label].mean() for label in range(CLASSES)]
+    assert outcome.test_mean_per_class == pytest.approx(np.mean(by_class))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"body_learning_rate": "frozen", "views": 2, "flip": True},
+        pytest.param({"flip": True}, marks=pytest.mark.slow),
+    ],
+    ids=["kept features", "images"],
+)
+def test_ten_crops_of_the_test_images_alone(fields):
+    """Parts of 8 x 8 of images of 11 x 11: selection sees the centre, the test all ten, whatever is kept."""
+    program, lanes = program_and_lanes([0.1], crop_px=SIZE, **fields)
+    larger = jnp.asarray(np.random.default_rng(2).integers(0, 256, (NUM, 11, 11, 3)), jnp.uint8)
+    features = FeatureCache(1e9)
+    centre, ten = (
+        run_chunk(dataclasses.replace(program, test_crops=crops), lanes, larger, features=features)[0]
+        for crops in ("centre", "ten")
+    )
+    assert_close(centre.params, ten.params)
+    np.testing.assert_array_equal(centre.curves["val_loss"], ten.curves["val_loss"])
+    variables = {"params": paths.unflatten(ten.params), "batch_stats": paths.unflatten(ten.batch_stats)}
+    rows = lanes[0].test
+    seen = {"centre": larger[rows, 1:9, 1:9][:, None], "ten": ten_crops(larger[rows], SIZE)}
+    for outcome, crops in ((centre, seen["centre"]), (ten, seen["ten"])):
+        logits = MODEL.apply(variables, PLAIN.apply(crops.reshape(-1, SIZE, SIZE, 3)))
+        shares = jax.nn.softmax(logits).reshape(len(rows), -1, CLASSES).mean(1)
+        assert outcome.test_predictions.tolist() == shares.argmax(1).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"randaugment_ops": 2, "jitter_hue": 0.1, "erase_probability": 0.5},
+        {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "loss_weighting": "inverse"},
+    ],
+    ids=["images", "batches"],
+)
+def test_executors_agree_on_random_changes(fields):
+    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], epochs=1.0, **fields)
+    if "loss_weighting" in fields:
+        weights = jnp.array([0.5, 1.0, 1.5])
+        lanes = [dataclasses.replace(lane, hparams=lane.hparams._replace(class_weights=weights)) for lane in lanes]
+    expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
+    for executor in (Executor("vmap", 4), Executor("devices", 4, 2)):
+        for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
+            assert_close(one.params, other.params)
+    alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    assert_close(expected[0].params, alone.params)
 
 
 # --- a probe to the minimum -------------------------------------------------------------------------------------

@@ -378,8 +378,18 @@ def trained(features, **fields):
             {"probe_epochs": 2.0, "views": 2, "flip": True, "layer_rates": (("stem/.*", "frozen"),)},
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            {
+                "body_learning_rate": "frozen",
+                "views": 3,
+                "randaugment_ops": 1,
+                "jitter_hue": 0.1,
+                "erase_probability": 0.5,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["frozen", "probe", "views", "probe-views"],
+    ids=["frozen", "probe", "views", "probe-views", "branches"],
 )
 def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
     cache = FeatureCache(1e9)
@@ -391,7 +401,11 @@ def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
     np.testing.assert_array_equal(kept.test_predictions, computed.test_predictions)
 
 
-@pytest.mark.parametrize("fields", [{"flip": True, "body_learning_rate": "frozen"}, {}], ids=["random", "no prefix"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"flip": True, "body_learning_rate": "frozen"}, {"mixup_alpha": 1.0, "body_learning_rate": "frozen"}, {}],
+    ids=["random", "mixed", "no prefix"],
+)
 def test_what_varies_is_not_kept(fields):
     cache = FeatureCache(1e9)
     trained(cache, **fields)

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ def test_batches_change_nothing(network, weights, folder, batch_size):
         np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], rtol=1e-4)
 
 
+def test_a_network_for_parts_sees_the_centre_of_larger_pictures(network, weights, folder, tmp_path, capsys):
+    model, variables = network
+    whole = next(iter(jaxft.predict(weights, [folder / "elm/1.png"])))
+    path = tmp_path / "parts.safetensors"
+    manifest = Manifest(path.name, "", model.architecture, model.preprocessing, NAMES, resize_px=40)
+    save_weights(path, model, variables, manifest)
+    part = next(iter(jaxft.predict(path, [folder / "elm/1.png"])))
+    pixels = decode((folder / "elm/1.png").read_bytes(), 40)[4:36, 4:36]
+    logits = model.apply(variables, model.preprocessing.apply(jnp.asarray(pixels[None])))
+    assert part.probabilities == pytest.approx(np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1], rel=1e-4)
+    assert part.probabilities != whole.probabilities
+    assert main(["weights", "inspect", str(path)]) == 0
+    assert "32 px, the centre of 40, rgb" in capsys.readouterr().out
+
+
 def test_table_and_accuracy(certain, folder, capsys):
     assert main(["predict", "--weights", str(certain), "--top", "2", str(folder)]) == 0
     captured = capsys.readouterr()
@@ -123,7 +139,8 @@ def test_table_and_accuracy(certain, folder, capsys):
     assert lines[2].split() == ["20.0", "ash"]
     # Every picture is called an elm, then an ash: 3 of 6 right, 5 of 6 among the first two; cars are no class.
     assert lines[-1] == (
-        "accuracy: 50.0% (3 of the 6 pictures whose folder is named after a class); among the first 2: 83.3%"
+        "accuracy: 50.0% (3 of the 6 pictures whose folder is named after a class); among the first 2: 83.3%; "
+        "mean over the classes: 33.3%"  # three elms, two ashes, an oak
     )
     assert len(lines) == 1 + 7 * 2 + 1 and captured.err == ""
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxft.cli import main
 from jaxft.config import Images, Procedure, Source, Study, to_dict
 from jaxft.report import figures, page, write_report
 from jaxft.store import Store
@@ -38,6 +39,7 @@ def build(
     *,
     title: str = "Which rate for the body?",
     num_run: int = 12,
+    uneven: bool = False,
     pairwise: bool = True,
     select_over: tuple[str, ...] = (),
 ) -> Store:
@@ -66,6 +68,7 @@ def build(
             "settings": [{BODY_RATE: level} for level in LEVELS],
             "layers": list(LAYERS),
             "chance": 0.1,
+            "uneven": uneven,
             "trials": trials,
             "varied": ["split", "init"],
             "source": {"trials": ["feedfacefeedface"]},
@@ -116,6 +119,7 @@ def write_trial(store: Store, trial: Mapping[str, Any]) -> None:
         "status": "diverged" if diverged else "done",
         "val_accuracy": VAL[setting][seed],
         "test_accuracy": TEST[setting][seed],
+        "test_mean_per_class": None if diverged else TEST[setting][seed] - 0.1,
         "selected_epoch": None if diverged else 5,
         "relative_change": None if diverged else RELATIVE[setting],
         "seconds": 20.5,
@@ -167,6 +171,24 @@ def test_numbers_are_those_worked_out_by_hand(tmp_path):
     assert "Its test accuracy 83.0 ± 4.1 % over 4 seeds; chance is 10.0 %" in summary
     assert "Over seeds these varied: split, init." in text_of(text)
     assert 'id="unfinished"' not in text
+
+
+def test_uneven_classes_have_a_column_of_their_own(tmp_path, capsys):
+    """Every test accuracy is 10 points lower as a mean over the classes."""
+    build(tmp_path, uneven=True, select_over=(BODY_RATE,))
+    text = write_report(tmp_path).read_text()
+    assert row_of(text, 1) == "1 ★ 83.0 ± 4.1 73.0 ± 4.1 0.01 91.0 0.02 4 0"
+    assert "Per class: the mean over the classes" in text_of(text)
+    assert main(["results", str(tmp_path)]) == 0
+    summary = capsys.readouterr().out
+    assert summary.count("per class %") == 2  # of the settings and of the arms
+    assert "73.0 ± 4.1" in summary
+    assert main(["results", str(tmp_path), "--trials"]) == 0
+    assert "per class %" in capsys.readouterr().out
+    build(tmp_path / "even", select_over=(BODY_RATE,))
+    assert main(["results", str(tmp_path / "even")]) == 0
+    assert "per class" not in capsys.readouterr().out
+    assert "per class" not in text_of(write_report(tmp_path / "even").read_text()).lower()
 
 
 def test_what_made_it_is_on_the_page(tmp_path):
@@ -248,7 +270,7 @@ def test_labels_tell_levels_apart():
 
 def some_setting(number: int, factors: dict[str, Any], by_seed: dict[int, float]) -> figures.Setting:
     interval = figures.mean_interval(list(by_seed.values()))
-    return figures.Setting(number, factors, "", "#000000", 2, 2, 0, by_seed, interval, interval, interval)
+    return figures.Setting(number, factors, "", "#000000", 2, 2, 0, by_seed, interval, interval, interval, interval)
 
 
 def test_many_lines_become_one_average_seed_by_seed():

@@ -20,6 +20,7 @@ from jaxft.config import Study, from_dict, load_config
 from jaxft.models import create_model
 from jaxft.plan import make_plan
 from jaxft.store import Store
+from jaxft.study import example_lane
 from jaxft.weights import load
 
 TINY = {
@@ -110,6 +111,51 @@ def test_weights_are_known_by_content_not_by_path(real_data, tmp_path):
     assert moved.trials[0].source.preprocessing.mean == (0.4914, 0.4822, 0.4465)
 
 
+def test_a_crop_decides_what_the_network_sees():
+    fields = {"factors": [], "seeds": 1, "target": TINY["target"] | {"size_px": 12}}
+    plan = make_plan(tiny(**fields, procedure=TINY["procedure"] | {"crop_px": 8, "test_crops": "ten"}))
+    (trial,) = plan.trials
+    assert trial.size_px == 8 and trial.images.images.shape[1:3] == (12, 12)
+    assert trial.program.phases[0].preprocessing.size_px == 8 and trial.program.test_crops == "ten"
+    assert "augment" in trial.streams_used and trial.resize_px == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop_px": 13}, "'procedure.crop_px' is 13, but the images are 12 px; give 'target.size_px' 13 or more."),
+        (
+            {"crop_px": 12, "test_crops": "ten"},
+            "'procedure.test_crops' is 'ten', but 'procedure.crop_px' 12 is the images' own size; give "
+            "'target.size_px' more, such as 14.",
+        ),
+    ],
+)
+def test_a_crop_must_fit(fields, message):
+    fields = {"procedure": TINY["procedure"] | fields, "target": TINY["target"] | {"size_px": 12}}
+    with pytest.raises(jaxft.UserError) as error:
+        make_plan(tiny(factors=[], **fields))
+    assert message in str(error.value)
+
+
+def test_weights_of_classes_and_balanced_batches_reach_a_trial():
+    fields = TINY["procedure"] | {"init": "random", "loss_weighting": "inverse", "sampling": "balanced"}
+    (trial,) = make_plan(tiny(seeds=1, factors=[], procedure=fields)).trials
+    lane = example_lane(trial)
+    assert lane.balanced and lane.hparams.class_weights.tolist() == [1, 1, 1]  # six images of each
+    assert trial.program.phases[0].weighted
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_the_plan_says_whether_the_test_classes_are_uneven(more, tmp_path):
+    """Three of each class are trained and selected on: of 10 and 10, 7 and 7 are left, of 10 and 12, 7 and 9."""
+    labels = np.repeat([0, 1], (10, 10 + more))
+    np.savez(tmp_path / "some.npz", images=np.zeros((len(labels), 8, 8, 3), np.uint8), labels=labels)
+    target = {"data": str(tmp_path / "some.npz"), "train_per_class": 2, "val_per_class": 1}
+    plan = make_plan(tiny(seeds=1, target=target, factors=[], procedure={"init": "random", "batch_size": 2}))
+    assert plan.record(jaxft.config.ConfigFile(plan.study))["uneven"] is (more > 0)
+
+
 def test_an_execution_choice_is_no_part_of_identity():
     one, two = make_plan(tiny()), make_plan(tiny(execution={"executor": "vmap", "keep_weights": "none"}))
     assert [t.digest for t in one.trials] == [t.digest for t in two.trials]
@@ -129,6 +175,8 @@ def test_results_have_a_row_a_trial(ran):
         "seed",
         "val_accuracy",
         "test_accuracy",
+        "val_mean_per_class",
+        "test_mean_per_class",
         "selected_epoch",
         "relative_change",
         "seconds",
@@ -180,6 +228,18 @@ def test_kept_weights_give_the_accuracy_on_record(ran):
         accuracy = np.mean(np.asarray(logits).argmax(1) == trial.images.labels[rows])
         recorded = results.loc[results["trial"] == trial.digest, "test_accuracy"].item()
         assert accuracy == pytest.approx(recorded, abs=1.5 / len(rows))
+
+
+def test_mean_per_class_is_that_of_the_stored_predictions(ran):
+    workdir, results = ran
+    store, labels = Store.open(workdir), make_plan(tiny()).trials[0].images.labels
+    for digest, value in zip(results["trial"], results["test_mean_per_class"]):
+        arrays = store.arrays("trials", digest)
+        truth = labels[arrays["test_rows"]]
+        by_class = [(arrays["test_predictions"] == truth)[truth == label].mean() for label in range(3)]
+        assert value == pytest.approx(np.mean(by_class))
+    # Four images of each class to select on: the two means are the same.
+    np.testing.assert_allclose(results["val_mean_per_class"], results["val_accuracy"])
 
 
 def test_changes_are_those_of_the_stored_weights(ran):

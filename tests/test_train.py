@@ -11,9 +11,11 @@ import pytest
 import jaxft
 from jaxft import paths
 from jaxft.config import Procedure
+from jaxft.data.augment import mix
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import Optimizer, Schedule, make_hparams, make_schedule, make_tx, resolve_layers
 from jaxft.train import (
+    MIX_STREAM,
     Frozen,
     State,
     apply_network,
@@ -21,6 +23,7 @@ from jaxft.train import (
     make_eval_step,
     make_phases,
     make_train_step,
+    mean_per_class,
     split_variables,
 )
 from jaxft.weights import init_variables
@@ -161,7 +164,7 @@ def test_evaluation_ignores_padding():
     trial = Trial()
     state, frozen = trial.start()
     rows = jnp.asarray([3, 4, 0, 0], jnp.int32)
-    step = jax.jit(make_eval_step(trial.phase))
+    step = jax.jit(make_eval_step(trial.phase.evaluated))
     padded = step(state.params, state.batch_stats, trial.labels, rows, rows > 0, frozen, trial.images)
     logits, _ = apply_network(trial.phase, state.params, state.batch_stats, frozen, trial.images[rows[:2]], train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, trial.labels[rows[:2]])
@@ -181,7 +184,9 @@ def test_label_smoothing_by_hand():
     np.testing.assert_allclose(after.params["head/bias"], 0.01 * (0.7 * counts + 0.1 - 1 / 3), atol=1e-8)
 
 
-@pytest.mark.parametrize("augmented", [{"flip": True}, {"crop_padding_px": 2}])
+@pytest.mark.parametrize(
+    "augmented", [{"flip": True}, {"crop_padding_px": 2}, {"cutmix_alpha": 1.0}, {"randaugment_ops": 1}]
+)
 def test_augmentation_depends_on_the_key_alone(augmented):
     trial = Trial(**augmented)
     state, frozen = trial.start()
@@ -190,6 +195,79 @@ def test_augmentation_depends_on_the_key_alone(augmented):
     other, _ = trial.step(state._replace(key=jax.random.PRNGKey(2)), frozen)
     np.testing.assert_array_equal(one.params["head/kernel"], same.params["head/kernel"])
     assert (one.params["head/kernel"] != other.params["head/kernel"]).any()
+
+
+def test_mixed_images_have_soft_labels():
+    """The loss of a batch mixed by hand, against labels that are shared out by hand, with smoothing."""
+    trial = Trial(mixup_alpha=0.5, label_smoothing=0.2, batch_norm="frozen", momentum=0.0)
+    assert trial.phase.mixes == ("mixup",) and not trial.phase.keeps_prefix
+    state, frozen = trial.start()
+    _, metrics = trial.step(state, frozen)
+    rows = trial.indices[0]
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 0), MIX_STREAM)
+    mixed, own = mix(key, trial.images[rows], {"mixup": trial.hparams.mixup_alpha})
+    one_hot = np.eye(3)[np.asarray(trial.labels[rows])]
+    soft = float(own) * one_hot + (1 - float(own)) * one_hot[::-1]
+    variables = {"params": paths.unflatten(trial.params), "batch_stats": paths.unflatten(trial.stats)}
+    logits = np.asarray(MODEL.apply(variables, PLAIN.apply(mixed)), np.float64)
+    log_shares = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert float(metrics.loss) == pytest.approx(-((0.8 * soft + 0.2 / 3) * log_shares).sum(1).mean(), rel=1e-4)
+    assert float(metrics.accuracy) == pytest.approx(soft[np.arange(6), logits.argmax(1)].mean(), abs=1e-6)
+
+
+def test_alphas_of_mixing_do_not_recompile():
+    one, two = Trial(mixup_alpha=0.2, cutmix_alpha=1.0), Trial(mixup_alpha=0.4, cutmix_alpha=0.3)
+    assert one.phase == two.phase and one.phase.mixes == ("mixup", "cutmix")
+    assert Trial(cutmix_alpha=1.0).phase.mixes == ("cutmix",)
+
+
+def test_weights_of_classes_in_the_loss_by_hand():
+    """A zero head says log 3 of every image; its bias moves by the weighted mean of one third minus one hot."""
+    trial = Trial(loss_weighting="inverse", momentum=0.0, learning_rate=0.3)
+    trial.params["head/kernel"] = jnp.zeros_like(trial.params["head/kernel"])
+    weights = np.array([0.5, 1.0, 3.0], np.float32)
+    trial.hparams = make_hparams(trial.procedure, trial.layers, weights)
+    state, frozen = trial.start()
+    after, metrics = trial.step(state, frozen)
+    labels = np.asarray(trial.labels[trial.indices[0]])
+    assert float(metrics.loss) == pytest.approx(np.log(3) * weights[labels].mean(), rel=1e-6)
+    slope = (weights[labels][:, None] * (1 / 3 - np.eye(3)[labels])).mean(0)
+    np.testing.assert_allclose(after.params["head/bias"], -0.3 * slope, atol=1e-7)
+
+
+def test_ten_crops_are_averaged_as_probabilities():
+    trial = Trial()
+    larger = jnp.asarray(np.random.default_rng(5).integers(0, 256, (4, SIZE + 3, SIZE + 3, 3)), jnp.uint8)
+    state, frozen = trial.start()
+    evaluated = dataclasses.replace(trial.phase.evaluated, crops="ten")
+    rows, mask, labels = jnp.array([[2, 0]]), jnp.array([[True, True]]), jnp.array([0, 1, 2, 1])
+    found = jax.jit(make_eval_step(evaluated))(state.params, state.batch_stats, labels, rows, mask, frozen, larger)
+    variables = {"params": paths.unflatten(trial.params), "batch_stats": paths.unflatten(trial.stats)}
+    expected = []
+    for row in (2, 0):
+        crops = [larger[row, y : y + SIZE, x : x + SIZE] for y, x in ((0, 0), (0, 3), (3, 0), (3, 3), (1, 1))]
+        crops = jnp.stack([*crops, *(crop[:, ::-1] for crop in crops)])
+        expected.append(jax.nn.softmax(MODEL.apply(variables, PLAIN.apply(crops))).mean(0))
+    assert found.predictions.tolist() == [int(shares.argmax()) for shares in expected]
+    assert float(found.loss) == pytest.approx(-float(jnp.log(expected[0][2]) + jnp.log(expected[1][0])), rel=1e-5)
+
+
+def test_evaluation_sees_the_centre_of_larger_images():
+    trial = Trial()
+    larger = jnp.pad(trial.images, ((0, 0), (2, 3), (2, 3), (0, 0)))
+    state, frozen = trial.start()
+    rows, mask = jnp.arange(12)[None], jnp.ones((1, 12), bool)
+    step = jax.jit(make_eval_step(trial.phase.evaluated))
+    args = state.params, state.batch_stats, trial.labels, rows, mask, frozen
+    for one, other in zip(step(*args, larger), step(*args, trial.images)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_mean_over_classes_by_hand():
+    """Class 0: 3 of 4 right, class 2: none of 1; class 1 has no images."""
+    labels, predictions = np.array([0, 0, 0, 0, 2]), np.array([0, 0, 0, 1, 1])
+    assert mean_per_class(labels, predictions) == 0.375
+    assert np.isnan(mean_per_class(labels[:0], predictions[:0]))
 
 
 def test_probe_first_trains_the_head_alone():
@@ -319,7 +397,14 @@ def test_numbers_do_not_recompile():
 
 def test_another_structure_is_another_phase():
     usual = Trial().phase
-    for fields in ({"flip": True}, {"optimizer": "adamw"}, {"batch_norm": "frozen"}, {"epochs": 3.0}):
+    for fields in (
+        {"flip": True},
+        {"jitter_hue": 0.1},
+        {"loss_weighting": "inverse"},
+        {"optimizer": "adamw"},
+        {"batch_norm": "frozen"},
+        {"epochs": 3.0},
+    ):
         assert Trial(**fields).phase != usual
     assert dataclasses.replace(usual) == usual
 

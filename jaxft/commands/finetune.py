@@ -446,6 +446,8 @@ def add_predictions(record: dict[str, Any], folder: Path, trial: "PlannedTrial")
     """Adds what the delivered network says of the test images to the record; returns the pictures of its mistakes."""
     import numpy as np
 
+    from jaxft.train import mean_per_class
+
     rows, labels = trial.split.test, trial.images.labels[trial.split.test]
     shares = probabilities(folder / record["files"][0], trial.images.images, rows)
     predicted = shares.argmax(1)
@@ -453,8 +455,7 @@ def add_predictions(record: dict[str, Any], folder: Path, trial: "PlannedTrial")
     confusion = np.zeros((len(names), len(names)), int)
     np.add.at(confusion, (labels, predicted), 1)
     record["confusion"] = confusion.tolist()
-    tested = confusion.sum(1) > 0
-    record["test"]["mean_per_class"] = float((confusion.diagonal()[tested] / confusion.sum(1)[tested]).mean())
+    record["test"]["mean_per_class"] = mean_per_class(labels, predicted)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-shares[wrong, predicted[wrong]], kind="stable")][:MOST_MISTAKES]
     record["mistakes"] = [

@@ -82,8 +82,8 @@ def predict(
       top: how many classes to tell.
       batch_size: how many pictures are in memory at a time.
 
-    Pictures are resized and cut as in training: the shorter side to the size that the weights expect, the centre
-    kept. Networks for ImageNet's own classes see the centre 224 of 256 pixels, as is usual when they are tested. A
+    Pictures are resized and cut as in training: the shorter side to the size that the weights expect, or larger where
+    the network was trained on parts (`procedure.crop_px`), the centre kept. Networks for ImageNet's own classes see the centre 224 of 256 pixels, as is usual when they are tested. A
     picture that cannot be read has a `problem` and no classes.
 
     Raises:
@@ -186,7 +186,8 @@ class Classifier:
         from jaxft.models.class_names import CLASS_NAMES
 
         size = self.manifest.preprocessing.size_px
-        whole = IMAGENET_PX.get(size, size) if self.class_names == CLASS_NAMES["imagenet"] else size
+        usual = IMAGENET_PX.get(size, size) if self.class_names == CLASS_NAMES["imagenet"] else size
+        whole = self.manifest.resize_px or usual
         centre = slice((whole - size) // 2, (whole - size) // 2 + size)
         rank = _make_rank(self.model, self.manifest.preprocessing, top)
         names, folders = self.class_names, _folders_of(self.class_names)
@@ -255,6 +256,7 @@ class Tally:
         self.unread = self.total = 0
         self._top = 0
         self._counts: dict[str, collections.Counter[str]] = {}
+        self._classes: dict[str, dict[str, list[bool]]] = {}
 
     def add(self, prediction: Prediction) -> None:
         """Counts a picture."""
@@ -268,7 +270,10 @@ class Tally:
         part = PARTS.get(PurePosixPath(prediction.file).parent.parent.name.lower(), "")
         counts = self._counts.setdefault(part, collections.Counter())
         counts["pictures"] += 1
-        counts["right"] += prediction.classes[0] == prediction.truth
+        right = prediction.classes[0] == prediction.truth
+        counts["right"] += right
+        of_class = self._classes.setdefault(part, {}).setdefault(prediction.truth, [])
+        of_class.append(right)
         counts["near"] += prediction.truth in prediction.classes
 
     def lines(self) -> list[str]:
@@ -278,6 +283,11 @@ class Tally:
             of, right, near = counts["pictures"], counts["right"], counts["near"]
             where = f" in {part}" if part else ""
             among = f"; among the first {self._top}: {near / of:.1%}" if self._top > 1 else ""
+            classes = self._classes[part].values()
+            if len({len(found) for found in classes}) > 1:
+                among += (
+                    f"; mean over the classes: {sum(sum(found) / len(found) for found in classes) / len(classes):.1%}"
+                )
             lines.append(
                 f"accuracy{where}: {right / of:.1%} ({right:,} of the {of:,} pictures whose folder is named after a "
                 f"class){among}"

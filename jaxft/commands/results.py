@@ -46,7 +46,8 @@ def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
     """Returns the results of the study in `workdir` as a DataFrame, a row a trial that has run.
 
     Columns (`jaxft.store.Store.results` says more): `trial`, `status`, `setting`, the factors under their dotted
-    names, `seed`, `val_accuracy`, `test_accuracy`, `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
+    names, `seed`, `val_accuracy`, `test_accuracy`, `val_mean_per_class`, `test_mean_per_class`, `selected_epoch`,
+    `relative_change`, `seconds`, `executor`, `width`.
     """
     from jaxft.store import Store
 
@@ -90,15 +91,16 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
 
     store = Store.open(os.fspath(workdir))
     plan, results = store.plan(), store.results()
-    settings, levels = summarise(plan, results), level_texts(plan)
+    settings, levels, columns = summarise(plan, results), level_texts(plan), test_columns(plan)
     best = chosen_setting(settings)
     rows = []
     for setting in settings:
         mark = " *" if setting is best else ""
         done = f"{setting.done}/{setting.planned}" + (f", {setting.diverged} diverged" if setting.diverged else "")
         change = f"{setting.change.mean:.3g}" if setting.change.num_values else "–"
-        rows.append([*levels[setting.number], done, percent(setting.val.mean), interval(setting.test), change + mark])
-    print_table([*plan["factors"], "trials", "validation %", "test %", "change"], rows, len(plan["factors"]))
+        tested = [interval(setting.test), interval(setting.per_class)][: len(columns)]
+        rows.append([*levels[setting.number], done, percent(setting.val.mean), *tested, change + mark])
+    print_table([*plan["factors"], "trials", "validation %", *columns, "change"], rows, len(plan["factors"]))
     left = len(plan["trials"]) - len(results)
     if left:
         print(f"{left} of {len(plan['trials'])} trials have not run yet.")
@@ -108,8 +110,17 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     if best is not None:
         print("* best on validation.")
     print("test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head.")
+    if len(columns) > 1:
+        print(
+            "per class: the mean over the classes of the test accuracy on each; some have many more images than others."
+        )
     if select_over(plan):
         print_selected(workdir)
+
+
+def test_columns(plan: Mapping[str, Any]) -> list[str]:
+    """Returns the columns for test accuracy: that per class too, where it may say something else."""
+    return ["test %", "per class %"] if plan.get("uneven") else ["test %"]
 
 
 def level_texts(plan: Mapping[str, Any]) -> list[list[str]]:
@@ -126,12 +137,14 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
     from jaxft.report.template import p_value, points
 
     store, arms = open_arms(workdir)
-    over = select_over(store.plan())
+    plan = store.plan()
+    over, columns = select_over(plan), test_columns(plan)
     rows = []
     for arm in arms:
         seeds = f"{len(arm.selected)}/{arm.planned}" + (f", {arm.diverged} diverged" if arm.diverged else "")
-        rows.append([arm.label, selected_text(arm, over, arms), seeds, percent(arm.val.mean), interval(arm.test)])
-    print_table(["arm", "selected (seeds)", "seeds", "validation %", "test %"], rows, 2)
+        tested = [interval(arm.test), interval(arm.per_class)][: len(columns)]
+        rows.append([arm.label, selected_text(arm, over, arms), seeds, percent(arm.val.mean), *tested])
+    print_table(["arm", "selected (seeds)", "seeds", "validation %", *columns], rows, 2)
     print(f"selected on validation in each arm, by each seed for itself: {', '.join(over)}.")
     contrasts = contrasts_of(arms)
     if not contrasts:
@@ -155,7 +168,7 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
 
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
-    factors, levels = plan["factors"], level_texts(plan)
+    factors, levels, columns = plan["factors"], level_texts(plan), test_columns(plan)
     rows = [
         [
             row["trial"],
@@ -163,12 +176,12 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
             f"{row['seed']}",
             row["status"],
             percent(row["val_accuracy"]),
-            percent(row["test_accuracy"]),
+            *(percent(row[name]) for name in ("test_accuracy", "test_mean_per_class")[: len(columns)]),
             f"{row['seconds']:.1f}",
         ]
         for _, row in store.results().iterrows()
     ]
-    print_table(["trial", *factors, "seed", "status", "validation %", "test %", "seconds"], rows, 1 + len(factors))
+    print_table(["trial", *factors, "seed", "status", "validation %", *columns, "seconds"], rows, 1 + len(factors))
 
 
 def print_layers(workdir: str | os.PathLike[str]) -> None:

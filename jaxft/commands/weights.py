@@ -70,6 +70,7 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
     tensors, manifest = read_file(path, model)
     model, _ = fit(tensors, model, manifest)
     preprocessing = manifest.preprocessing
+    within = f", the centre of {manifest.resize_px}" if manifest.resize_px else ""
     print(f"file           {path}, {path.stat().st_size:,} bytes")
     print(f"format         {manifest.format}, {'flax' if manifest.format == 'msgpack' else manifest.layout} layout")
     print(f"sha256         {manifest.sha256}")
@@ -79,7 +80,7 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
     print(f"origin         {manifest.origin or 'unknown'}")
     print(f"classes        {_classes(manifest.class_names)}")
     print(
-        f"preprocessing  {preprocessing.size_px} px, {preprocessing.channel_order}, "
+        f"preprocessing  {preprocessing.size_px} px{within}, {preprocessing.channel_order}, "
         f"0..{preprocessing.value_range:g}, mean {preprocessing.mean}, std {preprocessing.std}"
         + (" (assumed: the file says nothing of it)" if manifest.assumed else "")
     )

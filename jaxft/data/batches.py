@@ -35,13 +35,64 @@ def batch_indices(
     return stream[offset : offset + steps * batch_size].reshape(steps, batch_size).astype(np.int32)
 
 
+def balanced_indices(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    first_step: int,
+    steps: int,
+    batch_size: int,
+    views: int = 1,
+    num_images: int = 0,
+) -> np.ndarray:
+    """Returns [steps, batch_size] int32 as `batch_indices`, but with every class as often: a stream of rounds.
+
+    A round has one image of each class that `labels: [images]` gives `rows`, the classes in an order of its own; the
+    images of a class come in passes over them. So any stretch of the stream has a class twice more than another at
+    most, and no image of a class comes k + 1 times before all others came k times.
+    """
+    classes, of_row = np.unique(labels[rows], return_inverse=True)
+    first, last = first_step * batch_size, (first_step + steps) * batch_size
+    rounds = range(first // len(classes), -(-last // len(classes)))
+    drawn = np.empty((len(rounds), len(classes)), np.int64)
+    for number, label in enumerate(classes):
+        own = rows[of_row == number]
+        passes = range(rounds.start // len(own), -(-rounds.stop // len(own)))
+        orders = own[permutations(f"order:{seed}:class:{label}", passes, len(own))]
+        orders += np.arange(passes.start, passes.stop).reshape(-1, 1) % views * num_images
+        begin = rounds.start - passes.start * len(own)
+        drawn[:, number] = orders.reshape(-1)[begin : begin + len(rounds)]
+    stream = np.take_along_axis(drawn, permutations(f"order:{seed}:classes", rounds, len(classes)), axis=1).reshape(-1)
+    offset = first - rounds.start * len(classes)
+    return stream[offset : offset + steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
 def permutation(name: str, n: int) -> np.ndarray:
     """Returns the order of 0..n-1 that belongs to `name`.
 
     It is the order of raw bits of PCG64, whose stream NumPy promises to keep; `Generator.permutation` it does not.
     """
+    return permutations(name, range(1), n)[0]
+
+
+def permutations(name: str, numbers: range, n: int) -> np.ndarray:
+    """Returns [numbers, n]: of the stream of orders of 0..n-1 that belongs to `name`, those with these numbers."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+    bits = np.random.PCG64(seed).advance(numbers.start * n).random_raw(len(numbers) * n)
+    return np.argsort(bits.reshape(len(numbers), n), axis=1, kind="stable")
+
+
+def class_weights(labels: np.ndarray, num_classes: int, weighting: str, beta: float) -> np.ndarray:
+    """Returns [num_classes] float32: how much an image of each class weighs in the loss, with mean 1 over `labels`.
+
+    'inverse': by the inverse of the number n of the class's images; 'effective': of their effective number,
+    (1 - beta^n) / (1 - beta) (Cui et al. 2019, eq. 2). There the weights sum to the number of classes; with mean 1 over
+    the images, a learning rate means the same as without weights. A class without images weighs nothing.
+    """
+    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
+    number = counts if weighting == "inverse" else (1 - beta**counts) / (1 - beta)
+    weights = np.divide(1, number, out=np.zeros(num_classes), where=counts > 0)
+    return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
 
 
 def padded_batches(rows: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

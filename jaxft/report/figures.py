@@ -71,7 +71,10 @@ STYLE = {
 
 
 class Setting(NamedTuple):
-    """One combination of levels, and what came of it; accuracies are in [0, 1], by seed or as intervals."""
+    """One combination of levels, and what came of it; accuracies are in [0, 1], by seed or as intervals.
+
+    `per_class` is the test accuracy as a mean over classes.
+    """
 
     number: int
     factors: Mapping[str, Any]
@@ -83,6 +86,7 @@ class Setting(NamedTuple):
     test_by_seed: Mapping[int, float]
     val: Interval
     test: Interval
+    per_class: Interval
     change: Interval
 
 
@@ -99,6 +103,7 @@ class Arm(NamedTuple):
     selected: Mapping[int, Mapping[str, Any]]
     val: Interval
     test: Interval
+    per_class: Interval
 
     @property
     def test_by_seed(self) -> dict[int, float]:

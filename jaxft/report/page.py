@@ -49,6 +49,7 @@ def render(store: Store) -> str:
         settings=settings,
         best=best,
         tested=any(s.test.num_values for s in settings),
+        uneven=plan.get("uneven", False),
         factors=varying,
         named_by=" · ".join(figures.last_name(name) for name in varying),
         labels={name: figures.level_labels(figures.levels_of(name, settings)) for name in varying},
@@ -95,6 +96,7 @@ def summarise(plan: Mapping[str, Any], results: pd.DataFrame) -> list[Setting]:
                 test_by_seed=dict(zip(tested["seed"], tested["test_accuracy"])),
                 val=mean_interval(done["val_accuracy"].to_numpy()),
                 test=mean_interval(done["test_accuracy"].to_numpy()),
+                per_class=mean_interval(done["test_mean_per_class"].to_numpy()),
                 change=mean_interval(done["relative_change"].to_numpy()),
             )
         )

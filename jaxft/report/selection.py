@@ -74,6 +74,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
                 selected=selected,
                 val=mean_interval([row["val_accuracy"] for row in selected.values()]),
                 test=mean_interval([row["test_accuracy"] for row in selected.values()]),
+                per_class=mean_interval([row["test_mean_per_class"] for row in selected.values()]),
             )
         )
     return arms

@@ -1,0 +1,124 @@
+"""Times the random changes of images as a share of a training step of ResNet-18, at 32 and at 224 px.
+
+    python benchmarks/augment.py
+
+A batch's changes and the step of the same batch are compiled apart and run in turn, round after round; the share is
+that of their medians. Then the step is timed with everything inside its program, as training runs it, and each
+change alone. At 224 px the images are 256 px and the network is the usual one; at 32 px it is the one with a stem of a
+3x3 convolution. Crop, flip and normalise should take less than a twentieth of a step, everything at once less than a
+fifth. The machine should be idle.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from convolution import ResNet18, batch, compare, compiled, init, make_step
+from finetune import environment
+
+from jaxft.data.augment import Changes, augment, mix
+from jaxft.models import Preprocessing, create_model
+
+OUT = Path(__file__).resolve().parent / "results" / "augment.json"
+BARS = {"crop, flip, normalise": 1 / 20, "resized crop, flip, normalise": 1 / 20, "everything": 1 / 5}
+ALPHAS = {"mixup": jnp.float32(0.2), "cutmix": jnp.float32(1.0)}
+SETTINGS = (  # images, their side, the crop's
+    (32, 32, 32),
+    (8, 256, 224),
+)
+
+
+def every_change(side: int, crop: int) -> dict[str, Changes]:
+    """Returns what is timed: the usual changes together, all of them, and each alone."""
+    plain = Changes(crop_padding_px=4) if side == crop else Changes(crop_px=crop)
+    resized = Changes(crop_scale_min=0.08, crop_px=crop)
+    jitter = (0.4, 0.4, 0.4, 0.1)
+    rand = {"randaugment_ops": 2, "randaugment_magnitude": 9.0}
+    return {
+        "crop, flip, normalise": dataclasses.replace(plain, flip=True),
+        "resized crop, flip, normalise": dataclasses.replace(resized, flip=True),
+        "everything": dataclasses.replace(resized, flip=True, jitter=jitter, erase_probability=1.0, **rand),
+        "crop": plain,
+        "resized crop": resized,
+        "RandAugment": Changes(crop_px=crop, **rand),
+        "colour jitter": Changes(crop_px=crop, jitter=jitter),
+        "erasing": Changes(crop_px=crop, erase_probability=1.0),
+        "mixup, cutmix": Changes(crop_px=crop),
+    }
+
+
+def make_prepare(
+    changes: Changes, preprocessing: Preprocessing, mixes: bool
+) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns the function from (key, images) to the network's input and the share of its own label it keeps."""
+
+    def prepare(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, own = augment(key, images, changes), jnp.float32(1)
+        if mixes:
+            x, own = mix(jax.random.fold_in(key, 3), x, ALPHAS)
+        return preprocessing.apply(x), own
+
+    return prepare
+
+
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    """Returns the shares by name, with the seconds they are of."""
+    results: dict[str, dict[str, Any]] = {}
+    for count, side, crop in SETTINGS:
+        network = ResNet18(64) if crop == 32 else create_model("resnet18", 10)
+        preprocessing = Preprocessing(crop, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        inputs, labels = batch(count, crop)
+        pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+        key, images, state, step = jax.random.key(0), jnp.asarray(pixels), init(network, inputs), make_step(network)
+        alone = compiled(step, state, jnp.asarray(inputs), jnp.asarray(labels))
+        for name, changes in every_change(side, crop).items():
+            prepare = make_prepare(changes, preprocessing, name in ("everything", "mixup, cutmix"))
+            where = f"{name}: {count} x {crop} px"
+            results[where] = compare(where, {"changes": compiled(prepare, key, images), "step": alone}, rounds)
+            if name in BARS:
+                results[where] |= {"bar": BARS[name], "within": results[where]["ratio"] < BARS[name]}
+
+        everything = make_prepare(every_change(side, crop)["everything"], preprocessing, True)
+
+        def whole(
+            state: Any,
+            key: jax.Array,
+            images: jax.Array,
+            labels: jax.Array,
+            step: Callable[..., Any] = step,
+            prepare: Callable[..., Any] = everything,
+        ) -> Any:
+            x, own = prepare(key, images)
+            return step(state, x, labels), own
+
+        where = f"a step with everything inside / without: {count} x {crop} px"
+        ways = {"with": compiled(whole, state, key, images, jnp.asarray(labels)), "without": alone}
+        results[where] = compare(where, ways, rounds)
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints a line a comparison, and writes them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args(argv)
+    load_before = os.getloadavg()[0]
+    results = measure(args.rounds)
+    for name, found in results.items():
+        if "bar" in found:
+            word = "below" if found["within"] else "NOT below"
+            print(f"{name}: {found['ratio']:.2%} of a step, {word} {found['bar']:.0%}")
+    record = {"results": results, "load_before": load_before, "rounds": args.rounds, **environment()}
+    args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
