@@ -13,28 +13,16 @@ objects_to_scenes.py:FOLDER. Takes about 20 minutes on two cores; behind objects
 a run of a minute or two, which shows that all works and is too short to answer anything.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
-from jaxft import UserError
-
-BESIDE_THE_CLONE = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+from jaxft.config import study_data
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', or both as 'small,FOLDER'."""
-    first, _, rest = arg.partition(",")
-    small = first == "small"
-    folder = Path((rest if small else arg) or BESIDE_THE_CLONE)
-    weights = [folder / "weights" / f"resnetsmall14.{source}.safetensors" for source in ("cifar10", "cifar100")]
-    images = folder / "images" / "intel-scenes-6.zip"
-    for path in (*weights, images):
-        if not path.is_file():
-            raise UserError(
-                f"the study's data are not all in {str(folder)!r}: there is no {path.relative_to(folder)}; "
-                "name their folder, --config=configs/objects_to_scenes.py:FOLDER."
-            )
+    sources = [f"weights/resnetsmall14.{source}.safetensors" for source in ("cifar10", "cifar100")]
+    size, (*weights, images) = study_data(arg, __file__, *sources, "images/intel-scenes-6.zip")
+    small = size == "small"
 
     config = ConfigDict()
     config.title = "Objects to scenes: CIFAR-10 and CIFAR-100 to six kinds of scenes"
@@ -44,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.source.model = "resnetsmall14"
 
     config.target = {
-        "data": str(images),
+        "data": images,
         "size_px": 32,
         "train_per_class": 20,
         "val_per_class": 20,
@@ -64,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
         pretrained_rates, random_rates = pretrained_rates[1:3], random_rates[1:3]
     config.factors = [
         {
-            "source.weights": [str(path) for path in weights],
+            "source.weights": weights,
             "procedure.init": ["pretrained"],
             "procedure.body_learning_rate": pretrained_rates,
         },

@@ -542,6 +542,30 @@ def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Execu
     return float(np.median(taken[1:]))
 
 
+def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
+    """Returns the seconds that it takes to evaluate an image of a trial like `lane`; zero where there are none.
+
+    A batch is timed, after one that compiles.
+    """
+    part: Literal["val", "test"] = "val" if len(lane.val) else "test"
+    rows = getattr(lane, part)[: eval_batch(program, [lane], 1)] if len(lane.val) or len(lane.test) else lane.test
+    if not len(rows):
+        return 0.0
+    executor, lane = Executor(), dataclasses.replace(lane, **{part: rows})
+    phase, live, tracked, frozen, images = _example(program.phases[-1], lane, images)
+    labels, no_batches = executor.place((lane.labels[None], np.zeros((1, 1, 1), np.int32)))
+    frozen, pixels = executor.place_shared((frozen, images))
+    feed = Feed(phase, frozen, pixels, labels, no_batches)
+    params, batch_stats = executor.place((stack([live]), stack([tracked])))
+    taken = []
+    for _ in range(3):
+        stopping.check()
+        start = time.perf_counter()
+        evaluate(dataclasses.replace(program, test_crops="centre"), feed, executor, params, batch_stats, [lane], part)
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:]) / len(rows)
+
+
 def trial_bytes(program: Program, lane: Lane, images: np.ndarray) -> int:
     """Returns the memory that a further trial takes side by side with others.
 

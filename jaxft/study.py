@@ -16,9 +16,10 @@ from jaxft import config as cfg
 from jaxft import convolution, paths, stopping
 from jaxft.analysis import parameters
 from jaxft.clock import Clock, duration
+from jaxft.data.augment import NUM_CROPS
 from jaxft.data.batches import class_weights
 from jaxft.errors import UserError
-from jaxft.execute import Lane, Outcome, run_chunk, stack, time_steps, trial_bytes
+from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
 from jaxft.features import FeatureCache, make_feature_cache
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
@@ -391,6 +392,54 @@ def example_lane(planned: PlannedTrial) -> Lane:
         values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
         flat[collection][leaf] = values.astype(np.float32)
     return _make_lane(planned, flat["params"], flat["batch_stats"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a plan still needs: trials and sources, and seconds of 'sources', 'training', 'evaluation', 'compiling'."""
+
+    trials: int
+    sources: int
+    seconds: Mapping[str, float]
+
+
+def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Estimate:
+    """Returns how long what `store` lacks of a plan takes in one process, trial after trial.
+
+    Steps and evaluations are timed here, once for each kind of network, batch and random changes. What it takes to
+    compile is that of the programs timed, times how many others of their kind there are: those timed are kept by then.
+    """
+    trials = [trial for trial in plan.trials if store is None or not store.has("trials", trial.digest)]
+    starts = {trial.source.digest for trial in trials if trial.starts_from_source}
+    sources = [s for s in plan.sources if s.digest in starts and (store is None or not store.has("sources", s.digest))]
+    seconds = dict.fromkeys(("sources", "training", "evaluation", "compiling"), 0.0)
+    timed: dict[Any, tuple[float, float, float]] = {}
+    programs: dict[Any, set[Any]] = {}
+    recorded: MutableMapping[str, str] = {} if store is None else store.convolutions()
+    with convolution.use(convolution_choices(plan.study.execution, recorded, say)):
+        for planned in (*sources, *trials):
+            program = planned.program
+            phase = max(program.phases, key=lambda phase: phase.num_steps)
+            how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
+            kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how
+            if kind not in timed:
+                say(f"timing {planned.model.architecture}")
+                lane, clock = example_lane(planned), Clock()
+                with clock.of("timing"):
+                    a_step = time_steps(program, lane, planned.images.images, Executor())
+                    an_image = time_evaluation(program, lane, planned.images.images)
+                timed[kind] = a_step, an_image, clock.seconds["compile"]
+            programs.setdefault(kind, set()).update(program.phases)
+            a_step, an_image, _ = timed[kind]
+            split = planned.split
+            num_evaluated = program.num_epochs * len(split.val)
+            num_evaluated += len(split.test) * (NUM_CROPS if program.test_crops == "ten" else 1)
+            what = "sources" if planned in sources else "training"
+            seconds[what] += a_step * sum(phase.num_steps for phase in program.phases)
+            seconds["evaluation"] += an_image * num_evaluated
+    for kind, phases in programs.items():
+        seconds["compiling"] += timed[kind][2] * (len(phases) - 1)
+    return Estimate(len(trials), len(sources), seconds)
 
 
 def _can_start(trial: PlannedTrial, store: Store) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from jaxft.config import (
 )
 from jaxft.errors import UserError
 
+CONFIGS = sorted(path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.py"))
 RANDOM = {"procedure": {"init": "random"}}
 SELECTED = RANDOM | {
     "target": {"val_per_class": 5},
@@ -600,6 +602,35 @@ def test_every_config_of_the_project_loads(root, real_data):
     files = sorted((root / "configs").glob("*.py"))
     assert files
     for path in files:
-        loaded = load_config(f"{path}:{real_data}" if path.stem == "objects_to_scenes" else str(path))
-        assert loaded.docstring and loaded.study.title and loaded.study.trials()
-        assert from_dict(Study, to_dict(loaded.study)) == loaded.study
+        for spec in SPECS_OF.get(path.stem, ("{path}:{data}", "{path}:small,{data}", "{path}:full")):
+            loaded = load_config(spec.format(path=path, data=real_data))
+            assert loaded.docstring and loaded.study.title and loaded.study.trials()
+            assert from_dict(Study, to_dict(loaded.study)) == loaded.study
+
+
+SPECS_OF = {"quickstart": ("{path}",), "objects_to_scenes": ("{path}:{data}", "{path}:small,{data}")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_of_the_project_can_be_planned(name, root, real_data):
+    from jaxft.data.wordnet import load_wordnet
+    from jaxft.plan import make_plan
+
+    if name in ("granularity", "source_similarity"):
+        try:
+            load_wordnet()
+        except UserError as error:
+            pytest.skip(f"needs WordNet: {error}")
+    path = root / "configs" / f"{name}.py"
+    study = load_config(str(path) if name == "quickstart" else f"{path}:{real_data}").study
+    plan = make_plan(study)
+    assert len(plan.trials) == len(study.trials())
+    assert not plan.warnings
+    if study.select_over:
+        assert all(len(trial.split.val) for trial in plan.trials)
+
+
+def test_a_config_says_which_of_its_data_are_missing(root, tmp_path):
+    with pytest.raises(UserError, match=r"there is no weights/resnetsmall8.cifar100.safetensors; name their folder"):
+        load_config(f"{root / 'configs' / 'target_images.py'}:{tmp_path}")

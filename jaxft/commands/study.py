@@ -30,7 +30,8 @@ HELP = "run a study: fine-tune over factors and seeds, and report"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="the study's config file")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the results; resumed if it has any")
+    parser.add_argument("--workdir", metavar="DIR", help="folder for the results; resumed if it has any")
+    parser.add_argument("--dry-run", action="store_true", help="say what it comes to and about how long, and end")
     parser.add_argument(
         "--shard",
         type=shard,
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
     config = load_config(args.config, overrides)
+    if args.dry_run:
+        dry_run(config, args.workdir)
+        return 0
+    if args.workdir is None:
+        raise UserError("--workdir is missing; name a folder for the results, or give --dry-run.")
     with profiling(args.profile):
         _, failed = study(config, args.workdir, debug=args.debug, shard=args.shard)
     from jaxft.commands.results import print_summary
@@ -57,6 +63,34 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def dry_run(config: "ConfigFile", workdir: str | None) -> None:
+    """Prints what a study comes to, and about how long what is missing of it takes on this machine."""
+    from jaxft.plan import make_plan
+    from jaxft.store import Store
+    from jaxft.study import estimate
+
+    keep_compiled()
+    store = Store.open(workdir) if workdir is not None and Path(workdir).exists() else None
+    with Progress() as progress:
+        plan = make_plan(config.study, progress.note)
+        found = estimate(plan, store, progress.note)
+    print(
+        f"{config.study.title}: {len(plan.trials)} trials = {len(plan.settings)} settings x {len(config.study.seeds)} "
+        f"seeds, in {len(plan.groups)} groups; {plan.num_programs} training programs, {len(plan.sources)} sources to "
+        f"train first; {plan.weights_line()}"
+    )
+    for warning in plan.warnings:
+        print(f"warning: {warning}")
+    if store is not None:
+        print(f"missing in {workdir}: {found.trials} trials and {found.sources} sources")
+    parts = ", ".join(f"{what} {duration(seconds)}" for what, seconds in found.seconds.items() if seconds >= 0.5)
+    print(f"about {duration(sum(found.seconds.values()))}, trial after trial, as this machine is now: {parts or '0 s'}")
+    print(
+        "not in it: reading images, computing what frozen units say of them, comparing trials, the report. "
+        "Worker processes, or trials side by side on an accelerator, take less."
+    )
 
 
 def shard(text: str) -> tuple[int, int]:

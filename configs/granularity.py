@@ -1,0 +1,77 @@
+"""How fine must the source's classes be, for its images to make a good network to start from?
+
+A small residual network is trained on eight images of each of Tiny ImageNet's 200 classes at 32 x 32 pixels, always the
+same for a seed, labelled by their classes or by what is above these at depths 8, 6 and 4 of WordNet; then it is
+fine-tuned to Caltech-101's classes from seven images of each. The same network started at random is the comparison. The
+body's rate is selected on validation, in every arm by every seed.
+
+Source: Huh, Agrawal & Efros 2016, section 5 (ImageNet's classes merged at depths of WordNet: 127 in place of 1000 cost
+2.8 points of mAP on PASCAL-DET).
+Expected: merging costs little until few classes are left; the coarsest still beats the random start.
+Needs WordNet: pip install 'jaxft[wordnet]'.
+Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
+behind the config, granularity.py:FOLDER. TIME Behind granularity.py:small (or small,FOLDER) is a run of a minute or
+two, too short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and caltech101),
+for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(arg, __file__, "images/tiny-imagenet-200.zip", "images/caltech-101.zip")
+    full = size == "full"
+    source, target = files or ("tfds:imagenet2012", "tfds:caltech101")
+
+    config = ConfigDict()
+    config.title = "Granularity: source classes merged at depths of WordNet"
+    config.seeds = 2 if size == "small" else 5
+    config.streams = {"source": None}  # the source's own chance is in the intervals
+
+    config.source = ConfigDict()
+    config.source.model = "resnet18" if full else "cifar_resnet8"
+    config.source.images = {
+        "data": source,
+        "train_per_class": 1000 if full else 8,
+        "size_px": 256 if full else 32,
+        "tested": False,
+    }
+    config.source.procedure = {
+        "learning_rate": 0.1,
+        "weight_decay": 1e-4 if full else 5e-4,
+        "epochs": 90.0 if full else 2.0 if size == "small" else 20.0,
+        "batch_size": 256 if full else 50,
+        "flip": True,
+        "select": "last",
+        **({"crop_px": 224, "crop_scale_min": 0.08} if full else {"crop_padding_px": 4}),
+    }
+
+    config.target = {
+        "data": target,
+        "train_per_class": 24 if full else 7,
+        "val_per_class": 6 if full else 3,
+        "size_px": 256 if full else 32,
+    }
+    config.procedure = {
+        "learning_rate": 0.1,  # the head's
+        "epochs": 2.0 if size == "small" else 20.0,
+        "batch_size": 32,
+        "weight_decay": 5e-4,
+        "flip": True,
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    rates = [0.01] if size == "small" else [0.01, 0.1]
+    config.factors = [
+        {
+            "source.images.wordnet_depth": [None, 8, 6, 4],
+            "procedure.init": ["pretrained"],
+            "procedure.body_learning_rate": rates,
+        },
+        {"procedure.init": ["random"], "procedure.body_learning_rate": rates},
+    ]
+    config.select_over = ["procedure.body_learning_rate"]
+    return config

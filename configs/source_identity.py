@@ -1,0 +1,82 @@
+"""Which source is the better start for objects, and which for scenes: CIFAR-10, CIFAR-100, or none?
+
+Residual networks of one architecture for 32 x 32 pixels, trained on CIFAR-10 and on CIFAR-100, and one started at
+random, are fine-tuned to objects (Caltech-101) and to scenes (six kinds of Intel's), from seven images of each class.
+The body's rate is selected on validation, in every arm by every seed; seeds draw the same images in all arms.
+
+Source: Li, Herranz & Jiang 2020; Zhou et al. 2017 (object-centric and scene-centric sources).
+Expected: both sources beat the random start on both targets; CIFAR-100, with more categories and some scenes among
+them, beats CIFAR-10. At the full scale, the object-centric source is the better for objects, the scene-centric for
+scenes.
+Data: weights/resnetsmall8.cifar10.safetensors and that of cifar100, images/caltech-101.zip and
+images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder named behind the config,
+source_identity.py:FOLDER. TIME Behind source_identity.py:small (or small,FOLDER) is a run of a minute or two, too short
+to answer anything; behind :full is the scale of the publications (ImageNet or Places as the source; TFDS' caltech101
+and sun397), for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(
+        arg,
+        __file__,
+        *(f"weights/resnetsmall8.{source}.safetensors" for source in ("cifar10", "cifar100")),
+        *("images/caltech-101.zip", "images/intel-scenes-6.zip"),
+    )
+    full = size == "full"
+    sources, targets = files[:2], files[2:] or ["tfds:caltech101", "tfds:sun397/standard-part1-120k"]
+
+    config = ConfigDict()
+    config.title = "Source identity: objects and scenes from CIFAR-10, CIFAR-100 and scratch"
+    config.seeds = 2 if size == "small" else 5
+
+    config.source = ConfigDict()
+    config.source.model = "resnet50" if full else "resnetsmall8"
+    if full:
+        config.source.procedure = {
+            "learning_rate": 0.1,
+            "weight_decay": 1e-4,
+            "epochs": 90.0,
+            "batch_size": 256,
+            "flip": True,
+            "crop_px": 224,
+            "crop_scale_min": 0.08,
+            "select": "last",
+        }
+        places = {"data": "tfds:places365_small", "size_px": 256, "tested": False}
+        objects = {"data": "tfds:imagenet2012", "size_px": 256, "tested": False}
+        origin = {"source.images": [objects, places, objects | {"union": ["tfds:places365_small"]}]}
+    else:
+        origin = {"source.weights": sources}
+
+    config.target = {
+        "train_per_class": 20 if full else 7,
+        "val_per_class": 5 if full else 3,
+        "size_px": 256 if full else 32,
+    }
+    config.procedure = {
+        "learning_rate": 0.1,  # the head's
+        "epochs": 2.0 if size == "small" else 20.0,
+        "batch_size": 32,
+        "weight_decay": 5e-4,
+        "flip": True,
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    pretrained_rates, random_rates = ([0.003], [0.03]) if size == "small" else ([0.001, 0.01], [0.01, 0.1])
+    config.factors = [
+        {
+            "target.data": targets,
+            **origin,
+            "procedure.init": ["pretrained"],
+            "procedure.body_learning_rate": pretrained_rates,
+        },
+        {"target.data": targets, "procedure.init": ["random"], "procedure.body_learning_rate": random_rates},
+    ]
+    config.select_over = ["procedure.body_learning_rate"]
+    return config

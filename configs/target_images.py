@@ -1,0 +1,56 @@
+"""How many target images does it take, until a network from scratch is as good as a fine-tuned one?
+
+A residual network for 32 x 32 pixels, trained on CIFAR-100 or started at random, is trained on 5, 10, 20 or 50 images
+of each of six kinds of scenes, for as many steps whatever their number. The body's rate is selected on validation, in
+every arm by every seed; the fewer images lie within the more, and the images to select and to test on are the same.
+
+Source: Agrawal, Girshick & Malik 2014; Azizpour et al. 2016; He, Girshick & Dollar 2019; Li, Herranz & Jiang 2020.
+Expected: accuracy rises with the images, with diminishing returns; the pretrained network is ahead, and by less the
+more images there are.
+Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
+a folder named behind the config, target_images.py:FOLDER. TIME Behind target_images.py:small (or small,FOLDER) is a run
+of a minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet's ResNet-50
+from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    full = size == "full"
+    weights, images = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+
+    config = ConfigDict()
+    config.title = "Target images: pretrained and from scratch, from few to many"
+    config.seeds = 2 if size == "small" else 5
+
+    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
+    config.target = {"data": images, "val_per_class": 5 if full else 10, "size_px": 256 if full else 32}
+    config.procedure = {
+        "learning_rate": 0.1,  # the head's
+        "batch_size": 64 if full else 30,
+        "weight_decay": 5e-4,
+        "flip": True,
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    # Every arm sees as many images, the few again and again.
+    classes, counts = (397, [5, 10, 20, 50]) if full else (6, [5, 10, 20, 50])
+    images_seen = 2_000_000 if full else 600 if size == "small" else 4_500
+    pretrained_rates, random_rates = ([0.003], [0.03]) if size == "small" else ([0.001, 0.01], [0.01, 0.1])
+    config.factors = [
+        {
+            "target.train_per_class": [count],
+            "procedure.epochs": [images_seen / (classes * count)],
+            "procedure.init": [init],
+            "procedure.body_learning_rate": rates,
+        }
+        for init, rates in (("pretrained", pretrained_rates), ("random", random_rates))
+        for count in counts
+    ]
+    config.select_over = ["procedure.body_learning_rate"]
+    return config
