@@ -47,8 +47,5 @@ def get_config(arg: str = "") -> ConfigDict:
         "weight_decay": 5e-4,
     }
 
-    config.factors = {
-        "target.imbalance": [1.0, 10.0, 50.0],
-        "procedure.sampling": ["uniform", "balanced"],
-    }
+    config.factors = [{"target.imbalance": [1.0, 10.0, 50.0], "procedure.sampling": ["uniform", "balanced"]}]
     return config

@@ -85,7 +85,7 @@ def dry_run(config: "ConfigFile", workdir: str | None) -> None:
         print(f"warning: {warning}")
     if store is not None:
         print(f"missing in {workdir}: {found.trials} trials and {found.sources} sources")
-    parts = ", ".join(f"{what} {duration(seconds)}" for what, seconds in found.seconds.items() if seconds >= 0.5)
+    parts = ", ".join(f"{what} {duration(seconds)}" for what, seconds in found.seconds.items() if seconds)
     print(f"about {duration(sum(found.seconds.values()))}, trial after trial, as this machine is now: {parts or '0 s'}")
     print(
         "not in it: reading images, computing what frozen units say of them, comparing trials, the report. "

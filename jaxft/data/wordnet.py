@@ -45,6 +45,7 @@ class WordNet:
     senses: Mapping[str, tuple[str, ...]]
     files: Mapping[str, int]
     _above: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
+    _depths: dict[str, int] = field(default_factory=dict, repr=False)
 
     def above(self, synset: str) -> dict[str, int]:
         """Returns the synset and all above it, with the fewest steps up to each."""
@@ -64,6 +65,12 @@ class WordNet:
         """Returns the fewest steps from a synset up to the root, 'entity', whose depth is 0."""
         return max(self.above(synset)[root] for root in self.above(synset) if not self.hypernyms[root])
 
+    def _longest(self, synset: str) -> int:
+        """Returns the most steps from a synset up to the root."""
+        if synset not in self._depths:
+            self._depths[synset] = max((self._longest(higher) + 1 for higher in self.hypernyms[synset]), default=0)
+        return self._depths[synset]
+
     def path(self, one: str, other: str) -> float:
         """Returns the path similarity, in (0, 1]: 1 / (1 + the fewest steps from one synset to the other)."""
         above_one, above_other = self.above(one), self.above(other)
@@ -73,12 +80,13 @@ class WordNet:
         """Returns the similarity of Wu & Palmer 1994 (section 3.3), in (0, 1].
 
         It is 2 N3 / (N1 + N2 + 2 N3), with N1 and N2 the steps up to a synset above both and N3 the number of synsets
-        from there to the root. Where several are above both, the one of the greatest similarity counts.
+        from there to the root, on the longest way where there are several, as in NLTK. Where several synsets are above
+        both, the one of the greatest similarity counts; NLTK takes the deepest.
         """
         above_one, above_other = self.above(one), self.above(other)
         found = 0.0
         for synset in above_one.keys() & above_other.keys():
-            shared = 2 * (self.depth(synset) + 1)
+            shared = 2 * (self._longest(synset) + 1)
             found = max(found, shared / (above_one[synset] + above_other[synset] + shared))
         return found
 
