@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.procedure = {
         "learning_rate": 0.1,  # the head's
-        "epochs": 2.0 if size == "small" else 20.0,
+        "epochs": 2.0 if size == "small" else 12.0,
         "batch_size": 32,
         "weight_decay": 5e-4,
         "flip": True,

@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Every arm sees as many images, the few again and again.
     classes, counts = (397, [5, 10, 20, 50]) if full else (6, [5, 10, 20, 50])
-    images_seen = 2_000_000 if full else 600 if size == "small" else 4_500
+    images_seen = 2_000_000 if full else 600 if size == "small" else 3_600
     pretrained_rates, random_rates = ([0.003], [0.03]) if size == "small" else ([0.001, 0.01], [0.01, 0.1])
     config.factors = [
         {

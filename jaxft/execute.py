@@ -551,7 +551,8 @@ def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
     rows = getattr(lane, part)[: eval_batch(program, [lane], 1)] if len(lane.val) or len(lane.test) else lane.test
     if not len(rows):
         return 0.0
-    executor, lane = Executor(), dataclasses.replace(lane, **{part: rows})
+    executor = Executor()
+    lane = dataclasses.replace(lane, val=rows) if part == "val" else dataclasses.replace(lane, test=rows)
     phase, live, tracked, frozen, images = _example(program.phases[-1], lane, images)
     labels, no_batches = executor.place((lane.labels[None], np.zeros((1, 1, 1), np.int32)))
     frozen, pixels = executor.place_shared((frozen, images))
