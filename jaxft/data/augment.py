@@ -4,6 +4,7 @@ In training they come in timm's order: a crop, the mirror image, RandAugment, co
 cutmix of whole batches. Pixels are uint8 between them, as between Pillow's operations.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: i
     first = jax.random.uniform(place_key, (n, 2)) * (1 - shares) * sides
     out = (height, width) if size_px is None else (size_px, size_px)
 
-    resized = jax.vmap(lambda *part: resized_part(*part, out))(images, first, shares * sides)
+    resized = jax.vmap(functools.partial(resized_part, out=out))(images, first, shares * sides)
     return jnp.clip(jnp.round(resized), 0, 255).astype(images.dtype)
 
 
