@@ -182,7 +182,7 @@ class Procedure:
     select: Literal["best", "last"] = setting("best", "weights kept: the best epoch on validation, or the last")
     test_crops: Literal["centre", "ten"] = setting(
         "centre",
-        "parts of a test image larger than crop_px; ten: corners and centre, mirrored too, their probabilities averaged",
+        "what is seen of larger test images; ten: corners and centre, mirrored too, their probabilities averaged",
     )
 
 

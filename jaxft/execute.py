@@ -656,7 +656,7 @@ def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluati
 
 
 class Scores(NamedTuple):
-    """Of each trial the mean loss, accuracy and mean per-class accuracy [trials], nan for no images; its predictions."""
+    """Mean loss, accuracy and mean per-class accuracy [trials], nan for no images; the predictions of each trial."""
 
     loss: np.ndarray
     accuracy: np.ndarray

@@ -420,10 +420,10 @@ def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
             f"config field '{procedure}.crop_px' is {crop_px}, but the images are {side} px; "
             f"give '{where}.size_px' {crop_px} or more."
         )
-    if trial.procedure.test_crops == "ten" and crop_px == side:
+    if crop_px == side and trial.procedure.test_crops == "ten":
         raise UserError(
             f"config field '{procedure}.test_crops' is 'ten', but '{procedure}.crop_px' {crop_px} is the images' own "
-            f"size; give '{where}.size_px' more, such as {round(crop_px * 8 / 7)}."
+            f"size; give '{where}.size_px' more, such as {round(side * 8 / 7)}."
         )
     return crop_px or side
 

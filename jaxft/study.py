@@ -468,7 +468,7 @@ def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Ma
     import jax
 
     trial, procedure = planned.trial, planned.trial.procedure
-    labels, weights = planned.split.labels, np.float32(1)
+    labels, weights = planned.split.labels, np.ones((), np.float32)
     if procedure.loss_weighting != "none":
         of_train = labels[planned.split.train]
         weights = class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)

@@ -44,9 +44,9 @@ class Manifest:
 
     `layout` is that of the file: 'torch' has convolutions OIHW and dense layers [out, in], 'keras' has ours. `metadata`
     is the file's own (safetensors' `__metadata__`), kept so that an export has it again. `assumed` says that the file
-    told nothing, and the architecture's usual preprocessing was taken. `resize_px` is the shorter side that pictures are
-    resized to before their centre is cut out; none: the size that the network takes. `format` and `checked` say what the file is and
-    what its bits were compared with (nothing, where nothing is known of it).
+    told nothing, and the architecture's usual preprocessing was taken. `resize_px` is the shorter side that pictures
+    are resized to before their centre is cut out; none: the size that the network takes. `format` and `checked` say
+    what the file is and what its bits were compared with (nothing, where nothing is known of it).
     """
 
     file: str

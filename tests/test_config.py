@@ -182,7 +182,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"procedure": {"views": 2}},
-            "'procedure.views' is 2, but nothing makes them differ; give flip, crop_scale_min or another random change.",
+            "'procedure.views' is 2, but nothing makes them differ; give flip, crop_scale_min or another random",
         ),
         (
             {"procedure": {"views": 2, "flip": True, "mixup_alpha": 0.2}},

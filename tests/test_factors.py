@@ -351,7 +351,8 @@ def test_a_manifest_says_what_was_drawn_by_what(tmp_path):
     assert manifest == json.loads(json.dumps(drawn.manifest))
     assert manifest["data"]["names"] == ["digits"] and len(manifest["data"]["kept"]) == 4
     assert manifest["drawn"]["seed"] == 3
-    assert manifest["drawn"]["fields"] == {"num_classes": 4, "num_images": 30, "imbalance": 3.0, "val_per_class": 2, "label_noise": 0.2}  # noqa: E501  # fmt: skip
+    fields = {"num_classes": 4, "num_images": 30, "imbalance": 3.0, "val_per_class": 2, "label_noise": 0.2}
+    assert manifest["drawn"]["fields"] == fields
     assert [len(manifest[part]["ids"]) for part in ("train", "val")] == [30, 8]
 
 

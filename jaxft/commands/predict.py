@@ -82,9 +82,10 @@ def predict(
       top: how many classes to tell.
       batch_size: how many pictures are in memory at a time.
 
-    Pictures are resized and cut as in training: the shorter side to the size that the weights expect, or larger where
-    the network was trained on parts (`procedure.crop_px`), the centre kept. Networks for ImageNet's own classes see the centre 224 of 256 pixels, as is usual when they are tested. A
-    picture that cannot be read has a `problem` and no classes.
+    Pictures are resized and cut as in training: the shorter side to the size that the weights expect, or to a larger
+    one where the network was trained on parts (`procedure.crop_px`), the centre kept. Networks for ImageNet's own
+    classes see the centre 224 of 256 pixels, as is usual when they are tested. A picture that cannot be read has a
+    `problem` and no classes.
 
     Raises:
       UserError: the weights cannot be used, or there are no pictures.
@@ -285,9 +286,8 @@ class Tally:
             among = f"; among the first {self._top}: {near / of:.1%}" if self._top > 1 else ""
             classes = self._classes[part].values()
             if len({len(found) for found in classes}) > 1:
-                among += (
-                    f"; mean over the classes: {sum(sum(found) / len(found) for found in classes) / len(classes):.1%}"
-                )
+                mean = sum(sum(found) / len(found) for found in classes) / len(classes)
+                among += f"; mean over the classes: {mean:.1%}"
             lines.append(
                 f"accuracy{where}: {right / of:.1%} ({right:,} of the {of:,} pictures whose folder is named after a "
                 f"class){among}"

@@ -4,6 +4,7 @@ In training they come in timm's order: a crop, the mirror image, RandAugment, co
 cutmix of whole batches. Pixels are uint8 between them, as between Pillow's operations.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: i
     first = jax.random.uniform(place_key, (n, 2)) * (1 - shares) * sides
     out = (height, width) if size_px is None else (size_px, size_px)
 
-    resized = jax.vmap(lambda *part: resized_part(*part, out))(images, first, shares * sides)
+    resized = jax.vmap(functools.partial(resized_part, out=out))(images, first, shares * sides)
     return jnp.clip(jnp.round(resized), 0, 255).astype(images.dtype)
 
 
@@ -207,7 +208,7 @@ def centre_crop(images: jax.Array, size_px: int | None) -> jax.Array:
 
 
 def ten_crops(images: jax.Array, size_px: int) -> jax.Array:
-    """Returns [n, 10, size_px, size_px, c]: the corners and the centre of `images: [n, h, w, c]`, and their mirror images.
+    """Returns [n, 10, size_px, size_px, c]: corners and centre of `images: [n, h, w, c]`, then their mirror images.
 
     Krizhevsky et al. 2012, section 4.1.
     """
@@ -402,9 +403,9 @@ def colour_jitter(key: jax.Array, image: jax.Array, jitter: tuple[float, float, 
 def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
     """Returns `image: [h, w, c <= 4] uint8`, a rectangle of it filled with random values, with a probability.
 
-    Random erasing (Zhong et al. 2020, algorithm 1, "RE-R"): the rectangle's share of the area is uniform in [0.02, 0.4],
-    its values are uniform in [0, 255]. Its aspect ratio is log-uniform in [0.3, 1/0.3], as in timm and torchvision (in
-    the paper uniform); of ten draws the first counts that fits.
+    Random erasing (Zhong et al. 2020, algorithm 1, "RE-R"): the rectangle's share of the area is uniform in
+    [0.02, 0.4], its values are uniform in [0, 255]. Its aspect ratio is log-uniform in [0.3, 1/0.3], as in timm and
+    torchvision (in the paper uniform); of ten draws the first counts that fits.
     """
     height, width, channels = image.shape
     whether_key, area_key, ratio_key, place_key, value_key = jax.random.split(key, 5)
@@ -434,9 +435,9 @@ def mix(key: jax.Array, images: jax.Array, alphas: Mapping[str, jax.Array]) -> t
     """Returns `images: [n, h, w, c]`, each mixed with another of the batch, as float32, and its own share of the label.
 
     'mixup' (Zhang et al. 2018, eq. 1): a share of every pixel; 'cutmix' (Yun et al. 2019, section 3.1): a rectangle of
-    the other. The share is drawn once a batch, from Beta(alpha, alpha) with the alpha of `alphas`; where both are there,
-    each is taken with probability one half. A rectangle that reaches beyond the border is cut, and the share is that of
-    the pixels left. As in timm the other of the image i is the last but i: batches are in random order.
+    the other. The share is drawn once a batch, from Beta(alpha, alpha) with the alpha of `alphas`; where both are
+    there, each is taken with probability one half. A rectangle that reaches beyond the border is cut, and the share is
+    that of the pixels left. As in timm the other of the image i is the last but i: batches are in random order.
     """
     which_key, share_key, place_key = jax.random.split(key, 3)
     height, width = images.shape[1:3]
