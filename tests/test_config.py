@@ -129,8 +129,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"target": {"xyzzy": 1}},
-            "has data, classes, size_px, train_per_class, val_per_class, val_fraction, train_on_val, test_fraction, "
-            "tested.",
+            "'target' has data, domain, label, unreadable, union, classes, num_classes, ",
         ),
         ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
         (
