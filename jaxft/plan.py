@@ -298,7 +298,8 @@ class _Planner:
         """Returns a trial from `source`; `where` names the config's field that holds its images."""
         drawn = drawn or self.target(trial, trial.target.size_px or source.preprocessing.size_px)
         images, split = drawn.images, drawn.split
-        if where == "target" and trial.target.tested and not len(split.test):
+        is_to_be_tested = trial.target.tested and trial.target.manifest is None
+        if where == "target" and is_to_be_tested and not len(split.test):
             raise UserError(
                 f"no images of {trial.target.data!r} are left over to test on; "
                 f"{'lower' if trial.target.train_per_class else 'give'} 'target.train_per_class'."

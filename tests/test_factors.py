@@ -501,6 +501,12 @@ def test_a_trial_of_a_manifest_varies_by_no_split(tmp_path):
     assert "split" not in plan.trials[0].identity["seeds"]
 
 
+def test_a_manifest_without_test_images_can_be_planned(tmp_path):
+    write_manifest(tmp_path / "a.json", draw(SPECS["untested"], 0))
+    plan = make_plan(from_dict(Study, TINY | {"target": {"manifest": str(tmp_path / "a.json")}}))
+    assert {len(trial.split.test) for trial in plan.trials} == {0}
+
+
 def test_a_source_of_few_classes_is_drawn_by_the_source_stream():
     source = {"model": "cifar_resnet8", "images": {"num_classes": 3, "num_images": 30, "size_px": 8}}
     fields = TINY | {"source": source, "procedure": TINY["procedure"] | {"init": "pretrained"}}
