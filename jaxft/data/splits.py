@@ -137,6 +137,8 @@ def noisy_labels(images: ImageSet, train: np.ndarray, fraction: float, seed: int
     the image's id: uniformly, and nested, so that what is wrong at a tenth is wrong in the same way at a fifth.
     """
     labels = images.labels.copy()
+    if not fraction:
+        return labels
     num_classes = len(images.class_names)
     ranked = sorted(train.tolist(), key=lambda row: rank("noise", seed, images.ids[row]))
     for row in ranked[: round(fraction * len(ranked))]:
