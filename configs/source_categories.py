@@ -6,8 +6,8 @@ started at random is the comparison. The body's rate is selected on validation, 
 draws its own source classes and images, trains its own source, and draws the same target images in all arms.
 
 Source: Huh, Agrawal & Efros 2016, section 5 (more classes or more examples); Li, Herranz & Jiang 2020.
-Expected: all beat the random start; more categories help more than more images of each, with diminishing returns. 800
-images are a thousandth of theirs: the differences may lie within the intervals.
+Expected: all beat the random start; more categories help more than more images of each, with diminishing returns. Of
+800 images the differences may lie within the intervals.
 Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
 behind the config, source_categories.py:FOLDER. TIME Behind source_categories.py:small (or small,FOLDER) is a run of a
 minute or two, too short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and

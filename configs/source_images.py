@@ -64,7 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
 
     rates = [0.01] if size == "small" else [0.01, 0.1]
-    images_seen = 115_000_000 if full else 4_000 if size == "small" else 40_000
+    images_seen = 115_000_000 if full else 4_000 if size == "small" else 30_000
     classes, counts = (1000, [60, 125, 250, 500, 1000]) if full else (200, [5, 10, 20])
     config.factors = [
         *(
