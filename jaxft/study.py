@@ -16,6 +16,7 @@ from jaxft import config as cfg
 from jaxft import convolution, paths, stopping
 from jaxft.analysis import parameters
 from jaxft.clock import Clock, duration
+from jaxft.data.stream import Stream
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, run_chunk, stack, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
@@ -186,12 +187,17 @@ class Work:
         self.progress.say(f"{what} failed: {reason.splitlines()[0]}")
 
     def _images_of(self, trial: PlannedTrial) -> Any:
-        """Returns the images of a trial on the device, where those of one set stay until another's are asked for."""
+        """Returns the images of a trial on the device, where those of one set stay until another's are asked for.
+
+        Those that take more than `execution.device_data_bytes` are streamed.
+        """
         import jax.numpy as jnp
 
         if self._images[0] != trial.images.fingerprint:
             self._images = "", None
-            self._images = trial.images.fingerprint, jnp.asarray(trial.images.images)
+            images, budget = trial.images.images, self.plan.study.execution.device_data_bytes
+            there = Stream(images) if images.nbytes > budget else jnp.asarray(images)
+            self._images = trial.images.fingerprint, there
         return self._images[1]
 
     def _run(self, job: Job, lanes: Sequence[Lane], phase: str, count: int) -> list[Outcome]:
@@ -329,7 +335,8 @@ def time_group(plan: Plan, store: Store, key: str) -> float:
     """Returns the seconds that a step of a trial of the group `key` takes in this process alone."""
     group = next(group for group in plan.groups if group.key == key)
     with convolution.use(_workers_choices(plan.study.execution, store)):
-        return time_steps(group.program, example_lane(group.trials[0]), group.trials[0].images.images, Executor())
+        lane, images = example_lane(group.trials[0]), example_images(group.trials[0], plan.study.execution)
+        return time_steps(group.program, lane, images, Executor())
 
 
 def _workers_choices(execution: cfg.Execution, store: Store) -> convolution.Choices:
@@ -349,7 +356,7 @@ class Chooser:
     def choose(self, group: Group) -> tuple[Executor, str]:
         """Returns an executor for a group, and why it."""
         first, program = group.trials[0], group.program
-        lane, images = example_lane(first), first.images.images
+        lane, images = example_lane(first), example_images(first, self.plan.study.execution)
         found = candidates(
             self.plan.study.execution,
             len(group.trials),
@@ -387,6 +394,12 @@ def example_lane(planned: PlannedTrial) -> Lane:
         values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
         flat[collection][leaf] = values.astype(np.float32)
     return _make_lane(planned, flat["params"], flat["batch_stats"])
+
+
+def example_images(planned: PlannedTrial, execution: cfg.Execution) -> np.ndarray:
+    """Returns images of a trial for timing: of a set that is streamed the first, which stands for all."""
+    images = planned.images.images
+    return images[:1] if images.nbytes > execution.device_data_bytes else images
 
 
 def _can_start(trial: PlannedTrial, store: Store) -> bool:
