@@ -247,7 +247,7 @@ def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
     import jax.numpy as jnp
 
     from jaxft import paths
-    from jaxft.execute import over_trials
+    from jaxft.executors import over_trials
     from jaxft.optim import make_hparams
     from jaxft.plan import make_plan
     from jaxft.train import apply_network, cross_entropy, init_state, make_train_step, split_variables
