@@ -396,11 +396,11 @@ class Table(collections.UserDict[str, Any]):
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Returns what is kept under `key`, by whichever process came first, or else keeps `default`."""
-        with contextlib.suppress(OSError) if self.is_cache else saying_what_is_wrong(self.path.parent):
-            with locked(self.path.with_suffix(".lock")):
-                self.data = self.data | self._kept()
-                if key not in self.data:
-                    self[key] = default
+        wrong = contextlib.suppress(OSError) if self.is_cache else saying_what_is_wrong(self.path.parent)
+        with wrong, locked(self.path.with_suffix(".lock")):
+            self.data = self.data | self._kept()
+            if key not in self.data:
+                self[key] = default
         return self.data.setdefault(key, default)
 
     def update(self, entries: Mapping[str, Any]) -> None:  # type: ignore[override]

@@ -110,6 +110,7 @@ def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
     assert_close(stepped.params, scanned.params)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_recorded_and_harms_no_other():
     program, lanes = program_and_lanes([0.02, 1e38, 0.02])
     outcomes = run_chunk(program, lanes, images()[0])
@@ -193,6 +194,7 @@ def test_a_probe_moves_the_head_and_then_everything():
         assert (np.asarray(whole.params[name]) != np.asarray(start)).any()
 
 
+@pytest.mark.slow
 def test_evaluation_of_sets_of_every_size():
     program, lanes = program_and_lanes([0.1, 0.1])
     phase = program.phases[0]
@@ -328,6 +330,7 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
         assert num_views or outcome.curves["train_accuracy"][-1] == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     """Twelve images in pieces of five: the last one has three that count for nothing."""
     fields = {"probe_epochs": 20.0, "epochs": 1.0, "probe_optimizer": "lbfgs", "probe_weight_decay": 0.1}

@@ -42,7 +42,7 @@ def draw_variables(model, size):
     return paths.unflatten(leaves)
 
 
-DEEP = ("resnet18", "resnet50", "efficientnet_lite0")
+DEEP = ("resnet18", "resnet50", "efficientnet_lite0", "squeezenet1_0_caffe", "squeezenet1_1", "squeezenet1_1_keras")
 
 
 def params(*names, slow):
@@ -50,7 +50,7 @@ def params(*names, slow):
     return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
 
 
-@pytest.fixture(scope="module", params=params(*NETWORKS, slow=DEEP[2:]))
+@pytest.fixture(scope="module", params=params(*NETWORKS, slow=DEEP))
 def network(request):
     """Returns a network, variables for it, and two images."""
     model, size = create_model(request.param, num_classes=5), NETWORKS[request.param]
