@@ -137,6 +137,7 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it()
     assert outcome.test_accuracy == np.mean(predictions == images()[1][lanes[0].test])
 
 
+@pytest.mark.slow
 def test_a_trial_learns_what_can_be_learnt():
     program, lanes = program_and_lanes([0.1], epochs=30.0)
     outcome = run_chunk(program, lanes, images()[0])[0]
@@ -227,7 +228,7 @@ def test_width_one_takes_the_trial_axis_off():
 @pytest.mark.parametrize(
     "executor",
     [
-        Executor("devices", 4, 4),
+        Executor("devices", 2, 2),
         *(
             pytest.param(executor, marks=pytest.mark.slow)
             for executor in (
@@ -297,7 +298,7 @@ def test_a_batch_over_devices_has_the_statistics_of_the_whole():
 # --- a probe to the minimum -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_views", [0, 3])
+@pytest.mark.parametrize("num_views", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""
     from sklearn.linear_model import LogisticRegression

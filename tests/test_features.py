@@ -395,7 +395,11 @@ def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
     np.testing.assert_array_equal(kept.test_predictions, computed.test_predictions)
 
 
-@pytest.mark.parametrize("fields", [{"flip": True, "body_learning_rate": "frozen"}, {}], ids=["random", "no prefix"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"flip": True, "body_learning_rate": "frozen"}, pytest.param({}, marks=pytest.mark.slow)],
+    ids=["random", "no prefix"],
+)
 def test_what_varies_is_not_kept(fields):
     cache = FeatureCache(1e9)
     trained(cache, **fields)

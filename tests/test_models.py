@@ -42,7 +42,15 @@ def draw_variables(model, size):
     return paths.unflatten(leaves)
 
 
-DEEP = ("resnet18", "resnet50", "efficientnet_lite0", "squeezenet1_0_caffe", "squeezenet1_1", "squeezenet1_1_keras")
+DEEP = (
+    "wrn16_1",
+    "resnet18",
+    "resnet50",
+    "efficientnet_lite0",
+    "squeezenet1_0_caffe",
+    "squeezenet1_1",
+    "squeezenet1_1_keras",
+)
 
 
 def params(*names, slow):
@@ -279,7 +287,7 @@ def read_images():
 
 
 def is_deep(file):
-    return not file.stem.startswith(("resnetsmall8", "cifar_resnet20", "wrn10"))
+    return not file.stem.startswith(("resnetsmall8", "wrn10"))
 
 
 @pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=[pytest.mark.slow] * is_deep(f)) for f in FILES])

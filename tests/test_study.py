@@ -588,6 +588,7 @@ def test_the_algorithms_of_convolutions_are_recorded_and_kept(ran, tmp_path):
     np.testing.assert_allclose(same["relative_change"].to_numpy(), again["relative_change"].to_numpy(), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_algorithm_can_be_asked_for(tmp_path):
     study = tiny(seeds=1, execution={"convolution": "xla"}, factors=[{"procedure.init": ["random"]}])
     jaxft.run_study(study, tmp_path, quiet=True)

@@ -181,7 +181,7 @@ def test_label_smoothing_by_hand():
     np.testing.assert_allclose(after.params["head/bias"], 0.01 * (0.7 * counts + 0.1 - 1 / 3), atol=1e-8)
 
 
-@pytest.mark.parametrize("augmented", [{"flip": True}, {"crop_padding_px": 2}])
+@pytest.mark.parametrize("augmented", [{"flip": True}, pytest.param({"crop_padding_px": 2}, marks=pytest.mark.slow)])
 def test_augmentation_depends_on_the_key_alone(augmented):
     trial = Trial(**augmented)
     state, frozen = trial.start()
