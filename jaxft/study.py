@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import time
@@ -25,7 +26,7 @@ from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
 from jaxft.store import Store, Table, cache_dir
-from jaxft.weights import Manifest, expected_shapes, init_variables, load, save_weights
+from jaxft.weights import Manifest, expected_shapes, init_head, init_variables, load, load_flat, save_weights
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
@@ -132,6 +133,7 @@ class Work:
     def __init__(self, plan: Plan, store: Store, progress: Progress, debug: bool, features: FeatureCache):
         self.plan, self.store, self.progress, self.debug, self.features = plan, store, progress, debug, features
         self._images: tuple[str, Any] = ("", None)
+        self._load_body = functools.lru_cache(maxsize=1)(load_flat)  # trials of one source share its arrays
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Does the jobs that no other process does, and returns when all are over."""
@@ -209,10 +211,23 @@ class Work:
             self.progress.clock,
         )
 
+    def _lane(self, planned: PlannedTrial) -> Lane:
+        """Returns the arrays of a trial as it begins."""
+        trial, source = planned.trial, planned.source
+        key = stream_key("init", trial.stream_seed("init"))
+        if trial.procedure.init == "random":
+            variables = init_variables(planned.model, key, planned.size_px)
+        else:
+            weights = self.store.weights_path(source.digest, "sources") if source.trained else source.path
+            body, _ = self._load_body(weights, planned.model, "new")
+            head = init_head(planned.model, key, planned.size_px)
+            variables = paths.unflatten(body | paths.flatten(head))
+        return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
         (planned,) = job.trials
-        (outcome,) = self._run(job, [_lane(planned, self.store)], "source", 1)
+        (outcome,) = self._run(job, [self._lane(planned)], "source", 1)
         manifest = Manifest(
             f"{planned.digest}.safetensors",
             "",
@@ -232,22 +247,13 @@ class Work:
 
     def _run_trials(self, job: Job) -> None:
         """Runs a chunk, and stores what of it was missing."""
-        import jax
-
         store, chunk, missing = self.store, job.trials, job.missing(self.store)
         # Finished trials run again beside the missing ones, which so have the neighbours and bits of the first time.
-        there = {t.digest: _lane(t, store) for t in chunk if t in missing or _can_start(t, store)}
+        there = {t.digest: self._lane(t) for t in chunk if t in missing or _can_start(t, store)}
         lanes = [there.get(trial.digest, there[missing[0].digest]) for trial in chunk]
         outcomes = self._run(job, lanes, "train", len(missing))
         with self.progress.clock.of("analyse"):
-            before, after = stack([lane.params for lane in lanes]), stack([outcome.params for outcome in outcomes])
-            changes = jax.device_get(
-                {
-                    "layer": parameters.layer_changes(before, after),
-                    "leaf": parameters.leaf_changes(before, after),
-                    "filter": parameters.filter_changes(before, after),
-                }
-            )
+            changes = _changes(job, lanes, outcomes)
         for trial in missing:
             i = chunk.index(trial)
             outcome = outcomes[i]
@@ -396,21 +402,6 @@ def _can_start(trial: PlannedTrial, store: Store) -> bool:
     return store.weights_path(trial.source.digest, "sources").is_file()
 
 
-def _lane(planned: PlannedTrial, store: Store) -> Lane:
-    """Returns the arrays of a trial as it begins."""
-    trial = planned.trial
-    key = stream_key("init", trial.stream_seed("init"))
-    if trial.procedure.init == "random":
-        variables = init_variables(planned.model, key, planned.size_px)
-    else:
-        weights = (
-            store.weights_path(planned.source.digest, "sources") if planned.source.trained else planned.source.path
-        )
-        assert weights is not None
-        variables, _ = load(weights, planned.model, "new", key, planned.size_px)
-    return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
-
-
 def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> Lane:
     import jax
 
@@ -469,11 +460,37 @@ def _describe(
     return arrays, record
 
 
+def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> dict[str, dict[str, parameters.Change]]:
+    """Returns {'layer', 'leaf' or 'filter': {name: Change of [trials, ...]}}.
+
+    Layers that are frozen throughout, which are the same in all trials, are measured once.
+    """
+    import jax
+
+    width = len(lanes)
+    trained = {paths.layer_of(name) for phase in job.trials[0].program.phases for name in phase.trainable}
+    found: dict[str, dict[str, parameters.Change]] = {"layer": {}, "leaf": {}, "filter": {}}
+    for is_trained, count in ((True, width), (False, 1)):
+        names = [name for name in lanes[0].params if (paths.layer_of(name) in trained) == is_trained]
+        before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
+        after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
+        measured = {
+            "layer": parameters.layer_changes(before, after),
+            "leaf": parameters.leaf_changes(before, after),
+            "filter": parameters.filter_changes(before, after),
+        }
+        for level, changes in jax.device_get(measured).items():
+            found[level] |= jax.tree.map(lambda of: np.broadcast_to(of, (width, *of.shape[1:])), changes)
+    return found
+
+
 def _body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
     """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
     names = [name for name in before if not name.startswith(model.units[-1] + "/")]
     moved = sum(
-        float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum()) for n in names
+        float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum())
+        for n in names
+        if after[n] is not before[n]  # frozen
     )
     start = sum(float(np.square(np.asarray(before[n], np.float64)).sum()) for n in names)
     return _number(math.sqrt(moved / start))
