@@ -470,16 +470,11 @@ def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> di
     width = len(lanes)
     trained = {paths.layer_of(name) for phase in job.trials[0].program.phases for name in phase.trainable}
     found: dict[str, dict[str, parameters.Change]] = {"layer": {}, "leaf": {}, "filter": {}}
-    for is_trained, count in ((True, width), (False, 1)):
-        names = [name for name in lanes[0].params if (paths.layer_of(name) in trained) == is_trained]
+    for count, are_trained in ((width, {True}), (1, {False})) if width > 1 else ((1, {True, False}),):
+        names = [name for name in lanes[0].params if (paths.layer_of(name) in trained) in are_trained]
         before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
         after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
-        measured = {
-            "layer": parameters.layer_changes(before, after),
-            "leaf": parameters.leaf_changes(before, after),
-            "filter": parameters.filter_changes(before, after),
-        }
-        for level, changes in jax.device_get(measured).items():
+        for level, changes in jax.device_get(parameters.changes(before, after)).items():
             found[level] |= jax.tree.map(lambda of: np.broadcast_to(of, (width, *of.shape[1:])), changes)
     return found
 
