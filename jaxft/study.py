@@ -30,7 +30,7 @@ from jaxft.weights import Manifest, expected_shapes, init_head, init_variables, 
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
-WORTH_SECONDS = 60.0  # less work than this is not worth looking for a faster way to do it
+WORTH_SECONDS = 40.0  # less work than this is not worth looking for a faster way to do it
 WAIT_SECONDS = 0.5
 
 
@@ -85,7 +85,7 @@ def run_plan(
         contextlib.closing(Pool(plan, store, debug)) as pool,
     ):
         sources = source_jobs(plan, store)
-        chooser = Chooser(plan, progress, pool)
+        chooser = Chooser(plan, store, progress, pool)
         for group in plan.groups:
             assign_chunks(group, store, execution.executor, chooser.choose)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
@@ -347,41 +347,52 @@ def _workers_choices(execution: cfg.Execution, store: Store) -> convolution.Choi
 
 
 class Chooser:
-    """Chooses executors, by a measurement where it is worth one."""
+    """Chooses executors, by a measurement where the study's work is worth one."""
 
-    def __init__(self, plan: Plan, progress: Progress, pool: Pool):
+    def __init__(self, plan: Plan, store: Store, progress: Progress, pool: Pool):
         self.plan, self.progress, self.pool = plan, progress, pool
+        self._new = [group for group in plan.groups if store.group(group.key) is None]
+        self._in_turn: dict[str, float] = {}
 
     def choose(self, group: Group) -> tuple[Executor, str]:
         """Returns an executor for a group, and why it."""
-        first, program = group.trials[0], group.program
-        lane, images = example_lane(first), first.images.images
-        found = candidates(
-            self.plan.study.execution,
-            len(group.trials),
-            all(phase.heads_of_features for phase in program.phases),
-            lambda: trial_bytes(program, lane, images),
-        )
+        found = self._candidates(group)
         if len(found) == 1:
             return found[0], ""
-        self.progress.note("timing executors")
-        steps = sum(phase.num_steps for phase in program.phases)
-        taken: dict[Executor, float] = {}
-        for executor in found:  # in turn is the first
-            if executor.name == "workers":
-                a_step = self.pool.time_steps(group)
-                rounds = -(-len(group.trials) // self.pool.size)
-            else:
-                a_step = time_steps(program, lane, images, executor)
-                rounds = -(-len(group.trials) // executor.width)
-            taken[executor] = a_step * steps * rounds
-            if taken[executor] < WORTH_SECONDS:
-                break
+        taken = {found[0]: self._seconds_in_turn(group)}  # which is the first
+        if sum(map(self._seconds_in_turn, self._new)) >= WORTH_SECONDS:
+            taken |= {executor: self._seconds(group, executor) for executor in found[1:]}
         best = min(taken, key=taken.__getitem__)
-        compared = ", ".join(f"{executor} {duration(seconds)}" for executor, seconds in taken.items())
-        why = f"steps would take {compared}"
+        why = "steps would take " + ", ".join(f"{executor} {duration(seconds)}" for executor, seconds in taken.items())
         self.progress.say(f"{len(group.trials)} trials: {best}, as their {why}")
         return best, why
+
+    def _candidates(self, group: Group) -> list[Executor]:
+        lane, images = example_lane(group.trials[0]), group.trials[0].images.images
+        return candidates(
+            self.plan.study.execution,
+            len(group.trials),
+            all(phase.heads_of_features for phase in group.program.phases),
+            lambda: trial_bytes(group.program, lane, images),
+        )
+
+    def _seconds_in_turn(self, group: Group) -> float:
+        """Returns what the steps of a group take in turn, where there is something to choose from; else 0."""
+        if group.key not in self._in_turn:
+            found = self._candidates(group)
+            self._in_turn[group.key] = self._seconds(group, found[0]) if len(found) > 1 else 0.0
+        return self._in_turn[group.key]
+
+    def _seconds(self, group: Group, executor: Executor) -> float:
+        """Returns what the steps of a group take by an executor, from a second of them."""
+        self.progress.note(f"timing executors: {executor}")
+        if executor.name == "workers":
+            a_step, at_once = self.pool.time_steps(group), self.pool.size
+        else:
+            first = group.trials[0]
+            a_step = time_steps(group.program, example_lane(first), first.images.images, executor)
+            at_once = executor.width
+        return a_step * sum(phase.num_steps for phase in group.program.phases) * -(-len(group.trials) // at_once)
 
 
 def example_lane(planned: PlannedTrial) -> Lane:

@@ -37,19 +37,19 @@ class Sums(NamedTuple):
 
     Attributes:
       terms: [5, ...]: the sums of d^2, w0^2, w^2, w w0, and the number of signs that turned.
-      count: number of values.
+      num_values: how many values they are over.
     """
 
     terms: jax.Array
-    count: float
+    num_values: float
 
     def total(self) -> "Sums":
         """Returns the sums over the last axis too."""
-        return Sums(self.terms.sum(-1), self.count * self.terms.shape[-1])
+        return Sums(self.terms.sum(-1), self.num_values * self.terms.shape[-1])
 
     def plus(self, other: "Sums") -> "Sums":
         """Returns the sums over what both are of."""
-        return Sums(self.terms + other.terms, self.count + other.count)
+        return Sums(self.terms + other.terms, self.num_values + other.num_values)
 
     @property
     def change(self) -> Change:
@@ -58,9 +58,9 @@ class Sums(NamedTuple):
         return Change(
             l2=l2,
             relative_l2=l2 / norm0,
-            rms=l2 / math.sqrt(self.count),
+            rms=l2 / math.sqrt(self.num_values),
             cosine=self.terms[3] / (norm * norm0),
-            sign_flips=self.terms[4] / self.count,
+            sign_flips=self.terms[4] / self.num_values,
         )
 
 
