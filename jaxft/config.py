@@ -224,6 +224,9 @@ class Execution:
     workers: int = setting(0, "most worker processes, for 'workers'; 0: one a core", at_least=0)
     memory_bytes: float = setting(0.0, "memory for trials side by side; 0: most of what there is", at_least=0)
     keep_weights: Literal["none", "best_seed", "all"] = setting("all", "final weights kept, of each setting")
+    device_data_bytes: float = setting(
+        4e9, "memory of a device for images; a set that takes more is streamed, with the extra 'stream'", at_least=0
+    )
     checkpoint_seconds: float = setting(300.0, "how often the state of a running trial is saved", at_least=0)
     eval_batch_size: int = setting(256, "images a step of evaluation", at_least=1)
     feature_cache_bytes: float = setting(

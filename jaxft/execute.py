@@ -20,6 +20,8 @@ from jaxft import stopping
 from jaxft.clock import Clock
 from jaxft.data.augment import NUM_CROPS, Changes
 from jaxft.data.batches import balanced_indices, batch_indices, epoch_ends, padded_batches
+from jaxft.data.stream import Pixels, Stream, Windows
+from jaxft.errors import UserError
 from jaxft.executors import Executor
 from jaxft.features import FeatureCache, Prefix, output_shape
 from jaxft.optim import HParams
@@ -156,7 +158,7 @@ class Carry:
 def run_chunk(
     program: Program,
     lanes: Sequence[Lane],
-    images: jax.Array,
+    images: Pixels,
     on_epoch: Callable[[str], None] = lambda text: None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 300.0,
@@ -169,7 +171,7 @@ def run_chunk(
     """Returns the outcome of trials that run side by side, one a lane.
 
     Args:
-      images: [n, h, w, 3] uint8.
+      images: [n, h, w, 3] uint8, or a stream of as many.
       on_epoch: called after each epoch with a line about it.
       checkpoints: where to save the state every `checkpoint_seconds` and when told to end, and to go on from.
       features: where the outputs of frozen prefixes are kept; none: they are computed anew at every step.
@@ -186,7 +188,7 @@ def run_chunk(
     hparams = executor.place(stack([lane.hparams for lane in lanes]))
     params = [dict(lane.params) for lane in lanes]
     stats = [dict(lane.batch_stats) for lane in lanes]
-    images = executor.place_shared(images)
+    images = images if isinstance(images, Stream) else executor.place_shared(images)
     saver = _Saver(checkpoints, checkpoint_seconds)
     carry: Carry | None = None
     feed: Feed | None = None
@@ -300,10 +302,12 @@ class _Run:
             if epoch >= carry.epochs_done:
                 while step < end:
                     stopping.check()
-                    count, since = min(stretch, end - step), time.monotonic()
+                    since = time.monotonic()
                     with self.clock.of("train"):
+                        images, most = feed.at_step(step)
+                        count = min(stretch, end - step, most)
                         carry.state, metrics = run_steps(
-                            count, carry.state, self.hparams, feed.labels, feed.indices, feed.frozen, feed.images
+                            count, carry.state, self.hparams, feed.labels, feed.indices, feed.frozen, images
                         )
                     carry.metrics[:, step - begin : step - begin + count] = metrics
                     step += count
@@ -323,15 +327,21 @@ class _Run:
 class Feed:
     """What a phase reads: images, or what its frozen prefix says of them, and their labels [trials, images].
 
-    `indices` are those of its batches; `place` tells where among the images that of an index is; none: there.
+    `indices` are those of its batches; `place` tells where among the images that of an index is; none: there. Of a
+    stream the `windows` are read.
     """
 
     phase: Phase
     frozen: Frozen
-    images: jax.Array
+    images: Pixels
     labels: jax.Array
     indices: jax.Array
     place: np.ndarray | None = None
+    windows: Windows | None = None
+
+    def at_step(self, step: int) -> tuple[Any, int]:
+        """Returns images that a step of the phase can read, and for how many steps from it on they will do."""
+        return (self.images, MOST_STEPS) if self.windows is None else self.windows.at(step)
 
     def at(self, indices: np.ndarray) -> np.ndarray:
         """Returns where the images of `indices` are."""
@@ -349,7 +359,7 @@ def _make_feed(
     frozen: Frozen,
     lanes: Sequence[Lane],
     first_step: int,
-    images: jax.Array,
+    images: Pixels,
     labels: jax.Array,
     executor: Executor,
     features: FeatureCache | None,
@@ -371,9 +381,20 @@ def _make_feed(
             for lane in lanes
         ]
     )
-    whole = Feed(phase, frozen, images, labels, executor.place_batches(indices))
+
+    def make_whole() -> Feed:
+        windows = None
+        if isinstance(images, Stream):
+            if phase.whole:
+                raise UserError(
+                    "'procedure.probe_optimizer' is 'lbfgs', whose every step is over all images, but they take "
+                    f"{images.images.nbytes / 1e9:.1f} GB; raise 'execution.device_data_bytes', or use 'same'."
+                )
+            windows = Windows(images, indices % len(images), executor.place_shared)
+        return Feed(phase, frozen, images, labels, executor.place_batches(indices), windows=windows)
+
     if features is None or phase.prefix is None or not phase.keeps_prefix:
-        return whole
+        return make_whole()
 
     def prefix_to(unit: str, through: Prefix | None) -> Prefix:
         return Prefix(
@@ -397,7 +418,7 @@ def _make_feed(
     if not features.fits(prefix, needed):
         prefix = dataclasses.replace(prefix, through=None)
     if not features.fits(prefix, needed):
-        return whole
+        return make_whole()
     place = np.full(views * len(images), -1, np.int32)
     place[needed] = np.arange(len(needed))
     outputs = executor.place_shared(features.outputs(prefix, needed, say))
@@ -685,12 +706,18 @@ def evaluate(
     counts = np.array([len(r) for r in rows])
     eval_step = _make_eval(network, executor)
     loss, correct, predictions = np.zeros(len(rows)), np.zeros(len(rows)), []
+    every_batch = np.stack([p[0] for p in padded])
+    images, windows = feed.images, None
+    if isinstance(images, Stream):
+        windows = Windows(images, every_batch, executor.place_shared)
     for i in range(-(-most // size) if most else 0):
         stopping.check()
-        batch = np.stack([p[0][i : i + 1] for p in padded])
+        if windows is not None:
+            images, _ = windows.at(i)
+        batch = every_batch[:, i : i + 1]
         within = np.arange(i * size, (i + 1) * size).reshape(1, 1, -1) < counts.reshape(-1, 1, 1)
         result = eval_step(
-            params, batch_stats, feed.labels, *executor.place_batches((batch, within)), feed.frozen, feed.images
+            params, batch_stats, feed.labels, *executor.place_batches((batch, within)), feed.frozen, images
         )
         loss += np.asarray(result.loss, np.float64)
         correct += np.asarray(result.correct, np.float64)

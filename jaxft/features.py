@@ -28,6 +28,7 @@ import jaxft
 from jaxft import convolution
 from jaxft.config import Execution
 from jaxft.data.augment import Changes, centre_crop, view
+from jaxft.data.stream import Pixels, at_hand
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.paths import flatten, unflatten
 from jaxft.store import cache_dir, locked, replacing
@@ -51,7 +52,7 @@ class Prefix:
 
     Attributes:
       variables: flat `params` and `batch_stats`; those of later units do not matter.
-      images: [n, h, w, 3] uint8, on the device; `fingerprint` identifies them.
+      images: [n, h, w, 3] uint8, on the device, or a stream of as many; `fingerprint` identifies them.
       changes: what makes the views of an image, which are drawn from `key` (`data.augment.view`).
       through: a shorter prefix whose outputs are kept too, and which this one goes on from.
     """
@@ -60,7 +61,7 @@ class Prefix:
     preprocessing: Preprocessing
     unit: str
     variables: Mapping[str, Mapping[str, Any]]
-    images: jax.Array
+    images: Pixels
     fingerprint: str
     changes: Changes
     key: Any = None
@@ -108,7 +109,7 @@ class Prefix:
         of_view, block = divmod(number, num_blocks(len(self.images)))
         rows = np.minimum(np.arange(block * BLOCK, (block + 1) * BLOCK), len(self.images) - 1)
         run = _make_outputs(self.model, self.preprocessing, self.unit, self.changes)
-        return run(self._nested, self.images, jnp.asarray(rows), jnp.int32(of_view), self.key)
+        return run(self._nested, at_hand(self.images, rows), jnp.asarray(rows), jnp.int32(of_view), self.key)
 
     def outputs_after(self, x: jax.Array) -> jax.Array:
         """Returns the output for a block from that of the shorter prefix."""

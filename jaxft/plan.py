@@ -20,6 +20,7 @@ from jaxft.config import FROZEN, Images, LayerRate, Study, Trial
 from jaxft.data import Drawn, ImageSet, Split, draw
 from jaxft.data.drawing import read_images
 from jaxft.data.factors import choose_classes, feature_nearness, name_nearness
+from jaxft.data.sources import channel_statistics
 from jaxft.errors import UserError
 from jaxft.execute import Program, make_program
 from jaxft.features import class_means, make_feature_cache
@@ -255,7 +256,7 @@ def make_plan(study: Study, say: Callable[[str], None] = lambda line: None) -> P
         tuple(dict(level) for level in dict.fromkeys(levels)),
         tuple(Group(key, tuple(members)) for key, members in groups.items()),
         tuple(sources.values()),
-        tuple(dict.fromkeys(warning for trial in trials for warning in overlap(trial))),
+        tuple(dict.fromkeys(warning for trial in trials for warning in (*overlap(trial), *left_out(trial)))),
     )
 
 
@@ -275,6 +276,17 @@ def overlap(trial: PlannedTrial) -> list[str]:
         f"{len(seen)} of the {len(trial.split.test)} test images of {trial.trial.target.data!r} are among those that "
         "the source is trained on: the accuracy of pretrained trials is too high."
     ]
+
+
+def left_out(trial: PlannedTrial) -> list[str]:
+    """Returns a warning where pictures that cannot be used were left out of a trial's images, or of its source's."""
+    found = []
+    for planned in (trial, trial.source.trained if trial.starts_from_source else None):
+        if planned is not None and planned.images.skipped:
+            skipped, data = planned.images.skipped, planned.trial.target.data
+            name, why = skipped[0]
+            found.append(f"{len(skipped)} pictures of {data!r} cannot be used and are left out: '{name}' ({why}), ...")
+    return found
 
 
 class _Planner:
@@ -347,11 +359,11 @@ class _Planner:
         if spec.class_choice != "random":
             spec = self.near_target(trial, read_images(spec, size_px, self.say, self.image_sets), seed)
         drawn = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), asked=source.images)
-        pixels = drawn.images.images[drawn.split.train].astype(np.float64) / 255
+        mean, std = channel_statistics(drawn.images.images, drawn.split.train)
         preprocessing = Preprocessing(
             source.procedure.crop_px or drawn.images.images.shape[1],
-            tuple(round(float(value), 4) for value in pixels.mean((0, 1, 2))),
-            tuple(round(max(float(value), 1e-4), 4) for value in pixels.std((0, 1, 2))),
+            tuple(round(float(value), 4) for value in mean),
+            tuple(round(max(float(value), 1e-4), 4) for value in std),
         )
         untrained = PlannedSource(source.model, preprocessing)
         pretraining = Trial(

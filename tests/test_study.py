@@ -384,6 +384,7 @@ def test_images_of_the_source_in_the_target_are_warned_of():
     assert warning.startswith(f"{seen} of the ")
 
 
+@pytest.mark.slow
 def test_levels_of_every_kind_are_in_the_tables(tmp_path):
     rules = [[], [["stem/.*", 0.1], ["stage1/.*", "frozen"]]]
     factors = [{"procedure.layer_rates": rules}, {"procedure.body_learning_rate": [None, "frozen"]}]
@@ -631,6 +632,7 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
 # --- convolutions ---
 
 
+@pytest.mark.slow
 def test_the_algorithms_of_convolutions_are_recorded_and_kept(ran, tmp_path):
     workdir, table = ran
     recorded = json.loads((workdir / "convolutions.json").read_text())
@@ -646,6 +648,7 @@ def test_the_algorithms_of_convolutions_are_recorded_and_kept(ran, tmp_path):
     np.testing.assert_allclose(same["relative_change"].to_numpy(), again["relative_change"].to_numpy(), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_algorithm_can_be_asked_for(tmp_path):
     study = tiny(seeds=1, execution={"convolution": "xla"}, factors=[{"procedure.init": ["random"]}])
     jaxft.run_study(study, tmp_path, quiet=True)

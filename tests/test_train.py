@@ -189,7 +189,7 @@ def test_label_smoothing_by_hand():
     "augmented",
     [
         {"flip": True},
-        {"crop_padding_px": 2},
+        pytest.param({"crop_padding_px": 2}, marks=pytest.mark.slow),
         pytest.param({"cutmix_alpha": 1.0}, marks=pytest.mark.slow),
         pytest.param({"randaugment_ops": 1}, marks=pytest.mark.slow),
     ],

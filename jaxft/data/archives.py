@@ -5,6 +5,7 @@ A name is only ever a name: what an archive calls its files reaches no path on d
 
 import contextlib
 import errno
+import lzma
 import os
 import shutil
 import tarfile
@@ -44,7 +45,7 @@ def members_of(path: Path) -> list[Member]:
         if zipfile.is_zipfile(path):
             return _zip_members(path)
         return _tar_members(path)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(f"{str(path)!r} cannot be inflated: no space is left at {str(cache_dir())!r}.") from None
         kind = "a folder" if path.is_dir() else "a zip archive" if zipfile.is_zipfile(path) else "a tar archive"

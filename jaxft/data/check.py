@@ -79,11 +79,9 @@ def check_images(spec: Images, say: Callable[[str], None] = lambda line: None) -
     items = list(_of_arrays(found) if isinstance(found, Arrays) else _of_listing(found))
     names, classes, parts, domains, _ = zip(*items)
 
-    def tell(done: int) -> None:
-        if done % 100 == 0:
-            say(f"checking {spec.data!r}: {done:,} of {len(items):,}")
-
-    seen = pictures.try_each(lambda item: item[-1](), items, tell)
+    seen = pictures.try_each(
+        lambda item: item[-1](), items, lambda done: say(f"checking {spec.data!r}: {done:,} of {len(items):,}")
+    )
     bad = [(name, why) for name, (_, why) in zip(names, seen) if why is not None]
     good = [(name, part, of, it) for name, part, of, (it, why) in zip(names, parts, classes, seen) if why is None]
     counts = collections.Counter(classes)

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxft import stopping
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 LARGE_PIXELS = 1 << 24  # of which one picture at a time is decoded, so that memory does not grow with the cores
 RESIZER = "pillow-bilinear-shorter-side-centre-crop-1"
+AT_ONCE = 1000  # items that wait for a thread
 ORIENTATION = 0x0112  # Exif's tag: 1 is upright
 FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
@@ -44,13 +47,13 @@ def decode(content: bytes, size: int) -> np.ndarray:
     It is turned upright as Exif says. Of several frames it is the first; transparency is left off, as torchvision's
     image folders do; 16 bits of grey become 8. The shorter side is resized and the centre cut out.
     """
-    with _opened(content) as image, _alone_if_large(image):
+    with _opened(content) as image, _alone_if_large(image.width * image.height):
         return fit(_pixels(image, content), size)
 
 
 def small_grey(content: bytes, side: int) -> np.ndarray:
     """Returns a whole picture as [side, side] uint8, grey, whatever its shape was; fails as `decode` does."""
-    with _opened(content) as image, _alone_if_large(image):
+    with _opened(content) as image, _alone_if_large(image.width * image.height):
         return grey(_pixels(image, content), side)
 
 
@@ -102,8 +105,8 @@ def _opened(content: bytes) -> Iterator[Any]:
         raise ValueError(str(e) or type(e).__name__) from None  # from broken headers
 
 
-def _alone_if_large(image: Any) -> contextlib.AbstractContextManager[Any]:
-    return _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext()
+def _alone_if_large(num_pixels: int) -> contextlib.AbstractContextManager[Any]:
+    return _one_large if num_pixels > LARGE_PIXELS else contextlib.nullcontext()
 
 
 def _pixels(image: Any, content: bytes) -> Any:
@@ -206,9 +209,9 @@ def damage(content: bytes) -> str:
     if fast is None or not content.startswith(b"\xff\xd8"):
         return ""
     try:
-        fast.decode_jpeg(
-            content, "CMYK" if fast.decode_jpeg_header(content)[2] in ("CMYK", "YCCK") else "RGB", strict=True
-        )
+        height, width, space, _ = fast.decode_jpeg_header(content)
+        with _alone_if_large(height * width):
+            fast.decode_jpeg(content, "CMYK" if space in ("CMYK", "YCCK") else "RGB", strict=True)
     except ValueError as error:
         return shortened(error)
     return ""
@@ -222,7 +225,7 @@ def try_each(
 ) -> list[tuple[Any, str | None]]:
     """Returns the task's result for every item, worked out over all cores, or (None, why there is none).
 
-    `say` is told how many are done.
+    `say` is told how many are done, now and then.
     """
 
     def attempt(item: Any) -> tuple[Any, str | None]:
@@ -231,10 +234,11 @@ def try_each(
         except FAILURES as error:
             return None, shortened(error)
 
-    results = []
+    results: list[tuple[Any, str | None]] = []
     with no_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(attempt, items):
-            results.append(result)
+        while len(results) < len(items):
+            stopping.check()
+            results += pool.map(attempt, items[len(results) : len(results) + AT_ONCE])
             say(len(results))
     return results
 

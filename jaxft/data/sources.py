@@ -17,13 +17,14 @@ from jaxft.config import Images
 from jaxft.data import arrays, tfds
 from jaxft.data.archives import is_archive, members_of
 from jaxft.data.arrays import Arrays
-from jaxft.data.decoded import decoded
+from jaxft.data.decoded import MOST_UNKEPT_BYTES, decoded
 from jaxft.data.listings import TABLES, Listed, Listing, list_members, list_table, spellings
 from jaxft.data.pictures import RESIZER, decode, fit, is_hidden, try_each
 from jaxft.errors import UserError, did_you_mean
 
 NATIVE_PX = 32  # of pictures, where neither a config nor a network says their size
 NAMED = 5  # of bad pictures, in an error
+STATISTICS_BLOCK = 1024  # images
 
 Say = Callable[[str], None]
 
@@ -146,15 +147,26 @@ def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
     relabel[chosen] = np.arange(len(chosen))
     rows = np.flatnonzero(relabel[images.labels] >= 0)
     names = tuple(images.class_names[label] for label in chosen)
+    fingerprint = _fingerprint([images.fingerprint, *names])
     return ImageSet(
-        images.images[rows],
+        take_rows(images.images, rows, fingerprint),
         relabel[images.labels[rows]],
         names,
         tuple(images.ids[row] for row in rows),
         images.parts[rows],
-        _fingerprint([images.fingerprint, *names]),
+        fingerprint,
         images.skipped,
     )
+
+
+def take_rows(images: np.ndarray, rows: np.ndarray, fingerprint: str) -> np.ndarray:
+    """Returns some of `images: [n, size, size, 3]`; what would take much memory is a map on disk of its own."""
+    if images[:1].nbytes * len(rows) <= MOST_UNKEPT_BYTES:
+        return images[rows]
+    kept, _ = decoded(
+        fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", lambda line: None
+    )
+    return kept
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------
@@ -188,7 +200,7 @@ def _from_pictures(listing: Listing, spec: Images, size: int, say: Say) -> Image
     hashed = try_each(
         lambda picture: content_hash(picture.read()),
         pictures,
-        lambda done: say(f"reading {spec.data!r}: {done:,} of {len(pictures):,}") if done % 1000 == 0 else None,
+        lambda done: say(f"reading {spec.data!r}: {done:,} of {len(pictures):,}"),
     )
     skipped += [(picture, why) for picture, (_, why) in zip(pictures, hashed) if why is not None]
     readable = [(picture, content) for picture, (content, why) in zip(pictures, hashed) if why is None]
@@ -277,8 +289,24 @@ def _refuse(spec: Images, skipped: Sequence[tuple[Listed, str]]) -> None:
     more = f" and {count - NAMED} more" if count > NAMED else ""
     raise UserError(
         f"{spec.data!r} holds {count} picture{'s' * (count > 1)} that cannot be read: {named}{more}; "
-        "unreadable 'skip' leaves them out, and `jaxft data check` lists all that is wrong."
+        "`jaxft data check` lists all that is wrong, and a config's unreadable 'skip' leaves them out."
     )
+
+
+def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (mean [3], standard deviation [3]) of pixels in [0, 1], of some of `images: [n, h, w, 3] uint8`.
+
+    Counts of the 256 values are summed up block by block, so that no more than a block is in memory.
+    """
+    counts = np.zeros((3, 256), np.int64)
+    for begin in range(0, len(rows), STATISTICS_BLOCK):
+        block = images[rows[begin : begin + STATISTICS_BLOCK]]
+        for channel in range(3):
+            counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    values, total = np.arange(256) / 255, counts.sum(axis=1)
+    mean = (counts * values).sum(axis=1) / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+    return mean, np.sqrt(variance)
 
 
 def _fingerprint(parts: Iterable[Any]) -> str:

@@ -1,0 +1,348 @@
+"""Measures how fast images come: decoding beside a torch DataLoader, from the cache, and streamed in bounded memory.
+
+    python benchmarks/data.py                                       # all measures
+    python benchmarks/data.py decode cache --data FOLDER --rounds 5
+
+decode: pictures a second at 224 and at 32 px, of JPEG files of real photographs in class folders. Ours is `load_images`
+with an empty cache, from the listing of the folder to the memory map on disk, with Pillow alone and with simplejpeg.
+Beside it a torch DataLoader with as many workers as there are cores, 2 at least, does the same with Pillow (open, RGB,
+shorter side resized, centre cut out) and hands over batches of 64; it is timed from its first batch on, so that the
+start of its workers does not count. cache: images a second at 32 px, in random batches of 256, from the memory map.
+stream: the memory that a process needs beyond its first steps while a gigabyte of images is trained on in random order,
+with a memory map that is as large, and the same where all of it is put on the device.
+
+Each timing is a process of its own; they take turns, round after round, and medians are compared. PyTorch (2.13) is
+needed for `decode`, and the machine should be idle.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE / "results" / "data.json"
+DATA = Path(os.environ.get("JAXFT_TEST_DATA") or HERE.parent.parent / "shared" / "data") / "images"
+ARCHIVES = ("caltech-101.zip", "imagenet-sample-1000.zip")
+SIZES = (224, 32)
+BATCH = 64
+NUM_CACHED = 50_000
+CACHED_PX = 32
+STREAMED_BYTES = 1_000_000_000
+STREAMED_PX = 128
+Record = dict[str, Any]
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------
+
+
+def write_pictures(data: Path, folder: Path, most: int) -> int:
+    """Writes real JPEG files to class folders, and returns how many."""
+    count = 0
+    for archive_name in ARCHIVES:
+        with zipfile.ZipFile(data / archive_name) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(".jpg")][:most]
+            for i, name in enumerate(names):
+                place = folder / "ab"[i % 2] / f"{archive_name.split('-')[0]}{i:05}.jpg"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(archive.read(name))
+            count += len(names)
+    return count
+
+
+def ours(folder: str, size: str, decoder: str) -> Record:
+    """Returns the seconds from the listing to the memory map, nothing being kept before."""
+    if decoder == "pillow":
+        sys.modules["simplejpeg"] = None  # type: ignore[assignment]
+    from jaxft.config import Images
+    from jaxft.data import load_images
+
+    np.zeros(1).sum()
+    import PIL.Image  # noqa: F401 - as the other side's workers have it when their clock starts
+
+    start = time.perf_counter()
+    images = load_images(Images(data=folder), int(size))
+    return {"seconds": time.perf_counter() - start, "images": len(images.images), "sum": _sum(images.images)}
+
+
+def torchs(folder: str, size: str) -> Record:
+    """Returns the seconds that a DataLoader takes from its first batch on, and the images after it."""
+    import torch
+    from PIL import Image
+
+    side = int(size)
+
+    class Pictures(torch.utils.data.Dataset):
+        def __init__(self) -> None:
+            self.paths = sorted(Path(folder).glob("*/*.jpg"))
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            with Image.open(self.paths[i]) as opened:
+                image = opened.convert("RGB")
+            scale = side / min(image.size)
+            width, height = (max(side, round(of * scale)) for of in image.size)
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            left, top = (width - side) // 2, (height - side) // 2
+            return torch.from_numpy(np.array(image.crop((left, top, left + side, top + side))))
+
+    loader = torch.utils.data.DataLoader(Pictures(), BATCH, num_workers=max(os.cpu_count() or 2, 2))
+    total, count, start = 0, 0, 0.0
+    for i, batch in enumerate(loader):
+        if i == 0:
+            start = time.perf_counter()
+        else:
+            count += len(batch)
+        total += _sum(batch.numpy())
+    return {"seconds": time.perf_counter() - start, "images": count, "sum": total}
+
+
+def _sum(images: np.ndarray) -> int:
+    return sum(int(images[i : i + 256].sum(dtype=np.int64)) for i in range(0, len(images), 256))
+
+
+# --- from the cache ---------------------------------------------------------------------------------------------
+
+
+def cached(folder: str) -> Record:
+    """Returns the seconds of random batches over all images of a memory map, after one pass has read it."""
+    from jaxft.data.batches import batch_indices
+    from jaxft.data.decoded import decoded
+
+    images, _ = decoded("benchmark", NUM_CACHED, CACHED_PX, _noise, folder, lambda line: None)
+    total = _sum(images)
+    start = time.perf_counter()
+    for rows in batch_indices(np.arange(NUM_CACHED), 0, 0, NUM_CACHED // 256, 256):
+        total -= int(images[rows][0, 0, 0, 0])
+    return {"seconds": time.perf_counter() - start, "images": NUM_CACHED // 256 * 256, "sum": total}
+
+
+def _noise(number: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(number)).integers(0, 256, (CACHED_PX, CACHED_PX, 3), np.uint8)
+
+
+# --- streamed ---------------------------------------------------------------------------------------------------
+
+
+def streamed(num_bytes: str, how: str) -> Record:
+    """Returns the memory beyond its start that a pass of training takes whose images are streamed, or all at hand.
+
+    Of memory that is mapped from a file only what is touched counts, and the system may take that back: it is told
+    apart, as `file bytes`.
+    """
+    import jax
+
+    from jaxft import paths
+    from jaxft.config import Procedure
+    from jaxft.data.decoded import decoded
+    from jaxft.data.stream import Stream
+    from jaxft.execute import Lane, make_program, run_chunk
+    from jaxft.models import create_model
+    from jaxft.optim import make_hparams, resolve_layers
+    from jaxft.train import make_phases
+    from jaxft.weights import init_variables
+
+    count = int(num_bytes) // (STREAMED_PX**2 * 3)
+    one = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (STREAMED_PX, STREAMED_PX, 3), np.uint8)
+    images, _ = decoded("benchmark", count, STREAMED_PX, lambda number: one ^ np.uint8(number % 251), "", print_nothing)
+    model = create_model("cifar_resnet8", num_classes=2)
+    preprocessing = model.preprocessing
+    procedure = Procedure(init="random", epochs=1.0, batch_size=BATCH, body_learning_rate="frozen", flip=True)
+    variables = init_variables(model, jax.random.key(0), STREAMED_PX)
+    params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
+    layers = resolve_layers(procedure, params)
+
+    def train(num_train: int) -> float:
+        phases = make_phases(model, preprocessing, procedure, layers, tuple(stats), num_train)
+        rows = np.arange(num_train, dtype=np.int32)
+        labels, key = np.arange(count, dtype=np.int32) % 2, jax.random.key_data(jax.random.key(0))
+        lane = Lane(params, stats, make_hparams(procedure, layers), labels, rows, rows[:0], rows[:0], 0, key)
+        start = time.perf_counter()
+        at_hand = Stream(images) if how == "stream" else jax.numpy.asarray(images)
+        run_chunk(make_program(phases, "last", 256, num_train), [lane], at_hand)
+        return time.perf_counter() - start
+
+    if how == "stream":
+        train(4 * BATCH)  # compiles
+    before = memory()
+    seconds = train(count)
+    after = memory()
+    return {
+        "bytes": images.nbytes,
+        "images": count,
+        "seconds": seconds,
+        "added bytes": after["peak"] - before["now"],
+        "file bytes": after["file"],
+    }
+
+
+def print_nothing(line: str) -> None:
+    """Takes a line of progress."""
+
+
+def memory() -> dict[str, int]:
+    """Returns the bytes that the process has now and had at most, without what is mapped from files, and these."""
+    status = Path("/proc/self/status")
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    kept = {name: int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile")}
+    return {"now": kept["RssAnon"], "peak": max(_peak.most, kept["RssAnon"]), "file": kept["RssFile"]}
+
+
+class _Peak:
+    """Watches how much memory the process has of its own: the system keeps a peak with mapped files alone."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def watch(self) -> None:
+        """Looks again and again."""
+        while True:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon"):
+                    self.most = max(self.most, int(line.split()[1]) * 1024)
+            time.sleep(0.02)
+
+
+_peak = _Peak()
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+
+def timed(side: str, *words: str) -> Record:
+    """Returns what a process of its own measures, with an empty cache folder."""
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [sys.executable, __file__, "--side", side, *words],
+            env=os.environ | {"JAXFT_CACHE": cache},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_decode(data: Path, rounds: int, quick: bool) -> Record:
+    """Returns pictures a second of each side, by size, and ours over torch's."""
+    found: Record = {}
+    with tempfile.TemporaryDirectory() as folder:
+        count = write_pictures(data, Path(folder), 100 if quick else 10_000)
+        for size in SIZES:
+            rates: dict[str, list[float]] = {}
+            for _ in range(rounds):
+                sides = {
+                    "Pillow": ("ours", folder, str(size), "pillow"),
+                    "simplejpeg": ("ours", folder, str(size), "simplejpeg"),
+                    "torch": ("torchs", folder, str(size)),
+                }
+                sums = set()
+                for name, words in sides.items():
+                    record = timed(*words)
+                    rates.setdefault(name, []).append(record["images"] / record["seconds"])
+                    sums.add(record["sum"])
+                if len(sums) > 1:
+                    raise RuntimeError("the sides decode other pixels")
+            medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
+            found[f"{size} px"] = {
+                "pictures": count,
+                "images a second": medians,
+                "all rounds": {name: [round(value, 1) for value in values] for name, values in rates.items()},
+                "Pillow / torch": round(medians["Pillow"] / medians["torch"], 3),
+                "simplejpeg / torch": round(medians["simplejpeg"] / medians["torch"], 3),
+            }
+    return found
+
+
+def measure_cache(data: Path, rounds: int, quick: bool) -> Record:
+    """Returns images a second from the memory map."""
+    rates = [(record := timed("cached", "noise"))["images"] / record["seconds"] for _ in range(rounds)]
+    return {"images a second": round(statistics.median(rates)), "all rounds": [round(rate) for rate in rates]}
+
+
+def measure_stream(data: Path, rounds: int, quick: bool) -> Record:
+    """Returns the memory that streaming takes, and images a second; and the same with all on the device."""
+    num_bytes = str(STREAMED_BYTES // 10 if quick else STREAMED_BYTES)
+    found = {}
+    for how in ("stream", "at hand"):
+        record = timed("streamed", num_bytes, how)
+        found[how] = record | {"images a second": round(record["images"] / record["seconds"])}
+    return found
+
+
+MEASURES: dict[str, Callable[[Path, int, bool], Record]] = {
+    "decode": measure_decode,
+    "cache": measure_cache,
+    "stream": measure_stream,
+}
+SIDES: dict[str, Callable[..., Record]] = {"ours": ours, "torchs": torchs, "cached": cached, "streamed": streamed}
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what was measured."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("jaxft", "jax", "numpy", "pillow", "simplejpeg", "grain", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def print_table(results: Record) -> None:
+    """Prints a row a measure."""
+    for size, record in results.get("decode", {}).items():
+        rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in record["images a second"].items())
+        print(
+            f"decode at {size:>6}: {rates} images/s; ours / torch {record['Pillow / torch']:.2f} with Pillow, "
+            f"{record['simplejpeg / torch']:.2f} with simplejpeg (bar 1)"
+        )
+    if "cache" in results:
+        print(f"from the cache at {CACHED_PX} px: {results['cache']['images a second']:,} images/s (bar 100,000)")
+    for how, record in results.get("stream", {}).items():
+        print(
+            f"{record['bytes'] / 1e9:.2f} GB of images, {how}: {record['added bytes'] / 1e6:,.0f} MB beyond the first "
+            f"steps, {record['images a second']:,} images/s"
+        )
+
+
+def main() -> None:
+    """Measures what is asked for, prints it, and writes it as JSON beside what was measured before."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)} (default: all)")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the archives of real pictures")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a smoke run on few pictures; write it elsewhere")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        threading.Thread(target=_peak.watch, daemon=True).start()
+        print(json.dumps(SIDES[args.side](*args.measures)))
+        return
+    if unknown := set(args.measures) - set(MEASURES):
+        parser.error(f"there is no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for name in args.measures or MEASURES:
+        results[name] = MEASURES[name](args.data, args.rounds, args.quick)
+        results["versions"], results["cpus"] = versions(), os.cpu_count()
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print_table(results)
+
+
+if __name__ == "__main__":
+    main()
