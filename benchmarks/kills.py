@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,15 @@ from jaxft.store import Store
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 OUT = Path(__file__).resolve().parent / "results" / "kills.json"
-IN_TURN_SECONDS = 5.0, 10.0  # between the start of a process and its end: it has to get somewhere
-WORKERS_SECONDS = 0.5, 6.0  # between two kills
+FIRST_SECONDS = 5.0, 10.0  # from the start of a study's process to the first kill: it has to get somewhere
+NEXT_SECONDS = 0.5, 5.0  # between two kills, of those that leave that process alive
 
 
 def command(workdir: Path, workers: int) -> list[str]:
     """Returns the command that runs the study, or goes on with it."""
     how = ["executor=workers", f"workers={workers}"] if workers else ["executor=in_turn"]
     # Checkpoints are usually minutes apart; a process that lives for seconds needs them more often to get anywhere.
-    words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.3 if workers else 2}")]
+    words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.5 if workers else 2}")]
     return [sys.executable, "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]
 
 
@@ -60,15 +61,16 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     return [int(number) for number in said.stdout.split()]
 
 
-def kill_again_and_again(
-    words: list[str], run: dict[str, Any], chance: random.Random, seconds: tuple[float, float]
-) -> Iterator[str]:
+def kill_again_and_again(words: list[str], run: dict[str, Any], chance: random.Random, workers: int) -> Iterator[str]:
     """Runs a command whenever it has ended, and yields what each kill hits: 'study' or 'worker'; 'none' at its end."""
     process: subprocess.Popen[bytes] | None = None
     try:
         while True:
+            seconds = NEXT_SECONDS
             if process is None or process.poll() is not None:
-                process = subprocess.Popen(words, **run)
+                process, seconds = subprocess.Popen(words, **run), FIRST_SECONDS
+                while len(workers_of(process)) < workers and process.poll() is None:
+                    time.sleep(0.1)
             try:
                 if process.wait(chance.uniform(*seconds)) == 0:
                     yield "none"
@@ -106,8 +108,7 @@ def main() -> None:
         words, equal = command(killed, args.workers), []
         hits: list[str] = []
         done: list[int] = []
-        seconds = WORKERS_SECONDS if args.workers else IN_TURN_SECONDS
-        for hit in kill_again_and_again(words, run[killed], chance, seconds):
+        for hit in kill_again_and_again(words, run[killed], chance, args.workers):
             if hit == "none":
                 equal.append(same(whole, killed))
                 print(f"whole again: {equal[-1]}", flush=True)

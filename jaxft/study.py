@@ -219,7 +219,7 @@ class Work:
             self.progress.clock,
         )
 
-    def _lane(self, planned: PlannedTrial) -> Lane:
+    def lane(self, planned: PlannedTrial) -> Lane:
         """Returns the arrays of a trial as it begins."""
         trial, source = planned.trial, planned.source
         key = stream_key("init", trial.stream_seed("init"))
@@ -235,7 +235,7 @@ class Work:
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
         (planned,) = job.trials
-        (outcome,) = self._run(job, [self._lane(planned)], "source", 1)
+        (outcome,) = self._run(job, [self.lane(planned)], "source", 1)
         manifest = Manifest(
             f"{planned.digest}.safetensors",
             "",
@@ -259,7 +259,7 @@ class Work:
         """Runs a chunk, and stores what of it was missing."""
         store, chunk, missing = self.store, job.trials, job.missing(self.store)
         # Finished trials run again beside the missing ones, which so have the neighbours and bits of the first time.
-        there = {t.digest: self._lane(t) for t in chunk if t in missing or _can_start(t, store)}
+        there = {t.digest: self.lane(t) for t in chunk if t in missing or _can_start(t, store)}
         lanes = [there.get(trial.digest, there[missing[0].digest]) for trial in chunk]
         outcomes = self._run(job, lanes, "train", len(missing))
         with self.progress.clock.of("analyse"):

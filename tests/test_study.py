@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxft
+from jaxft.commands.progress import Progress
 from jaxft.config import Study, from_dict, load_config
 from jaxft.models import create_model
 from jaxft.plan import make_plan
@@ -353,14 +354,16 @@ def test_trials_side_by_side_keep_what_is_their_own(changes, tmp_path):
     assert together["selected_epoch"].tolist() == alone["selected_epoch"].tolist()
 
 
-def test_what_is_frozen_must_be_shared():
+def test_what_is_frozen_must_be_shared(tmp_path):
     from jaxft.execute import run_chunk
-    from jaxft.study import _lane
+    from jaxft.features import FeatureCache
+    from jaxft.study import Work
 
     frozen = {"init": "random", "body_learning_rate": "frozen"}
     plan = make_plan(tiny(procedure=TINY["procedure"] | frozen, factors=[]))
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
-    lanes = [_lane(trial, None) for trial in plan.trials]
+    work = Work(plan, Store.create(tmp_path / "s"), Progress(quiet=True), False, FeatureCache(0))
+    lanes = [work.lane(trial) for trial in plan.trials]
     with pytest.raises(ValueError, match="must share what is frozen"):
         run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
 
