@@ -116,7 +116,7 @@ def _image_feature(tfds: Any, spec: str, features: Any) -> str:
     for found in (pictures, arrays):
         if found:
             return "image" if "image" in found else found[0]
-    raise UserError(f"{spec!r} has no pictures; its features are {', '.join(features)}.")
+    raise UserError(f"{spec!r} has no pictures; its features are {', '.join(sorted(features))}.")
 
 
 def _label_feature(tfds: Any, spec: str, features: Any, label: str | None) -> str:
@@ -124,7 +124,7 @@ def _label_feature(tfds: Any, spec: str, features: Any, label: str | None) -> st
     wanted = label or ("label" if "label" in classes or len(classes) != 1 else classes[0])
     if wanted not in classes:
         guess = did_you_mean(wanted, classes)
-        raise UserError(f"{spec!r} has no labels {wanted!r}{guess}; it has {', '.join(classes) or 'none'}.")
+        raise UserError(f"{spec!r} has no labels {wanted!r}{guess}; it has {', '.join(sorted(classes)) or 'none'}.")
     return wanted
 
 
