@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for the results; resumed if it has any")
     parser.add_argument(
         "--shard",
-        type=shard,
-        default=(0, 1),
+        default="0/1",
         metavar="i/n",
         help="every n-th piece of the work from the i-th on, from 0",
     )
@@ -43,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
-    config = load_config(args.config, overrides)
+    config, part = load_config(args.config, overrides), shard(args.shard)
     with profiling(args.profile):
-        _, failed = study(config, args.workdir, debug=args.debug, shard=args.shard)
+        _, failed = study(config, args.workdir, debug=args.debug, shard=part)
     from jaxft.commands.results import print_summary
 
     print_summary(args.workdir)
