@@ -211,6 +211,7 @@ def freeze(here: Round) -> dict[str, Record]:
     """Returns four depths of freezing: without augmentation, so that ours computes what is frozen once, and with it."""
     return {
         "jaxft, no augmentation": here.ours("freeze", cache="none"),
+        "jaxft, no augmentation, again": here.ours("freeze", cache="none"),
         "torch, no augmentation": here.torch("freeze"),
         "jaxft, augmentation": here.ours("freeze", *AUGMENTATION, cache="augmentation"),
         "torch, augmentation": here.torch("freeze", overrides=AUGMENTATION),
@@ -314,7 +315,8 @@ RATIOS = {  # name: (the one way, the other)
         for ours in ("jaxft", "jaxft, again")
     },
     "freeze": {
-        f"torch / jaxft, {how}": (f"torch, {how}", f"jaxft, {how}") for how in ("no augmentation", "augmentation")
+        f"torch / jaxft, {how}{again}": (f"torch, {how}", f"jaxft, {how}{again}")
+        for how, again in (("no augmentation", ""), ("no augmentation", ", again"), ("augmentation", ""))
     },
     "start": {"warm / cold": ("warm", "cold")},
 }

@@ -375,7 +375,7 @@ class Chooser:
         if sum(map(self._seconds_in_turn, self._new)) >= WORTH_SECONDS:
             taken |= {executor: self._seconds(group, executor) for executor in found[1:]}
         best = min(taken, key=taken.__getitem__)
-        why = "steps would take " + ", ".join(f"{executor} {duration(seconds)}" for executor, seconds in taken.items())
+        why = "steps would take " + ", ".join(f"{duration(seconds)} {executor}" for executor, seconds in taken.items())
         self.progress.say(f"{len(group.trials)} trials: {best}, as their {why}")
         return best, why
 

@@ -34,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what it comes to and about how long, and end")
     parser.add_argument(
         "--shard",
-        type=shard,
-        default=(0, 1),
+        default="0/1",
         metavar="i/n",
         help="every n-th piece of the work from the i-th on, from 0",
     )
@@ -44,14 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
-    config = load_config(args.config, overrides)
+    config, part = load_config(args.config, overrides), shard(args.shard)
     if args.dry_run:
         dry_run(config, args.workdir)
         return 0
     if args.workdir is None:
         raise UserError("--workdir is missing; name a folder for the results, or give --dry-run.")
     with profiling(args.profile):
-        _, failed = study(config, args.workdir, debug=args.debug, shard=args.shard)
+        _, failed = study(config, args.workdir, debug=args.debug, shard=part)
     from jaxft.commands.results import print_summary
 
     print_summary(args.workdir)
