@@ -9,9 +9,9 @@ for fine-tuning" (the best rate grows with the distance from the source).
 Expected: the pretrained network is ahead of the random one, the most in photographs and the least in sketches; a frozen
 body costs the more, the farther the domain is from photographs.
 Data: weights/resnetsmall8.cifar100.safetensors and images/pacs-7x4.zip, in ../shared/data beside the clone or in a
-folder named behind the config, domain_shift.py:FOLDER. TIME Behind domain_shift.py:small (or small,FOLDER) is a run of
-a minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet's ResNet-50 from
-the file named in --config.source.weights; TFDS' domainnet), for accelerators.
+folder named behind the config, domain_shift.py:FOLDER. --dry-run says how long it takes. Behind domain_shift.py:small
+(or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the
+publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' domainnet), for accelerators.
 """
 
 from ml_collections import ConfigDict

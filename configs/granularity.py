@@ -10,9 +10,9 @@ Source: Huh, Agrawal & Efros 2016, section 5 (ImageNet's classes merged at depth
 Expected: merging costs little until few classes are left; the coarsest still beats the random start.
 Needs WordNet: pip install 'jaxft[wordnet]'.
 Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, granularity.py:FOLDER. TIME Behind granularity.py:small (or small,FOLDER) is a run of a minute or
-two, too short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and caltech101),
-for accelerators.
+behind the config, granularity.py:FOLDER. --dry-run says how long it takes. Behind granularity.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(TFDS' imagenet2012 and caltech101), for accelerators.
 """
 
 from ml_collections import ConfigDict

@@ -8,10 +8,10 @@ the classes evenly. The images to select and to test on are even, so that accura
 Source: Ouyang et al. 2016; Cui et al. 2019, section 5.1 (long-tailed CIFAR by the same formula); Huang et al. 2016.
 Expected: accuracy falls as the imbalance rises; at the highest, drawing classes evenly wins some of it back.
 Data: weights/resnetsmall8.cifar100.safetensors and images/fashion-mnist-8000.npz, in ../shared/data beside the clone or
-in a folder named behind the config, imbalance.py:FOLDER. TIME Behind imbalance.py:small (or small,FOLDER) is a run of a
-minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet's ResNet-50 from
-the file named in --config.source.weights; TFDS' inaturalist is uneven by itself, so cifar100 is made so), for
-accelerators.
+in a folder named behind the config, imbalance.py:FOLDER. --dry-run says how long it takes. Behind imbalance.py:small
+(or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the
+publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' inaturalist is uneven by
+itself, so cifar100 is made so), for accelerators.
 """
 
 from ml_collections import ConfigDict

@@ -9,9 +9,10 @@ Source: Huh, Agrawal & Efros 2016, section 5 (more classes or more examples); Li
 Expected: all beat the random start; more categories help more than more images of each, with diminishing returns. Of
 800 images the differences may lie within the intervals.
 Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, source_categories.py:FOLDER. TIME Behind source_categories.py:small (or small,FOLDER) is a run of a
-minute or two, too short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and
-caltech101), for accelerators.
+behind the config, source_categories.py:FOLDER. About 35 minutes trial after trial on two busy cores, as --dry-run has
+it; worker processes take less. Behind source_categories.py:small (or small,FOLDER) is a run of a minute or two, too
+short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and caltech101), for
+accelerators.
 """
 
 from ml_collections import ConfigDict

@@ -10,9 +10,9 @@ them, beats CIFAR-10. At the full scale, the object-centric source is the better
 scenes.
 Data: weights/resnetsmall8.cifar10.safetensors and that of cifar100, images/caltech-101.zip and
 images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder named behind the config,
-source_identity.py:FOLDER. TIME Behind source_identity.py:small (or small,FOLDER) is a run of a minute or two, too short
-to answer anything; behind :full is the scale of the publications (ImageNet or Places as the source; TFDS' caltech101
-and sun397), for accelerators.
+source_identity.py:FOLDER. --dry-run says how long it takes. Behind source_identity.py:small (or small,FOLDER) is a run
+of a minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet or Places as
+the source; TFDS' caltech101 and sun397), for accelerators.
 """
 
 from ml_collections import ConfigDict

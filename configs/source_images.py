@@ -9,9 +9,9 @@ Source: Huh, Agrawal & Efros 2016, section 4 (half the images of each class cost
 Azizpour et al. 2016; Li, Herranz & Jiang 2020.
 Expected: more images of each category help, with diminishing returns; all beat the random start.
 Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, source_images.py:FOLDER. TIME Behind source_images.py:small (or small,FOLDER) is a run of a minute or
-two, too short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and caltech101),
-for accelerators.
+behind the config, source_images.py:FOLDER. --dry-run says how long it takes. Behind source_images.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(TFDS' imagenet2012 and caltech101), for accelerators.
 """
 
 from ml_collections import ConfigDict

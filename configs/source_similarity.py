@@ -11,9 +11,9 @@ means of a network's features instead.
 Expected: nearest beats random, random beats farthest, and all beat the random start.
 Needs WordNet: pip install 'jaxft[wordnet]'.
 Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, source_similarity.py:FOLDER. TIME Behind source_similarity.py:small (or small,FOLDER) is a run of a
-minute or two, too short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and
-caltech101), for accelerators.
+behind the config, source_similarity.py:FOLDER. --dry-run says how long it takes. Behind source_similarity.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(TFDS' imagenet2012 and caltech101), for accelerators.
 """
 
 from ml_collections import ConfigDict

@@ -8,9 +8,10 @@ Source: Agrawal, Girshick & Malik 2014; Azizpour et al. 2016; He, Girshick & Dol
 Expected: accuracy rises with the images, with diminishing returns; the pretrained network is ahead, and by less the
 more images there are.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, target_images.py:FOLDER. TIME Behind target_images.py:small (or small,FOLDER) is a run
-of a minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet's ResNet-50
-from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+a folder named behind the config, target_images.py:FOLDER. About 20 minutes on two busy cores. Behind
+target_images.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the
+scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for
+accelerators.
 """
 
 from ml_collections import ConfigDict
