@@ -65,7 +65,7 @@ def save(name: str, rows: dict[str, list[np.ndarray]], titles: list[list[str]] |
     """Writes a grid of pictures: a row a name, and a title above each picture where there are any."""
     columns = max(map(len, rows.values()))
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.12 * columns + 1.3, (1.34 if titles else 1.16) * len(rows))
+        len(rows), columns, figsize=(1.12 * columns + 1.5, (1.34 if titles else 1.16) * len(rows))
     )
     for i, ((row, pictures), line) in enumerate(zip(rows.items(), axes.reshape(len(rows), columns))):
         for j, axis in enumerate(line):
@@ -74,11 +74,11 @@ def save(name: str, rows: dict[str, list[np.ndarray]], titles: list[list[str]] |
                 axis.imshow(np.asarray(pictures[j]).clip(0, 255).astype(np.uint8), interpolation="nearest")
                 if titles:
                     axis.set_title(titles[i][j], fontsize=7, color=INK, pad=3)
-        if row:
+        if row.strip():
             line[0].text(-0.08, 0.5, row, transform=line[0].transAxes, ha="right", va="center", fontsize=8, color=INK)
-    left = 1.2 / figure.get_figwidth() if any(rows) else 0.01
+    left = 1.4 / figure.get_figwidth() if any(name.strip() for name in rows) else 0.01
     figure.subplots_adjust(left, 0.01, 0.99, 0.93 if titles else 0.99, 0.06, 0.28 if titles else 0.06)
-    figure.savefig(HERE / name, dpi=110)
+    figure.savefig(HERE / name, dpi=100, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
@@ -96,12 +96,13 @@ def main() -> None:
         "jitter 0.4, hue 0.1": Changes(jitter=(0.4, 0.4, 0.4, 0.1)),
         "erase_probability 1": Changes(erase_probability=1.0),
     }
-    rows = {name: list(map(np.asarray, augment(key, copies, change))) for name, change in changes.items()}
+    draw = jax.jit(augment, static_argnums=2)
+    rows = {name: list(map(np.asarray, draw(key, copies, change))) for name, change in changes.items()}
     pair = jnp.stack([house, boat])
     for name, alpha in (("mixup_alpha 1", 1.0), ("cutmix_alpha 1", 1.0)):
         way = name.partition("_")[0]
         keys = jax.random.split(key, DRAWS)
-        rows[name] = [np.asarray(mix(own, pair, {way: jnp.float32(alpha)})[0][0]) for own in keys]
+        rows[name] = [np.asarray(jax.jit(mix)(own, pair, {way: jnp.float32(alpha)})[0][0]) for own in keys]
     rows["test_crops 'ten'"] = list(map(np.asarray, ten_crops(house[None], CROP)[0, :DRAWS]))
     save("augmentation.png", {name: [np.asarray(house), *pictures] for name, pictures in rows.items()})
 
