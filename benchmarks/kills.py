@@ -1,34 +1,45 @@
 """Kills a study at random moments and compares its table with that of the same study left alone.
 
-    python benchmarks/kills.py --kills 20 --out benchmarks/results/kills.json
+    python benchmarks/kills.py --kills 20
+    python benchmarks/kills.py --kills 200 --workers 4
 
-The study is the quickstart. Each process gets SIGKILL after a random time; then the same command runs to its end.
+The study is the quickstart. In turn, its process gets SIGKILL after a random time, and the same command goes on. With
+workers, every SIGKILL hits the study's process or one of its workers, by chance; the command is given again when the
+study's process has ended. When the kills are over it runs to its end, and begins anew where there are kills left.
 Compared are every accuracy, every parameter distance by layer, and every byte of the final weights.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxft
 from jaxft.commands.study import versions
 from jaxft.store import Store
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
+OUT = Path(__file__).resolve().parent / "results" / "kills.json"
+FIRST_SECONDS = 5.0, 10.0  # from the start of a study's process to the first kill: it has to get somewhere
+NEXT_SECONDS = 0.5, 5.0  # between two kills, of those that leave that process alive
 
 
-def command(workdir: Path) -> list[str]:
+def command(workdir: Path, workers: int) -> list[str]:
     """Returns the command that runs the study, or goes on with it."""
-    study = [sys.executable, "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}"]
+    how = ["executor=workers", f"workers={workers}"] if workers else ["executor=in_turn"]
     # Checkpoints are usually minutes apart; a process that lives for seconds needs them more often to get anywhere.
-    return [*study, "--config.execution.checkpoint_seconds=2"]
+    words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.5 if workers else 2}")]
+    return [sys.executable, "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]
 
 
 def same(one: Path, other: Path) -> dict[str, bool]:
@@ -44,12 +55,46 @@ def same(one: Path, other: Path) -> dict[str, bool]:
     }
 
 
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Returns the worker processes of a study, from Linux's process table."""
+    said = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "jaxft.commands.worker"], capture_output=True)
+    return [int(number) for number in said.stdout.split()]
+
+
+def kill_again_and_again(words: list[str], run: dict[str, Any], chance: random.Random, workers: int) -> Iterator[str]:
+    """Runs a command whenever it has ended, and yields what each kill hits: 'study' or 'worker'; 'none' at its end."""
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        while True:
+            seconds = NEXT_SECONDS
+            if process is None or process.poll() is not None:
+                process, seconds = subprocess.Popen(words, **run), FIRST_SECONDS
+                while len(workers_of(process)) < workers and process.poll() is None:
+                    time.sleep(0.1)
+            try:
+                if process.wait(chance.uniform(*seconds)) == 0:
+                    yield "none"
+                continue  # else trials failed with their worker, and are tried again
+            except subprocess.TimeoutExpired:
+                hit = chance.choice([process.pid, *workers_of(process)])
+            with contextlib.suppress(ProcessLookupError):  # a worker that ended meanwhile
+                os.kill(hit, signal.SIGKILL)
+            if hit == process.pid:
+                process.wait()
+            yield "study" if hit == process.pid else "worker"
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
 def main() -> None:
     """Runs the comparison, prints it, and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0: in turn, in one process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,22 +104,40 @@ def main() -> None:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         # Each computes its features itself.
         run = {w: {"env": os.environ | kept | {"JAXFT_CACHE": f"{w}-cache"}, **quiet} for w in (whole, killed)}
-        subprocess.run(command(whole), check=True, **run[whole])
-        done = []
-        for kill in range(args.kills):
-            process = subprocess.Popen(command(killed), **run[killed])
-            time.sleep(chance.uniform(5, 10))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        subprocess.run(command(whole, args.workers), check=True, **run[whole])
+        words, equal = command(killed, args.workers), []
+        hits: list[str] = []
+        done: list[int] = []
+        for hit in kill_again_and_again(words, run[killed], chance, args.workers):
+            if hit == "none":
+                equal.append(same(whole, killed))
+                print(f"whole again: {equal[-1]}", flush=True)
+                shutil.rmtree(killed)
+                shutil.rmtree(f"{killed}-cache")
+                continue
+            hits.append(hit)
             done.append(len(list(killed.glob("trials/[!.]*.json"))))
-            print(f"kill {kill + 1}: {done[-1]} trials done", flush=True)
-        subprocess.run(command(killed), check=True, **run[killed])
-        equal = same(whole, killed)
-    print("\n".join(f"{what}: {'equal' if holds else 'DIFFERENT'}" for what, holds in equal.items()))
-    record = {"kills": args.kills, "seed": args.seed, "trials done after each": done, "equal": equal}
-    if args.out:
-        args.out.write_text(json.dumps(record | {"versions": versions(), "cpus": os.cpu_count()}, indent=1) + "\n")
-    sys.exit(0 if all(equal.values()) else 1)
+            print(f"kill {len(hits)}, of a {hit} process: {done[-1]} trials done", flush=True)
+            if len(hits) == args.kills:
+                break
+        subprocess.run(words, **run[killed])  # trials may fail here with a worker killed before
+        subprocess.run(words, check=True, **run[killed])
+        equal.append(same(whole, killed))
+    for what in equal[0]:
+        print(f"{what}: {'equal' if all(one[what] for one in equal) else 'DIFFERENT'}")
+    records = json.loads(args.out.read_text()) if args.out.exists() else {}
+    records[f"{args.workers} workers" if args.workers else "in turn"] = {
+        "kills": len(hits),
+        "of the study's process": hits.count("study"),
+        "studies": len(equal),
+        "seed": args.seed,
+        "trials done at each kill": done,
+        "equal": {what: all(one[what] for one in equal) for what in equal[0]},
+        "versions": versions(),
+        "cpus": os.cpu_count(),
+    }
+    args.out.write_text(json.dumps(records, indent=1) + "\n")
+    sys.exit(0 if all(all(one.values()) for one in equal) else 1)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platfo
 pathlib.Path(sys.argv[1]).write_text(json.dumps({"seconds": seconds, "peak_bytes": peak}))
 sys.exit(code if code >= 0 else 128 - code)  # of a killed one, as shells do
 """
+OF_TRIALS = ("compile", "train", "evaluate")  # of what a study says it spent: what a loop over trials does too
 COMPILING = re.compile(r"Compiling (\S+) with global shapes")  # JAX's words
 Record = dict[str, Any]
 
@@ -111,6 +112,8 @@ class Round:
         with (workdir / "results.csv").open() as file:
             rows = list(csv.DictReader(file))
         accuracies = [float(row["test_accuracy"]) for row in rows]
+        spent = json.loads(max(workdir.glob("runs/[!.]*.json")).read_text())["spent"]
+        record["seconds_of_trials"] = sum(spent.get(activity, 0.0) for activity in OF_TRIALS)
         return record | {"accuracies": accuracies, "width": max(int(row["width"]) for row in rows)}
 
     def torch(self, study: str, *words: str, overrides: Sequence[str] = ()) -> Record:
@@ -124,6 +127,8 @@ class Round:
         if result["run"] < result["trials"]:
             record["scaled"] = {name: result[name] for name in ("run", "trials")} | {"seconds": record["seconds"]}
             record["seconds"] += result["seconds_of_trials"] * (result["trials"] / result["run"] - 1)
+        whole = result["trials"] / result["run"]
+        record["seconds_of_trials"] = result["seconds_of_trials"] * whole
         return record | {"accuracies": result["accuracies"]}
 
     def run(
@@ -247,7 +252,7 @@ def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
     import jax.numpy as jnp
 
     from jaxft import paths
-    from jaxft.execute import over_trials
+    from jaxft.executors import over_trials
     from jaxft.optim import make_hparams
     from jaxft.plan import make_plan
     from jaxft.train import apply_network, cross_entropy, init_state, make_train_step, split_variables
@@ -324,6 +329,11 @@ def summarise(measure: str, rounds: Sequence[Mapping[str, Record]]) -> dict[str,
     pairs = RATIOS.get(measure, {}).items()
     seconds = {way: found["seconds"] for way, found in ways.items() if "seconds" in found}
     figures = {name: seconds[a] / seconds[b] for name, (a, b) in pairs if a in seconds and b in seconds}
+    if measure == "probe":
+        alone = {way: found["seconds_of_trials"] for way, found in ways.items()}
+        figures["the trials alone: torch, features once / jaxft, again"] = (
+            alone["torch, features once"] / alone["jaxft, again"]
+        )
     if measure == "memory":
         alone = ways["a trial"]
         for again in ("", ", again"):

@@ -8,6 +8,7 @@ A frozen EfficientNet-Lite0 runs in every epoch anew, or (`--cached`) once for a
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -190,13 +191,13 @@ def make_look(images: ImageSet, trial: Trial) -> Look:
     return look
 
 
-def run_whole(trials: Sequence[Trial], images: ImageSet, compiled: bool) -> list[float]:
-    """Returns the test accuracies of trials of resnetsmall14, which all begin from one file."""
+def run_whole(trials: Sequence[Trial], images: ImageSet, compiled: bool) -> tuple[list[float], float]:
+    """Returns the test accuracies of trials of resnetsmall14, which all begin from one file, and their seconds."""
     published, labels = load_body(trials[0].source.weights), torch.from_numpy(images.labels).long()
     look = make_look(images, trials[0])
     network = ResNetSmall14(len(images.class_names)).to(memory_format=torch.channels_last)
     forward = torch.compile(network) if compiled else network
-    accuracies = []
+    accuracies, start = [], time.perf_counter()
     for trial in trials:
         torch.manual_seed(trial.seed)
         network.load_state_dict(published, strict=False)
@@ -205,11 +206,14 @@ def run_whole(trials: Sequence[Trial], images: ImageSet, compiled: bool) -> list
         body = [p for p in network.body.parameters() if p.requires_grad]
         optimizer = make_optimizer(trial, body, list(network.head.parameters()))
         accuracies.append(run_trial(trial, images, labels, network, optimizer, look, forward))
-    return accuracies
+    return accuracies, time.perf_counter() - start
 
 
-def run_heads(trials: Sequence[Trial], images: ImageSet, cached: bool) -> list[float]:
-    """Returns the test accuracies of trials of a linear head on the frozen EfficientNet-Lite0."""
+def run_heads(trials: Sequence[Trial], images: ImageSet, cached: bool) -> tuple[list[float], float]:
+    """Returns the test accuracies of trials of a linear head on the frozen EfficientNet-Lite0, and their seconds.
+
+    Features that are computed once for all are not in these.
+    """
     labels = torch.from_numpy(images.labels).long()
     trunk = plain.load_network(Path(trials[0].source.weights), len(images.class_names))
 
@@ -217,7 +221,7 @@ def run_heads(trials: Sequence[Trial], images: ImageSet, cached: bool) -> list[f
         return plain.apply_in_batches(lambda x: trunk.pooled(trunk.bottom(x, 0), 0), plain.to_tensor(pixels))
 
     features = pooled(images.images) if cached else None
-    accuracies = []
+    accuracies, start = [], time.perf_counter()
     for trial in trials:
         torch.manual_seed(trial.seed)
         head = nn.Linear(trunk._fc.in_features, len(images.class_names))
@@ -227,7 +231,7 @@ def run_heads(trials: Sequence[Trial], images: ImageSet, cached: bool) -> list[f
             return pooled(images.images[rows.numpy()]) if features is None else features[rows]
 
         accuracies.append(run_trial(trial, images, labels, head, optimizer, look, head))
-    return accuracies
+    return accuracies, time.perf_counter() - start
 
 
 def study(config: str, overrides: Sequence[str], part: int | None, cached: bool, compiled: bool) -> dict[str, Any]:
@@ -235,12 +239,10 @@ def study(config: str, overrides: Sequence[str], part: int | None, cached: bool,
     trials = load_config(config, overrides).study.trials()
     chosen, size_px = trials[:part], trials[0].target.size_px or plain.SIZE_PX
     images = load_images(trials[0].target, size_px)
-    start = time.perf_counter()
+    run = functools.partial(run_whole, compiled=compiled)
     if trials[0].procedure.body_learning_rate == FROZEN:
-        accuracies = run_heads(chosen, images, cached)
-    else:
-        accuracies = run_whole(chosen, images, compiled)
-    seconds = time.perf_counter() - start
+        run = functools.partial(run_heads, cached=cached)
+    accuracies, seconds = run(chosen, images)
     return {"trials": len(trials), "run": len(chosen), "accuracies": accuracies, "seconds_of_trials": seconds}
 
 

@@ -4,15 +4,19 @@ import collections
 import contextlib
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 
 class Clock:
-    """Adds up seconds by activity; what is done within another activity, or compiled, is not counted in both."""
+    """Adds up seconds by activity; what is done within another activity, or compiled, is not counted in both.
+
+    `on_compile` is called as the compilation of a program begins.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = collections.defaultdict(float)
         self.num_compiled = 0
+        self.on_compile: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
     def of(self, activity: str) -> Iterator[None]:
@@ -69,4 +73,9 @@ def _listen() -> None:
             clock.num_compiled += is_compiled
             apart[0] += duration_secs
 
+    def begins(event: str, **_: str | int) -> None:
+        if _open and event.endswith("/compile_requests_use_cache"):
+            _open[-1][0].on_compile()
+
     monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_listener(begins)

@@ -147,11 +147,13 @@ class Choices:
         by_rule = rule(case, able)
         if self.override is not None:  # "rule" is the name of no algorithm
             chosen = self.override if self.override in able else by_rule
+            self.recorded[name] = chosen
         elif self.recorded.get(name) in able:
             chosen = self.recorded[name]
         else:
             chosen = self._fastest(case, able, by_rule)
-        self.recorded[name] = chosen
+            first = self.recorded.setdefault(name, chosen)  # another process may have chosen meanwhile
+            chosen = first if first in able else chosen
         return chosen
 
     def _fastest(self, case: Case, able: Sequence[str], by_rule: str) -> str:

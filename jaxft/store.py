@@ -45,6 +45,7 @@ FORMAT = "jaxft study"
 TEMPORARY = ".tmp-"
 STALE_SECONDS = 3600.0
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -178,11 +179,13 @@ class Store:
         with np.load(self.workdir / kind / f"{digest}.npz", allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
-    def claim(self, key: str, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+    @contextlib.contextmanager
+    def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
         """Yields whether this process alone has the work `key`, which is free again when it ends; see `locked`."""
-        with saying_what_is_wrong(self.workdir):
-            (self.workdir / "locks").mkdir(exist_ok=True)
-        return locked(self.workdir / "locks" / key, wait)
+        with contextlib.ExitStack() as stack:
+            with saying_what_is_wrong(self.workdir):
+                mine = stack.enter_context(locked(self.workdir / "locks" / key, wait))
+            yield mine
 
     def drop_failure(self, digest: str) -> None:
         """Forgets that a trial or source failed, as it is tried again."""
@@ -392,6 +395,15 @@ class Table(collections.UserDict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
 
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Returns what is kept under `key`, by whichever process came first, or else keeps `default`."""
+        wrong = contextlib.suppress(OSError) if self.is_cache else saying_what_is_wrong(self.path.parent)
+        with wrong, locked(self.path.with_suffix(".lock")):
+            self.data = self.data | self._kept()
+            if key not in self.data:
+                self[key] = default
+        return self.data.setdefault(key, default)
+
     def update(self, entries: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Sets all of `entries`, in one writing."""
         if all(self.data.get(key) == value for key, value in entries.items()):
@@ -481,7 +493,7 @@ def _is_at(path: Path, handle: int) -> bool:
 
 @contextlib.contextmanager
 def saying_what_is_wrong(place: Path) -> Iterator[None]:
-    """Turns a full or write-protected disk into a `UserError` of one sentence."""
+    """Turns a full or write-protected disk, or one without locks, into a `UserError` of one sentence."""
     try:
         yield
     except Exception as error:
@@ -490,6 +502,11 @@ def saying_what_is_wrong(place: Path) -> Iterator[None]:
             raise UserError(
                 f"no space is left on the device of {str(place)!r}; what was finished is kept: "
                 "free some space and run the same command again."
+            ) from error
+        if number in NO_LOCKS:
+            raise UserError(
+                f"the file system of {str(place)!r} has no locks (flock), by which processes share a work directory; "
+                "name a folder on another one."
             ) from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise UserError(f"cannot write to {str(place)!r}: {os.strerror(number).lower()}.") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import time
@@ -26,11 +27,11 @@ from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
 from jaxft.store import Store, Table, cache_dir
-from jaxft.weights import Manifest, expected_shapes, init_variables, load, save_weights
+from jaxft.weights import Manifest, expected_shapes, init_head, init_variables, load, load_flat, save_weights
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
-WORTH_SECONDS = 60.0  # less work than this is not worth looking for a faster way to do it
+WORTH_SECONDS = 40.0  # less work than this is not worth looking for a faster way to do it
 WAIT_SECONDS = 0.5
 
 
@@ -85,7 +86,7 @@ def run_plan(
         contextlib.closing(Pool(plan, store, debug)) as pool,
     ):
         sources = source_jobs(plan, store)
-        chooser = Chooser(plan, progress, pool)
+        chooser = Chooser(plan, store, progress, pool)
         for group in plan.groups:
             assign_chunks(group, store, execution.executor, chooser.choose)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
@@ -133,6 +134,7 @@ class Work:
     def __init__(self, plan: Plan, store: Store, progress: Progress, debug: bool, features: FeatureCache):
         self.plan, self.store, self.progress, self.debug, self.features = plan, store, progress, debug, features
         self._images: tuple[str, Any] = ("", None)
+        self._load_body = functools.lru_cache(maxsize=1)(load_flat)  # trials of one source share its arrays
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Does the jobs that no other process does, and returns when all are over."""
@@ -210,10 +212,23 @@ class Work:
             self.progress.clock,
         )
 
+    def lane(self, planned: PlannedTrial) -> Lane:
+        """Returns the arrays of a trial as it begins."""
+        trial, source = planned.trial, planned.source
+        key = stream_key("init", trial.stream_seed("init"))
+        if trial.procedure.init == "random":
+            variables = init_variables(planned.model, key, planned.size_px)
+        else:
+            weights = self.store.weights_path(source.digest, "sources") if source.trained else source.path
+            body, _ = self._load_body(weights, planned.model, "new")
+            head = init_head(planned.model, key, planned.size_px)
+            variables = paths.unflatten(body | paths.flatten(head))
+        return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
         (planned,) = job.trials
-        (outcome,) = self._run(job, [_lane(planned, self.store)], "source", 1)
+        (outcome,) = self._run(job, [self.lane(planned)], "source", 1)
         manifest = Manifest(
             f"{planned.digest}.safetensors",
             "",
@@ -234,22 +249,13 @@ class Work:
 
     def _run_trials(self, job: Job) -> None:
         """Runs a chunk, and stores what of it was missing."""
-        import jax
-
         store, chunk, missing = self.store, job.trials, job.missing(self.store)
         # Finished trials run again beside the missing ones, which so have the neighbours and bits of the first time.
-        there = {t.digest: _lane(t, store) for t in chunk if t in missing or _can_start(t, store)}
+        there = {t.digest: self.lane(t) for t in chunk if t in missing or _can_start(t, store)}
         lanes = [there.get(trial.digest, there[missing[0].digest]) for trial in chunk]
         outcomes = self._run(job, lanes, "train", len(missing))
         with self.progress.clock.of("analyse"):
-            before, after = stack([lane.params for lane in lanes]), stack([outcome.params for outcome in outcomes])
-            changes = jax.device_get(
-                {
-                    "layer": parameters.layer_changes(before, after),
-                    "leaf": parameters.leaf_changes(before, after),
-                    "filter": parameters.filter_changes(before, after),
-                }
-            )
+            changes = _changes(job, lanes, outcomes)
         for trial in missing:
             i = chunk.index(trial)
             outcome = outcomes[i]
@@ -343,41 +349,52 @@ def _workers_choices(execution: cfg.Execution, store: Store) -> convolution.Choi
 
 
 class Chooser:
-    """Chooses executors, by a measurement where it is worth one."""
+    """Chooses executors, by a measurement where the study's work is worth one."""
 
-    def __init__(self, plan: Plan, progress: Progress, pool: Pool):
+    def __init__(self, plan: Plan, store: Store, progress: Progress, pool: Pool):
         self.plan, self.progress, self.pool = plan, progress, pool
+        self._new = [group for group in plan.groups if store.group(group.key) is None]
+        self._in_turn: dict[str, float] = {}
 
     def choose(self, group: Group) -> tuple[Executor, str]:
         """Returns an executor for a group, and why it."""
-        first, program = group.trials[0], group.program
-        lane, images = example_lane(first), first.images.images
-        found = candidates(
-            self.plan.study.execution,
-            len(group.trials),
-            all(phase.heads_of_features for phase in program.phases),
-            lambda: trial_bytes(program, lane, images),
-        )
+        found = self._candidates(group)
         if len(found) == 1:
             return found[0], ""
-        self.progress.note("timing executors")
-        steps = sum(phase.num_steps for phase in program.phases)
-        taken: dict[Executor, float] = {}
-        for executor in found:  # in turn is the first
-            if executor.name == "workers":
-                a_step = self.pool.time_steps(group)
-                rounds = -(-len(group.trials) // self.pool.size)
-            else:
-                a_step = time_steps(program, lane, images, executor)
-                rounds = -(-len(group.trials) // executor.width)
-            taken[executor] = a_step * steps * rounds
-            if taken[executor] < WORTH_SECONDS:
-                break
+        taken = {found[0]: self._seconds_in_turn(group)}  # which is the first
+        if sum(map(self._seconds_in_turn, self._new)) >= WORTH_SECONDS:
+            taken |= {executor: self._seconds(group, executor) for executor in found[1:]}
         best = min(taken, key=taken.__getitem__)
-        compared = ", ".join(f"{executor} {duration(seconds)}" for executor, seconds in taken.items())
-        why = f"steps would take {compared}"
+        why = "steps would take " + ", ".join(f"{executor} {duration(seconds)}" for executor, seconds in taken.items())
         self.progress.say(f"{len(group.trials)} trials: {best}, as their {why}")
         return best, why
+
+    def _candidates(self, group: Group) -> list[Executor]:
+        lane, images = example_lane(group.trials[0]), group.trials[0].images.images
+        return candidates(
+            self.plan.study.execution,
+            len(group.trials),
+            all(phase.heads_of_features for phase in group.program.phases),
+            lambda: trial_bytes(group.program, lane, images),
+        )
+
+    def _seconds_in_turn(self, group: Group) -> float:
+        """Returns what the steps of a group take in turn, where there is something to choose from; else 0."""
+        if group.key not in self._in_turn:
+            found = self._candidates(group)
+            self._in_turn[group.key] = self._seconds(group, found[0]) if len(found) > 1 else 0.0
+        return self._in_turn[group.key]
+
+    def _seconds(self, group: Group, executor: Executor) -> float:
+        """Returns what the steps of a group take by an executor, from a second of them."""
+        self.progress.note(f"timing executors: {executor}")
+        if executor.name == "workers":
+            a_step, at_once = self.pool.time_steps(group), self.pool.size
+        else:
+            first = group.trials[0]
+            a_step = time_steps(group.program, example_lane(first), first.images.images, executor)
+            at_once = executor.width
+        return a_step * sum(phase.num_steps for phase in group.program.phases) * -(-len(group.trials) // at_once)
 
 
 def example_lane(planned: PlannedTrial) -> Lane:
@@ -396,21 +413,6 @@ def _can_start(trial: PlannedTrial, store: Store) -> bool:
     if not trial.starts_from_source or trial.source.trained is None:
         return True
     return store.weights_path(trial.source.digest, "sources").is_file()
-
-
-def _lane(planned: PlannedTrial, store: Store) -> Lane:
-    """Returns the arrays of a trial as it begins."""
-    trial = planned.trial
-    key = stream_key("init", trial.stream_seed("init"))
-    if trial.procedure.init == "random":
-        variables = init_variables(planned.model, key, planned.size_px)
-    else:
-        weights = (
-            store.weights_path(planned.source.digest, "sources") if planned.source.trained else planned.source.path
-        )
-        assert weights is not None
-        variables, _ = load(weights, planned.model, "new", key, planned.size_px)
-    return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
 
 
 def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> Lane:
@@ -478,11 +480,32 @@ def _describe(
     return arrays, record
 
 
+def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> dict[str, dict[str, parameters.Change]]:
+    """Returns {'layer', 'leaf' or 'filter': {name: Change of [trials, ...]}}.
+
+    Layers that are frozen throughout, which are the same in all trials, are measured once.
+    """
+    import jax
+
+    width = len(lanes)
+    trained = {paths.layer_of(name) for phase in job.trials[0].program.phases for name in phase.trainable}
+    found: dict[str, dict[str, parameters.Change]] = {"layer": {}, "leaf": {}, "filter": {}}
+    for count, are_trained in ((width, {True}), (1, {False})) if width > 1 else ((1, {True, False}),):
+        names = [name for name in lanes[0].params if (paths.layer_of(name) in trained) in are_trained]
+        before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
+        after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
+        for level, changes in jax.device_get(parameters.changes(before, after)).items():
+            found[level] |= jax.tree.map(lambda of: np.broadcast_to(of, (width, *of.shape[1:])), changes)
+    return found
+
+
 def _body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
     """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
     names = [name for name in before if not name.startswith(model.units[-1] + "/")]
     moved = sum(
-        float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum()) for n in names
+        float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum())
+        for n in names
+        if after[n] is not before[n]  # frozen
     )
     start = sum(float(np.square(np.asarray(before[n], np.float64)).sum()) for n in names)
     return _number(math.sqrt(moved / start))

@@ -96,19 +96,26 @@ def load(
     size_px: int | None = None,
 ) -> tuple[Variables, Manifest]:
     """Returns what `load_weights` returns, and the manifest; a new head is made for images of `size_px`."""
-    if head not in ("load", "new"):
-        raise UserError(f"head is {head!r}; allowed: 'load' or 'new'.")
-    tensors, manifest = read_file(path, model)
-    flat = port(tensors, model, manifest, head)
+    flat, manifest = load_flat(path, model, head)
     if head == "new":
         import jax
 
         fresh = init_head(model, jax.random.key(0) if key is None else key, size_px or manifest.preprocessing.size_px)
         flat |= paths.flatten(fresh)
+    return paths.unflatten(flat), manifest
+
+
+def load_flat(
+    path: str | Path, model: Network, head: Literal["load", "new"] = "load"
+) -> tuple[dict[str, Any], Manifest]:
+    """Returns the variables by name, as `load` does, and the manifest; with head 'new' those below the head only."""
+    if head not in ("load", "new"):
+        raise UserError(f"head is {head!r}; allowed: 'load' or 'new'.")
     import jax.numpy as jnp
 
-    kept = {name: leaf if name.startswith("counters/") else jnp.asarray(leaf) for name, leaf in flat.items()}
-    return paths.unflatten(kept), manifest
+    tensors, manifest = read_file(path, model)
+    flat = port(tensors, model, manifest, head)
+    return {n: leaf if n.startswith("counters/") else jnp.asarray(leaf) for n, leaf in flat.items()}, manifest
 
 
 def save_weights(

@@ -120,6 +120,7 @@ def test_the_case_by_hand(function):
     assert function(x, k, (1, 1), "VALID").item() == 4321
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_xlas():
     with jax.enable_x64(True):
         x, k = arrays([(2, 5, 5, 3), (3, 3, 3, 4)])
@@ -136,6 +137,7 @@ def test_second_derivatives_are_xlas():
         agree(curvature(ours), curvature(xla))
 
 
+@pytest.mark.slow
 def test_two_vmaps_of_both_arguments():
     with jax.enable_x64(True):
         x, k = arrays([(2, LANES, 2, 5, 5, 3), (2, LANES, 3, 3, 3, 4)])
@@ -236,6 +238,7 @@ def test_cases_are_measured_while_there_is_time_and_once(monkeypatch):
     assert len(said) == len(choices.measured) == 1, "the time is spent"
 
 
+@pytest.mark.slow
 def test_measuring_inside_of_transformations_leaves_the_values_alone(monkeypatch):
     monkeypatch.setattr(convolution, "LEAST_MACS", 1e6)
     x, k = arrays([(LANES, 4, 16, 16, 24), (LANES, 3, 3, 24, 24)], dtype=np.float32)

@@ -111,6 +111,7 @@ def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
     assert_close(stepped.params, scanned.params)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_recorded_and_harms_no_other():
     program, lanes = program_and_lanes([0.02, 1e38, 0.02])
     outcomes = run_chunk(program, lanes, images()[0])
@@ -137,6 +138,7 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it()
     assert outcome.test_accuracy == np.mean(predictions == images()[1][lanes[0].test])
 
 
+@pytest.mark.slow
 def test_a_trial_learns_what_can_be_learnt():
     program, lanes = program_and_lanes([0.1], epochs=30.0)
     outcome = run_chunk(program, lanes, images()[0])[0]
@@ -162,13 +164,15 @@ class Memory:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("killed_at", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3, 6, 9, 16)), 11])
-def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, monkeypatch):
+@pytest.mark.parametrize(
+    ("killed_at", "width"), [(11, 1), *(pytest.param(at, 2, marks=pytest.mark.slow) for at in (1, 3, 6, 9, 11, 16))]
+)
+def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
     """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
     monkeypatch.setattr("jaxft.execute.STRETCH_SECONDS", 0.0)  # a step at a time
     program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)
     # A probe freezes the body, which side by side must be the same.
-    lanes[1] = dataclasses.replace(lanes[1], params=lanes[0].params)
+    lanes = [lanes[0], dataclasses.replace(lanes[1], params=lanes[0].params)][:width]
     whole = run_chunk(program, lanes, images()[0])
     memory = Memory(killed_at)
     with pytest.raises(KeyboardInterrupt):
@@ -192,6 +196,7 @@ def test_a_probe_moves_the_head_and_then_everything():
         assert (np.asarray(whole.params[name]) != np.asarray(start)).any()
 
 
+@pytest.mark.slow
 def test_evaluation_of_sets_of_every_size():
     program, lanes = program_and_lanes([0.1, 0.1])
     phase = program.phases[0]
@@ -227,12 +232,23 @@ def test_width_one_takes_the_trial_axis_off():
 
 @pytest.mark.parametrize(
     "executor",
-    [Executor("vmap", 8), Executor("devices", 8, 4), Executor("devices", 8, 8), Executor("pmap", 8, 4)],
+    [
+        Executor("devices", 2, 2),
+        *(
+            pytest.param(executor, marks=pytest.mark.slow)
+            for executor in (
+                Executor("vmap", 8),
+                Executor("devices", 8, 4),
+                Executor("devices", 8, 8),
+                Executor("pmap", 8, 4),
+            )
+        ),
+    ],
     ids=str,
 )
 def test_executors_agree(executor):
-    """Eight trials: one after another, under `vmap`, and spread over devices."""
-    program, lanes = program_and_lanes([0.01 * (1 + i) for i in range(8)], epochs=1.0, flip=True)
+    """Trials one after another, under `vmap`, and spread over devices."""
+    program, lanes = program_and_lanes([0.01 * (1 + i) for i in range(executor.width)], epochs=1.0, flip=True)
     expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
     for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
         assert_close(one.params, other.params)
@@ -369,7 +385,7 @@ def test_executors_agree_on_random_changes(fields):
 # --- a probe to the minimum -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_views", [0, 3])
+@pytest.mark.parametrize("num_views", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""
     from sklearn.linear_model import LogisticRegression
@@ -402,6 +418,7 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
         assert num_views or outcome.curves["train_accuracy"][-1] == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     """Twelve images in pieces of five: the last one has three that count for nothing."""
     fields = {"probe_epochs": 20.0, "epochs": 1.0, "probe_optimizer": "lbfgs", "probe_weight_decay": 0.1}

@@ -296,6 +296,7 @@ def test_another_process_reads_what_one_wrote(tmp_path, start):
 
 
 @pytest.mark.usefixtures("a_block_a_file")
+@pytest.mark.slow
 def test_of_two_processes_one_computes_each_block(tmp_path, start):
     """Both are held until they wait for the same block, and then let go."""
     with locked(tmp_path / f"{prefix(changes=CHANGES).digests[0]}.lock"):
@@ -373,7 +374,10 @@ def trained(features, **fields):
     [
         {"body_learning_rate": "frozen"},
         pytest.param({"probe_epochs": 2.0}, marks=pytest.mark.slow),
-        {"layer_rates": (("(stem|stage1)/.*", "frozen"),), "views": 3, "flip": True, "crop_scale_min": 0.5},
+        pytest.param(
+            {"layer_rates": (("(stem|stage1)/.*", "frozen"),), "views": 3, "flip": True, "crop_scale_min": 0.5},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"probe_epochs": 2.0, "views": 2, "flip": True, "layer_rates": (("stem/.*", "frozen"),)},
             marks=pytest.mark.slow,
@@ -403,7 +407,11 @@ def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"flip": True, "body_learning_rate": "frozen"}, {"mixup_alpha": 1.0, "body_learning_rate": "frozen"}, {}],
+    [
+        {"flip": True, "body_learning_rate": "frozen"},
+        {"mixup_alpha": 1.0, "body_learning_rate": "frozen"},
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
     ids=["random", "mixed", "no prefix"],
 )
 def test_what_varies_is_not_kept(fields):

@@ -42,7 +42,15 @@ def draw_variables(model, size):
     return paths.unflatten(leaves)
 
 
-DEEP = ("resnet18", "resnet50", "efficientnet_lite0")
+DEEP = (
+    "wrn16_1",
+    "resnet18",
+    "resnet50",
+    "efficientnet_lite0",
+    "squeezenet1_0_caffe",
+    "squeezenet1_1",
+    "squeezenet1_1_keras",
+)
 
 
 def params(*names, slow):
@@ -50,7 +58,7 @@ def params(*names, slow):
     return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
 
 
-@pytest.fixture(scope="module", params=params(*NETWORKS, slow=DEEP[2:]))
+@pytest.fixture(scope="module", params=params(*NETWORKS, slow=DEEP))
 def network(request):
     """Returns a network, variables for it, and two images."""
     model, size = create_model(request.param, num_classes=5), NETWORKS[request.param]
@@ -279,7 +287,7 @@ def read_images():
 
 
 def is_deep(file):
-    return not file.stem.startswith(("resnetsmall8", "cifar_resnet20", "wrn10"))
+    return not file.stem.startswith(("resnetsmall8", "wrn10"))
 
 
 @pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=[pytest.mark.slow] * is_deep(f)) for f in FILES])

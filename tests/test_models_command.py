@@ -64,6 +64,7 @@ def test_names_show_units_and_taps(capsys):
     assert "resnetsmall38: " in out  # a depth that is not listed
 
 
+@pytest.mark.slow
 def test_detail_has_a_row_for_every_network(capsys):
     assert main(["models", "--detail"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}

@@ -342,6 +342,7 @@ def test_imagenet_names_are_those_of_the_real_files(real_data):
 # --- real networks ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cifar10_test_pictures(real_data, tmp_path, capsys):
     """The accuracy that the data's README states for the 1,000 test pictures: 80.4%."""
     archive = real_data / "images" / "cifar10-jpeg-4000.zip"

@@ -187,3 +187,20 @@ def test_lock_is_had_by_one_and_dies_with_its_owner(tmp_path):
     with locked(path) as mine:  # though the file is still there
         assert mine and path.is_file()
     assert not path.exists()
+
+
+def test_of_two_processes_that_choose_the_first_decides(tmp_path):
+    one, other = Table(tmp_path / "choices.json"), Table(tmp_path / "choices.json")
+    assert one.setdefault("a case", "winograd") == "winograd"
+    assert other.setdefault("a case", "shifts") == "winograd" and other["a case"] == "winograd"
+    assert json.loads((tmp_path / "choices.json").read_text()) == {"a case": "winograd"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["choices.json"]
+
+
+def test_a_file_system_without_locks_is_named(store, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match=r"has no locks \(flock\).*name a folder on another one"), store.claim("a"):
+        pass

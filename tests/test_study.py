@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxft
+from jaxft.commands.progress import Progress
 from jaxft.config import Study, from_dict, load_config
 from jaxft.models import create_model
 from jaxft.plan import make_plan
@@ -353,14 +354,16 @@ def test_trials_side_by_side_keep_what_is_their_own(changes, tmp_path):
     assert together["selected_epoch"].tolist() == alone["selected_epoch"].tolist()
 
 
-def test_what_is_frozen_must_be_shared():
+def test_what_is_frozen_must_be_shared(tmp_path):
     from jaxft.execute import run_chunk
-    from jaxft.study import _lane
+    from jaxft.features import FeatureCache
+    from jaxft.study import Work
 
     frozen = {"init": "random", "body_learning_rate": "frozen"}
     plan = make_plan(tiny(procedure=TINY["procedure"] | frozen, factors=[]))
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
-    lanes = [_lane(trial, None) for trial in plan.trials]
+    work = Work(plan, Store.create(tmp_path / "s"), Progress(quiet=True), False, FeatureCache(0))
+    lanes = [work.lane(trial) for trial in plan.trials]
     with pytest.raises(ValueError, match="must share what is frozen"):
         run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
 
@@ -384,6 +387,7 @@ def test_images_of_the_source_in_the_target_are_warned_of():
     assert warning.startswith(f"{seen} of the ")
 
 
+@pytest.mark.slow
 def test_levels_of_every_kind_are_in_the_tables(tmp_path):
     rules = [[], [["stem/.*", 0.1], ["stage1/.*", "frozen"]]]
     factors = [{"procedure.layer_rates": rules}, {"procedure.body_learning_rate": [None, "frozen"]}]
@@ -631,6 +635,7 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
 # --- convolutions ---
 
 
+@pytest.mark.slow
 def test_the_algorithms_of_convolutions_are_recorded_and_kept(ran, tmp_path):
     workdir, table = ran
     recorded = json.loads((workdir / "convolutions.json").read_text())
@@ -646,6 +651,7 @@ def test_the_algorithms_of_convolutions_are_recorded_and_kept(ran, tmp_path):
     np.testing.assert_allclose(same["relative_change"].to_numpy(), again["relative_change"].to_numpy(), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_algorithm_can_be_asked_for(tmp_path):
     study = tiny(seeds=1, execution={"convolution": "xla"}, factors=[{"procedure.init": ["random"]}])
     jaxft.run_study(study, tmp_path, quiet=True)

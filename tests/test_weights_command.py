@@ -134,6 +134,7 @@ def test_verify_finds_damage(saved, weights):
     assert code == 1 and out.startswith("FAILED  integrity") and "its tensors differ from those written" in out
 
 
+@pytest.mark.slow
 def test_verify_compares_with_a_reference(network, saved, weights, tmp_path):
     model, variables = network
     images = np.random.default_rng(1).normal(size=(18, 32, 32, 3)).astype(np.float32)

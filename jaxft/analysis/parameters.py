@@ -1,10 +1,11 @@
-"""How far parameters moved: per leaf, layer and filter, batched by `vmap` over runs.
+"""How far parameters moved: per leaf, layer and filter, of many runs at once.
 
 `before` is any tree of arrays, `after` the same tree with a leading axis of R runs on every leaf. Where `before` has
 that axis too, each run is compared with its own start.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,45 +32,86 @@ class Change(NamedTuple):
     sign_flips: jax.Array
 
 
+class Sums(NamedTuple):
+    """What a change is worked out from; those of parts add up to that of the whole.
+
+    Attributes:
+      terms: [5, ...]: the sums of d^2, w0^2, w^2, w w0, and the number of signs that turned.
+      num_values: how many values they are over.
+    """
+
+    terms: jax.Array
+    num_values: float
+
+    def total(self) -> "Sums":
+        """Returns the sums over the last axis too."""
+        return Sums(self.terms.sum(-1), self.num_values * self.terms.shape[-1])
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Returns the sums over what both are of."""
+        return Sums(self.terms + other.terms, self.num_values + other.num_values)
+
+    @property
+    def change(self) -> Change:
+        """Returns the change."""
+        l2, norm0, norm = jnp.sqrt(self.terms[:3])
+        return Change(
+            l2=l2,
+            relative_l2=l2 / norm0,
+            rms=l2 / math.sqrt(self.num_values),
+            cosine=self.terms[3] / (norm * norm0),
+            sign_flips=self.terms[4] / self.num_values,
+        )
+
+
+def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
+    """Returns the sums over some axes of two arrays, which have one shape but for the runs."""
+    flips = (before * jnp.sign(after) < 0).astype(after.dtype)
+    products = (after - before) ** 2, before**2, after**2, after * before, flips
+    found = jnp.broadcast_arrays(*(product.sum(tuple(axes)) for product in products))
+    return Sums(jnp.stack(found), float(math.prod(after.shape[axis] for axis in axes)))
+
+
 def change(before: jax.Array, after: jax.Array) -> Change:
     """Returns the change between two arrays of one shape, as scalars."""
-    w0, w = before.ravel(), after.ravel()
-    l2 = jnp.linalg.norm(w - w0)
-    norm0 = jnp.linalg.norm(w0)
-    return Change(
-        l2=l2,
-        relative_l2=l2 / norm0,
-        rms=l2 / jnp.sqrt(float(w0.size)),
-        cosine=jnp.vdot(w, w0) / (jnp.linalg.norm(w) * norm0),
-        sign_flips=(w0 * jnp.sign(w) < 0).mean(),
-    )
-
-
-def change_of_filters(before: jax.Array, after: jax.Array) -> Change:
-    """Returns the change of each filter of a kernel [..., filters]: the last axis is the output's."""
-    return jax.vmap(change, in_axes=(-1, -1))(before, after)
+    return sums(before, after, range(before.ndim)).change
 
 
 @jax.jit
+def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
+    """Returns {'layer', 'leaf', 'filter': {name: Change}}: what the three functions below return, in one pass."""
+    w0, w = flatten(before), flatten(after)
+    if _shared(w0, w):
+        w0 = {name: leaf[None] for name, leaf in w0.items()}
+    of_layers: dict[str, Sums] = {}
+    found: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
+    for name, leaf in w.items():
+        if leaf.ndim >= 3:  # with the axis of runs
+            of_filters = sums(w0[name], leaf, range(1, leaf.ndim - 1))
+            found["filter"][name] = of_filters.change
+            whole = of_filters.total()
+        else:
+            whole = sums(w0[name], leaf, range(1, leaf.ndim))
+        found["leaf"][name] = whole.change
+        layer = layer_of(name)
+        of_layers[layer] = of_layers[layer].plus(whole) if layer in of_layers else whole
+    found["layer"] = {layer: whole.change for layer, whole in of_layers.items()}
+    return found
+
+
 def leaf_changes(before: Any, after: Any) -> dict[str, Change]:
     """Returns {leaf: Change of [R]}."""
-    return _over_runs(change, flatten(before), flatten(after))
+    return changes(before, after)["leaf"]
 
 
-@jax.jit
 def layer_changes(before: Any, after: Any) -> dict[str, Change]:
     """Returns {layer: Change of [R]}; a layer is all leaves of one parent (kernel and bias, scale and bias)."""
-    w0, w = flatten(before), flatten(after)
-    shared = _shared(w0, w)
-    return _over_runs(change, _by_layer(w0, 0 if shared else 1), _by_layer(w, 1))
+    return changes(before, after)["layer"]
 
 
-@jax.jit
 def filter_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {kernel: Change of [R, filters]} for every leaf of two dimensions or more."""
-    w0, w = flatten(before), flatten(after)
-    kernels = [name for name, leaf in w.items() if leaf.ndim >= 3]  # with the axis of runs
-    return _over_runs(change_of_filters, {n: w0[n] for n in kernels}, {n: w[n] for n in kernels})
+    """Returns {kernel: Change of [R, filters]} for every leaf of two dimensions or more; the last is the output's."""
+    return changes(before, after)["filter"]
 
 
 @jax.jit
@@ -83,15 +125,6 @@ def pairwise_distances(after: Any) -> dict[str, jax.Array]:
         return jax.lax.map(row, runs)
 
     return {layer: distances(runs) for layer, runs in _by_layer(flatten(after), 1).items()}
-
-
-def _over_runs(
-    measure: Callable[[jax.Array, jax.Array], Change],
-    before: dict[str, jax.Array],
-    after: dict[str, jax.Array],
-) -> dict[str, Change]:
-    axes = (None if _shared(before, after) else 0, 0)
-    return {name: jax.vmap(measure, in_axes=axes)(before[name], after[name]) for name in after}
 
 
 def _shared(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> bool:

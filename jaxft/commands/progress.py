@@ -22,6 +22,7 @@ class Progress:
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
         self.clock = Clock()
+        self.clock.on_compile = lambda: self.note("compiling")
         self._live: Any = None
         self._task: Any = None
         self._started = self._last_line = time.monotonic()

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import warnings
@@ -127,12 +128,12 @@ def _keep_classes(images: ImageSet, spec: Images) -> ImageSet:
 
 def _digits(size_px: int | None) -> ImageSet:
     """Returns scikit-learn's digits: 1,797 scans of 8 x 8 pixels with 17 grey levels (UCI; Alpaydin & Kaynak 1998)."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    names = tuple(str(name) for name in digits.target_names)
-    return _from_arrays(grey, digits.target, names, np.full(len(grey), ""), size_px)
+    package = importlib.util.find_spec("sklearn")  # to import it takes a second
+    assert package is not None and package.submodule_search_locations
+    table = np.loadtxt(Path(package.submodule_search_locations[0], "datasets/data/digits.csv.gz"), delimiter=",")
+    grey = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    names = tuple(str(digit) for digit in range(10))
+    return _from_arrays(grey, table[:, -1].astype(np.int64), names, np.full(len(grey), ""), size_px)
 
 
 def _npz(path: Path, size_px: int | None) -> ImageSet:
