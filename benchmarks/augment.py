@@ -4,9 +4,9 @@
 
 A batch's changes and the step of the same batch are compiled apart and run in turn, round after round; the share is
 that of their medians. So is each change alone (at 224 px after a crop), and the step is timed with everything inside
-its program, as training runs it. At 224 px the images are 256 px and the network is the usual one; at 32 px it is the one with a stem of a
-3x3 convolution. Crop, flip and normalise should take less than a twentieth of a step, everything at once less than a
-fifth. The machine should be idle.
+its program, as training runs it. At 224 px the images are 256 px and the network is the usual one; at 32 px it is the
+one with a stem of a 3x3 convolution. Crop, flip and normalise should take less than a twentieth of a step, everything
+at once less than a fifth. PyTorch is needed for the tools of the other benchmarks, and the machine should be idle.
 """
 
 import argparse

@@ -347,7 +347,7 @@ class Feed:
         """Returns where the images of `indices` are."""
         return indices if self.place is None else self.place[indices]
 
-    def of_images(self, images: jax.Array, labels: jax.Array) -> "Feed":
+    def of_images(self, images: Pixels, labels: jax.Array) -> "Feed":
         """Returns the feed of the images themselves, [n, h, w, 3] uint8, whose labels are `labels: [trials, n]`."""
         phase = dataclasses.replace(self.phase, from_features=False)
         return dataclasses.replace(self, phase=phase, images=images, labels=labels, place=None)
