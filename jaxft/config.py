@@ -228,7 +228,9 @@ class Execution:
         4e9, "memory of a device for images; a set that takes more is streamed, with the extra 'stream'", at_least=0
     )
     checkpoint_seconds: float = setting(300.0, "how often the state of a running trial is saved", at_least=0)
-    eval_batch_size: int = setting(256, "images a step of evaluation", at_least=1)
+    eval_batch_size: int = setting(
+        0, "most images a step of evaluation; 0: 256, or 32 on a CPU, whose caches hold no more", at_least=0
+    )
     feature_cache_bytes: float = setting(
         4e9, "memory for what frozen units say of the images, computed once", at_least=0
     )

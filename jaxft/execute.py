@@ -45,6 +45,7 @@ CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_mean_
 MOST_STEPS = 256  # of a stretch on the device
 STRETCH_SECONDS = 1.0  # after which the host looks whether it is told to end, or to save
 LEAST_EVAL_BATCH = 32
+USUAL_EVAL_BATCH = 256  # but on a CPU, whose caches do not hold so much: there the least
 
 
 @dataclass(frozen=True)
@@ -734,9 +735,10 @@ def eval_batch(program: Program, lanes: Sequence[Lane], num_devices: int) -> int
 
     It is the program's number, or the power of two that holds all images of the smaller of the two.
     """
+    limit = program.eval_batch_size or (LEAST_EVAL_BATCH if jax.default_backend() == "cpu" else USUAL_EVAL_BATCH)
     sizes = [most for part in ("val", "test") if (most := max(len(getattr(lane, part)) for lane in lanes))]
     holds = 1 << (min(sizes, default=1) - 1).bit_length()
-    return max(min(program.eval_batch_size, max(holds, LEAST_EVAL_BATCH)) // num_devices, 1) * num_devices
+    return max(min(limit, max(holds, LEAST_EVAL_BATCH)) // num_devices, 1) * num_devices
 
 
 def stack(trees: Sequence[Any]) -> Any:

@@ -25,6 +25,7 @@ import collections
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -182,12 +183,11 @@ class Store:
             if not path.is_file():
                 write_once(path, _to_json(manifest))
 
-    def arrays(self, kind: str, digest: str) -> dict[str, "np.ndarray"]:
-        """Returns the arrays that were kept with a record."""
+    def arrays(self, kind: str, digest: str) -> Mapping[str, "np.ndarray"]:
+        """Returns the arrays that were kept with a record; each is unpacked when it is asked for."""
         import numpy as np
 
-        with np.load(self.workdir / kind / f"{digest}.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return np.load(io.BytesIO((self.workdir / kind / f"{digest}.npz").read_bytes()), allow_pickle=False)
 
     @contextlib.contextmanager
     def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
@@ -336,7 +336,7 @@ class Store:
         if not found:
             return None
         best = max(found, key=lambda record: (len(record["trials"]), record["digest"]))
-        return best | self.arrays("analyses", best["digest"])
+        return best | dict(self.arrays("analyses", best["digest"]))
 
     def export_results(self) -> tuple[Path, Path]:
         """Writes `results.csv` and `results.parquet` and returns their paths."""

@@ -329,12 +329,20 @@ class Pool:
             self._workers.close()
 
 
-def run_workers_share(plan: Plan, store: Store, progress: Progress, debug: bool, shard: tuple[int, int]) -> None:
-    """Does, as one of several worker processes, what of a plan's work is theirs: sources, then chunks."""
+def run_workers_share(
+    plan: Plan, store: Store, progress: Progress, debug: bool, shard: tuple[int, int], worker: tuple[int, int]
+) -> None:
+    """Does, as one of several worker processes, what of a plan's work is theirs: sources, then chunks.
+
+    Worker (i, n), the i-th of n from 0 on, begins with a group of its own, so that few programs are compiled twice.
+    """
     execution = plan.study.execution
     with convolution.use(_workers_choices(execution, store)):
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
-        own = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
+        theirs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
+        programs = list(dict.fromkeys(job.trials[0].program for job in theirs))
+        first = programs[len(programs) * worker[0] // worker[1] :]
+        own = sorted(theirs, key=lambda job: job.trials[0].program not in first)  # a stable order
         features = make_feature_cache(execution)
         Work(plan, store, progress, debug, features).run([*source_jobs(plan, store), *own])
 
@@ -360,37 +368,56 @@ class Chooser:
 
     def __init__(self, plan: Plan, store: Store, progress: Progress, pool: Pool):
         self.plan, self.progress, self.pool = plan, progress, pool
-        self._new = [group for group in plan.groups if store.group(group.key) is None]
-        self._in_turn: dict[str, float] = {}
+        self._alike: dict[Any, list[Group]] = {}
+        for group in plan.groups:
+            if store.group(group.key) is None:
+                self._alike.setdefault(self._kind(group), []).append(group)
+        self._taken: dict[str, dict[Executor, float]] = {}
 
     def choose(self, group: Group) -> tuple[Executor, str]:
-        """Returns an executor for a group, and why it."""
-        found = self._candidates(group)
+        """Returns an executor for a group, and why it.
+
+        Of groups that train one network and may run alike, the one with most to do is measured for all: to compile
+        each of them for each executor would take longer than most studies gain.
+        """
+        found, alike = self._candidates(group), self._alike.get(self._kind(group), [group])
         if len(found) == 1:
             return found[0], ""
-        taken = {found[0]: self._seconds_in_turn(group)}  # which is the first
-        if sum(map(self._seconds_in_turn, self._new)) >= WORTH_SECONDS:
-            taken |= {executor: self._seconds(group, executor) for executor in found[1:]}
+        measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
+        is_new = measured.key not in self._taken
+        taken = self._seconds_of(measured, found)
         best = min(taken, key=taken.__getitem__)
-        why = "steps would take " + ", ".join(f"{duration(seconds)} {executor}" for executor, seconds in taken.items())
-        self.progress.say(f"{len(group.trials)} trials: {best}, as their {why}")
+        why = f"steps of {len(measured.trials)} would take " + ", ".join(
+            f"{duration(seconds)} {executor}" for executor, seconds in taken.items()
+        )
+        if is_new:
+            self.progress.say(f"{sum(len(group.trials) for group in alike)} trials: {best}, as the {why}")
         return best, why
 
-    def _candidates(self, group: Group) -> list[Executor]:
-        lane, images = example_lane(group.trials[0]), example_images(group.trials[0], self.plan.study.execution)
-        return candidates(
-            self.plan.study.execution,
-            len(group.trials),
-            all(phase.heads_of_features for phase in group.program.phases),
-            lambda: trial_bytes(group.program, lane, images),
-        )
+    def _kind(self, group: Group) -> Any:
+        """Returns what groups have in common for which one choice will do."""
+        phase = group.program.phases[-1]
+        return phase.model, phase.batch_size, tuple(self._candidates(group))
 
-    def _seconds_in_turn(self, group: Group) -> float:
-        """Returns what the steps of a group take in turn, where there is something to choose from; else 0."""
-        if group.key not in self._in_turn:
-            found = self._candidates(group)
-            self._in_turn[group.key] = self._seconds(group, found[0]) if len(found) > 1 else 0.0
-        return self._in_turn[group.key]
+    def _candidates(self, group: Group) -> list[Executor]:
+        first, heads_only = group.trials[0], all(phase.heads_of_features for phase in group.program.phases)
+
+        def bytes_of_one() -> int:
+            return trial_bytes(group.program, example_lane(first), example_images(first, self.plan.study.execution))
+
+        return candidates(self.plan.study.execution, len(group.trials), heads_only, bytes_of_one)
+
+    def _seconds_of(self, group: Group, executors: Sequence[Executor]) -> dict[Executor, float]:
+        """Returns what the steps of a group take by each executor, or by the first where all the study's are few."""
+        if group.key not in self._taken:
+            first, *others = executors
+            taken = {first: self._seconds(group, first)}
+            in_turn = taken[first] / (num_steps(group) * len(group.trials))  # an upper bound, where less is trained
+            new = [group for groups in self._alike.values() for group in groups]
+            if in_turn * sum(num_steps(group) * len(group.trials) for group in new) >= WORTH_SECONDS:
+                taken |= {executor: self._seconds(group, executor) for executor in others}
+            self._taken[group.key] = taken
+        return self._taken[group.key]
 
     def _seconds(self, group: Group, executor: Executor) -> float:
         """Returns what the steps of a group take by an executor, from a second of them."""
@@ -402,7 +429,12 @@ class Chooser:
             images = example_images(first, self.plan.study.execution)
             a_step = time_steps(group.program, example_lane(first), images, executor)
             at_once = executor.width
-        return a_step * sum(phase.num_steps for phase in group.program.phases) * -(-len(group.trials) // at_once)
+        return a_step * num_steps(group) * -(-len(group.trials) // at_once)
+
+
+def num_steps(group: Group) -> int:
+    """Returns the steps of each trial of a group."""
+    return sum(phase.num_steps for phase in group.program.phases)
 
 
 def example_lane(planned: PlannedTrial) -> Lane:

@@ -39,7 +39,8 @@ class Workers:
             listener.start()
             self.listeners.append(listener)
             core = cores[number % len(cores)] if cores else None
-            self._tell(process, {"study": study, "workdir": str(workdir), "core": core, "debug": debug})
+            place = {"worker": [number, count], "core": core}
+            self._tell(process, {"study": study, "workdir": str(workdir), "debug": debug} | place)
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

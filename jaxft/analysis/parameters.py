@@ -41,7 +41,7 @@ class Sums(NamedTuple):
     """
 
     terms: jax.Array
-    num_values: float
+    num_values: jax.Array
 
     def total(self) -> "Sums":
         """Returns the sums over the last axis too."""
@@ -58,7 +58,7 @@ class Sums(NamedTuple):
         return Change(
             l2=l2,
             relative_l2=l2 / norm0,
-            rms=l2 / math.sqrt(self.num_values),
+            rms=l2 / jnp.sqrt(self.num_values),
             cosine=self.terms[3] / (norm * norm0),
             sign_flips=self.terms[4] / self.num_values,
         )
@@ -69,7 +69,7 @@ def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
     flips = (before * jnp.sign(after) < 0).astype(after.dtype)
     products = (after - before) ** 2, before**2, after**2, after * before, flips
     found = jnp.broadcast_arrays(*(product.sum(tuple(axes)) for product in products))
-    return Sums(jnp.stack(found), float(math.prod(after.shape[axis] for axis in axes)))
+    return Sums(jnp.stack(found), jnp.asarray(math.prod(after.shape[axis] for axis in axes), after.dtype))
 
 
 def change(before: jax.Array, after: jax.Array) -> Change:
@@ -77,26 +77,39 @@ def change(before: jax.Array, after: jax.Array) -> Change:
     return sums(before, after, range(before.ndim)).change
 
 
-@jax.jit
 def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
-    """Returns {'layer', 'leaf', 'filter': {name: Change}}: what the three functions below return, in one pass."""
+    """Returns {'layer', 'leaf', 'filter': {name: Change}}: what the three functions below return, in one pass.
+
+    Leaves of one shape share a compiled program: one of the whole tree would take as long to compile as a network.
+    """
     w0, w = flatten(before), flatten(after)
-    if _shared(w0, w):
-        w0 = {name: leaf[None] for name, leaf in w0.items()}
+    _check_trees(w0, w)
     of_layers: dict[str, Sums] = {}
     found: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for name, leaf in w.items():
-        if leaf.ndim >= 3:  # with the axis of runs
-            of_filters = sums(w0[name], leaf, range(1, leaf.ndim - 1))
-            found["filter"][name] = of_filters.change
-            whole = of_filters.total()
-        else:
-            whole = sums(w0[name], leaf, range(1, leaf.ndim))
-        found["leaf"][name] = whole.change
+        of_filters, whole = _of_leaf(w0[name], leaf)
+        if of_filters is not None:
+            found["filter"][name] = of_filters
+        found["leaf"][name] = _change(whole)
         layer = layer_of(name)
-        of_layers[layer] = of_layers[layer].plus(whole) if layer in of_layers else whole
-    found["layer"] = {layer: whole.change for layer, whole in of_layers.items()}
+        of_layers[layer] = _plus(of_layers[layer], whole) if layer in of_layers else whole
+    found["layer"] = {layer: _change(whole) for layer, whole in of_layers.items()}
     return found
+
+
+@jax.jit
+def _of_leaf(before: jax.Array, after: jax.Array) -> tuple[Change | None, Sums]:
+    """Returns the change of each filter of a leaf [R, ...], where it has any, and the sums over all its values."""
+    if before.ndim < after.ndim:
+        before = before[None]
+    if after.ndim < 3:  # with the axis of runs
+        return None, sums(before, after, range(1, after.ndim))
+    of_filters = sums(before, after, range(1, after.ndim - 1))
+    return of_filters.change, of_filters.total()
+
+
+_change = jax.jit(lambda sums: sums.change)
+_plus = jax.jit(Sums.plus)
 
 
 def leaf_changes(before: Any, after: Any) -> dict[str, Change]:
@@ -127,14 +140,13 @@ def pairwise_distances(after: Any) -> dict[str, jax.Array]:
     return {layer: distances(runs) for layer, runs in _by_layer(flatten(after), 1).items()}
 
 
-def _shared(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> bool:
-    """Tells whether `before` lacks the axis of runs; raises where the trees do not match."""
+def _check_trees(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> None:
+    """Raises a ValueError where the trees do not match."""
     if before.keys() != after.keys():
         raise ValueError(f"the trees differ in {', '.join(sorted(before.keys() ^ after.keys()))}.")
     shared = all(before[name].shape == after[name].shape[1:] for name in after)
     if not shared and any(before[name].shape != after[name].shape for name in after):
         raise ValueError("every leaf of `after` has the shape of its leaf of `before`, with a leading axis of runs.")
-    return shared
 
 
 def _by_layer(leaves: dict[str, jax.Array], batch_dims: int) -> dict[str, jax.Array]:

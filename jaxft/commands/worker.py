@@ -100,7 +100,7 @@ def work(first: dict[str, Any], progress: Telling, came: threading.Condition, li
             progress.tell(done=True, a_step=time_group(plan, store, message["time"]))
             continue
         try:
-            run_workers_share(plan, store, progress, first["debug"], message["run"])
+            run_workers_share(plan, store, progress, first["debug"], message["run"], first["worker"])
         except UserError as error:
             progress.tell(error=str(error))
         progress.tell(done=True, seconds=progress.clock.seconds, num_compiled=progress.clock.num_compiled)
