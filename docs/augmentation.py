@@ -65,7 +65,7 @@ def save(name: str, rows: dict[str, list[np.ndarray]], titles: list[list[str]] |
     """Writes a grid of pictures: a row a name, and a title above each picture where there are any."""
     columns = max(map(len, rows.values()))
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.12 * columns + 1.5, (1.34 if titles else 1.16) * len(rows))
+        len(rows), columns, figsize=(1.12 * columns + 1.6, (1.34 if titles else 1.16) * len(rows))
     )
     for i, ((row, pictures), line) in enumerate(zip(rows.items(), axes.reshape(len(rows), columns))):
         for j, axis in enumerate(line):
@@ -76,7 +76,7 @@ def save(name: str, rows: dict[str, list[np.ndarray]], titles: list[list[str]] |
                     axis.set_title(titles[i][j], fontsize=7, color=INK, pad=3)
         if row.strip():
             line[0].text(-0.08, 0.5, row, transform=line[0].transAxes, ha="right", va="center", fontsize=8, color=INK)
-    left = 1.4 / figure.get_figwidth() if any(name.strip() for name in rows) else 0.01
+    left = 1.5 / figure.get_figwidth() if any(name.strip() for name in rows) else 0.01
     figure.subplots_adjust(left, 0.01, 0.99, 0.93 if titles else 0.99, 0.06, 0.28 if titles else 0.06)
     figure.savefig(HERE / name, dpi=100, pil_kwargs={"optimize": True})
     plt.close(figure)

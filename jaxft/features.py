@@ -40,6 +40,7 @@ PACK_BYTES = 4 << 20  # of blocks to a file: pooled features have thousands, eac
 CHECKSUM_BYTES = 4
 ALIGNMENT = 64  # bytes
 WRITE_SECONDS = 5.0  # what a killed process may lose
+MEANS_AT_ONCE = 128 * BLOCK  # images
 SLACK = 0.05  # of the disk's budget: what may be written before the folder is looked at again
 
 Say = Callable[[str], None]
@@ -203,7 +204,7 @@ def class_means(
     model: Network,
     preprocessing: Preprocessing,
     variables: Mapping[str, Any],
-    images: np.ndarray,
+    images: Pixels,
     fingerprint: str,
     rows: np.ndarray,
     labels: np.ndarray,
@@ -213,15 +214,17 @@ def class_means(
 
     Args:
       images: [n, size, size, 3] uint8; `fingerprint` identifies them.
-      rows: [m] images to use; `labels`: [m] their classes, of which each has one image at least.
+      rows: [m] images to use; `labels`: [m] their classes, those of the means in ascending order.
     """
     flat = {collection: flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
-    prefix = Prefix(model, preprocessing, model.units[-2], flat, jnp.asarray(images), fingerprint, Changes())
-    outputs = cache.outputs(prefix, rows)
-    pooled = outputs.reshape(len(rows), -1, outputs.shape[-1]).mean(axis=1, dtype=np.float64)
-    sums = np.zeros((int(labels.max()) + 1, pooled.shape[1]))
-    np.add.at(sums, labels, pooled)
-    return sums / np.bincount(labels)[:, None]
+    prefix = Prefix(model, preprocessing, model.units[-2], flat, images, fingerprint, Changes())
+    classes, of_row = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(classes), prefix.output_shape[-1]))
+    for begin in range(0, len(rows), MEANS_AT_ONCE):  # whose maps are in memory at a time
+        outputs = cache.outputs(prefix, rows[begin : begin + MEANS_AT_ONCE])
+        pooled = outputs.reshape(len(outputs), -1, outputs.shape[-1]).mean(axis=1, dtype=np.float64)
+        np.add.at(sums, of_row[begin : begin + MEANS_AT_ONCE], pooled)
+    return sums / np.bincount(of_row)[:, None]
 
 
 class _Packs:

@@ -22,6 +22,7 @@ from jaxft.data import Drawn, ImageSet, Split, draw
 from jaxft.data.drawing import read_images
 from jaxft.data.factors import choose_classes, feature_nearness, name_nearness
 from jaxft.data.sources import channel_statistics
+from jaxft.data.stream import brought
 from jaxft.errors import UserError
 from jaxft.execute import Program, make_program
 from jaxft.features import class_means, make_feature_cache
@@ -425,14 +426,18 @@ class _Planner:
             cache = make_feature_cache(self.execution)
 
             def means(images: ImageSet, rows: np.ndarray) -> np.ndarray:
-                labels = images.labels[rows]
-                return class_means(
-                    model, manifest.preprocessing, variables, images.images, images.fingerprint, rows, labels, cache
-                )
+                labels, pixels = images.labels[rows], brought(images.images, self.execution.device_data_bytes)
+                fingerprint = images.fingerprint
+                return class_means(model, manifest.preprocessing, variables, pixels, fingerprint, rows, labels, cache)
 
             target = self.target(trial, size_px)  # of which the images to train on are looked at, and no others
             own = read_images(spec, size_px, self.say, self.image_sets)
             to_train = np.flatnonzero(~np.isin(own.parts, ("val", "test")))
+            for label in set(range(len(names))).difference(own.labels[to_train].tolist()):
+                raise UserError(
+                    f"class {names[label]!r} of {spec.data!r} has no images to train on, and so no mean feature; "
+                    "leave it out of 'source.images.classes'."
+                )
             nearness = feature_nearness(names, means(own, to_train), means(target.kept, target.split.train))
         return choose_classes(spec, names, seed, "source.images", nearness)
 

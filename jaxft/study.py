@@ -20,7 +20,7 @@ from jaxft.analysis import parameters
 from jaxft.clock import Clock, duration
 from jaxft.data.augment import NUM_CROPS
 from jaxft.data.batches import class_weights
-from jaxft.data.stream import Stream
+from jaxft.data.stream import brought
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
@@ -197,12 +197,9 @@ class Work:
 
         Those that take more than `execution.device_data_bytes` are streamed.
         """
-        import jax.numpy as jnp
-
         if self._images[0] != trial.images.fingerprint:
             self._images = "", None
-            images, budget = trial.images.images, self.plan.study.execution.device_data_bytes
-            there = Stream(images) if images.nbytes > budget else jnp.asarray(images)
+            there = brought(trial.images.images, self.plan.study.execution.device_data_bytes)
             self._images = trial.images.fingerprint, there
         return self._images[1]
 

@@ -55,6 +55,15 @@ def test_bits_do_not_depend_on_what_else_is_asked_for():
     np.testing.assert_array_equal(ask(FeatureCache(1e9), some), every[some])
 
 
+def test_class_means_by_hand(monkeypatch):
+    monkeypatch.setattr(features, "MEANS_AT_ONCE", 3)  # so that classes lie across the pieces
+    rows, labels = np.array([3, 39, 0, 7, 8]), np.array([4, 1, 4, 1, 4])  # of classes 0 to 4, some without images
+    found = features.class_means(MODEL, PLAIN, VARIABLES, IMAGES, "images", rows, labels, FeatureCache(1e9))
+    outputs = np.asarray(MODEL.apply(VARIABLES, PLAIN.apply(IMAGES), stop=MODEL.units[-2]))  # pooled
+    expected = [outputs[[39, 7]].mean(0), outputs[[3, 0, 8]].mean(0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_outputs_go_to_a_cpu_without_a_copy():
     outputs = ask(FeatureCache(1e9), [3, 39, 0])
     assert jax.device_put(outputs).unsafe_buffer_pointer() == outputs.ctypes.data

@@ -85,6 +85,11 @@ class Stream:
 Pixels = jax.Array | Stream
 
 
+def brought(images: np.ndarray, most_bytes: float) -> Pixels:
+    """Returns images on the device, or a stream of those that take more than `most_bytes`."""
+    return Stream(images) if images.nbytes > most_bytes else jax.numpy.asarray(images)
+
+
 def steps_of_window(images: Stream, images_a_step: int) -> int:
     """Returns how many steps a window serves."""
     return max(int(WINDOW_BYTES // (images_a_step * int(np.prod(images.shape[1:])))), 1)
