@@ -4,8 +4,7 @@ A residual network of 14 layers, trained on CIFAR-100, is fine-tuned on 50 image
 is, with 16 or 64 new units beside its last stage, or with a new layer of 16 or 64 units on top of it. New units are as
 large as the old ones and have the head's rate; the old ones are frozen or tuned.
 
-Source: Wang, Ramanan & Hebert 2017, "Growing a brain", tables 1 and 2 (wider and deeper networks gain 1 to 4 points
-over plain fine-tuning).
+Source: Wang, Ramanan & Hebert 2017, "Growing a brain" (wider and deeper networks beat plain fine-tuning).
 Expected: tuned beats frozen; new units gain more where the old ones are frozen; wider is better than deeper where the
 new layer's units are few.
 Data: weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or

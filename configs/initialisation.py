@@ -6,8 +6,8 @@ or its first two ("weight transfusion"), from random weights with the mean and d
 or from the architecture's own; the head of the pretrained network is drawn, zero, the classes' mean directions, or a
 linear probe.
 
-Source: Raghu et al. 2019, "Transfusion", section 5 and figure 6; Neyshabur, Sedghi & Zhang 2020, section 4 (earlier
-checkpoints); Qi, Brown & Lowe 2018 (class means); Kumar et al. 2022 (a probe first).
+Source: Raghu et al. 2019, "Transfusion", section 5; Neyshabur, Sedghi & Zhang 2020 (earlier checkpoints); Qi, Brown &
+Lowe 2018 (class means); Kumar et al. 2022 (a probe first).
 Expected: pretrained beats matched, which is at least as good as random; the first units bring most of the gain in
 speed; earlier checkpoints are worse; a head that begins at class means or a probe is ahead after few passes.
 Data: images/tiny-imagenet-200.zip and images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder

@@ -55,7 +55,6 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "procedure.tune": ["lora"],
             "procedure.lora_rank": ranks,
-            "procedure.lora_alpha": [16.0],
             "procedure.body_learning_rate": rates,
         },
     ]

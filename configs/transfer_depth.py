@@ -45,11 +45,11 @@ def get_config(arg: str = "") -> ConfigDict:
             **({"crop_px": 224, "crop_scale_min": 0.08} if full else {"crop_padding_px": 4}),
         },
     }
-    config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 10, "size_px": side}
+    config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 5, "size_px": side}
     config.procedure = {
         "learning_rate": 0.05,
         "batch_size": 64 if full else 30,
-        "epochs": 90.0 if full else 1.0 if small else 10.0,
+        "epochs": 90.0 if full else 1.0 if small else 8.0,
         "weight_decay": 5e-4,
         "flip": True,
         "select": "last",  # the control's source may have seen the images to select on

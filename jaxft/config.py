@@ -216,8 +216,8 @@ class Source:
     weights: str | None = setting(None, "file of pretrained weights, or package:NAME for that of an installed package")
     images: Images | None = setting(None, "images to pretrain on, as the study's first phase, where no file is given")
     procedure: Procedure = setting(Procedure(init="random"), "how to pretrain on `images`")
-    epoch: float | None = setting(
-        None, "after how many passes over `images` its weights are taken; none: those selected in the end", above=0
+    epoch: int | None = setting(
+        None, "after which pass over `images` its weights are taken; none: those selected in the end", at_least=1
     )
 
 

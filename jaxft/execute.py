@@ -181,7 +181,7 @@ def run_chunk(
       say: told how far the features are.
       executor: how they share the machine; none: in turn where there is one, else under `vmap`.
       clock: told where the time goes.
-      snapshots: told the first trial's parameters and statistics after evaluations, by their numbers from 0.
+      snapshots: told the first trial's parameters and statistics after epochs, by their numbers from 1.
 
     Raises `jaxft.stopping.Stopped` where the process was told to end.
     """
@@ -196,10 +196,10 @@ def run_chunk(
     carry: Carry | None = None
     feed: Feed | None = None
 
-    def keep(number: int, state: State) -> None:
-        if snapshots and number in snapshots:
+    def keep(epoch: int, state: State) -> None:
+        if snapshots and epoch in snapshots:
             own, tracked = jax.tree.map(lambda leaf: leaf[0], (state.params, state.batch_stats))
-            snapshots[number](_plain(params[0] | own, lanes[0]), stats[0] | tracked)
+            snapshots[epoch](_plain(params[0] | own, lanes[0]), stats[0] | tracked)
 
     epoch = first_step = first_place = 0
     for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
@@ -325,7 +325,7 @@ class _Run:
                     saver.save_if_due(self.place, carry)
                 with self.clock.of("evaluate"):
                     _end_epoch(self.program, feed, self.executor, carry, epoch, end - begin, self.lanes)
-                keep(epoch, carry.state)
+                keep(epoch + 1, carry.state)
                 if carry.diverged.all() and is_last:
                     return
                 on_epoch("" if carry.diverged.all() else _line(carry, epoch, self.program.num_epochs))

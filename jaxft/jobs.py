@@ -20,7 +20,7 @@ class Job:
     """A source to train (`kind` 'sources'), or trials that run side by side ('trials').
 
     `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
-    `snapshots` are of a source (number of an evaluation, digest of the weights then), for trials that begin there.
+    `snapshots` are of a source (a pass, digest of the weights after it), for trials that begin there.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Job:
         record = store.read("sources", self.source.digest) if self.source else None
         if record is None:
             return self.source is None
-        starts = {trial.source.digest for trial in self.trials if trial.source.evaluation is not None}
+        starts = {trial.source.digest for trial in self.trials if trial.source.epoch is not None}
         return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in starts)
 
     def num_epochs(self, store: Store) -> int:

@@ -46,7 +46,7 @@ class PlannedSource:
     """Where trials start: a weight file, a network trained first, or nothing but an architecture.
 
     `trained` is the trial that trains it, `digest` what identifies its weights (empty for nothing). They are those
-    after its `evaluation`, counted from 0, or where that is none those that it selects.
+    after a pass, `epoch`, or where that is none those that it selects.
     """
 
     model: str
@@ -54,14 +54,13 @@ class PlannedSource:
     manifest: Manifest | None = None
     path: str | None = None
     trained: "PlannedTrial | None" = None
-    evaluation: int | None = None
+    epoch: int | None = None
 
     @property
     def digest(self) -> str:
         """Returns what identifies the weights: a file's sha256 or a source trial's digest; empty for none."""
-        if self.trained is not None and self.evaluation is not None:
-            after = self.trained.program.epochs[self.evaluation]
-            return cfg.digest({"source": self.trained.digest, "epoch": after})
+        if self.trained is not None and self.epoch is not None:
+            return cfg.digest({"source": self.trained.digest, "epoch": self.epoch})
         if self.trained is not None:
             return self.trained.digest
         return self.manifest.sha256 if self.manifest else ""
@@ -193,9 +192,9 @@ class Plan:
         return tuple(found)
 
     def snapshots(self, source: PlannedTrial) -> tuple[tuple[int, str], ...]:
-        """Returns after which evaluations of a source its weights are kept, and what identifies them then."""
+        """Returns after which passes, counted from 1, a source's weights are kept, and what identifies them then."""
         starts = [trial.source for trial in self.trials if trial.starts_from_source]
-        kept = {s.evaluation: s.digest for s in starts if s.trained is source and s.evaluation is not None}
+        kept = {s.epoch: s.digest for s in starts if s.trained is source and s.epoch is not None}
         return tuple(sorted(kept.items()))
 
     def weights_line(self) -> str:
@@ -406,8 +405,12 @@ class _Planner:
         if planned.digest in self.trained:  # the same, of which other weights are taken
             planned = self.trained[planned.digest]
         self.trained[planned.digest] = planned
-        evaluation = None if source.epoch is None else _nearest_evaluation(source.epoch, planned.program)
-        return PlannedSource(source.model, preprocessing, trained=planned, evaluation=evaluation)
+        if source.epoch is not None and source.epoch > planned.program.num_epochs:
+            raise UserError(
+                f"config field 'source.epoch' is {source.epoch}, but the source is trained for "
+                f"{planned.program.num_epochs} epochs; raise 'source.procedure.epochs'."
+            )
+        return PlannedSource(source.model, preprocessing, trained=planned, epoch=source.epoch)
 
     def near_target(self, trial: Trial, images: ImageSet, seed: int) -> Images:
         """Returns the source's images with the classes chosen that are nearest to the target's, or farthest."""
@@ -455,17 +458,6 @@ class _Planner:
         if key not in self.draws:
             self.draws[key] = draw(spec, seed, size_px, where, fold, self.say, self.image_sets)
         return self.draws[key]
-
-
-def _nearest_evaluation(passes: float, program: Program) -> int:
-    """Returns which of a source's evaluations, of which there is one after each pass, is after so many passes."""
-    nearest = min(range(program.num_epochs), key=lambda number: abs(program.epochs[number] - passes))
-    if abs(program.epochs[nearest] - passes) >= 0.5:
-        raise UserError(
-            f"config field 'source.epoch' is {passes:g}, but the source is looked at after "
-            f"{', '.join(f'{epoch:g}' for epoch in program.epochs)} passes over its images."
-        )
-    return nearest
 
 
 def _uses_split(trial: Trial) -> bool:

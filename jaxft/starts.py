@@ -98,18 +98,18 @@ def tuning_rules(procedure: Procedure, model: Network, names: Sequence[str]) -> 
     rules: list[Rule[LayerRate]] = []
     if procedure.copied == FROZEN:
         units = map(re.escape, copied_units(procedure, model, names))
-        rules.append(Rule(f"{kept}(?:{'|'.join(units)})/.*", FROZEN))
+        rules.append(_freeze(f"{kept}(?:{'|'.join(units)})/.*"))
     match procedure.tune:
         case "head":
-            rules.append(Rule(f"{kept}.*", FROZEN, optional=True))
+            rules.append(_freeze(f"{kept}.*"))
         case "bias":
-            rules.append(Rule(f"{kept}(?!.*/bias$).*", FROZEN, optional=True))
+            rules.append(_freeze(f"{kept}(?!.*/bias$).*"))
         case "batch_norm":
             if not any(re.match(BATCH_NORM, name) for name in names):
                 raise UserError(f"config field 'procedure.tune' is 'batch_norm'; {model.architecture} has none.")
-            rules.append(Rule(f"{kept}(?!{BATCH_NORM}).*", FROZEN, optional=True))
+            rules.append(_freeze(f"{kept}(?!{BATCH_NORM}).*"))
         case "lora":
-            rules.append(Rule(rf"{kept}(?!.*/lora_[ab]$).*", FROZEN, optional=True))
+            rules.append(_freeze(rf"{kept}(?!.*/lora_[ab]$).*"))
         case "last_units":
             units_there = with_parameters(model, names)
             asked = procedure.tuned_units
@@ -119,8 +119,12 @@ def tuning_rules(procedure: Procedure, model: Network, names: Sequence[str]) -> 
                 first = _place(asked, units_there, "tuned_units", model, 0)
             below = "|".join(map(re.escape, units_there[:first]))
             if below:
-                rules.append(Rule(f"{kept}(?:{below})/.*", FROZEN, optional=True))
+                rules.append(_freeze(f"{kept}(?:{below})/.*"))
     return rules
+
+
+def _freeze(pattern: str) -> Rule[LayerRate]:
+    return Rule(pattern, "frozen", optional=True)
 
 
 def draws(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
@@ -180,7 +184,7 @@ def start_head(
 
     'class_means': the column of class c is m_c / ||m_c||, where m_c is the mean over the class's training images of
     f / ||f||, f what the head sees of an image, as in evaluation; biases are zero. The class with the largest logit is
-    the one of Qi, Brown & Lowe 2018, section 3.2 ("imprinted weights"), whose features are normalised too, and whose
+    the one of Qi, Brown & Lowe 2018 ("imprinted weights"), whose features are normalised too, and whose
     logits are times a number that is learnt, ours times ||f||.
 
     Args:

@@ -254,7 +254,7 @@ class Work:
             with self.store.writing_weights(digest, "sources") as path:
                 save_weights(path, planned.model, _variables(params, batch_stats), manifest)
 
-        snapshots = {number: functools.partial(save, digest) for number, digest in job.snapshots}
+        snapshots = {epoch: functools.partial(save, digest) for epoch, digest in job.snapshots}
         (outcome,) = self._run(job, [self.lane(planned)], "source", 1, snapshots)
         if not outcome.diverged:
             save(planned.digest, outcome.params, outcome.batch_stats)

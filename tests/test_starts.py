@@ -117,6 +117,12 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
     assert groups(copied_units=2, tune="bias") == 3  # random kernels are frozen, another draw by each seed
     assert groups(tune="bias") == 1
     assert groups(init="matched", tune="bias") == 3
+    assert groups(tune="lora") == groups(tune="lora", probe_epochs=1.0) == 1
+
+
+def test_another_alpha_is_no_other_program():
+    plan = make_plan(tiny(factors=[{"procedure.tune": ["lora"], "procedure.lora_alpha": [1.0, 8.0]}]))
+    assert len(plan.trials) == 2 and plan.num_programs == 2  # the source's too
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,7 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
         ({"copied": "frozen", "init": "random"}, "with init 'random' nothing is copied; give 'procedure.copied_units'"),
         ({"copied": "frozen", "init": "matched"}, "with init 'matched' nothing is copied"),
         ({"tune": "last_units", "tuned_units": 5}, "'procedure.tuned_units' is 5; cifar_resnet8 has 4 units"),
+        ({"tune": "last_units", "tuned_units": "stage9"}, "'procedure.tuned_units' is 'stage9'"),
         ({"tune": "head", "layer_rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
     ],
 )
@@ -137,8 +144,16 @@ def test_what_does_not_go_together_is_one_sentence(fields, message):
     assert message in str(error.value)
 
 
+def test_a_source_has_no_later_weights_than_its_last():
+    message = "'source.epoch' is 4, but the source is trained for 3 epochs; raise 'source.procedure.epochs'."
+    with pytest.raises(UserError, match=message):
+        make_plan(tiny(source=TINY["source"] | {"epoch": 4}))
+    with pytest.raises(UserError, match=r"'source.epoch' is for sources that are trained here"):
+        from_dict(Study, {"source": {"weights": "some.safetensors", "epoch": 1}})
+
+
 def test_networks_without_batch_norms_or_dense_heads_say_so():
-    fields = TINY | {"source": TINY["source"] | {"model": "squeezenet1_1"}, "target": TINY["target"] | {"size_px": 64}}
+    fields = TINY | {"source": {"model": "squeezenet1_1"}, "target": TINY["target"] | {"size_px": 64}}
     for procedure, message in (
         ({"tune": "batch_norm"}, "'procedure.tune' is 'batch_norm'; squeezenet1_1 has none."),
         ({"head_init": "zeros"}, "the classifier of squeezenet1_1 reads maps and has a ReLU after it; use 'lecun'."),
@@ -168,8 +183,8 @@ def test_a_matched_start_is_drawn_leaf_by_leaf(source):
         if not name.startswith("head/"):
             assert not np.array_equal(leaf, source[f"params/{name}"])
     assert all(np.all(leaf == name.endswith("var")) for name, leaf in found["batch_stats"].items())
-    again, other = (start_body(create_model("cifar_resnet8", 3), Procedure(init="matched"), key, SIZE_PX, source)
-        for key in (KEY, jax.random.key(1)))  # fmt: skip
+    model, procedure = create_model("cifar_resnet8", 3), Procedure(init="matched")
+    again, other = (start_body(model, procedure, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
     name = "stage1/block1/conv1/kernel"
     assert np.array_equal(found["params"][name], again["params"][name])
     assert not np.array_equal(found["params"][name], other["params"][name])
@@ -319,9 +334,28 @@ def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
 
 
 @pytest.mark.slow
+def test_lora_side_by_side_is_lora_in_turn(tmp_path):
+    found = {}
+    for executor in ("in_turn", "vmap"):
+        study = tiny(
+            seeds=2,
+            procedure=TINY["procedure"] | {"tune": "lora", "epochs": 1.0},
+            execution={"executor": executor},
+        )
+        jaxft.run_study(study, tmp_path / executor, quiet=True)
+        store = Store.open(tmp_path / executor)
+        found[executor] = [weights_of(store, trial)["params"] for trial in make_plan(study).trials]
+    for one, other in zip(found["in_turn"], found["vmap"]):
+        for name, leaf in one.items():
+            np.testing.assert_allclose(leaf, other[name], atol=1e-4)
+    changed = "stage1/block1/conv1/kernel"
+    assert not np.array_equal(found["vmap"][0][changed], found["vmap"][1][changed])
+
+
+@pytest.mark.slow
 def test_snapshots_are_kept_and_the_last_is_the_end(ran):
     store, plan, trials = ran
-    assert plan.snapshots(plan.sources[0]) == ((0, trials["early"].source.digest), (2, trials["late"].source.digest))
+    assert plan.snapshots(plan.sources[0]) == ((1, trials["early"].source.digest), (3, trials["late"].source.digest))
     early, late = source_of(store, trials["early"]), source_of(store, trials["late"])
     end = source_of(store, trials["bias"])  # which starts from the selected weights, here the last
     for name, leaf in end["params"].items():
@@ -334,7 +368,7 @@ def test_snapshots_are_kept_and_the_last_is_the_end(ran):
 def test_a_source_is_trained_again_for_another_snapshot(ran):
     store, plan, trials = ran
     before = source_of(store, trials["early"])["params"]
-    study = tiny(factors=[{"source.epoch": [2.0], "procedure.tune": ["head"]}])
+    study = tiny(factors=[{"source.epoch": [2], "procedure.tune": ["head"]}])
     table = jaxft.run_study(study, store.workdir, quiet=True)
     assert (table["status"] == "done").all()
     grown = make_plan(study)

@@ -1,14 +1,12 @@
 """Networks with new units at their top: `{network}+wider{n}` and `{network}+deeper{n}`.
 
-Wang, Ramanan & Hebert 2017, "Growing a brain", section 3: a pretrained network is fine-tuned with units that it did not
+Wang, Ramanan & Hebert 2017, "Growing a brain": a pretrained network is fine-tuned with units that it did not
 have, beside those of its last layer (WA-CNN) or in a new layer on top of it (DA-CNN). New units learn too slowly unless
-their activations are as large as the old ones': section 3.2 divides both by their norms and multiplies each by a factor
+their activations are as large as the old ones': the paper divides both by their norms and multiplies each by a factor
 that is learnt. Ours divides the new by their own root mean square and multiplies them by that of the old, at each place
-of the map: this is the paper's times the norm of the old units, which so stay, bit for bit, what they were. Paper and
+of the map: this is theirs times the norm of the old units, which so stay, bit for bit, what they were. Paper and
 ours differ in where the units are too: its networks have dense layers above their maps, ours a pool and the classifier.
 """
-
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -54,7 +52,7 @@ class Grown(Network):
     start alone. deeper: they read the last layer, and are a unit of their own; the classifier sees nothing else.
     """
 
-    base: Any = None  # a network
+    base: Network = None  # type: ignore[assignment]  # always given, but fields before it have defaults
     kind: str = "wider"
     features: int = 64
 
