@@ -223,7 +223,7 @@ class Work:
         """Returns the arrays of a trial as it begins."""
         procedure, source = planned.trial.procedure, planned.source
         key = stream_key("init", planned.trial.stream_seed("init"))
-        body = None
+        body: Mapping[str, Any] | None = None
         if planned.starts_from_source:
             weights = self.store.weights_path(source.digest, "sources") if source.trained else source.path
             body, _ = self._load_body(weights, create_model(source.model, 2), "new")
