@@ -98,7 +98,29 @@ class Images:
 class Procedure:
     """How a network is trained."""
 
-    init: Literal["pretrained", "random"] = setting("pretrained", "start from the source, or from random weights")
+    init: Literal["pretrained", "random", "matched"] = setting(
+        "pretrained",
+        "start from the source, from random weights, or from random ones with its leaves' means and deviations",
+    )
+    copied_units: int | str | None = setting(
+        None,
+        "how many units from the first on, or up to which, are the source's; above them init is random or matched",
+        at_least=1,
+    )
+    copied: Literal["tuned", "frozen"] = setting("tuned", "whether the units train that are the source's")
+    head_init: Literal["lecun", "zeros", "class_means"] = setting(
+        "lecun", "weights of the new head: drawn (LeCun), zeros, or the classes' mean directions in feature space"
+    )
+    grow: Literal["none", "wider", "deeper"] = setting(
+        "none", "new units beside the last stage, or a new layer on top of it, scaled to the old ones"
+    )
+    grown_features: int = setting(64, "how many of them", at_least=1)
+    tune: Literal["all", "head", "bias", "batch_norm", "last_units", "lora"] = setting(
+        "all", "what trains below the head, besides grown units; all else there is frozen"
+    )
+    tuned_units: int | str = setting(1, "of 'last_units' how many, or from which on", at_least=1)
+    lora_rank: int = setting(4, "rank of the change that 'lora' makes of a kernel", at_least=1)
+    lora_alpha: float = setting(4.0, "the change is times alpha / rank", traced=True, above=0)
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "sgd: with momentum, as in PyTorch; adamw: decoupled decay")
     learning_rate: float = setting(0.01, "peak rate of the head, and of what has none of its own", traced=True, above=0)
     body_learning_rate: LayerRate | None = setting(
@@ -194,6 +216,9 @@ class Source:
     weights: str | None = setting(None, "file of pretrained weights, or package:NAME for that of an installed package")
     images: Images | None = setting(None, "images to pretrain on, as the study's first phase, where no file is given")
     procedure: Procedure = setting(Procedure(init="random"), "how to pretrain on `images`")
+    epoch: int | None = setting(
+        None, "after which pass over `images` its weights are taken; none: those selected in the end", at_least=1
+    )
 
 
 @dataclass(frozen=True)
@@ -663,6 +688,7 @@ def _check_whole(config: Any, where: str) -> None:
                 f"it must be below epochs, {config.epochs:g}."
             )
         _check_changes(config, dotted)
+        _check_start(config, dotted)
     elif isinstance(config, Images):
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
@@ -676,11 +702,20 @@ def _check_whole(config: Any, where: str) -> None:
             raise UserError("'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights.")
         if config.weights is not None and config.images is not None:
             raise UserError("'source.weights' and 'source.images' are both given; pretrained weights have one origin.")
-    elif isinstance(config, Trial):
-        if config.procedure.init == "pretrained" and config.source.weights is None and config.source.images is None:
+        if config.procedure.grow != "none":
             raise UserError(
-                "'procedure.init' is 'pretrained', but there is nothing to start from; give 'source.weights' "
-                "(a file) or 'source.images' (images to pretrain on), or choose init 'random'."
+                "'source.procedure.grow' would make another network of the source; a grown one from scratch is a "
+                "model, such as 'resnetsmall8+wider64'."
+            )
+        if config.epoch is not None and config.images is None:
+            raise UserError(
+                "'source.epoch' is for sources that are trained here; give 'source.images', or another file."
+            )
+    elif isinstance(config, Trial):
+        if config.procedure.init != "random" and config.source.weights is None and config.source.images is None:
+            raise UserError(
+                f"'procedure.init' is {config.procedure.init!r}, but there is nothing to start from; give "
+                "'source.weights' (a file) or 'source.images' (images to pretrain on), or choose init 'random'."
             )
     elif isinstance(config, Study):
         trials = config.trials()  # every level of every factor is checked before the first step
@@ -712,6 +747,25 @@ def _check_draws(images: Images, dotted: str) -> None:
         )
     if images.similarity.by == "features" and images.similarity.weights is None:
         raise UserError(f"'{dotted}.similarity.by' is 'features'; '{dotted}.similarity.weights' says of which network.")
+
+
+def _check_start(procedure: Procedure, where: str) -> None:
+    """Checks that what is copied from the source, and what of it trains, go together."""
+    if procedure.copied_units is not None and procedure.init == "random":
+        raise UserError(
+            f"config field '{where}.copied_units' is {procedure.copied_units!r}, but '{where}.init' is 'random', which "
+            "copies nothing; give init 'pretrained' (the units above are random) or 'matched'."
+        )
+    if procedure.copied == "frozen" and (procedure.init == "random" or not _copies(procedure)):
+        raise UserError(
+            f"config field '{where}.copied' is 'frozen', but with init {procedure.init!r} nothing is copied; "
+            f"give '{where}.copied_units'."
+        )
+
+
+def _copies(procedure: Procedure) -> bool:
+    """Tells whether anything is copied from the source."""
+    return procedure.init == "pretrained" or procedure.copied_units is not None
 
 
 def _check_changes(procedure: Procedure, where: str) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft import stopping
+from jaxft.adapters import is_adapter, merge
 from jaxft.clock import Clock
 from jaxft.data.augment import NUM_CROPS, Changes
 from jaxft.data.batches import balanced_indices, batch_indices, epoch_ends, padded_batches
@@ -168,6 +169,7 @@ def run_chunk(
     say: Callable[[str], None] = lambda line: None,
     executor: Executor | None = None,
     clock: Clock | None = None,
+    snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None,
 ) -> list[Outcome]:
     """Returns the outcome of trials that run side by side, one a lane.
 
@@ -180,6 +182,7 @@ def run_chunk(
       say: told how far the features are.
       executor: how they share the machine; none: in turn where there is one, else under `vmap`.
       clock: told where the time goes.
+      snapshots: told the first trial's parameters and statistics after epochs, by their numbers from 1.
 
     Raises `jaxft.stopping.Stopped` where the process was told to end.
     """
@@ -193,6 +196,12 @@ def run_chunk(
     saver = _Saver(checkpoints, checkpoint_seconds)
     carry: Carry | None = None
     feed: Feed | None = None
+
+    def keep(epoch: int, state: State) -> None:
+        if snapshots and epoch in snapshots:
+            own, tracked = jax.tree.map(lambda leaf: leaf[0], (state.params, state.batch_stats))
+            snapshots[epoch](_plain(params[0] | own, lanes[0]), stats[0] | tracked)
+
     epoch = first_step = first_place = 0
     for number, (phase, ends) in enumerate(zip(program.phases, program.epoch_ends)):
         # Its places: the start, and after each step and each evaluation.
@@ -215,7 +224,7 @@ def run_chunk(
             epochs = range(epoch, epoch + len(ends))
             run = _Run(program, feed, lanes, executor, clock, carry, hparams, first_place, epochs, ends)
             try:
-                run.to_the_end(on_epoch, saver)
+                run.to_the_end(on_epoch, saver, keep)
             except stopping.Stopped:
                 saver.save(run.place, carry)
                 raise
@@ -293,8 +302,8 @@ class _Run:
         """Returns how far the chunk is, over all phases."""
         return self.first_place + self.step + int(self.carry.epochs_done) - self.epochs.start
 
-    def to_the_end(self, on_epoch: Callable[[str], None], saver: _Saver) -> None:
-        """Runs what is left of the phase."""
+    def to_the_end(self, on_epoch: Callable[[str], None], saver: _Saver, keep: Callable[[int, State], None]) -> None:
+        """Runs what is left of the phase; `keep` is told the state after each evaluation."""
         carry, feed = self.carry, self.feed
         run_steps = make_run_steps(feed.phase, self.executor)
         is_last = self.epochs.stop == self.program.num_epochs
@@ -317,6 +326,7 @@ class _Run:
                     saver.save_if_due(self.place, carry)
                 with self.clock.of("evaluate"):
                     _end_epoch(self.program, feed, self.executor, carry, epoch, end - begin, self.lanes)
+                keep(epoch + 1, carry.state)
                 if carry.diverged.all() and is_last:
                     return
                 on_epoch("" if carry.diverged.all() else _line(carry, epoch, self.program.num_epochs))
@@ -516,7 +526,7 @@ def _outcomes(
         curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
         outcomes.append(
             Outcome(
-                params=params[i] | {name: leaf[i] for name, leaf in best_params.items()},
+                params=_plain(params[i] | {name: leaf[i] for name, leaf in best_params.items()}, lane),
                 batch_stats=stats[i] | {name: leaf[i] for name, leaf in best_stats.items()},
                 curves={"epoch": np.array(program.epochs), **curves},
                 diverged=diverged,
@@ -530,6 +540,11 @@ def _outcomes(
             )
         )
     return outcomes
+
+
+def _plain(params: Flat, lane: Lane) -> Flat:
+    """Returns the parameters of a network, changes of kernels merged into them."""
+    return merge(params, params, lane.hparams.lora_scale)
 
 
 # --- measured before the choice of an executor ------------------------------------------------------------------
@@ -605,7 +620,8 @@ def trial_bytes(program: Program, lane: Lane, images: np.ndarray) -> int:
 
         def kept(live: Flat, tracked: Flat, frozen: Frozen, batch: jax.Array, phase: Phase = phase) -> Any:
             def logits(live: Flat) -> jax.Array:
-                return apply_network(phase, live, tracked, frozen, batch, train=True)[0]
+                plain = merge(live, frozen.params, lane.hparams.lora_scale)
+                return apply_network(phase, plain, tracked, frozen, batch, train=True)[0]
 
             return jax.vjp(logits, live)[1]
 
@@ -677,6 +693,11 @@ def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluati
     return executor.compile(make_eval_step(network), num_shared=2)
 
 
+@functools.cache
+def _make_merge(executor: Executor) -> Callable[..., Flat]:
+    return executor.compile(lambda params, scale, frozen: merge(params, frozen, scale), num_shared=1)
+
+
 class Scores(NamedTuple):
     """Mean loss, accuracy and mean per-class accuracy [trials], nan for no images; the predictions of each trial."""
 
@@ -700,6 +721,9 @@ def evaluate(
     most = max(len(r) for r in rows)
     size = eval_batch(program, lanes, executor.num_devices)
     network = feed.phase.evaluated
+    if any(map(is_adapter, params)):
+        scale = executor.place(stack([lane.hparams.lora_scale for lane in lanes]))
+        params = _make_merge(executor)(params, scale, feed.frozen.params)
     if part == "test" and program.test_crops == "ten":
         network = dataclasses.replace(network, crops="ten")
         size = max(size // executor.num_devices // NUM_CROPS, 1) * executor.num_devices

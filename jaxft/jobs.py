@@ -20,12 +20,14 @@ class Job:
     """A source to train (`kind` 'sources'), or trials that run side by side ('trials').
 
     `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
+    `snapshots` are of a source (a pass, digest of the weights after it), for trials that begin there.
     """
 
     kind: str
     key: str
     trials: tuple[PlannedTrial, ...]
     executor: Executor
+    snapshots: tuple[tuple[int, str], ...] = ()
 
     @property
     def source(self) -> PlannedTrial | None:
@@ -36,7 +38,21 @@ class Job:
     def missing(self, store: Store) -> list[PlannedTrial]:
         """Returns the trials that are neither stored nor have failed since the study was begun."""
         unique = dict.fromkeys(self.trials)
-        return [t for t in unique if not store.has(self.kind, t.digest) and not store.has("failures", t.digest)]
+        return [t for t in unique if not self._is_there(t, store) and not store.has("failures", t.digest)]
+
+    def _is_there(self, trial: PlannedTrial, store: Store) -> bool:
+        record = store.read(self.kind, trial.digest)
+        if record is None or not self.snapshots or record["status"] != "done":
+            return record is not None
+        return all(store.weights_path(digest, "sources").is_file() for _, digest in self.snapshots)
+
+    def source_is_there(self, store: Store) -> bool:
+        """Tells whether the source that it starts from is trained, and the weights are there that it starts from."""
+        record = store.read("sources", self.source.digest) if self.source else None
+        if record is None:
+            return self.source is None
+        starts = {trial.source.digest for trial in self.trials if trial.source.epoch is not None}
+        return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in starts)
 
     def num_epochs(self, store: Store) -> int:
         """Returns the epochs of the missing trials."""
@@ -46,9 +62,13 @@ class Job:
 def source_jobs(plan: Plan, store: Store) -> list[Job]:
     """Returns a job for each source that a trial still needs."""
     todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
-    starts = {trial.source.digest for trial in todo if trial.starts_from_source}
-    needed = [s for s in plan.sources if s.digest in starts and not store.has("sources", s.digest)]
-    return [Job("sources", work_key([source.digest]), (source,), Executor()) for source in needed]
+    starts = {trial.source.trained for trial in todo if trial.starts_from_source}
+    jobs = [
+        Job("sources", work_key([source.digest]), (source,), Executor(), plan.snapshots(source))
+        for source in plan.sources
+        if source in starts
+    ]
+    return [job for job in jobs if job.missing(store)]
 
 
 def assign_chunks(group: Group, store: Store, asked: str, choose: Callable[[Group], tuple[Executor, str]]) -> None:

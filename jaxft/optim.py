@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from jaxft.config import FROZEN, LayerRate, Procedure
+from jaxft.models.grown import NEW_UNITS
 from jaxft.paths import Match, Rule, match_rules
 
 
@@ -22,7 +23,8 @@ class HParams(NamedTuple):
 
     `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule; `layer_decay`
     scales it once more for every unit below the head. Those of the probe are in the place of the others in its phase.
-    `class_weights` are [classes], those of the loss, or 1 where nothing is weighted.
+    `class_weights` are [classes], those of the loss, or 1 where nothing is weighted. `lora_scale` is alpha / rank
+    (`jaxft.adapters`).
     """
 
     learning_rate: jax.Array
@@ -38,6 +40,7 @@ class HParams(NamedTuple):
     mixup_alpha: jax.Array
     cutmix_alpha: jax.Array
     class_weights: jax.Array
+    lora_scale: jax.Array
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ class Optimizer:
     probe: bool = False
 
 
-def layer_rules(procedure: Procedure) -> list[Rule[LayerRate]]:
-    """Returns the procedure's ordered rules: its own, then the head's, then the body's.
+def layer_rules(procedure: Procedure, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
+    """Returns the procedure's ordered rules: those that stand `first`, its own, then the head's, then the body's.
+
+    New units of a grown network have the head's rate.
 
     Values are multipliers of `learning_rate`, or 'frozen'.
     """
@@ -77,12 +82,15 @@ def layer_rules(procedure: Procedure) -> list[Rule[LayerRate]]:
         body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.learning_rate
     own = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
     # A procedure's own rules may leave nothing to these two.
-    return [*own, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
+    new = [Rule(f"{NEW_UNITS}.*", 1.0, optional=True)] if procedure.grow != "none" else []
+    return [*first, *own, *new, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
 
 
-def resolve_layers(procedure: Procedure, names: Sequence[str]) -> dict[str, Match[LayerRate]]:
-    """Returns what the procedure's rules say of each parameter."""
-    return match_rules(layer_rules(procedure), names, "layer rate")
+def resolve_layers(
+    procedure: Procedure, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
+) -> dict[str, Match[LayerRate]]:
+    """Returns what the rules, those that stand `first` and the procedure's, say of each parameter."""
+    return match_rules(layer_rules(procedure, first), names, "layer rate")
 
 
 def make_hparams(
@@ -106,6 +114,7 @@ def make_hparams(
         mixup_alpha=jnp.float32(procedure.mixup_alpha),
         cutmix_alpha=jnp.float32(procedure.cutmix_alpha),
         class_weights=jnp.asarray(class_weights, jnp.float32),
+        lora_scale=jnp.float32(procedure.lora_alpha / procedure.lora_rank),
     )
 
 

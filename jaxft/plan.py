@@ -8,7 +8,7 @@ import functools
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxft import config as cfg
 from jaxft import paths
+from jaxft.adapters import adapter_shape, is_adapter, kernel_of
 from jaxft.config import FROZEN, Images, LayerRate, Study, Trial
 from jaxft.data import Drawn, ImageSet, Split, draw
 from jaxft.data.drawing import read_images
@@ -25,9 +26,10 @@ from jaxft.data.stream import brought
 from jaxft.errors import UserError
 from jaxft.execute import Program, make_program
 from jaxft.features import class_means, make_feature_cache
-from jaxft.models import Network, Preprocessing, create_model
+from jaxft.models import Network, Preprocessing, create_model, unit_of
 from jaxft.optim import resolve_layers
 from jaxft.paths import Match
+from jaxft.starts import adaptable, check_head, copied_units, draws, grown_model, is_new, tuning_rules
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
@@ -43,7 +45,8 @@ STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 class PlannedSource:
     """Where trials start: a weight file, a network trained first, or nothing but an architecture.
 
-    `trained` is the trial that trains it, `digest` what identifies its weights (empty for nothing).
+    `trained` is the trial that trains it, `digest` what identifies its weights (empty for nothing). They are those
+    after a pass, `epoch`, or where that is none those that it selects.
     """
 
     model: str
@@ -51,10 +54,13 @@ class PlannedSource:
     manifest: Manifest | None = None
     path: str | None = None
     trained: "PlannedTrial | None" = None
+    epoch: int | None = None
 
     @property
     def digest(self) -> str:
         """Returns what identifies the weights: a file's sha256 or a source trial's digest; empty for none."""
+        if self.trained is not None and self.epoch is not None:
+            return cfg.digest({"source": self.trained.digest, "epoch": self.epoch})
         if self.trained is not None:
             return self.trained.digest
         return self.manifest.sha256 if self.manifest else ""
@@ -64,7 +70,7 @@ class PlannedSource:
 class PlannedTrial:
     """A trial with everything resolved.
 
-    `base` identifies the weights it starts from, `setting` its combination of levels.
+    `layers` are its parameters, and what the rules say of them.
     """
 
     trial: Trial
@@ -86,12 +92,21 @@ class PlannedTrial:
         """Returns which images are trained, selected and tested on, and the labels that it sees."""
         return self.drawn.split
 
+    def base(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns what identifies the values of leaves below the head at the start."""
+        procedure, seed = self.trial.procedure, self.trial.stream_seed("init")
+        copied = copied_units(procedure, self.model, tuple(self.layers))
+        drawn = f"matched {self.source.digest} {seed}" if procedure.init == "matched" else f"random {seed}"
+        are_copied = {unit_of(name, self.model.units) in copied and not is_new(name) for name in names}
+        return (*[self.source.digest] * (True in are_copied), *[drawn] * (False in are_copied))
+
     @property
-    def base(self) -> str:
-        """Returns what identifies the weights below the head at the start."""
-        if self.starts_from_source:
-            return self.source.digest
-        return f"random {self.trial.stream_seed('init')}"
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of every leaf by name, with its collection, those that the network does not have too."""
+        shapes, rank = dict(expected_shapes(self.model, self.size_px)), self.trial.procedure.lora_rank
+        for name in filter(is_adapter, self.layers):
+            shapes[f"params/{name}"] = adapter_shape(name, shapes[f"params/{kernel_of(name)}"], rank)
+        return shapes
 
     @property
     def size_px(self) -> int:
@@ -111,12 +126,13 @@ class PlannedTrial:
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
-        return (*["split"] * _uses_split(self.trial), "init", "order", *optional)
+        drawn = ["init"] * draws(self.trial.procedure, self.model, tuple(self.layers))
+        return (*["split"] * _uses_split(self.trial), *drawn, "order", *optional)
 
     @property
     def starts_from_source(self) -> bool:
-        """Tells whether the trial starts from its source's weights."""
-        return self.trial.procedure.init == "pretrained"
+        """Tells whether the trial's start depends on its source's weights."""
+        return self.trial.procedure.init != "random"
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -174,6 +190,12 @@ class Plan:
             if any(len(drawn) > 1 for drawn in seeds.values()):
                 found.append(stream)
         return tuple(found)
+
+    def snapshots(self, source: PlannedTrial) -> tuple[tuple[int, str], ...]:
+        """Returns after which passes, counted from 1, a source's weights are kept, and what identifies them then."""
+        starts = [trial.source for trial in self.trials if trial.starts_from_source]
+        kept = {s.epoch: s.digest for s in starts if s.trained is source and s.epoch is not None}
+        return tuple(sorted(kept.items()))
 
     def weights_line(self) -> str:
         """Returns which final weights are kept, and how much disk they take."""
@@ -250,7 +272,8 @@ def make_plan(study: Study, say: Callable[[str], None] = lambda line: None) -> P
     groups: dict[str, list[PlannedTrial]] = {}
     for trial in trials:
         groups.setdefault(_group_key(trial), []).append(trial)
-    sources = {t.source.trained.digest: t.source.trained for t in trials if t.source.trained and t.starts_from_source}
+    starts = [trial.source.trained for trial in trials if trial.source.trained and trial.starts_from_source]
+    sources = {source.digest: source for source in starts}
     return Plan(
         study,
         trials,
@@ -298,6 +321,7 @@ class _Planner:
         self.image_sets: dict[Any, ImageSet] = {}
         self.draws: dict[Any, Drawn] = {}
         self.sources: dict[Any, PlannedSource] = {}
+        self.trained: dict[str, PlannedTrial] = {}
 
     def trial(self, trial: Trial) -> PlannedTrial:
         """Returns a trial of the study, its source resolved too."""
@@ -319,9 +343,13 @@ class _Planner:
             )
         size_px = _seen_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
-        model = create_model(trial.source.model, len(images.class_names))
+        model = create_model(grown_model(trial.source.model, trial.procedure), len(images.class_names))
         names = parameter_names(model, size_px)
-        layers = resolve_layers(trial.procedure, names)
+        check_head(trial.procedure, model)
+        first = tuning_rules(trial.procedure, model, names)
+        layers = resolve_layers(trial.procedure, adaptable(trial.procedure, names), first)
+        # A frozen change of a kernel is none.
+        layers = {n: match for n, match in layers.items() if match.value != FROZEN or not is_adapter(n)}
         if all(match.value == FROZEN for match in layers.values()):
             raise UserError(
                 "the rules freeze every parameter, so there is nothing to train; leave 'head/.*' out of them."
@@ -374,7 +402,15 @@ class _Planner:
             seed=seed,
         )
         planned = self.resolved(pretraining, untrained, "source.images", drawn)
-        return PlannedSource(source.model, preprocessing, trained=planned)
+        if planned.digest in self.trained:  # the same, of which other weights are taken
+            planned = self.trained[planned.digest]
+        self.trained[planned.digest] = planned
+        if source.epoch is not None and source.epoch > planned.program.num_epochs:
+            raise UserError(
+                f"config field 'source.epoch' is {source.epoch}, but the source is trained for "
+                f"{planned.program.num_epochs} epochs; raise 'source.procedure.epochs'."
+            )
+        return PlannedSource(source.model, preprocessing, trained=planned, epoch=source.epoch)
 
     def near_target(self, trial: Trial, images: ImageSet, seed: int) -> Images:
         """Returns the source's images with the classes chosen that are nearest to the target's, or farthest."""
@@ -449,7 +485,7 @@ def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
 def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:
     """Returns what determines a trial's result: content in the place of paths, seeds in the place of streams."""
     start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
-    if trial.procedure.init == "pretrained":
+    if trial.procedure.init != "random":
         start["weights"] = source.digest
     folds = ["fold"] if trial.target.val_fraction and trial.stream_seed("fold") else []
     streams = (*["split"] * _uses_split(trial), "init", "order", "augment", *folds)
@@ -471,10 +507,13 @@ def _group_key(trial: PlannedTrial) -> str:
     """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes."""
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
     live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
-    frozen = [name for name in (*trial.layers, *stats) if not all(name in names for names in live)]
-    in_head = [name.startswith(trial.model.units[-1] + "/") for name in frozen]
-    start = trial.base if not all(in_head) else None
-    head = trial.trial.stream_seed("init") if any(in_head) else None
+    frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in live) and not is_adapter(n)]
+    in_body = [name for name in frozen if not name.startswith(trial.model.units[-1] + "/")]
+    start = trial.base(in_body)
+    head: Any = None
+    if len(in_body) < len(frozen):
+        by_images = trial.trial.procedure.head_init == "class_means"
+        head = trial.digest if by_images else trial.trial.stream_seed("init")
     views = trial.trial.stream_seed("augment") if trial.trial.procedure.views else None
     text = repr((trial.program, trial.images.fingerprint, start, head, views))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxft import config as cfg
 from jaxft import convolution, paths, stopping
+from jaxft.adapters import init_adapters, is_adapter
 from jaxft.analysis import parameters
 from jaxft.clock import Clock, duration
 from jaxft.data.augment import NUM_CROPS
@@ -25,11 +26,12 @@ from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time
 from jaxft.executors import Executor, candidates, num_workers
 from jaxft.features import FeatureCache, make_feature_cache
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
-from jaxft.models import Network
+from jaxft.models import Network, create_model
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.starts import start_body, start_head
 from jaxft.store import Store, Table, cache_dir
-from jaxft.weights import Manifest, expected_shapes, init_head, init_variables, load, load_flat, save_weights
+from jaxft.weights import Manifest, load, load_flat, save_weights
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
@@ -157,7 +159,7 @@ class Work:
     def _attempt(self, job: Job) -> bool:
         """Does a job; returns False where another process is at it, or at what it needs."""
         store, source = self.store, job.source
-        if source is not None and not store.has("sources", source.digest):
+        if source is not None and not job.source_is_there(store):
             if not store.has("failures", source.digest):
                 return False
             self._fail(job, str((store.read("failures", source.digest) or {})["error"]))
@@ -201,7 +203,7 @@ class Work:
             self._images = trial.images.fingerprint, there
         return self._images[1]
 
-    def _run(self, job: Job, lanes: Sequence[Lane], phase: str, count: int) -> list[Outcome]:
+    def _run(self, job: Job, lanes: Sequence[Lane], phase: str, count: int, snapshots: Any = None) -> list[Outcome]:
         return run_chunk(
             job.trials[0].program,
             lanes,
@@ -214,25 +216,30 @@ class Work:
             self.progress.note,
             job.executor,
             self.progress.clock,
+            snapshots,
         )
 
     def lane(self, planned: PlannedTrial) -> Lane:
         """Returns the arrays of a trial as it begins."""
-        trial, source = planned.trial, planned.source
-        key = stream_key("init", trial.stream_seed("init"))
-        if trial.procedure.init == "random":
-            variables = init_variables(planned.model, key, planned.size_px)
-        else:
+        procedure, source = planned.trial.procedure, planned.source
+        key = stream_key("init", planned.trial.stream_seed("init"))
+        body: Mapping[str, Any] | None = None
+        if planned.starts_from_source:
             weights = self.store.weights_path(source.digest, "sources") if source.trained else source.path
-            body, _ = self._load_body(weights, planned.model, "new")
-            head = init_head(planned.model, key, planned.size_px)
-            variables = paths.unflatten(body | paths.flatten(head))
-        return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+            body, _ = self._load_body(weights, create_model(source.model, 2), "new")
+        start = start_body(planned.model, procedure, key, planned.size_px, body)
+        params = start["params"]
+        if procedure.head_init != "lecun":
+            images, split = planned.images, planned.split
+            preprocessing = planned.program.phases[-1].preprocessing
+            sees = self._images_of(planned), images.fingerprint, split.train, split.labels[split.train], self.features
+            params = params | start_head(planned.model, preprocessing, procedure, start, *sees)
+        params = params | init_adapters(filter(is_adapter, planned.layers), params, procedure.lora_rank, key)
+        return _make_lane(planned, params, start["batch_stats"])
 
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
         (planned,) = job.trials
-        (outcome,) = self._run(job, [self.lane(planned)], "source", 1)
         manifest = Manifest(
             f"{planned.digest}.safetensors",
             "",
@@ -242,9 +249,15 @@ class Work:
             f"trained by jaxft, source {planned.digest}",
             resize_px=planned.resize_px,
         )
+
+        def save(digest: str, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> None:
+            with self.store.writing_weights(digest, "sources") as path:
+                save_weights(path, planned.model, _variables(params, batch_stats), manifest)
+
+        snapshots = {epoch: functools.partial(save, digest) for epoch, digest in job.snapshots}
+        (outcome,) = self._run(job, [self.lane(planned)], "source", 1, snapshots)
         if not outcome.diverged:
-            with self.store.writing_weights(planned.digest, "sources") as path:
-                save_weights(path, planned.model, _variables(outcome), manifest)
+            save(planned.digest, outcome.params, outcome.batch_stats)
         arrays, record = _describe(planned, outcome, {}, job.executor)
         self.store.write_split(planned.drawn.manifest)
         self.store.write("sources", planned.digest, record, arrays)
@@ -273,7 +286,8 @@ class Work:
             with self.progress.clock.of("store"):
                 if self.plan.study.execution.keep_weights != "none" and not outcome.diverged:
                     with store.writing_weights(trial.digest) as path:
-                        save_weights(path, trial.model, _variables(outcome), _final_manifest(trial))
+                        variables = _variables(outcome.params, outcome.batch_stats)
+                        save_weights(path, trial.model, variables, _final_manifest(trial))
                 store.write_split(trial.drawn.manifest)
                 store.write("trials", trial.digest, record, arrays)
             self.progress.trials(1)
@@ -441,7 +455,7 @@ def example_lane(planned: PlannedTrial) -> Lane:
     """Returns the arrays of a trial for timing: their values do not matter."""
     rng = np.random.Generator(np.random.PCG64(0))
     flat: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
-    for name, shape in expected_shapes(planned.model, planned.size_px).items():
+    for name, shape in planned.shapes.items():
         collection, _, leaf = name.partition("/")
         values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
         flat[collection][leaf] = values.astype(np.float32)
@@ -464,8 +478,8 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
     compile is that of the programs timed, times how many others of their kind there are: those timed are kept by then.
     """
     trials = [trial for trial in plan.trials if store is None or not store.has("trials", trial.digest)]
-    starts = {trial.source.digest for trial in trials if trial.starts_from_source}
-    sources = [s for s in plan.sources if s.digest in starts and (store is None or not store.has("sources", s.digest))]
+    starts = {trial.source.trained for trial in trials if trial.starts_from_source}
+    sources = [s for s in plan.sources if s in starts and (store is None or not store.has("sources", s.digest))]
     seconds = dict.fromkeys(("sources", "training", "evaluation", "compiling"), 0.0)
     timed: dict[Any, tuple[float, float, float]] = {}
     programs: dict[Any, set[Any]] = {}
@@ -587,7 +601,7 @@ def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> di
     trained = {paths.layer_of(name) for phase in job.trials[0].program.phases for name in phase.trainable}
     found: dict[str, dict[str, parameters.Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for count, are_trained in ((width, {True}), (1, {False})) if width > 1 else ((1, {True, False}),):
-        names = [name for name in lanes[0].params if (paths.layer_of(name) in trained) in are_trained]
+        names = [name for name in outcomes[0].params if (paths.layer_of(name) in trained) in are_trained]
         before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
         after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
         for level, changes in jax.device_get(parameters.changes(before, after)).items():
@@ -597,7 +611,7 @@ def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> di
 
 def _body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
     """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
-    names = [name for name in before if not name.startswith(model.units[-1] + "/")]
+    names = [name for name in after if not name.startswith(model.units[-1] + "/")]
     moved = sum(
         float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum())
         for n in names
@@ -619,8 +633,8 @@ def _lane_of(tree: Any, i: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
-def _variables(outcome: Outcome) -> dict[str, Any]:
-    return {"params": paths.unflatten(outcome.params), "batch_stats": paths.unflatten(outcome.batch_stats)}
+def _variables(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
+    return {"params": paths.unflatten(params), "batch_stats": paths.unflatten(batch_stats)}
 
 
 def _final_manifest(trial: PlannedTrial) -> Manifest:

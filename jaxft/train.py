@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxft.adapters import is_adapter, merge
 from jaxft.config import FROZEN, LayerRate, Procedure
 from jaxft.data.augment import NUM_CROPS, Changes, augment, centre_crop, make_changes, mix, ten_crops, view
 from jaxft.data.batches import num_steps
@@ -200,11 +201,14 @@ def frozen_prefix(model: Network, trained: Mapping[str, str]) -> str | None:
 def split_variables(
     phase: Phase, params: Mapping[str, Any], batch_stats: Mapping[str, Any]
 ) -> tuple[Flat, Flat, Frozen]:
-    """Returns (trainable parameters, tracked statistics, all the rest) of whole flat variables."""
+    """Returns (trainable parameters, tracked statistics, all the rest) of whole flat variables.
+
+    Factors of changes that do not train yet are left out: they change nothing (`jaxft.adapters`).
+    """
     live = {name: params[name] for name in phase.trainable}
     tracked = {name: batch_stats[name] for name in phase.tracked}
     rest = Frozen(
-        {name: leaf for name, leaf in params.items() if name not in live},
+        {name: leaf for name, leaf in params.items() if name not in live and not is_adapter(name)},
         {name: leaf for name, leaf in batch_stats.items() if name not in tracked},
     )
     return live, tracked, rest
@@ -221,7 +225,7 @@ def apply_network(
 ) -> tuple[jax.Array, Flat]:
     """Returns logits [n, classes] for `images: [n, h, w, 3]` in 0 to 255, and the tracked statistics after them.
 
-    In training these are those of `batch_stats`.
+    Of `params` factors of changes are merged already (`jaxft.adapters`). In training these are those of `batch_stats`.
     """
     model = phase.model
     x = images if phase.from_features else phase.preprocessing.apply(images)
@@ -286,7 +290,8 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
             return mean if own is None else own * mean + (1 - own) * of_label(targets[::-1]).mean()
 
         def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
-            logits, stats = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
+            plain = merge(params, frozen.params, hparams.lora_scale)
+            logits, stats = apply_network(phase, plain, state.batch_stats, frozen, batch, train=True)
             return shared(lambda labels: losses(logits, labels, hparams)), (logits, stats)
 
         (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

@@ -24,6 +24,8 @@ ROWS = [
     ["weights"],
     ["data"],
     ["features"],
+    ["adapters"],
+    ["starts"],
     ["optim"],
     ["train"],
     ["executors"],

@@ -51,7 +51,6 @@ def print_layers(plan: Any) -> None:
 
     from jaxft.config import FROZEN
     from jaxft.paths import Match, format_matches
-    from jaxft.weights import expected_shapes
 
     seen = set()
     for trial in plan.trials:
@@ -64,7 +63,7 @@ def print_layers(plan: Any) -> None:
         if table in seen:
             continue
         seen.add(table)
-        shapes = expected_shapes(trial.model, trial.size_px)
+        shapes = trial.shapes
         sizes = {name: math.prod(shapes[f"params/{name}"]) for name in rates}
         levels = ", ".join(f"{name} = {_shown(level)}" for name, level in plan.levels(trial.trial).items())
         print(f"\n{levels or trial.model.architecture}\n{format_matches(rates, sizes, 'learning rate')}")

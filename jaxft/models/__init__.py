@@ -5,6 +5,7 @@ import re
 from jaxft.errors import UserError, did_you_mean
 from jaxft.models import cifar_resnet, efficientnet, resnet, squeezenet, wide_resnet
 from jaxft.models.contract import Family, Network, Preprocessing, Published, Tap, unit_of
+from jaxft.models.grown import grow
 
 __all__ = [
     "Network",
@@ -30,8 +31,16 @@ FAMILIES: tuple[Family, ...] = (
 def create_model(name: str, num_classes: int) -> Network:
     """Returns the network called `name`, such as 'cifar_resnet20', with a head of `num_classes`.
 
+    `NAME+wider64` is that network with 64 new units beside its last layer, `NAME+deeper64` with a layer of them on top.
+
     Raises a `UserError` for a name that no family has.
     """
+    grown = re.fullmatch(r"(.+)\+(wider|deeper)([1-9]\d*)", name)
+    if grown is not None:
+        try:
+            return grow(create_model(grown[1], num_classes), grown[2], int(grown[3]))
+        except ValueError as error:
+            raise UserError(f"{grown[1]} cannot be grown: {error}.") from None
     for family in FAMILIES:
         match = re.fullmatch(family.pattern, name)
         if match is not None:

@@ -161,8 +161,8 @@ class Network(Chain):
 
 
 def unit_of(name: str, units: Sequence[str]) -> str:
-    """Returns the unit that the leaf `name` belongs to."""
-    return next(unit for unit in units if name == unit or name.startswith(unit + "/"))
+    """Returns the unit that the leaf `name` belongs to; new units beside it (`models/grown.py`) are named after it."""
+    return next(unit for unit in units if name == unit or name.startswith((unit + "/", unit + "_wider/")))
 
 
 @dataclass(frozen=True)

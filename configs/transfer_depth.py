@@ -1,0 +1,67 @@
+"""How deep does a network transfer: which of its units are general, and do copied ones need tuning?
+
+A residual network of 14 layers, trained on CIFAR-100, has its first k units copied, for every k, and the others
+started anew; it is trained on 50 images of each of six kinds of scenes. The copied units are frozen (AnB) or tuned
+(AnB+). The control takes them from a network that was trained on those scenes itself (BnB, BnB+), and the base has no
+copied unit.
+
+Source: Yosinski et al. 2014, "How transferable are features in deep neural networks?", figure 2. Theirs are halves of
+ImageNet's classes; ours are two sets, of unlike classes and cameras, and the control's images to train on are drawn
+from those that the scenes have for it, not the same 50 of each.
+Expected: AnB falls with depth (.628 to .542 from 1 to 7 layers there), BnB dips in the middle, where units are adapted
+to one another; AnB+ does not fall, and is the best (.636 to .646).
+Data: weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or
+in a folder named behind the config, transfer_depth.py:FOLDER. --dry-run says how long it takes; two cores are meant.
+Behind transfer_depth.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind
+:full is the scale of the publication (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS'
+sun397), for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(arg, __file__, "weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
+    full, small = size == "full", size == "small"
+    weights, scenes = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+
+    config = ConfigDict()
+    config.title = "Transfer depth: the first k units copied, frozen or tuned"
+    config.seeds = 2 if small else 3
+
+    side = 256 if full else 32
+    config.source = {
+        "model": "resnet50" if full else "resnetsmall14",
+        "procedure": {
+            "learning_rate": 0.1,
+            "weight_decay": 1e-4 if full else 5e-4,
+            "epochs": 90.0 if full else 1.0 if small else 20.0,
+            "batch_size": 256 if full else 30,
+            "flip": True,
+            "select": "last",
+            **({"crop_px": 224, "crop_scale_min": 0.08} if full else {"crop_padding_px": 4}),
+        },
+    }
+    config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 5, "size_px": side}
+    config.procedure = {
+        "learning_rate": 0.05,
+        "batch_size": 64 if full else 30,
+        "epochs": 90.0 if full else 1.0 if small else 8.0,
+        "weight_decay": 5e-4,
+        "flip": True,
+        "select": "last",  # the control's source may have seen the images to select on
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    depths = ["stem", "stage1", "stage2", "stage3", "stage4"] if full else [1, 4, 7] if small else [1, 2, 3, 4, 5, 6, 7]
+    of_scenes = {"data": scenes, "size_px": side, "train_per_class": 50, "tested": False}
+    arms = {"procedure.copied_units": depths, "procedure.copied": ["frozen", "tuned"]}
+    config.factors = [
+        {"source.weights": [weights], **arms},
+        {"source.images": [of_scenes], **arms},
+        {"source.weights": [weights], "procedure.init": ["random"]},
+    ]
+    return config
