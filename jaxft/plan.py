@@ -332,7 +332,7 @@ class _Planner:
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
-                f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
+                f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs, or give 'steps'."
             )
         procedure = trial.procedure
         eval_batch_size = self.execution.eval_batch_size

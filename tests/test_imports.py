@@ -24,6 +24,7 @@ ROWS = [
     ["weights"],
     ["data"],
     ["features"],
+    ["schedules", "gradients"],
     ["optim"],
     ["train"],
     ["executors"],

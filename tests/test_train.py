@@ -13,7 +13,8 @@ from jaxft import paths
 from jaxft.config import Procedure
 from jaxft.data.augment import mix
 from jaxft.models import Preprocessing, create_model
-from jaxft.optim import Optimizer, Schedule, make_hparams, make_schedule, make_tx, resolve_layers
+from jaxft.optim import Optimizer, make_hparams, make_tx, resolve_layers
+from jaxft.schedules import Schedule
 from jaxft.train import (
     MIX_STREAM,
     Frozen,
@@ -368,24 +369,7 @@ def test_the_probe_has_a_rate_of_its_own():
     np.testing.assert_allclose(moved[1], -0.1, rtol=1e-6)
 
 
-# --- schedules --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        (Schedule("constant", 4), [1, 1, 1, 1]),
-        (Schedule("cosine", 4), [1, (1 + np.sqrt(0.5)) / 2, 0.5, (1 - np.sqrt(0.5)) / 2]),
-        (Schedule("step", 6, decay_steps=(2, 4)), [1, 1, 0.1, 0.1, 0.01, 0.01]),
-        (Schedule("constant", 5, warmup_steps=3), [0.25, 0.5, 0.75, 1, 1]),
-        (Schedule("step", 6, warmup_steps=1, decay_steps=(3, 3)), [0.5, 1, 1, 0.01, 0.01, 0.01]),
-        (Schedule("cosine", 4, warmup_steps=2), [1 / 3, 2 / 3, 1, 0.5]),
-    ],
-    ids=lambda value: value.shape if isinstance(value, Schedule) else "",
-)
-def test_schedules_by_hand(schedule, expected):
-    rate = make_schedule(schedule)
-    np.testing.assert_allclose([float(rate(jnp.int32(step))) for step in range(len(expected))], expected, rtol=1e-6)
+# --- what is compiled again ------------------------------------------------------------------------------------
 
 
 def test_numbers_do_not_recompile():
