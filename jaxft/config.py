@@ -747,6 +747,8 @@ def _check_schedule(procedure: Procedure, where: str) -> None:
                 f"it must be below epochs, {epochs:g}."
             )
     moments = procedure.unfreeze_epochs
+    if moments and not epochs and procedure.steps is None:
+        raise UserError(f"config field '{where}.unfreeze_epochs' is {list(moments)}, but epochs is 0: nothing is let in.")
     if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
         raise UserError(
             f"config field '{where}.unfreeze_epochs' is {list(moments)}; each must be after the one before."

@@ -161,6 +161,11 @@ class Plan:
         """Returns the level of each factor in a trial."""
         return {name: cfg.get_at(trial, name) for name in self.study.factor_names()}
 
+    def effective_rates(self) -> list[float]:
+        """Returns the head's effective learning rate in each setting."""
+        of_levels = {tuple(self.levels(t.trial).items()): t.trial.procedure.effective_rate for t in self.trials}
+        return [of_levels[tuple(levels.items())] for levels in self.settings]
+
     def varied(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that vary over the seeds of a setting, of those that are used."""
         found = []
@@ -202,6 +207,7 @@ class Plan:
             else None,
             "uneven": any(map(is_uneven, self.trials)),
             "varied": list(self.varied()),
+            "effective_rates": self.effective_rates(),
             "warnings": list(self.warnings),
             "source": {"trials": [source.digest for source in self.sources]},
             "trials": [

@@ -21,7 +21,7 @@ from jaxft.store import Store, replacing, saying_what_is_wrong
 if TYPE_CHECKING:
     from jaxft.commands.finetune import Task
     from jaxft.commands.progress import Progress
-    from jaxft.plan import PlannedTrial
+    from jaxft.plan import Plan
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 100
@@ -83,8 +83,7 @@ def find_rate(task: "Task", out: Path, progress: "Progress") -> RangeTest:
     from jaxft.plan import make_plan
     from jaxft.report.rates import draw_range_test
 
-    plan = make_plan(range_study(task), progress.note)
-    rates, losses = run_range(plan.trials[0], plan.study, progress)
+    rates, losses = run_range(make_plan(range_study(task), progress.note), progress)
     found = judge(rates, losses)
     title = f"{task.model.architecture} on {Path(task.data).name}"
     with saying_what_is_wrong(out), replacing(out / PICTURE) as temporary:
@@ -123,8 +122,10 @@ def range_study(task: "Task") -> Study:
     )
 
 
-def run_range(trial: "PlannedTrial", study: Study, progress: "Progress") -> tuple[list[float], list[float]]:
+def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[float]]:
     """Returns the rate and the loss of every step of a trial's last phase, whose rate grows to that of the trial.
+
+    The trial is the first of the plan.
 
     All of it is as in training: phases before it, batches, random changes, weight decay. The losses end where one is
     not finite.
@@ -134,10 +135,10 @@ def run_range(trial: "PlannedTrial", study: Study, progress: "Progress") -> tupl
     from jaxft import convolution
     from jaxft.execute import run_chunk
     from jaxft.features import make_feature_cache
-    from jaxft.plan import make_plan
     from jaxft.schedules import Schedule, make_schedule
     from jaxft.study import Work, convolution_choices
 
+    trial, execution = plan.trials[0], plan.study.execution
     phase = trial.program.phases[-1]
     schedule = Schedule("range", phase.num_steps)
     phase = dataclasses.replace(phase, optimizer=dataclasses.replace(phase.optimizer, schedule=schedule))
@@ -147,12 +148,12 @@ def run_range(trial: "PlannedTrial", study: Study, progress: "Progress") -> tupl
         phases=(*trial.program.phases[:-1], phase),
         epoch_ends=(*trial.program.epoch_ends[:-1], every_step),
     )
-    features = make_feature_cache(study.execution)
+    features = make_feature_cache(execution)
     with (
         tempfile.TemporaryDirectory() as folder,
-        convolution.use(convolution_choices(study.execution, {}, progress.note)),
+        convolution.use(convolution_choices(execution, {}, progress.note)),
     ):
-        work = Work(make_plan(study), Store.create(folder), progress, True, features)
+        work = Work(plan, Store.create(folder), progress, True, features)
         nothing = np.zeros(0, np.int32)
         lane = dataclasses.replace(work.lane(trial), val=nothing, test=nothing)
         (outcome,) = run_chunk(
