@@ -221,7 +221,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"procedure": {"unfreeze_epochs": [1], "epochs": 0, "probe_epochs": 2}},
-            "'procedure.unfreeze_epochs' is [1.0], but epochs is 0: nothing is let in.",
+            "'procedure.unfreeze_epochs' is [1.0], but epochs is 0: none is let in.",
         ),
         ({"procedure": {"nesterov": True, "optimizer": "lion"}}, "'procedure.nesterov' is True, which 'lion' does not"),
         ({"procedure": {"accumulate": 5}}, "'procedure.accumulate' is 5, which does not divide batch_size, 32."),

@@ -407,16 +407,17 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
     whole, lanes = program_and_lanes([0.3], schedule="cosine", **fields)
     parts, _ = program_and_lanes([0.3], schedule="cosine", unfreeze_epochs=(1.0, 2.5), **fields)
     assert [phase.num_steps for phase in parts.phases] == [2, 3, 3] and parts.num_epochs == 5
-    one, other = (run_chunk(program, lanes, images()[0])[0] for program in (whole, parts))
+    last = (dataclasses.replace(program, select="last") for program in (whole, parts))
+    one, other = (run_chunk(program, lanes, images()[0])[0] for program in last)
     for name in ("head/kernel", "head/bias"):
         np.testing.assert_allclose(one.params[name], other.params[name], rtol=1e-4, atol=1e-6)
-    best = int(np.argmax(other.curves["val_accuracy"]))
-    assert other.val_accuracy == other.curves["val_accuracy"][best]
     np.testing.assert_allclose(one.curves["val_loss"][-1], other.curves["val_loss"][-1], rtol=1e-4)
+    best = run_chunk(parts, lanes, images()[0])[0]
+    assert best.val_accuracy == best.curves["val_accuracy"].max()
 
 
 @pytest.mark.parametrize(
-    "killed_at", [pytest.param(at, marks=pytest.mark.slow) for at in (2, 4, 6, 10)] + [5], ids="place{}".format
+    "killed_at", [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 6, 10)] + [5], ids="place{}".format
 )
 def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
     """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""

@@ -21,7 +21,7 @@ def tables(factors, **procedure):
 
 
 def test_rules_are_told_once_with_what_they_come_to():
-    """cifar_resnet8: stem 16 * 27 + 32; stage 1 2 * 2304 + 64; stage 2 4608 + 9216 + 128; stage 3 18432 + 36864 + 256."""
+    """The stem has 16 * 27 + 32 numbers, the stages 2 * 2304 + 64, 4608 + 9216 + 128 and 18432 + 36864 + 256."""
     (table,) = tables(
         [{"procedure.learning_rate": [0.1, 0.2]}],
         layer_rates=(("stem/.*", "frozen"), ("stage1/.*", 0.1)),

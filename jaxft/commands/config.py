@@ -94,7 +94,10 @@ def _group_table(trials: "Sequence[PlannedTrial]") -> str:
         spans = dict.fromkeys(
             _span([of[name] for name in names], has_rate) for of, has_rate in zip(rates, by_steps, strict=True)
         )
-        shown = ", ".join(spans) if len(spans) <= MOST_RATES else f"{len(spans)} from {min(spans)} to {max(spans)}"
+        shown = ", ".join(spans)
+        if len(spans) > MOST_RATES:
+            every = [rate for of in rates for name in names if not isinstance(rate := of[name], str)]
+            shown = f"{len(spans)} from {_span(every, True)}"
         late = f"from step {step}" if step else ""
         rows.append((pattern, shown, f"{len(names):,}", f"{sum(sizes[name] for name in names):,}", late))
     trained = sum(sizes[name] for name, match in first.layers.items() if match.value != FROZEN)

@@ -6,6 +6,7 @@ it grows. Suggested is a tenth of the rate at which the smoothed loss is least.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import tempfile
@@ -67,12 +68,10 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     if len(smoothed) < 3:
         raise FloatingPointError(f"the loss diverges at once, at a learning rate of {rates[0]:g}")
     least = min(range(len(smoothed)), key=smoothed.__getitem__)
-    falls = [before - after for before, after in zip(smoothed, smoothed[1:])]
+    falls = [before - after for before, after in itertools.pairwise(smoothed)]
     steepest = max(range(len(falls)), key=falls.__getitem__)
     end = len(smoothed)
-    return RangeTest(
-        tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[least] / 10, rates[steepest]
-    )
+    return RangeTest(tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[least] / 10, rates[steepest])
 
 
 def find_rate(task: "Task", out: Path, progress: "Progress") -> RangeTest:
@@ -130,6 +129,7 @@ def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[flo
     All of it is as in training: phases before it, batches, random changes, weight decay. The losses end where one is
     not finite.
     """
+    import jax.numpy as jnp
     import numpy as np
 
     from jaxft import convolution
@@ -167,6 +167,6 @@ def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[flo
             clock=progress.clock,
         )
     procedure = trial.trial.procedure
-    shares = make_schedule(schedule, procedure.decay_factor)
-    rates = [procedure.learning_rate * float(shares(step)) for step in range(phase.num_steps)]
+    share = make_schedule(schedule, procedure.decay_factor)
+    rates = [procedure.learning_rate * float(share(jnp.int32(step))) for step in range(phase.num_steps)]
     return rates, [float(loss) for loss in outcome.curves["train_loss"][-phase.num_steps :]]
