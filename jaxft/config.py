@@ -121,7 +121,9 @@ class Procedure:
     tuned_units: int | str = setting(1, "of 'last_units' how many, or from which on", at_least=1)
     lora_rank: int = setting(4, "rank of the change that 'lora' makes of a kernel", at_least=1)
     lora_alpha: float = setting(4.0, "the change is times alpha / rank", traced=True, above=0)
-    optimizer: Literal["sgd", "adamw"] = setting("sgd", "sgd: with momentum, as in PyTorch; adamw: decoupled decay")
+    optimizer: Literal["sgd", "adam", "adamw", "lamb", "lion"] = setting(
+        "sgd", "sgd and adam: as in PyTorch, decay in the gradient; adamw, lamb and lion: decoupled decay"
+    )
     learning_rate: float = setting(0.01, "peak rate of the head, and of what has none of its own", traced=True, above=0)
     body_learning_rate: LayerRate | None = setting(
         None, "peak rate of everything below the head, or 'frozen'; none: as the head", traced=True, above=0
@@ -139,9 +141,9 @@ class Procedure:
         above=0,
         at_most=1,
     )
-    momentum: float = setting(0.9, "momentum of sgd, first decay rate of adamw", traced=True, at_least=0, below=1)
-    nesterov: bool = setting(False, "Nesterov's momentum")
-    beta2: float = setting(0.999, "second decay rate of adamw", traced=True, at_least=0, below=1)
+    momentum: float = setting(0.9, "momentum of sgd, first decay rate of the others", traced=True, at_least=0, below=1)
+    nesterov: bool = setting(False, "Nesterov's momentum; not of lamb and lion")
+    beta2: float = setting(0.999, "second decay rate of all but sgd (lion's is 0.99)", traced=True, at_least=0, below=1)
     weight_decay: float = setting(0.0, "decay of kernels (biases and norms have none)", traced=True, at_least=0)
     label_smoothing: float = setting(
         0.0, "share of the label spread over all classes", traced=True, at_least=0, below=1
@@ -159,10 +161,36 @@ class Procedure:
         None, "peak rate of those passes; none: learning_rate", traced=True, above=0
     )
     batch_size: int = setting(32, "images a step", at_least=1)
-    schedule: Literal["constant", "cosine", "step"] = setting("cosine", "shape of the rate over a phase")
+    schedule: Literal["constant", "cosine", "linear", "step", "onecycle"] = setting(
+        "cosine", "shape of the rate over a phase; onecycle: up to the peak and down, the warm-up its rise"
+    )
     warmup_epochs: float = setting(0.0, "passes over which the rate rises from zero", at_least=0)
     decay_epochs: tuple[float, ...] = setting((), "when 'step' lowers the rate, in passes", above=0)
     decay_factor: float = setting(0.1, "what 'step' multiplies the rate by", traced=True, above=0, at_most=1)
+    effective_learning_rate: float | None = setting(
+        None,
+        "learning_rate / (1 - momentum) of sgd, in its place; the body's and the probe's rate are such then too",
+        traced=True,
+        above=0,
+    )
+    steps: int | None = setting(None, "length in steps, in the place of epochs", at_least=1)
+    warmup_steps: int = setting(0, "steps over which the rate rises, in the place of warmup_epochs", at_least=0)
+    decay_steps: tuple[int, ...] = setting((), "when 'step' lowers the rate, in the place of decay_epochs", at_least=1)
+    unfreeze_epochs: tuple[float, ...] = setting(
+        (),
+        "gradual unfreezing: the passes after which the next stage below the head trains too; the last lets in all",
+        above=0,
+    )
+    clip_norm: float = setting(0.0, "largest norm of the gradient of all that trains; 0: any", traced=True, at_least=0)
+    accumulate: int = setting(
+        1, "parts that a batch is worked through in; batch norm sees a part at a time", at_least=1
+    )
+    sam_radius: float = setting(
+        0.0, "radius of sharpness-aware minimisation, two gradients a step; 0: none", traced=True, at_least=0
+    )
+    ema_decay: float = setting(
+        0.0, "of the moving average of weights that is evaluated and kept; 0: none", traced=True, at_least=0, below=1
+    )
     batch_norm: Literal["tracked", "frozen"] = setting("tracked", "statistics above the frozen prefix")
     crop_padding_px: int = setting(0, "zero pixels added around an image before a random crop", at_least=0)
     crop_scale_min: float = setting(
@@ -206,6 +234,26 @@ class Procedure:
         "centre",
         "what is seen of larger test images; ten: corners and centre, mirrored too, their probabilities averaged",
     )
+
+    @property
+    def given_rate(self) -> float:
+        """Returns the head's rate as it is given: a learning rate, or an effective one."""
+        return self.learning_rate if self.effective_learning_rate is None else self.effective_learning_rate
+
+    @property
+    def rate_scale(self) -> float:
+        """Returns what rates as they are given are multiplied by to be learning rates."""
+        return 1.0 if self.effective_learning_rate is None else 1 - self.momentum
+
+    @property
+    def effective_rate(self) -> float:
+        """Returns the head's effective learning rate at the peak: that of sgd over 1 - momentum.
+
+        A gradient moves the weights by so much in all (Li et al. 2020, "Rethinking the hyperparameters for
+        fine-tuning", section 3.3). The other optimisers average gradients, which leaves their rate as it is.
+        """
+        rate = self.given_rate * self.rate_scale
+        return rate / (1 - self.momentum) if self.optimizer == "sgd" else rate
 
 
 @dataclass(frozen=True)
@@ -673,20 +721,7 @@ def _check_whole(config: Any, where: str) -> None:
     """Checks what concerns several fields at once."""
     if isinstance(config, Procedure):
         dotted = where or "procedure"
-        if config.schedule == "step" and not config.decay_epochs:
-            raise UserError(f"config field '{dotted}.decay_epochs' is empty; the schedule 'step' needs it.")
-        late = [at for at in config.decay_epochs if at >= config.epochs]
-        if config.schedule == "step" and late:
-            raise UserError(
-                f"config field '{dotted}.decay_epochs' has {late[0]:g}, which is not before the end, {config.epochs:g}."
-            )
-        if not config.epochs and not config.probe_epochs:
-            raise UserError(f"config field '{dotted}.epochs' is 0, and so is probe_epochs: nothing would be trained.")
-        if config.warmup_epochs and config.warmup_epochs >= config.epochs:
-            raise UserError(
-                f"config field '{dotted}.warmup_epochs' is {config.warmup_epochs:g}; "
-                f"it must be below epochs, {config.epochs:g}."
-            )
+        _check_schedule(config, dotted)
         _check_changes(config, dotted)
         _check_start(config, dotted)
     elif isinstance(config, Images):
@@ -720,6 +755,53 @@ def _check_whole(config: Any, where: str) -> None:
     elif isinstance(config, Study):
         trials = config.trials()  # every level of every factor is checked before the first step
         _check_selection(config, trials)
+
+
+def _check_schedule(procedure: Procedure, where: str) -> None:
+    """Checks the rate, its schedule, and the optimiser; what needs the number of images is checked with the phases."""
+    usual, epochs = Procedure(), procedure.epochs
+    for ours, other in (
+        ("effective_learning_rate", "learning_rate"),
+        ("steps", "epochs"),
+        ("warmup_steps", "warmup_epochs"),
+        ("decay_steps", "decay_epochs"),
+    ):
+        if all(getattr(procedure, name) != getattr(usual, name) for name in (ours, other)):
+            raise UserError(f"'{where}.{ours}' and '{where}.{other}' are both given; keep one of them.")
+    if procedure.schedule == "step" and not procedure.decay_epochs and not procedure.decay_steps:
+        raise UserError(f"config field '{where}.decay_epochs' is empty; the schedule 'step' needs it, or decay_steps.")
+    if procedure.steps is None:
+        late = [at for at in procedure.decay_epochs if at >= epochs]
+        if procedure.schedule == "step" and late:
+            raise UserError(
+                f"config field '{where}.decay_epochs' has {late[0]:g}, which is not before the end, {epochs:g}."
+            )
+        if not epochs and not procedure.probe_epochs:
+            raise UserError(f"config field '{where}.epochs' is 0, and so is probe_epochs: nothing would be trained.")
+        if procedure.warmup_epochs and procedure.warmup_epochs >= epochs:
+            raise UserError(
+                f"config field '{where}.warmup_epochs' is {procedure.warmup_epochs:g}; "
+                f"it must be below epochs, {epochs:g}."
+            )
+    moments = procedure.unfreeze_epochs
+    if moments and not epochs and procedure.steps is None:
+        raise UserError(f"config field '{where}.unfreeze_epochs' is {list(moments)}, but epochs is 0: none is let in.")
+    if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
+        raise UserError(
+            f"config field '{where}.unfreeze_epochs' is {list(moments)}; each must be after the one before."
+        )
+    if procedure.effective_learning_rate is not None and procedure.optimizer != "sgd":
+        raise UserError(
+            f"config field '{where}.effective_learning_rate' is for 'sgd': the rate of {procedure.optimizer!r} does "
+            "not grow with its momentum; give learning_rate."
+        )
+    if procedure.nesterov and procedure.optimizer in ("lamb", "lion"):
+        raise UserError(f"config field '{where}.nesterov' is True, which {procedure.optimizer!r} does not have.")
+    if procedure.batch_size % procedure.accumulate:
+        raise UserError(
+            f"config field '{where}.accumulate' is {procedure.accumulate}, which does not divide batch_size, "
+            f"{procedure.batch_size}."
+        )
 
 
 DRAWN = (

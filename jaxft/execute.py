@@ -35,6 +35,7 @@ from jaxft.train import (
     Phase,
     State,
     apply_network,
+    continue_state,
     init_state,
     make_eval_step,
     make_train_step,
@@ -216,7 +217,7 @@ def run_chunk(
                 (stack([s[0] for s in splits]), stack([s[1] for s in splits]), stack(drawn))
             )
             state = _make_init_states(phase)(live, tracked, hparams, keys)
-            carry = saver.load(_next_carry(carry, state, program, len(lanes)))
+            carry = saver.load(_next_carry(carry, state, program, phase, len(lanes)))
             with clock.of("features"):
                 feed = _make_feed(
                     program, phase, frozen, lanes, first_step, images, labels, executor, features, fingerprint, say
@@ -452,12 +453,17 @@ def _make_init_states(phase: Phase) -> Callable[[Flat, Flat, HParams, jax.Array]
     return jax.jit(jax.vmap(functools.partial(init_state, phase)))
 
 
-def _next_carry(carry: Carry | None, state: State, program: Program, width: int) -> Carry:
-    """Returns the carry at the start of a phase; a new phase selects anew, the curves go on."""
+def _next_carry(carry: Carry | None, state: State, program: Program, phase: Phase, width: int) -> Carry:
+    """Returns the carry at the start of a phase.
+
+    The curves go on. So do state and selection in a phase that goes on from the one before, whose best is one of this
+    phase too: what joins had rested until then. Any other phase selects anew.
+    """
     most_steps = max(end - begin for ends in program.epoch_ends for begin, end in zip((0, *ends), ends))
-    return Carry(
+    copied = jax.tree.map(jnp.copy, state.evaluated)  # the state's own are given up to the steps
+    first = Carry(
         state=state,
-        best=jax.tree.map(jnp.copy, (state.params, state.batch_stats)),  # the state's own are given up to the steps
+        best=copied,
         best_score=np.full((width, 2), -np.inf),
         best_epoch=np.full(width, -1),
         history=carry.history if carry else np.full((width, program.num_epochs, len(CURVES)), np.nan),
@@ -465,6 +471,16 @@ def _next_carry(carry: Carry | None, state: State, program: Program, width: int)
         metrics=np.zeros((width, most_steps, 2), np.float32),
         diverged=carry.diverged if carry else np.zeros(width, bool),
         seconds=carry.seconds if carry else np.zeros(()),
+    )
+    if carry is None or not phase.first_step:
+        return first
+    rested = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
+    return dataclasses.replace(
+        first,
+        state=continue_state(carry.state, state),
+        best=(rested[0] | carry.best[0], rested[1] | carry.best[1]),
+        best_score=carry.best_score,
+        best_epoch=carry.best_epoch,
     )
 
 
@@ -479,7 +495,7 @@ def _end_epoch(
 ) -> None:
     """Evaluates on the validation images, notes the curves and who diverged, and keeps the best."""
     state = carry.state
-    scores = evaluate(program, feed, executor, state.params, state.batch_stats, lanes, "val")
+    scores = evaluate(program, feed, executor, *state.evaluated, lanes, "val")
     loss, accuracy = scores.loss, scores.accuracy
     last = 1 if feed.phase.whole else num_steps  # a step over all images is no mean's part
     trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
@@ -490,7 +506,7 @@ def _end_epoch(
     ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
     better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (program.select == "last")
     better &= ~carry.diverged
-    carry.best = _where(executor.place(better), (state.params, state.batch_stats), carry.best)
+    carry.best = _where(executor.place(better), state.evaluated, carry.best)
     carry.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), carry.best_score)
     carry.best_epoch = np.where(better, epoch, carry.best_epoch)
     carry.epochs_done = np.asarray(epoch + 1)

@@ -1,4 +1,4 @@
-"""Per-layer learning rates with optax: rules, freezing, schedules.
+"""Per-layer learning rates with optax: rules, freezing, optimisers.
 
 What shapes the compiled program is in `Optimizer` (hashable); what is only a number is in `HParams` (traced). The
 update is built inside the traced step, `make_tx(optimizer)(hparams)`, so that another number never recompiles.
@@ -6,7 +6,7 @@ update is built inside the traced step, `make_tx(optimizer)(hparams)`, so that a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ import optax
 
 from jaxft.config import FROZEN, LayerRate, Procedure
 from jaxft.models.grown import NEW_UNITS
-from jaxft.paths import Match, Rule, match_rules
+from jaxft.paths import Match, Rule, flatten, match_rules
+from jaxft.schedules import Schedule, make_schedule
 
 
 class HParams(NamedTuple):
@@ -41,16 +42,9 @@ class HParams(NamedTuple):
     cutmix_alpha: jax.Array
     class_weights: jax.Array
     lora_scale: jax.Array
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The shape of a learning rate over a phase, whose peak is 1; how far 'step' lowers it is a number (`HParams`)."""
-
-    shape: str
-    num_steps: int
-    warmup_steps: int = 0
-    decay_steps: tuple[int, ...] = ()
+    clip_norm: jax.Array
+    sam_radius: jax.Array
+    ema_decay: jax.Array
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,8 @@ class Optimizer:
     """What of an optimiser is static: its kind and schedule, and of each trainable leaf its group and its unit's depth.
 
     The head has depth 0, the unit below it 1, and so on down; `probe` says which learning rate and decay are meant.
+    `joined` are the leaves that begin to train at a later step of the schedule than its first, and at which;
+    `clipped` says that the gradient is clipped.
     """
 
     kind: str
@@ -66,6 +62,8 @@ class Optimizer:
     groups: tuple[tuple[str, str], ...]  # (leaf, pattern of its rule)
     depths: tuple[tuple[str, int], ...] = ()
     probe: bool = False
+    joined: tuple[tuple[str, int], ...] = ()
+    clipped: bool = False
 
 
 def layer_rules(procedure: Procedure, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
@@ -73,13 +71,13 @@ def layer_rules(procedure: Procedure, first: Sequence[Rule[LayerRate]] = ()) -> 
 
     New units of a grown network have the head's rate.
 
-    Values are multipliers of `learning_rate`, or 'frozen'.
+    Values are multipliers of the head's rate, or 'frozen'.
     """
     body = procedure.body_learning_rate
     if body is None:
         body_multiplier: LayerRate = 1.0
     else:
-        body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.learning_rate
+        body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.given_rate
     own = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
     # A procedure's own rules may leave nothing to these two.
     new = [Rule(f"{NEW_UNITS}.*", 1.0, optional=True)] if procedure.grow != "none" else []
@@ -93,14 +91,27 @@ def resolve_layers(
     return match_rules(layer_rules(procedure, first), names, "layer rate")
 
 
+def resolve_rates(
+    procedure: Procedure, layers: Mapping[str, Match[LayerRate]], depths: Mapping[str, int]
+) -> dict[str, LayerRate]:
+    """Returns the learning rate of each parameter at the peak of the schedule, decayed by its depth, or 'frozen'."""
+    peak = procedure.given_rate * procedure.rate_scale
+    return {
+        name: match.value
+        if isinstance(match.value, str)
+        else peak * match.value * procedure.layer_decay ** depths[name]
+        for name, match in layers.items()
+    }
+
+
 def make_hparams(
     procedure: Procedure, layers: Mapping[str, Match[LayerRate]], class_weights: np.ndarray | float = 1.0
 ) -> HParams:
     """Returns the numbers of a procedure; groups that are frozen have none."""
     rates = {match.pattern: match.value for match in layers.values() if match.value != FROZEN}
     return HParams(
-        learning_rate=jnp.float32(procedure.learning_rate),
-        probe_learning_rate=jnp.float32(procedure.probe_learning_rate or procedure.learning_rate),
+        learning_rate=jnp.float32(procedure.given_rate * procedure.rate_scale),
+        probe_learning_rate=jnp.float32((procedure.probe_learning_rate or procedure.given_rate) * procedure.rate_scale),
         probe_weight_decay=jnp.float32(
             procedure.weight_decay if procedure.probe_weight_decay is None else procedure.probe_weight_decay
         ),
@@ -115,58 +126,64 @@ def make_hparams(
         cutmix_alpha=jnp.float32(procedure.cutmix_alpha),
         class_weights=jnp.asarray(class_weights, jnp.float32),
         lora_scale=jnp.float32(procedure.lora_alpha / procedure.lora_rank),
+        clip_norm=jnp.float32(procedure.clip_norm),
+        sam_radius=jnp.float32(procedure.sam_radius),
+        ema_decay=jnp.float32(procedure.ema_decay),
     )
-
-
-def make_schedule(schedule: Schedule, decay_factor: jax.Array | float = 0.1) -> Callable[[jax.Array], jax.Array]:
-    """Returns the function from step to share of the peak rate; a warm-up rises linearly to 1 at its end."""
-    main_steps = schedule.num_steps - schedule.warmup_steps
-    if schedule.shape == "constant":
-        main = optax.constant_schedule(1.0)
-    elif schedule.shape == "cosine":  # Loshchilov & Hutter 2017, without restarts
-        main = optax.cosine_decay_schedule(1.0, max(main_steps, 1))
-    else:
-        boundaries = np.asarray(schedule.decay_steps) - schedule.warmup_steps
-
-        # optax's piecewise schedule bakes the factor into the program.
-        def main(step: jax.Array) -> jax.Array:
-            return jnp.asarray(decay_factor, jnp.float32) ** (step >= boundaries).sum()
-
-    if not schedule.warmup_steps:
-        return main
-    rise = optax.linear_schedule(1 / (schedule.warmup_steps + 1), 1.0, schedule.warmup_steps)
-    return optax.join_schedules([rise, main], [schedule.warmup_steps])
 
 
 def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransformation]:
     """Returns the function from numbers to the optax transformation of a flat dict of trainable leaves.
 
-    sgd: v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant); adamw: Loshchilov & Hutter
-    2019, decay scaled by the group's learning rate. Decay acts on kernels only. Layer-wise decay of the rate is that
-    of Howard & Ruder 2018, section 3.2, over units: rate * layer_decay^depth. lbfgs: Nocedal & Wright 2006,
-    algorithm 7.4, with a memory of ten steps and a line search; it has no rate, and decay is a term of its loss.
+    sgd: v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant); adam: Kingma & Ba 2015, decay in
+    the gradient as in PyTorch; adamw: Loshchilov & Hutter 2019; lamb: You et al. 2020, algorithm 2, a trust ratio a
+    leaf, without bounds; lion: Chen et al. 2023, algorithm 2. In the last three decay is scaled by the leaf's learning
+    rate. Decay acts on kernels only. Layer-wise decay of the rate is that of Howard & Ruder 2018, section 3.2, over
+    units: rate * layer_decay^depth. Clipping (Pascanu et al. 2013, algorithm 1) is by the norm over all trainable
+    leaves, before all else. lbfgs: Nocedal & Wright 2006, algorithm 7.4, with a memory of ten steps and a line search;
+    it has no rate, and decay is a term of its loss.
+
+    Leaves that join late are in groups of their own, whose counts, moments and bias corrections begin where they do;
+    the schedule is the same for all.
     """
     if optimizer.kind == "lbfgs":
         return lambda hparams: optax.lbfgs()
-    labels, depths = dict(optimizer.groups), dict(optimizer.depths)
+    depths, joined = dict(optimizer.depths), dict(optimizer.joined)
+    groups = {name: (pattern, joined.get(name, 0)) for name, pattern in optimizer.groups}
+    labels = {name: f"{pattern} from step {step}" if step else pattern for name, (pattern, step) in groups.items()}
 
-    def of_group(hparams: HParams, pattern: str) -> optax.GradientTransformation:
+    def of_group(hparams: HParams, pattern: str, first_step: int) -> optax.GradientTransformation:
         strength = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
         decay = optax.add_decayed_weights(strength, lambda params: {name: name.endswith("kernel") for name in params})
-        if optimizer.kind == "sgd":
-            parts = [decay, optax.trace(hparams.momentum, optimizer.nesterov)]
-        else:
-            parts = [optax.scale_by_adam(hparams.momentum, hparams.beta2, nesterov=optimizer.nesterov), decay]
+        first, second = hparams.momentum, hparams.beta2
+        parts = {
+            "sgd": lambda: [decay, optax.trace(first, optimizer.nesterov)],
+            "adam": lambda: [decay, optax.scale_by_adam(first, second, nesterov=optimizer.nesterov)],
+            "adamw": lambda: [optax.scale_by_adam(first, second, nesterov=optimizer.nesterov), decay],
+            "lamb": lambda: [optax.scale_by_adam(first, second, eps=1e-6), decay, optax.scale_by_trust_ratio()],
+            "lion": lambda: [optax.scale_by_lion(first, second), decay],
+        }[optimizer.kind]()
         peak = hparams.probe_learning_rate if optimizer.probe else hparams.learning_rate
         rate = peak * hparams.multipliers[pattern]
         schedule = make_schedule(optimizer.schedule, hparams.decay_factor)
-        return optax.chain(*parts, optax.scale_by_schedule(lambda step: -rate * schedule(step)))
+        return optax.chain(*parts, optax.scale_by_schedule(lambda step: -rate * schedule(step + first_step)))
 
     def tx(hparams: HParams) -> optax.GradientTransformation:
-        patterns = sorted(set(labels.values()))
-        by_group = optax.multi_transform({p: of_group(hparams, p) for p in patterns}, labels)
+        by_group = optax.multi_transform(
+            {labels[name]: of_group(hparams, *group) for name, group in sorted(groups.items(), key=lambda g: g[1])},
+            labels,
+        )
         decays = {name: hparams.layer_decay ** depths.get(name, 0) for name in labels}
         by_depth = optax.stateless(lambda updates, _: {name: u * decays[name] for name, u in updates.items()})
-        return optax.chain(by_group, by_depth)
+        clip = [optax.clip_by_global_norm(hparams.clip_norm)] * optimizer.clipped
+        return optax.chain(*clip, by_group, by_depth)
 
     return tx
+
+
+def go_on_from(old: Any, new: Any) -> Any:
+    """Returns the optimiser's state `new` of more leaves, those that trained before as they are in `old`."""
+    before = flatten(old)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: before.get(jax.tree_util.keystr(path, simple=True, separator="/"), leaf), new
+    )

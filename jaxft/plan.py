@@ -178,6 +178,11 @@ class Plan:
         """Returns the level of each factor in a trial."""
         return {name: cfg.get_at(trial, name) for name in self.study.factor_names()}
 
+    def effective_rates(self) -> list[float]:
+        """Returns the head's effective learning rate in each setting."""
+        of_levels = {tuple(self.levels(t.trial).items()): t.trial.procedure.effective_rate for t in self.trials}
+        return [of_levels[tuple(levels.items())] for levels in self.settings]
+
     def varied(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that vary over the seeds of a setting, of those that are used."""
         found = []
@@ -225,6 +230,7 @@ class Plan:
             else None,
             "uneven": any(map(is_uneven, self.trials)),
             "varied": list(self.varied()),
+            "effective_rates": self.effective_rates(),
             "warnings": list(self.warnings),
             "source": {"trials": [source.digest for source in self.sources]},
             "trials": [
@@ -361,7 +367,7 @@ class _Planner:
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
-                f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
+                f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs, or give 'steps'."
             )
         procedure = trial.procedure
         eval_batch_size = self.execution.eval_batch_size

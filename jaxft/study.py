@@ -192,7 +192,7 @@ class Work:
         what = f"{len(missing)} trial{'s' * (len(missing) > 1)}" if job.kind == "trials" else "a source"
         self.progress.say(f"{what} failed: {reason.splitlines()[0]}")
 
-    def _images_of(self, trial: PlannedTrial) -> Any:
+    def images_of(self, trial: PlannedTrial) -> Any:
         """Returns the images of a trial on the device, where those of one set stay until another's are asked for.
 
         Those that take more than `execution.device_data_bytes` are streamed.
@@ -207,7 +207,7 @@ class Work:
         return run_chunk(
             job.trials[0].program,
             lanes,
-            self._images_of(job.trials[0]),
+            self.images_of(job.trials[0]),
             lambda line: self.progress.epoch(phase, count, line),
             StoredCheckpoints(self.store, job.key),
             self.plan.study.execution.checkpoint_seconds,
@@ -489,7 +489,8 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
             how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
-            kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how
+            gradient = phase.optimizer.kind, phase.num_parts, phase.sharpness
+            kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how, gradient
             if kind not in timed:
                 say(f"timing {planned.model.architecture}")
                 lane, clock = example_lane(planned), Clock()

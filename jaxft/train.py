@@ -5,7 +5,8 @@ holds, and the frozen ones, which are an argument of their own and cost no gradi
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,9 +19,12 @@ from jaxft.adapters import is_adapter, merge
 from jaxft.config import FROZEN, LayerRate, Procedure
 from jaxft.data.augment import NUM_CROPS, Changes, augment, centre_crop, make_changes, mix, ten_crops, view
 from jaxft.data.batches import num_steps
+from jaxft.errors import UserError
+from jaxft.gradients import in_parts, running_mean, sam_point
 from jaxft.models import Network, Preprocessing, unit_of
-from jaxft.optim import HParams, Optimizer, Schedule, make_tx
+from jaxft.optim import HParams, Optimizer, go_on_from, make_tx
 from jaxft.paths import Match, flatten, unflatten
+from jaxft.schedules import Schedule
 
 Flat = dict[str, jax.Array]
 PIECE = 256  # images of a step over all of them that are worked out at a time
@@ -36,6 +40,10 @@ class Phase:
     (`data.augment.view`). `mixes` are the ways in which the images of a batch are mixed (`data.augment.mix`);
     `weighted` says that classes weigh differently in the loss. `from_features` says that the images are what the
     prefix made of them already. With lbfgs the batch is all images and views, at every step.
+
+    `part` are the steps of the schedule, from one to before the other, that the phase is of; none: all. `num_parts` are
+    those that a batch is worked through in; `sharpness` says that SAM's gradient is used, `averaged` that a moving
+    average of the weights is what counts.
     """
 
     model: Network
@@ -49,6 +57,10 @@ class Phase:
     from_features: bool = False
     mixes: tuple[str, ...] = ()
     weighted: bool = False
+    part: tuple[int, int] | None = None
+    num_parts: int = 1
+    sharpness: bool = False
+    averaged: bool = False
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -58,7 +70,12 @@ class Phase:
     @property
     def num_steps(self) -> int:
         """Returns the length of the phase."""
-        return self.optimizer.schedule.num_steps
+        return self.optimizer.schedule.num_steps if self.part is None else self.part[1] - self.part[0]
+
+    @property
+    def first_step(self) -> int:
+        """Returns the step of the schedule at which the phase begins; later than 0 it goes on from the one before."""
+        return 0 if self.part is None else self.part[0]
 
     @property
     def changes_images(self) -> bool:
@@ -113,13 +130,27 @@ class Frozen(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes in a phase: arrays only."""
+    """What changes in a phase: arrays only. `average` is that of (params, batch_stats), where one is kept."""
 
     params: Flat
     batch_stats: Flat
     opt_state: Any
     step: jax.Array
     key: jax.Array
+    average: tuple[Flat, Flat] | tuple[()] = ()
+
+    @property
+    def evaluated(self) -> tuple[Flat, Flat]:
+        """Returns the (params, batch_stats) that are evaluated and kept."""
+        return self.average or (self.params, self.batch_stats)
+
+
+class Part(NamedTuple):
+    """Images of a batch with their labels, and those of the images that they are mixed with, where they are."""
+
+    images: jax.Array
+    labels: jax.Array
+    other_labels: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -139,45 +170,56 @@ def make_phases(
 ) -> tuple[Phase, ...]:
     """Returns the phases of a procedure: the head alone, where it is probed first, then all that is not frozen.
 
+    With gradual unfreezing (Howard & Ruder 2018, section 3.3, there a layer an epoch) the second is several, each with
+    a stage more than the one before; they share the schedule and go on from each other.
+
     Args:
       layers: what the procedure's rules say of each parameter.
       batch_stats: names of the network's batch-norm statistics.
       num_train: images a pass.
     """
 
-    with_parameters = {unit_of(name, model.units) for name in layers}
-    below_head = {unit: i for i, unit in enumerate(unit for unit in reversed(model.units) if unit in with_parameters)}
+    depth_of = unit_depths(model, layers)
 
-    def phase(trained: Mapping[str, str], epochs: float, warmup_epochs: float, probe: bool = False) -> Phase:
-        def steps(of_epochs: float) -> int:
-            return num_steps(num_train, of_epochs, procedure.batch_size)
+    def steps(epochs: float) -> int:
+        return num_steps(num_train, epochs, procedure.batch_size)
 
-        kind: str = procedure.optimizer
-        batch_size = procedure.batch_size
-        schedule = Schedule(
-            procedure.schedule,
-            steps(epochs),
-            steps(warmup_epochs),
-            tuple(steps(at) for at in procedure.decay_epochs) if procedure.schedule == "step" else (),
-        )
-        if probe and procedure.probe_optimizer == "lbfgs":
-            kind, batch_size = "lbfgs", num_train * max(procedure.views, 1)
-            schedule = Schedule("constant", round(epochs))
-        depths = tuple((name, below_head[unit_of(name, model.units)]) for name in sorted(trained))
+    def phase(
+        trained: Mapping[str, str],
+        schedule: Schedule,
+        part: tuple[int, int] | None = None,
+        joined: Mapping[str, int] | None = None,
+        probe: bool = False,
+    ) -> Phase:
+        whole = probe and procedure.probe_optimizer == "lbfgs"
         prefix = frozen_prefix(model, trained)
         live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
         tracked = [name for name in batch_stats if unit_of(name, model.units) in live]
+        optimizer = Optimizer(
+            "lbfgs" if whole else procedure.optimizer,
+            procedure.nesterov,
+            schedule,
+            tuple(sorted(trained.items())),
+            tuple((name, depth_of[name]) for name in sorted(trained)),
+            probe,
+            tuple((name, step) for name, step in sorted((joined or {}).items()) if step),
+            procedure.clip_norm > 0 and not whole,
+        )
         return Phase(
             model,
             preprocessing,
-            Optimizer(kind, procedure.nesterov, schedule, tuple(sorted(trained.items())), depths, probe),
+            optimizer,
             prefix,
             tuple(tracked) if procedure.batch_norm == "tracked" else (),
-            batch_size,
+            num_train * max(procedure.views, 1) if whole else procedure.batch_size,
             make_changes(procedure),
             procedure.views,
             mixes=("mixup",) * (procedure.mixup_alpha > 0) + ("cutmix",) * (procedure.cutmix_alpha > 0),
             weighted=procedure.loss_weighting != "none",
+            part=part,
+            num_parts=1 if whole else procedure.accumulate,
+            sharpness=procedure.sam_radius > 0 and not whole,
+            averaged=procedure.ema_decay > 0 and not whole,
         )
 
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
@@ -185,10 +227,79 @@ def make_phases(
     if procedure.probe_epochs:
         head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
         if head:  # which a rule may have frozen
-            phases.append(phase(head, procedure.probe_epochs, 0.0, probe=True))
-    if procedure.epochs:
-        phases.append(phase(trained, procedure.epochs, procedure.warmup_epochs))
+            shape, length = procedure.schedule, steps(procedure.probe_epochs)
+            if procedure.probe_optimizer == "lbfgs":
+                shape, length = "constant", round(procedure.probe_epochs)
+            decays = tuple(map(steps, procedure.decay_epochs)) or procedure.decay_steps
+            schedule = Schedule(shape, length, 0, decays if shape == "step" else ())
+            phases.append(phase(head, schedule, probe=True))
+    if procedure.epochs or procedure.steps:
+        schedule = main_schedule(procedure, steps)
+        if not procedure.unfreeze_epochs:
+            return (*phases, phase(trained, schedule))
+        stages = stages_of(model, trained)
+        moments = (0, *map(steps, procedure.unfreeze_epochs), schedule.num_steps)
+        _check_unfreezing(procedure, stages, moments)
+        joined: dict[str, int] = {}
+        for i, (begin, end) in enumerate(itertools.pairwise(moments)):
+            last = end == schedule.num_steps
+            joined |= {name: begin for stage in (stages[i:] if last else stages[i : i + 1]) for name in stage}
+            some = {name: trained[name] for name in joined}
+            phases.append(phase(some, schedule, (begin, end), joined))
     return tuple(phases)
+
+
+def main_schedule(procedure: Procedure, steps: Callable[[float], int]) -> Schedule:
+    """Returns the schedule of all that follows the probe; `steps` says how many steps so many passes are.
+
+    Raises a `UserError` where a warm-up or a decay that is given in steps is not within it.
+    """
+    length = procedure.steps or steps(procedure.epochs)
+    warmup = procedure.warmup_steps or steps(procedure.warmup_epochs)
+    decays = procedure.decay_steps or tuple(map(steps, procedure.decay_epochs))
+    decays = decays if procedure.schedule == "step" else ()
+    in_steps = bool(procedure.steps or procedure.warmup_steps or procedure.decay_steps)
+    for name, at in (("warmup", warmup), *(("decay", at) for at in decays)):
+        if in_steps and length and at >= length:
+            raise UserError(
+                f"config field 'procedure.{name}_steps', or {name}_epochs, comes to step {at}, "
+                f"but there are {length} steps; it must be before the end."
+            )
+    return Schedule(procedure.schedule, length, warmup, decays)
+
+
+def unit_depths(model: Network, names: Iterable[str]) -> dict[str, int]:
+    """Returns of each parameter how far its unit is below the head, counting units that have parameters."""
+    names = list(names)
+    with_parameters = {unit_of(name, model.units) for name in names}
+    depth_of = {unit: i for i, unit in enumerate(unit for unit in reversed(model.units) if unit in with_parameters)}
+    return {name: depth_of[unit_of(name, model.units)] for name in names}
+
+
+def stages_of(model: Network, trained: Iterable[str]) -> list[list[str]]:
+    """Returns the leaves that train by stage, from the head down; a stage is units that share the first part of a name.
+
+    A stage of which nothing trains is left out.
+    """
+    stages: dict[str, list[str]] = {unit.partition("/")[0]: [] for unit in reversed(model.units)}
+    for name in trained:
+        stages[unit_of(name, model.units).partition("/")[0]].append(name)
+    return [names for names in stages.values() if names]
+
+
+def _check_unfreezing(procedure: Procedure, stages: Sequence[Sequence[str]], moments: Sequence[int]) -> None:
+    given = list(procedure.unfreeze_epochs)
+    if len(given) >= len(stages):
+        raise UserError(
+            f"config field 'procedure.unfreeze_epochs' is {given}, but after the first there "
+            f"{'is' if len(stages) == 2 else 'are'} {len(stages) - 1} stage{'s' * (len(stages) != 2)} to let in; "
+            "give no more than that."
+        )
+    if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
+        raise UserError(
+            f"config field 'procedure.unfreeze_epochs' is {given}, which are steps {list(moments[1:-1])} of "
+            f"{moments[-1]}; each must be a step later than the one before, and before the end."
+        )
 
 
 def frozen_prefix(model: Network, trained: Mapping[str, str]) -> str | None:
@@ -217,7 +328,20 @@ def split_variables(
 def init_state(phase: Phase, params: Flat, batch_stats: Flat, hparams: HParams, key: jax.Array) -> State:
     """Returns the state at the start of a phase, from its trainable parameters and tracked statistics."""
     opt_state = make_tx(phase.optimizer)(hparams).init(params)
-    return State(params, batch_stats, opt_state, jnp.int32(0), key)
+    average = jax.tree.map(jnp.zeros_like, (params, batch_stats)) if phase.averaged else ()  # zeros do not count
+    return State(params, batch_stats, opt_state, jnp.int32(0), key, average)
+
+
+def continue_state(old: State, new: State) -> State:
+    """Returns the state `new` of a phase in which more leaves train, going on from the end of the phase before.
+
+    Leaves that trained there keep their momentum and their average; what joins has rested so far, and so has its own.
+    """
+    average = new.average
+    if old.average and new.average:
+        rested = jax.tree.map(jnp.copy, (new.params, new.batch_stats))  # the state's own are given up to the steps
+        average = rested[0] | old.average[0], rested[1] | old.average[1]
+    return new._replace(opt_state=go_on_from(old.opt_state, new.opt_state), average=average)
 
 
 def apply_network(
@@ -284,21 +408,31 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
             mix_key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), MIX_STREAM)
             batch, own = mix(mix_key, batch, {name: alphas[name] for name in phase.mixes})
 
-        def shared(of_label: Callable[[jax.Array], jax.Array]) -> jax.Array:
-            """Returns the mean over the images of what is said of their labels, soft ones where they are mixed."""
-            mean = of_label(targets).mean()
-            return mean if own is None else own * mean + (1 - own) * of_label(targets[::-1]).mean()
-
-        def loss_fn(params: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
+        def loss_fn(params: Flat, batch_stats: Flat, part: Part) -> tuple[jax.Array, tuple[Flat, jax.Array]]:
             plain = merge(params, frozen.params, hparams.lora_scale)
-            logits, stats = apply_network(phase, plain, state.batch_stats, frozen, batch, train=True)
-            return shared(lambda labels: losses(logits, labels, hparams)), (logits, stats)
+            logits, stats = apply_network(phase, plain, batch_stats, frozen, part.images, train=True)
 
-        (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+            def shared(of_label: Callable[[jax.Array], jax.Array]) -> jax.Array:
+                """Returns the mean over the images of what is said of their labels, soft ones where they are mixed."""
+                mean = of_label(part.labels).mean()
+                return mean if own is None else own * mean + (1 - own) * of_label(part.other_labels).mean()
+
+            loss = shared(lambda labels: losses(logits, labels, hparams))
+            return loss, (stats, shared(lambda labels: logits.argmax(-1) == labels))
+
+        gradient = in_parts(jax.value_and_grad(loss_fn, has_aux=True), phase.num_parts)
+        whole = Part(batch, targets, targets[::-1])
+        (loss, (stats, accuracy)), grads = gradient(state.params, state.batch_stats, whole)
+        if phase.sharpness:  # the second pass leaves the statistics as the first has made them
+            point = sam_point(state.params, grads, hparams.sam_radius)
+            _, grads = gradient(point, state.batch_stats, whole)
         updates, opt_state = tx(hparams).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        accuracy = shared(lambda labels: logits.argmax(-1) == labels)
-        return State(params, stats, opt_state, state.step + 1, state.key), Metrics(loss, accuracy)
+        average = state.average
+        if phase.averaged:
+            count = phase.first_step + state.step + 1
+            average = running_mean(state.average, (params, stats), hparams.ema_decay, count)
+        return State(params, stats, opt_state, state.step + 1, state.key, average), Metrics(loss, accuracy)
 
     def whole_step(
         state: State,

@@ -203,6 +203,28 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             "'procedure.test_crops' is 'ten', which are parts of larger images; give 'procedure.crop_px', below the "
             "images' size_px.",
         ),
+        (
+            {"procedure": {"steps": 10, "epochs": 3}},
+            "'procedure.steps' and 'procedure.epochs' are both given; keep one of them.",
+        ),
+        (
+            {"procedure": {"effective_learning_rate": 0.1, "learning_rate": 0.1}},
+            "'procedure.effective_learning_rate' and 'procedure.learning_rate' are both given; keep one of them.",
+        ),
+        (
+            {"procedure": {"effective_learning_rate": 0.1, "optimizer": "lamb"}},
+            "'procedure.effective_learning_rate' is for 'sgd': the rate of 'lamb' does not grow with its momentum",
+        ),
+        (
+            {"procedure": {"unfreeze_epochs": [2, 1]}},
+            "'procedure.unfreeze_epochs' is [2.0, 1.0]; each must be later than the last.",
+        ),
+        (
+            {"procedure": {"unfreeze_epochs": [1], "epochs": 0, "probe_epochs": 2}},
+            "'procedure.unfreeze_epochs' is [1.0], but epochs is 0: none is let in.",
+        ),
+        ({"procedure": {"nesterov": True, "optimizer": "lion"}}, "'procedure.nesterov' is True, which 'lion' does not"),
+        ({"procedure": {"accumulate": 5}}, "'procedure.accumulate' is 5, which does not divide batch_size, 32."),
         ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
         ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),

@@ -363,6 +363,93 @@ def test_executors_agree_on_random_changes():
     assert_close(expected[0].params, alone.params)
 
 
+# --- gradual unfreezing, and averages ---------------------------------------------------------------------------
+
+
+def test_frozen_leaves_do_not_move_by_a_bit():
+    """Beside decay, clipping, SAM and an average; nor do the statistics of a frozen prefix."""
+    fields = {"weight_decay": 0.1, "clip_norm": 0.5, "sam_radius": 0.1, "ema_decay": 0.9, "optimizer": "adamw"}
+    rules = (("stem/.*|stage1/.*|stage3/.*/scale", "frozen"),)
+    program, lanes = program_and_lanes([0.05], epochs=1.0, layer_rates=rules, **fields)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    for name, start in lanes[0].params.items():
+        frozen = name.startswith(("stem", "stage1")) or (name.startswith("stage3") and name.endswith("scale"))
+        assert (np.asarray(outcome.params[name]).tobytes() == np.asarray(start).tobytes()) == frozen, name
+    for name, start in lanes[0].batch_stats.items():
+        assert (outcome.batch_stats[name] == start).all() == name.startswith(("stem", "stage1")), name
+
+
+def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened():
+    """Of a body that would hardly move, in float32 not at all: the head's way is that of one phase, or of two.
+
+    So its momentum, its place in the schedule and its average go on, and the best epoch is one of all.
+    """
+    fields = {"batch_norm": "frozen", "body_learning_rate": 1e-30, "epochs": 4.0, "ema_decay": 0.8, "momentum": 0.9}
+    whole, lanes = program_and_lanes([0.3], schedule="cosine", **fields)
+    parts, _ = program_and_lanes([0.3], schedule="cosine", unfreeze_epochs=(1.0, 2.5), **fields)
+    assert [phase.num_steps for phase in parts.phases] == [2, 3, 3] and parts.num_epochs == 5
+    last = (dataclasses.replace(program, select="last") for program in (whole, parts))
+    one, other = (run_chunk(program, lanes, images()[0])[0] for program in last)
+    for name in ("head/kernel", "head/bias"):
+        np.testing.assert_allclose(one.params[name], other.params[name], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.curves["val_loss"][-1], other.curves["val_loss"][-1], rtol=1e-4)
+    best = run_chunk(parts, lanes, images()[0])[0]
+    assert best.val_accuracy == best.curves["val_accuracy"].max()
+
+
+@pytest.mark.parametrize(
+    "killed_at", [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 6, 10)] + [5], ids="place{}".format
+)
+def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
+    """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
+    monkeypatch.setattr("jaxft.execute.STRETCH_SECONDS", 0.0)  # a step at a time
+    fields = {"epochs": 3.0, "unfreeze_epochs": (1.0, 2.0), "optimizer": "adamw", "ema_decay": 0.9}
+    program, lanes = program_and_lanes([0.05], **fields)
+    whole = run_chunk(program, lanes, images()[0])[0]
+    memory = Memory(killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    memory.killed_at = None
+    continued = run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)[0]
+    for name in whole.params:
+        np.testing.assert_array_equal(whole.params[name], continued.params[name])
+        assert (np.asarray(whole.params[name]) != np.asarray(lanes[0].params[name])).any()
+    for name in whole.batch_stats:
+        np.testing.assert_array_equal(whole.batch_stats[name], continued.batch_stats[name])
+    for name in whole.curves:
+        np.testing.assert_array_equal(whole.curves[name], continued.curves[name])
+    assert whole.selected_epoch == continued.selected_epoch
+
+
+def test_the_average_is_evaluated_and_kept():
+    """After two steps it is (d w1 + w2) / (1 + d)."""
+    fields = {"schedule": "constant", "select": "last", "epochs": 20.0}
+    ends = []
+    for changes in ({"steps": 1}, {"steps": 2}, {"steps": 2, "ema_decay": 0.75}):
+        program, lanes = program_and_lanes([0.1], **fields, **changes)
+        ends.append(run_chunk(program, lanes, images()[0])[0])
+    one, two, average = ends
+    for name in average.params:
+        expected = (0.75 * np.asarray(one.params[name]) + np.asarray(two.params[name])) / 1.75
+        np.testing.assert_allclose(average.params[name], expected, rtol=2e-4, atol=1e-6)
+    variables = {"params": paths.unflatten(average.params), "batch_stats": paths.unflatten(average.batch_stats)}
+    logits = MODEL.apply(variables, PLAIN.apply(images()[0][lanes[0].test]))
+    assert average.test_predictions.tolist() == logits.argmax(1).tolist()
+
+
+@pytest.mark.slow
+def test_executors_agree_on_what_a_step_may_be():
+    fields = {"accumulate": 2, "sam_radius": 0.05, "ema_decay": 0.9, "clip_norm": 1.0, "unfreeze_epochs": (0.5,)}
+    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], epochs=1.0, **fields)
+    lanes = [dataclasses.replace(lane, params=lanes[0].params) for lane in lanes]
+    expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
+    for executor in (Executor("vmap", 4), Executor("devices", 4, 2), Executor("pmap", 4, 4)):
+        for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
+            assert_close(one.params, other.params)
+    alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    assert_close(expected[0].params, alone.params)
+
+
 # --- a probe to the minimum -------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 import jaxft
 from jaxft import cli
 from jaxft.commands.finetune import HELD_OUT, below_last_stage, make_candidates, rank
+from jaxft.commands.range_test import HIGHEST, LOWEST, NUM_STEPS
 from jaxft.data import load_images
 from jaxft.models import create_model
 from jaxft.weights import init_variables, read_network, save_weights
@@ -205,3 +206,22 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
         error = capsys.readouterr().err.strip()
         assert code == 2 and expected in error and len(error.splitlines()) == 1, (change, error)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_finetune_finds_a_rate_and_draws_it(pictures, weights, tmp_path, capsys):
+    words = ["finetune", "--weights", str(weights / "cifar_resnet8.pth"), "--data", str(pictures)]
+    words += ["--out", str(tmp_path / "out"), "--size-px", str(SIZE), "--find-lr"]
+    assert cli.main([*words, "--train", "all"]) == 0
+    said = capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "learning_rate.json").read_text())
+    assert f"suggested learning rate: {record['suggested']:.2g}" in said
+    assert record["candidate"].startswith("all at")
+    assert record["rates"][0] == pytest.approx(LOWEST, rel=1e-3) and record["rates"][-1] <= HIGHEST * 1.001
+    growth = record["rates"][1] / record["rates"][0]
+    assert growth == pytest.approx((HIGHEST / LOWEST) ** (1 / (NUM_STEPS - 1)), rel=1e-3)
+    assert min(record["losses"]) < record["losses"][0]
+    with Image.open(tmp_path / "out" / "learning_rate.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 400
+    assert cli.main([*words, "--train", "head"]) == 2  # the same folder, and nothing that is trained by steps
+    assert "--find-lr is of no use with --train head" in capsys.readouterr().err

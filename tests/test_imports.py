@@ -26,6 +26,7 @@ ROWS = [
     ["features"],
     ["adapters"],
     ["starts"],
+    ["schedules", "gradients"],
     ["optim"],
     ["train"],
     ["executors"],

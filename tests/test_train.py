@@ -13,7 +13,8 @@ from jaxft import paths
 from jaxft.config import Procedure
 from jaxft.data.augment import mix
 from jaxft.models import Preprocessing, create_model
-from jaxft.optim import Optimizer, Schedule, make_hparams, make_schedule, make_tx, resolve_layers
+from jaxft.optim import Optimizer, make_hparams, make_tx, resolve_layers
+from jaxft.schedules import Schedule
 from jaxft.train import (
     MIX_STREAM,
     Frozen,
@@ -368,31 +369,130 @@ def test_the_probe_has_a_rate_of_its_own():
     np.testing.assert_allclose(moved[1], -0.1, rtol=1e-6)
 
 
-# --- schedules --------------------------------------------------------------------------------------------------
+# --- parts of a batch, SAM, averages ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{}, pytest.param({"mixup_alpha": 1.0, "flip": True}, marks=pytest.mark.slow)])
+def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
+    """Where statistics rest, a batch of six in three parts gives the same step, random changes and pairs included."""
+    fields = {"batch_norm": "frozen", "label_smoothing": 0.1, "loss_weighting": "inverse", **fields}
+    results = []
+    for parts in (1, 3):
+        trial = Trial(accumulate=parts, **fields)
+        trial.hparams = make_hparams(trial.procedure, trial.layers, np.array([0.5, 1.0, 3.0], np.float32))
+        results.append(trial.step(*trial.start()))
+    (one, metrics), (other, in_parts) = results
+    assert float(metrics.loss) == pytest.approx(float(in_parts.loss), rel=1e-5)
+    assert float(metrics.accuracy) == pytest.approx(float(in_parts.accuracy), abs=1e-6)
+    for name in one.params:
+        before = np.asarray(trial.params[name])
+        moved = np.asarray(one.params[name]) - before
+        np.testing.assert_allclose(
+            np.asarray(other.params[name]) - before, moved, atol=2e-4 * np.abs(moved).max() + 1e-7, err_msg=name
+        )
+
+
+def test_statistics_go_from_part_to_part():
+    """Each part is normalised by its own images: the running statistics are those of three small batches in a row."""
+    trial = Trial(accumulate=3)
+    state, frozen = trial.start()
+    after, _ = trial.step(state, frozen)
+    stats = trial.stats
+    for rows in trial.indices[0].reshape(3, 2):
+        _, stats = apply_network(trial.phase, trial.params, stats, frozen, trial.images[rows], train=True)
+    for name in stats:
+        np.testing.assert_allclose(after.batch_stats[name], stats[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sam_descends_by_the_gradient_at_its_point(parts):
+    """The body frozen up to stage 3: the norm is over what trains, and the second pass leaves the statistics alone."""
+    rules = (("stem/.*|stage1/.*|stage2/.*", "frozen"),)
+    fields = {"momentum": 0.0, "learning_rate": 1.0, "layer_rates": rules, "accumulate": parts}
+    plain, sharp = Trial(**fields), Trial(**fields, sam_radius=0.5)
+    state, frozen = plain.start()
+    first, metrics = plain.step(state, frozen)
+    gradient = {name: np.asarray(state.params[name] - first.params[name], np.float64) for name in state.params}
+    norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+    point = {name: jnp.asarray(state.params[name] + 0.5 * g / norm, jnp.float32) for name, g in gradient.items()}
+    second, _ = plain.step(state._replace(params=point), frozen)
+    after, of_sam = sharp.step(*sharp.start())
+    assert sharp.phase.sharpness and float(of_sam.loss) == pytest.approx(float(metrics.loss), rel=1e-6)
+    for name in state.params:
+        there = np.asarray(point[name] - second.params[name])
+        np.testing.assert_allclose(
+            np.asarray(state.params[name] - after.params[name]), there, atol=2e-3 * np.abs(there).max() + 1e-6
+        )
+    assert after.batch_stats and set(after.batch_stats) == set(first.batch_stats)
+    for name in first.batch_stats:
+        np.testing.assert_allclose(after.batch_stats[name], first.batch_stats[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_is_of_the_weights_after_each_step():
+    """(d w1 + w2) / (1 + d) after two steps, of weights and statistics, whatever they began with."""
+    trial, plain = Trial(ema_decay=0.75), Trial()
+    state, frozen = trial.start()
+    other, _ = plain.start()
+    steps = []
+    for _ in range(2):
+        state, _ = trial.step(state, frozen)
+        other, _ = plain.step(other, frozen)
+        steps.append((other.params, other.batch_stats))
+    assert plain.phase != trial.phase and other.average == () and other.evaluated[0] is other.params
+    for found, one, two in zip(state.evaluated, *steps):
+        for name in found:
+            np.testing.assert_allclose(found[name], (0.75 * one[name] + two[name]) / 1.75, rtol=2e-4, atol=1e-6)
+
+
+# --- unfreezing, and lengths in steps ---------------------------------------------------------------------------
+
+
+def test_stages_are_let_in_from_the_head_down():
+    trial = Trial(epochs=4.0, unfreeze_epochs=(1.0, 2.0), layer_rates=(("stage2/.*", "frozen"),), schedule="cosine")
+    first, second, third = trial.phases
+    tops = [{name.partition("/")[0] for name in phase.trainable} for phase in trial.phases]
+    assert tops == [{"head"}, {"head", "stage3"}, {"head", "stage3", "stage1", "stem"}]
+    assert [phase.part for phase in trial.phases] == [(0, 2), (2, 4), (4, 8)]
+    assert [phase.num_steps for phase in trial.phases] == [2, 2, 4]
+    assert all(phase.optimizer.schedule == Schedule("cosine", 8) for phase in trial.phases)
+    assert first.prefix == "pool" and second.prefix == "stage2/block1" and third.prefix is None
+    joined = dict(third.optimizer.joined)
+    assert joined["stem/conv/kernel"] == 4 and joined["stage3/block1/bn1/scale"] == 2 and "head/bias" not in joined
 
 
 @pytest.mark.parametrize(
-    ("schedule", "expected"),
+    ("fields", "message"),
     [
-        (Schedule("constant", 4), [1, 1, 1, 1]),
-        (Schedule("cosine", 4), [1, (1 + np.sqrt(0.5)) / 2, 0.5, (1 - np.sqrt(0.5)) / 2]),
-        (Schedule("step", 6, decay_steps=(2, 4)), [1, 1, 0.1, 0.1, 0.01, 0.01]),
-        (Schedule("constant", 5, warmup_steps=3), [0.25, 0.5, 0.75, 1, 1]),
-        (Schedule("step", 6, warmup_steps=1, decay_steps=(3, 3)), [0.5, 1, 1, 0.01, 0.01, 0.01]),
-        (Schedule("cosine", 4, warmup_steps=2), [1 / 3, 2 / 3, 1, 0.5]),
+        ({"unfreeze_epochs": (0.5, 0.9, 1.1, 1.5, 1.9)}, "after the first there are 4 stages to let in"),
+        ({"unfreeze_epochs": (0.5, 0.6)}, r"which are steps \[1, 1\] of 4; each must be a step later"),
+        ({"unfreeze_epochs": (2.0,)}, "before the end"),
+        ({"warmup_steps": 4}, "'procedure.warmup_steps', or warmup_epochs, comes to step 4, but there are 4 steps"),
+        ({"schedule": "step", "decay_steps": (2, 9)}, "comes to step 9, but there are 4"),
     ],
-    ids=lambda value: value.shape if isinstance(value, Schedule) else "",
 )
-def test_schedules_by_hand(schedule, expected):
-    rate = make_schedule(schedule)
-    np.testing.assert_allclose([float(rate(jnp.int32(step))) for step in range(len(expected))], expected, rtol=1e-6)
+def test_what_does_not_fit_in_the_length_is_an_error(fields, message):
+    with pytest.raises(jaxft.UserError, match=message):
+        Trial(**fields)
+
+
+def test_lengths_in_steps_and_in_passes_are_the_same_phase():
+    """Twelve images in batches of six: two steps a pass."""
+    passes = Trial(epochs=3.0, schedule="step", decay_epochs=(2.0,), warmup_epochs=1.0)
+    steps = Trial(epochs=20.0, steps=6, schedule="step", decay_steps=(4,), warmup_steps=2)
+    mixed = Trial(epochs=20.0, steps=6, schedule="step", decay_epochs=(2.0,), warmup_epochs=1.0)
+    assert passes.phase == steps.phase == mixed.phase and passes.phase.num_steps == 6
+
+
+# --- what is compiled again ------------------------------------------------------------------------------------
 
 
 def test_numbers_do_not_recompile():
     """Trials that differ in numbers only share their phase, and the compiled step is traced once."""
     numbers = [{"learning_rate": 0.1}, {"learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.1, "beta2": 0.9}]
     numbers += [{"body_learning_rate": 0.01, "label_smoothing": 0.1, "decay_factor": 0.5}]
-    trials = [Trial(**fields | {"schedule": "step", "decay_epochs": (1.0,)}) for fields in numbers]
+    numbers += [{"clip_norm": 0.1, "ema_decay": 0.5, "layer_decay": 0.5}, {"effective_learning_rate": 0.4}]
+    shape = {"schedule": "step", "decay_epochs": (1.0,)}
+    trials = [Trial(**{"clip_norm": 1.0, "ema_decay": 0.9, **shape, **fields}) for fields in numbers]
     assert len({trial.phase for trial in trials}) == 1
     step = jax.jit(make_train_step(trials[0].phase))
     for trial in trials:
@@ -408,6 +508,11 @@ def test_another_structure_is_another_phase():
         {"jitter_hue": 0.1},
         {"loss_weighting": "inverse"},
         {"optimizer": "adamw"},
+        {"schedule": "linear"},
+        {"sam_radius": 0.05},
+        {"ema_decay": 0.9},
+        {"clip_norm": 1.0},
+        {"accumulate": 2},
         {"batch_norm": "frozen"},
         {"epochs": 3.0},
     ):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxft.commands.study import run_record, study
+from jaxft.commands.study import keep_compiled, run_record, study
 from jaxft.config import FROZEN, Execution, Images, Procedure, Source, Streams, Study, Trial, as_config_file, to_dict
 from jaxft.errors import UserError
 from jaxft.store import Store, replacing, saying_what_is_wrong
@@ -77,10 +77,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the most that is tried: the head, the last stage too, or all; auto: the last stage on a CPU, else all",
     )
     parser.add_argument("--size-px", type=int, metavar="N", help="side of the images; by default the weights' own")
+    parser.add_argument(
+        "--find-lr",
+        action="store_true",
+        help="only test which learning rate suits all that is trained, and draw it as OUT/learning_rate.png",
+    )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Fine-tunes, and prints what came of it."""
+    """Fine-tunes, and prints what came of it; or tests which learning rate suits."""
+    if args.find_lr:
+        from jaxft.commands import range_test
+        from jaxft.commands.progress import Progress
+
+        task = make_task(args.weights, args.data, args.model, args.size_px, args.train)
+        folder = make_folder(Path(args.out))
+        keep_compiled()
+        with Progress() as progress:
+            found = range_test.find_rate(task, folder, progress)
+        print(
+            f"suggested learning rate: {found.suggested:.2g}, a tenth of that with the least loss; the loss falls "
+            f"fastest at {found.steepest:.2g}\npicture: {folder / range_test.PICTURE}"
+        )
+        return 0
     record = finetune(
         args.weights, args.data, args.out, args.model, args.seeds, args.train, args.size_px, debug=args.debug
     )
@@ -133,7 +152,7 @@ def finetune(
     features = make_feature_cache(task.execution)
     selection = task.selection()
     tell(f"{task.model.architecture} on {task.data}: {len(task.images.class_names)} classes", quiet)
-    tried, _ = study(as_config_file(selection), folder / "selection", quiet, debug, features)
+    tried, _ = study(as_config_file(selection), folder / "selection", quiet, debug, features, show_rates=True)
     candidates = judged(task, tried, Store(folder / "selection"))
     best = max((c for c in candidates if not c["diverged"]), key=rank, default=None)
     if best is None:
@@ -310,7 +329,11 @@ def make_folder(folder: Path) -> Path:
     """Returns the folder for the result, made where it is not there; one that holds something else is an error."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{str(folder)!r} is a file; --out names a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "selection").is_dir():
+    from jaxft.commands.range_test import PICTURE
+    from jaxft.commands.range_test import RECORD as RANGE_RECORD
+
+    other = folder.is_dir() and {path.name for path in folder.iterdir()} - {PICTURE, RANGE_RECORD}
+    if other and not (folder / "selection").is_dir():
         raise UserError(f"the folder {str(folder)!r} holds something else; --out names a new or empty one.")
     with saying_what_is_wrong(folder):
         folder.mkdir(parents=True, exist_ok=True)

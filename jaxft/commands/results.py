@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxft.store import Store
 
 HELP = "print a study's results: means and intervals, or every trial"
+CHANGE_RATES = {"procedure.momentum", "procedure.optimizer", "procedure.effective_learning_rate"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +94,18 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     plan, results = store.plan(), store.results()
     settings, levels, columns = summarise(plan, results), level_texts(plan), test_columns(plan)
     best = chosen_setting(settings)
+    rates = [f"{rate:.3g}" for rate in plan.get("effective_rates", [])]
+    shows_rates = len(set(rates)) > 1 and bool({*plan["factors"]} & CHANGE_RATES)
     rows = []
     for setting in settings:
         mark = " *" if setting is best else ""
         done = f"{setting.done}/{setting.planned}" + (f", {setting.diverged} diverged" if setting.diverged else "")
         change = f"{setting.change.mean:.3g}" if setting.change.num_values else "–"
         tested = [interval(setting.test), interval(setting.per_class)][: len(columns)]
-        rows.append([*levels[setting.number], done, percent(setting.val.mean), *tested, change + mark])
-    print_table([*plan["factors"], "trials", "validation %", *columns, "change"], rows, len(plan["factors"]))
+        rate = rates[setting.number : setting.number + shows_rates]
+        rows.append([*levels[setting.number], *rate, done, percent(setting.val.mean), *tested, change + mark])
+    rate = ["effective rate"] * shows_rates
+    print_table([*plan["factors"], *rate, "trials", "validation %", *columns, "change"], rows, len(plan["factors"]))
     left = len(plan["trials"]) - len(results)
     if left:
         print(f"{left} of {len(plan['trials'])} trials have not run yet.")
@@ -110,6 +115,8 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     if best is not None:
         print("* best on validation.")
     print("test: mean and 95% interval over seeds. change: |w - w0| / |w0| below the head.")
+    if shows_rates:
+        print("effective rate: of the head at the peak; of sgd the learning rate over one minus the momentum.")
     if len(columns) > 1:
         print(
             "per class: the mean over the classes of the test accuracy on each; some have many more images than others."

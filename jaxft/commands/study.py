@@ -66,6 +66,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def dry_run(config: "ConfigFile", workdir: str | None) -> None:
     """Prints what a study comes to, and about how long what is missing of it takes on this machine."""
+    from jaxft.commands.config import group_tables
     from jaxft.plan import make_plan
     from jaxft.store import Store
     from jaxft.study import estimate
@@ -80,6 +81,9 @@ def dry_run(config: "ConfigFile", workdir: str | None) -> None:
         f"seeds, in {len(plan.groups)} groups; {plan.num_programs} training programs, {len(plan.sources)} sources to "
         f"train first; {plan.weights_line()}"
     )
+    for table in group_tables(plan.trials):
+        print(f"\n{table}")
+    print()
     for warning in plan.warnings:
         print(f"warning: {warning}")
     if store is not None:
@@ -136,8 +140,10 @@ def study(
     debug: bool = False,
     features: "FeatureCache | None" = None,
     shard: tuple[int, int] = (0, 1),
+    show_rates: bool = False,
 ) -> tuple["Plan", int]:
     """Runs what is missing, writes results and report, and returns the plan and how many trials failed."""
+    from jaxft.commands.config import group_tables
     from jaxft.plan import make_plan
     from jaxft.report import write_report
     from jaxft.store import Store
@@ -157,6 +163,8 @@ def study(
             f"{len(config.study.seeds)} seeds), {plan.num_programs} training programs, on {record['device']}; "
             f"{plan.weights_line()}"
         )
+        for table in group_tables(plan.trials) if show_rates else ():
+            progress.say(f"{table}\n")
         for warning in plan.warnings:
             progress.say(f"warning: {warning}")
         failed = run_plan(plan, store, progress, debug, features, shard)

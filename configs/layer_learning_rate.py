@@ -1,0 +1,57 @@
+"""How should the learning rate differ from layer to layer?
+
+A residual network for 32 x 32 pixels that was trained on CIFAR-100 is fine-tuned on 20 images of each of six kinds of
+scenes. The head's rate is 0.1 throughout, and the body's is that, a tenth or a hundredth of it, or nothing; or it falls
+from unit to unit downwards, by one factor; or it falls from stage to stage; or the lower stages are frozen.
+
+Source: Girshick et al. 2014 (head and body); Howard & Ruder 2018, section 3.2, and Clark et al. 2020 (layer decay);
+Yosinski et al. 2014 (frozen layers).
+Expected: a body that moves more slowly than the head is better than one that moves as fast and than one that rests; a
+rate that falls with the depth is as good as the best single one, without a search for it; the lower stages, which are
+the most general, can be frozen at little cost.
+Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
+a folder named behind the config, layer_learning_rate.py:FOLDER. TIME Behind layer_learning_rate.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    full = size == "full"
+    weights, images = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+
+    config = ConfigDict()
+    config.title = "Learning rates by layer"
+    config.seeds = 2 if size == "small" else 5
+
+    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
+    config.target = {
+        "data": images,
+        "train_per_class": 20,
+        "val_per_class": 5 if full else 10,
+        "size_px": 256 if full else 32,
+    }
+    config.procedure = {
+        "learning_rate": 0.1,  # the head's
+        "epochs": 4.0 if size == "small" else 25.0,
+        "batch_size": 64 if full else 30,
+        "weight_decay": 5e-4,
+        "flip": True,
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    lower, upper = ("stem/.*|stage[12]/.*", "stage[34]/.*") if full else ("stem/.*|stage1/.*", "stage2/.*")
+    by_stage = [((lower, 0.01), (upper, 0.1)), ((lower, "frozen"), (upper, 0.1))]
+    small = size == "small"
+    config.factors = [
+        {"procedure.body_learning_rate": [0.01] if small else [0.1, 0.01, 0.001, "frozen"]},
+        {"procedure.layer_decay": [0.5] if small else [0.8, 0.5, 0.3]},
+        {"procedure.layer_rates": by_stage[:1] if small else by_stage, "procedure.body_learning_rate": [0.03]},
+    ]
+    return config

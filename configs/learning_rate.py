@@ -1,0 +1,53 @@
+"""Which learning rate does the body of a network need, fine-tuned or from scratch?
+
+A residual network for 32 x 32 pixels, trained on CIFAR-100 or started at random, is trained on 20 images of each of six
+kinds of scenes, everything below the head at one of six rates. The head's rate is the same throughout.
+
+Source: Li, Herranz & Jiang 2020 (the initial rate of the fine-tuned body); Li et al. 2020, "Rethinking the
+hyperparameters for fine-tuning"; Kornblith, Shlens & Le 2019, appendix A.5.
+Expected: accuracy rises with the rate and falls again; the best rate of the pretrained body is lower than that of the
+random one, which too low a rate leaves untrained; pretrained is ahead at every rate, and by least at the highest.
+Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
+a folder named behind the config, learning_rate.py:FOLDER. TIME Behind learning_rate.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    full = size == "full"
+    weights, images = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+
+    config = ConfigDict()
+    config.title = "Learning rate of the body: pretrained and from scratch"
+    config.seeds = 2 if size == "small" else 5
+
+    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
+    config.target = {
+        "data": images,
+        "train_per_class": 20,
+        "val_per_class": 5 if full else 10,
+        "size_px": 256 if full else 32,
+    }
+    config.procedure = {
+        "learning_rate": 0.1,  # the head's
+        "epochs": 4.0 if size == "small" else 25.0,
+        "batch_size": 64 if full else 30,
+        "weight_decay": 5e-4,
+        "flip": True,
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    config.factors = [
+        {
+            "procedure.init": ["pretrained", "random"],
+            "procedure.body_learning_rate": [0.01, 0.1] if size == "small" else [0.001, 0.003, 0.01, 0.03, 0.1, 0.3],
+        }
+    ]
+    return config
