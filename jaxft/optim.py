@@ -6,7 +6,7 @@ update is built inside the traced step, `make_tx(optimizer)(hparams)`, so that a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ import optax
 
 from jaxft.config import FROZEN, LayerRate, Procedure
 from jaxft.paths import Match, Rule, match_rules
+from jaxft.regularisers import make_numbers
+
+BATCH_NORM = r"(.*/)?bn\d*/(scale|bias)"  # all families call it so
 
 
 class HParams(NamedTuple):
@@ -22,7 +25,8 @@ class HParams(NamedTuple):
 
     `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule; `layer_decay`
     scales it once more for every unit below the head. Those of the probe are in the place of the others in its phase.
-    `class_weights` are [classes], those of the loss, or 1 where nothing is weighted.
+    `class_weights` are [classes], those of the loss, or 1 where nothing is weighted. `regularisers` has the strengths
+    of those that act, and nothing of the others (`regularisers.make_numbers`).
     """
 
     learning_rate: jax.Array
@@ -38,6 +42,7 @@ class HParams(NamedTuple):
     mixup_alpha: jax.Array
     cutmix_alpha: jax.Array
     class_weights: jax.Array
+    regularisers: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Optimizer:
 
 
 def layer_rules(procedure: Procedure) -> list[Rule[LayerRate]]:
-    """Returns the procedure's ordered rules: its own, then the head's, then the body's.
+    """Returns the procedure's ordered rules: its own, then those of batch norm, the head's and the body's.
 
     Values are multipliers of `learning_rate`, or 'frozen'.
     """
@@ -75,7 +80,9 @@ def layer_rules(procedure: Procedure) -> list[Rule[LayerRate]]:
         body_multiplier: LayerRate = 1.0
     else:
         body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.learning_rate
-    own = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
+    own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
+    if procedure.batch_norm_affine == FROZEN:
+        own += [Rule(BATCH_NORM, FROZEN, optional=True)]
     # A procedure's own rules may leave nothing to these two.
     return [*own, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
 
@@ -106,6 +113,7 @@ def make_hparams(
         mixup_alpha=jnp.float32(procedure.mixup_alpha),
         cutmix_alpha=jnp.float32(procedure.cutmix_alpha),
         class_weights=jnp.asarray(class_weights, jnp.float32),
+        regularisers=make_numbers(procedure),
     )
 
 

@@ -23,13 +23,25 @@ from jaxft.data.stream import Stream
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
-from jaxft.features import FeatureCache, make_feature_cache
+from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.regularisers import channel_attention
 from jaxft.store import Store, Table, cache_dir
-from jaxft.weights import Manifest, expected_shapes, init_head, init_variables, load, load_flat, save_weights
+from jaxft.weights import (
+    Manifest,
+    expected_shapes,
+    fit,
+    init_head,
+    init_variables,
+    is_head,
+    load,
+    load_flat,
+    read_file,
+    save_weights,
+)
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
@@ -137,6 +149,8 @@ class Work:
         self.plan, self.store, self.progress, self.debug, self.features = plan, store, progress, debug, features
         self._images: tuple[str, Any] = ("", None)
         self._load_body = functools.lru_cache(maxsize=1)(load_flat)  # trials of one source share its arrays
+        self._load_head = functools.lru_cache(maxsize=1)(load_own_head)
+        self._attention: dict[Any, dict[str, np.ndarray]] = {}
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Does the jobs that no other process does, and returns when all are over."""
@@ -230,7 +244,32 @@ class Work:
             body, _ = self._load_body(weights, planned.model, "new")
             head = init_head(planned.model, key, planned.size_px)
             variables = paths.unflatten(body | paths.flatten(head))
-        return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+        lane = _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+        if not any(phase.regularisers.needs_source for phase in planned.program.phases):
+            return lane
+        own = {**lane.params, **self._load_head(weights, planned.model)}
+        lane = dataclasses.replace(lane, source={"params": own, "batch_stats": lane.batch_stats})
+        return with_attention(lane, self._attention_of(planned, lane))
+
+    def _attention_of(self, planned: PlannedTrial, lane: Lane) -> dict[str, np.ndarray]:
+        """Returns the attention of the channels that DELTA holds, measured once for trials of one source and split."""
+        units = held_units(planned)
+        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, planned.size_px, units
+        if units and key not in self._attention:
+            self.progress.note("measuring the attention of channels")
+            with self.progress.clock.of("attention"):
+                self._attention[key] = channel_attention(
+                    planned.model,
+                    planned.program.phases[-1].preprocessing,
+                    {"params": lane.params, "batch_stats": lane.batch_stats},
+                    units,
+                    self._images_of(planned),
+                    planned.images.fingerprint,
+                    lane.train,
+                    lane.labels[lane.train],
+                    self.features,
+                )
+        return self._attention[key] if units else {}
 
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
@@ -416,7 +455,9 @@ def example_lane(planned: PlannedTrial) -> Lane:
         collection, _, leaf = name.partition("/")
         values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
         flat[collection][leaf] = values.astype(np.float32)
-    return _make_lane(planned, flat["params"], flat["batch_stats"])
+    lane = _make_lane(planned, flat["params"], flat["batch_stats"])
+    shapes = {unit: output_shape(planned.model, unit, planned.size_px) for unit in held_units(planned)}
+    return with_attention(lane, {unit: np.ones(shape[-1], np.float32) for unit, shape in shapes.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -466,6 +507,28 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
     for kind, phases in programs.items():
         seconds["compiling"] += timed[kind][2] * (len(phases) - 1)
     return Estimate(len(trials), len(sources), seconds)
+
+
+def held_units(planned: PlannedTrial) -> tuple[str, ...]:
+    """Returns the units whose maps DELTA holds in any phase of a trial."""
+    return tuple(dict.fromkeys(unit for phase in planned.program.phases for unit in phase.regularisers.maps))
+
+
+def with_attention(lane: Lane, attention: Mapping[str, np.ndarray]) -> Lane:
+    """Returns a lane whose numbers have the attention of channels, where there is any."""
+    if not attention:
+        return lane
+    numbers = lane.hparams.regularisers | {"attention": {unit: np.asarray(of) for unit, of in attention.items()}}
+    return dataclasses.replace(lane, hparams=lane.hparams._replace(regularisers=numbers))
+
+
+def load_own_head(weights: Any, model: Network) -> dict[str, Any]:
+    """Returns the leaves of the classifier that a weight file has, by name; none where it has none."""
+    import jax.numpy as jnp
+
+    tensors, manifest = read_file(weights, model)
+    _, flat = fit(tensors, model, manifest)
+    return {name.partition("/")[2]: jnp.asarray(leaf) for name, leaf in flat.items() if is_head(name, model)}
 
 
 def example_images(planned: PlannedTrial, execution: cfg.Execution) -> np.ndarray:

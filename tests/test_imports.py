@@ -24,6 +24,7 @@ ROWS = [
     ["weights"],
     ["data"],
     ["features"],
+    ["regularisers"],
     ["optim"],
     ["train"],
     ["executors"],
