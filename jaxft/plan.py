@@ -28,7 +28,7 @@ from jaxft.models import Network, Preprocessing, create_model
 from jaxft.optim import resolve_layers
 from jaxft.paths import Match
 from jaxft.train import make_phases
-from jaxft.weights import Manifest, expected_shapes, load, num_classes_of, read_file
+from jaxft.weights import Manifest, expected_shapes, is_head, load, num_classes_of, read_file
 
 SPLIT_FIELDS = (
     *("train_per_class", "num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val"),
@@ -336,7 +336,7 @@ class _Planner:
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
             )
         if any(phase.regularisers.distillation for phase in phases):
-            _check_own_head(source)
+            _check_own_head(source, size_px)
         procedure = trial.procedure
         eval_batch_size = self.execution.eval_batch_size
         program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
@@ -444,15 +444,23 @@ def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
     return crop_px or side
 
 
-def _check_own_head(source: PlannedSource) -> None:
-    """Checks that the source has a classifier, whose outputs distillation records."""
-    if source.path is None:
-        return
+def _check_own_head(source: PlannedSource, size_px: int) -> None:
+    """Checks that the source has a classifier that fits images of a size, whose outputs distillation records."""
     model = create_model(source.model, 2)
-    if num_classes_of(read_file(source.path, model)[0], model) is None:
+    if source.path is not None and num_classes_of(read_file(source.path, model)[0], model) is None:
         raise UserError(
             f"'procedure.distillation' keeps what the source's own head says, but {source.path!r} has no classifier; "
             "leave it out."
+        )
+    own_px = source.preprocessing.size_px
+    own, ours = (
+        {name: shape for name, shape in expected_shapes(model, px).items() if is_head(name, model)}
+        for px in (own_px, size_px)
+    )
+    if own != ours:
+        raise UserError(
+            f"'procedure.distillation' keeps what the source's own head says, which is for images of {own_px} px; "
+            f"give 'target.size_px' {own_px}, or leave it out."
         )
 
 

@@ -247,8 +247,12 @@ class Work:
         lane = _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
         if not any(phase.regularisers.needs_source for phase in planned.program.phases):
             return lane
-        own = {**lane.params, **self._load_head(weights, planned.model)}
-        lane = dataclasses.replace(lane, source={"params": own, "batch_stats": lane.batch_stats})
+        own: dict[str, dict[str, Any]] = {"params": dict(self._load_head(weights, planned.model)), "batch_stats": {}}
+        for name, leaf in body.items():
+            collection, _, inside = name.partition("/")
+            if collection in own:
+                own[collection][inside] = leaf
+        lane = dataclasses.replace(lane, source=own)
         return with_attention(lane, self._attention_of(planned, lane))
 
     def _attention_of(self, planned: PlannedTrial, lane: Lane) -> dict[str, np.ndarray]:
@@ -261,7 +265,7 @@ class Work:
                 self._attention[key] = channel_attention(
                     planned.model,
                     planned.program.phases[-1].preprocessing,
-                    {"params": lane.params, "batch_stats": lane.batch_stats},
+                    lane.source or {},
                     units,
                     self._images_of(planned),
                     planned.images.fingerprint,

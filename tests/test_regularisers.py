@@ -39,7 +39,7 @@ UNITS = tuple(CHANNELS)
 OWN_CLASSES = 5  # of the source's head
 ATTENTION = {u: np.random.default_rng(n).dirichlet(np.ones(n)).astype(np.float32) for u, n in CHANNELS.items()}
 STRONG = {  # every one that looks at the source, strong enough to show
-    "l2_sp": {"l2_sp": 0.3, "l2_sp_rules": (("stage2/.*", 0.0), (".*/kernel", 0.7)), "l2_sp_head": 0.2},
+    "l2_sp": {"l2_sp": 3.0, "l2_sp_rules": (("stage2/.*", 0.0), (".*/kernel", 7.0)), "l2_sp_head": 0.2},
     "delta": {"delta": 0.01},
     "bss": {"bss": 0.05, "bss_count": 2},
     "distillation": {"distillation": 0.8, "distillation_temperature": 3.0},
@@ -204,7 +204,7 @@ def whole_loss(fields, source, params, stats, rows, labels):
         if name.startswith("head/"):
             loss += fields.get("l2_sp_head", 0) / 2 * (leaf**2).sum()
         elif "l2_sp" in fields:
-            strength = 0.0 if name.startswith("stage2/") else 0.7 if name.endswith("kernel") else 0.3
+            strength = 0.0 if name.startswith("stage2/") else 7.0 if name.endswith("kernel") else 3.0
             loss += strength / 2 * ((leaf - source["params"][name]) ** 2).sum()
     for unit in UNITS if "delta" in fields else ():
         ours = MODEL.apply(variables, x, stop=unit)
@@ -409,12 +409,14 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
     expected = paths.flatten(updated["batch_stats"])
     for name in tracked:
         np.testing.assert_allclose(outcome.batch_stats[name], 10 * expected[name], rtol=1e-3, atol=1e-5)
-    usual = run_chunk(*program_and_lanes([0.05], layer_rates=rules), images()[0])[0]
+    usual = run_chunk(*program_and_lanes([0.05], layer_rates=rules), images()[0], features=FeatureCache(1e9))[0]
     np.testing.assert_array_equal(usual.params["head/kernel"], outcome.params["head/kernel"])
     np.testing.assert_array_equal(usual.curves["val_loss"], outcome.curves["val_loss"])
     monkeypatch.setattr("jaxft.execute.MOMENTS_BATCH", 5)
     in_batches = run_chunk(program, lanes, images()[0])[0]
-    np.testing.assert_allclose(in_batches.batch_stats[tracked[0]], outcome.batch_stats[tracked[0]], rtol=1e-4)
+    first = "stage1/block1/bn1" if rules else "stem/bn"  # below which no batch norm is tracked
+    for name in (f"{first}/mean", f"{first}/var"):
+        np.testing.assert_allclose(in_batches.batch_stats[name], outcome.batch_stats[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["frozen", pytest.param("tracked", marks=pytest.mark.slow)])
@@ -444,10 +446,7 @@ def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
     [
         ({"virtual_batch_size": 5}, "it must divide 'procedure.batch_size', 32"),
         ({"virtual_batch_size": 8, "batch_norm": "frozen"}, "no batch's statistics are used"),
-        (
-            {"l2_sp": 0.1, "init": "random"},
-            "pulls towards a source, but 'procedure.init' is 'random'",
-        ),
+        ({"l2_sp": 0.1, "init": "random"}, "pulls towards a source, but 'procedure.init' is 'random'"),
         ({"bss": 0.1, "bss_count": 40}, "a batch of 32 images has fewer singular values"),
         ({"dropout": 0.1, "epochs": 0.0, "probe_epochs": 1.0}, "acts after the probe of the head"),
         ({"l2_sp_rules": [["stem/.*", "frozen"]]}, r"allowed: a list of pairs \(pattern, number\)"),
