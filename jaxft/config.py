@@ -23,7 +23,7 @@ from typing import Any, Literal, Union
 from jaxft.errors import UserError, did_you_mean
 
 SCHEMA_VERSION = 1  # part of every digest: raised when the same fields begin to mean another result
-FROZEN = "frozen"
+FROZEN: Literal["frozen"] = "frozen"
 MAX_SEED = 2**32 - 1
 LayerRate = float | Literal["frozen"]
 
@@ -183,7 +183,7 @@ class Procedure:
     )
     clip_norm: float = setting(0.0, "largest norm of the gradient of all that trains; 0: any", traced=True, at_least=0)
     accumulate: int = setting(
-        1, "parts that a batch is worked through in; batch norm sees a part at a time", at_least=1
+        1, "parts that a batch is worked through in; batch norm and BSS see a part at a time", at_least=1
     )
     sam_radius: float = setting(
         0.0, "radius of sharpness-aware minimisation, two gradients a step; 0: none", traced=True, at_least=0
@@ -191,7 +191,50 @@ class Procedure:
     ema_decay: float = setting(
         0.0, "of the moving average of weights that is evaluated and kept; 0: none", traced=True, at_least=0, below=1
     )
-    batch_norm: Literal["tracked", "frozen"] = setting("tracked", "statistics above the frozen prefix")
+    batch_norm: Literal["tracked", "frozen", "recalibrated"] = setting(
+        "tracked",
+        "statistics above the frozen prefix; recalibrated: tracked, and at the end those of all training images",
+    )
+    batch_norm_affine: Literal["tuned", "frozen"] = setting(
+        "tuned", "scales and shifts of batch norm; frozen: a rule behind layer_rates, ahead of head and body"
+    )
+    virtual_batch_size: int | None = setting(
+        None, "images that batch norm normalises together in training; none: the whole batch", at_least=1
+    )
+    l2_sp: float = setting(
+        0.0,
+        "L2-SP: strength of the pull of what trains below the head to the source",
+        traced=True,
+        at_least=0,
+    )
+    l2_sp_rules: tuple[tuple[str, float], ...] = setting(
+        (), "ordered rules (pattern, strength) of that pull, ahead of l2_sp", traced=True, at_least=0
+    )
+    l2_sp_head: float = setting(0.0, "L2-SP: strength of the pull of the head to zero", traced=True, at_least=0)
+    delta: float = setting(
+        0.0,
+        "DELTA: strength of the pull of feature maps to the source's, channel by channel",
+        traced=True,
+        at_least=0,
+    )
+    bss: float = setting(
+        0.0, "BSS: strength of the penalty on a batch's smallest singular values of features", traced=True, at_least=0
+    )
+    bss_count: int = setting(1, "how many of them", at_least=1)
+    distillation: float = setting(
+        0.0, "LwF: strength of keeping what the source's own head says of the target images", traced=True, at_least=0
+    )
+    distillation_temperature: float = setting(2.0, "what its logits are divided by", traced=True, above=0)
+    dropout: float = setting(
+        0.0, "share of the head's inputs set to zero in training", traced=True, at_least=0, below=1
+    )
+    stochastic_depth: float = setting(
+        0.0,
+        "share of the batches that skip the last residual block; of those below it linearly fewer",
+        traced=True,
+        at_least=0,
+        below=1,
+    )
     crop_padding_px: int = setting(0, "zero pixels added around an image before a random crop", at_least=0)
     crop_scale_min: float = setting(
         1.0, "least share of the area that a random resized crop keeps; 1: no such crop", above=0, at_most=1
@@ -662,7 +705,8 @@ def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
 
 def _inside(inner: tuple[Any, ...]) -> str:
     if typing.get_origin(inner[0]) is tuple:
-        return "pairs (pattern, multiplier or 'frozen')"
+        choices = typing.get_args(typing.get_args(inner[0])[1])
+        return "pairs (pattern, multiplier or 'frozen')" if choices else "pairs (pattern, number)"
     return {str: "texts", int: "whole numbers", float: "numbers"}.get(inner[0], "values")
 
 
@@ -724,6 +768,7 @@ def _check_whole(config: Any, where: str) -> None:
         _check_schedule(config, dotted)
         _check_changes(config, dotted)
         _check_start(config, dotted)
+        _check_regularisers(config, dotted)
     elif isinstance(config, Images):
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
@@ -892,6 +937,46 @@ def _check_changes(procedure: Procedure, where: str) -> None:
         raise UserError(
             f"config field '{where}.test_crops' is 'ten', which are parts of larger images; "
             f"give '{where}.crop_px', below the images' size_px."
+        )
+
+
+TOWARDS_SOURCE = ("l2_sp", "l2_sp_rules", "delta", "distillation")  # fields of `Procedure` that need a source
+
+
+def _check_regularisers(procedure: Procedure, where: str) -> None:
+    """Checks the batch-norm policy and the regularisers."""
+    size = procedure.virtual_batch_size
+    if size is not None and procedure.batch_norm == "frozen":
+        raise UserError(
+            f"config field '{where}.virtual_batch_size' is {size}, but '{where}.batch_norm' is 'frozen': no batch's "
+            "statistics are used; leave one of them out."
+        )
+    at_a_time = procedure.batch_size // procedure.accumulate
+    what = f"'{where}.batch_size', {at_a_time}" if procedure.accumulate == 1 else f"a part of the batch, {at_a_time} images"
+    if size is not None and at_a_time % size:
+        raise UserError(f"config field '{where}.virtual_batch_size' is {size}; it must divide {what}.")
+    given = next((name for name in TOWARDS_SOURCE if getattr(procedure, name)), None)
+    if given is not None and procedure.init == "random":
+        raise UserError(
+            f"config field '{where}.{given}' pulls towards a source, but '{where}.init' is 'random'; leave it out."
+        )
+    compared = next((name for name in ("delta", "distillation") if getattr(procedure, name)), None)
+    if compared is not None and procedure.grow != "none":
+        raise UserError(
+            f"config field '{where}.{compared}' compares the network's layers with the source's, but "
+            f"'{where}.grow' gives it others; leave one of them out."
+        )
+    if procedure.bss and procedure.bss_count > at_a_time:
+        raise UserError(
+            f"config field '{where}.bss_count' is {procedure.bss_count}; {at_a_time} images, which are seen at a time, "
+            "have fewer singular values."
+        )
+    rules = ("l2_sp_head", "bss", "dropout", "stochastic_depth")
+    acting = next((name for name in (*TOWARDS_SOURCE, *rules) if getattr(procedure, name)), None)
+    if acting is not None and not (procedure.epochs or procedure.steps):
+        raise UserError(
+            f"config field '{where}.{acting}' acts after the probe of the head, but '{where}.epochs' is 0; "
+            "give epochs, or leave it out."
         )
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -19,13 +19,16 @@ import numpy as np
 from jaxft import stopping
 from jaxft.adapters import is_adapter, merge
 from jaxft.clock import Clock
+from jaxft.config import Execution
 from jaxft.data.augment import NUM_CROPS, Changes
 from jaxft.data.batches import balanced_indices, batch_indices, epoch_ends, padded_batches
-from jaxft.data.stream import Pixels, Stream, Windows
+from jaxft.data.stream import Pixels, Stream, Windows, at_hand
 from jaxft.errors import UserError
 from jaxft.executors import Executor
 from jaxft.features import FeatureCache, Prefix, output_shape
+from jaxft.models import unit_of
 from jaxft.optim import HParams
+from jaxft.regularisers import Reference, source_network
 from jaxft.train import (
     PIECE,
     Evaluated,
@@ -38,8 +41,10 @@ from jaxft.train import (
     continue_state,
     init_state,
     make_eval_step,
+    make_moments_step,
     make_train_step,
     mean_per_class,
+    pool_moments,
     split_variables,
 )
 
@@ -48,6 +53,7 @@ MOST_STEPS = 256  # of a stretch on the device
 STRETCH_SECONDS = 1.0  # after which the host looks whether it is told to end, or to save
 LEAST_EVAL_BATCH = 32
 USUAL_EVAL_BATCH = 256  # but on a CPU, whose caches do not hold so much: there the least
+MOMENTS_BATCH = 256  # most images that statistics are recalibrated on at a time
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class Lane:
 
     `params` and `batch_stats` are flat and whole, as the trial begins; leaves that a phase freezes are the same in
     all lanes that run side by side. `train`, `val` and `test` are rows of the images; `balanced` says that batches
-    have every class as often.
+    have every class as often. `source` is the source's network, flat `params` (its own head's too, where a file has
+    one) and `batch_stats`, where regularisers need it.
     """
 
     params: Flat
@@ -107,6 +114,7 @@ class Lane:
     order_seed: int
     augment_key: jax.Array
     balanced: bool = False
+    source: Mapping[str, Flat] | None = None
 
 
 @dataclass
@@ -351,6 +359,11 @@ class Feed:
     place: np.ndarray | None = None
     windows: Windows | None = None
 
+    @property
+    def resting(self) -> Frozen:
+        """Returns what is frozen, without what regularisers need: the same program evaluates with and without."""
+        return self.frozen._replace(reference=None)
+
     def at_step(self, step: int) -> tuple[Any, int]:
         """Returns images that a step of the phase can read, and for how many steps from it on they will do."""
         return (self.images, MOST_STEPS) if self.windows is None else self.windows.at(step)
@@ -394,6 +407,10 @@ def _make_feed(
         ]
     )
 
+    def refer(rows: np.ndarray) -> Reference | None:
+        cache = features or FeatureCache(Execution().feature_cache_bytes)
+        return executor.place_shared(_make_reference(phase, lanes, images, fingerprint, cache, indices, rows, say))
+
     def make_whole() -> Feed:
         windows = None
         if isinstance(images, Stream):
@@ -403,30 +420,23 @@ def _make_feed(
                     f"{images.images.nbytes / 1e9:.1f} GB; raise 'execution.device_data_bytes', or use 'same'."
                 )
             windows = Windows(images, indices % len(images), executor.place_shared)
-        return Feed(phase, frozen, images, labels, executor.place_batches(indices), windows=windows)
+        with_source = frozen._replace(reference=refer(np.arange(views * len(images))))
+        return Feed(phase, with_source, images, labels, executor.place_batches(indices), windows=windows)
 
     if features is None or phase.prefix is None or not phase.keeps_prefix:
         return make_whole()
 
     def prefix_to(unit: str, through: Prefix | None) -> Prefix:
-        return Prefix(
-            phase.model,
-            phase.preprocessing,
-            unit,
-            {"params": frozen.params, "batch_stats": frozen.batch_stats},
-            images,
-            fingerprint,
-            phase.changes if phase.views else Changes(),
-            lanes[0].augment_key,
-            through,
-        )
+        variables = {"params": frozen.params, "batch_stats": frozen.batch_stats}
+        return _prefix(phase, unit, variables, images, fingerprint, lanes[0], through)
 
     # A later phase begins lower down: what it will ask for is kept on the way.
     order = phase.model.units.index
     lower = min((p.prefix for p in program.phases if p.prefix), key=order)
     through = prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
     prefix = prefix_to(phase.prefix, through)
-    needed = np.unique(np.concatenate([indices.ravel(), *(rows for lane in lanes for rows in (lane.val, lane.test))]))
+    evaluated = [rows for lane in lanes for rows in (lane.val, lane.test, *[lane.train] * phase.recalibrates)]
+    needed = np.unique(np.concatenate([indices.ravel(), *evaluated]))
     if not features.fits(prefix, needed):
         prefix = dataclasses.replace(prefix, through=None)
     if not features.fits(prefix, needed):
@@ -436,7 +446,79 @@ def _make_feed(
     outputs = executor.place_shared(features.outputs(prefix, needed, say))
     from_features = dataclasses.replace(phase, from_features=True)
     of_needed = executor.place(np.asarray(labels)[:, needed % len(images)])
-    return Feed(from_features, frozen, outputs, of_needed, executor.place_batches(place[indices]), place)
+    with_source = frozen._replace(reference=refer(needed))
+    return Feed(from_features, with_source, outputs, of_needed, executor.place_batches(place[indices]), place)
+
+
+def _prefix(
+    phase: Phase,
+    unit: str,
+    variables: Mapping[str, Flat],
+    images: Pixels,
+    fingerprint: str,
+    lane: Lane,
+    through: Prefix | None = None,
+) -> Prefix:
+    """Returns the units up to `unit` before what a phase sees of the images where it does not vary, views included."""
+    # Parts of larger images vary, but for the image itself, of which the centre is looked at.
+    crop_px = phase.preprocessing.size_px if images.shape[1] != phase.preprocessing.size_px else None
+    changes = phase.changes if phase.views else Changes(crop_px=crop_px)
+    return Prefix(
+        phase.model, phase.preprocessing, unit, variables, images, fingerprint, changes, lane.augment_key, through
+    )
+
+
+def _make_reference(
+    phase: Phase,
+    lanes: Sequence[Lane],
+    images: Pixels,
+    fingerprint: str,
+    features: FeatureCache,
+    indices: np.ndarray,
+    rows: np.ndarray,
+    say: Callable[[str], None],
+) -> Reference | None:
+    """Returns what a phase's regularisers need of the source; None where they need nothing.
+
+    Its feature maps are kept where images do not vary and they fit in memory.
+
+    Args:
+      indices: those of all batches, view * n + row.
+      rows: [rows] which of them each row of the phase's images is.
+    """
+    terms, model, source = phase.regularisers, phase.model, lanes[0].source
+    if not terms.needs_source:
+        return None
+    if source is None:
+        raise ValueError("regularisers towards the source need the source of each lane.")
+    trained_on = np.unique(indices)
+    head, n = model.units[-1], len(images)
+
+    def positions(table: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.clip(np.searchsorted(table, of), 0, len(table) - 1).astype(np.int32)
+
+    reference = Reference({name: source["params"][name] for name, _ in terms.pulled}, {})
+    if terms.distillation:
+        own_head = {name: leaf for name, leaf in source["params"].items() if unit_of(name, model.units) == head}
+        recorded_of = np.unique(trained_on % n)
+        whole = dataclasses.replace(phase, model=source_network(model, own_head), views=0)
+        said = features.outputs(_prefix(whole, head, source, images, fingerprint, lanes[0]), recorded_of, say)
+        reference.params.update(own_head)
+        reference = reference._replace(logits=said, logit_rows=positions(recorded_of, rows % n))
+    if terms.maps:
+        prefixes: list[Prefix] = []
+        for unit in terms.maps:
+            through = prefixes[-1] if prefixes else None
+            prefixes.append(_prefix(phase, unit, source, images, fingerprint, lanes[0], through))
+        num_bytes = 4 * len(trained_on) * sum(math.prod(prefix.output_shape) for prefix in prefixes)
+        if (phase.views or not phase.changes_images) and num_bytes <= features.max_bytes:
+            maps = {prefix.unit: features.outputs(prefix, trained_on, say) for prefix in prefixes}
+            return reference._replace(maps=maps, map_rows=positions(trained_on, rows))
+        first = model.units.index(phase.prefix) + 1 if phase.prefix else 0
+        run = model.units[first : model.units.index(terms.maps[-1]) + 1]
+        for ours, theirs in zip((reference.params, reference.batch_stats), (source["params"], source["batch_stats"])):
+            ours.update({name: leaf for name, leaf in theirs.items() if unit_of(name, model.units) in run})
+    return reference
 
 
 def _shared(frozen: Sequence[Frozen]) -> Frozen:
@@ -532,7 +614,13 @@ def _outcomes(
 ) -> list[Outcome]:
     """Reads the test images, once, with the selected weights."""
     best_params, best_stats = carry.best
+    best_score, of_val = carry.best_score[:, 0], None
+    if program.phases[-1].recalibrates:
+        best_stats = recalibrate(feed, executor, best_params, best_stats, lanes)
+        of_val = evaluate(program, feed, executor, best_params, best_stats, lanes, "val")
+        best_score = of_val.accuracy
     tested = evaluate(program, feed, executor, best_params, best_stats, lanes, "test")
+    moving = {name for phase in program.phases for name in phase.tracked}
     seconds = saver.seconds(carry) / len(lanes)
     outcomes = []
     for i, lane in enumerate(lanes):
@@ -540,16 +628,19 @@ def _outcomes(
         selected = int(carry.best_epoch[i])
         no_val, no_test = diverged or not len(lane.val), diverged or not len(lane.test)
         curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
+        final_stats = stats[i] | {name: leaf[i] for name, leaf in best_stats.items()}
+        check_frozen(lane.batch_stats, final_stats, moving)
+        per_class = curves["val_mean_per_class"][selected] if of_val is None else of_val.mean_per_class[i]
         outcomes.append(
             Outcome(
                 params=_plain(params[i] | {name: leaf[i] for name, leaf in best_params.items()}, lane),
-                batch_stats=stats[i] | {name: leaf[i] for name, leaf in best_stats.items()},
+                batch_stats=final_stats,
                 curves={"epoch": np.array(program.epochs), **curves},
                 diverged=diverged,
                 selected_epoch=None if diverged else program.epochs[selected],
-                val_accuracy=None if no_val else float(carry.best_score[i, 0]),
+                val_accuracy=None if no_val else float(best_score[i]),
                 test_accuracy=None if no_test else float(tested.accuracy[i]),
-                val_mean_per_class=None if no_val else float(curves["val_mean_per_class"][selected]),
+                val_mean_per_class=None if no_val else float(per_class),
                 test_mean_per_class=None if no_test else float(tested.mean_per_class[i]),
                 test_predictions=tested.predictions[i],
                 seconds=seconds,
@@ -561,6 +652,44 @@ def _outcomes(
 def _plain(params: Flat, lane: Lane) -> Flat:
     """Returns the parameters of a network, changes of kernels merged into them."""
     return merge(params, params, lane.hparams.lora_scale)
+
+
+def recalibrate(feed: Feed, executor: Executor, params: Flat, batch_stats: Flat, lanes: Sequence[Lane]) -> Flat:
+    """Returns tracked statistics replaced by those of all images that each trial trains on: [trials, features].
+
+    The images are seen once, as in evaluation: without random changes, in batches that are as equal as can be, of at
+    most 256. The mean and variance of what enters a batch norm are over all of them; what lies below is normalised by
+    the statistics of its batch. So up to 256 images they are exact, above that those of Wu & Johnson 2021, section 3.2.
+    """
+    moments_step = _make_moments(feed.phase.evaluated, executor)
+    params = _merged(params, feed, executor, lanes)
+    count = len(lanes[0].train)
+    batches = np.array_split(np.stack([feed.at(lane.train) for lane in lanes]), -(-count // MOMENTS_BATCH), axis=1)
+    found = []
+    for rows in batches:
+        stopping.check()
+        images = executor.place_shared(at_hand(feed.images, rows))
+        moments = moments_step(params, batch_stats, executor.place(rows[:, None]), feed.resting, images)
+        found.append({name: np.asarray(value) for name, value in moments.items()})
+    with np.errstate(invalid="ignore", over="ignore"):  # of a trial that diverged
+        pooled = pool_moments(found, [rows.shape[1] for rows in batches])
+    return executor.place({name: pooled[name] for name in batch_stats})
+
+
+def check_frozen(before: Flat, after: Flat, moving: Collection[str]) -> None:
+    """Checks that batch-norm statistics that are to rest have the bits that they began with.
+
+    Raises a `RuntimeError` that names those that moved.
+    """
+    moved = [
+        name
+        for name, leaf in before.items()
+        if name not in moving
+        and after[name] is not leaf
+        and np.asarray(after[name]).tobytes() != np.asarray(leaf).tobytes()
+    ]
+    if moved:
+        raise RuntimeError(f"frozen batch-norm statistics moved: {', '.join(moved)}.")
 
 
 # --- measured before the choice of an executor ------------------------------------------------------------------
@@ -653,7 +782,23 @@ def _example(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, Flat,
     if phase.keeps_prefix and phase.prefix is not None:
         shape = output_shape(phase.model, phase.prefix, phase.preprocessing.size_px)
         images, phase = np.zeros((len(images), *shape), np.float32), dataclasses.replace(phase, from_features=True)
-    return phase, live, tracked, frozen, images
+    return phase, live, tracked, frozen._replace(reference=_example_reference(phase, lane)), images
+
+
+def _example_reference(phase: Phase, lane: Lane) -> Reference | None:
+    """Returns what the regularisers of a phase will have of the source, of an image; kept maps are zeros."""
+    terms, row = phase.regularisers, np.zeros(1, np.int32)
+    if not terms.needs_source:
+        return None
+    reference = Reference(dict(lane.params), dict(lane.batch_stats))
+    if terms.distillation:
+        said = np.zeros((1, source_network(phase.model, lane.params).num_classes), np.float32)
+        reference = reference._replace(logits=said, logit_rows=row)
+    if terms.maps and (phase.views or not phase.changes_images):
+        shapes = {unit: output_shape(phase.model, unit, phase.preprocessing.size_px) for unit in terms.maps}
+        maps = {unit: np.zeros((1, *shape), np.float32) for unit, shape in shapes.items()}
+        reference = reference._replace(maps=maps, map_rows=row)
+    return reference
 
 
 def _bytes(tree: Any) -> int:
@@ -705,6 +850,11 @@ def make_run_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[Stat
 
 
 @functools.cache
+def _make_moments(network: Evaluated, executor: Executor) -> Callable[..., Flat]:
+    return executor.compile(make_moments_step(network), num_shared=2)
+
+
+@functools.cache
 def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluation]:
     return executor.compile(make_eval_step(network), num_shared=2)
 
@@ -712,6 +862,14 @@ def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluati
 @functools.cache
 def _make_merge(executor: Executor) -> Callable[..., Flat]:
     return executor.compile(lambda params, scale, frozen: merge(params, frozen, scale), num_shared=1)
+
+
+def _merged(params: Flat, feed: Feed, executor: Executor, lanes: Sequence[Lane]) -> Flat:
+    """Returns the trials' parameters, changes of kernels merged into them."""
+    if not any(map(is_adapter, params)):
+        return params
+    scale = executor.place(stack([lane.hparams.lora_scale for lane in lanes]))
+    return _make_merge(executor)(params, scale, feed.frozen.params)
 
 
 class Scores(NamedTuple):
@@ -737,9 +895,7 @@ def evaluate(
     most = max(len(r) for r in rows)
     size = eval_batch(program, lanes, executor.num_devices)
     network = feed.phase.evaluated
-    if any(map(is_adapter, params)):
-        scale = executor.place(stack([lane.hparams.lora_scale for lane in lanes]))
-        params = _make_merge(executor)(params, scale, feed.frozen.params)
+    params = _merged(params, feed, executor, lanes)
     if part == "test" and program.test_crops == "ten":
         network = dataclasses.replace(network, crops="ten")
         size = max(size // executor.num_devices // NUM_CROPS, 1) * executor.num_devices
@@ -758,7 +914,7 @@ def evaluate(
         batch = every_batch[:, i : i + 1]
         within = np.arange(i * size, (i + 1) * size).reshape(1, 1, -1) < counts.reshape(-1, 1, 1)
         result = eval_step(
-            params, batch_stats, feed.labels, *executor.place_batches((batch, within)), feed.frozen, images
+            params, batch_stats, feed.labels, *executor.place_batches((batch, within)), feed.resting, images
         )
         loss += np.asarray(result.loss, np.float64)
         correct += np.asarray(result.correct, np.float64)

@@ -12,9 +12,9 @@ Tree = Any
 def in_parts(grad_fn: Callable[..., Any], num_parts: int) -> Callable[..., Any]:
     """Returns `grad_fn` of a batch that is worked through in parts, of which one at a time is in memory.
 
-    `grad_fn(params, batch_stats, batch) -> ((loss, (batch_stats, accuracy)), grads)`, whose loss and accuracy are means
-    over the batch, a tree of arrays [images, ...]. So are those of the result: it is that of the whole batch, up to
-    rounding, but for batch norm, which sees a part at a time; its running statistics go from part to part.
+    `grad_fn(params, batch_stats, batch) -> (grads, (batch_stats, metrics))`, whose gradient and metrics, a tree, are of
+    means over the batch, a tree of arrays [images, ...]. So are those of the result: it is that of the whole batch, up
+    to rounding, but for batch norm, which sees a part at a time; its running statistics go from part to part.
     """
     if num_parts == 1:
         return grad_fn
@@ -24,15 +24,17 @@ def in_parts(grad_fn: Callable[..., Any], num_parts: int) -> Callable[..., Any]:
 
         def add(carry: Any, part: Tree) -> tuple[Any, None]:
             stats, total = carry
-            (loss, (stats, accuracy)), grads = grad_fn(params, stats, part)
-            return (stats, jax.tree.map(jnp.add, total, (loss, accuracy, grads))), None
+            grads, (stats, metrics) = grad_fn(params, stats, part)
+            return (stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
 
-        nothing = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+        first = jax.tree.map(lambda x: x[0], parts)
+        of_part = jax.eval_shape(grad_fn, params, batch_stats, first)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (of_part[0], of_part[1][1]))
         # XLA's CPU backend runs convolutions inside loops many times slower.
         unroll = num_parts if jax.default_backend() == "cpu" else 1
         (stats, total), _ = jax.lax.scan(add, (batch_stats, nothing), parts, unroll=unroll)
-        loss, accuracy, grads = jax.tree.map(lambda x: x / num_parts, total)
-        return (loss, (stats, accuracy)), grads
+        grads, metrics = jax.tree.map(lambda x: x / num_parts, total)
+        return grads, (stats, metrics)
 
     return whole
 

@@ -4,8 +4,9 @@ Images and maps are NHWC. Paddings are explicit and symmetric, as in the network
 "SAME" pads a strided convolution on one side only, which is right for networks from TensorFlow alone (`conv_same`).
 """
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -142,14 +143,21 @@ class BatchNorm(nn.Module):
 
     With `train`, the batch's own statistics normalise and the running ones move by `1 - momentum` towards them; the
     running variance takes the unbiased estimate (n - 1), as PyTorch does and `flax.linen.BatchNorm` does not.
+
+    Where the collection `moments` is mutable, it has the batch's own mean, biased variance and places of an image.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Returns `x: [..., features]` normalised, scaled and shifted."""
+    def __call__(self, x: jax.Array, train: bool = False, group_size: int | None = None) -> jax.Array:
+        """Returns `x: [..., features]` normalised, scaled and shifted.
+
+        With `group_size`, images are normalised in training in groups of so many, which must divide their number (ghost
+        batch normalisation; Hoffer, Hubara & Soudry 2017, algorithm 1). The running statistics move as if the groups
+        came one after another.
+        """
         features = x.shape[-1]
         shape = (1,) * (x.ndim - 1) + (features,)
         scale = self.param("scale", nn.initializers.ones, (features,))
@@ -157,17 +165,51 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
         mean, var = running_mean.value, running_var.value
+        if train and group_size is not None and group_size < len(x):
+            groups = x.reshape(-1, group_size, *x.shape[1:])
+            axes = tuple(range(1, groups.ndim - 1))
+            count = groups[0].size // features
+            means = groups.mean(axes, keepdims=True)
+            variances = jnp.square(groups - means).mean(axes, keepdims=True)
+            # A group's share in the running statistics, those of all after it taken away.
+            shares = (1 - self.momentum) * self.momentum ** np.arange(len(groups) - 1, -1, -1)
+            kept = self.momentum ** len(groups)
+            unbiased = variances * (count / max(count - 1, 1))
+            for running, of_group in ((running_mean, means), (running_var, unbiased)):
+                running.value = kept * running.value + jnp.asarray(shares, x.dtype) @ of_group.reshape(-1, features)
+            factors = scale.reshape((1, *shape)) * jax.lax.rsqrt(variances + self.epsilon)
+            return (groups * factors + (bias.reshape((1, *shape)) - means * factors)).reshape(x.shape)
         if train:
             axes = tuple(range(x.ndim - 1))
             count = x.size // features
             mean = x.mean(axes)
             var = jnp.square(x - mean.reshape(shape)).mean(axes)
+            for name, value in (("mean", mean), ("var", var), ("places", count // len(x))):
+                self.sow("moments", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
+
+
+@contextlib.contextmanager
+def batch_norm_in_groups(group_size: int | None) -> Iterator[None]:
+    """Makes every batch norm that is called within normalise images in groups of so many; none: as it is."""
+
+    def call(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            kwargs = {**kwargs, "group_size": group_size}
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(call) if group_size else contextlib.nullcontext():
+        yield
+
+
+def branch(block: nn.Module, y: jax.Array) -> jax.Array:
+    """Returns the residual branch `y` of a block, times what the collection `branches` says of it, if anything."""
+    return y * block.get_variable("branches", "factor") if block.has_variable("branches", "factor") else y
 
 
 class Chain(nn.Module):

@@ -16,7 +16,9 @@ import optax
 from jaxft.config import FROZEN, LayerRate, Procedure
 from jaxft.models.grown import NEW_UNITS
 from jaxft.paths import Match, Rule, flatten, match_rules
+from jaxft.regularisers import make_numbers
 from jaxft.schedules import Schedule, make_schedule
+from jaxft.starts import BATCH_NORM
 
 
 class HParams(NamedTuple):
@@ -25,7 +27,8 @@ class HParams(NamedTuple):
     `multipliers` scale the learning rate of each group of layers, by the pattern of the group's rule; `layer_decay`
     scales it once more for every unit below the head. Those of the probe are in the place of the others in its phase.
     `class_weights` are [classes], those of the loss, or 1 where nothing is weighted. `lora_scale` is alpha / rank
-    (`jaxft.adapters`).
+    (`jaxft.adapters`). `regularisers` has the strengths of those that act, and nothing of the others
+    (`regularisers.make_numbers`).
     """
 
     learning_rate: jax.Array
@@ -45,6 +48,7 @@ class HParams(NamedTuple):
     clip_norm: jax.Array
     sam_radius: jax.Array
     ema_decay: jax.Array
+    regularisers: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,22 @@ class Optimizer:
 
 
 def layer_rules(procedure: Procedure, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
-    """Returns the procedure's ordered rules: those that stand `first`, its own, then the head's, then the body's.
+    """Returns the ordered rules: those that stand `first`, the procedure's own, batch norm's, the head's, the body's.
 
-    New units of a grown network have the head's rate.
-
-    Values are multipliers of the head's rate, or 'frozen'.
+    New units of a grown network have the head's rate. Values are multipliers of the head's rate, or 'frozen'.
     """
     body = procedure.body_learning_rate
     if body is None:
         body_multiplier: LayerRate = 1.0
     else:
         body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.given_rate
-    own = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
-    # A procedure's own rules may leave nothing to these two.
-    new = [Rule(f"{NEW_UNITS}.*", 1.0, optional=True)] if procedure.grow != "none" else []
-    return [*first, *own, *new, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
+    own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
+    # The rules before them may leave nothing to these.
+    if procedure.batch_norm_affine == FROZEN:
+        own.append(Rule(f"{BATCH_NORM}.*", FROZEN, optional=True))
+    if procedure.grow != "none":
+        own.append(Rule(f"{NEW_UNITS}.*", 1.0, optional=True))
+    return [*first, *own, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
 
 
 def resolve_layers(
@@ -129,6 +134,7 @@ def make_hparams(
         clip_norm=jnp.float32(procedure.clip_norm),
         sam_radius=jnp.float32(procedure.sam_radius),
         ema_decay=jnp.float32(procedure.ema_decay),
+        regularisers=make_numbers(procedure),
     )
 
 

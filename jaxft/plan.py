@@ -31,7 +31,7 @@ from jaxft.optim import resolve_layers
 from jaxft.paths import Match
 from jaxft.starts import adaptable, check_head, copied_units, draws, grown_model, is_new, tuning_rules
 from jaxft.train import make_phases
-from jaxft.weights import Manifest, expected_shapes, load, read_file
+from jaxft.weights import Manifest, expected_shapes, is_head, load, num_classes_of, read_file
 
 SPLIT_FIELDS = (
     *("train_per_class", "num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val"),
@@ -122,7 +122,8 @@ class PlannedTrial:
     @property
     def streams_used(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that the trial's result depends on."""
-        random_images = self.program.phases[-1].changes_images
+        last = self.program.phases[-1]
+        random_images = last.changes_images or last.regularisers.is_random
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
@@ -369,6 +370,8 @@ class _Planner:
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs, or give 'steps'."
             )
+        if any(phase.regularisers.distillation for phase in phases):
+            _check_own_head(source, size_px)
         procedure = trial.procedure
         eval_batch_size = self.execution.eval_batch_size
         program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
@@ -488,6 +491,26 @@ def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
     return crop_px or side
 
 
+def _check_own_head(source: PlannedSource, size_px: int) -> None:
+    """Checks that the source has a classifier that fits images of a size, whose outputs distillation records."""
+    model = create_model(source.model, 2)
+    if source.path is not None and num_classes_of(read_file(source.path, model)[0], model) is None:
+        raise UserError(
+            f"'procedure.distillation' keeps what the source's own head says, but {source.path!r} has no classifier; "
+            "leave it out."
+        )
+    own_px = source.preprocessing.size_px
+    own, ours = (
+        {name: shape for name, shape in expected_shapes(model, px).items() if is_head(name, model)}
+        for px in (own_px, size_px)
+    )
+    if own != ours:
+        raise UserError(
+            f"'procedure.distillation' keeps what the source's own head says, which is for images of {own_px} px; "
+            f"give 'target.size_px' {own_px}, or leave it out."
+        )
+
+
 def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:
     """Returns what determines a trial's result: content in the place of paths, seeds in the place of streams."""
     start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
@@ -521,7 +544,8 @@ def _group_key(trial: PlannedTrial) -> str:
         by_images = trial.trial.procedure.head_init == "class_means"
         head = trial.digest if by_images else trial.trial.stream_seed("init")
     views = trial.trial.stream_seed("augment") if trial.trial.procedure.views else None
-    text = repr((trial.program, trial.images.fingerprint, start, head, views))
+    towards = [trial.source.digest] * any(phase.regularisers.needs_source for phase in trial.program.phases)
+    text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

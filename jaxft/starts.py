@@ -147,19 +147,19 @@ def start_body(
       source: the leaves below its head by name, with their collection (`params/stem/conv/kernel`); none: no source.
     """
     if source is None:
-        return _collections(flatten(init_variables(model, key, size_px)))
+        return collections(flatten(init_variables(model, key, size_px)))
     old = {name: leaf for name, leaf in source.items() if not name.startswith("counters/")}
     names = [name.partition("/")[2] for name in old if name.startswith("params/")]
     copied = set(copied_units(procedure, model, names))
     taken = {name: leaf for name, leaf in old.items() if unit_of(name.partition("/")[2], model.units) in copied}
     if len(taken) == len(old) and procedure.grow == "none":
-        return _collections(taken | flatten(init_head(model, key, size_px)))
+        return collections(taken | flatten(init_head(model, key, size_px)))
     fresh = flatten(init_variables(model, key, size_px))
     if procedure.init == "matched":
         params = {name: leaf for name, leaf in old.items() if name.startswith("params/") and name not in taken}
         for name, leaf in params.items():
             fresh[name] = matched(leaf, jax.random.fold_in(key, zlib.crc32(name.encode())))
-    return _collections(fresh | taken)
+    return collections(fresh | taken)
 
 
 def matched(leaf: Any, key: jax.Array) -> jax.Array:
@@ -226,9 +226,14 @@ def check_head(procedure: Procedure, model: Network) -> None:
         )
 
 
-def _collections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def collections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the `params` and the `batch_stats` among leaves that are named with their collection, by their own names.
+
+    Counters, which no result depends on, are left out.
+    """
     found: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
     for name, leaf in flat.items():
         collection, _, own = name.partition("/")
-        found[collection][own] = leaf
+        if collection in found:
+            found[collection][own] = leaf
     return found

@@ -24,14 +24,15 @@ from jaxft.data.stream import brought
 from jaxft.errors import UserError
 from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
-from jaxft.features import FeatureCache, make_feature_cache
+from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
 from jaxft.models import Network, create_model
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
-from jaxft.starts import start_body, start_head
+from jaxft.regularisers import channel_attention
+from jaxft.starts import collections, start_body, start_head
 from jaxft.store import Store, Table, cache_dir
-from jaxft.weights import Manifest, load, load_flat, save_weights
+from jaxft.weights import Manifest, fit, is_head, load, load_flat, read_file, save_weights
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
@@ -139,6 +140,8 @@ class Work:
         self.plan, self.store, self.progress, self.debug, self.features = plan, store, progress, debug, features
         self._images: tuple[str, Any] = ("", None)
         self._load_body = functools.lru_cache(maxsize=1)(load_flat)  # trials of one source share its arrays
+        self._load_head = functools.lru_cache(maxsize=1)(load_own_head)
+        self._attention: dict[Any, dict[str, np.ndarray]] = {}
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Does the jobs that no other process does, and returns when all are over."""
@@ -223,19 +226,47 @@ class Work:
         """Returns the arrays of a trial as it begins."""
         procedure, source = planned.trial.procedure, planned.source
         key = stream_key("init", planned.trial.stream_seed("init"))
+        network = create_model(source.model, 2)  # of which the classifier is left out, or fits any number of classes
+        weights: Any = None
         body: Mapping[str, Any] | None = None
         if planned.starts_from_source:
             weights = self.store.weights_path(source.digest, "sources") if source.trained else source.path
-            body, _ = self._load_body(weights, create_model(source.model, 2), "new")
+            body, _ = self._load_body(weights, network, "new")
         start = start_body(planned.model, procedure, key, planned.size_px, body)
         params = start["params"]
         if procedure.head_init != "lecun":
             images, split = planned.images, planned.split
             preprocessing = planned.program.phases[-1].preprocessing
-            sees = self._images_of(planned), images.fingerprint, split.train, split.labels[split.train], self.features
+            sees = self.images_of(planned), images.fingerprint, split.train, split.labels[split.train], self.features
             params = params | start_head(planned.model, preprocessing, procedure, start, *sees)
         params = params | init_adapters(filter(is_adapter, planned.layers), params, procedure.lora_rank, key)
-        return _make_lane(planned, params, start["batch_stats"])
+        lane = _make_lane(planned, params, start["batch_stats"])
+        if body is None or not any(phase.regularisers.needs_source for phase in planned.program.phases):
+            return lane
+        own = collections(body)
+        own["params"].update(self._load_head(weights, network))
+        lane = dataclasses.replace(lane, source=own)
+        return with_attention(lane, self._attention_of(planned, lane))
+
+    def _attention_of(self, planned: PlannedTrial, lane: Lane) -> dict[str, np.ndarray]:
+        """Returns the attention of the channels that DELTA holds, measured once for trials of one source and split."""
+        units = held_units(planned)
+        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, planned.size_px, units
+        if units and key not in self._attention:
+            self.progress.note("measuring the attention of channels")
+            with self.progress.clock.of("attention"):
+                self._attention[key] = channel_attention(
+                    planned.model,
+                    planned.program.phases[-1].preprocessing,
+                    lane.source or {},
+                    units,
+                    self.images_of(planned),
+                    planned.images.fingerprint,
+                    lane.train,
+                    lane.labels[lane.train],
+                    self.features,
+                )
+        return self._attention[key] if units else {}
 
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
@@ -459,7 +490,9 @@ def example_lane(planned: PlannedTrial) -> Lane:
         collection, _, leaf = name.partition("/")
         values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
         flat[collection][leaf] = values.astype(np.float32)
-    return _make_lane(planned, flat["params"], flat["batch_stats"])
+    lane = _make_lane(planned, flat["params"], flat["batch_stats"])
+    shapes = {unit: output_shape(planned.model, unit, planned.size_px) for unit in held_units(planned)}
+    return with_attention(lane, {unit: np.ones(shape[-1], np.float32) for unit, shape in shapes.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -489,7 +522,7 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
             how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
-            gradient = phase.optimizer.kind, phase.num_parts, phase.sharpness
+            gradient = phase.optimizer.kind, phase.num_parts, phase.sharpness, phase.regularisers
             kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how, gradient
             if kind not in timed:
                 say(f"timing {planned.model.architecture}")
@@ -504,12 +537,36 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
             split = planned.split
             num_evaluated = program.num_epochs * len(split.val)
             num_evaluated += len(split.test) * (NUM_CROPS if program.test_crops == "ten" else 1)
+            if program.phases[-1].recalibrates:
+                num_evaluated += len(split.train) + len(split.val)
             what = "sources" if planned in sources else "training"
             seconds[what] += a_step * sum(phase.num_steps for phase in program.phases)
             seconds["evaluation"] += an_image * num_evaluated
     for kind, phases in programs.items():
         seconds["compiling"] += timed[kind][2] * (len(phases) - 1)
     return Estimate(len(trials), len(sources), seconds)
+
+
+def held_units(planned: PlannedTrial) -> tuple[str, ...]:
+    """Returns the units whose maps DELTA holds in any phase of a trial."""
+    return tuple(dict.fromkeys(unit for phase in planned.program.phases for unit in phase.regularisers.maps))
+
+
+def with_attention(lane: Lane, attention: Mapping[str, np.ndarray]) -> Lane:
+    """Returns a lane whose numbers have the attention of channels, where there is any."""
+    if not attention:
+        return lane
+    numbers = lane.hparams.regularisers | {"attention": {unit: np.asarray(of) for unit, of in attention.items()}}
+    return dataclasses.replace(lane, hparams=lane.hparams._replace(regularisers=numbers))
+
+
+def load_own_head(weights: Any, model: Network) -> dict[str, Any]:
+    """Returns the leaves of the classifier that a weight file has, by name; none where it has none."""
+    import jax.numpy as jnp
+
+    tensors, manifest = read_file(weights, model)
+    _, flat = fit(tensors, model, manifest)
+    return {name.partition("/")[2]: jnp.asarray(leaf) for name, leaf in flat.items() if is_head(name, model)}
 
 
 def example_images(planned: PlannedTrial, execution: cfg.Execution) -> np.ndarray:

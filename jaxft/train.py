@@ -22,13 +22,25 @@ from jaxft.data.batches import num_steps
 from jaxft.errors import UserError
 from jaxft.gradients import in_parts, running_mean, sam_point
 from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.nn import batch_norm_in_groups
 from jaxft.optim import HParams, Optimizer, go_on_from, make_tx
 from jaxft.paths import Match, flatten, unflatten
+from jaxft.regularisers import (
+    Reference,
+    Regularisers,
+    branch_factors,
+    distillation_loss,
+    drop,
+    make_regularisers,
+    penalty,
+)
 from jaxft.schedules import Schedule
 
 Flat = dict[str, jax.Array]
 PIECE = 256  # images of a step over all of them that are worked out at a time
 MIX_STREAM = 3  # beside the numbers of the streams in `data.augment.augment`
+DROP_STREAM, DEPTH_STREAM = 4, 5
+NONE = Regularisers()
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,8 @@ class Phase:
     `tracked` are the batch-norm statistics that move. With `views`, an image's index says which of its views is meant
     (`data.augment.view`). `mixes` are the ways in which the images of a batch are mixed (`data.augment.mix`);
     `weighted` says that classes weigh differently in the loss. `from_features` says that the images are what the
-    prefix made of them already. With lbfgs the batch is all images and views, at every step.
+    prefix made of them already. With lbfgs the batch is all images and views, at every step. Batch norm normalises
+    groups of `virtual_batch_size` images; `recalibrates` says that tracked statistics are replaced at the end.
 
     `part` are the steps of the schedule, from one to before the other, that the phase is of; none: all. `num_parts` are
     those that a batch is worked through in; `sharpness` says that SAM's gradient is used, `averaged` that a moving
@@ -61,6 +74,9 @@ class Phase:
     num_parts: int = 1
     sharpness: bool = False
     averaged: bool = False
+    regularisers: Regularisers = NONE
+    virtual_batch_size: int | None = None
+    recalibrates: bool = False
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -123,10 +139,14 @@ class Evaluated:
 
 
 class Frozen(NamedTuple):
-    """What does not change in a phase; shared by all trials that run side by side."""
+    """What does not change in a phase; shared by all trials that run side by side.
+
+    `reference` is what regularisers need of the source, where they need anything.
+    """
 
     params: Flat
     batch_stats: Flat
+    reference: Reference | None = None
 
 
 class State(NamedTuple):
@@ -145,12 +165,20 @@ class State(NamedTuple):
         return self.average or (self.params, self.batch_stats)
 
 
+class Targets(NamedTuple):
+    """What images of a batch should be: their labels, and which of the phase's images they are."""
+
+    labels: jax.Array
+    rows: jax.Array
+
+
 class Part(NamedTuple):
-    """Images of a batch with their labels, and those of the images that they are mixed with, where they are."""
+    """Images of a batch: theirs, the targets of those that they are mixed with where they are, places in the batch."""
 
     images: jax.Array
-    labels: jax.Array
-    other_labels: jax.Array
+    own: Targets
+    other: Targets
+    places: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -210,7 +238,7 @@ def make_phases(
             preprocessing,
             optimizer,
             prefix,
-            tuple(tracked) if procedure.batch_norm == "tracked" else (),
+            tuple(tracked) if procedure.batch_norm != FROZEN else (),
             num_train * max(procedure.views, 1) if whole else procedure.batch_size,
             make_changes(procedure),
             procedure.views,
@@ -220,6 +248,9 @@ def make_phases(
             num_parts=1 if whole else procedure.accumulate,
             sharpness=procedure.sam_radius > 0 and not whole,
             averaged=procedure.ema_decay > 0 and not whole,
+            regularisers=NONE if probe else make_regularisers(model, procedure, tuple(layers), trained, prefix),
+            virtual_batch_size=procedure.virtual_batch_size,
+            recalibrates=procedure.batch_norm == "recalibrated" and bool(tracked),
         )
 
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
@@ -344,6 +375,19 @@ def continue_state(old: State, new: State) -> State:
     return new._replace(opt_state=go_on_from(old.opt_state, new.opt_state), average=average)
 
 
+class Pass(NamedTuple):
+    """A pass through the network.
+
+    Logits [n, classes]; the tracked statistics after it; what entered the first unit above the frozen prefix; the
+    outputs of the units that were asked for.
+    """
+
+    logits: jax.Array
+    batch_stats: Flat
+    entering: jax.Array
+    outputs: Flat
+
+
 def apply_network(
     phase: Phase | Evaluated, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
 ) -> tuple[jax.Array, Flat]:
@@ -351,23 +395,73 @@ def apply_network(
 
     Of `params` factors of changes are merged already (`jaxft.adapters`). In training these are those of `batch_stats`.
     """
+    done = run_network(phase, params, batch_stats, frozen, images, train)
+    return done.logits, done.batch_stats
+
+
+def run_network(
+    phase: Phase | Evaluated,
+    params: Flat,
+    batch_stats: Flat,
+    frozen: Frozen,
+    images: jax.Array,
+    train: bool,
+    keep: Sequence[str] = (),
+    branches: Mapping[str, jax.Array] | None = None,
+    before_head: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> Pass:
+    """Returns what `apply_network` does, and more.
+
+    Args:
+      keep: units whose outputs are wanted too.
+      branches: factors of residual branches, by block.
+      before_head: what is done to the output of the unit below the head, where that is among `keep`.
+    """
+    model = phase.model
+    x, start, stats = enter_network(phase, batch_stats, frozen, images)
+    entering, outputs = x, {}
+    if start is None:
+        return Pass(x, batch_stats, x, {})
+    variables = {"params": unflatten(frozen.params | params)}
+    if branches:
+        variables["branches"] = unflatten({f"{block}/factor": factor for block, factor in branches.items()})
+    group_size = phase.virtual_batch_size if isinstance(phase, Phase) else None
+
+    def run(x: jax.Array, start: str, stop: str) -> jax.Array:
+        nonlocal stats
+        now = variables | {"batch_stats": unflatten(stats)}
+        if not (train and batch_stats):
+            return model.apply(now, x, start=start, stop=stop)
+        with batch_norm_in_groups(group_size):
+            x, updated = model.apply(now, x, train=True, start=start, stop=stop, mutable=["batch_stats"])
+        stats = stats | flatten(updated["batch_stats"])
+        return x
+
+    units, head = model.units, model.units[-1]
+    if start == head and units[-2] in keep:
+        outputs[units[-2]] = x
+    for unit in units[units.index(start) : -1]:
+        if unit in keep:
+            outputs[unit] = x = run(x, start, unit)
+            start = units[units.index(unit) + 1]
+    logits = run(before_head(x) if units[-2] in keep else x, start, head)
+    return Pass(logits, {name: stats[name] for name in batch_stats}, entering, outputs)
+
+
+def enter_network(
+    phase: Phase | Evaluated, batch_stats: Flat, frozen: Frozen, images: jax.Array
+) -> tuple[jax.Array, str | None, Flat]:
+    """Returns what enters the first unit above the frozen prefix, that unit (none: there is none), all statistics."""
     model = phase.model
     x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
-    start = None
-    if phase.prefix is not None:
-        if not phase.from_features:
-            fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
-            x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
-        if phase.prefix == model.units[-1]:
-            return x, batch_stats
-        start = model.units[model.units.index(phase.prefix) + 1]
-    variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
-    if not (train and batch_stats):
-        return model.apply(variables, x, start=start), batch_stats
-    logits, updated = model.apply(variables, x, train=True, start=start, mutable=["batch_stats"])
-    new_stats = flatten(updated["batch_stats"])
-    return logits, {name: new_stats[name] for name in batch_stats}
+    if phase.prefix is None:
+        return x, model.units[0], stats
+    if not phase.from_features:
+        fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
+        x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
+    above = model.units[model.units.index(phase.prefix) + 1 :]
+    return x, above[0] if above else None, stats
 
 
 @functools.cache
@@ -401,38 +495,43 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         images: jax.Array,
     ) -> tuple[State, Metrics]:
         rows = jax.lax.dynamic_index_in_dim(indices, state.step, keepdims=False)
-        batch, targets = look(state, labels, images, rows)
+        batch, seen = look(state, labels, images, rows)
         own: jax.Array | None = None  # share of its own label that a mixed image keeps
         if phase.mixes:
             alphas = {"mixup": hparams.mixup_alpha, "cutmix": hparams.cutmix_alpha}
             mix_key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), MIX_STREAM)
             batch, own = mix(mix_key, batch, {name: alphas[name] for name in phase.mixes})
 
-        def loss_fn(params: Flat, batch_stats: Flat, part: Part) -> tuple[jax.Array, tuple[Flat, jax.Array]]:
+        def loss_fn(params: Flat, batch_stats: Flat, part: Part) -> tuple[jax.Array, tuple[Flat, Metrics]]:
             plain = merge(params, frozen.params, hparams.lora_scale)
-            logits, stats = apply_network(phase, plain, batch_stats, frozen, part.images, train=True)
+            noise = make_noise(phase, state, hparams, part.places)
+            kept = phase.regularisers.outputs(phase.model)
+            done = run_network(phase, plain, batch_stats, frozen, part.images, True, kept, *noise)
 
-            def shared(of_label: Callable[[jax.Array], jax.Array]) -> jax.Array:
-                """Returns the mean over the images of what is said of their labels, soft ones where they are mixed."""
-                mean = of_label(part.labels).mean()
-                return mean if own is None else own * mean + (1 - own) * of_label(part.other_labels).mean()
+            def shared(of_targets: Callable[[Targets], jax.Array]) -> jax.Array:
+                """Returns the mean over the images of what is said of their targets, soft ones where they are mixed."""
+                mean = of_targets(part.own).mean()
+                return mean if own is None else own * mean + (1 - own) * of_targets(part.other).mean()
 
-            loss = shared(lambda labels: losses(logits, labels, hparams))
-            return loss, (stats, shared(lambda labels: logits.argmax(-1) == labels))
+            loss = shared(lambda targets: losses(done.logits, targets.labels, hparams))
+            accuracy = shared(lambda targets: done.logits.argmax(-1) == targets.labels)
+            more = regularise(phase, hparams, plain, done, frozen.reference, part.own.rows, shared)
+            return loss if more is None else loss + more, (done.batch_stats, Metrics(loss, accuracy))
 
-        gradient = in_parts(jax.value_and_grad(loss_fn, has_aux=True), phase.num_parts)
-        whole = Part(batch, targets, targets[::-1])
-        (loss, (stats, accuracy)), grads = gradient(state.params, state.batch_stats, whole)
+        gradient = in_parts(jax.grad(loss_fn, has_aux=True), phase.num_parts)
+        targets = Targets(seen, rows)
+        whole = Part(batch, targets, jax.tree.map(lambda x: x[::-1], targets), jnp.arange(len(rows)))
+        grads, (stats, metrics) = gradient(state.params, state.batch_stats, whole)
         if phase.sharpness:  # the second pass leaves the statistics as the first has made them
             point = sam_point(state.params, grads, hparams.sam_radius)
-            _, grads = gradient(point, state.batch_stats, whole)
+            grads, _ = gradient(point, state.batch_stats, whole)
         updates, opt_state = tx(hparams).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if phase.averaged:
             count = phase.first_step + state.step + 1
             average = running_mean(state.average, (params, stats), hparams.ema_decay, count)
-        return State(params, stats, opt_state, state.step + 1, state.key, average), Metrics(loss, accuracy)
+        return State(params, stats, opt_state, state.step + 1, state.key, average), metrics
 
     def whole_step(
         state: State,
@@ -471,6 +570,73 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         return State(params, state.batch_stats, opt_state, state.step + 1, state.key), metrics_of(params)
 
     return whole_step if phase.whole else train_step
+
+
+def make_noise(
+    phase: Phase, state: State, hparams: HParams, places: jax.Array
+) -> tuple[dict[str, jax.Array] | None, Callable[[jax.Array], jax.Array]]:
+    """Returns, for images at `places` of a step's batch, the factors of residual branches by block, and what is done to
+    what enters the head.
+
+    A batch has one set of factors, and each of its images values of its own that are dropped, so that it does not matter
+    in how many parts it is worked through.
+    """
+    terms, numbers = phase.regularisers, hparams.regularisers
+    key = jax.random.fold_in(state.key, state.step)
+    branches, before_head = None, lambda x: x
+    if terms.blocks:
+        depth_key = jax.random.fold_in(key, DEPTH_STREAM)
+        branches = branch_factors(depth_key, phase.model, terms.blocks, numbers["stochastic_depth"])
+    if terms.dropout:
+        drop_key = jax.random.fold_in(key, DROP_STREAM)
+
+        def before_head(x: jax.Array) -> jax.Array:
+            return drop(drop_key, x, numbers["dropout"], places)
+
+    return branches, before_head
+
+
+def regularise(
+    phase: Phase,
+    hparams: HParams,
+    params: Flat,
+    done: Pass,
+    reference: Reference | None,
+    rows: jax.Array,
+    shared: Callable[[Callable[[Targets], jax.Array]], jax.Array],
+) -> jax.Array | None:
+    """Returns what the regularisers add to the loss of a batch; None where there are none.
+
+    Args:
+      params: those of the network, factors of changes merged already.
+      rows: [batch] which of the phase's images they are.
+      shared: returns the mean over the images of what is said of their targets, soft ones where they are mixed.
+    """
+    terms, model, numbers = phase.regularisers, phase.model, hparams.regularisers
+    if terms == NONE:
+        return None
+
+    def source_maps() -> Flat:
+        assert reference is not None
+        if reference.maps is not None and reference.map_rows is not None:
+            at = reference.map_rows[rows]
+            return {unit: of_all[at] for unit, of_all in reference.maps.items()}
+        variables = {"params": unflatten(reference.params), "batch_stats": unflatten(reference.batch_stats)}
+        start = 0 if phase.prefix is None else model.units.index(phase.prefix) + 1
+        x, maps = done.entering, {}
+        for unit in terms.maps:
+            stop = model.units.index(unit)
+            maps[unit] = x = model.apply(variables, x, start=model.units[start], stop=unit)
+            start = stop + 1
+        return maps
+
+    def distilled(logits: jax.Array) -> jax.Array:
+        assert reference is not None and reference.logits is not None and reference.logit_rows is not None
+        said, said_at = reference.logits, reference.logit_rows
+        temperature = numbers["distillation_temperature"]
+        return shared(lambda targets: distillation_loss(logits, said[said_at[targets.rows]], temperature))
+
+    return penalty(terms, numbers, model, params, done.outputs, reference, source_maps, distilled)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: HParams) -> jax.Array:
@@ -523,6 +689,47 @@ def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
         return Evaluation(jnp.where(mask, losses, 0.0).sum(), correct.sum(), predictions)
 
     return eval_step
+
+
+@functools.cache
+def make_moments_step(network: Evaluated) -> Callable[..., Flat]:
+    """Returns `moments_step(params, batch_stats, rows, frozen, images)`, what enters each batch norm above the prefix.
+
+    rows: [1, batch] int32. `{'stem/bn/mean': [features], 'stem/bn/var': biased, 'stem/bn/places': of an image}`; what
+    lies below is normalised by the batch's own statistics.
+    """
+
+    def moments_step(params: Flat, batch_stats: Flat, rows: jax.Array, frozen: Frozen, images: jax.Array) -> Flat:
+        batch = images[rows[0]]
+        seen = batch if network.from_features else centre_crop(batch, network.preprocessing.size_px)
+        x, start, stats = enter_network(network, batch_stats, frozen, seen)
+        variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
+        _, found = network.model.apply(variables, x, train=True, start=start, mutable=["batch_stats", "moments"])
+        return {name: jnp.asarray(value) for name, value in flatten(found["moments"]).items()}
+
+    return moments_step
+
+
+def pool_moments(moments: Sequence[Mapping[str, np.ndarray]], sizes: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns running statistics [..., features] from the moments of batches of so many images, of all of them.
+
+    The mean, and the variance by the law of total variance, unbiased (n - 1) as running ones are.
+    """
+    shares = np.array(sizes, np.float64) / sum(sizes)
+
+    def mean(values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.tensordot(shares, np.stack(values), axes=1)
+
+    found = {}
+    for name in (name for name in moments[0] if name.endswith("/mean")):
+        layer = name.removesuffix("mean")
+        means = [of[name].astype(np.float64) for of in moments]
+        total = mean(means)
+        var = mean([of[layer + "var"] + np.square(own - total) for of, own in zip(moments, means)])
+        count = float(np.ravel(moments[0][layer + "places"])[0]) * sum(sizes)
+        found[name] = total.astype(np.float32)
+        found[layer + "var"] = (var * count / max(count - 1, 1)).astype(np.float32)
+    return found
 
 
 def mean_per_class(labels: np.ndarray, predictions: np.ndarray) -> float:

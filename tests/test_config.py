@@ -89,7 +89,7 @@ WRONG = [
     ("procedure.schedule", "cosin", "allowed: 'constant' or 'cosine' or 'step' (did you mean 'cosine'?)"),
     ("procedure.decay_epochs", [0], "allowed: a list of numbers"),
     ("procedure.decay_factor", 1.5, "allowed: a number above 0 and at most 1"),
-    ("procedure.batch_norm", "freeze", "allowed: 'tracked' or 'frozen' (did you mean 'frozen'?)"),
+    ("procedure.batch_norm", "freeze", "allowed: 'tracked' or 'frozen' or 'recalibrated' (did you mean 'frozen'?)"),
     ("procedure.flip", None, "allowed: True or False"),
     ("procedure.select", "bets", "allowed: 'best' or 'last' (did you mean 'best'?)"),
     ("source.model", None, "allowed: a text"),

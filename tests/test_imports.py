@@ -26,6 +26,7 @@ ROWS = [
     ["features"],
     ["adapters"],
     ["starts"],
+    ["regularisers"],
     ["schedules", "gradients"],
     ["optim"],
     ["train"],

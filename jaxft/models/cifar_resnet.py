@@ -29,7 +29,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, Pool, conv
+from jaxft.nn import BatchNorm, Chain, Head, Pool, branch, conv
 
 WIDTHS = (16, 32, 64)
 IMAGENET_32 = dataclasses.replace(IMAGENET, size_px=32)
@@ -80,7 +80,7 @@ class BasicBlock(nn.Module):
             else:
                 side = (self.features - x.shape[-1]) // 2
                 x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (side, side)))
-        y = y + x
+        y = branch(self, y) + x
         return nn.relu(y) if self.relu_after else y
 
 
@@ -133,6 +133,10 @@ class CifarResNet(Network):
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
         return ("stem", *blocks, "pool", "head")
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        return tuple(unit for unit in self.units if "/" in unit)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

@@ -145,6 +145,11 @@ class Network(Chain):
         raise AttributeError(type(self).__name__)
 
     @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        """Returns the units with a branch beside a shortcut, in the network's order; none: it has none."""
+        return ()
+
+    @property
     def port_table(self) -> tuple[Port, ...]:
         """Returns where each leaf lies in the published weight files."""
         raise AttributeError(type(self).__name__)

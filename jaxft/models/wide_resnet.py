@@ -24,7 +24,7 @@ from jaxft.models.contract import (
     port_conv,
     port_dense,
 )
-from jaxft.nn import BatchNorm, Chain, Head, Pool, conv
+from jaxft.nn import BatchNorm, Chain, Head, Pool, branch, conv
 
 
 class Stem(nn.Module):
@@ -49,7 +49,7 @@ class Block(nn.Module):
         y = conv(self.features, 3, name="conv2")(y)
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.stride, name="shortcut")(h)
-        return y + x
+        return branch(self, y) + x
 
 
 class Stage(Chain):
@@ -100,6 +100,10 @@ class WideResNet(Network):
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
         return ("stem", *blocks, "norm", "pool", "head")
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        return tuple(unit for unit in self.units if "/" in unit)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

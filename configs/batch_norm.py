@@ -1,0 +1,63 @@
+"""What should fine-tuning do with batch norm, above all where batches are small?
+
+A residual network for 32 x 32 pixels, trained on CIFAR-100, is fine-tuned to six kinds of scenes from twenty images of
+each, in batches of 2, 8 and 32. Its running statistics rest, move, or move and are replaced at the end by those of all
+training images; its scales and shifts rest or train. In batches of 32 they move in virtual batches of 2 and 8, too. The
+rates grow in proportion to the batch (Goyal et al. 2017), so that as many images move the weights as far.
+
+Source: Ioffe & Szegedy 2015; Ioffe 2017 (small batches); Hoffer, Hubara & Soudry 2017 (virtual batches); Wu & Johnson
+2021 (recalibrated statistics); the reports that fine-tuning with frozen layers fails, such as Keras' pull request 9965.
+Expected: in batches of 2, statistics that move lose much of the accuracy, those that rest next to nothing; replacing
+them at the end gives some of it back; in batches of 32 all are alike. Virtual batches of 2 in batches of 32 lose as
+batches of 2 do. Resting scales and shifts change little.
+Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
+a folder named behind the config, batch_norm.py:FOLDER. --dry-run says how long it takes. Behind batch_norm.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' oxford_flowers102), for accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    full, small = size == "full", size == "small"
+    weights, images = files or ("resnet50.safetensors", "tfds:oxford_flowers102")
+
+    config = ConfigDict()
+    config.title = "Batch norm: statistics frozen, tracked and recalibrated, by the size of the batch"
+    config.seeds = 1 if small else 3
+
+    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
+    config.target = {
+        "data": images,
+        "train_per_class": 5 if small else 10 if full else 20,
+        "val_per_class": 5 if small or full else 10,
+        "size_px": 256 if full else 32,
+    }
+    config.procedure = {
+        "epochs": 1.0 if small else 15.0,
+        "weight_decay": 5e-4,
+        "flip": True,
+        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    }
+
+    def in_batches_of(size: int) -> dict[str, list[float]]:
+        rates = {"procedure.learning_rate": [0.1 * size / 32], "procedure.body_learning_rate": [0.01 * size / 32]}
+        return {"procedure.batch_size": [size], **rates}
+
+    sizes = [2, 15] if small else [2, 8, 32]
+    config.factors = [
+        {
+            **in_batches_of(size),
+            "procedure.batch_norm": ["frozen", "tracked", "recalibrated"],
+            "procedure.batch_norm_affine": ["tuned"] if small else ["tuned", "frozen"],
+        }
+        for size in sizes
+    ]
+    virtual = [5] if small else [2, 8]
+    config.factors += [{**in_batches_of(sizes[-1]), "procedure.virtual_batch_size": virtual}]
+    return config
