@@ -70,7 +70,7 @@ def case_of(case):
     return x, k, fields
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(CASES)
 def test_values_and_gradients_are_xlas(case):
     with jax.enable_x64(True):
@@ -81,7 +81,7 @@ def test_values_and_gradients_are_xlas(case):
         agree(mine(x[0], k[0]), theirs(x[0], k[0]))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(CASES, st.sampled_from([(0, 0), (0, None), (None, 0)]))
 def test_under_vmap_in_either_order_with_grad(case, axes):
     with jax.enable_x64(True):
@@ -97,7 +97,7 @@ def test_under_vmap_in_either_order_with_grad(case, axes):
         agree(transformed(ours), transformed(xla))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CASES, st.sampled_from(OPERATIONS), st.sampled_from([0, LANES]))
 def test_every_algorithm_is_xlas(case, operation, lanes):
     with jax.enable_x64(True):

@@ -806,7 +806,7 @@ OPCODES = [bytes([code]) for code in range(256)]
 PIECES = [*OPCODES, tensor(), storage(), EMPTY, value("w"), value(3), value((2, 3)), value([1]), b"h\x00", b"q\x00"]
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500, derandomize=True, database=None)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=3)), max_size=30))
 def test_any_pickle_is_an_error_or_arrays(tmp_path_factory, pieces):
     path = tmp_path_factory.getbasetemp() / "any.pth"
