@@ -12,6 +12,7 @@ import jax
 
 from jaxft.executors import Executor
 from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.pooling import Look
 from jaxft.store import Store
 
 
@@ -20,12 +21,14 @@ class Job:
     """A source to train (`kind` 'sources'), or trials that run side by side ('trials').
 
     `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
+    `looks` are those of the classifiers of features in its group.
     """
 
     kind: str
     key: str
     trials: tuple[PlannedTrial, ...]
     executor: Executor
+    looks: tuple[Look, ...] = ()
 
     @property
     def source(self) -> PlannedTrial | None:
@@ -85,7 +88,8 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
         here = [by_digest[digest] for digest in chunk if digest in by_digest]
         if here:
             trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
-            jobs.append(Job("trials", work_key([trial.digest for trial in trials]), trials, executor))
+            key = work_key([trial.digest for trial in trials])
+            jobs.append(Job("trials", key, trials, executor, group.looks))
     return jobs
 
 

@@ -27,6 +27,8 @@ from jaxft.features import class_means, make_feature_cache
 from jaxft.models import Network, Preprocessing, create_model
 from jaxft.optim import resolve_layers
 from jaxft.paths import Match
+from jaxft.pooling import Look
+from jaxft.readout import Readout, make_readout, used
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, load, read_file
 
@@ -63,7 +65,8 @@ class PlannedSource:
 class PlannedTrial:
     """A trial with everything resolved.
 
-    `base` identifies the weights it starts from, `setting` its combination of levels.
+    `base` identifies the weights it starts from, `setting` its combination of levels. `readout` is the classifier of
+    features where it is that which is trained; then the program has no phases.
     """
 
     trial: Trial
@@ -74,6 +77,7 @@ class PlannedTrial:
     model: Network
     layers: Mapping[str, Match[LayerRate]]
     program: Program
+    readout: Readout | None = None
 
     @property
     def images(self) -> ImageSet:
@@ -95,7 +99,7 @@ class PlannedTrial:
     @property
     def size_px(self) -> int:
         """Returns the side of what the network sees of the images."""
-        return self.program.phases[-1].preprocessing.size_px
+        return (self.readout or self.program.phases[-1]).preprocessing.size_px
 
     @property
     def resize_px(self) -> int | None:
@@ -106,9 +110,12 @@ class PlannedTrial:
     @property
     def streams_used(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that the trial's result depends on."""
-        random_images = self.program.phases[-1].changes_images
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
+        if self.readout is not None:
+            start = ["source"] * trains_source + ["init"] * (not self.starts_from_source)
+            return (*["split"] * _uses_split(self.trial), *start, *["fold"] * folds)
+        random_images = self.program.phases[-1].changes_images
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
         return (*["split"] * _uses_split(self.trial), "init", "order", *optional)
 
@@ -139,6 +146,12 @@ class Group:
     def program(self) -> Program:
         """Returns the program that all of them run."""
         return self.trials[0].program
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Returns what its classifiers are of, which one pass of the network makes for all of them."""
+        found = {trial.readout.look for trial in self.trials if trial.readout}
+        return tuple(sorted(found, key=lambda look: (look.unit, look.pooling, look.below or "")))
 
 
 @dataclass(frozen=True)
@@ -183,7 +196,7 @@ class Plan:
         """Returns how much disk the final weights take that the policy keeps."""
         policy = self.study.execution.keep_weights
         kept = self.trials if policy == "all" else _one_a_setting(self) if policy == "best_seed" else ()
-        return sum(trial.num_bytes for trial in kept)
+        return sum(trial.num_bytes for trial in kept if trial.readout is None)
 
     def record(self, origin: cfg.ConfigFile) -> dict[str, Any]:
         """Returns the plan as the store keeps it and the report reads it."""
@@ -320,6 +333,20 @@ class _Planner:
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(trial.source.model, len(images.class_names))
         names = parameter_names(model, size_px)
+        procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
+        if procedure.classifier != "network":
+            readout = make_readout(
+                model,
+                procedure,
+                preprocessing,
+                len(split.train),
+                len(split.val),
+                self.execution.feature_cache_bytes,
+            )
+            resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
+            nothing = make_program((), procedure.select, eval_batch_size, len(split.train))
+            identity = _identity(trial, source, drawn, preprocessing)
+            return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, resting, nothing, readout)
         layers = resolve_layers(trial.procedure, names)
         if all(match.value == FROZEN for match in layers.values()):
             raise UserError(
@@ -334,8 +361,6 @@ class _Planner:
                 f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs."
             )
-        procedure = trial.procedure
-        eval_batch_size = self.execution.eval_batch_size
         program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
         identity = _identity(trial, source, drawn, preprocessing)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, layers, program)
@@ -447,7 +472,8 @@ def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: 
     if trial.procedure.init == "pretrained":
         start["weights"] = source.digest
     folds = ["fold"] if trial.target.val_fraction and trial.stream_seed("fold") else []
-    streams = (*["split"] * _uses_split(trial), "init", "order", "augment", *folds)
+    trained = ["order", "augment"] * (trial.procedure.classifier == "network")
+    streams = (*["split"] * _uses_split(trial), "init", *trained, *folds)
     target = cfg.non_default(trial.target)
     given = {"split": drawn.split.digest} if trial.target.manifest is not None else {}
     return {
@@ -457,13 +483,20 @@ def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: 
             **{name: target[name] for name in SPLIT_FIELDS if name in target},
             **given,
         },
-        "procedure": cfg.non_default(trial.procedure),
+        "procedure": used(trial.procedure, cfg.non_default(trial.procedure)),
         "seeds": {name: trial.stream_seed(name) for name in streams},
     }
 
 
 def _group_key(trial: PlannedTrial) -> str:
-    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes."""
+    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes.
+
+    Classifiers of features share the network as it starts.
+    """
+    if trial.readout is not None:
+        network = trial.model.architecture, trial.readout.preprocessing, trial.readout.crop_px
+        text = repr(("features", network, trial.images.fingerprint, trial.base))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
     live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
     frozen = [name for name in (*trial.layers, *stats) if not all(name in names for names in live)]

@@ -21,13 +21,14 @@ from jaxft.data.augment import NUM_CROPS
 from jaxft.data.batches import class_weights
 from jaxft.data.stream import Stream
 from jaxft.errors import UserError
-from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
+from jaxft.execute import CURVES, Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
 from jaxft.features import FeatureCache, make_feature_cache
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
 from jaxft.models import Network
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.readout import Read, make_prefix, read_out
 from jaxft.store import Store, Table, cache_dir
 from jaxft.weights import Manifest, expected_shapes, init_head, init_variables, load, load_flat, save_weights
 from jaxft.workers import Workers
@@ -180,6 +181,8 @@ class Work:
             self._train_source(job)
         elif source is not None and (self.store.read("sources", source.digest) or {})["status"] == "diverged":
             raise FloatingPointError("training its source diverged; lower 'source.procedure.learning_rate'")
+        elif job.looks:
+            self._read_out(job)
         else:
             self._run_trials(job)
 
@@ -190,7 +193,7 @@ class Work:
         what = f"{len(missing)} trial{'s' * (len(missing) > 1)}" if job.kind == "trials" else "a source"
         self.progress.say(f"{what} failed: {reason.splitlines()[0]}")
 
-    def _images_of(self, trial: PlannedTrial) -> Any:
+    def images_of(self, trial: PlannedTrial) -> Any:
         """Returns the images of a trial on the device, where those of one set stay until another's are asked for.
 
         Those that take more than `execution.device_data_bytes` are streamed.
@@ -208,7 +211,7 @@ class Work:
         return run_chunk(
             job.trials[0].program,
             lanes,
-            self._images_of(job.trials[0]),
+            self.images_of(job.trials[0]),
             lambda line: self.progress.epoch(phase, count, line),
             StoredCheckpoints(self.store, job.key),
             self.plan.study.execution.checkpoint_seconds,
@@ -221,6 +224,11 @@ class Work:
 
     def lane(self, planned: PlannedTrial) -> Lane:
         """Returns the arrays of a trial as it begins."""
+        start = self.start(planned)
+        return _make_lane(planned, start["params"], start["batch_stats"])
+
+    def start(self, planned: PlannedTrial) -> dict[str, dict[str, Any]]:
+        """Returns the flat `params` and `batch_stats` that a trial starts from."""
         trial, source = planned.trial, planned.source
         key = stream_key("init", trial.stream_seed("init"))
         if trial.procedure.init == "random":
@@ -230,7 +238,32 @@ class Work:
             body, _ = self._load_body(weights, planned.model, "new")
             head = init_head(planned.model, key, planned.size_px)
             variables = paths.unflatten(body | paths.flatten(head))
-        return _make_lane(planned, paths.flatten(variables["params"]), paths.flatten(variables.get("batch_stats", {})))
+        return {collection: paths.flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
+
+    def _read_out(self, job: Job) -> None:
+        """Fits the classifiers of features of a chunk, one after another, and stores what came of them."""
+        for planned in job.missing(self.store):
+            began, split, readout = time.monotonic(), planned.split, planned.readout
+            assert readout is not None
+            rows = np.unique(np.concatenate([split.train, split.val, split.test]))
+            start, images = self.start(planned), self.images_of(planned)
+            with self.progress.clock.of("features"):
+                prefix = make_prefix(planned.model, readout, job.looks, start, images, planned.images.fingerprint)
+                features = self.features.outputs(prefix, rows, self._note, readout.look)
+            with self.progress.clock.of("train"):
+                train, val, test = (np.searchsorted(rows, part) for part in (split.train, split.val, split.test))
+                classes = planned.model.num_classes
+                weights = loss_weights(planned)
+                read = read_out(readout, features, split.labels[rows], train, val, test, classes, weights)
+            arrays, record = _describe_read(planned, read, time.monotonic() - began)
+            with self.progress.clock.of("store"):
+                self.store.write_split(planned.drawn.manifest)
+                self.store.write("trials", planned.digest, record, arrays)
+            self.progress.trials(1)
+
+    def _note(self, line: str) -> None:
+        stopping.check()
+        self.progress.note(line)
 
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
@@ -380,6 +413,8 @@ class Chooser:
         return best, why
 
     def _candidates(self, group: Group) -> list[Executor]:
+        if group.looks:  # classifiers of features, each of which has all its strengths side by side
+            return [Executor()]
         lane, images = example_lane(group.trials[0]), example_images(group.trials[0], self.plan.study.execution)
         return candidates(
             self.plan.study.execution,
@@ -442,7 +477,7 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
     programs: dict[Any, set[Any]] = {}
     recorded: MutableMapping[str, str] = {} if store is None else store.convolutions()
     with convolution.use(convolution_choices(plan.study.execution, recorded, say)):
-        for planned in (*sources, *trials):
+        for planned in (*sources, *(trial for trial in trials if trial.readout is None)):
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
             how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
@@ -485,15 +520,11 @@ def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Ma
     import jax
 
     trial, procedure = planned.trial, planned.trial.procedure
-    labels, weights = planned.split.labels, np.ones((), np.float32)
-    if procedure.loss_weighting != "none":
-        of_train = labels[planned.split.train]
-        weights = class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)
     return Lane(
         params=dict(params),
         batch_stats=dict(batch_stats),
-        hparams=make_hparams(procedure, planned.layers, weights),
-        labels=labels,
+        hparams=make_hparams(procedure, planned.layers, loss_weights(planned)),
+        labels=planned.split.labels,
         train=planned.split.train,
         val=planned.split.val,
         test=planned.split.test,
@@ -501,6 +532,15 @@ def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Ma
         augment_key=jax.random.key_data(stream_key("augment", trial.stream_seed("augment"))),
         balanced=procedure.sampling == "balanced",
     )
+
+
+def loss_weights(planned: PlannedTrial) -> np.ndarray:
+    """Returns how much each class weighs in a trial's loss: [classes], or 1 where they all weigh the same."""
+    procedure, split = planned.trial.procedure, planned.split
+    if procedure.loss_weighting == "none":
+        return np.ones((), np.float32)
+    of_train = split.labels[split.train]
+    return class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)
 
 
 def stream_key(stream: str, seed: int) -> Any:
@@ -519,17 +559,42 @@ def _describe(
     for level in ("leaf", "filter"):
         for name, change in changes.get(level, {}).items():
             arrays |= {f"{level}/{measure}/{name}": np.asarray(value) for measure, value in change.items()}
+    status = "diverged" if outcome.diverged else "done"
+    record = _record(planned, status, outcome, outcome.seconds, executor)
+    record["selected_epoch"] = outcome.selected_epoch
+    if changes:
+        record["changes"] = {
+            layer: {measure: _number(value) for measure, value in changes["layer"][layer].items()}
+            for layer in planned.layer_names
+        }
+    return arrays, record
+
+
+def _describe_read(planned: PlannedTrial, read: Read, seconds: float) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
+    assert planned.readout is not None
+    arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | read.by_level
+    arrays |= {"test_rows": planned.split.test, "test_predictions": read.test_predictions}
+    record = _record(planned, "done", read, seconds, Executor())
+    record |= {"selected_level": read.level, "level_of": planned.readout.level_name}
+    return arrays, record | {"relative_change": 0.0}  # the network rests
+
+
+def _record(
+    planned: PlannedTrial, status: str, outcome: Outcome | Read, seconds: float, executor: Executor
+) -> dict[str, Any]:
+    """Returns what the record of every finished trial has."""
     split = planned.split
-    record = {
+    return {
         "schema": cfg.SCHEMA_VERSION,
-        "status": "diverged" if outcome.diverged else "done",
+        "status": status,
         "seed": planned.trial.seed,
         "val_accuracy": outcome.val_accuracy,
         "test_accuracy": outcome.test_accuracy,
         "val_mean_per_class": outcome.val_mean_per_class,
         "test_mean_per_class": outcome.test_mean_per_class,
-        "selected_epoch": outcome.selected_epoch,
-        "seconds": round(outcome.seconds, 3),
+        "selected_epoch": None,
+        "seconds": round(seconds, 3),
         "executor": executor.name,
         "width": executor.width,
         "source": planned.source.digest if planned.starts_from_source else "",
@@ -539,12 +604,6 @@ def _describe(
         "identity": planned.identity,
         "trial": cfg.to_dict(planned.trial),
     }
-    if changes:
-        record["changes"] = {
-            layer: {measure: _number(value) for measure, value in changes["layer"][layer].items()}
-            for layer in planned.layer_names
-        }
-    return arrays, record
 
 
 def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> dict[str, dict[str, parameters.Change]]:
