@@ -335,14 +335,8 @@ class _Planner:
         names = parameter_names(model, size_px)
         procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
         if procedure.classifier != "network":
-            readout = make_readout(
-                model,
-                procedure,
-                preprocessing,
-                len(split.train),
-                len(split.val),
-                self.execution.feature_cache_bytes,
-            )
+            counts = len(split.train), len(split.val), len(split.test)
+            readout = make_readout(model, procedure, preprocessing, counts, self.execution.feature_cache_bytes)
             resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
             nothing = make_program((), procedure.select, eval_batch_size, len(split.train))
             identity = _identity(trial, source, drawn, preprocessing)

@@ -90,20 +90,25 @@ def used(procedure: Procedure, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_readout(
-    model: Network, procedure: Procedure, preprocessing: Preprocessing, num_train: int, num_val: int, max_bytes: float
+    model: Network,
+    procedure: Procedure,
+    preprocessing: Preprocessing,
+    num_images: tuple[int, int, int],
+    max_bytes: float,
 ) -> Readout:
-    """Returns the classifier of a procedure, resolved for a network and its number of images.
+    """Returns the classifier of a procedure, resolved for a network and its images to train, select and test on.
 
     Raises a `UserError` where there is no such tap, where its pooling needs a map and it has none, where features of
     the images would take more than `max_bytes`, or where there are several levels and no images to choose on.
     """
     look = _make_look(model, procedure, preprocessing.size_px)
     size = num_features(model, look, preprocessing.size_px)
-    num_bytes = 4 * size * (num_train + num_val)
+    num_train, num_val, _ = num_images
+    num_bytes = 4 * size * sum(num_images)
     if num_bytes > max_bytes:
         raise UserError(
             f"procedure.pooling {procedure.pooling!r} of {look.unit!r} makes {size:,} features an image, "
-            f"{num_bytes / 1e9:.1f} GB of those to train and select on; name a tap with fewer channels, or raise "
+            f"{num_bytes / 1e9:.1f} GB of all; name a tap with fewer channels, or raise "
             "'execution.feature_cache_bytes'."
         )
     levels: tuple[float, ...] = procedure.strengths if procedure.classifier in ("logistic", "svm") else ()

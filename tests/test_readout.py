@@ -242,12 +242,12 @@ def test_features_that_take_too_much_memory_are_refused():
     model = create_model("cifar_resnet8", 3)
     wide = Procedure(classifier="svm", tap="stage3", pooling="bilinear")
     with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.0 GB"):
-        make_readout(model, wide, PLAIN, 10, 5, 1e5)
+        make_readout(model, wide, PLAIN, (10, 5, 5), 1e5)
 
 
 def test_neighbours_beyond_the_training_images_are_left_out():
     model = create_model("cifar_resnet8", 3)
-    assert make_readout(model, Procedure(classifier="knn"), PLAIN, 6, 5, 1e9).levels == (1, 3, 5)
+    assert make_readout(model, Procedure(classifier="knn"), PLAIN, (6, 5, 9), 1e9).levels == (1, 3, 5)
 
 
 # --- documentation and config ---
