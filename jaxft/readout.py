@@ -6,9 +6,10 @@ images are read once.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxft import linear
@@ -67,8 +68,8 @@ class Readout:
 class Read:
     """What became of such a trial; accuracies are None where there were no such images.
 
-    `by_level` are [levels] arrays: the levels, the validation accuracy, and of fitted classifiers the iterations and
-    what remained of the gradient. `level` is the one chosen.
+    `by_level` are [levels] arrays: the levels, the accuracy and loss on validation, and of fitted classifiers the
+    iterations and what remained of the gradient. `level` is the one chosen.
     """
 
     val_accuracy: float | None
@@ -211,13 +212,15 @@ def read_out(
     parts = [features[part] for part in (train, val, test)]
     shift, scale = linear.make_scaling(readout.scaling, parts[0])
     parts = [linear.rescale(readout.scaling, part, shift, scale) for part in parts]
-    predict, by_level = _make_classifier(readout, parts[0], labels[train], num_classes, class_weights)
-    on_val = predict(parts[1], slice(None))
-    accuracy = np.array([np.mean(said == labels[val]) for said in on_val]) if len(val) else np.full(len(on_val), np.nan)
-    best = int(accuracy.argmax()) if len(val) else 0  # of equals the first
-    (on_test,) = predict(parts[2], slice(best, best + 1))
+    classifier = _make_classifier(readout, parts[0], labels[train], num_classes, class_weights)
+    by_level, best = dict(classifier.by_level), 0
     if len(val):
-        by_level["val_accuracy_by_level"] = accuracy
+        on_val = classifier.predict(parts[1], slice(None))
+        accuracy = np.array([np.mean(said == labels[val]) for said in on_val])
+        loss = classifier.losses(parts[1], labels[val])
+        by_level |= {"val_accuracy_by_level": accuracy, "val_loss_by_level": loss}
+        best = int(np.lexsort((loss, -accuracy))[0])  # of equals the one with the least loss, then the first
+    (on_test,) = classifier.predict(parts[2], slice(best, best + 1))
     return Read(
         val_accuracy=float(accuracy[best]) if len(val) else None,
         test_accuracy=float(np.mean(on_test == labels[test])) if len(test) else None,
@@ -229,20 +232,35 @@ def read_out(
     )
 
 
-Predict = Callable[[np.ndarray, slice], np.ndarray]
+class _Classifier(NamedTuple):
+    """Functions of features, and arrays [levels] about the fit.
+
+    `predict`: (features, which levels) -> classes [levels, n] int32. `losses`: (features, labels) -> [levels], 0 for
+    neighbours and means.
+    """
+
+    predict: Callable[[np.ndarray, slice], np.ndarray]
+    losses: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    by_level: dict[str, np.ndarray]
 
 
 def _make_classifier(
     readout: Readout, features: np.ndarray, labels: np.ndarray, num_classes: int, class_weights: np.ndarray
-) -> tuple[Predict, dict[str, np.ndarray]]:
-    """Returns the function (features, which levels) -> classes [levels, n] int32, and arrays [levels] about the fit."""
+) -> _Classifier:
     known = features, labels, num_classes
     if readout.classifier == "class_mean":
-        return lambda seen, which: linear.predict_by_means(*known, seen, readout.metric)[None], {}
+        return _Classifier(
+            lambda seen, which: linear.predict_by_means(*known, seen, readout.metric)[None],
+            lambda seen, labels: np.zeros(1),
+            {},
+        )
     if readout.classifier == "knn":
         levels = [int(k) for k in readout.levels]
-        about = {"levels": np.array(levels)}
-        return lambda seen, which: linear.predict_by_neighbours(*known, seen, levels[which], readout.metric), about
+        return _Classifier(
+            lambda seen, which: linear.predict_by_neighbours(*known, seen, levels[which], readout.metric),
+            lambda seen, labels: np.zeros(len(levels)),
+            {"levels": np.array(levels)},
+        )
     weights = np.broadcast_to(class_weights, (num_classes,))[labels]
     axes = linear.span(features) if features.shape[1] > len(features) else None
 
@@ -256,5 +274,9 @@ def _make_classifier(
         chosen = linear.Fitted(*(array[which] for array in fitted))
         return chosen.scores(placed(seen)).argmax(-1).astype(np.int32)
 
+    def losses(seen: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        scores = fitted.scores(placed(seen))
+        return np.array([np.mean(linear.losses(loss, jnp.asarray(each), jnp.asarray(labels))) for each in scores])
+
     about = {"levels": np.array(readout.levels), "iterations": fitted.num_iterations, "remaining": fitted.remaining}
-    return predict, about
+    return _Classifier(predict, losses, about)
