@@ -21,7 +21,13 @@ from jaxft.weights import init_variables
 STUDY = {
     "seeds": 2,
     "source": {"model": "cifar_resnet8"},
-    "target": {"classes": ["0", "1", "2"], "train_per_class": 8, "val_per_class": 4, "test_per_class": 10},
+    "target": {
+        "size_px": 8,
+        "classes": ["0", "1", "2"],
+        "train_per_class": 8,
+        "val_per_class": 4,
+        "test_per_class": 10,
+    },
     "procedure": {"init": "random"},
     "streams": {"init": 0},
     "factors": [
@@ -171,7 +177,7 @@ def test_each_classifier_tells_two_directions_apart(classifier):
 
 
 def test_the_level_is_chosen_on_validation_and_its_answer_to_the_test_images_counts():
-    # The single neighbour of the image to select on has a wrong label, its three neighbours outvote it.
+    # The neighbour nearest to the image to select on is of its class, most of all five are not.
     labels = np.array([0, 1, 1, 0, 0, 1, 1])
     parts = np.array([0, 1, 2, 3, 6]), np.array([4]), np.array([5])
     found = read("knn", (1, 5), labels, parts)
@@ -186,7 +192,7 @@ def test_without_images_there_is_no_accuracy():
 
 
 def test_classes_weigh_in_the_loss():
-    even, uneven = (read("logistic", (1.0,), weights=weights) for weights in (1.0, np.array([100.0, 1.0])))
+    even, uneven = (read("logistic", (1.0,), weights=weights) for weights in (1.0, np.array([1e4, 1.0])))
     assert even.test_predictions.tolist() == [1, 0] and uneven.test_predictions.tolist() == [0, 0]
 
 

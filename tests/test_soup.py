@@ -92,7 +92,13 @@ def test_statistics_that_rest_are_left_alone():
 STUDY = {
     "seeds": 3,
     "source": {"model": "cifar_resnet8"},
-    "target": {"classes": ["0", "1", "2"], "train_per_class": 8, "val_per_class": 6, "test_per_class": 10},
+    "target": {
+        "size_px": 8,
+        "classes": ["0", "1", "2"],
+        "train_per_class": 8,
+        "val_per_class": 6,
+        "test_per_class": 10,
+    },
     "procedure": {"init": "random", "epochs": 3.0, "batch_size": 8, "learning_rate": 0.05, "select": "last"},
     "streams": {"split": 0, "init": 0},
 }
