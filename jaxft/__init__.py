@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxft.commands.finetune import finetune
     from jaxft.commands.predict import predict
     from jaxft.commands.results import load_results
+    from jaxft.commands.soup import make_soups
     from jaxft.commands.study import run_study
     from jaxft.errors import UserError
     from jaxft.models import create_model, list_models
@@ -26,11 +27,12 @@ _HOMES = {
     "list_models": "jaxft.models",
     "load_results": "jaxft.commands.results",
     "load_weights": "jaxft.weights",
+    "make_soups": "jaxft.commands.soup",
     "predict": "jaxft.commands.predict",
     "run_study": "jaxft.commands.study",
     "save_weights": "jaxft.weights",
 }
-_MODULES = ("analysis", "config", "data", "models", "paths", "report", "store", "weights")
+_MODULES = ("analysis", "config", "data", "linear", "models", "paths", "pooling", "report", "soup", "store", "weights")
 __all__ = [
     "UserError",
     "check_data",
@@ -39,6 +41,7 @@ __all__ = [
     "list_models",
     "load_results",
     "load_weights",
+    "make_soups",
     "predict",
     "run_study",
     "save_weights",

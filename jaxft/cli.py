@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from jaxft import __version__, stopping
 from jaxft.errors import UserError, did_you_mean
 
-COMMANDS = ("study", "finetune", "predict", "report", "results", "data", "split", "weights", "models", "config")
+COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")
 INTERRUPTED = 130
 
 

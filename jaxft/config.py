@@ -277,6 +277,28 @@ class Procedure:
         "centre",
         "what is seen of larger test images; ten: corners and centre, mirrored too, their probabilities averaged",
     )
+    classifier: Literal["network", "logistic", "svm", "knn", "class_mean"] = setting(
+        "network", "what is trained: the network, or a classifier of features that it has of images as it starts"
+    )
+    tap: str | None = setting(None, "stage or unit whose output those features are; none: the one below the head")
+    pooling: Literal["average", "max", "pyramid", "cross_layer", "bilinear", "covariance"] = setting(
+        "average", "what is made of its map: one number a channel, or more (docs/factors_features.md)"
+    )
+    cross_tap: str | None = setting(
+        None, "stage or unit whose map 'cross_layer' weighs by that of tap; none: the unit below it"
+    )
+    feature_scaling: Literal["none", "l2", "standard"] = setting(
+        "l2", "l2: each image's features at length 1; standard: each feature with mean 0 and deviation 1 in training"
+    )
+    strengths: tuple[float, ...] = setting(
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        "of the regulariser of 'logistic' and 'svm', 1 / (C n); validation chooses between several",
+        above=0,
+    )
+    neighbours: tuple[int, ...] = setting(
+        (1, 3, 5, 10, 20), "that 'knn' asks, of as many as there are; validation chooses between several", at_least=1
+    )
+    metric: Literal["cosine", "euclidean"] = setting("cosine", "what is near, to 'knn' and 'class_mean'")
 
     @property
     def given_rate(self) -> float:
@@ -769,6 +791,7 @@ def _check_whole(config: Any, where: str) -> None:
         _check_changes(config, dotted)
         _check_start(config, dotted)
         _check_regularisers(config, dotted)
+        _check_classifier(config, dotted)
     elif isinstance(config, Images):
         if config.val_fraction and config.val_per_class:
             dotted = where or "target"
@@ -780,6 +803,9 @@ def _check_whole(config: Any, where: str) -> None:
     elif isinstance(config, Source):
         if config.procedure.init != "random":
             raise UserError("'source.procedure.init' is 'pretrained'; a source is trained from 'random' weights.")
+        if config.procedure.classifier != "network":
+            name = config.procedure.classifier
+            raise UserError(f"'source.procedure.classifier' is {name!r}; a source is a network that is trained.")
         if config.weights is not None and config.images is not None:
             raise UserError("'source.weights' and 'source.images' are both given; pretrained weights have one origin.")
         if config.procedure.grow != "none":
@@ -821,7 +847,7 @@ def _check_schedule(procedure: Procedure, where: str) -> None:
             raise UserError(
                 f"config field '{where}.decay_epochs' has {late[0]:g}, which is not before the end, {epochs:g}."
             )
-        if not epochs and not procedure.probe_epochs:
+        if procedure.classifier == "network" and not epochs and not procedure.probe_epochs:
             raise UserError(f"config field '{where}.epochs' is 0, and so is probe_epochs: nothing would be trained.")
         if procedure.warmup_epochs and procedure.warmup_epochs >= epochs:
             raise UserError(
@@ -978,6 +1004,25 @@ def _check_regularisers(procedure: Procedure, where: str) -> None:
             f"config field '{where}.{acting}' acts after the probe of the head, but '{where}.epochs' is 0; "
             "give epochs, or leave it out."
         )
+
+
+def _check_classifier(procedure: Procedure, where: str) -> None:
+    """Checks that a classifier of features has what it needs, and nothing that it has no use for."""
+    network = procedure.classifier == "network"
+    given = next((n for n in ("tap", "pooling") if getattr(procedure, n) != getattr(Procedure(), n)), None)
+    if network and given is not None:
+        raise UserError(
+            f"config field '{where}.{given}' is {getattr(procedure, given)!r}, which is for classifiers of features; "
+            f"give '{where}.classifier' one, such as 'logistic'."
+        )
+    if not network and procedure.test_crops == "ten":
+        raise UserError(
+            f"config field '{where}.test_crops' is 'ten', which is for the network; "
+            f"the classifier {procedure.classifier!r} sees the centre."
+        )
+    for name in ("strengths", "neighbours"):
+        if not getattr(procedure, name):
+            raise UserError(f"config field '{where}.{name}' is empty; give one value or more.")
 
 
 def _check_selection(study: Study, trials: Sequence[Trial]) -> None:

@@ -31,6 +31,7 @@ from jaxft.data.augment import Changes, centre_crop, view
 from jaxft.data.stream import Pixels, at_hand
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.paths import flatten, unflatten
+from jaxft.pooling import Look
 from jaxft.store import cache_dir, locked, replacing
 
 FORMAT = 1  # to raise where the code gives other outputs, or writes them otherwise
@@ -56,6 +57,7 @@ class Prefix:
       images: [n, h, w, 3] uint8, on the device, or a stream of as many; `fingerprint` identifies them.
       changes: what makes the views of an image, which are drawn from `key` (`data.augment.view`).
       through: a shorter prefix whose outputs are kept too, and which this one goes on from.
+      looks: what is kept in the place of the output of `unit`: poolings of outputs up to it, side by side.
     """
 
     model: Network
@@ -67,11 +69,21 @@ class Prefix:
     changes: Changes
     key: Any = None
     through: "Prefix | None" = None
+    looks: tuple[Look, ...] = ()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Returns the shape of the output for one image."""
-        return output_shape(self.model, self.unit, self.preprocessing.size_px)
+        size_px = self.preprocessing.size_px
+        if self.looks:
+            return (sum(num_features(self.model, look, size_px) for look in self.looks),)
+        return output_shape(self.model, self.unit, size_px)
+
+    def columns(self, look: Look) -> slice:
+        """Returns where the features of one of the looks are in the output."""
+        sizes = [num_features(self.model, each, self.preprocessing.size_px) for each in self.looks]
+        place = self.looks.index(look)
+        return slice(sum(sizes[:place]), sum(sizes[: place + 1]))
 
     @functools.cached_property
     def own(self) -> dict[str, dict[str, Any]]:
@@ -91,6 +103,8 @@ class Prefix:
                 total.update(f"{collection}/{name}".encode())
                 total.update(np.ascontiguousarray(leaf).tobytes())
         total.update(repr((self.model.architecture, self.unit, self.preprocessing, self.fingerprint)).encode())
+        if self.looks:
+            total.update(repr(self.looks).encode())
         plain = total.hexdigest()
         total.update(repr((self.changes, np.asarray(self.key).tolist())).encode())
         return plain, total.hexdigest()
@@ -109,7 +123,7 @@ class Prefix:
         """Returns the output for the block `number`: all blocks of images, then all of their first views, and so on."""
         of_view, block = divmod(number, num_blocks(len(self.images)))
         rows = np.minimum(np.arange(block * BLOCK, (block + 1) * BLOCK), len(self.images) - 1)
-        run = _make_outputs(self.model, self.preprocessing, self.unit, self.changes)
+        run = _make_outputs(self.model, self.preprocessing, self.unit, self.changes, self.looks)
         return run(self._nested, at_hand(self.images, rows), jnp.asarray(rows), jnp.int32(of_view), self.key)
 
     def outputs_after(self, x: jax.Array) -> jax.Array:
@@ -144,19 +158,27 @@ class FeatureCache:
         num_kept = len(np.unique(_blocks(indices, len(prefix.images)))) * BLOCK
         return 4 * values * num_kept <= self.max_bytes
 
-    def outputs(self, prefix: Prefix, indices: np.ndarray, say: Say = lambda line: None) -> np.ndarray:
+    def outputs(
+        self,
+        prefix: Prefix,
+        indices: np.ndarray,
+        say: Say = lambda line: None,
+        look: Look | None = None,
+    ) -> np.ndarray:
         """Returns the output of a prefix for images by index: [indices, ...] float32, which `device_put` need not copy.
 
         An index is view * n + row, where view 0 is the image itself. `say` is told how far it is, while something has
-        to be computed.
+        to be computed. Of several looks it is that of `look`, where one is named.
         """
         n = len(prefix.images)
         block_of, place = _blocks(indices, n), indices % n % BLOCK
         order = np.argsort(block_of, kind="stable")
         of_block = np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1)
-        found = _aligned((len(indices), *prefix.output_shape))
+        columns = slice(None) if look is None else prefix.columns(look)
+        first, *others = prefix.output_shape
+        found = _aligned((len(indices), len(range(first)[columns]), *others))
         for here, block in zip(of_block, self._each(prefix, np.unique(block_of).tolist(), say)):
-            found[here] = block[place[here]]
+            found[here] = block[place[here]][:, columns]
         return found
 
     def _each(self, prefix: Prefix, numbers: Sequence[int], say: Say) -> Iterator[np.ndarray]:
@@ -353,7 +375,7 @@ def num_blocks(num_images: int) -> int:
 
 @functools.cache
 def _make_outputs(
-    model: Network, preprocessing: Preprocessing, unit: str, changes: Changes
+    model: Network, preprocessing: Preprocessing, unit: str, changes: Changes, looks: tuple[Look, ...]
 ) -> Callable[..., jax.Array]:
     @jax.jit
     def outputs(variables: Any, images: jax.Array, rows: jax.Array, number: jax.Array, key: Any) -> jax.Array:
@@ -362,9 +384,20 @@ def _make_outputs(
             numbers = jnp.broadcast_to(number, rows.shape)
             itself = centre_crop(x, changes.crop_px)
             x = jax.lax.cond(number == 0, lambda: itself, lambda: view(key, x, rows, numbers, changes))
+        if looks:
+            return _looked_at(model, variables, preprocessing.apply(x), looks)
         return model.apply(variables, preprocessing.apply(x), stop=unit)
 
     return outputs
+
+
+def _looked_at(model: Network, variables: Any, x: jax.Array, looks: Sequence[Look]) -> jax.Array:
+    """Returns [n, features] of `x`, the network's input: what each look makes of it, side by side, in one pass."""
+    outputs, start = {}, None
+    for unit in sorted({unit for look in looks for unit in look.units}, key=model.units.index):
+        outputs[unit] = x = model.apply(variables, x, start=start, stop=unit)
+        start = model.units[model.units.index(unit) + 1]
+    return jnp.concatenate([look.of(outputs) for look in looks], axis=1)
 
 
 @functools.cache
@@ -378,3 +411,10 @@ def output_shape(model: Network, unit: str, size_px: int) -> tuple[int, ...]:
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     key = jax.random.key(0)
     return jax.eval_shape(lambda x: model.init_with_output(key, x, stop=unit)[0], images).shape[1:]
+
+
+@functools.cache
+def num_features(model: Network, look: Look, size_px: int) -> int:
+    """Returns how many features a look makes of an image."""
+    shapes = {unit: jax.ShapeDtypeStruct((1, *output_shape(model, unit, size_px)), jnp.float32) for unit in look.units}
+    return jax.eval_shape(look.of, shapes).shape[1]

@@ -12,6 +12,7 @@ import jax
 
 from jaxft.executors import Executor
 from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.pooling import Look
 from jaxft.store import Store
 
 
@@ -21,6 +22,7 @@ class Job:
 
     `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
     `snapshots` are of a source (a pass, digest of the weights after it), for trials that begin there.
+    `looks` are those of the classifiers of features in its group.
     """
 
     kind: str
@@ -28,6 +30,7 @@ class Job:
     trials: tuple[PlannedTrial, ...]
     executor: Executor
     snapshots: tuple[tuple[int, str], ...] = ()
+    looks: tuple[Look, ...] = ()
 
     @property
     def source(self) -> PlannedTrial | None:
@@ -105,7 +108,8 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
         here = [by_digest[digest] for digest in chunk if digest in by_digest]
         if here:
             trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
-            jobs.append(Job("trials", work_key([trial.digest for trial in trials]), trials, executor))
+            key = work_key([trial.digest for trial in trials])
+            jobs.append(Job("trials", key, trials, executor, group.looks))
     return jobs
 
 

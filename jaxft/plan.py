@@ -29,7 +29,9 @@ from jaxft.features import class_means, make_feature_cache
 from jaxft.models import Network, Preprocessing, create_model, unit_of
 from jaxft.optim import resolve_layers
 from jaxft.paths import Match
-from jaxft.starts import adaptable, check_head, copied_units, draws, grown_model, is_new, tuning_rules
+from jaxft.pooling import Look
+from jaxft.readout import Readout, make_readout, used
+from jaxft.starts import adaptable, check_head, copied_units, draws, draws_body, grown_model, is_new, tuning_rules
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, is_head, load, num_classes_of, read_file
 
@@ -70,7 +72,8 @@ class PlannedSource:
 class PlannedTrial:
     """A trial with everything resolved.
 
-    `layers` are its parameters, and what the rules say of them.
+    `layers` are its parameters, and what the rules say of them. `readout` is the classifier of features
+    where it is that which is trained; then the program has no phases.
     """
 
     trial: Trial
@@ -81,6 +84,7 @@ class PlannedTrial:
     model: Network
     layers: Mapping[str, Match[LayerRate]]
     program: Program
+    readout: Readout | None = None
 
     @property
     def images(self) -> ImageSet:
@@ -91,6 +95,11 @@ class PlannedTrial:
     def split(self) -> Split:
         """Returns which images are trained, selected and tested on, and the labels that it sees."""
         return self.drawn.split
+
+    @property
+    def body(self) -> tuple[str, ...]:
+        """Returns the names of its parameters below the head."""
+        return tuple(name for name in self.layers if not name.startswith(self.model.units[-1] + "/"))
 
     def base(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns what identifies the values of leaves below the head at the start."""
@@ -111,7 +120,7 @@ class PlannedTrial:
     @property
     def size_px(self) -> int:
         """Returns the side of what the network sees of the images."""
-        return self.program.phases[-1].preprocessing.size_px
+        return (self.readout or self.program.phases[-1]).preprocessing.size_px
 
     @property
     def resize_px(self) -> int | None:
@@ -122,10 +131,13 @@ class PlannedTrial:
     @property
     def streams_used(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that the trial's result depends on."""
-        last = self.program.phases[-1]
-        random_images = last.changes_images or last.regularisers.is_random
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
+        if self.readout is not None:
+            drawn = ["init"] * draws_body(self.trial.procedure, self.model, tuple(self.layers))
+            return (*["split"] * _uses_split(self.trial), *["source"] * trains_source, *drawn, *["fold"] * folds)
+        last = self.program.phases[-1]
+        random_images = last.changes_images or last.regularisers.is_random
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
         drawn = ["init"] * draws(self.trial.procedure, self.model, tuple(self.layers))
         return (*["split"] * _uses_split(self.trial), *drawn, "order", *optional)
@@ -157,6 +169,12 @@ class Group:
     def program(self) -> Program:
         """Returns the program that all of them run."""
         return self.trials[0].program
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Returns what its classifiers are of, which one pass of the network makes for all of them."""
+        found = {trial.readout.look for trial in self.trials if trial.readout}
+        return tuple(sorted(found, key=lambda look: (look.unit, look.pooling, look.below or "")))
 
 
 @dataclass(frozen=True)
@@ -212,7 +230,7 @@ class Plan:
         """Returns how much disk the final weights take that the policy keeps."""
         policy = self.study.execution.keep_weights
         kept = self.trials if policy == "all" else _one_a_setting(self) if policy == "best_seed" else ()
-        return sum(trial.num_bytes for trial in kept)
+        return sum(trial.num_bytes for trial in kept if trial.readout is None)
 
     def record(self, origin: cfg.ConfigFile) -> dict[str, Any]:
         """Returns the plan as the store keeps it and the report reads it."""
@@ -352,9 +370,17 @@ class _Planner:
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(grown_model(trial.source.model, trial.procedure), len(images.class_names))
         names = parameter_names(model, size_px)
-        check_head(trial.procedure, model)
-        first = tuning_rules(trial.procedure, model, names)
-        layers = resolve_layers(trial.procedure, adaptable(trial.procedure, names), first)
+        procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
+        if procedure.classifier != "network":
+            counts = len(split.train), len(split.val), len(split.test)
+            readout = make_readout(model, procedure, preprocessing, counts, self.execution.feature_cache_bytes)
+            resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
+            nothing = make_program((), procedure.select, eval_batch_size, len(split.train))
+            identity = _identity(trial, source, drawn, preprocessing)
+            return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, resting, nothing, readout)
+        check_head(procedure, model)
+        first = tuning_rules(procedure, model, names)
+        layers = resolve_layers(procedure, adaptable(procedure, names), first)
         # A frozen change of a kernel is none.
         layers = {n: match for n, match in layers.items() if match.value != FROZEN or not is_adapter(n)}
         if all(match.value == FROZEN for match in layers.values()):
@@ -364,16 +390,14 @@ class _Planner:
         stats = [
             n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
         ]
-        phases = make_phases(model, preprocessing, trial.procedure, layers, stats, len(split.train))
+        phases = make_phases(model, preprocessing, procedure, layers, stats, len(split.train))
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
-                f"{trial.procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
-                f"{trial.procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs, or give 'steps'."
+                f"{procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
+                f"{procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs, or give 'steps'."
             )
         if any(phase.regularisers.distillation for phase in phases):
             _check_own_head(source, size_px)
-        procedure = trial.procedure
-        eval_batch_size = self.execution.eval_batch_size
         program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
         identity = _identity(trial, source, drawn, preprocessing)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, layers, program)
@@ -517,7 +541,8 @@ def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: 
     if trial.procedure.init != "random":
         start["weights"] = source.digest
     folds = ["fold"] if trial.target.val_fraction and trial.stream_seed("fold") else []
-    streams = (*["split"] * _uses_split(trial), "init", "order", "augment", *folds)
+    trained = ["order", "augment"] * (trial.procedure.classifier == "network")
+    streams = (*["split"] * _uses_split(trial), "init", *trained, *folds)
     target = cfg.non_default(trial.target)
     given = {"split": drawn.split.digest} if trial.target.manifest is not None else {}
     return {
@@ -527,13 +552,20 @@ def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: 
             **{name: target[name] for name in SPLIT_FIELDS if name in target},
             **given,
         },
-        "procedure": cfg.non_default(trial.procedure),
+        "procedure": used(trial.procedure, cfg.non_default(trial.procedure)),
         "seeds": {name: trial.stream_seed(name) for name in streams},
     }
 
 
 def _group_key(trial: PlannedTrial) -> str:
-    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes."""
+    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes.
+
+    Classifiers of features share the network as it starts.
+    """
+    if trial.readout is not None:
+        network = trial.model.architecture, trial.readout.preprocessing, trial.readout.crop_px
+        text = repr(("features", network, trial.images.fingerprint, trial.base(trial.body)))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
     live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
     frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in live) and not is_adapter(n)]

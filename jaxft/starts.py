@@ -127,11 +127,15 @@ def _freeze(pattern: str) -> Rule[LayerRate]:
     return Rule(pattern, "frozen", optional=True)
 
 
-def draws(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
-    """Tells whether anything of the start is drawn: the stream `init` matters."""
+def draws_body(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
+    """Tells whether anything of the network below the head is drawn as it starts."""
     copies_all = copied_units(procedure, model, names) == tuple(with_parameters(model, names))
-    draws_head = procedure.head_init == "lecun"
-    return not copies_all or draws_head or procedure.grow != "none" or procedure.tune == "lora"
+    return not copies_all or procedure.grow != "none"
+
+
+def draws(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
+    """Tells whether anything of the start is drawn, changes of kernels too: the stream `init` matters."""
+    return draws_body(procedure, model, names) or procedure.head_init == "lecun" or procedure.tune == "lora"
 
 
 def start_body(

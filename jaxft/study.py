@@ -22,13 +22,14 @@ from jaxft.data.augment import NUM_CROPS
 from jaxft.data.batches import class_weights
 from jaxft.data.stream import brought
 from jaxft.errors import UserError
-from jaxft.execute import Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
+from jaxft.execute import CURVES, Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
 from jaxft.models import Network, create_model
 from jaxft.optim import make_hparams
-from jaxft.plan import Group, Plan, PlannedTrial
+from jaxft.plan import Group, Plan, PlannedSource, PlannedTrial
+from jaxft.readout import Read, make_prefix, read_out
 from jaxft.regularisers import channel_attention
 from jaxft.starts import collections, start_body, start_head
 from jaxft.store import Store, Table, cache_dir
@@ -185,6 +186,8 @@ class Work:
             self._train_source(job)
         elif source is not None and (self.store.read("sources", source.digest) or {})["status"] == "diverged":
             raise FloatingPointError("training its source diverged; lower 'source.procedure.learning_rate'")
+        elif job.looks:
+            self._read_out(job)
         else:
             self._run_trials(job)
 
@@ -224,29 +227,38 @@ class Work:
 
     def lane(self, planned: PlannedTrial) -> Lane:
         """Returns the arrays of a trial as it begins."""
-        procedure, source = planned.trial.procedure, planned.source
-        key = stream_key("init", planned.trial.stream_seed("init"))
-        network = create_model(source.model, 2)  # of which the classifier is left out, or fits any number of classes
-        weights: Any = None
-        body: Mapping[str, Any] | None = None
-        if planned.starts_from_source:
-            weights = self.store.weights_path(source.digest, "sources") if source.trained else source.path
-            body, _ = self._load_body(weights, network, "new")
-        start = start_body(planned.model, procedure, key, planned.size_px, body)
+        procedure, start = planned.trial.procedure, self.start(planned)
         params = start["params"]
         if procedure.head_init != "lecun":
             images, split = planned.images, planned.split
             preprocessing = planned.program.phases[-1].preprocessing
             sees = self.images_of(planned), images.fingerprint, split.train, split.labels[split.train], self.features
             params = params | start_head(planned.model, preprocessing, procedure, start, *sees)
+        key = stream_key("init", planned.trial.stream_seed("init"))
         params = params | init_adapters(filter(is_adapter, planned.layers), params, procedure.lora_rank, key)
         lane = _make_lane(planned, params, start["batch_stats"])
-        if body is None or not any(phase.regularisers.needs_source for phase in planned.program.phases):
+        if not any(phase.regularisers.needs_source for phase in planned.program.phases):
             return lane
-        own = collections(body)
-        own["params"].update(self._load_head(weights, network))
+        own = collections(self._body_of(planned.source))
+        own["params"].update(self._load_head(*self._weights_of(planned.source)))
         lane = dataclasses.replace(lane, source=own)
         return with_attention(lane, self._attention_of(planned, lane))
+
+    def start(self, planned: PlannedTrial) -> dict[str, dict[str, Any]]:
+        """Returns the flat `params` and `batch_stats` that a trial starts from, its head drawn."""
+        key = stream_key("init", planned.trial.stream_seed("init"))
+        body = self._body_of(planned.source) if planned.starts_from_source else None
+        return start_body(planned.model, planned.trial.procedure, key, planned.size_px, body)
+
+    def _body_of(self, source: PlannedSource) -> Mapping[str, Any]:
+        """Returns the leaves of a source's weights below its head, by name with their collection."""
+        body, _ = self._load_body(*self._weights_of(source), "new")
+        return body
+
+    def _weights_of(self, source: PlannedSource) -> tuple[Any, Network]:
+        """Returns the weight file of a source, and its network, for any number of classes."""
+        path = self.store.weights_path(source.digest, "sources") if source.trained else source.path
+        return path, create_model(source.model, 2)
 
     def _attention_of(self, planned: PlannedTrial, lane: Lane) -> dict[str, np.ndarray]:
         """Returns the attention of the channels that DELTA holds, measured once for trials of one source and split."""
@@ -267,6 +279,31 @@ class Work:
                     self.features,
                 )
         return self._attention[key] if units else {}
+
+    def _read_out(self, job: Job) -> None:
+        """Fits the classifiers of features of a chunk, one after another, and stores what came of them."""
+        for planned in job.missing(self.store):
+            began, split, readout = time.monotonic(), planned.split, planned.readout
+            assert readout is not None
+            rows = np.unique(np.concatenate([split.train, split.val, split.test]))
+            start, images = self.start(planned), self.images_of(planned)
+            with self.progress.clock.of("features"):
+                prefix = make_prefix(planned.model, readout, job.looks, start, images, planned.images.fingerprint)
+                features = self.features.outputs(prefix, rows, self._note, readout.look)
+            with self.progress.clock.of("train"):
+                train, val, test = (np.searchsorted(rows, part) for part in (split.train, split.val, split.test))
+                classes = planned.model.num_classes
+                weights = loss_weights(planned)
+                read = read_out(readout, features, split.labels[rows], train, val, test, classes, weights)
+            arrays, record = _describe_read(planned, read, time.monotonic() - began)
+            with self.progress.clock.of("store"):
+                self.store.write_split(planned.drawn.manifest)
+                self.store.write("trials", planned.digest, record, arrays)
+            self.progress.trials(1)
+
+    def _note(self, line: str) -> None:
+        stopping.check()
+        self.progress.note(line)
 
     def _train_source(self, job: Job) -> None:
         """Trains a source network and keeps its weights, with its manifest."""
@@ -415,7 +452,7 @@ class Chooser:
         self.plan, self.progress, self.pool = plan, progress, pool
         self._alike: dict[Any, list[Group]] = {}
         for group in plan.groups:
-            if store.group(group.key) is None:
+            if not group.looks and store.group(group.key) is None:
                 self._alike.setdefault(self._kind(group), []).append(group)
         self._taken: dict[str, dict[Executor, float]] = {}
 
@@ -425,9 +462,10 @@ class Chooser:
         Of groups that train one network and may run alike, the one with most to do is measured for all: to compile
         each of them for each executor would take longer than most studies gain.
         """
-        found, alike = self._candidates(group), self._alike.get(self._kind(group), [group])
+        found = self._candidates(group)
         if len(found) == 1:
             return found[0], ""
+        alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
         is_new = measured.key not in self._taken
         taken = self._seconds_of(measured, found)
@@ -445,6 +483,8 @@ class Chooser:
         return phase.model, phase.batch_size, tuple(self._candidates(group))
 
     def _candidates(self, group: Group) -> list[Executor]:
+        if group.looks:  # classifiers of features, each of which has all its strengths side by side
+            return [Executor()]
         first, heads_only = group.trials[0], all(phase.heads_of_features for phase in group.program.phases)
 
         def bytes_of_one() -> int:
@@ -518,7 +558,7 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
     programs: dict[Any, set[Any]] = {}
     recorded: MutableMapping[str, str] = {} if store is None else store.convolutions()
     with convolution.use(convolution_choices(plan.study.execution, recorded, say)):
-        for planned in (*sources, *trials):
+        for planned in (*sources, *(trial for trial in trials if trial.readout is None)):
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
             how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
@@ -586,15 +626,11 @@ def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Ma
     import jax
 
     trial, procedure = planned.trial, planned.trial.procedure
-    labels, weights = planned.split.labels, np.ones((), np.float32)
-    if procedure.loss_weighting != "none":
-        of_train = labels[planned.split.train]
-        weights = class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)
     return Lane(
         params=dict(params),
         batch_stats=dict(batch_stats),
-        hparams=make_hparams(procedure, planned.layers, weights),
-        labels=labels,
+        hparams=make_hparams(procedure, planned.layers, loss_weights(planned)),
+        labels=planned.split.labels,
         train=planned.split.train,
         val=planned.split.val,
         test=planned.split.test,
@@ -602,6 +638,15 @@ def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Ma
         augment_key=jax.random.key_data(stream_key("augment", trial.stream_seed("augment"))),
         balanced=procedure.sampling == "balanced",
     )
+
+
+def loss_weights(planned: PlannedTrial) -> np.ndarray:
+    """Returns how much each class weighs in a trial's loss: [classes], or 1 where they all weigh the same."""
+    procedure, split = planned.trial.procedure, planned.split
+    if procedure.loss_weighting == "none":
+        return np.ones((), np.float32)
+    of_train = split.labels[split.train]
+    return class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)
 
 
 def stream_key(stream: str, seed: int) -> Any:
@@ -620,17 +665,42 @@ def _describe(
     for level in ("leaf", "filter"):
         for name, change in changes.get(level, {}).items():
             arrays |= {f"{level}/{measure}/{name}": np.asarray(value) for measure, value in change.items()}
+    status = "diverged" if outcome.diverged else "done"
+    record = _record(planned, status, outcome, outcome.seconds, executor)
+    record["selected_epoch"] = outcome.selected_epoch
+    if changes:
+        record["changes"] = {
+            layer: {measure: _number(value) for measure, value in changes["layer"][layer].items()}
+            for layer in planned.layer_names
+        }
+    return arrays, record
+
+
+def _describe_read(planned: PlannedTrial, read: Read, seconds: float) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
+    assert planned.readout is not None
+    arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | read.by_level
+    arrays |= {"test_rows": planned.split.test, "test_predictions": read.test_predictions}
+    record = _record(planned, "done", read, seconds, Executor())
+    record |= {"selected_level": read.level, "level_of": planned.readout.level_name}
+    return arrays, record | {"relative_change": 0.0}  # the network rests
+
+
+def _record(
+    planned: PlannedTrial, status: str, outcome: Outcome | Read, seconds: float, executor: Executor
+) -> dict[str, Any]:
+    """Returns what the record of every finished trial has."""
     split = planned.split
-    record = {
+    return {
         "schema": cfg.SCHEMA_VERSION,
-        "status": "diverged" if outcome.diverged else "done",
+        "status": status,
         "seed": planned.trial.seed,
         "val_accuracy": outcome.val_accuracy,
         "test_accuracy": outcome.test_accuracy,
         "val_mean_per_class": outcome.val_mean_per_class,
         "test_mean_per_class": outcome.test_mean_per_class,
-        "selected_epoch": outcome.selected_epoch,
-        "seconds": round(outcome.seconds, 3),
+        "selected_epoch": None,
+        "seconds": round(seconds, 3),
         "executor": executor.name,
         "width": executor.width,
         "source": planned.source.digest if planned.starts_from_source else "",
@@ -640,12 +710,6 @@ def _describe(
         "identity": planned.identity,
         "trial": cfg.to_dict(planned.trial),
     }
-    if changes:
-        record["changes"] = {
-            layer: {measure: _number(value) for measure, value in changes["layer"][layer].items()}
-            for layer in planned.layer_names
-        }
-    return arrays, record
 
 
 def _changes(job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> dict[str, dict[str, parameters.Change]]:

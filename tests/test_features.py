@@ -20,6 +20,7 @@ from jaxft.execute import Lane, make_program, run_chunk
 from jaxft.features import BLOCK, FeatureCache, Prefix, make_feature_cache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
+from jaxft.pooling import Look
 from jaxft.store import cache_dir, locked
 from jaxft.train import make_phases
 from jaxft.weights import init_variables
@@ -443,3 +444,30 @@ def test_views_of_one_seed_are_one_group():
         MODEL, PLAIN, Procedure(flip=True, views=2), resolve_layers(Procedure(), FLAT["params"]), (), 12
     )
     assert phases[0].views == 2 and dataclasses.replace(phases[0], views=0) != phases[0]
+
+
+# --- looks ---
+
+
+def test_looks_are_poolings_of_one_pass_side_by_side():
+    looks = Look("stage1/block1", "max"), Look("stage2/block1", "bilinear"), Look("stage2/block1", "average")
+    seen = dataclasses.replace(prefix(), looks=looks)
+    rows = np.array([3, 39, 0])
+    x = PLAIN.apply(IMAGES[rows])
+    maps = {unit: MODEL.apply(VARIABLES, x, stop=unit) for unit in ("stage1/block1", "stage2/block1")}
+    cache = FeatureCache(1e9)
+    every = cache.outputs(seen, rows)
+    assert every.shape == (3, 16 + 32 * 33 // 2 + 32) == (3, *seen.output_shape)
+    for look in looks:
+        own = cache.outputs(seen, rows, look=look)
+        np.testing.assert_allclose(own, look.of(maps), rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(own, every[:, seen.columns(look)])
+    assert seen.digests != prefix().digests != dataclasses.replace(seen, looks=looks[:1]).digests
+
+
+def test_looks_at_parts_of_larger_images_see_the_centre():
+    look = Look("stage1/block1", "average")
+    small = Preprocessing(4, PLAIN.mean, PLAIN.std)
+    seen = dataclasses.replace(prefix("stage1/block1"), preprocessing=small, changes=Changes(crop_px=4), looks=(look,))
+    maps = MODEL.apply(VARIABLES, small.apply(IMAGES[:2, 2:6, 2:6]), stop="stage1/block1")
+    np.testing.assert_allclose(FeatureCache(1e9).outputs(seen, np.arange(2)), maps.mean((1, 2)), rtol=1e-3, atol=1e-5)

@@ -91,7 +91,8 @@ def dry_run(config: "ConfigFile", workdir: str | None) -> None:
     parts = ", ".join(f"{what} {duration(seconds)}" for what, seconds in found.seconds.items() if seconds)
     print(f"about {duration(sum(found.seconds.values()))}, trial after trial, as this machine is now: {parts or '0 s'}")
     print(
-        "not in it: reading images, computing what frozen units say of them, comparing trials, the report. "
+        "not in it: reading images, computing what frozen units say of them, classifiers of that, comparing trials, "
+        "the report. "
         "Worker processes, or trials side by side on an accelerator, take less."
     )
 

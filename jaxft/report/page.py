@@ -182,12 +182,14 @@ def curve_figures(
     settings: Sequence[Setting],
     best: Setting | None,
 ) -> list[tuple[Setting, Markup]]:
-    """Returns the learning curves of each setting; none where no trial is done."""
+    """Returns the learning curves of each setting, but for those without epochs; none where no trial is done."""
     curves = {}
     for setting in settings:
         done = results[(results["setting"] == setting.number) & (results["status"] == "done")]
         arrays = [store.arrays("trials", digest) for digest in done["trial"]]
-        if arrays:
+        if arrays and not len(arrays[0]["epoch"]):
+            settings = [other for other in settings if other is not setting]
+        elif arrays:
             epoch = arrays[0]["epoch"]
             accuracy, loss = ([a[name] for a in arrays] for name in ("val_accuracy", "train_loss"))
             curves[setting.number] = mean_curve(epoch, accuracy), mean_curve(epoch, loss)

@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from jaxft.analysis.statistics import Difference, holm, mean_interval, paired_difference
@@ -91,9 +90,10 @@ def select(store: Store, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]
 
 
 def val_loss(store: Store, row: Mapping[str, Any]) -> float:
-    """Returns a trial's validation loss at the epoch that it kept."""
+    """Returns a trial's validation loss at the epoch that it kept; infinity for one without epochs."""
     arrays = store.arrays("trials", row["trial"])
-    return float(arrays["val_loss"][np.flatnonzero(arrays["epoch"] == row["selected_epoch"])[0]])
+    found = arrays["val_loss"][arrays["epoch"] == row["selected_epoch"]]
+    return float(found[0]) if len(found) else math.inf
 
 
 def selected_results(arms: Iterable[Arm], results: pd.DataFrame) -> pd.DataFrame:
