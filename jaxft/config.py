@@ -282,7 +282,7 @@ class Procedure:
     )
     tap: str | None = setting(None, "stage or unit whose output those features are; none: the one below the head")
     pooling: Literal["average", "max", "pyramid", "cross_layer", "bilinear", "covariance"] = setting(
-        "average", "what is made of its map: one number a channel, or more (docs/factors_features.md)"
+        "average", "what is made of its map: one number a channel, or more (docs/factors.md)"
     )
     cross_tap: str | None = setting(
         None, "stage or unit whose map 'cross_layer' weighs by that of tap; none: the unit below it"

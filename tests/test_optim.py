@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
-from jaxft.config import Procedure, Study, from_dict
+from jaxft.config import Procedure
 from jaxft.optim import Optimizer, go_on_from, make_hparams, make_tx, resolve_layers, resolve_rates
 from jaxft.schedules import Schedule, make_schedule
 
@@ -251,20 +250,3 @@ def test_labels_of_groups_are_apart():
     counts = [path for path in paths if "count" in path]
     assert len(counts) == 2 * (len({pattern for _, pattern in groups}) + 1)
     assert all(one != other for one, other in itertools.pairwise(sorted(counts)))
-
-
-# --- the documentation ------------------------------------------------------------------------------------------
-
-
-def test_the_examples_of_the_documentation_run(root):
-    text = (root / "docs/factors_rates.md").read_text()
-    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
-    names = {}
-    assert len(blocks) > 10
-    for block in blocks:
-        names["config"] = ConfigDict()
-        exec(compile(block, "factors_rates.md", "exec"), names)
-        fields = names["config"].to_dict()
-        if "factors" in fields:  # is a study, every level of which is checked
-            usual = {"source": {"images": {}}, "procedure": {}}
-            assert from_dict(Study, {**usual, **fields}).trials()

@@ -260,19 +260,6 @@ def test_neighbours_beyond_the_training_images_are_left_out():
 
 
 @pytest.mark.slow
-def test_the_examples_of_the_documentation_run(root, tmp_path, monkeypatch):
-    from ml_collections import ConfigDict
-
-    monkeypatch.chdir(tmp_path)
-    text = (root / "docs/factors_features.md").read_text()
-    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
-    names = {"config": ConfigDict({"source": {}, "target": {}})}
-    assert len(blocks) > 5
-    for block in blocks:
-        exec(compile(block, "factors_features.md", "exec"), names)
-
-
-@pytest.mark.slow
 def test_the_config_runs_at_its_small_size(root, real_data, tmp_path):
     from jaxft.config import load_config
 

@@ -495,15 +495,3 @@ def test_distillation_needs_a_source_with_a_head(real_data):
     }
     with pytest.raises(UserError, match="has no classifier"):
         make_plan(from_dict(Study, study))
-
-
-def test_the_examples_of_the_documentation_run(root, tmp_path, monkeypatch):
-    from ml_collections import ConfigDict
-
-    monkeypatch.chdir(tmp_path)
-    text = (root / "docs/factors_regular.md").read_text()
-    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
-    names = {"config": ConfigDict({"source": {}, "procedure": {}})}
-    assert len(blocks) > 8
-    for block in blocks:
-        exec(compile(block, "factors_regular.md", "exec"), names)

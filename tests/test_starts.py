@@ -402,17 +402,3 @@ def test_a_head_of_class_means_begins_ahead(ran):
     accuracy = (np.asarray(features @ lane.params["head/kernel"]).argmax(1) == lane.labels[lane.train]).mean()
     assert accuracy > 0.6 and not np.any(lane.params["head/bias"])
     assert not any(np.any(leaf) for name, leaf in work.lane(trials["zeros"]).params.items() if name.startswith("head/"))
-
-
-# --- the documentation ------------------------------------------------------------------------------------------
-
-
-def test_the_examples_of_the_documentation_run(root):
-    from ml_collections import ConfigDict
-
-    text = (root / "docs/factors_starts.md").read_text()
-    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
-    names = {"config": ConfigDict({"source": {}})}
-    assert len(blocks) > 8
-    for block in blocks:
-        exec(compile(block, "factors_starts.md", "exec"), names)

@@ -92,8 +92,7 @@ def dry_run(config: "ConfigFile", workdir: str | None) -> None:
     print(f"about {duration(sum(found.seconds.values()))}, trial after trial, as this machine is now: {parts or '0 s'}")
     print(
         "not in it: reading images, computing what frozen units say of them, classifiers of that, comparing trials, "
-        "the report. "
-        "Worker processes, or trials side by side on an accelerator, take less."
+        "the report. Worker processes, or trials side by side on an accelerator, take less."
     )
 
 
