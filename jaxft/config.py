@@ -978,9 +978,12 @@ def _check_regularisers(procedure: Procedure, where: str) -> None:
             "statistics are used; leave one of them out."
         )
     at_a_time = procedure.batch_size // procedure.accumulate
-    what = f"'{where}.batch_size', {at_a_time}" if procedure.accumulate == 1 else f"a part of the batch, {at_a_time} images"
     if size is not None and at_a_time % size:
-        raise UserError(f"config field '{where}.virtual_batch_size' is {size}; it must divide {what}.")
+        over = f" / '{where}.accumulate'" * (procedure.accumulate > 1)
+        raise UserError(
+            f"config field '{where}.virtual_batch_size' is {size}; it must divide '{where}.batch_size'{over}, "
+            f"{at_a_time}."
+        )
     given = next((name for name in TOWARDS_SOURCE if getattr(procedure, name)), None)
     if given is not None and procedure.init == "random":
         raise UserError(

@@ -93,8 +93,8 @@ def make_regularisers(
 ) -> Regularisers:
     """Returns what acts in a phase that trains the leaves `trained`, of `names`, above the frozen `prefix`.
 
-    Where a change of a kernel trains (`jaxft.adapters`), L2-SP pulls the kernel that it makes: the change to zero. Units
-    that the source does not have are not pulled.
+    Where a change of a kernel trains (`jaxft.adapters`), L2-SP pulls the kernel that it makes: the change to zero.
+    Units that the source does not have are not pulled.
 
     Raises a `UserError` for a rule of L2-SP that decides nothing, and where there is no residual block to skip.
     """

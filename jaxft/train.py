@@ -575,11 +575,10 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
 def make_noise(
     phase: Phase, state: State, hparams: HParams, places: jax.Array
 ) -> tuple[dict[str, jax.Array] | None, Callable[[jax.Array], jax.Array]]:
-    """Returns, for images at `places` of a step's batch, the factors of residual branches by block, and what is done to
-    what enters the head.
+    """Returns, for images at `places` of a batch, factors of residual branches, and what is done to the head's input.
 
-    A batch has one set of factors, and each of its images values of its own that are dropped, so that it does not matter
-    in how many parts it is worked through.
+    A batch has one set of factors, and each of its images values of its own that are dropped, so that it does not
+    matter in how many parts it is worked through.
     """
     terms, numbers = phase.regularisers, hparams.regularisers
     key = jax.random.fold_in(state.key, state.step)

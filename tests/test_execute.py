@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxft import paths
+from jaxft.adapters import init_adapters, is_adapter
 from jaxft.config import Execution, Procedure
 from jaxft.data.augment import ten_crops, view
-from jaxft.data.batches import balanced_indices
+from jaxft.data.batches import balanced_indices, batch_indices
 from jaxft.execute import (
     Feed,
     Lane,
@@ -25,6 +26,7 @@ from jaxft.executors import Executor, candidates, num_workers, over_trials
 from jaxft.features import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
+from jaxft.starts import adaptable, tuning_rules
 from jaxft.train import make_phases, make_train_step, split_variables
 from jaxft.weights import init_variables
 
@@ -448,6 +450,126 @@ def test_executors_agree_on_what_a_step_may_be():
             assert_close(one.params, other.params)
     alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
     assert_close(expected[0].params, alone.params)
+
+
+# --- factors of all kinds together ------------------------------------------------------------------------------
+
+
+def low_rank(lanes, rank=2, alpha=4.0):
+    """Returns lanes of one network with factors of changes, those of B no longer zero."""
+    found = []
+    for lane in lanes:
+        names = [n for n in adaptable(Procedure(tune="lora"), tuple(lane.params)) if is_adapter(n)]
+        drawn = init_adapters(names, lane.params, rank, jax.random.key(3))
+        moved = {n: leaf + 0.02 * jax.random.normal(jax.random.key(5), leaf.shape) for n, leaf in drawn.items()}
+        found.append(dataclasses.replace(lane, params=dict(lanes[0].params) | moved, batch_stats=lanes[0].batch_stats))
+    return found
+
+
+def lora_program_and_lanes(rates, **fields):
+    """Returns what `program_and_lanes` does, of trials whose kernels below the head change by low rank."""
+    fields = {"tune": "lora", "lora_rank": 2, "lora_alpha": 4.0, "init": "pretrained", **fields}
+    _, lanes = program_and_lanes(rates, **fields)
+    names = tuple(lanes[0].params)
+    found, program = [], None
+    for lane, rate in zip(low_rank(lanes), rates):
+        procedure = Procedure(**{"epochs": 2.0, "batch_size": 6, "momentum": 0.5, **fields, "learning_rate": rate})
+        layers = resolve_layers(procedure, adaptable(procedure, names), tuning_rules(procedure, MODEL, names))
+        phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(lane.batch_stats), 12)
+        program = make_program(phases, procedure.select, eval_batch_size=16, num_train=12)
+        source = {"params": {name: lane.params[name] for name in names}, "batch_stats": lane.batch_stats}
+        found.append(dataclasses.replace(lane, hparams=make_hparams(procedure, layers), source=source))
+    return program, found
+
+
+def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
+    """One step of SAM on cross-entropy + a/2 ||s A B||^2, in parts, with a moving average: written down anew.
+
+    With a single value the average is that value.
+    """
+    fields = {"l2_sp": 2.0, "sam_radius": 0.05, "ema_decay": 0.9, "accumulate": 2, "batch_norm": "frozen"}
+    fields |= {"schedule": "constant", "momentum": 0.0, "steps": 1, "select": "last", "epochs": 20.0}
+    program, (lane,) = lora_program_and_lanes([0.05], **fields)
+    (phase,) = program.phases
+    assert {name for name, _ in phase.regularisers.pulled} == {
+        name for name in lane.source["params"] if name.endswith("kernel") and not name.startswith("head/")
+    }
+    outcome = run_chunk(program, [lane], images()[0])[0]
+    (rows,) = batch_indices(lane.train, lane.order_seed, 0, 1, 6, 1, NUM)
+    live = {name: lane.params[name] for name in phase.trainable}
+    kernels = [name for name, _ in phase.regularisers.pulled]
+
+    def plain(live):
+        own = dict(lane.params) | live
+        for kernel in kernels:
+            a, b = (own[kernel.removesuffix("kernel") + which] for which in ("lora_a", "lora_b"))
+            own[kernel] = own[kernel] + 4 / 2 * (a @ b).reshape(own[kernel].shape)
+        return {name: own[name] for name in lane.source["params"]}
+
+    @jax.jit
+    @jax.grad
+    def gradient(live):
+        own = plain(live)
+        variables = {"params": paths.unflatten(own), "batch_stats": paths.unflatten(lane.batch_stats)}
+        shares = jax.nn.log_softmax(MODEL.apply(variables, PLAIN.apply(images()[0][rows])))
+        loss = -shares[jnp.arange(6), jnp.asarray(lane.labels)[rows]].mean()
+        return loss + sum(((own[name] - lane.params[name]) ** 2).sum() for name in kernels)  # a/2 is 1
+
+    grads = gradient(live)
+    norm = np.sqrt(sum(float((grad**2).sum()) for grad in grads.values()))
+    at_point = gradient({name: leaf + 0.05 * grads[name] / norm for name, leaf in live.items()})
+    expected = plain({name: leaf - 0.05 * at_point[name] for name, leaf in live.items()})
+    assert outcome.params.keys() == lane.source["params"].keys()  # a plain network
+    for name, start in plain(live).items():
+        moved = np.abs(np.asarray(expected[name]) - np.asarray(start)).max()
+        np.testing.assert_allclose(outcome.params[name], expected[name], atol=5e-3 * moved + 1e-6, err_msg=name)
+
+
+TOGETHER = {
+    "low rank": {"l2_sp": 0.5, "sam_radius": 0.05, "ema_decay": 0.9, "accumulate": 2, "dropout": 0.3},
+    "unfreezing": {"unfreeze_epochs": (0.5, 1.0), "batch_norm": "recalibrated", "ema_decay": 0.9, "l2_sp_head": 0.1},
+    "parts of virtual batches": {
+        "batch_size": 12,
+        "accumulate": 2,
+        "virtual_batch_size": 3,
+        "batch_norm": "recalibrated",
+        "bss": 0.01,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOGETHER)
+def test_factors_together_side_by_side_and_in_turn(name):
+    of_low_rank = name == "low rank"
+    batch_norm = {"batch_norm": "recalibrated"} if of_low_rank else {}
+    make = lora_program_and_lanes if of_low_rank else program_and_lanes
+    program, lanes = make([0.02, 0.05], **TOGETHER[name], **batch_norm)
+    lanes = [dataclasses.replace(lane, params=lanes[0].params, batch_stats=lanes[0].batch_stats) for lane in lanes]
+    together = run_chunk(program, lanes, images()[0])
+    for lane, outcome in zip(lanes, together):
+        alone = run_chunk(program, [lane], images()[0])[0]
+        assert_close(alone.params, outcome.params)
+        assert_close(alone.batch_stats, outcome.batch_stats)
+        # Recalibrated: the first batch norm's statistics are those of what the kept weights make of the images.
+        stem = np.asarray(outcome.params["stem/conv/kernel"])
+        seen = PLAIN.apply(images()[0][lane.train])
+        maps = jax.lax.conv_general_dilated(
+            seen, stem, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        values = np.asarray(maps, np.float64).reshape(-1, maps.shape[-1])
+        np.testing.assert_allclose(outcome.batch_stats["stem/bn/mean"], values.mean(0), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(outcome.batch_stats["stem/bn/var"], values.var(0, ddof=1), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_noise_is_that_of_the_whole_batch_in_parts_too():
+    """Where statistics rest, a batch in parts drops the same values, skips the same blocks, is pulled the same."""
+    fields = {"dropout": 0.4, "stochastic_depth": 0.4, "l2_sp_head": 0.3, "batch_norm": "frozen", "epochs": 1.0}
+    program, lanes = program_and_lanes([0.05], **fields)
+    in_parts, _ = program_and_lanes([0.05], **fields, accumulate=3)
+    one, other = (run_chunk(each, lanes, images()[0])[0] for each in (program, in_parts))
+    assert_close(one.params, other.params)
 
 
 # --- a probe to the minimum -------------------------------------------------------------------------------------

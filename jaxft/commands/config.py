@@ -67,11 +67,11 @@ def print_layers(plan: "Plan") -> None:
 
 
 def group_tables(trials: "Iterable[PlannedTrial]") -> list[str]:
-    """Returns a table for each different set of rules that trials of the network have: what each rule makes of how much.
+    """Returns a table for each different set of rules that trials have: of each rule what it makes of how much.
 
     That is the learning rate at the peak of the schedule, all there are among the trials and from the lowest unit's to
     the highest's where it falls with the depth; how many leaves, and parameters, the rule decides on; and when they
-    begin to train, where that is later than at the first step.
+    begin to train, where that is later than at the first step. Classifiers of features, whose network rests, have none.
     """
     tables: dict[Any, list[PlannedTrial]] = {}
     for trial in (trial for trial in trials if trial.readout is None):

@@ -208,7 +208,7 @@ class Scorer:
         return float(scores.accuracy[0])
 
     def _reads(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
-        """Returns (feed, executor, parameters, tracked statistics) of an evaluation; parameters are those of the feed."""
+        """Returns (feed, executor, parameters, tracked statistics) of an evaluation; the feed has the parameters."""
         import jax.numpy as jnp
         import numpy as np
 
