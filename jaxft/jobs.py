@@ -109,7 +109,7 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
         if here:
             trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
             key = work_key([trial.digest for trial in trials])
-            jobs.append(Job("trials", key, trials, executor, group.looks))
+            jobs.append(Job("trials", key, trials, executor, looks=group.looks))
     return jobs
 
 

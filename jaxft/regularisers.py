@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxft import linear
 from jaxft.adapters import is_adapter, kernel_of
 from jaxft.config import Procedure
 from jaxft.data.augment import Changes
@@ -303,8 +304,9 @@ def channel_attention(
         key = jax.random.PRNGKey(0)  # of views, of which the first is the image itself
         return cache.outputs(Prefix(model, preprocessing, unit, variables, images, fingerprint, changes, key), rows)
 
-    features = np.asarray(pooled(jnp.asarray(outputs(model.units[-2], rows))), np.float64)
-    kernel, bias = (jnp.asarray(of, jnp.float32) for of in fit_probe(features, labels, PROBE_DECAY))
+    features = np.asarray(pooled(jnp.asarray(outputs(model.units[-2], rows))))
+    probe = linear.fit("logistic", features, labels, int(labels.max()) + 1, [PROBE_DECAY])
+    kernel, bias = jnp.asarray(probe.kernel[0]), jnp.asarray(probe.bias[0])
     size = min(ATTENTION_BATCH, len(rows))
     count = min(len(rows), ATTENTION_IMAGES) // size * size
     chosen = np.linspace(0, len(rows) - 1, count).round().astype(int)
@@ -331,25 +333,3 @@ def channel_attention(
         shares = np.exp(rise - rise.max())
         found[unit] = (shares / shares.sum()).astype(np.float32)
     return found
-
-
-def fit_probe(features: np.ndarray, labels: np.ndarray, decay: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (kernel [d, classes], bias [classes]) of the logistic regression of `labels: [n]` on `features: [n, d]`.
-
-    The minimum of the mean cross-entropy and decay / 2 ||kernel||^2, by L-BFGS in float64.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import log_softmax
-
-    num_classes, d = int(labels.max()) + 1, features.shape[1]
-    one_hot = np.eye(num_classes)[labels]
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        kernel, bias = flat[:-num_classes].reshape(d, num_classes), flat[-num_classes:]
-        log_shares = log_softmax(features @ kernel + bias, axis=1)
-        slope = (np.exp(log_shares) - one_hot) / len(labels)
-        value = -(one_hot * log_shares).sum() / len(labels) + decay / 2 * np.square(kernel).sum()
-        return value, np.concatenate([(features.T @ slope + decay * kernel).ravel(), slope.sum(0)])
-
-    flat = minimize(objective, np.zeros((d + 1) * num_classes), jac=True, method="L-BFGS-B").x
-    return flat[:-num_classes].reshape(d, num_classes), flat[-num_classes:]
