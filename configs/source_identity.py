@@ -8,9 +8,12 @@ Source: Li, Herranz & Jiang 2020; Zhou et al. 2017 (object-centric and scene-cen
 Expected: both sources beat the random start on both targets; CIFAR-100, with more categories and some scenes among
 them, beats CIFAR-10. At the full scale, the object-centric source is the better for objects, the scene-centric for
 scenes.
+Found, test accuracy in percent with 95% intervals over five seeds: CIFAR-100 52.4 +- 1.4, CIFAR-10 47.1 +- 1.3, none
+15.6 +- 1.8 on objects; 61.7 +- 6.2, 56.0 +- 5.2 and 35.2 +- 2.6 on scenes. Both beat the random start on both (p <=
+0.005, Holm); CIFAR-100 is ahead on objects (by 5.3 +- 2.0 points), on scenes the interval reaches zero (5.7 +- 7.4).
 Data: weights/resnetsmall8.cifar10.safetensors and that of cifar100, images/caltech-101.zip and
 images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder named behind the config,
-source_identity.py:FOLDER. --dry-run says how long it takes. Behind source_identity.py:small (or small,FOLDER) is a run
+source_identity.py:FOLDER. About 7 minutes on two cores, in worker processes. Behind source_identity.py:small (or small,FOLDER) is a run
 of a minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet or Places as
 the source; TFDS' caltech101 and sun397), for accelerators.
 """

@@ -21,7 +21,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 LARGE_PIXELS = 1 << 24  # of which one picture at a time is decoded, so that memory does not grow with the cores
 RESIZER = "pillow-bilinear-shorter-side-centre-crop-1"
-AT_ONCE = 1000  # items that wait for a thread
+AT_ONCE = 1024  # items that wait for a thread
+RUN = 16  # items that a thread does at a time: to hand over one takes as long as to read it
 ORIENTATION = 0x0112  # Exif's tag: 1 is upright
 FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
@@ -234,11 +235,16 @@ def try_each(
         except FAILURES as error:
             return None, shortened(error)
 
+    def attempt_all(run: Sequence[Any]) -> list[tuple[Any, str | None]]:
+        return [attempt(item) for item in run]
+
     results: list[tuple[Any, str | None]] = []
     with no_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        while len(results) < len(items):
+        for begin in range(0, len(items), AT_ONCE):
             stopping.check()
-            results += pool.map(attempt, items[len(results) : len(results) + AT_ONCE])
+            at_once = items[begin : begin + AT_ONCE]
+            for done in pool.map(attempt_all, [at_once[i : i + RUN] for i in range(0, len(at_once), RUN)]):
+                results += done
             say(len(results))
     return results
 
