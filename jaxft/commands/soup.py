@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxft.errors import UserError, did_you_mean
 
@@ -195,22 +195,21 @@ class Scorer:
 
         if not self.planned.program.phases[-1].tracked:
             return dict(batch_stats)
-        feed, executor, *arrays = self._reads(params, batch_stats)
-        anew = recalibrate(feed, executor, *arrays, [self.lane])
+        feed, executor, own, tracked = self._reads(params, batch_stats)
+        anew = recalibrate(feed, executor, own, tracked, [self.lane])
         return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in anew.items()}
 
-    def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: str) -> float:
+    def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Literal["val", "test"]) -> float:
         """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan for none."""
         from jaxft.execute import evaluate
 
-        feed, executor, *arrays = self._reads(params, batch_stats)
-        scores = evaluate(self.planned.program, feed, executor, *arrays, [self.lane], part)  # type: ignore[arg-type]
+        feed, executor, own, tracked = self._reads(params, batch_stats)
+        scores = evaluate(self.planned.program, feed, executor, own, tracked, [self.lane], part)
         return float(scores.accuracy[0])
 
     def _reads(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
         """Returns (feed, executor, parameters, tracked statistics) of an evaluation; the feed has the parameters."""
         import jax.numpy as jnp
-        import numpy as np
 
         from jaxft.execute import Feed, stack
         from jaxft.executors import Executor
@@ -220,7 +219,7 @@ class Scorer:
         tracked = {name: batch_stats[name] for name in phase.tracked}
         resting = {name: leaf for name, leaf in batch_stats.items() if name not in tracked}
         frozen = executor.place_shared(Frozen(dict(params), resting))
-        labels, no_batches = jnp.asarray(self.lane.labels[None]), np.zeros((1, 1, 1), np.int32)
+        labels, no_batches = jnp.asarray(self.lane.labels[None]), jnp.zeros((1, 1, 1), jnp.int32)
         feed = Feed(phase, frozen, self.work.images_of(self.planned), labels, no_batches)
         return feed, executor, {}, executor.place(stack([tracked]))
 
@@ -371,11 +370,11 @@ def print_soups(workdir: str | os.PathLike[str], found: Soups) -> None:
         print("single: the best on validation. uniform: the average of all. greedy: of so many of them.")
     levels, rows = level_texts(plan), []
     lines = found.lines.astype({"val_accuracy": "float64", "test_accuracy": "float64"})
-    for setting, of_setting in lines.groupby("setting"):
+    for _, of_setting in lines.groupby("setting"):
         chosen, end = of_setting[of_setting["chosen"]], of_setting[of_setting["alpha"] == 1]
         alphas = ", ".join(f"{alpha:.3g} ({count})" for alpha, count in chosen["alpha"].value_counts().items())
         tested = [interval(mean_interval_of(part["test_accuracy"])) for part in (chosen, end)]
-        rows.append([*levels[int(setting)], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
+        rows.append([*levels[of_setting["setting"].iloc[0]], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
     header = [*plan["factors"], "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
     print_table(header, rows, len(plan["factors"]) + 1)
     print("alpha: 0 is what a network started from, 1 the network itself; chosen on validation by each seed.")
@@ -405,8 +404,8 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], lines: "pd.DataFrame") -
     with style():
         figure = Figure(figsize=(6.4, 3.8), layout="constrained", facecolor="white", dpi=150)
         axes = figure.subplots()
-        for setting, of_setting in lines.astype({"val_accuracy": "float64"}).groupby("setting"):
-            number = int(setting)
+        for _, of_setting in lines.astype({"val_accuracy": "float64"}).groupby("setting"):
+            number = int(of_setting["setting"].iloc[0])
             by_alpha = of_setting.groupby("alpha")["val_accuracy"]
             found = [mean_interval_of(values) for _, values in by_alpha]
             alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in found])
