@@ -199,7 +199,9 @@ class Scorer:
         anew = recalibrate(feed, executor, own, tracked, [self.lane])
         return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in anew.items()}
 
-    def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Literal["val", "test"]) -> float:
+    def accuracy(
+        self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Literal["val", "test"]
+    ) -> float:
         """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan for none."""
         from jaxft.execute import evaluate
 
@@ -374,7 +376,9 @@ def print_soups(workdir: str | os.PathLike[str], found: Soups) -> None:
         chosen, end = of_setting[of_setting["chosen"]], of_setting[of_setting["alpha"] == 1]
         alphas = ", ".join(f"{alpha:.3g} ({count})" for alpha, count in chosen["alpha"].value_counts().items())
         tested = [interval(mean_interval_of(part["test_accuracy"])) for part in (chosen, end)]
-        rows.append([*levels[of_setting["setting"].iloc[0]], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
+        rows.append(
+            [*levels[of_setting["setting"].iloc[0]], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested]
+        )
     header = [*plan["factors"], "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
     print_table(header, rows, len(plan["factors"]) + 1)
     print("alpha: 0 is what a network started from, 1 the network itself; chosen on validation by each seed.")
