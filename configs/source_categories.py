@@ -12,9 +12,9 @@ Found, test accuracy in percent with 95% intervals over five seeds: 40 classes 1
 12.1 +- 2.2, random 9.1 +- 1.2. All beat the random start (p <= 0.026, Holm); how the 800 images are spread makes no
 difference that five seeds show.
 Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, source_categories.py:FOLDER. About 12 minutes on two cores, in worker processes. Behind source_categories.py:small (or small,FOLDER) is a run of a minute or two, too
-short to answer anything; behind :full is the scale of the publications (TFDS' imagenet2012 and caltech101), for
-accelerators.
+behind the config, source_categories.py:FOLDER. About 12 minutes on two cores, in worker processes. Behind
+source_categories.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full
+is the scale of the publications (TFDS' imagenet2012 and caltech101), for accelerators.
 """
 
 from ml_collections import ConfigDict

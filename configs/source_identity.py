@@ -13,9 +13,9 @@ Found, test accuracy in percent with 95% intervals over five seeds: CIFAR-100 52
 0.005, Holm); CIFAR-100 is ahead on objects (by 5.3 +- 2.0 points), on scenes the interval reaches zero (5.7 +- 7.4).
 Data: weights/resnetsmall8.cifar10.safetensors and that of cifar100, images/caltech-101.zip and
 images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder named behind the config,
-source_identity.py:FOLDER. About 7 minutes on two cores, in worker processes. Behind source_identity.py:small (or small,FOLDER) is a run
-of a minute or two, too short to answer anything; behind :full is the scale of the publications (ImageNet or Places as
-the source; TFDS' caltech101 and sun397), for accelerators.
+source_identity.py:FOLDER. About 7 minutes on two cores, in worker processes. Behind source_identity.py:small (or
+small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
+(ImageNet or Places as the source; TFDS' caltech101 and sun397), for accelerators.
 """
 
 from ml_collections import ConfigDict
