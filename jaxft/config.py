@@ -748,9 +748,7 @@ def _check_schedule(procedure: Procedure, where: str) -> None:
             )
     moments = procedure.unfreeze_epochs
     if moments and not epochs and procedure.steps is None:
-        raise UserError(
-            f"config field '{where}.unfreeze_epochs' is {list(moments)}, but epochs is 0: none is let in."
-        )
+        raise UserError(f"config field '{where}.unfreeze_epochs' is {list(moments)}, but epochs is 0: none is let in.")
     if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
         raise UserError(
             f"config field '{where}.unfreeze_epochs' is {list(moments)}; each must be after the one before."
