@@ -8,7 +8,7 @@ Source: Li et al. 2020, "Rethinking the hyperparameters for fine-tuning", sectio
 Expected: at one learning rate accuracy changes with the momentum, as it does with the rate; at one effective rate it
 changes less, but for 0.99, whose memory of a hundred steps is as long as the training.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, momentum.py:FOLDER. TIME Behind momentum.py:small (or
+a folder named behind the config, momentum.py:FOLDER. --dry-run says how long it takes. Behind momentum.py:small (or
 small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
 (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for accelerators.
 """

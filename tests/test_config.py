@@ -63,8 +63,8 @@ WRONG = [
     ("target.val_per_class", None, "allowed: a whole number at least 0"),
     ("target.val_per_class", True, "allowed: a whole number at least 0"),
     ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' (did you mean 'pretrained'?)"),
-    ("procedure.optimizer", "adam", "allowed: 'sgd' or 'adamw' (did you mean 'adamw'?)"),
-    ("procedure.optimizer", 1, "allowed: 'sgd' or 'adamw'"),
+    ("procedure.optimizer", "adamv", "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion' (did you mean 'adam'?)"),
+    ("procedure.optimizer", 1, "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion'"),
     ("procedure.learning_rate", "fast", "allowed: a number above 0"),
     ("procedure.learning_rate", 0, "allowed: a number above 0"),
     ("procedure.learning_rate", float("nan"), "allowed: a number above 0"),
@@ -86,7 +86,11 @@ WRONG = [
     ("procedure.epochs", -1, "allowed: a number at least 0"),
     ("procedure.probe_optimizer", "lbfg", "allowed: 'same' or 'lbfgs' (did you mean 'lbfgs'?)"),
     ("procedure.batch_size", 0, "allowed: a whole number at least 1"),
-    ("procedure.schedule", "cosin", "allowed: 'constant' or 'cosine' or 'step' (did you mean 'cosine'?)"),
+    (
+        "procedure.schedule",
+        "cosin",
+        "allowed: 'constant' or 'cosine' or 'linear' or 'step' or 'onecycle' (did you mean 'cosine'?)",
+    ),
     ("procedure.decay_epochs", [0], "allowed: a list of numbers"),
     ("procedure.decay_factor", 1.5, "allowed: a number above 0 and at most 1"),
     ("procedure.batch_norm", "freeze", "allowed: 'tracked' or 'frozen' or 'recalibrated' (did you mean 'frozen'?)"),
@@ -217,7 +221,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"procedure": {"unfreeze_epochs": [2, 1]}},
-            "'procedure.unfreeze_epochs' is [2.0, 1.0]; each must be later than the last.",
+            "'procedure.unfreeze_epochs' is [2.0, 1.0]; each must be after the one before.",
         ),
         (
             {"procedure": {"unfreeze_epochs": [1], "epochs": 0, "probe_epochs": 2}},

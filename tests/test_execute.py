@@ -405,7 +405,7 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
     """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
     monkeypatch.setattr("jaxft.execute.STRETCH_SECONDS", 0.0)  # a step at a time
-    fields = {"epochs": 3.0, "unfreeze_epochs": (1.0, 2.0), "optimizer": "adamw", "ema_decay": 0.9}
+    fields = {"epochs": 3.0, "unfreeze_epochs": (1.0, 2.0), "optimizer": "adamw", "ema_decay": 0.9, "select": "last"}
     program, lanes = program_and_lanes([0.05], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
     memory = Memory(killed_at)

@@ -152,7 +152,7 @@ def test_optimisers_are_optaxs(kind, theirs):
             params = optax.apply_updates(params, updates)
         ends.append(params)
     for name in names:
-        np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_clipping_leaves_a_short_gradient_as_it_is():
