@@ -82,7 +82,7 @@ def layer_rules(procedure: Procedure, first: Sequence[Rule[LayerRate]] = ()) -> 
         body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.learning_rate
     own = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
     # A procedure's own rules may leave nothing to these two.
-    new = [Rule(f"{NEW_UNITS}.*", 1.0, optional=True)] if procedure.grow != "none" else []
+    new: list[Rule[LayerRate]] = [Rule(f"{NEW_UNITS}.*", 1.0, optional=True)] if procedure.grow != "none" else []
     return [*first, *own, *new, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
 
 
