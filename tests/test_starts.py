@@ -195,13 +195,16 @@ def test_the_stream_init_is_told_where_it_matters():
     assert "init" not in planned(head_init="zeros").streams_used
 
 
-def test_digests_of_before_are_those_of_now():
-    """They were taken from the commit before these factors."""
-    digests = [trial.digest for trial in make_plan(tiny(factors=[{"procedure.init": ["pretrained", "random"]}])).trials]
-    assert digests == DIGESTS
-
-
-DIGESTS = ["?", "?"]
+def test_neutral_values_are_no_part_of_an_identity():
+    """A digest is that of the identity, so that those of trials without these factors are what they were."""
+    pretrained, random = make_plan(tiny(factors=[{"procedure.init": ["pretrained", "random"]}])).trials
+    assert pretrained.identity["procedure"] == TINY["procedure"]
+    assert random.identity["procedure"] == TINY["procedure"] | {"init": "random"}
+    assert pretrained.identity["source"].keys() == {"model", "preprocessing", "weights"}
+    assert pretrained.identity["source"]["weights"] == pretrained.source.trained.digest
+    assert pretrained.identity["source"]["model"] == "cifar_resnet8"
+    assert random.identity["source"].keys() == {"model", "preprocessing"}
+    assert set(pretrained.identity["seeds"]) == {"split", "init", "order", "augment"}
 
 
 # --- the head ---------------------------------------------------------------------------------------------------

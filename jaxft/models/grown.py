@@ -119,11 +119,11 @@ class Grown(Network):
             Port(f"params/{ours}/conv/bias", "grown.conv.bias"),
             Port(f"params/{ours}/gain", "grown.gain"),
         )
-        table = self.base.port_table
+        head: tuple[Port, ...] = ()
         if isinstance(self.base, CifarResNet) and self.base.small:  # whose pool lays averages in a row
             channels = self.features + (WIDTHS[-1] if self.kind == "wider" else 0)
-            new = (*new, port_dense("params/head/kernel", "linear.weight", channels))
-        return (*new, *table)
+            head = (port_dense("params/head/kernel", "linear.weight", channels),)
+        return (*new, *head, *self.base.port_table)
 
     @property
     def layout(self) -> str:
