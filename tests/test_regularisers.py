@@ -42,7 +42,7 @@ STRONG = {  # every one that looks at the source, strong enough to show
     "l2_sp": {"l2_sp": 3.0, "l2_sp_rules": (("stage2/.*", 0.0), (".*/kernel", 7.0)), "l2_sp_head": 0.2},
     "delta": {"delta": 0.01},
     "bss": {"bss": 0.05, "bss_count": 2},
-    "distillation": {"distillation": 0.8, "distillation_temperature": 3.0},
+    "distillation": {"distillation": 4.0, "distillation_temperature": 3.0},
 }
 
 
@@ -106,7 +106,7 @@ def test_blocks_are_skipped_linearly_more_often():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnetsmall14", "wrn16_1", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)]
+    "name", ["wrn16_1", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnetsmall14", "efficientnet_lite0"))]
 )
 def test_a_skipped_branch_leaves_the_shortcut(name):
     """With factor 0 a block of one width is the identity (where no ReLU follows), with 1 it is itself."""
@@ -211,15 +211,19 @@ def whole_loss(fields, source, params, stats, rows, labels):
     return loss
 
 
-@pytest.mark.parametrize(
-    "name", ["distillation", *(pytest.param(name, marks=pytest.mark.slow) for name in ("l2_sp", "delta", "bss"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRONG)
 def test_a_step_follows_the_gradient_of_the_whole_loss(name):
-    """Two steps of plain SGD, the second of which is away from the source; fixed statistics, so that maps are kept."""
+    """Two steps of plain SGD away from the source; fixed statistics, so that maps are kept."""
     fields, usual = STRONG[name], {"epochs": 1.0, "batch_norm": "frozen", "select": "last"}
+    rng = np.random.default_rng(11)
     program, (lane,) = lanes_with_source([0.05], **usual, **fields)
+    moved_away = {n: leaf + 0.03 * rng.normal(size=leaf.shape).astype(np.float32) for n, leaf in lane.params.items()}
+    lane = dataclasses.replace(lane, params=moved_away)
     outcome = run_chunk(program, [lane], images()[0])[0]
-    plain = run_chunk(*lanes_with_source([0.05], **usual), images()[0])[0]
+    plain_program, _ = lanes_with_source([0.05], **usual)
+    plain_lane = dataclasses.replace(lane, hparams=lane.hparams._replace(regularisers={}))
+    plain = run_chunk(plain_program, [plain_lane], images()[0])[0]
     gradient = jax.jit(
         jax.grad(lambda params, rows: whole_loss(fields, lane.source, params, lane.batch_stats, rows, lane.labels))
     )
@@ -232,7 +236,7 @@ def test_a_step_follows_the_gradient_of_the_whole_loss(name):
         moved = np.abs(np.asarray(params[leaf]) - np.asarray(start)).max()
         np.testing.assert_allclose(outcome.params[leaf], params[leaf], atol=5e-3 * moved + 1e-6, err_msg=leaf)
         changed.append(np.abs(np.asarray(plain.params[leaf]) - np.asarray(outcome.params[leaf])).max() / moved)
-    assert max(changed) > 0.05  # without the regulariser they are elsewhere
+    assert max(changed) > 0.03  # without the regulariser they are elsewhere
 
 
 @pytest.mark.slow
@@ -358,6 +362,7 @@ def test_groups_are_normalised_as_if_they_came_one_after_another():
     np.testing.assert_array_equal(evaluated, norm.apply({**start, "params": params}, x))
 
 
+@pytest.mark.slow
 def test_a_virtual_batch_reaches_every_batch_norm():
     variables = init_variables(MODEL, jax.random.key(7), SIZE)
     x = PLAIN.apply(images()[0][:6])
@@ -381,7 +386,8 @@ def test_moments_of_batches_are_those_of_all():
     np.testing.assert_allclose(found["bn/var"], x.var((0, 1), ddof=0) * 60 / 59, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rules", [(), pytest.param((("stem/.*", "frozen"),), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [(), (("stem/.*", "frozen"),)])
 def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeypatch):
     program, lanes = program_and_lanes([0.05], batch_norm="recalibrated", layer_rates=rules)
     outcome = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
