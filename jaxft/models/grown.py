@@ -114,7 +114,7 @@ class Grown(Network):
     @property
     def port_table(self) -> tuple[Port, ...]:
         ours = DEEPER if self.kind == "deeper" else self.last + WIDER
-        new: tuple[Port, ...] = (
+        new = (
             port_conv(f"params/{ours}/conv/kernel", "grown.conv.weight"),
             Port(f"params/{ours}/conv/bias", "grown.conv.bias"),
             Port(f"params/{ours}/gain", "grown.gain"),
