@@ -119,6 +119,10 @@ def _make(work: "Work", over: tuple[str, ...], num_alphas: int, head: str) -> So
             "'execution.keep_weights' \"all\"."
         )
     rows, notes = [], []
+    whole = [trial for trial in trials if _trains_what_it_keeps(trial)]
+    if len(whole) < len(trials):
+        notes.append(f"{len(trials) - len(whole)} networks are left out: they trained other leaves than they kept.")
+    trials = whole
     for levels, members in _sets(work.plan, trials, over):
         reason = _why_not(members)
         if reason:
@@ -137,6 +141,14 @@ def _kept(plan: "Plan", store: "Store") -> "list[PlannedTrial]":
         if record is not None and record["status"] == "done" and store.weights_path(trial.digest).is_file():
             found.append(trial)
     return found
+
+
+def _trains_what_it_keeps(trial: "PlannedTrial") -> bool:
+    """Tells whether all that a trial trains is in the weights that it keeps, and not merged into them."""
+    from jaxft.plan import parameter_names
+
+    kept = set(parameter_names(trial.model, trial.size_px))
+    return all(kept.issuperset(phase.trainable) for phase in trial.program.phases)
 
 
 def _sets(
