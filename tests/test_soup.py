@@ -54,6 +54,7 @@ def phase(**fields):
     return make_phases(MODEL, PLAIN, procedure, resolve_layers(procedure, params), tuple(stats), 10)[-1], params, stats
 
 
+@pytest.mark.slow
 def test_statistics_taken_anew_are_those_of_the_training_images():
     planned, params, stats = phase()
     rows = np.arange(3, 20)
@@ -68,6 +69,7 @@ def test_statistics_taken_anew_are_those_of_the_training_images():
     assert found.keys() == stats.keys()
 
 
+@pytest.mark.slow
 def test_several_batches_give_the_mean_of_theirs(monkeypatch):
     planned, params, stats = phase()
     monkeypatch.setattr("jaxft.soup.MOST_IN_BATCH", 5)
