@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HELP = "average a finished study's networks (soups), and interpolate with what they started from (WiSE-FT)"
 HEADS = ("start", "final")
+COLLECTIONS = ("params", "batch_stats")
+Part = Literal["val", "test"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,9 +201,7 @@ class Scorer:
         anew = recalibrate(feed, executor, own, tracked, [self.lane])
         return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in anew.items()}
 
-    def accuracy(
-        self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Literal["val", "test"]
-    ) -> float:
+    def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Part) -> float:
         """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan for none."""
         from jaxft.execute import evaluate
 
@@ -233,9 +233,6 @@ def _final(work: "Work", trial: "PlannedTrial") -> "tuple[dict[str, Any], dict[s
     flat, _ = load_flat(work.store.weights_path(trial.digest), trial.model)
     parts = [{n.partition("/")[2]: leaf for n, leaf in flat.items() if n.startswith(f"{c}/")} for c in COLLECTIONS]
     return parts[0], parts[1]
-
-
-COLLECTIONS = ("params", "batch_stats")
 
 
 def _kept_analysis(work: "Work", identity: Mapping[str, Any], make: Any) -> dict[str, Any]:
@@ -372,13 +369,12 @@ def print_soups(workdir: str | os.PathLike[str], found: Soups) -> None:
         print("single: the best on validation. uniform: the average of all. greedy: of so many of them.")
     levels, rows = level_texts(plan), []
     lines = found.lines.astype({"val_accuracy": "float64", "test_accuracy": "float64"})
-    for _, of_setting in lines.groupby("setting"):
+    for setting in sorted(lines["setting"].unique().tolist()):
+        of_setting = lines[lines["setting"] == setting]
         chosen, end = of_setting[of_setting["chosen"]], of_setting[of_setting["alpha"] == 1]
         alphas = ", ".join(f"{alpha:.3g} ({count})" for alpha, count in chosen["alpha"].value_counts().items())
         tested = [interval(mean_interval_of(part["test_accuracy"])) for part in (chosen, end)]
-        rows.append(
-            [*levels[of_setting["setting"].iloc[0]], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested]
-        )
+        rows.append([*levels[setting], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
     header = [*plan["factors"], "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
     print_table(header, rows, len(plan["factors"]) + 1)
     print("alpha: 0 is what a network started from, 1 the network itself; chosen on validation by each seed.")
@@ -408,9 +404,9 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], lines: "pd.DataFrame") -
     with style():
         figure = Figure(figsize=(6.4, 3.8), layout="constrained", facecolor="white", dpi=150)
         axes = figure.subplots()
-        for _, of_setting in lines.astype({"val_accuracy": "float64"}).groupby("setting"):
-            number = int(of_setting["setting"].iloc[0])
-            by_alpha = of_setting.groupby("alpha")["val_accuracy"]
+        known = lines.astype({"val_accuracy": "float64"})
+        for number in sorted(known["setting"].unique().tolist()):
+            by_alpha = known[known["setting"] == number].groupby("alpha")["val_accuracy"]
             found = [mean_interval_of(values) for _, values in by_alpha]
             alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in found])
             half = 100 * np.nan_to_num([each.half_width for each in found])
