@@ -10,9 +10,10 @@ Expected: a body that moves more slowly than the head is better than one that mo
 rate that falls with the depth is as good as the best single one, without a search for it; the lower stages, which are
 the most general, can be frozen at little cost.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, layer_learning_rate.py:FOLDER. --dry-run says how long it takes. Behind layer_learning_rate.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+a folder named behind the config, layer_learning_rate.py:FOLDER. --dry-run says how long it takes. Behind
+layer_learning_rate.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full
+is the scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397),
+for accelerators.
 """
 
 from ml_collections import ConfigDict

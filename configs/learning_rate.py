@@ -8,9 +8,10 @@ hyperparameters for fine-tuning"; Kornblith, Shlens & Le 2019, appendix A.5.
 Expected: accuracy rises with the rate and falls again; the best rate of the pretrained body is lower than that of the
 random one, which too low a rate leaves untrained; pretrained is ahead at every rate, and by least at the highest.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, learning_rate.py:FOLDER. --dry-run says how long it takes. Behind learning_rate.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+a folder named behind the config, learning_rate.py:FOLDER. --dry-run says how long it takes. Behind
+learning_rate.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the
+scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for
+accelerators.
 """
 
 from ml_collections import ConfigDict

@@ -8,9 +8,10 @@ Expected: the pretrained network is good after a short time and gains little fro
 step of the length and comes nearer. With so few images it does not catch up: in He et al. it does with tens of
 thousands, and not with one tenth of them.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, schedule_length.py:FOLDER. --dry-run says how long it takes. Behind schedule_length.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for accelerators.
+a folder named behind the config, schedule_length.py:FOLDER. --dry-run says how long it takes. Behind
+schedule_length.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is
+the scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for
+accelerators.
 """
 
 from ml_collections import ConfigDict
