@@ -62,7 +62,7 @@ WRONG = [
     ("target.val_per_class", -1, "allowed: a whole number at least 0"),
     ("target.val_per_class", None, "allowed: a whole number at least 0"),
     ("target.val_per_class", True, "allowed: a whole number at least 0"),
-    ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' (did you mean 'pretrained'?)"),
+    ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' or 'matched' (did you mean 'pretrained'?)"),
     ("procedure.optimizer", "adam", "allowed: 'sgd' or 'adamw' (did you mean 'adamw'?)"),
     ("procedure.optimizer", 1, "allowed: 'sgd' or 'adamw'"),
     ("procedure.learning_rate", "fast", "allowed: a number above 0"),
