@@ -11,10 +11,10 @@ from those that the scenes have for it, not the same 50 of each.
 Expected: AnB falls with depth (.628 to .542 from 1 to 7 layers there), BnB dips in the middle, where units are adapted
 to one another; AnB+ does not fall, and is the best (.636 to .646).
 Data: weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or
-in a folder named behind the config, transfer_depth.py:FOLDER. --dry-run says how long it takes; two cores are meant.
-Behind transfer_depth.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind
-:full is the scale of the publication (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS'
-sun397), for accelerators.
+in a folder named behind the config, transfer_depth.py:FOLDER. About a quarter of an hour on two cores, by --dry-run,
+trial after trial. Behind transfer_depth.py:small (or small,FOLDER) is a run of a minute or two, too short to answer
+anything; behind :full is the scale of the publication (ImageNet's ResNet-50 from the file named in
+--config.source.weights; TFDS' sun397), for accelerators.
 """
 
 from ml_collections import ConfigDict

@@ -62,7 +62,7 @@ WRONG = [
     ("target.val_per_class", -1, "allowed: a whole number at least 0"),
     ("target.val_per_class", None, "allowed: a whole number at least 0"),
     ("target.val_per_class", True, "allowed: a whole number at least 0"),
-    ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' (did you mean 'pretrained'?)"),
+    ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' or 'matched' (did you mean 'pretrained'?)"),
     ("procedure.optimizer", "adamv", "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion' (did you mean 'adam'?)"),
     ("procedure.optimizer", 1, "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion'"),
     ("procedure.learning_rate", "fast", "allowed: a number above 0"),
