@@ -49,7 +49,8 @@ def greedy_soup(scores: Sequence[float], score_of: Callable[[tuple[int, ...]], f
       score_of: returns the score of the average of some of them, by number.
     """
     first, *others = sorted(range(len(scores)), key=lambda i: -scores[i])
-    chosen, best = (first,), scores[first]
+    chosen: tuple[int, ...] = (first,)
+    best = scores[first]
     for i in others:
         score = score_of((*chosen, i))
         if score >= best:

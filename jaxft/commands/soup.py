@@ -120,7 +120,8 @@ def _make(work: "Work", over: tuple[str, ...], num_alphas: int, head: str) -> So
             f"{str(work.store.workdir)!r} has no final weights of a trained network; finish the study with "
             "'execution.keep_weights' \"all\"."
         )
-    rows, notes = [], []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     whole = [trial for trial in trials if _trains_what_it_keeps(trial)]
     if len(whole) < len(trials):
         notes.append(f"{len(trials) - len(whole)} networks are left out: they trained other leaves than they kept.")
