@@ -120,7 +120,8 @@ def _make(work: "Work", over: tuple[str, ...], num_alphas: int, head: str) -> So
             f"{str(work.store.workdir)!r} has no final weights of a trained network; finish the study with "
             "'execution.keep_weights' \"all\"."
         )
-    rows, notes = [], []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     for levels, members in _sets(work.plan, trials, over):
         reason = _why_not(members)
         if reason:
