@@ -194,13 +194,10 @@ def init_head(model: Network, key: Any, size_px: int) -> Variables:
 
 @functools.cache
 def _make_init(model: Network, size_px: int) -> Callable[[Any], Variables]:
-    import jax
     import jax.numpy as jnp
 
-    # What runs once on a CPU: optimised, it takes four times as long to compile and gives the same bits.
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     images = (1, size_px, size_px, 3)
-    return jax.jit(lambda key: model.init(key, jnp.zeros(images, jnp.float32)), compiler_options=options)
+    return _jit_once(lambda key: model.init(key, jnp.zeros(images, jnp.float32)))
 
 
 @functools.cache
@@ -211,7 +208,15 @@ def _make_init_head(model: Network, size_px: int) -> Callable[[Any], Variables]:
     *_, last, head = model.units
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     x = jax.eval_shape(lambda key, x: model.init_with_output(key, x, stop=last)[0], jax.random.key(0), images)
-    return jax.jit(lambda key: model.init(key, jnp.zeros(x.shape, x.dtype), start=head))
+    return _jit_once(lambda key: model.init(key, jnp.zeros(x.shape, x.dtype), start=head))
+
+
+def _jit_once(function: Callable[[Any], Variables]) -> Callable[[Any], Variables]:
+    """Returns a compiled function that will run once: optimised by a CPU's XLA, it would take four times as long."""
+    import jax
+
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)
 
 
 @functools.cache

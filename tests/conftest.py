@@ -24,8 +24,10 @@ from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# How long an example takes says more of what else the machine does than of the code.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says more of what else the machine does than of the code; the same examples in every run.
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
+)
 settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
