@@ -113,6 +113,16 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
     return jobs
 
 
+def in_order_of(worker: tuple[int, int], jobs: Sequence[Job]) -> list[Job]:
+    """Returns jobs in the order in which worker (i, n), the i-th of n from 0 on, does what is not done yet.
+
+    Each begins with programs of its own, so that few are compiled twice.
+    """
+    programs = list(dict.fromkeys(job.trials[0].program for job in jobs))
+    first = programs[len(programs) * worker[0] // worker[1] :]
+    return sorted(jobs, key=lambda job: job.trials[0].program not in first)  # which keeps the order of equals
+
+
 def work_key(digests: Sequence[str]) -> str:
     """Returns what names the unfinished state of trials side by side: other versions have other states."""
     import flax

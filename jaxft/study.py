@@ -25,7 +25,7 @@ from jaxft.errors import UserError
 from jaxft.execute import CURVES, Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, num_workers
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
-from jaxft.jobs import Job, assign_chunks, chunk_jobs, source_jobs
+from jaxft.jobs import Job, assign_chunks, chunk_jobs, in_order_of, source_jobs
 from jaxft.models import Network, create_model
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedSource, PlannedTrial
@@ -414,17 +414,12 @@ class Pool:
 def run_workers_share(
     plan: Plan, store: Store, progress: Progress, debug: bool, shard: tuple[int, int], worker: tuple[int, int]
 ) -> None:
-    """Does, as one of several worker processes, what of a plan's work is theirs: sources, then chunks.
-
-    Worker (i, n), the i-th of n from 0 on, begins with a group of its own, so that few programs are compiled twice.
-    """
+    """Does, as `worker` (i, n) of n processes, what of a plan's work is theirs: sources, then chunks."""
     execution = plan.study.execution
     with convolution.use(_workers_choices(execution, store)):
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
         theirs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
-        programs = list(dict.fromkeys(job.trials[0].program for job in theirs))
-        first = programs[len(programs) * worker[0] // worker[1] :]
-        own = sorted(theirs, key=lambda job: job.trials[0].program not in first)  # a stable order
+        own = in_order_of(worker, theirs)
         features = make_feature_cache(execution)
         Work(plan, store, progress, debug, features).run([*source_jobs(plan, store), *own])
 
@@ -450,9 +445,10 @@ class Chooser:
 
     def __init__(self, plan: Plan, store: Store, progress: Progress, pool: Pool):
         self.plan, self.progress, self.pool = plan, progress, pool
+        self._found: dict[str, list[Executor]] = {}
         self._alike: dict[Any, list[Group]] = {}
         for group in plan.groups:
-            if not group.looks and store.group(group.key) is None:
+            if store.group(group.key) is None and len(self._candidates(group)) > 1:
                 self._alike.setdefault(self._kind(group), []).append(group)
         self._taken: dict[str, dict[Executor, float]] = {}
 
@@ -485,12 +481,15 @@ class Chooser:
     def _candidates(self, group: Group) -> list[Executor]:
         if group.looks:  # classifiers of features, each of which has all its strengths side by side
             return [Executor()]
-        first, heads_only = group.trials[0], all(phase.heads_of_features for phase in group.program.phases)
+        if group.key not in self._found:
+            first, execution = group.trials[0], self.plan.study.execution
+            heads_only = all(phase.heads_of_features for phase in group.program.phases)
 
-        def bytes_of_one() -> int:
-            return trial_bytes(group.program, example_lane(first), example_images(first, self.plan.study.execution))
+            def bytes_of_one() -> int:
+                return trial_bytes(group.program, example_lane(first), example_images(first, execution))
 
-        return candidates(self.plan.study.execution, len(group.trials), heads_only, bytes_of_one)
+            self._found[group.key] = candidates(execution, len(group.trials), heads_only, bytes_of_one)
+        return self._found[group.key]
 
     def _seconds_of(self, group: Group, executors: Sequence[Executor]) -> dict[Executor, float]:
         """Returns what the steps of a group take by each executor, or by the first where all the study's are few."""

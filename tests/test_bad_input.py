@@ -439,7 +439,7 @@ print(json.dumps(found))
 
 def fill_disk(mount_point, config, sizes, *words):
     """Returns ((code, stderr, files), the same of a second run with more space) for disks of some sizes in KiB."""
-    words = [json.dumps(study_words(config, mount_point / "work", *words)), json.dumps(sizes)]
+    words = [json.dumps(study_words(config, mount_point / "study", *words)), json.dumps(sizes)]
     done = subprocess.run(
         ["unshare", "-m", sys.executable, "-c", FULL_DISK, str(mount_point), *words], capture_output=True, text=True
     )
@@ -460,7 +460,7 @@ def test_a_full_disk(mount_point, config):
         assert second[0] == 0, f"{size} KiB: {second[1]}"
         kept = {name: content for name, content in files.items() if "/trials/" in name and name.endswith(".json")}
         assert kept.items() <= second[2].items()
-        assert {f"{mount_point}/work/{name}" for name in ("report.html", "results.csv")} <= set(second[2])
+        assert {f"{mount_point}/study/{name}" for name in ("report.html", "results.csv")} <= set(second[2])
         assert not [name for name in second[2] if "/failures/" in name]
 
 

@@ -15,6 +15,7 @@ from jaxft.data.batches import balanced_indices, batch_indices
 from jaxft.execute import (
     Feed,
     Lane,
+    eval_batch,
     evaluate,
     make_program,
     make_run_steps,
@@ -198,6 +199,16 @@ def test_a_probe_moves_the_head_and_then_everything():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "num_val", "size"),
+    [(0, 100, 32), (0, 10, 32), (64, 100, 64), (64, 40, 64), (512, 100, 128), (16, 100, 16)],
+)
+def test_how_many_images_are_evaluated_at_a_time(asked, num_val, size):
+    program, (lane,) = program_and_lanes([0.1])
+    lane = dataclasses.replace(lane, val=np.zeros(num_val, np.int32), test=np.zeros(500, np.int32))
+    assert eval_batch(dataclasses.replace(program, eval_batch_size=asked), [lane], 1) == size
+
+
 def test_evaluation_of_sets_of_every_size():
     program, lanes = program_and_lanes([0.1, 0.1])
     phase = program.phases[0]

@@ -18,10 +18,12 @@ from safetensors.numpy import load_file
 import jaxft
 from jaxft.commands.progress import Progress
 from jaxft.config import Study, from_dict, load_config
+from jaxft.executors import Executor
+from jaxft.jobs import assign_chunks, chunk_jobs, in_order_of
 from jaxft.models import create_model
 from jaxft.plan import make_plan
 from jaxft.store import Store
-from jaxft.study import example_lane
+from jaxft.study import Chooser, example_lane
 from jaxft.weights import load
 
 TINY = {
@@ -549,6 +551,58 @@ def test_shards_are_parts_of_the_work_that_make_the_whole(ran, tmp_path):
     (second,) = run_several(tmp_path / "shards", TINY, ["1/2"])
     assert first[0] + second[0] == 6 and first[0] and second[0] and first[1] + second[1] == 1
     pd.testing.assert_frame_equal(without_times(jaxft.load_results(tmp_path / "shards")), without_times(results))
+
+
+@pytest.fixture
+def groups_of_one_network(tmp_path):
+    """Returns the plan and the store of three groups, of which one trains heads alone, and a list for what is timed."""
+    rules = [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]
+    study = tiny(factors=[{"procedure.layer_rates": rules}], execution={"workers": 2})
+    return make_plan(study), Store.create(tmp_path / "study")
+
+
+@pytest.mark.parametrize(
+    ("in_turn", "by_workers", "choice", "timed"),
+    [
+        (5.0, 6.0, "workers", ["in_turn", "workers"]),  # 4 steps of 2 trials: 40 s, or two at a time 24 s
+        (5.0, 11.0, "in_turn", ["in_turn", "workers"]),  # 44 s
+        (1.0, 0.1, "in_turn", ["in_turn"]),  # 16 s for both groups: not worth a measurement
+    ],
+)
+def test_one_group_is_timed_for_all_alike(groups_of_one_network, monkeypatch, in_turn, by_workers, choice, timed):
+    plan, store = groups_of_one_network
+    asked = []
+
+    class Workers:
+        size = 2
+
+        def time_steps(self, group):
+            asked.append(("workers", group.key))
+            return by_workers
+
+    def time_steps(program, lane, images, executor):
+        key = next(group.key for group in plan.groups if group.program is program)
+        asked.append((executor.name, key))
+        return in_turn
+
+    monkeypatch.setattr("jaxft.study.time_steps", time_steps)
+    with Progress(quiet=True) as progress:
+        chooser = Chooser(plan, store, progress, Workers())
+        chosen = [chooser.choose(group) for group in plan.groups]
+    assert [executor.name for executor, _ in chosen] == [choice, choice, "vmap"]
+    assert asked == [(name, plan.groups[0].key) for name in timed]
+    assert chosen[0][1] == chosen[1][1] and chosen[2][1] == ""
+
+
+def test_workers_begin_with_programs_of_their_own(groups_of_one_network):
+    plan, store = groups_of_one_network
+    for group in plan.groups:
+        assign_chunks(group, store, "in_turn", lambda group: (Executor(), ""))
+    jobs = [job for group in plan.groups for job in chunk_jobs(group, store)]
+    a, b, c = (jobs[i : i + 2] for i in (0, 2, 4))  # a chunk a seed
+    assert in_order_of((0, 2), jobs) == [*a, *b, *c]
+    assert in_order_of((1, 2), jobs) == [*b, *c, *a]
+    assert in_order_of((2, 3), jobs) == [*c, *a, *b]
 
 
 @pytest.mark.slow
