@@ -989,6 +989,12 @@ def _check_regularisers(procedure: Procedure, where: str) -> None:
         raise UserError(
             f"config field '{where}.{given}' pulls towards a source, but '{where}.init' is 'random'; leave it out."
         )
+    anew = "init" if procedure.init == "matched" else "copied_units" if procedure.copied_units is not None else None
+    if procedure.delta and anew is not None:
+        raise UserError(
+            f"config field '{where}.delta' compares a network's maps with the source's, but '{where}.{anew}' is "
+            f"{getattr(procedure, anew)!r}, which starts units anew; leave one of them out."
+        )
     compared = next((name for name in ("delta", "distillation") if getattr(procedure, name)), None)
     if compared is not None and procedure.grow != "none":
         raise UserError(

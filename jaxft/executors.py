@@ -12,9 +12,11 @@ shared. What runs one trial is the same pure function everywhere:
 """
 
 import functools
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from jaxft.config import Execution
 from jaxft.errors import UserError
 
 AXIS = "devices"
+MANY_MAPS = 30_000
 
 
 @dataclass(frozen=True)
@@ -197,3 +200,15 @@ def free_bytes() -> float:
     if "bytes_limit" in stats:
         return 0.75 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def let_go_of_programs() -> None:
+    """Lets go of what was compiled in this process where that has taken many of its maps of memory.
+
+    Linux permits a process 65,530 by default, of which a program takes up to some thousands; where there is none left
+    XLA ends the process. What is needed again is read from the compile cache.
+    """
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()

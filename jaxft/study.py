@@ -23,7 +23,7 @@ from jaxft.data.batches import class_weights
 from jaxft.data.stream import brought
 from jaxft.errors import UserError
 from jaxft.execute import CURVES, Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
-from jaxft.executors import Executor, candidates, num_workers
+from jaxft.executors import Executor, candidates, let_go_of_programs, num_workers
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, in_order_of, source_jobs
 from jaxft.models import Network, create_model
@@ -170,6 +170,7 @@ class Work:
             return True
         with store.claim(job.key, wait=False) as mine:
             if mine and job.missing(store):
+                let_go_of_programs()
                 try:
                     self._do(job)
                 except UserError:

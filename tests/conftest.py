@@ -22,6 +22,8 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jaxft.executors import let_go_of_programs
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # How long an example takes says more of what else the machine does than of the code; the same examples in every run.
@@ -38,6 +40,13 @@ DATA = Path(os.environ.get("JAXFT_TEST_DATA") or ROOT.parent / "shared" / "data"
 def own_cache(tmp_path_factory, monkeypatch):
     """Gives every test a cache folder of its own."""
     monkeypatch.setenv("JAXFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Lets go of what earlier tests compiled before the process is full of it."""
+    yield
+    let_go_of_programs()
 
 
 @pytest.fixture

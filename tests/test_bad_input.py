@@ -83,7 +83,7 @@ def refused(config, old_study, tmp_path, capsys, monkeypatch):
         (["--config.procedure.epochs=many"], ["'procedure.epochs' is 'many'", "a number at least 0"]),
         (["--config.procedure.batch_size=2.5"], ["'procedure.batch_size' is 2.5", "a whole number at least 1"]),
         (["--config.procedure.batch_size", "0"], ["'procedure.batch_size' is 0"]),
-        (["--config.procedure.optimizer=adam"], ["'adam'", "'sgd' or 'adamw'", "did you mean 'adamw'"]),
+        (["--config.procedure.optimizer=adamx"], ["'adamx'", "'sgd' or 'adam' or", "did you mean 'adam'"]),
         (["--config.seeds=0"], ["'seeds' is 0"]),
         (["--config.execution.executor=worker"], ["'execution.executor' is 'worker'", "did you mean 'workers'"]),
         (["--shard=4/4"], ["--shard is '4/4'", "from 0 to n - 1"]),

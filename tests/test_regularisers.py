@@ -443,6 +443,8 @@ def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
         ({"virtual_batch_size": 5}, "it must divide 'procedure.batch_size', 32"),
         ({"virtual_batch_size": 8, "batch_norm": "frozen"}, "no batch's statistics are used"),
         ({"l2_sp": 0.1, "init": "random"}, "pulls towards a source, but 'procedure.init' is 'random'"),
+        ({"delta": 0.1, "init": "matched"}, "'procedure.init' is 'matched', which starts units anew"),
+        ({"delta": 0.1, "copied_units": 2}, "'procedure.copied_units' is 2, which starts units anew"),
         ({"bss": 0.1, "bss_count": 40}, "32 images, which are seen at a time, have fewer singular values"),
         ({"dropout": 0.1, "epochs": 0.0, "probe_epochs": 1.0}, "acts after the probe of the head"),
         ({"l2_sp_rules": [["stem/.*", "frozen"]]}, r"allowed: a list of pairs \(pattern, number\)"),

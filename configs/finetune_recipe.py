@@ -1,0 +1,93 @@
+"""Which of the factors belong in the recipe of `jaxft finetune`?
+
+A residual network for 32 x 32 pixels, trained on CIFAR-100, is fine-tuned as `jaxft finetune` does it (a head fitted to
+the end first, then a hundred steps of the last stage), and with one thing different at a time: what trains, the rates
+from layer to layer, batch norm, the schedule, the optimiser, averaging, each regulariser. Four targets, unlike in
+their classes and in how they look, 20 images of each class or 10 of Caltech-101's; a fifth is validated on, three
+fifths in turn. Nobody looks at test images, so that what is chosen here can be tested on other targets.
+
+Source: what the factors promise in their own papers (docs/factors.md).
+Expected: little on so few images, as the head is at its best already; rates that fall downwards and frozen statistics
+of batch norm stay ahead; averaging and L2-SP do no harm.
+Data: weights/resnetsmall14.cifar100.safetensors and images/{caltech-101,intel-scenes-6,pacs-7x4}.zip, in ../shared/data
+beside the clone or in a folder named behind the config, finetune_recipe.py:FOLDER. --dry-run says how long it takes.
+Behind finetune_recipe.py:small (or small,FOLDER) is a run of a minute or two of a few levels, too short to answer
+anything; behind :full is ImageNet's ResNet-50 from the file named in --config.source.weights on sets of TFDS, for
+accelerators.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import FROZEN, study_data
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
+    images = [f"images/{name}.zip" for name in ("caltech-101", "intel-scenes-6", "pacs-7x4")]
+    size, files = study_data(arg, __file__, "weights/resnetsmall14.cifar100.safetensors", *images)
+    full, small = size == "full", size == "small"
+
+    config = ConfigDict()
+    config.title = "The recipe of jaxft finetune, and one thing different at a time"
+    config.seeds = 1 if small else 3
+    config.streams = {"split": 0, "init": 0, "order": 0, "augment": 0}  # seeds are the fifths validated on, in turn
+
+    weights = files[0] if files else "resnet50.safetensors"
+    config.source = {"model": "resnet50" if full else "resnetsmall14", "weights": weights}
+    config.target = {"val_fraction": 0.2, "tested": False, "size_px": 224 if full else 32}
+    below = "stem|stage1.*|stage2.*|stage3.*" if full else "stem|stage1.*|stage2.*"
+    config.procedure = {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "learning_rate": 0.003,
+        "weight_decay": 1e-4,
+        "layer_decay": 0.9,
+        "layer_rates": ((f"({below})/.*", FROZEN),),
+        "batch_norm": "frozen",
+        "batch_size": 32,
+        "steps": 20 if small else 100,
+        "views": 8,
+        "crop_scale_min": 0.5,
+        "flip": True,
+        "select": "last",
+        "probe_optimizer": "lbfgs",
+        "probe_epochs": 60.0,
+        "probe_weight_decay": 0.01,
+    }
+
+    if full:
+        sets = ("caltech101", "sun397/standard-part1-120k", "domainnet/clipart", "domainnet/sketch")
+        targets = [{"target.data": [f"tfds:{name}"], "target.train_per_class": [20]} for name in sets]
+    else:
+        caltech, scenes, domains = files[1:]
+        targets = [
+            {"target.data": [caltech]},
+            {"target.data": [scenes], "target.train_per_class": [20]},
+            {"target.data": [domains], "target.domain": ["art_painting", "sketch"]},
+        ]
+    rates = [0.001, 0.003, 0.01]
+    levels = [
+        {"procedure.learning_rate": rates},
+        {"procedure.layer_rates": [()], "procedure.learning_rate": rates},
+        {"procedure.layer_rates": [()], "procedure.unfreeze_epochs": [(1.0, 2.0, 3.0)]},
+        {
+            "procedure.tune": ["head"],
+            "procedure.layer_rates": [()],
+            "procedure.probe_weight_decay": [0.003, 0.01, 0.03],
+        },
+        {"procedure.tune": ["bias", "batch_norm", "lora"], "procedure.layer_rates": [()]},
+        {"procedure.layer_decay": [0.7, 1.0]},
+        {"procedure.batch_norm": ["tracked", "recalibrated"]},
+        {"procedure.schedule": ["constant", "onecycle"]},
+        {"procedure.optimizer": ["adamw"], "procedure.learning_rate": [0.0001, 0.0003, 0.001]},
+        {"procedure.sam_radius": [0.05]},
+        {"procedure.ema_decay": [0.95]},
+        {"procedure.l2_sp": [0.01, 0.1], "procedure.weight_decay": [0.0]},
+        {"procedure.distillation": [0.3]},
+        {"procedure.label_smoothing": [0.1]},
+        {"procedure.dropout": [0.2]},
+    ]
+    if small:
+        targets, levels = targets[1:2], [levels[0], levels[10]]
+    config.factors = [target | level for target in targets for level in levels]
+    return config
