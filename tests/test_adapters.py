@@ -67,6 +67,7 @@ def test_without_factors_nothing_is_merged(network):
     assert merge(params, {}, 1.0) == params
 
 
+@pytest.mark.slow
 def test_the_first_step_moves_b_alone(network):
     """dL/dA = scale dL/dW B' is zero while B is; dL/dB = scale A' dL/dW is not."""
     model, params, batch_stats = network

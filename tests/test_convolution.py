@@ -81,6 +81,7 @@ def test_values_and_gradients_are_xlas(case):
         agree(mine(x[0], k[0]), theirs(x[0], k[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(CASES, st.sampled_from([(0, 0), (0, None), (None, 0)]))
 def test_under_vmap_in_either_order_with_grad(case, axes):
@@ -97,6 +98,7 @@ def test_under_vmap_in_either_order_with_grad(case, axes):
         agree(transformed(ours), transformed(xla))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(CASES, st.sampled_from(OPERATIONS), st.sampled_from([0, LANES]))
 def test_every_algorithm_is_xlas(case, operation, lanes):

@@ -31,6 +31,7 @@ def test_the_contents_of_the_factors_are_its_headings(root):
     assert set(asked) == names and len(asked) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW)) for p in PARTS])
 def test_the_examples_of_the_factors_run(part, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -100,6 +100,7 @@ def test_in_turn_and_vmap_agree(fields):
         assert outcome.val_accuracy == pytest.approx(alone.val_accuracy, abs=1 / 8)
 
 
+@pytest.mark.slow
 def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
     from jaxft.execute import make_run_steps
 
@@ -209,6 +210,7 @@ def test_how_many_images_are_evaluated_at_a_time(asked, num_val, size):
     assert eval_batch(dataclasses.replace(program, eval_batch_size=asked), [lane], 1) == size
 
 
+@pytest.mark.slow
 def test_evaluation_of_sets_of_every_size():
     program, lanes = program_and_lanes([0.1, 0.1])
     phase = program.phases[0]
@@ -242,6 +244,7 @@ def test_width_one_takes_the_trial_axis_off():
         assert result.shape == (width, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "executor",
     [
@@ -290,12 +293,14 @@ def test_the_memory_of_a_trial_is_its_state_and_what_the_gradient_needs():
     assert state + 2 * head <= found <= state + 2 * head + 4 * 6 * (64 + 3) + head + 256
 
 
+@pytest.mark.slow
 def test_steps_are_timed_as_an_executor_runs_them():
     program, lanes = program_and_lanes([0.1], epochs=1.0)
     for executor in (Executor(), Executor("vmap", 2)):
         assert 0 < time_steps(program, lanes[0], np.asarray(images()[0]), executor, seconds=0.01) < 60
 
 
+@pytest.mark.slow
 def test_a_batch_over_devices_has_the_statistics_of_the_whole():
     """One trial whose batches of six are on three devices, two images each."""
     program, lanes = program_and_lanes([0.05], epochs=2.0)
@@ -363,6 +368,7 @@ def test_ten_crops_of_the_test_images_alone(fields):
         assert outcome.test_predictions.tolist() == shares.argmax(1).tolist()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_executors_agree_on_random_changes():
     fields = {"jitter_hue": 0.1, "erase_probability": 0.5, "cutmix_alpha": 1.0, "loss_weighting": "inverse"}
@@ -392,6 +398,7 @@ def test_frozen_leaves_do_not_move_by_a_bit():
         assert (outcome.batch_stats[name] == start).all() == name.startswith(("stem", "stage1")), name
 
 
+@pytest.mark.slow
 def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened():
     """Of a body that would hardly move, in float32 not at all: the head's way is that of one phase, or of two.
 
@@ -410,6 +417,7 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
     assert best.val_accuracy == best.curves["val_accuracy"].max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "killed_at", [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 6, 10)] + [5], ids="place{}".format
 )
@@ -434,6 +442,7 @@ def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, 
     assert whole.selected_epoch == continued.selected_epoch
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_and_kept():
     """After two steps it is (d w1 + w2) / (1 + d)."""
     fields = {"schedule": "constant", "select": "last", "epochs": 20.0}
@@ -450,6 +459,7 @@ def test_the_average_is_evaluated_and_kept():
     assert average.test_predictions.tolist() == logits.argmax(1).tolist()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_executors_agree_on_what_a_step_may_be():
     fields = {"accumulate": 2, "sam_radius": 0.05, "ema_decay": 0.9, "clip_norm": 1.0, "unfreeze_epochs": (0.5,)}
@@ -493,6 +503,7 @@ def lora_program_and_lanes(rates, **fields):
     return program, found
 
 
+@pytest.mark.slow
 def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
     """One step of SAM on cross-entropy + a/2 ||s A B||^2, in parts, with a moving average: written down anew.
 
@@ -586,6 +597,7 @@ def test_noise_is_that_of_the_whole_batch_in_parts_too():
 # --- a probe to the minimum -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_views", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""

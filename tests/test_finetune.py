@@ -115,6 +115,7 @@ def test_the_same_call_goes_on_and_ends_with_the_same(result, pictures, weights)
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_real_scenes_from_twenty_a_class(real_data, tmp_path):
     """A CIFAR-100 network of 0.1 million parameters tells six kinds of scenes apart; chance is 17 %."""

@@ -29,6 +29,7 @@ def initialised():
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
 def test_old_units_keep_names_shapes_and_outputs(name, size_px, last, initialised):
     old, old_variables, images = initialised(name, size_px)
@@ -79,6 +80,7 @@ def test_statistics_move_in_training(initialised):
     assert before.keys() == after.keys() and not any(np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_places_where_nothing_is_seen_give_no_nan(initialised):
     model, variables, images = initialised("cifar_resnet8+deeper5", 16)
 

@@ -100,6 +100,7 @@ def test_probabilities_by_hand(certain, folder):
         assert prediction.probabilities == pytest.approx((0.7, 0.2), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_batches_change_nothing(network, weights, folder, batch_size):
     """Each picture alone through the network, and softmax written out, gives what any batch size gives."""
@@ -362,6 +363,7 @@ def test_cifar10_test_pictures(real_data, tmp_path, capsys):
 
 
 @pytest.mark.nightly
+@pytest.mark.slow
 def test_imagenet_pictures_in_folders_of_wordnet_ids(real_data, tmp_path, capsys):
     """The accuracies that the data's README states: 86.8% and, among the first five, 96.9%."""
     with (

@@ -116,6 +116,7 @@ def test_a_record_that_is_lost_comes_again(ran):
     assert json.loads(paths[0].read_text()) | {"seconds": 0} == before | {"seconds": 0}
 
 
+@pytest.mark.slow
 def test_classifiers_and_networks_are_arms_of_one_study(tmp_path):
     both = study(
         seeds=1,
@@ -259,6 +260,7 @@ def test_neighbours_beyond_the_training_images_are_left_out():
 # --- documentation and config ---
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_config_runs_at_its_small_size(root, real_data, tmp_path):
     from jaxft.config import load_config

@@ -105,6 +105,7 @@ def test_blocks_are_skipped_linearly_more_often():
     assert not np.array_equal(factors[UNITS[1]] > 0, factors[UNITS[2]] > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["wrn16_1", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnetsmall14", "efficientnet_lite0"))]
 )
@@ -145,6 +146,7 @@ def outputs(source, unit, rows, num_classes=OWN_CLASSES):
     return model.apply(nested(source), PLAIN.apply(images()[0][jnp.asarray(rows)]), stop=unit)
 
 
+@pytest.mark.slow
 def test_attention_is_how_much_the_loss_rises_without_a_channel():
     """Of the last unit before the pool, in NumPy: its channel j off is the j-th pooled feature off."""
     source, (pixels, labels) = source_of(), images()
@@ -322,6 +324,7 @@ def test_rules_of_the_pull():
         make_regularisers(create_model("squeezenet1_0", 2), Procedure(stochastic_depth=0.2), (), (), None)
 
 
+@pytest.mark.slow
 def test_dropout_and_depth_depend_on_the_key_and_the_step():
     phase, hparams = phase_of(dropout=0.5, stochastic_depth=0.9, batch_size=6, schedule="constant")
     variables = init_variables(MODEL, jax.random.key(7), SIZE)

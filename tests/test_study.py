@@ -633,7 +633,7 @@ def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["in_turn", "workers"])
+@pytest.mark.parametrize("executor", ["in_turn", pytest.param("workers", marks=pytest.mark.nightly)])
 def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path, executor):
     """SIGTERM in the middle of the only trial: gone within ten seconds, and what follows changes no bit."""
     fields = {"seeds": 1, "factors": [], "source": {"model": "cifar_resnet8"}, "execution": {"executor": executor}}

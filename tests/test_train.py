@@ -122,6 +122,7 @@ def test_a_head_step_by_hand():
     np.testing.assert_allclose(after.params["head/kernel"], expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_half_frozen_prefix_gives_the_gradients_of_the_whole():
     """Where statistics rest everywhere, cutting the network at the prefix changes no gradient above it."""
     rules = (("stem/.*|stage1/.*|stage2/.*", "frozen"),)
@@ -185,6 +186,7 @@ def test_label_smoothing_by_hand():
     np.testing.assert_allclose(after.params["head/bias"], 0.01 * (0.7 * counts + 0.1 - 1 / 3), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augmented",
     [
@@ -204,6 +206,7 @@ def test_augmentation_depends_on_the_key_alone(augmented):
     assert (one.params["head/kernel"] != other.params["head/kernel"]).any()
 
 
+@pytest.mark.slow
 def test_mixed_images_have_soft_labels():
     """The loss of a batch mixed by hand, against labels that are shared out by hand, with smoothing."""
     trial = Trial(mixup_alpha=0.5, label_smoothing=0.2, batch_norm="frozen", momentum=0.0)
@@ -242,6 +245,7 @@ def test_weights_of_classes_in_the_loss_by_hand():
     np.testing.assert_allclose(after.params["head/bias"], -0.3 * slope, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_ten_crops_are_averaged_as_probabilities():
     trial = Trial()
     larger = jnp.asarray(np.random.default_rng(5).integers(0, 256, (4, SIZE + 3, SIZE + 3, 3)), jnp.uint8)
@@ -372,6 +376,7 @@ def test_the_probe_has_a_rate_of_its_own():
 # --- parts of a batch, SAM, averages ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, pytest.param({"mixup_alpha": 1.0, "flip": True}, marks=pytest.mark.slow)])
 def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
     """Where statistics rest, a batch of six in three parts gives the same step, random changes and pairs included."""
@@ -392,6 +397,7 @@ def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
         )
 
 
+@pytest.mark.slow
 def test_statistics_go_from_part_to_part():
     """Each part is normalised by its own images: the running statistics are those of three small batches in a row."""
     trial = Trial(accumulate=3)
@@ -404,6 +410,7 @@ def test_statistics_go_from_part_to_part():
         np.testing.assert_allclose(after.batch_stats[name], stats[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sam_descends_by_the_gradient_at_its_point(parts):
     """The body frozen up to stage 3: the norm is over what trains, and the second pass leaves the statistics alone."""

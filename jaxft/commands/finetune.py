@@ -152,14 +152,15 @@ def finetune(
     features = make_feature_cache(task.execution)
     selection = task.selection()
     tell(f"{task.model.architecture} on {task.data}: {len(task.images.class_names)} classes", quiet)
-    tried, _ = study(as_config_file(selection), folder / "selection", quiet, debug, features, show_rates=True)
+    tried, _ = study(as_config_file(selection), folder / "selection", quiet, debug, features)
     candidates = judged(task, tried, Store(folder / "selection"))
     best = max((c for c in candidates if not c["diverged"]), key=rank, default=None)
     if best is None:
         raise RuntimeError(f"every candidate diverged or failed; `jaxft results {folder / 'selection'}` says why")
     best["selected"] = True
     tell(f"selected: {best['name']}, right on {best['val_accuracy']:.1%} of the validation images", quiet)
-    final, failed = study(as_config_file(task.refit(best["name"], seeds)), folder / "refit", quiet, debug, features)
+    refit = as_config_file(task.refit(best["name"], seeds))
+    final, failed = study(refit, folder / "refit", quiet, debug, features, show_rates=False)
     if failed:
         raise RuntimeError(f"{failed} of {seeds} final runs failed; `jaxft results {folder / 'refit'}` says why")
     record = described(task, tried, final, Store(folder / "refit"), candidates, best["name"])

@@ -140,7 +140,7 @@ def study(
     debug: bool = False,
     features: "FeatureCache | None" = None,
     shard: tuple[int, int] = (0, 1),
-    show_rates: bool = False,
+    show_rates: bool = True,
 ) -> tuple["Plan", int]:
     """Runs what is missing, writes results and report, and returns the plan and how many trials failed."""
     from jaxft.commands.config import group_tables
