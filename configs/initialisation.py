@@ -4,7 +4,7 @@ A small residual network is trained on Tiny ImageNet at 32 x 32 pixels, and the 
 kinds of scenes. It starts from all of the source's weights, from those after one and three passes, from its first unit
 or its first two ("weight transfusion"), from random weights with the mean and deviation of each leaf of the source's,
 or from the architecture's own; the head of the pretrained network is drawn, zero, the classes' mean directions, or a
-linear probe.
+linear probe, which asks for fixed views of each image.
 
 Source: Raghu et al. 2019, "Transfusion", section 5; Neyshabur, Sedghi & Zhang 2020 (earlier checkpoints); Qi, Brown &
 Lowe 2018 (class means); Kumar et al. 2022 (a probe first).
@@ -64,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"source.epoch": [1, 10] if full else [1, 2] if small else [1, 3]},
         {"procedure.copied_units": ["stem", "stage1"]},
         {"procedure.head_init": ["zeros", "class_means"]},
+        {"procedure.views": [8]},  # what the next arm is to be compared with
         {"procedure.probe_epochs": [100.0], "procedure.probe_optimizer": ["lbfgs"], "procedure.views": [8]},
     ]
     return config

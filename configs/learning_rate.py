@@ -45,10 +45,11 @@ def get_config(arg: str = "") -> ConfigDict:
         **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
     }
 
+    rates = [0.01, 0.1] if size == "small" else ["frozen", 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
     config.factors = [
         {
             "procedure.init": ["pretrained", "random"],
-            "procedure.body_learning_rate": [0.01, 0.1] if size == "small" else [0.001, 0.003, 0.01, 0.03, 0.1, 0.3],
+            "procedure.body_learning_rate": rates,
         }
     ]
     return config

@@ -24,15 +24,15 @@ from jaxft.config import study_data
 NETWORKS = {  # what looks, its weights, stages from low to high, of which the last three are pooled otherwise too, size
     "": ("efficientnet_lite0", "weights/efficientnet_lite0.imagenet.safetensors", (2, 3, 4, 5, 7), 224),
     "small": ("resnetsmall8", "weights/resnetsmall8.cifar100.safetensors", (1, 2, 3), 32),
-    "full": ("resnet50", "resnet50.safetensors", (1, 2, 3, 4), 224),
+    "full": ("resnet18", "resnet18.safetensors", (1, 2, 3, 4), 224),  # of wider ones pairs of channels are too many
 }
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size = arg.partition(",")[0]
-    model, weights, stages, size_px = NETWORKS.get(size, NETWORKS[""])
-    _, files = study_data(arg, __file__, weights, "images/intel-scenes-6.zip")
+    asked = arg.partition(",")[0]
+    model, weights, stages, size_px = NETWORKS.get(asked, NETWORKS[""])
+    size, files = study_data(arg, __file__, weights, "images/intel-scenes-6.zip")
     weights, images = files or (weights, "tfds:caltech101")
     small = size == "small"
 
@@ -46,12 +46,15 @@ def get_config(arg: str = "") -> ConfigDict:
     if small:
         config.target.test_per_class = 10
 
+    if size == "full":
+        config.execution = {"feature_cache_bytes": 20e9}
+
     taps = [f"stage{number}" for number in stages]
     classifiers = ["logistic", "svm", "knn", "class_mean"]
     config.factors = [
         {"procedure.tap": taps, "procedure.classifier": classifiers},
         {
-            "procedure.tap": taps[-1:] if small else taps[-3:],
+            "procedure.tap": taps[-1:] if small else taps[:3] if size else taps[-3:],
             "procedure.pooling": ["max", "pyramid", "cross_layer", "bilinear", "covariance"],
             "procedure.classifier": ["logistic"],
         },

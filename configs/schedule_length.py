@@ -51,6 +51,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "procedure.body_learning_rate": [rate],  # about the best of learning_rate.py
             "procedure.steps": lengths,
         }
-        for init, rate in (("pretrained", 0.01), ("random", 0.1))
+        for init, rate in (("pretrained", 0.001), ("random", 0.1))
     ]
     return config

@@ -8,12 +8,13 @@ which the paper names no number, B is zero, and so the start is the pretrained n
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxft.errors import UserError
 from jaxft.paths import layer_of
 
 A, B, KERNEL = "/lora_a", "/lora_b", "/kernel"
@@ -39,6 +40,18 @@ def adapter_shape(name: str, kernel: Sequence[int], rank: int) -> tuple[int, int
     rows, columns = math.prod(kernel[:-1]), kernel[-1]
     least = min(rank, rows, columns)
     return (rows, least) if name.endswith(A) else (least, columns)
+
+
+def check_pairs(frozen: Collection[str]) -> None:
+    """Raises a `UserError` where one factor of a change is frozen and not the other: there is no training one alone."""
+    for name in frozen:
+        if is_adapter(name):
+            other = layer_of(name) + (B if name.endswith(A) else A)
+            if other not in frozen:
+                raise UserError(
+                    f"a rule freezes '{name}' and none '{other}'; a low-rank change trains whole or not at all, so "
+                    f"name both, '{layer_of(name)}/lora_.*'."
+                )
 
 
 def init_adapters(names: Iterable[str], params: Mapping[str, Any], rank: int, key: jax.Array) -> dict[str, jax.Array]:

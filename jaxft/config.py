@@ -645,9 +645,12 @@ def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], usu
         if isinstance(value, Mapping):
             return from_dict(hint, value, where, usual)  # type: ignore[arg-type]
         raise UserError(f"config field {where!r} is {value!r}, but holds fields of its own.")
-    for option in _options(hint):
+    options = _options(hint)
+    for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return _checked(value, option, where, limits, usual)
+        if option is str and int in options and isinstance(value, numbers.Real):
+            continue  # a number that is no right one is no name
         try:
             return _as_option(value, option, limits)
         except (TypeError, ValueError):
@@ -816,6 +819,11 @@ def _check_whole(config: Any, where: str) -> None:
         if config.epoch is not None and config.images is None:
             raise UserError(
                 "'source.epoch' is for sources that are trained here; give 'source.images', or another file."
+            )
+        if config.epoch is not None and config.procedure.batch_norm == "recalibrated":
+            raise UserError(
+                "'source.epoch' is of a source whose statistics are 'recalibrated' at its end alone; make "
+                "'source.procedure.batch_norm' 'tracked'."
             )
     elif isinstance(config, Trial):
         if config.procedure.init != "random" and config.source.weights is None and config.source.images is None:

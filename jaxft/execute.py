@@ -208,7 +208,7 @@ def run_chunk(
 
     def keep(epoch: int, state: State) -> None:
         if snapshots and epoch in snapshots:
-            own, tracked = jax.tree.map(lambda leaf: leaf[0], (state.params, state.batch_stats))
+            own, tracked = jax.tree.map(lambda leaf: leaf[0], state.evaluated)
             snapshots[epoch](_plain(params[0] | own, lanes[0]), stats[0] | tracked)
 
     epoch = first_step = first_place = 0

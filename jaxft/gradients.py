@@ -45,7 +45,7 @@ def sam_point(params: Tree, grads: Tree, radius: jax.Array) -> Tree:
     The norm is over all leaves. The gradient is the loss's: weight decay is no part of it.
     """
     norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(grads)))
-    scale = radius / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+    scale = radius / (norm + 1e-12)  # squares of what is smaller vanish in float32
     return jax.tree.map(lambda leaf, grad: leaf + scale * grad, params, grads)
 
 

@@ -54,7 +54,8 @@ class Job:
         record = store.read("sources", self.source.digest) if self.source else None
         if record is None:
             return self.source is None
-        starts = {trial.source.digest for trial in self.trials if trial.source.epoch is not None}
+        snapshots = (trial for trial in self.trials if trial.starts_from_source and trial.source.epoch is not None)
+        starts = {trial.source.digest for trial in snapshots}
         return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in starts)
 
     def num_epochs(self, store: Store) -> int:

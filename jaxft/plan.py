@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxft import config as cfg
 from jaxft import paths
-from jaxft.adapters import adapter_shape, is_adapter, kernel_of
+from jaxft.adapters import adapter_shape, check_pairs, is_adapter, kernel_of
 from jaxft.config import FROZEN, Images, LayerRate, Study, Trial
 from jaxft.data import Drawn, ImageSet, Split, draw
 from jaxft.data.drawing import read_images
@@ -27,7 +27,7 @@ from jaxft.errors import UserError
 from jaxft.execute import Program, make_program
 from jaxft.features import class_means, make_feature_cache
 from jaxft.models import Network, Preprocessing, create_model, unit_of
-from jaxft.optim import resolve_layers
+from jaxft.optim import make_hparams, resolve_layers
 from jaxft.paths import Match
 from jaxft.pooling import Look
 from jaxft.readout import Readout, make_readout, used
@@ -102,12 +102,15 @@ class PlannedTrial:
         return tuple(name for name in self.layers if not name.startswith(self.model.units[-1] + "/"))
 
     def base(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Returns what identifies the values of leaves below the head at the start."""
+        """Returns what identifies the values of leaves below the head at the start, and which are the source's."""
         procedure, seed = self.trial.procedure, self.trial.stream_seed("init")
         copied = copied_units(procedure, self.model, tuple(self.layers))
         drawn = f"matched {self.source.digest} {seed}" if procedure.init == "matched" else f"random {seed}"
-        are_copied = {unit_of(name, self.model.units) in copied and not is_new(name) for name in names}
-        return (*[self.source.digest] * (True in are_copied), *[drawn] * (False in are_copied))
+        units = {unit_of(name, self.model.units) for name in names if not is_new(procedure, name)}
+        theirs, others = sorted(units.intersection(copied)), sorted(units.difference(copied))
+        grown = [f"grown {seed}"] * any(is_new(procedure, name) for name in names)
+        of_source = [self.source.digest, *theirs * bool(others)] * bool(theirs)
+        return (*of_source, *[drawn] * bool(others), *grown)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -381,6 +384,7 @@ class _Planner:
         check_head(procedure, model)
         first = tuning_rules(procedure, model, names)
         layers = resolve_layers(procedure, adaptable(procedure, names), first)
+        check_pairs({name for name, match in layers.items() if match.value == FROZEN})
         # A frozen change of a kernel is none.
         layers = {n: match for n, match in layers.items() if match.value != FROZEN or not is_adapter(n)}
         if all(match.value == FROZEN for match in layers.values()):
@@ -562,6 +566,8 @@ def _group_key(trial: PlannedTrial) -> str:
 
     Classifiers of features share the network as it starts.
     """
+    import jax
+
     if trial.readout is not None:
         network = trial.model.architecture, trial.readout.preprocessing, trial.readout.crop_px
         text = repr(("features", network, trial.images.fingerprint, trial.base(trial.body)))
@@ -573,11 +579,14 @@ def _group_key(trial: PlannedTrial) -> str:
     start = trial.base(in_body)
     head: Any = None
     if len(in_body) < len(frozen):
-        by_images = trial.trial.procedure.head_init == "class_means"
-        head = trial.digest if by_images else trial.trial.stream_seed("init")
+        how = trial.trial.procedure.head_init
+        head = trial.digest if how == "class_means" else (how, trial.trial.stream_seed("init"))
     views = trial.trial.stream_seed("augment") if trial.trial.procedure.views else None
     towards = [trial.source.digest] * any(phase.regularisers.needs_source for phase in trial.program.phases)
-    text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards))
+    # What is stacked must be alike: which numbers there are, also of what cannot act, and the sizes of changes.
+    numbers = jax.tree.structure(make_hparams(trial.trial.procedure, trial.layers))
+    sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
+    text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards, numbers, sizes))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

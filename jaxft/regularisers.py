@@ -108,7 +108,8 @@ def make_regularisers(
         )
     pulled: tuple[tuple[str, str], ...] = ()
     if procedure.l2_sp or procedure.l2_sp_rules:
-        rules = [Rule(f"{head}/.*|{NEW_UNITS}.*", 0.0, optional=True)]  # of which the source has no counterpart
+        others = f"{head}/.*" if procedure.grow == "none" else f"{head}/.*|{NEW_UNITS}.*"
+        rules = [Rule(others, 0.0, optional=True)]  # of which the source has no counterpart
         rules += [Rule(pattern, strength) for pattern, strength in procedure.l2_sp_rules]
         of_network = [name for name in names if not is_adapter(name)]
         matches = match_rules([*rules, Rule(REST, procedure.l2_sp, optional=True)], of_network, "L2-SP rule")
@@ -122,7 +123,9 @@ def make_regularisers(
         procedure.bss_count if procedure.bss and features in live else 0,
         procedure.distillation > 0 and features in live,
         procedure.dropout > 0,
-        tuple(block for block in model.residual_blocks if block in live) if procedure.stochastic_depth else (),
+        tuple(block for block in model.residual_blocks if unit_of(f"{block}/", model.units) in live)
+        if procedure.stochastic_depth
+        else (),
     )
 
 

@@ -20,7 +20,7 @@ def average(weights: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 def interpolate(start: Mapping[str, Any], final: Mapping[str, Any], alpha: float) -> dict[str, np.ndarray]:
     """Returns (1 - alpha) start + alpha final, leaf by leaf.
 
-    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 4 (WiSE-FT), where all of the network,
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT), where all of the network,
     its classifier too, has a start that is of use.
     """
     a, b = 1 - alpha, alpha

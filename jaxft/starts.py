@@ -22,7 +22,7 @@ from jaxft.data.stream import Pixels
 from jaxft.errors import UserError, did_you_mean
 from jaxft.features import FeatureCache, Prefix
 from jaxft.models import Network, Preprocessing, unit_of
-from jaxft.models.grown import NEW_UNITS
+from jaxft.models.grown import NEW_UNITS, WIDER
 from jaxft.paths import Rule, flatten
 from jaxft.weights import init_head, init_variables
 
@@ -34,15 +34,15 @@ def grown_model(model: str, procedure: Procedure) -> str:
     return model if procedure.grow == "none" else f"{model}+{procedure.grow}{procedure.grown_features}"
 
 
-def with_parameters(model: Network, names: Sequence[str]) -> list[str]:
-    """Returns the units below the head that have parameters, from the first on, without the new ones of growth."""
-    have = {unit_of(name, model.units) for name in names if not re.match(NEW_UNITS, name)}
+def is_new(procedure: Procedure, name: str) -> bool:
+    """Tells whether a leaf is of units that the procedure grows, which the source has not."""
+    return procedure.grow != "none" and re.match(NEW_UNITS, name) is not None
+
+
+def with_parameters(procedure: Procedure, model: Network, names: Sequence[str]) -> list[str]:
+    """Returns the units below the head that have parameters, from the first on, without those that are grown."""
+    have = {unit_of(name, model.units) for name in names if not is_new(procedure, name)}
     return [unit for unit in model.units[:-1] if unit in have]
-
-
-def is_new(name: str) -> bool:
-    """Tells whether a leaf is of new units, which no source has."""
-    return re.match(NEW_UNITS, name) is not None
 
 
 def copied_units(procedure: Procedure, model: Network, names: Sequence[str]) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def copied_units(procedure: Procedure, model: Network, names: Sequence[str]) -> 
     """
     if procedure.init == "random" or (procedure.init == "matched" and procedure.copied_units is None):
         return ()
-    units = with_parameters(model, names)
+    units = with_parameters(procedure, model, names)
     if procedure.copied_units is None:
         return tuple(units)
     return tuple(units[: _place(procedure.copied_units, units, "copied_units", model, -1) + 1])
@@ -81,7 +81,7 @@ def adaptable(procedure: Procedure, names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         found.append(name)
-        is_old = not re.match(f"head/|{NEW_UNITS}", name)
+        is_old = not (name.startswith("head/") or is_new(procedure, name))
         if procedure.tune == "lora" and name.endswith("/kernel") and is_old:
             found += adapter_names(name)
     return found
@@ -94,11 +94,10 @@ def tuning_rules(procedure: Procedure, model: Network, names: Sequence[str]) -> 
     'bias' trains their shifts (Ben Zaken et al. 2022 tune the biases of layer norms too); 'batch_norm' trains scales
     and shifts (Mudrakarta et al. 2019; Frankle et al. 2021).
     """
-    kept = f"(?!head/|{NEW_UNITS})"
+    kept = "(?!head/)" if procedure.grow == "none" else f"(?!head/|{NEW_UNITS})"
     rules: list[Rule[LayerRate]] = []
     if procedure.copied == FROZEN:
-        units = map(re.escape, copied_units(procedure, model, names))
-        rules.append(_freeze(f"{kept}(?:{'|'.join(units)})/.*"))
+        rules.append(_freeze(f"{kept}{_of_units(copied_units(procedure, model, names), names)}"))
     match procedure.tune:
         case "head":
             rules.append(_freeze(f"{kept}.*"))
@@ -111,16 +110,21 @@ def tuning_rules(procedure: Procedure, model: Network, names: Sequence[str]) -> 
         case "lora":
             rules.append(_freeze(rf"{kept}(?!.*/lora_[ab]$).*"))
         case "last_units":
-            units_there = with_parameters(model, names)
+            units_there = with_parameters(procedure, model, names)
             asked = procedure.tuned_units
             if isinstance(asked, int):
                 first = len(units_there) - 1 - _place(asked, units_there, "tuned_units", model, 0)
             else:
                 first = _place(asked, units_there, "tuned_units", model, 0)
-            below = "|".join(map(re.escape, units_there[:first]))
-            if below:
-                rules.append(_freeze(f"{kept}(?:{below})/.*"))
+            if first:
+                rules.append(_freeze(f"{kept}{_of_units(units_there[:first], names)}"))
     return rules
+
+
+def _of_units(units: Sequence[str], names: Sequence[str]) -> str:
+    """Returns the pattern of the leaves of units, with those beside them in a network that was grown."""
+    beside = f"(?:{WIDER})?" if any(f"{WIDER}/" in name for name in names) else ""
+    return f"(?:{'|'.join(map(re.escape, units))}){beside}/.*"
 
 
 def _freeze(pattern: str) -> Rule[LayerRate]:
@@ -129,7 +133,7 @@ def _freeze(pattern: str) -> Rule[LayerRate]:
 
 def draws_body(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
     """Tells whether anything of the network below the head is drawn as it starts."""
-    copies_all = copied_units(procedure, model, names) == tuple(with_parameters(model, names))
+    copies_all = copied_units(procedure, model, names) == tuple(with_parameters(procedure, model, names))
     return not copies_all or procedure.grow != "none"
 
 

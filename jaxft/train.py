@@ -581,7 +581,7 @@ def make_noise(
     matter in how many parts it is worked through.
     """
     terms, numbers = phase.regularisers, hparams.regularisers
-    key = jax.random.fold_in(state.key, state.step)
+    key = jax.random.fold_in(state.key, phase.first_step + state.step)
     branches, before_head = None, lambda x: x
     if terms.blocks:
         depth_key = jax.random.fold_in(key, DEPTH_STREAM)

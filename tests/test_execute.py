@@ -1,13 +1,14 @@
 """The host's loop: executors agree, a trial that diverges harms no other, a stopped chunk goes on bit by bit."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import paths
+from jaxft import executors, paths
 from jaxft.adapters import init_adapters, is_adapter
 from jaxft.config import Execution, Procedure
 from jaxft.data.augment import ten_crops, view
@@ -23,7 +24,7 @@ from jaxft.execute import (
     time_steps,
     trial_bytes,
 )
-from jaxft.executors import Executor, candidates, num_workers, over_trials
+from jaxft.executors import Executor, candidates, let_go_of_programs, num_workers, over_trials
 from jaxft.features import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
@@ -646,3 +647,18 @@ def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     assert whole.curves["epoch"].tolist() == [0.0, 1.0]
     for name, leaf in whole.params.items():
         np.testing.assert_allclose(leaf, parts.params[name], atol=2e-3 * np.abs(leaf).max() + 1e-6, err_msg=name)
+
+
+# --- room for programs ------------------------------------------------------------------------------------------
+
+
+def test_programs_are_let_go_where_they_take_many_maps_of_memory(monkeypatch):
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("only Linux says how many maps of memory a process has")
+    double = jax.jit(lambda x: 2 * x)
+    assert double(jnp.float32(1)) == 2
+    let_go_of_programs()  # this process is far from full, or the test before it would have let go of them
+    assert double._cache_size() == 1
+    monkeypatch.setattr(executors, "MANY_MAPS", 0)
+    let_go_of_programs()
+    assert double._cache_size() == 0 and double(jnp.float32(2)) == 4

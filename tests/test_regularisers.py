@@ -324,6 +324,25 @@ def test_rules_of_the_pull():
         make_regularisers(create_model("squeezenet1_0", 2), Procedure(stochastic_depth=0.2), (), (), None)
 
 
+def test_a_wider_network_skips_the_blocks_of_the_plain_one():
+    """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
+    wide = create_model("resnetsmall8+wider4", 3)
+    blocks = make_regularisers(wide, Procedure(stochastic_depth=0.6), (), (), None).blocks
+    assert blocks == ("stage1/block1", "stage2/block1", "stage3/block1")
+    factors = branch_factors(jax.random.key(0), wide, blocks, 0.6)
+    for kept, factor in zip((0.8, 0.6, 0.4), factors.values()):
+        assert factor == 0 or np.isclose(factor, 1 / kept)
+    variables = jax.jit(wide.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+
+    def run(factor):
+        branches = paths.unflatten({"stage3/block1/factor": jnp.float32(factor)})
+        return wide.apply({**variables, "branches": branches}, images)
+
+    np.testing.assert_array_equal(run(1.0), wide.apply(variables, images))
+    assert not np.array_equal(run(0.0), run(1.0))
+
+
 @pytest.mark.slow
 def test_dropout_and_depth_depend_on_the_key_and_the_step():
     phase, hparams = phase_of(dropout=0.5, stochastic_depth=0.9, batch_size=6, schedule="constant")

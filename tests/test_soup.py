@@ -131,6 +131,15 @@ def test_networks_of_several_splits_make_no_soup(tmp_path):
     assert found.soups.empty and "pin it: streams.split 0" in found.notes[0]
 
 
+@pytest.mark.slow
+def test_networks_that_see_other_pictures_make_no_soup(tmp_path):
+    apart = STUDY | {"factors": [{"target.shuffle_px": [None, 4]}], "seeds": 1}
+    apart["procedure"] = STUDY["procedure"] | {"epochs": 1.0}
+    jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
+    found = jaxft.make_soups(tmp_path / "study", over=["target.shuffle_px"], num_alphas=2, quiet=True)
+    assert found.soups.empty and "they see other pictures" in found.notes[0]
+
+
 def test_what_cannot_be_averaged_is_refused(tmp_path):
     features = STUDY | {"procedure": {"init": "random", "classifier": "class_mean"}, "seeds": 1}
     jaxft.run_study(from_dict(Study, features), tmp_path / "study", quiet=True)

@@ -1,5 +1,7 @@
 """Where trials start and what of them trains: transfer depth, initialisation, presets, heads, checkpoints."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +13,16 @@ from jaxft.models import create_model, list_models
 from jaxft.models.grown import NEW_UNITS
 from jaxft.paths import flatten
 from jaxft.plan import make_plan
-from jaxft.starts import BATCH_NORM, copied_units, imprint, matched, start_body, with_parameters
+from jaxft.starts import (
+    BATCH_NORM,
+    copied_units,
+    draws_body,
+    imprint,
+    matched,
+    start_body,
+    tuning_rules,
+    with_parameters,
+)
 from jaxft.store import Store
 from jaxft.weights import expected_shapes, init_variables, load
 
@@ -22,7 +33,7 @@ TINY = {
     "source": {
         "model": "cifar_resnet8",
         "images": {"data": "digits", "classes": ["0", "1"], "train_per_class": 20},
-        "procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05, "select": "last"},
+        "procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05, "select": "last", "ema_decay": 0.5},
     },
     "target": {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4},
     "procedure": {"epochs": 2.0, "batch_size": 9, "learning_rate": 0.05},
@@ -83,7 +94,8 @@ def test_a_stage_is_copied_as_a_whole():
 def test_the_first_units_are_the_sources_and_no_others(source, depth):
     found = start(source, copied_units=depth)
     scratch = start_body(create_model("cifar_resnet8", 3), Procedure(init="random"), KEY, SIZE_PX, None)
-    copied = with_parameters(create_model("cifar_resnet8", 3), names_of(create_model("cifar_resnet8", 3)))[:depth]
+    model = create_model("cifar_resnet8", 3)
+    copied = with_parameters(Procedure(), model, names_of(model))[:depth]
     for collection in ("params", "batch_stats"):
         assert found[collection].keys() == scratch[collection].keys()
         for name, leaf in found[collection].items():
@@ -103,7 +115,7 @@ def test_copied_units_are_frozen_by_rules_that_are_planned():
     trial = planned(copied_units=2, copied="frozen")
     assert trial.program.phases[0].prefix == "stage1/block1"
     assert {match.pattern for match in trial.layers.values() if match.value == "frozen"} == {
-        rf"(?!head/|{NEW_UNITS})(?:stem|stage1/block1)/.*"
+        "(?!head/)(?:stem|stage1/block1)/.*"
     }
     assert not any(name.startswith(("stem", "stage1")) for name in trial.program.phases[0].tracked)
 
@@ -120,6 +132,39 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
     assert groups(tune="lora") == groups(tune="lora", probe_epochs=1.0) == 1
 
 
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {"procedure.copied_units": [1, 2], "procedure.tune": ["bias"]},  # what is frozen starts otherwise
+        {"procedure.tune": ["lora"], "procedure.lora_rank": [1, 4]},  # sizes
+        {"procedure.body_learning_rate": ["frozen"], "procedure.l2_sp": [0.0, 0.1]},  # a number that cannot act
+        {"procedure.head_init": ["lecun", "zeros"], "procedure.layer_rates": [(("head/.*", "frozen"),)]},
+    ],
+    ids=["copied units", "ranks", "numbers", "frozen heads"],
+)
+def test_what_cannot_be_stacked_is_no_group(factors):
+    plan = make_plan(tiny(seeds=1, factors=[factors]))
+    assert len(plan.trials) == len(plan.groups) == 2
+
+
+def test_units_that_the_source_has_are_no_new_ones():
+    """A network that was grown before is a source as any other: all of it is copied, frozen and adapted."""
+    model = create_model("cifar_resnet8+wider4", 3)
+    names = names_of(model)
+    grown = [name for name in names if re.match(NEW_UNITS, name)]
+    assert len(grown) == 3 and not draws_body(Procedure(), model, names)
+    flat = {n: w for n, w in flatten(init_variables(model, jax.random.key(7), SIZE_PX)).items() if "head/" not in n}
+    found = start_body(model, Procedure(), KEY, SIZE_PX, flat)["params"]
+    assert all(np.array_equal(found[name], flat[f"params/{name}"]) for name in names if not name.startswith("head/"))
+    (rule,) = tuning_rules(Procedure(copied="frozen"), model, names)
+    assert all(re.fullmatch(rule.pattern, name) for name in grown)
+
+
+def test_a_change_trains_whole_or_not_at_all():
+    with pytest.raises(UserError, match=r"a rule freezes 'stem/conv/lora_b' and none 'stem/conv/lora_a'"):
+        planned(tune="lora", layer_rates=[["stem/.*/lora_b", "frozen"]])
+
+
 def test_another_alpha_is_no_other_program():
     plan = make_plan(tiny(factors=[{"procedure.tune": ["lora"], "procedure.lora_alpha": [1.0, 8.0]}]))
     assert len(plan.trials) == 2 and plan.num_programs == 2  # the source's too
@@ -128,6 +173,7 @@ def test_another_alpha_is_no_other_program():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"copied_units": 0}, "'procedure.copied_units' is 0; allowed: a whole number at least 1"),
         ({"copied_units": 9}, "'procedure.copied_units' is 9; cifar_resnet8 has 4 units with parameters"),
         ({"copied_units": "stage4"}, "'procedure.copied_units' is 'stage4'"),
         ({"copied_units": 2, "init": "random"}, "'procedure.init' is 'random', which copies nothing"),

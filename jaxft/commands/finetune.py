@@ -142,8 +142,6 @@ def finetune(
 
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; it must be 1 or more.")
-    if size_px is not None and size_px < 1:
-        raise UserError(f"--size-px is {size_px}; it must be 1 or more.")
     if train not in DEPTHS:
         raise UserError(f"--train is {train!r}; allowed: {', '.join(DEPTHS)}.")
     started = time.time()
@@ -264,6 +262,8 @@ def make_task(weights: str, data: str, model: str | None, size_px: int | None, t
     from jaxft.models import create_model
     from jaxft.weights import find_model, read_file
 
+    if size_px is not None and size_px < 1:
+        raise UserError(f"--size-px is {size_px}; it must be 1 or more.")
     network = create_model(model or find_model(weights), num_classes=2)
     _, manifest = read_file(weights, network)
     size_px = manifest.preprocessing.size_px if size_px is None else size_px

@@ -163,6 +163,8 @@ def _why_not(members: "Sequence[PlannedTrial]") -> str:
         return "they start from different weights, whose average is of no use"
     if len({trial.split.digest for trial in members}) > 1:
         return "each has its own split, so one may be tested on what another was trained on; pin it: streams.split 0"
+    if len({(trial.images.fingerprint, trial.program.test_crops) for trial in members}) > 1:
+        return "they see other pictures, or the same otherwise"
     if len({trial.program.phases[-1].tracked for trial in members}) > 1:
         return "some tracked batch-norm statistics that others froze"
     if not len(members[0].split.val):

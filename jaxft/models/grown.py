@@ -47,9 +47,10 @@ class NewUnits(nn.Module):
 class Grown(Network):
     """A network with `features` new units: `kind` 'wider' or 'deeper'.
 
-    wider: they read what the last layer below the pool reads (the last stage; EfficientNet's top convolution), and
-    stand beside its features, after them. That layer is one unit then, as what the new ones read is known at its
-    start alone. deeper: they read the last layer, and are a unit of their own; the classifier sees nothing else.
+    wider: they read what the last layer below the pool reads (the last stage; EfficientNet's top convolution; the norm
+    above a wide residual network's last stage), and stand beside its features, after them. That layer is one unit then,
+    as what the new ones read is known at its start alone. deeper: they read the last layer, and are a unit of their
+    own; the classifier sees nothing else.
     """
 
     base: Network = None  # type: ignore[assignment]  # always given, but fields before it have defaults
@@ -109,7 +110,7 @@ class Grown(Network):
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
-        return tuple(unit for unit in self.base.residual_blocks if unit in self.units)
+        return self.base.residual_blocks
 
     @property
     def port_table(self) -> tuple[Port, ...]:

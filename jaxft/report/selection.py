@@ -90,8 +90,13 @@ def select(store: Store, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]
 
 
 def val_loss(store: Store, row: Mapping[str, Any]) -> float:
-    """Returns a trial's validation loss at the epoch that it kept; infinity for one without epochs."""
+    """Returns a trial's validation loss at the epoch that it kept, or a classifier's of features at its level.
+
+    Infinity for one without.
+    """
     arrays = store.arrays("trials", row["trial"])
+    if "val_loss_by_level" in arrays:
+        return float(arrays["val_loss_by_level"][arrays["val_accuracy_by_level"] == row["val_accuracy"]].min())
     found = arrays["val_loss"][arrays["epoch"] == row["selected_epoch"]]
     return float(found[0]) if len(found) else math.inf
 
