@@ -47,7 +47,6 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 5, "size_px": side}
     config.procedure = {
-        "learning_rate": 0.05,
         "batch_size": 64 if full else 30,
         "epochs": 90.0 if full else 1.0 if small else 8.0,
         "weight_decay": 5e-4,
@@ -59,9 +58,10 @@ def get_config(arg: str = "") -> ConfigDict:
     depths = ["stem", "stage1", "stage2", "stage3", "stage4"] if full else [1, 4, 7] if small else [1, 2, 3, 4, 5, 6, 7]
     of_scenes = {"data": scenes, "size_px": side, "train_per_class": 50, "tested": False}
     arms = {"procedure.copied_units": depths, "procedure.copied": ["frozen", "tuned"]}
+    rates = {"procedure.learning_rate": [0.05] if full or small else [0.005, 0.05]}
     config.factors = [
-        {"source.weights": [weights], **arms},
-        {"source.images": [of_scenes], **arms},
-        {"source.weights": [weights], "procedure.init": ["random"]},
+        {"source.weights": [weights], **arms, **rates},
+        {"source.images": [of_scenes], **arms, "procedure.learning_rate": [0.05]},
+        {"source.weights": [weights], "procedure.init": ["random"], **rates},
     ]
     return config

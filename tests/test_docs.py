@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxft.config import Study, from_dict
 
-SLOW = {"Features off the shelf, soups and WiSE-FT"}  # whose examples are whole studies
+SLOW = {"The start, and what trains", "Features off the shelf, soups and WiSE-FT"}  # of whole networks and studies
 PARTS = (
     "The start, and what trains",
     "Rates, schedules, optimisers",
@@ -31,7 +31,6 @@ def test_the_contents_of_the_factors_are_its_headings(root):
     assert set(asked) == names and len(asked) == len(names)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part", [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW)) for p in PARTS])
 def test_the_examples_of_the_factors_run(part, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -250,8 +250,8 @@ def test_width_one_takes_the_trial_axis_off():
     "executor",
     [
         Executor("devices", 2, 2),
-        pytest.param(Executor("devices", 8, 4), marks=pytest.mark.slow),
-        pytest.param(Executor("pmap", 8, 4), marks=pytest.mark.slow),
+        Executor("devices", 8, 4),
+        Executor("pmap", 8, 4),
     ],
     ids=str,
 )
@@ -419,9 +419,7 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "killed_at", [pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 6, 10)] + [5], ids="place{}".format
-)
+@pytest.mark.parametrize("killed_at", [2, 3, 5, 6, 10], ids="place{}".format)
 def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
     """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
     monkeypatch.setattr("jaxft.execute.STRETCH_SECONDS", 0.0)  # a step at a time
@@ -599,7 +597,7 @@ def test_noise_is_that_of_the_whole_batch_in_parts_too():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_views", [0, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_views", [0, 3])
 def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""
     from sklearn.linear_model import LogisticRegression

@@ -191,9 +191,9 @@ def test_label_smoothing_by_hand():
     "augmented",
     [
         {"flip": True},
-        pytest.param({"crop_padding_px": 2}, marks=pytest.mark.slow),
-        pytest.param({"cutmix_alpha": 1.0}, marks=pytest.mark.slow),
-        pytest.param({"randaugment_ops": 1}, marks=pytest.mark.slow),
+        {"crop_padding_px": 2},
+        {"cutmix_alpha": 1.0},
+        {"randaugment_ops": 1},
     ],
 )
 def test_augmentation_depends_on_the_key_alone(augmented):
@@ -377,7 +377,7 @@ def test_the_probe_has_a_rate_of_its_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{}, pytest.param({"mixup_alpha": 1.0, "flip": True}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fields", [{}, {"mixup_alpha": 1.0, "flip": True}])
 def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
     """Where statistics rest, a batch of six in three parts gives the same step, random changes and pairs included."""
     fields = {"batch_norm": "frozen", "label_smoothing": 0.1, "loss_weighting": "inverse", **fields}
@@ -411,7 +411,7 @@ def test_statistics_go_from_part_to_part():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parts", [1, 2])
 def test_sam_descends_by_the_gradient_at_its_point(parts):
     """The body frozen up to stage 3: the norm is over what trains, and the second pass leaves the statistics alone."""
     rules = (("stem/.*|stage1/.*|stage2/.*", "frozen"),)
