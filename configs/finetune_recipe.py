@@ -66,6 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
             {"target.data": [domains], "target.domain": ["art_painting", "sketch"]},
         ]
     whole = {"procedure.layer_rates": [()]}
+    adamw = {"procedure.optimizer": ["adamw"], "procedure.learning_rate": [0.0003, 0.001]}
     levels = [
         {"procedure.learning_rate": [0.001, 0.003, 0.01]},
         {**whole, "procedure.learning_rate": [0.001, 0.003]},
@@ -75,13 +76,15 @@ def get_config(arg: str = "") -> ConfigDict:
         {"procedure.layer_decay": [0.7, 1.0]},
         {"procedure.batch_norm": ["tracked", "recalibrated"]},
         {"procedure.schedule": ["onecycle"]},
-        {"procedure.optimizer": ["adamw"], "procedure.learning_rate": [0.0003, 0.001]},
+        adamw,
         {"procedure.sam_radius": [0.05]},
         {"procedure.ema_decay": [0.95]},
         {"procedure.l2_sp": [0.1], "procedure.weight_decay": [0.0]},
         {"procedure.distillation": [0.3]},
         {"procedure.label_smoothing": [0.1]},
         {"procedure.dropout": [0.2]},
+        {**adamw, "procedure.schedule": ["onecycle"]},  # what was best of these, together
+        {**adamw, "procedure.sam_radius": [0.05]},
     ]
     if small:
         targets, levels = targets[1:2], [levels[0], levels[11]]
