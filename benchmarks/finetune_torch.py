@@ -41,7 +41,7 @@ WEIGHT_DECAY = 1e-4
 DECAYS = (0.003, 0.01, 0.03)  # of the head alone: the strength of its L2 term
 PROBE_DECAY = 0.01  # of the head before all else
 ITERATIONS = 60  # of L-BFGS
-RATES = (0.001, 0.003)  # of head and top after that
+RATES = (0.0003, 0.001)  # of head and top after that
 STEPS, MAX_EPOCHS = 100, 40  # about, of all that trains
 LAYER_DECAY = 0.9
 MIN_AREA = 0.5
@@ -214,8 +214,8 @@ def batches(views: list[Tensor], labels: Tensor, epochs: int) -> Iterator[tuple[
 def train(
     model: Callable[[Tensor], Tensor], groups: list[dict[str, Any]], views: list[Tensor], labels: Tensor, epochs: int
 ) -> None:
-    """Trains the parameters of the groups with SGD and a cosine schedule over all steps."""
-    optimizer = torch.optim.SGD(groups, momentum=0.9)
+    """Trains the parameters of the groups with AdamW and a cosine schedule over all steps."""
+    optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(labels) // BATCH))
     for x, y in batches(views, labels, epochs):
         optimizer.zero_grad()

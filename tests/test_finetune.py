@@ -160,7 +160,7 @@ def test_fewer_images_are_passed_over_more_often(num_train, epochs, views):
     candidates = make_candidates(create_model("cifar_resnet8", 2), num_train, "top")
     assert candidates["top at 0.001"]["epochs"] == epochs and candidates["top at 0.001"]["views"] == views
     heads = ["head with decay 0.003", "head with decay 0.01", "head with decay 0.03"]
-    assert list(candidates) == ["top at 0.001", "top at 0.003", *heads]
+    assert list(candidates) == ["top at 0.0003", "top at 0.001", *heads]
 
 
 def test_how_much_is_tried():

@@ -42,10 +42,10 @@ JUDGED = 100  # validation images that a candidate is judged on at least, by sev
 MOST_FOLDS = 5
 DECAYS = (0.003, 0.01, 0.03)  # of the head alone: of a logistic regression the strength of its L2 term
 PROBE_DECAY = 0.01  # of the head before all else
-RATES = (0.001, 0.003)  # of head and body after that: more of it loses what a head fitted to the end begins with
+RATES = (0.0003, 0.001)  # of head and body after that: more of it loses what a head fitted to the end begins with
 STEPS = 100  # about, of all that trains; six passes at least
 RECIPE: dict[str, Any] = {
-    "optimizer": "sgd",
+    "optimizer": "adamw",  # chosen, with what else is here, by configs/finetune_recipe.py
     "momentum": 0.9,
     "weight_decay": 1e-4,
     "layer_decay": 0.9,
