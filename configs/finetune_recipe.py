@@ -1,16 +1,23 @@
 """Which of the factors belong in the recipe of `jaxft finetune`?
 
 A residual network for 32 x 32 pixels, trained on CIFAR-100, is fine-tuned as `jaxft finetune` does it (a head fitted to
-the end first, then a hundred steps of the last stage), and with one thing different at a time: what trains, the rates
-from layer to layer, batch norm, the schedule, the optimiser, averaging, each regulariser. Four targets, unlike in
-their classes and in how they look, 20 images of each class or 10 of Caltech-101's; a fifth is validated on, two
-fifths in turn. Nobody looks at test images, so that what is chosen here can be tested on other targets.
+the end first, then a hundred steps of the last stage, or of the head alone), and with one thing different at a time:
+what trains, the rates from layer to layer, batch norm, the schedule, the optimiser, averaging, each regulariser. Four
+targets, unlike in their classes and in how they look, 20 images of each class or 10 of Caltech-101's; a fifth is
+validated on, two fifths in turn. Nobody looks at test images, so that what is chosen here can be tested on other
+targets.
 
 Source: what the factors promise in their own papers (docs/factors.md).
 Expected: little on so few images, as the head is at its best already; rates that fall downwards and frozen statistics
 of batch norm stay ahead; averaging and L2-SP do no harm.
+Found, validation accuracy in percent, the mean over the four targets, and its difference from the recipe with a 95%
+interval over targets and fifths: 67.7 with SGD at 0.003; AdamW at 0.001 +1.2 +- 2.0 (at 0.0003 +1.2 +- 2.8), SAM +0.9
++- 3.5, one-cycle +0.8 +- 1.1, recalibrated statistics +0.7 +- 2.7; no decay of the rate by layers, dropout, gradual
+unfreezing +0.2; L2-SP, averages, all layers -0.2 to -0.7; the head alone -1.0 to -3.5, tracked statistics -1.3,
+distillation -1.4, LoRA -1.5, label smoothing -4.8 +- 4.5. Two of the best together are no better. Few intervals leave
+zero out, so little is sure; AdamW took SGD's place, and all else stayed as it was.
 Data: weights/resnetsmall14.cifar100.safetensors and images/{caltech-101,intel-scenes-6,pacs-7x4}.zip, in ../shared/data
-beside the clone or in a folder named behind the config, finetune_recipe.py:FOLDER. --dry-run says how long it takes.
+beside the clone or in a folder named behind the config, finetune_recipe.py:FOLDER. About 15 minutes on two cores.
 Behind finetune_recipe.py:small (or small,FOLDER) is a run of a minute or two of a few levels, too short to answer
 anything; behind :full is ImageNet's ResNet-50 from the file named in --config.source.weights on sets of TFDS, for
 accelerators.

@@ -7,8 +7,11 @@ Source: He, Girshick & Dollar 2019, "Rethinking ImageNet pre-training"; Raghu et
 Expected: the pretrained network is good after a short time and gains little from more; the random one gains with every
 step of the length and comes nearer. With so few images it does not catch up: in He et al. it does with tens of
 thousands, and not with one tenth of them.
+Found, test accuracy in percent with 95% intervals over five seeds: pretrained 63.1 +- 3.7, 70.9 +- 2.0, 70.3 +- 1.1 and
+70.0 +- 4.0; random 38.1 +- 5.4, 49.7 +- 4.5, 53.4 +- 1.5 and 51.9 +- 2.8. As expected the pretrained one is done after
+45 steps, and the gap falls with the length, from 25.0 +- 6.5 points to 16.9 +- 2.0 at 135 steps, and no further.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, schedule_length.py:FOLDER. --dry-run says how long it takes. Behind
+a folder named behind the config, schedule_length.py:FOLDER. About 10 minutes on two cores, in worker processes. Behind
 schedule_length.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is
 the scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397), for
 accelerators.

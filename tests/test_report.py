@@ -263,6 +263,9 @@ def test_numbers_stand_on_a_log_axis_and_words_apart_at_the_left():
 def test_labels_tell_levels_apart():
     labels = figures.level_labels([None, True, 1e-5, ["a", 3], "/far/away/photographs.zip"])
     assert list(labels.values()) == ["none", "true", "1e-05", "a, 3", "photographs"]
+    draws = [{"data": "/far/away/scenes.zip", "size_px": size} for size in (32, 64)]
+    assert list(figures.level_labels([None, draws[0]]).values()) == ["none", "scenes"]
+    assert all(f'"size_px": {size}' in label for size, label in zip((32, 64), figures.level_labels(draws).values()))
     same_name = figures.level_labels(["/one/data.npz", "/two/data.npz"])
     assert list(same_name.values()) == ["/one/data.npz", "/two/data.npz"]
     assert figures.shortened("abcdefghij" * 4, 10) == "abcd…fghij"

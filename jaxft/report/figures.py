@@ -143,12 +143,15 @@ def is_number(level: Any) -> bool:
 
 
 def level_labels(levels: Sequence[Any]) -> dict[str, str]:
-    """Returns a short label for each level, by its key: the names of files, long texts with their middle cut.
+    """Returns a short label for each level, by its key: the names of files and data, long texts with their middle cut.
 
     Where that would make two levels alike, all keep their whole text.
     """
     whole = [_level_text(level) for level in levels]
-    short = [shortened(PurePath(text).stem if "/" in text else text) for text in whole]
+    named = [
+        str(level["data"]) if isinstance(level, dict) and "data" in level else _level_text(level) for level in levels
+    ]
+    short = [shortened(PurePath(text).stem if "/" in text else text) for text in named]
     return {level_key(level): text for level, text in zip(levels, short if len(set(short)) == len(short) else whole)}
 
 
