@@ -70,6 +70,7 @@ def case_of(case):
     return x, k, fields
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(CASES)
 def test_values_and_gradients_are_xlas(case):

@@ -250,6 +250,7 @@ def test_flat_pictures_are_not_near_one_another():
     assert near_pairs(np.zeros(5, np.uint64), flat, None) == []
 
 
+@pytest.mark.slow
 def test_real_pictures_have_few_near_duplicates(real_data):
     report = jaxft.check_data(real_data / "images/caltech-101.zip", quiet=True)
     names = found(report)["nearly the same picture in two parts"]

@@ -128,6 +128,7 @@ def test_a_trial_that_diverges_is_recorded_and_harms_no_other():
             np.testing.assert_array_equal(healthy[i].params[name], outcomes[i].params[name])
 
 
+@pytest.mark.slow
 def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it():
     program, lanes = program_and_lanes([0.3], epochs=6.0)
     outcome = run_chunk(program, lanes, images()[0])[0]
@@ -168,9 +169,8 @@ class Memory:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    ("killed_at", "width"), [(11, 1), *(pytest.param(at, 2, marks=pytest.mark.slow) for at in (1, 3, 6, 9, 11, 16))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed_at", "width"), [(11, 1), *((at, 2) for at in (1, 3, 6, 9, 11, 16))])
 def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
     """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
     monkeypatch.setattr("jaxft.execute.STRETCH_SECONDS", 0.0)  # a step at a time
@@ -191,6 +191,7 @@ def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatc
         assert one.test_accuracy == other.test_accuracy and one.selected_epoch == other.selected_epoch
 
 
+@pytest.mark.slow
 def test_a_probe_moves_the_head_and_then_everything():
     program, lanes = program_and_lanes([0.1], probe_epochs=1.0, epochs=1.0, select="last")
     probe_only = dataclasses.replace(program, phases=program.phases[:1], epoch_ends=program.epoch_ends[:1])
@@ -250,7 +251,7 @@ def test_width_one_takes_the_trial_axis_off():
     "executor",
     [
         Executor("devices", 2, 2),
-        Executor("devices", 8, 4),
+        pytest.param(Executor("devices", 8, 4), marks=pytest.mark.nightly),
         Executor("pmap", 8, 4),
     ],
     ids=str,
@@ -314,6 +315,7 @@ def test_a_batch_over_devices_has_the_statistics_of_the_whole():
 # --- uneven classes, and crops of larger images -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_balanced_batches_reach_the_steps(monkeypatch):
     """Of eight images of class 0, three of 1 and one of 2, batches of six have two of each."""
     seen = []
@@ -560,7 +562,9 @@ TOGETHER = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "low rank")) for name in TOGETHER]
+)
 def test_factors_together_side_by_side_and_in_turn(name):
     of_low_rank = name == "low rank"
     batch_norm = {"batch_norm": "recalibrated"} if of_low_rank else {}

@@ -92,6 +92,7 @@ def test_weights_of_later_units_do_not_matter():
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_a_prefix_goes_on_from_a_shorter_one_and_keeps_both():
     cache, told = FeatureCache(1e9), []
     through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), told.append)

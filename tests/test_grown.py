@@ -46,6 +46,7 @@ def test_old_units_keep_names_shapes_and_outputs(name, size_px, last, initialise
     assert unit_of(f"{last}_wider/gain", wide.units) == last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wider", "deeper"])
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
 def test_new_units_are_as_large_as_the_old_at_each_place(name, size_px, last, kind, initialised):

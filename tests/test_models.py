@@ -164,6 +164,7 @@ def test_every_leaf_belongs_to_a_unit(network):
     assert found == set(model.units) - {"pool"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", params(*NETWORKS, "resnet50", slow=DEEP))
 def test_taps_say_stride_and_receptive_field(name):
     """Where nothing is negative or cancels, the columns that a tap's middle value sees are those that change it."""
@@ -290,7 +291,12 @@ def is_deep(file):
     return not file.stem.startswith(("resnetsmall8", "wrn10"))
 
 
-@pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=[pytest.mark.slow] * is_deep(f)) for f in FILES])
+def marks(file):
+    nightly = file.model.startswith("squeezenet1_0")  # a thousand images of 224 px, two minutes
+    return [pytest.mark.slow] * is_deep(file) + [pytest.mark.nightly] * nightly
+
+
+@pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=marks(f)) for f in FILES])
 def test_published_weights_give_the_reference_outputs_and_accuracy(file, real_data, apply_cached, read_images):
     """Outputs are torch's, to 1e-4 of the largest; accuracies the stated ones, to 0.2 points (ImageNet: 0.5)."""
     model = create_model(file.model, num_classes={"cifar10": 10, "cifar100": 100, "imagenet": 1000}[file.dataset])

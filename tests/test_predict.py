@@ -115,6 +115,7 @@ def test_batches_change_nothing(network, weights, folder, batch_size):
         np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_network_for_parts_sees_the_centre_of_larger_pictures(network, weights, folder, tmp_path, capsys):
     model, variables = network
     whole = next(iter(jaxft.predict(weights, [folder / "elm/1.png"])))

@@ -66,6 +66,7 @@ def ran(tmp_path_factory):
         return workdir, jaxft.run_study(study(), workdir, quiet=True), counts
 
 
+@pytest.mark.slow
 def test_one_pass_of_the_network_serves_all(ran):
     _, results, counts = ran
     assert len(results) == 12 and (results["status"] == "done").all()
@@ -73,6 +74,7 @@ def test_one_pass_of_the_network_serves_all(ran):
     assert len(make_plan(study()).groups) == 1
 
 
+@pytest.mark.slow
 def test_results_have_no_epochs_and_the_network_rests(ran):
     workdir, results, _ = ran
     assert results["selected_epoch"].isna().all() and (results["relative_change"] == 0).all()
@@ -81,6 +83,7 @@ def test_results_have_no_epochs_and_the_network_rests(ran):
     assert (workdir / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
     workdir, _, _ = ran
     planned = next(t for t in make_plan(study()).trials if t.trial.procedure.classifier == "logistic")
@@ -105,6 +108,7 @@ def jaxft_key():
     return stream_key("init", 0)
 
 
+@pytest.mark.slow
 def test_a_record_that_is_lost_comes_again(ran):
     workdir, results, _ = ran
     digest = results["trial"][3]
@@ -168,6 +172,7 @@ def read(classifier, levels=(), labels=LABELS, parts=PARTS, weights=1.0):
     return read_out(readout, FEATURES, labels, *parts, num_classes=2, class_weights=np.asarray(weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["logistic", "svm", "knn", "class_mean"])
 def test_each_classifier_tells_two_directions_apart(classifier):
     levels = {"knn": (1, 3), "class_mean": ()}.get(classifier, (0.01, 0.1))

@@ -252,7 +252,9 @@ EVERYTHING = {"l2_sp": 0.1, "delta": 0.01, "bss": 0.01, "distillation": 0.5, "dr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flip", [False, True], ids=["kept", "forward"])
+@pytest.mark.parametrize(
+    "flip", [pytest.param(False, id="kept"), pytest.param(True, id="forward", marks=pytest.mark.nightly)]
+)
 def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
     rules = (("stem/.*|stage1/.*", "frozen"),)
     fields = {**EVERYTHING, "layer_rates": rules, "flip": flip, "mixup_alpha": 0.2 * flip}
@@ -322,6 +324,7 @@ def test_rules_of_the_pull():
         make_regularisers(create_model("squeezenet1_0", 2), Procedure(stochastic_depth=0.2), (), (), None)
 
 
+@pytest.mark.slow
 def test_a_wider_network_skips_the_blocks_of_the_plain_one():
     """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
     wide = create_model("resnetsmall8+wider4", 3)
@@ -407,7 +410,7 @@ def test_moments_of_batches_are_those_of_all():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rules", [(), (("stem/.*", "frozen"),)])
+@pytest.mark.parametrize("rules", [(("stem/.*", "frozen"),), pytest.param((), marks=pytest.mark.nightly)])
 def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeypatch):
     program, lanes = program_and_lanes([0.05], batch_norm="recalibrated", layer_rates=rules)
     outcome = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
@@ -435,6 +438,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
         np.testing.assert_allclose(in_batches.batch_stats[name], outcome.batch_stats[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["frozen", pytest.param("tracked", marks=pytest.mark.slow)])
 def test_frozen_statistics_have_the_bits_that_they_began_with(policy):
     program, lanes = program_and_lanes([0.1], batch_norm=policy, batch_norm_affine="frozen")
@@ -475,6 +479,7 @@ def test_what_cannot_act_is_said(fields, message):
         from_dict(Study, {"source": {"weights": "a.safetensors"}, "procedure": fields})
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_study_towards_a_source_that_it_trains(tmp_path):
     """Attention and the source's own head come from the source; both executors agree."""

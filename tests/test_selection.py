@@ -244,6 +244,7 @@ def test_scenes_are_drawn_alike_in_every_arm(root, real_data):
     assert len({t.split.digest for t in plan.trials}) == 5
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_scenes_at_a_reduced_size_select_and_compare_by_the_records(root, real_data, tmp_path, capsys):
     config = f"{root / 'configs' / 'objects_to_scenes.py'}:small,{real_data}"

@@ -382,6 +382,7 @@ def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
     assert record["changes"]["stage1/block1/conv1"]["l2"] > 0 and record["changes"]["stage1/block1/bn1"]["l2"] == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_lora_side_by_side_is_lora_in_turn(tmp_path):
     found = {}

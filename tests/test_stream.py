@@ -68,7 +68,10 @@ EXECUTORS = {
     "data_parallel": Executor("data_parallel", 1, 2),
 }
 AUGMENTED = {"flip": True, "crop_padding_px": 1}
-CASES = [*((name, AUGMENTED) for name in EXECUTORS), ("in_turn", {"flip": True, "views": 3})]
+CASES = [
+    *(pytest.param(n, AUGMENTED, marks=[pytest.mark.nightly] * (n == "devices")) for n in EXECUTORS),
+    ("in_turn", {"flip": True, "views": 3}),
+]
 
 
 @pytest.mark.slow

@@ -323,6 +323,7 @@ def test_a_study_that_grows_does_only_what_is_new(ran, tmp_path):
     assert len(records(workdir)) == 12
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_vmap_fills_short_chunks_and_agrees(ran, tmp_path):
     _, results = ran

@@ -135,6 +135,7 @@ def test_half_frozen_prefix_gives_the_gradients_of_the_whole():
         np.testing.assert_allclose(after_cut.params[name], after_whole.params[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_statistics_are_tracked_above_the_prefix_or_frozen():
     rules = (("stem/.*|stage1/.*", "frozen"),)
     tracked = Trial(layer_rates=rules)
@@ -149,6 +150,7 @@ def test_statistics_are_tracked_above_the_prefix_or_frozen():
     assert after.batch_stats == {} and set(frozen.batch_stats) == set(resting.stats)
 
 
+@pytest.mark.slow
 def test_a_frozen_middle_is_no_prefix():
     trial = Trial(layer_rates=(("stage2/.*", "frozen"),))
     assert trial.phase.prefix is None and not any(name.startswith("stage2") for name in trial.phase.trainable)
@@ -162,6 +164,7 @@ def test_a_useless_layer_rule_is_named():
         Trial(layer_rates=(("stage4/.*", 0.1),))
 
 
+@pytest.mark.slow
 def test_evaluation_ignores_padding():
     trial = Trial()
     state, frozen = trial.start()
@@ -231,6 +234,7 @@ def test_alphas_of_mixing_do_not_recompile():
     assert Trial(cutmix_alpha=1.0).phase.mixes == ("cutmix",)
 
 
+@pytest.mark.slow
 def test_weights_of_classes_in_the_loss_by_hand():
     """A zero head says log 3 of every image; its bias moves by the weighted mean of one third minus one hot."""
     trial = Trial(loss_weighting="inverse", momentum=0.0, learning_rate=0.3)
@@ -435,6 +439,7 @@ def test_sam_descends_by_the_gradient_at_its_point(parts):
         np.testing.assert_allclose(after.batch_stats[name], first.batch_stats[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_average_is_of_the_weights_after_each_step():
     """(d w1 + w2) / (1 + d) after two steps, of weights and statistics, whatever they began with."""
     trial, plain = Trial(ema_decay=0.75), Trial()
