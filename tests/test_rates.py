@@ -80,6 +80,7 @@ def test_a_tenth_of_the_rate_with_the_least_loss_is_suggested():
     assert 0.1 <= 10 * found.suggested <= 0.6  # smoothing is late by some steps
     assert 0.003 <= found.steepest <= 0.1
     assert len(found.rates) == len(found.smoothed) == 71
+    assert judge(rates, [losses[0] + 1, *losses[1:]]).steepest == found.steepest  # one batch is noise
     diverged = judge(rates, [*losses[:60], math.nan, *losses[61:]])
     assert len(diverged.rates) == 60 and diverged.suggested == found.suggested
     with pytest.raises(FloatingPointError, match="diverges at once"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 100
 SMOOTHING = 0.9
+EARLY = 10  # steps, whose mean is of too few batches to tell a fall from noise
 HOPELESS = 4.0  # times the least smoothed loss, from where on the curve says nothing
 PICTURE, RECORD = "learning_rate.png", "learning_rate.json"
 
@@ -69,7 +70,7 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
         raise FloatingPointError(f"the loss diverges at once, at a learning rate of {rates[0]:g}")
     least = min(range(len(smoothed)), key=smoothed.__getitem__)
     falls = [before - after for before, after in itertools.pairwise(smoothed)]
-    steepest = max(range(len(falls)), key=falls.__getitem__)
+    steepest = max(range(EARLY if len(falls) > EARLY else 0, len(falls)), key=falls.__getitem__)
     end = len(smoothed)
     return RangeTest(tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[least] / 10, rates[steepest])
 
