@@ -17,9 +17,10 @@ was expected, virtual ones too, but replacing the statistics gives nothing back.
 training at the rates of batches of 32 (0.1 the head's) falls apart, as nothing holds the activations. Resting scales
 and shifts change nothing beyond the intervals.
 Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, batch_norm.py:FOLDER. About 5 minutes on two cores, in worker processes. Behind batch_norm.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' oxford_flowers102), for accelerators.
+a folder named behind the config, batch_norm.py:FOLDER. About 5 minutes on two cores, in worker processes. Behind
+batch_norm.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the
+scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS'
+oxford_flowers102), for accelerators.
 """
 
 from ml_collections import ConfigDict
