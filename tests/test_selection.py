@@ -112,6 +112,23 @@ def test_none_stays_where_a_name_would_be_empty_or_taken(tmp_path):
     assert [arm.label for arm in arms_in(build(tmp_path / "taken", settings, []))] == ["x · none", "none · x"]
 
 
+def test_equal_classifiers_of_features_are_told_apart_by_their_loss(tmp_path):
+    """They have no epochs: the loss is that of the level which validation chose."""
+    store = Store.create(tmp_path)
+    rows = []
+    for name, losses in (("a" * 16, [0.3, 0.9]), ("b" * 16, [0.8, 0.2])):
+        arrays = {
+            "epoch": np.zeros(0),
+            "val_loss": np.zeros(0),
+            "val_accuracy_by_level": np.array([0.5, 0.75]),
+            "val_loss_by_level": np.array(losses),
+        }
+        rows.append({"trial": name, "status": "done", "val_accuracy": 0.75, "selected_epoch": 0})
+        store.write("trials", name, {"status": "done"}, arrays)
+    assert [selection.val_loss(store, row) for row in rows] == [0.9, 0.2]
+    assert selection.select(store, rows) is rows[1]
+
+
 def test_contrasts_are_paired_by_seed(tmp_path):
     first, second, third = selection.contrasts_of(arms_in(build(tmp_path)))
     assert (first.first.number, first.second.number) == (0, 1)

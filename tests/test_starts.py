@@ -196,6 +196,9 @@ def test_a_source_has_no_later_weights_than_its_last():
         make_plan(tiny(source=TINY["source"] | {"epoch": 4}))
     with pytest.raises(UserError, match=r"'source.epoch' is for sources that are trained here"):
         from_dict(Study, {"source": {"weights": "some.safetensors", "epoch": 1}})
+    with pytest.raises(UserError, match=r"'source.epoch' is of a source whose statistics are 'recalibrated'"):
+        recalibrated = TINY["source"]["procedure"] | {"batch_norm": "recalibrated"}
+        tiny(source=TINY["source"] | {"epoch": 1, "procedure": recalibrated})
 
 
 def test_networks_without_batch_norms_or_dense_heads_say_so():
