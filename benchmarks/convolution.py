@@ -9,7 +9,6 @@ idle.
 """
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -28,11 +27,10 @@ import torch
 import torch.nn.functional as F
 from finetune import environment
 
-from jaxft.convolution import OPERATIONS, Case, Choices, Window, candidates, convolve, rule
-from jaxft.convolution import measure as measure_one
 from jaxft.models import create_model
 from jaxft.models.cifar_resnet import BasicBlock
 from jaxft.nn import BatchNorm, conv
+from jaxft.ops.convolution import conv_general_dilated
 from jaxft.weights import load
 
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
@@ -40,25 +38,6 @@ LANES = 8
 LEAST_SECONDS = 0.1  # what is short is run again and again for so long
 SPINNING_SECONDS = 0.3  # PyTorch's threads go on spinning after their turn, and would take the cores from the next
 DEPTHWISE = ((8, 112, 96, 3), (8, 28, 240, 5), (8, 14, 480, 3))  # images, side, channels, kernel
-CONVOLUTIONS = (  # images, side, channels, features, kernel, stride
-    (64, 32, 16, 16, 3, 1),
-    (64, 16, 32, 32, 3, 1),
-    (64, 8, 64, 64, 3, 1),
-    (64, 32, 16, 32, 3, 2),
-    (64, 32, 16, 32, 1, 2),
-    (32, 32, 3, 64, 3, 1),
-    (32, 32, 64, 64, 3, 1),
-    (32, 16, 128, 128, 3, 1),
-    (32, 8, 256, 256, 3, 1),
-    (32, 4, 512, 512, 3, 1),
-    (32, 2, 256, 256, 3, 1),
-    (32, 32, 64, 128, 3, 2),
-    (32, 32, 64, 128, 1, 2),
-    (8, 224, 3, 64, 7, 2),
-    (8, 56, 64, 64, 3, 1),
-    (8, 14, 256, 256, 3, 1),
-    (8, 56, 256, 64, 1, 1),
-)
 Run = Callable[[], Any]
 
 
@@ -243,7 +222,9 @@ def depthwise_ways(count: int, side: int, channels: int, kernel: int) -> dict[st
     numbers = jax.lax.conv_dimension_numbers(x.shape, k.shape, ("NHWC", "HWIO", "NHWC"))
 
     def ours(x: jax.Array, k: jax.Array) -> Any:
-        out, back = jax.vjp(lambda x, k: convolve(x, k, (1, 1), "SAME", None, None, numbers, channels), x, k)
+        out, back = jax.vjp(
+            lambda x, k: conv_general_dilated(x, k, (1, 1), "SAME", None, None, numbers, channels), x, k
+        )
         return out, back(out)
 
     images = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
@@ -295,25 +276,6 @@ def measure_lite0(weights: Path, rounds: int) -> dict[str, Any]:
     return found
 
 
-def measure_algorithms() -> dict[str, dict[str, float]]:
-    """Returns the seconds of each algorithm for each case, and prints them, the rule's choice first."""
-    found = {}
-    for count, side, channels, features, kernel, stride in CONVOLUTIONS:
-        numbers = jax.lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
-        around = ((kernel - 1) // 2, (kernel - 1) // 2)
-        window = Window((stride, stride), (around, around), (1, 1), (1, 1), numbers, 1, None)
-        shapes = (count, side, side, channels), (kernel, kernel, channels, features)
-        lanes = (0, LANES) if channels * count <= 16 * 64 else (0,)
-        for operation, width in itertools.product(OPERATIONS, lanes):
-            case = Case(operation, window, *shapes, "float32", width, (width > 0, width > 0))
-            able = candidates(case, Choices().memory_bytes)
-            found[str(case)] = {algorithm: measure_one(case, algorithm) for algorithm in able}
-            by_rule = rule(case, able)
-            order = sorted(able, key=lambda algorithm: (algorithm != by_rule, found[str(case)][algorithm]))
-            print(f"{case!s:100}", *(f"{name} {1000 * found[str(case)][name]:.2f}" for name in order), flush=True)
-    return found
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a line a comparison, and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -325,7 +287,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = measure(args.weights, args.rounds)
     record = {
         "results": results,
-        "algorithms": measure_algorithms(),
         "load_before": load_before,
         "rounds": args.rounds,
         **environment(),

@@ -82,8 +82,7 @@ def memory(folder: Path) -> ConfigDict:
     config = seeds(folder)
     config.procedure.epochs = 2.0
     config.procedure.batch_size = 64
-    # By rule: what is measured in one run makes another program of the next, which would be compiled anew.
-    config.execution = {"executor": "vmap", "eval_batch_size": 64, "convolution": "rule"}
+    config.execution = {"executor": "vmap", "eval_batch_size": 64}
     return config
 
 

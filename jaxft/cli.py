@@ -11,9 +11,11 @@ import traceback
 from collections.abc import Sequence
 
 from jaxft import __version__, stopping
+from jaxft.devices import fast_environment
 from jaxft.errors import UserError, did_you_mean
 
 COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")
+COMPUTING = ("study", "finetune", "predict", "soup")
 INTERRUPTED = 130
 
 
@@ -22,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = None
     try:
         args, overrides = parse(sys.argv[1:] if argv is None else argv)
+        if argv is None and args.command in COMPUTING:
+            start_again_fast()
         command = importlib.import_module(f"jaxft.commands.{args.command}")
         with stopping.on_signal():
             return command.run(args, overrides)
@@ -65,6 +69,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     args, rest = parser.parse_known_args(argv)
     return args, _overrides(rest, takes_config=hasattr(args, "config"))
+
+
+def start_again_fast() -> None:
+    """Starts this process again with `devices.fast_environment`, unless it was started so."""
+    wanted = fast_environment()
+    if wanted and sys.platform == "linux":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
 
 
 def _overrides(words: Sequence[str], takes_config: bool) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Union
 
 from jaxft.errors import UserError, did_you_mean
 
-SCHEMA_VERSION = 1  # part of every digest: raised when the same fields begin to mean another result
+SCHEMA_VERSION = 2  # part of every digest: raised when the same fields begin to mean another result
 FROZEN: Literal["frozen"] = "frozen"
 MAX_SEED = 2**32 - 1
 LayerRate = float | Literal["frozen"]
@@ -373,11 +373,9 @@ class Execution:
         4e9, "memory for what frozen units say of the images, computed once", at_least=0
     )
     feature_disk_bytes: float = setting(2e10, "the same on disk, for later runs too; 0: none", at_least=0)
-    convolution: Literal["auto", "rule", "xla", "patches", "winograd", "shifts", "groups", "lanes"] = setting(
-        "auto", "algorithm of every convolution that it can do; auto: the fastest measured here, or a rule's"
+    cpu_convolution: Literal["auto", "onednn", "xla"] = setting(
+        "auto", "what computes convolutions on a CPU; auto: oneDNN where it can be used, else XLA"
     )
-    convolution_seconds: float = setting(20.0, "time for measuring convolutions not measured here before", at_least=0)
-    convolution_bytes: float = setting(1e9, "memory that the patches of one convolution may take", at_least=0)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxft.config import Execution
+from jaxft.devices import num_cores
 from jaxft.errors import UserError
 
 AXIS = "devices"
@@ -166,7 +167,7 @@ def candidates(
     if name == "data_parallel":
         return [spread_batch]
     if name == "auto" and on_cpu and not heads_only:
-        # Networks under vmap are no faster here, and take a minute to compile: benchmarks/convolution.py.
+        # Networks under vmap are no faster here than one after another: benchmarks/convolution.py.
         return [Executor()] + [Executor("workers")] * (num_workers(execution, num_trials) > 1)
     most = execution.width or (MOST_HEADS if heads_only else MOST_WIDTH)
     fitting = int((execution.memory_bytes or free_bytes()) // trial_bytes())
@@ -187,11 +188,6 @@ def candidates(
 def num_workers(execution: Execution, num_trials: int) -> int:
     """Returns how many worker processes run `num_trials` trials."""
     return min(execution.workers or num_cores(), num_trials)
-
-
-def num_cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_bytes() -> float:

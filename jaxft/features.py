@@ -7,6 +7,7 @@ On disk it is named after all of that and what computes it: jaxft, JAX, the devi
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -25,11 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxft
-from jaxft import convolution
 from jaxft.config import Execution
 from jaxft.data.augment import Changes, centre_crop, view
 from jaxft.data.stream import Pixels, at_hand
+from jaxft.devices import device_kind
 from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.ops.convolution import implementation
 from jaxft.paths import flatten, unflatten
 from jaxft.pooling import Look
 from jaxft.store import cache_dir, locked, replacing
@@ -351,8 +353,13 @@ def _checksum(content: memoryview, record: np.dtype) -> bytes:
 def _made_by() -> tuple[Any, ...]:
     """Returns what the bits of an output depend on besides its prefix: what computes it."""
     code = FORMAT, BLOCK, VALUES, jaxft.__version__, jax.__version__, version("jaxlib")
-    device = jax.default_backend(), convolution.device_kind()
-    return *code, *device, convolution.override(), jax.config.values["jax_default_matmul_precision"]
+    device = jax.default_backend(), device_kind()
+    return (
+        *code,
+        *device,
+        str(dataclasses.replace(implementation(), threads=0)),
+        jax.config.values["jax_default_matmul_precision"],
+    )
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

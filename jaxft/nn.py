@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.convolution import convolve
+from jaxft.ops.convolution import conv_general_dilated
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He 2015
 
@@ -37,7 +37,7 @@ def conv(
         padding=((padding, padding), (padding, padding)),
         use_bias=use_bias,
         kernel_init=kernel_init,
-        conv_general_dilated=convolve,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 
@@ -52,7 +52,7 @@ def conv_same(features: int, kernel: int, stride: int = 1, groups: int = 1, name
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,
-        conv_general_dilated=convolve,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 

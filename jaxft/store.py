@@ -5,7 +5,7 @@ A work directory holds
     study.json               what this directory is; written once
     plan.json                the study as last planned: config, factors, trials in order
     groups/*.json            which trials run side by side, so that a resumed study keeps its bits
-    convolutions.json        by which algorithm each convolution is computed, kept for the same reason
+    convolution.json         what computes convolutions, kept for the same reason
     runs/*.json              one record a command: versions, device, command, git state
     trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
     splits/<digest>.json     the manifest of each split: which images were trained, selected and tested on
@@ -136,9 +136,12 @@ class Store:
         """Keeps how the group `key` runs."""
         self._replace(f"groups/{key}.json", record)
 
-    def convolutions(self) -> "Table":
-        """Returns by which algorithm each convolution is computed: what is set is kept."""
-        return Table(self.workdir / "convolutions.json")
+    def keep_convolution(self, used: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what computes the convolutions of this study: `used`, or what was kept when it began."""
+        path = self.workdir / "convolution.json"
+        with saying_what_is_wrong(self.workdir):
+            write_once(path, _to_json(used))
+        return self._read(path.name) or {}
 
     def write_run(self, record: Mapping[str, Any], started: float) -> None:
         """Keeps a record of the command that began at `started` (seconds since 1970)."""
@@ -385,48 +388,8 @@ MEASURED = (
 RESULT_COLUMNS = (*MEASURED, "executor", "width")
 
 
-class Table(collections.UserDict[str, Any]):
-    """A mapping that is kept in a JSON file; what is set is written at once, and what others wrote meanwhile stays.
-
-    A file that cannot be read is as none; one that cannot be written is an error, unless it is a cache's.
-    """
-
-    def __init__(self, path: Path, is_cache: bool = False):
-        super().__init__()
-        self.path, self.is_cache = path, is_cache
-        self.data.update(self._kept())
-
-    def _kept(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError):
-            kept = json.loads(self.path.read_bytes())
-            return kept if isinstance(kept, dict) else {}
-        return {}
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Returns what is kept under `key`, by whichever process came first, or else keeps `default`."""
-        wrong = contextlib.suppress(OSError) if self.is_cache else saying_what_is_wrong(self.path.parent)
-        with wrong, locked(self.path.with_suffix(".lock")):
-            self.data = self.data | self._kept()
-            if key not in self.data:
-                self[key] = default
-        return self.data.setdefault(key, default)
-
-    def update(self, entries: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Sets all of `entries`, in one writing."""
-        if all(self.data.get(key) == value for key, value in entries.items()):
-            return
-        self.data = self._kept() | self.data | dict(entries)
-        with contextlib.suppress(OSError) if self.is_cache else saying_what_is_wrong(self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(_to_json(self.data))
-
-
 def cache_dir() -> Path:
-    """Returns the folder for what can be made again: decoded images, features, what was measured of this machine."""
+    """Returns the folder for what can be made again: decoded images, features, compiled programs."""
     import platformdirs
 
     return Path(os.environ.get("JAXFT_CACHE") or platformdirs.user_cache_dir("jaxft"))

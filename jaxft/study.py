@@ -3,18 +3,17 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import math
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from jaxft import config as cfg
-from jaxft import convolution, paths, stopping
+from jaxft import paths, stopping
 from jaxft.adapters import init_adapters, is_adapter
 from jaxft.analysis import parameters
 from jaxft.clock import Clock, duration
@@ -27,12 +26,13 @@ from jaxft.executors import Executor, candidates, let_go_of_programs, num_worker
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, in_order_of, source_jobs
 from jaxft.models import Network, create_model
+from jaxft.ops import convolution
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedSource, PlannedTrial
 from jaxft.readout import Read, make_prefix, read_out
 from jaxft.regularisers import channel_attention
 from jaxft.starts import collections, start_body, start_head
-from jaxft.store import Store, Table, cache_dir
+from jaxft.store import Store
 from jaxft.weights import Manifest, fit, is_head, load, load_flat, read_file, save_weights
 from jaxft.workers import Workers
 
@@ -87,10 +87,7 @@ def run_plan(
         store.drop_failure(digest)
     features = make_feature_cache(execution) if features is None else features
     work = Work(plan, store, progress, debug, features)
-    with (
-        convolution.use(convolution_choices(execution, store.convolutions(), progress.note)),
-        contextlib.closing(Pool(plan, store, debug)) as pool,
-    ):
+    with convolution.use(execution.cpu_convolution), contextlib.closing(Pool(plan, store, debug)) as pool:
         sources = source_jobs(plan, store)
         chooser = Chooser(plan, store, progress, pool)
         for group in plan.groups:
@@ -119,19 +116,22 @@ def run_plan(
     return sum(store.has("failures", trial.digest) for trial in unfinished)
 
 
-def convolution_choices(
-    execution: cfg.Execution, recorded: MutableMapping[str, str], say: Callable[[str], None]
-) -> convolution.Choices:
-    """Returns what decides between algorithms: what a run was begun with, what was measured on this device."""
-    name = hashlib.sha256(convolution.device_name().encode()).hexdigest()[:16]
-    return convolution.Choices(
-        None if execution.convolution == "auto" else execution.convolution,
-        recorded,
-        Table(cache_dir() / "convolutions" / f"{name}.json", is_cache=True),
-        execution.convolution_bytes,
-        execution.convolution_seconds,
-        say,
-    )
+def check_convolution(store: Store, is_worker: bool = False) -> None:
+    """Records what computes the convolutions of a study when it begins, and checks it when it goes on.
+
+    Raises:
+      UserError: this process would compute them otherwise, and so give its trials other last digits.
+    """
+    used = convolution.implementation()
+    recorded = convolution.Implementation(**store.keep_convolution(dataclasses.asdict(used)))
+    if is_worker:  # which has a core of its own, and so another number of threads
+        recorded = dataclasses.replace(recorded, threads=used.threads)
+    if used != recorded:
+        raise UserError(
+            f"the study in {str(store.workdir)!r} was begun with convolutions by {recorded}, and this process computes "
+            f"them by {used}; go on where and as it was begun (execution.cpu_convolution, the same processor and "
+            "number of cores), or name another work directory."
+        )
 
 
 class Work:
@@ -417,7 +417,8 @@ def run_workers_share(
 ) -> None:
     """Does, as `worker` (i, n) of n processes, what of a plan's work is theirs: sources, then chunks."""
     execution = plan.study.execution
-    with convolution.use(_workers_choices(execution, store)):
+    with convolution.use(execution.cpu_convolution):
+        check_convolution(store, is_worker=True)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
         theirs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
         own = in_order_of(worker, theirs)
@@ -428,17 +429,9 @@ def run_workers_share(
 def time_group(plan: Plan, store: Store, key: str) -> float:
     """Returns the seconds that a step of a trial of the group `key` takes in this process alone."""
     group = next(group for group in plan.groups if group.key == key)
-    with convolution.use(_workers_choices(plan.study.execution, store)):
+    with convolution.use(plan.study.execution.cpu_convolution):
         lane, images = example_lane(group.trials[0]), example_images(group.trials[0], plan.study.execution)
         return time_steps(group.program, lane, images, Executor())
-
-
-def _workers_choices(execution: cfg.Execution, store: Store) -> convolution.Choices:
-    """Returns choices by rule where nothing is recorded, so that no two workers decide differently."""
-    by_rule = convolution.Choices(memory_bytes=execution.convolution_bytes, recorded=store.convolutions())
-    if execution.convolution != "auto":
-        by_rule.override = execution.convolution
-    return by_rule
 
 
 class Chooser:
@@ -556,8 +549,7 @@ def estimate(plan: Plan, store: Store | None, say: Callable[[str], None]) -> Est
     seconds = dict.fromkeys(("sources", "training", "evaluation", "compiling"), 0.0)
     timed: dict[Any, tuple[float, float, float]] = {}
     programs: dict[Any, set[Any]] = {}
-    recorded: MutableMapping[str, str] = {} if store is None else store.convolutions()
-    with convolution.use(convolution_choices(plan.study.execution, recorded, say)):
+    with convolution.use(plan.study.execution.cpu_convolution):
         for planned in (*sources, *(trial for trial in trials if trial.readout is None)):
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft import stopping
+from jaxft.devices import fast_environment
 
 
 class Workers:
@@ -32,7 +33,7 @@ class Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=LARGE_PAGES | os.environ | {"JAX_PLATFORMS": "cpu"} | ({} if cores else ONE_THREAD),
+                env=os.environ | fast_environment() | {"JAX_PLATFORMS": "cpu"} | ({} if cores else ONE_THREAD),
             )
             self.processes.append(process)
             listener = threading.Thread(target=self._listen, args=(number, process), daemon=True)
@@ -94,6 +95,8 @@ class Workers:
             listener.join()
 
 
-# XLA asks for its memory anew at every step, and the system gives large pages sooner than small ones.
-LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-ONE_THREAD = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"}
+# Where a process cannot be bound to a core.
+ONE_THREAD = {
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false",
+    "OMP_NUM_THREADS": "1",
+}

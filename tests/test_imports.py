@@ -12,12 +12,13 @@ import jaxft
 # docs/design.md draws these rows; what is in one row may import from any row before it.
 ROWS = [
     ["errors"],
+    ["devices"],
     ["stopping"],
     ["clock"],
     ["paths"],
     ["config"],
     ["store"],
-    ["convolution"],
+    ["ops"],
     ["nn"],
     ["pooling"],
     ["models"],

@@ -25,12 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="networks, to see their units; families take other depths than those listed",
     )
-    parser.add_argument(
-        "--convolutions", action="store_true", help="by which algorithm each convolution of a training step is computed"
-    )
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images of that step (default: 32)")
-    parser.add_argument("--lanes", type=int, default=1, metavar="N", help="networks side by side (default: 1)")
-    parser.add_argument("--measure", action="store_true", help="measure the algorithms first, and keep what is found")
     parser.add_argument("--detail", action="store_true", help="parameters, MACs, taps and weights of every network")
 
 
@@ -38,17 +32,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the families, a table of all networks, or the units of those that are named."""
     from jaxft.models import families, list_models
 
-    if args.convolutions and not args.name:
-        raise UserError("--convolutions is of a network: name one, such as 'jaxft models resnet18 --convolutions'.")
-    if min(args.batch, args.lanes) < 1:
-        raise UserError("--batch and --lanes are whole numbers of at least 1.")
     if args.name:
         for i, description in enumerate([describe_model(name) for name in args.name]):
             print("\n" * (i > 0), end="")
-            if args.convolutions:
-                print_convolutions(description.model, args.batch, args.lanes, args.measure)
-            else:
-                print_units(description)
+            print_units(description)
     elif args.detail:
         print_networks([describe_model(name) for name in list_models()])
     else:
@@ -163,60 +150,6 @@ def print_units(description: Description) -> None:
         rows.append([unit.name, output, f"{unit.num_params:,}", f"{unit.num_macs:,}", *place])
     _print_columns(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, numbers=range(1, 6))
     print(f"\n{_NOTE} stride, field: step and receptive field in px.")
-
-
-def print_convolutions(model: "Network", batch: int, lanes: int, measure: bool) -> None:
-    """Prints a row for each convolution of a training step, and each of its gradients: the algorithm and why it.
-
-    Args:
-      batch: images of the step.
-      lanes: networks under one `vmap`.
-      measure: whether to time the algorithms first; what was timed before on this device is known in either case.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from jaxft import convolution
-    from jaxft.config import Execution
-    from jaxft.study import convolution_choices
-
-    size_px = model.preprocessing.size_px
-    images = jax.ShapeDtypeStruct((batch, size_px, size_px, 3), jnp.float32)
-
-    def stacked(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype)
-
-    def loss(params: Any, rest: Any, images: jax.Array) -> Any:
-        logits, updated = model.apply(rest | {"params": params}, images, train=True, mutable=["batch_stats"])
-        return logits.sum(), updated
-
-    def step(variables: Any, images: jax.Array) -> Any:
-        return jax.grad(loss, has_aux=True)(variables["params"], variables, images)
-
-    choices = convolution_choices(Execution(convolution_seconds=math.inf if measure else 0.0), {}, _say)
-    with convolution.use(choices):
-        variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        jax.clear_caches()  # what was traced before is not chosen for again, and would be missing below
-        choices.recorded.clear()  # what making the variables takes is no part of a step
-        if lanes > 1:
-            jax.eval_shape(jax.vmap(step), *jax.tree.map(stacked, (variables, images)))
-        else:
-            jax.eval_shape(step, variables, images)
-
-    rows = []
-    for case, algorithm in choices.recorded.items():
-        operation, _, of_images, of_kernel, *rest = case.split(" ")
-        times = sorted((seconds, name) for name, seconds in choices.measured.get(case, {}).items())
-        why = ", ".join(f"{name} {1000 * seconds:.1f} ms" for seconds, name in times) or "by rule"
-        rows.append([operation, of_images, of_kernel, " ".join(rest), algorithm, why])
-    title = f"{model.architecture}: a training step of {batch} images of {size_px} px"
-    print(f"{title}{f', {lanes} networks side by side' if lanes > 1 else ''}, on {convolution.device_name()}\n")
-    _print_columns(["of", "images", "kernel", "window", "algorithm", "measured"], rows, numbers=range(0))
-    print("\noutput: the convolution; images, kernel: its gradients. docs/design.md describes the algorithms.")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 _NOTE = "MACs: multiply-accumulates of convolutions and dense layers."

@@ -133,11 +133,11 @@ def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[flo
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxft import convolution
     from jaxft.execute import run_chunk
     from jaxft.features import make_feature_cache
+    from jaxft.ops import convolution
     from jaxft.schedules import Schedule, make_schedule
-    from jaxft.study import Work, convolution_choices
+    from jaxft.study import Work
 
     trial, execution = plan.trials[0], plan.study.execution
     phase = trial.program.phases[-1]
@@ -152,7 +152,7 @@ def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[flo
     features = make_feature_cache(execution)
     with (
         tempfile.TemporaryDirectory() as folder,
-        convolution.use(convolution_choices(execution, {}, progress.note)),
+        convolution.use(execution.cpu_convolution),
     ):
         work = Work(plan, Store.create(folder), progress, True, features)
         nothing = np.zeros(0, np.int32)

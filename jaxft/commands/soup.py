@@ -81,14 +81,14 @@ def make_soups(
     Raises:
       UserError: there is no finished study, it kept no weights, or nothing in it can be averaged.
     """
-    from jaxft import convolution
     from jaxft.commands.progress import Progress
     from jaxft.commands.study import keep_compiled
     from jaxft.config import Study, from_dict
     from jaxft.features import make_feature_cache
+    from jaxft.ops import convolution
     from jaxft.plan import make_plan
     from jaxft.store import Store
-    from jaxft.study import Work, convolution_choices
+    from jaxft.study import Work, check_convolution
 
     if head not in HEADS:
         raise UserError(f"head is {head!r}; allowed: {' or '.join(map(repr, HEADS))}.")
@@ -106,7 +106,8 @@ def make_soups(
     with Progress(quiet) as progress:
         plan = make_plan(study, progress.note)
         work = Work(plan, store, progress, False, make_feature_cache(study.execution))
-        with convolution.use(convolution_choices(study.execution, store.convolutions(), progress.note)):
+        with convolution.use(study.execution.cpu_convolution):
+            check_convolution(store)
             return _make(work, tuple(over), num_alphas, head)
 
 

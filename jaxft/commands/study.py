@@ -144,10 +144,11 @@ def study(
 ) -> tuple["Plan", int]:
     """Runs what is missing, writes results and report, and returns the plan and how many trials failed."""
     from jaxft.commands.config import group_tables
+    from jaxft.ops import convolution
     from jaxft.plan import make_plan
     from jaxft.report import write_report
     from jaxft.store import Store
-    from jaxft.study import run_plan
+    from jaxft.study import check_convolution, run_plan
 
     started = time.time()
     keep_compiled()
@@ -155,7 +156,10 @@ def study(
         with progress.clock.of("data"):
             plan = make_plan(config.study, progress.note)
         store = Store.create(workdir)
-        record = run_record(config)
+        with convolution.use(config.study.execution.cpu_convolution):
+            if any(not store.has("trials", trial.digest) for trial in plan.trials):
+                check_convolution(store)
+            record, advice = run_record(config), convolution.advice()
         store.write_plan(plan.record(config))
         store.write_run(record, started)
         progress.say(
@@ -165,7 +169,7 @@ def study(
         )
         for table in group_tables(plan.trials) if show_rates else ():
             progress.say(f"{table}\n")
-        for warning in plan.warnings:
+        for warning in (*plan.warnings, *filter(None, [advice])):
             progress.say(f"warning: {warning}")
         failed = run_plan(plan, store, progress, debug, features, shard)
         with progress.clock.of("report"):
@@ -185,11 +189,11 @@ def keep_compiled() -> None:
     """
     import jax
 
-    from jaxft import convolution
+    from jaxft.devices import device_name
     from jaxft.store import cache_dir
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        name = hashlib.sha256(convolution.device_name().encode()).hexdigest()[:16]
+        name = hashlib.sha256(device_name().encode()).hexdigest()[:16]
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled" / name))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -197,6 +201,8 @@ def keep_compiled() -> None:
 def run_record(config: "ConfigFile") -> dict[str, Any]:
     """Returns what a run was: when, by which command, with which versions, on what, from which commit."""
     import jax
+
+    from jaxft.ops import convolution
 
     device = jax.devices()[0]
     return {
@@ -207,6 +213,7 @@ def run_record(config: "ConfigFile") -> dict[str, Any]:
         "config": to_dict(config.study),
         "versions": versions(),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
+        "convolution": str(convolution.implementation()),
         "git": git_state(Path(config.path).parent if config.path else Path()),
     }
 

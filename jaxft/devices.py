@@ -1,0 +1,51 @@
+"""What this process runs on, and what a process of jaxft should be started with."""
+
+import contextlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+
+def num_cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_kind() -> str:
+    """Returns the name of JAX's device; of a CPU the processor's name, whatever the number of its cores."""
+    import jax
+
+    return _processor() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
+
+
+def device_name() -> str:
+    """Returns what a compiled program depends on: the device, the number of cores of a CPU, and XLA's version."""
+    import jax
+
+    cores = f", {num_cores()} cores" if jax.default_backend() == "cpu" else ""
+    return f"{device_kind()}{cores}, jaxlib {version('jaxlib')}"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def fast_environment() -> dict[str, str]:
+    """Returns the environment variables with which programs on a CPU run fastest, where this process lacks them.
+
+    The C library and OpenMP read them when a process starts:
+
+    - `GLIBC_TUNABLES`: XLA asks the system for its temporary memory at every step, and large pages come sooner.
+    - `GOMP_SPINCOUNT`: OpenMP's threads soon sleep after a convolution, and leave the cores to XLA's threads.
+    """
+    wanted = {}
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc.hugetlb" not in tunables:
+        wanted["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        wanted["GOMP_SPINCOUNT"] = "1000"
+    return wanted

@@ -1,0 +1,328 @@
+// oneDNN's 2-d convolution and its two gradients, as one call that XLA makes on a CPU (XLA's foreign function interface).
+//
+// Activations are read and written where they are (NHWC); kernels (HWIO) are brought to the layout that oneDNN asks for
+// inside the call. A call has lanes, one after another: each argument has as many as the result, or one for all of them.
+//
+// `jaxft/ops/onednn.py` compiles and loads this file; every name that Python calls is at its end.
+
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "oneapi/dnnl/dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+extern "C" void omp_set_num_threads(int);  // of the OpenMP that oneDNN itself was linked with
+
+namespace {
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+using Geometry = std::vector<int64_t>;
+
+constexpr size_t kMaxPrimitives = 1024;            // kept by their geometry, the least recently used dropped first
+constexpr size_t kMaxKeptScratchBytes = 64 << 20;  // a thread keeps so much scratch memory from call to call
+constexpr size_t kAlignment = 64;
+
+// What a call computes, and the order of the numbers in its attribute.
+enum Operation : int64_t { kOutput = 0, kImages = 1, kKernel = 2 };
+enum Field {
+  kOperation, kBfloat16, kBatch, kHeight, kWidth, kChannels, kOutHeight, kOutWidth, kFeatures, kKernelHeight,
+  kKernelWidth, kGroups, kStrideY, kStrideX, kTop, kBottom, kLeft, kRight, kDilationY, kDilationX, kNumFields
+};
+
+dnnl::engine& Engine() {
+  static dnnl::engine* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *engine;
+}
+
+size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// One geometry's primitive, with what brings kernels to its layout and back. It has no state: calls may share it.
+class Convolution {
+ public:
+  explicit Convolution(const Geometry& g) : operation_(g[kOperation]) {
+    const auto type = g[kBfloat16] ? memory::data_type::bf16 : memory::data_type::f32;
+    const int64_t groups = g[kGroups], inputs = g[kChannels] / groups, features = g[kFeatures];
+    const memory::dims strides = {g[kStrideY], g[kStrideX]}, before = {g[kTop], g[kLeft]},
+                       after = {g[kBottom], g[kRight]}, dilations = {g[kDilationY] - 1, g[kDilationX] - 1};
+    images_ = memory::desc({g[kBatch], g[kChannels], g[kHeight], g[kWidth]}, type, memory::format_tag::nhwc);
+    output_ = memory::desc({g[kBatch], features, g[kOutHeight], g[kOutWidth]}, type, memory::format_tag::nhwc);
+    memory::dims shape = {features, inputs, g[kKernelHeight], g[kKernelWidth]};
+    memory::dims steps = {1, features, g[kKernelWidth] * inputs * features, inputs * features};
+    if (groups > 1) {
+      shape[0] = features / groups;
+      shape.insert(shape.begin(), groups);
+      steps.insert(steps.begin(), features / groups);
+    }
+    kernel_ = memory::desc(shape, type, steps);
+    const memory::desc any(shape, type, memory::format_tag::any);
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    attr.set_fpmath_mode(dnnl::fpmath_mode::strict);
+    const auto direct = dnnl::algorithm::convolution_direct;
+    const dnnl::convolution_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, direct, images_,
+                                                            any, output_, strides, dilations, before, after, attr);
+    if (operation_ == kOutput) {
+      Keep(forward, forward.weights_desc());
+    } else if (operation_ == kImages) {
+      const dnnl::convolution_backward_data::primitive_desc backward(Engine(), direct, images_, any, output_, strides,
+                                                                     dilations, before, after, forward, attr);
+      Keep(backward, backward.weights_desc());
+    } else {
+      const dnnl::convolution_backward_weights::primitive_desc backward(Engine(), direct, images_, any, output_, strides,
+                                                                        dilations, before, after, forward, attr);
+      Keep(backward, backward.diff_weights_desc());
+    }
+  }
+
+  int64_t operation() const { return operation_; }
+  size_t scratch_bytes() const { return Aligned(scratch_.get_size()) + Aligned(reorder_scratch_.get_size()) + kernel_bytes_; }
+  size_t images_bytes() const { return images_.get_size(); }
+  size_t output_bytes() const { return output_.get_size(); }
+  size_t kernel_bytes() const { return kernel_.get_size(); }
+
+  // Computes one lane; `scratch` has `scratch_bytes()`.
+  void Run(char* images, char* kernel, char* output, char* scratch, const dnnl::stream& stream) const {
+    const auto of = [](const memory::desc& desc, char* data) { return memory(desc, Engine(), data); };
+    char* reorder_scratch = scratch + Aligned(scratch_.get_size());
+    char* laid_out = kernel_bytes_ ? reorder_scratch + Aligned(reorder_scratch_.get_size()) : kernel;
+    const auto reorder = [&](char* from, const memory::desc& from_desc, char* to, const memory::desc& to_desc) {
+      if (kernel_bytes_) {
+        reorder_.execute(stream, {{DNNL_ARG_FROM, of(from_desc, from)},
+                                  {DNNL_ARG_TO, of(to_desc, to)},
+                                  {DNNL_ARG_SCRATCHPAD, of(reorder_scratch_, reorder_scratch)}});
+      }
+    };
+    const memory pad = of(scratch_, scratch);
+    if (operation_ == kKernel) {
+      primitive_.execute(stream, {{DNNL_ARG_SRC, of(images_, images)},
+                                  {DNNL_ARG_DIFF_DST, of(output_, output)},
+                                  {DNNL_ARG_DIFF_WEIGHTS, of(wanted_, laid_out)},
+                                  {DNNL_ARG_SCRATCHPAD, pad}});
+      reorder(laid_out, wanted_, kernel, kernel_);
+    } else {
+      reorder(kernel, kernel_, laid_out, wanted_);
+      const bool forward = operation_ == kOutput;
+      primitive_.execute(stream, {{forward ? DNNL_ARG_SRC : DNNL_ARG_DIFF_SRC, of(images_, images)},
+                                  {DNNL_ARG_WEIGHTS, of(wanted_, laid_out)},
+                                  {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, of(output_, output)},
+                                  {DNNL_ARG_SCRATCHPAD, pad}});
+    }
+  }
+
+ private:
+  template <typename Desc>
+  void Keep(const Desc& desc, memory::desc wanted) {
+    // Its plain loops are slower than XLA's.
+    if (std::string(desc.impl_info_str()).rfind("ref", 0) == 0) throw std::runtime_error("no fast implementation");
+    primitive_ = dnnl::primitive(desc.get());
+    scratch_ = desc.scratchpad_desc();
+    wanted_ = wanted;
+    if (wanted_ == kernel_) return;
+    const bool back = operation_ == kKernel;
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::reorder::primitive_desc reorder(Engine(), back ? wanted_ : kernel_, Engine(), back ? kernel_ : wanted_, attr);
+    reorder_ = dnnl::reorder(reorder);
+    reorder_scratch_ = reorder.scratchpad_desc();
+    kernel_bytes_ = Aligned(wanted_.get_size());
+  }
+
+  int64_t operation_;
+  memory::desc images_, kernel_, output_, wanted_, scratch_, reorder_scratch_;
+  dnnl::primitive primitive_, reorder_;
+  size_t kernel_bytes_ = 0;
+};
+
+// The primitives, by geometry.
+class Primitives {
+ public:
+  std::shared_ptr<const Convolution> Get(const Geometry& geometry) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto found = by_geometry_.find(geometry);
+    if (found != by_geometry_.end()) {
+      recent_.splice(recent_.begin(), recent_, found->second);
+    } else {
+      recent_.emplace_front(geometry, std::make_shared<const Convolution>(geometry));
+      by_geometry_[geometry] = recent_.begin();
+      if (recent_.size() > kMaxPrimitives) {
+        by_geometry_.erase(recent_.back().first);
+        recent_.pop_back();
+      }
+    }
+    return recent_.front().second;
+  }
+
+ private:
+  using Entry = std::pair<Geometry, std::shared_ptr<const Convolution>>;
+  std::mutex mutex_;
+  std::list<Entry> recent_;
+  std::map<Geometry, std::list<Entry>::iterator> by_geometry_;
+};
+
+// Where oneDNN runs. With several threads all calls come from one thread, whose OpenMP team is the only one however many
+// threads XLA calls from; with one thread each caller computes by itself.
+class Team {
+ public:
+  explicit Team(int num_threads) : num_threads_(num_threads) {
+    if (num_threads_ > 1) std::thread([this] { Serve(); }).detach();
+  }
+
+  // Runs `work` and waits for it; what it throws is thrown here.
+  void Run(const std::function<void()>& work) {
+    if (num_threads_ == 1) {
+      thread_local const bool alone = (omp_set_num_threads(1), true);
+      (void)alone;
+      return work();
+    }
+    std::exception_ptr error;
+    bool done = false;
+    std::unique_lock<std::mutex> lock(mutex_);
+    waiting_.push_back([&] {
+      try {
+        work();
+      } catch (...) {
+        error = std::current_exception();
+      }
+    });
+    waiting_done_.push_back(&done);
+    ready_.notify_one();
+    finished_.wait(lock, [&] { return done; });
+    lock.unlock();
+    if (error) std::rethrow_exception(error);
+  }
+
+ private:
+  void Serve() {
+    omp_set_num_threads(num_threads_);
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      ready_.wait(lock, [&] { return !waiting_.empty(); });
+      const auto work = std::move(waiting_.front());
+      bool* done = waiting_done_.front();
+      waiting_.pop_front();
+      waiting_done_.pop_front();
+      lock.unlock();
+      work();
+      lock.lock();
+      *done = true;
+      finished_.notify_all();
+    }
+  }
+
+  const int num_threads_;
+  std::mutex mutex_;
+  std::condition_variable ready_, finished_;
+  std::list<std::function<void()>> waiting_;
+  std::list<bool*> waiting_done_;
+};
+
+Team* team = nullptr;                       // made once, and never destroyed: its thread outlives `main`
+Primitives* primitives = new Primitives();
+
+struct Scratch {
+  char* data = nullptr;
+  size_t bytes = 0;
+  ~Scratch() { std::free(data); }
+  char* Get(size_t wanted) {
+    if (wanted > bytes) {
+      std::free(data);
+      bytes = 0;
+      data = static_cast<char*>(std::aligned_alloc(4096, (wanted + 4095) / 4096 * 4096));
+      if (data == nullptr) throw std::bad_alloc();
+      bytes = wanted;
+    }
+    return data;
+  }
+  void Trim() {
+    if (bytes > kMaxKeptScratchBytes) {
+      std::free(data);
+      data = nullptr;
+      bytes = 0;
+    }
+  }
+};
+
+ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result,
+                    ffi::Span<const int64_t> attribute) {
+  try {
+    const Geometry geometry(attribute.begin(), attribute.end());
+    const int64_t lanes = result->dimensions()[0], a_lanes = a.dimensions()[0], b_lanes = b.dimensions()[0];
+    team->Run([&] {
+      const auto convolution = primitives->Get(geometry);
+      const int64_t operation = convolution->operation();
+      thread_local Scratch kept;
+      thread_local dnnl::stream stream(Engine());
+      char* scratch = kept.Get(convolution->scratch_bytes());
+      const size_t images = convolution->images_bytes(), kernel = convolution->kernel_bytes(),
+                   output = convolution->output_bytes();
+      const size_t a_step = operation == kImages ? output : images, b_step = operation == kKernel ? output : kernel,
+                   result_step = operation == kOutput ? output : operation == kImages ? images : kernel;
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        char* x = static_cast<char*>(a.untyped_data()) + (a_lanes == 1 ? 0 : lane * a_step);
+        char* y = static_cast<char*>(b.untyped_data()) + (b_lanes == 1 ? 0 : lane * b_step);
+        char* z = static_cast<char*>(result->untyped_data()) + lane * result_step;
+        if (operation == kOutput) convolution->Run(x, y, z, scratch, stream);
+        if (operation == kImages) convolution->Run(z, y, x, scratch, stream);
+        if (operation == kKernel) convolution->Run(x, z, y, scratch, stream);
+      }
+      stream.wait();
+      kept.Trim();
+    });
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxft_convolve, Convolve,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<ffi::Span<const int64_t>>("geometry"));
+
+// Begins with so many threads; writes oneDNN's version and instruction set, and returns 0, or 1 where that fails.
+int jaxft_begin(int num_threads, int version[3], int* isa) {
+  try {
+    const dnnl_version_t* found = dnnl_version();
+    version[0] = found->major, version[1] = found->minor, version[2] = found->patch;
+    *isa = static_cast<int>(dnnl::get_effective_cpu_isa());
+    dnnl::set_primitive_cache_capacity(0);  // ours is enough
+    team = new Team(num_threads);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+// Makes the primitive of a geometry; returns 0, or 1 where oneDNN has none.
+int jaxft_prepare(const int64_t* geometry, int64_t count) {
+  try {
+    if (count != kNumFields) return 1;
+    const Geometry wanted(geometry, geometry + count);
+    team->Run([&] { primitives->Get(wanted); });
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+}
