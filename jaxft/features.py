@@ -7,7 +7,6 @@ On disk it is named after all of that and what computes it: jaxft, JAX, the devi
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -357,7 +356,7 @@ def _made_by() -> tuple[Any, ...]:
     return (
         *code,
         *device,
-        str(dataclasses.replace(implementation(), threads=0)),
+        implementation()[0],
         jax.config.values["jax_default_matmul_precision"],
     )
 

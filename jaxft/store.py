@@ -21,7 +21,6 @@ the file system has no hard links it is renamed instead, which is as atomic, but
 win. Arrays go first and the JSON record last, so a record that is there is complete.
 """
 
-import collections
 import contextlib
 import errno
 import fcntl

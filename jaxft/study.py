@@ -122,15 +122,14 @@ def check_convolution(store: Store, is_worker: bool = False) -> None:
     Raises:
       UserError: this process would compute them otherwise, and so give its trials other last digits.
     """
-    used = convolution.implementation()
-    recorded = convolution.Implementation(**store.keep_convolution(dataclasses.asdict(used)))
-    if is_worker:  # which has a core of its own, and so another number of threads
-        recorded = dataclasses.replace(recorded, threads=used.threads)
-    if used != recorded:
+    name, threads = convolution.implementation()
+    began = store.keep_convolution({"computed_by": name, "threads": threads})
+    if name != began["computed_by"] or (threads != began["threads"] and not is_worker):  # a worker has one core
+        then, now = convolution.described(**began), convolution.described(name, threads)
         raise UserError(
-            f"the study in {str(store.workdir)!r} was begun with convolutions by {recorded}, and this process computes "
-            f"them by {used}; go on where and as it was begun (execution.cpu_convolution, the same processor and "
-            "number of cores), or name another work directory."
+            f"the study in {str(store.workdir)!r} was begun with convolutions by {then}, and this process has them "
+            f"by {now}; go on as it was begun (execution.cpu_convolution, processor, number of cores), or name another "
+            "work directory."
         )
 
 

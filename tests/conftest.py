@@ -1,6 +1,7 @@
 """Strict settings for every test, and where the real data are."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from jaxft.executors import let_go_of_programs
+from jaxft.ops import onednn
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -36,10 +38,28 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("JAXFT_TEST_DATA") or ROOT.parent / "shared" / "data")
 
 
+@pytest.fixture(scope="session")
+def handler(tmp_path_factory):
+    """Returns the folder of oneDNN's handler, compiled once for all processes of the tests, if it can be."""
+    folder = tmp_path_factory.getbasetemp()
+    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "jaxft"
+    before = os.environ.get("JAXFT_CACHE")
+    os.environ["JAXFT_CACHE"] = str(cache)
+    with contextlib.suppress(onednn.Unavailable):
+        onednn.load()
+    del os.environ["JAXFT_CACHE"]
+    if before is not None:
+        os.environ["JAXFT_CACHE"] = before
+    return cache / "onednn"
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Gives every test a cache folder of its own."""
-    monkeypatch.setenv("JAXFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def own_cache(tmp_path_factory, monkeypatch, handler):
+    """Gives every test a cache folder of its own, with the handler in it."""
+    cache = tmp_path_factory.mktemp("cache")
+    if handler.is_dir():
+        shutil.copytree(handler, cache / "onednn")
+    monkeypatch.setenv("JAXFT_CACHE", str(cache))
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import jaxft
-from jaxft import convolution, features, paths
+from jaxft import devices, features, paths
 from jaxft.config import Execution, Procedure
 from jaxft.data.augment import Changes
 from jaxft.data.batches import batch_indices
 from jaxft.execute import Lane, make_program, run_chunk
 from jaxft.features import BLOCK, FeatureCache, Prefix, make_feature_cache
 from jaxft.models import Preprocessing, create_model
+from jaxft.ops import convolution
 from jaxft.optim import make_hparams, resolve_layers
 from jaxft.pooling import Look
 from jaxft.store import cache_dir, locked
@@ -198,8 +199,8 @@ def test_a_shorter_prefix_is_on_disk_too(tmp_path):
         (features, "FORMAT", features.FORMAT + 1),
         (jaxft, "__version__", "another"),
         (jax, "__version__", "another"),
-        (convolution, "_processor", lambda: "another"),
-        (convolution, "_choices", convolution.Choices(override="xla")),
+        (devices, "_processor", lambda: "another"),
+        (convolution, "_cpu_convolution", "xla"),
     ],
     ids=["format", "jaxft", "jax", "device", "convolution"],
 )
@@ -210,9 +211,9 @@ def test_what_computes_is_part_of_the_name(monkeypatch, module, name, value):
 
 
 def test_the_number_of_cores_is_no_part_of_the_name(monkeypatch):
-    before, device = prefix().digests, convolution.device_name()
+    before, device = prefix().digests, devices.device_name()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(999))
-    assert convolution.device_name() != device and prefix().digests == before
+    assert devices.device_name() != device and prefix().digests == before
 
 
 def damaged(content, how):

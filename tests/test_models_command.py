@@ -84,25 +84,3 @@ def test_unknown_name(capsys):
     assert main(["models", "cifar_resnet8", "resnetsmal8"]) == 2
     captured = capsys.readouterr()
     assert "no model 'resnetsmal8' (did you mean 'resnetsmall8'?)" in captured.err and not captured.out
-
-
-def test_convolutions_say_their_algorithms(capsys):
-    words = ["models", "cifar_resnet8", "--convolutions", "--batch", "16", "--lanes", "2"]
-    assert main(words) == 0
-    said = capsys.readouterr().out
-    assert main(words) == 0  # JAX keeps what it traced; no row is missing for that
-    assert capsys.readouterr().out == said
-    rows = [line.split() for line in said.splitlines()]
-    last = ["16x8x8x64", "3x3x64x64", "stride", "1", "1", "padding", "1", "1", "1", "1"]
-    assert ["output", *last, "lanes", "2", "of", "both", "lanes", "by", "rule"] in rows
-    for operation, algorithm in (("output", "winograd"), ("images", "winograd"), ("kernel", "xla")):
-        assert [operation, *last, algorithm, "by", "rule"] in rows
-
-
-@pytest.mark.parametrize(
-    "words, said",
-    [(["--convolutions"], "name one"), (["cifar_resnet8", "--convolutions", "--batch", "0"], "at least 1")],
-)
-def test_convolutions_of_what(capsys, words, said):
-    assert main(["models", *words]) == 2
-    assert said in capsys.readouterr().err

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxft.errors import UserError
-from jaxft.store import Store, Table, locked, saying_what_is_wrong, write_once
+from jaxft.store import Store, locked, saying_what_is_wrong, write_once
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_checkpoints_come_back_as_they_were(store):
 
 WRITER = """
 import sys, numpy as np
-from jaxft.store import Store, Table
+from jaxft.store import Store
 store = Store.create(sys.argv[1])
 print("ready", flush=True)
 for i in range(100000):
@@ -153,23 +153,6 @@ def test_killed_writers_leave_whole_records(tmp_path):
         assert (store.arrays("trials", path.stem)["x"] == record["i"]).all()
 
 
-def test_a_table_keeps_what_is_set_and_what_others_set(tmp_path):
-    path = tmp_path / "new" / "table.json"
-    mine, theirs = Table(path), Table(path)
-    mine["a"] = "x"
-    theirs.update({"b": "y", "c": "z"})
-    assert dict(Table(path)) == {"a": "x", "b": "y", "c": "z"}
-    path.write_text("[torn")
-    assert dict(Table(path)) == {}
-
-
-def test_a_cache_that_cannot_be_written_is_none(tmp_path):
-    (tmp_path / "file").write_text("")
-    table = Table(tmp_path / "file" / "table.json", is_cache=True)
-    table["a"] = 1
-    assert table["a"] == 1
-
-
 def test_lock_is_had_by_one_and_dies_with_its_owner(tmp_path):
     path = tmp_path / "locks" / "one.lock"
     code = (
@@ -187,14 +170,6 @@ def test_lock_is_had_by_one_and_dies_with_its_owner(tmp_path):
     with locked(path) as mine:  # though the file is still there
         assert mine and path.is_file()
     assert not path.exists()
-
-
-def test_of_two_processes_that_choose_the_first_decides(tmp_path):
-    one, other = Table(tmp_path / "choices.json"), Table(tmp_path / "choices.json")
-    assert one.setdefault("a case", "winograd") == "winograd"
-    assert other.setdefault("a case", "shifts") == "winograd" and other["a case"] == "winograd"
-    assert json.loads((tmp_path / "choices.json").read_text()) == {"a case": "winograd"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["choices.json"]
 
 
 def test_a_file_system_without_locks_is_named(store, monkeypatch):

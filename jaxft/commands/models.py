@@ -3,12 +3,9 @@
 import argparse
 import functools
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from jaxft.errors import UserError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxft.models import Network, Published

@@ -20,7 +20,7 @@ from jaxft.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jaxft.config import ConfigFile
+    from jaxft.config import ConfigFile, Execution
     from jaxft.features import FeatureCache
     from jaxft.plan import Plan
 
@@ -159,7 +159,7 @@ def study(
         with convolution.use(config.study.execution.cpu_convolution):
             if any(not store.has("trials", trial.digest) for trial in plan.trials):
                 check_convolution(store)
-            record, advice = run_record(config), convolution.advice()
+            record = run_record(config)
         store.write_plan(plan.record(config))
         store.write_run(record, started)
         progress.say(
@@ -169,7 +169,7 @@ def study(
         )
         for table in group_tables(plan.trials) if show_rates else ():
             progress.say(f"{table}\n")
-        for warning in (*plan.warnings, *filter(None, [advice])):
+        for warning in (*plan.warnings, *_slow_convolutions(config.study.execution)):
             progress.say(f"warning: {warning}")
         failed = run_plan(plan, store, progress, debug, features, shard)
         with progress.clock.of("report"):
@@ -180,6 +180,20 @@ def study(
         store.write_run(record | {"seconds": round(seconds, 1), "spent": spent}, started)
         progress.say(f"done in {duration(seconds)}: {progress.clock}")
     return plan, failed
+
+
+def _slow_convolutions(execution: "Execution") -> list[str]:
+    """Returns a warning where oneDNN could compute the convolutions of this machine's CPU, and something is missing."""
+    import jax
+
+    from jaxft.ops import onednn
+
+    if execution.cpu_convolution == "auto" and jax.default_backend() == "cpu" and onednn.is_supported_platform():
+        try:
+            onednn.load()
+        except onednn.Unavailable as reason:
+            return [f"XLA computes the convolutions, which takes up to twice as long as oneDNN would: {reason}."]
+    return []
 
 
 def keep_compiled() -> None:
@@ -213,7 +227,7 @@ def run_record(config: "ConfigFile") -> dict[str, Any]:
         "config": to_dict(config.study),
         "versions": versions(),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
-        "convolution": str(convolution.implementation()),
+        "convolution": convolution.described(*convolution.implementation()),
         "git": git_state(Path(config.path).parent if config.path else Path()),
     }
 

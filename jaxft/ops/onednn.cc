@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <list>
@@ -18,7 +19,6 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -35,7 +35,7 @@ using Geometry = std::vector<int64_t>;
 
 constexpr size_t kMaxPrimitives = 1024;            // kept by their geometry, the least recently used dropped first
 constexpr size_t kMaxKeptScratchBytes = 64 << 20;  // a thread keeps so much scratch memory from call to call
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 64, kPage = 4096;
 
 // What a call computes, and the order of the numbers in its attribute.
 enum Operation : int64_t { kOutput = 0, kImages = 1, kKernel = 2 };
@@ -89,11 +89,9 @@ class Convolution {
     }
   }
 
-  int64_t operation() const { return operation_; }
-  size_t scratch_bytes() const { return Aligned(scratch_.get_size()) + Aligned(reorder_scratch_.get_size()) + kernel_bytes_; }
-  size_t images_bytes() const { return images_.get_size(); }
-  size_t output_bytes() const { return output_.get_size(); }
-  size_t kernel_bytes() const { return kernel_.get_size(); }
+  size_t scratch_bytes() const {
+    return Aligned(scratch_.get_size()) + Aligned(reorder_scratch_.get_size()) + kernel_bytes_;
+  }
 
   // Computes one lane; `scratch` has `scratch_bytes()`.
   void Run(char* images, char* kernel, char* output, char* scratch, const dnnl::stream& stream) const {
@@ -186,75 +184,81 @@ class Team {
   void Run(const std::function<void()>& work) {
     if (num_threads_ == 1) {
       thread_local const bool alone = (omp_set_num_threads(1), true);
-      (void)alone;
-      return work();
+      return alone ? work() : void();
     }
-    std::exception_ptr error;
-    bool done = false;
+    Job job{work, nullptr, false};
     std::unique_lock<std::mutex> lock(mutex_);
-    waiting_.push_back([&] {
-      try {
-        work();
-      } catch (...) {
-        error = std::current_exception();
-      }
-    });
-    waiting_done_.push_back(&done);
-    ready_.notify_one();
-    finished_.wait(lock, [&] { return done; });
+    jobs_.push_back(&job);
+    added_.notify_one();
+    finished_.wait(lock, [&] { return job.done; });
     lock.unlock();
-    if (error) std::rethrow_exception(error);
+    if (job.error) std::rethrow_exception(job.error);
   }
 
  private:
+  struct Job {
+    const std::function<void()>& work;
+    std::exception_ptr error;
+    bool done;
+  };
+
   void Serve() {
     omp_set_num_threads(num_threads_);
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      ready_.wait(lock, [&] { return !waiting_.empty(); });
-      const auto work = std::move(waiting_.front());
-      bool* done = waiting_done_.front();
-      waiting_.pop_front();
-      waiting_done_.pop_front();
+      added_.wait(lock, [&] { return !jobs_.empty(); });
+      Job* job = jobs_.front();
+      jobs_.pop_front();
       lock.unlock();
-      work();
+      try {
+        job->work();
+      } catch (...) {
+        job->error = std::current_exception();
+      }
       lock.lock();
-      *done = true;
+      job->done = true;
       finished_.notify_all();
     }
   }
 
   const int num_threads_;
   std::mutex mutex_;
-  std::condition_variable ready_, finished_;
-  std::list<std::function<void()>> waiting_;
-  std::list<bool*> waiting_done_;
+  std::condition_variable added_, finished_;
+  std::deque<Job*> jobs_;
 };
 
-Team* team = nullptr;                       // made once, and never destroyed: its thread outlives `main`
+// Both outlive `main`, as the team's thread does.
+Team* team = nullptr;
 Primitives* primitives = new Primitives();
 
-struct Scratch {
-  char* data = nullptr;
-  size_t bytes = 0;
-  ~Scratch() { std::free(data); }
-  char* Get(size_t wanted) {
-    if (wanted > bytes) {
-      std::free(data);
-      bytes = 0;
-      data = static_cast<char*>(std::aligned_alloc(4096, (wanted + 4095) / 4096 * 4096));
-      if (data == nullptr) throw std::bad_alloc();
-      bytes = wanted;
+// A thread's memory for calls, which stays from one to the next up to a bound.
+class Scratch {
+ public:
+  ~Scratch() { std::free(data_); }
+
+  char* Get(size_t bytes) {
+    if (bytes > bytes_) {
+      Free();
+      data_ = static_cast<char*>(std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage));
+      if (data_ == nullptr) throw std::bad_alloc();
+      bytes_ = bytes;
     }
-    return data;
+    return data_;
   }
+
   void Trim() {
-    if (bytes > kMaxKeptScratchBytes) {
-      std::free(data);
-      data = nullptr;
-      bytes = 0;
-    }
+    if (bytes_ > kMaxKeptScratchBytes) Free();
   }
+
+ private:
+  void Free() {
+    std::free(data_);
+    data_ = nullptr;
+    bytes_ = 0;
+  }
+
+  char* data_ = nullptr;
+  size_t bytes_ = 0;
 };
 
 ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result,
@@ -264,14 +268,12 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
     const int64_t lanes = result->dimensions()[0], a_lanes = a.dimensions()[0], b_lanes = b.dimensions()[0];
     team->Run([&] {
       const auto convolution = primitives->Get(geometry);
-      const int64_t operation = convolution->operation();
+      const int64_t operation = geometry[kOperation];
       thread_local Scratch kept;
       thread_local dnnl::stream stream(Engine());
       char* scratch = kept.Get(convolution->scratch_bytes());
-      const size_t images = convolution->images_bytes(), kernel = convolution->kernel_bytes(),
-                   output = convolution->output_bytes();
-      const size_t a_step = operation == kImages ? output : images, b_step = operation == kKernel ? output : kernel,
-                   result_step = operation == kOutput ? output : operation == kImages ? images : kernel;
+      const size_t a_step = a.size_bytes() / a_lanes, b_step = b.size_bytes() / b_lanes,
+                   result_step = result->size_bytes() / lanes;
       for (int64_t lane = 0; lane < lanes; ++lane) {
         char* x = static_cast<char*>(a.untyped_data()) + (a_lanes == 1 ? 0 : lane * a_step);
         char* y = static_cast<char*>(b.untyped_data()) + (b_lanes == 1 ? 0 : lane * b_step);
@@ -300,18 +302,29 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxft_convolve, Convolve,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<ffi::Span<const int64_t>>("geometry"));
 
-// Begins with so many threads; writes oneDNN's version and instruction set, and returns 0, or 1 where that fails.
-int jaxft_begin(int num_threads, int version[3], int* isa) {
-  try {
-    const dnnl_version_t* found = dnnl_version();
-    version[0] = found->major, version[1] = found->minor, version[2] = found->patch;
-    *isa = static_cast<int>(dnnl::get_effective_cpu_isa());
-    dnnl::set_primitive_cache_capacity(0);  // ours is enough
-    team = new Team(num_threads);
-    return 0;
-  } catch (...) {
-    return 1;
-  }
+// Begins with so many threads.
+void jaxft_begin(int num_threads) {
+  dnnl::set_primitive_cache_capacity(0);  // oneDNN's own, beside ours
+  team = new Team(num_threads);
+}
+
+const char* jaxft_version() {
+  static const std::string version = std::to_string(dnnl_version()->major) + "." +
+                                     std::to_string(dnnl_version()->minor) + "." +
+                                     std::to_string(dnnl_version()->patch);
+  return version.c_str();
+}
+
+const char* jaxft_isa() {
+  static const std::map<dnnl::cpu_isa, const char*> names = {
+      {dnnl::cpu_isa::sse41, "sse41"}, {dnnl::cpu_isa::avx, "avx"}, {dnnl::cpu_isa::avx2, "avx2"},
+      {dnnl::cpu_isa::avx2_vnni, "avx2_vnni"}, {dnnl::cpu_isa::avx2_vnni_2, "avx2_vnni_2"},
+      {dnnl::cpu_isa::avx512_core, "avx512_core"}, {dnnl::cpu_isa::avx512_core_vnni, "avx512_core_vnni"},
+      {dnnl::cpu_isa::avx512_core_bf16, "avx512_core_bf16"}, {dnnl::cpu_isa::avx512_core_fp16, "avx512_core_fp16"},
+      {dnnl::cpu_isa::avx512_core_amx, "avx512_core_amx"},
+      {dnnl::cpu_isa::avx512_core_amx_fp16, "avx512_core_amx_fp16"}};
+  const auto found = names.find(dnnl::get_effective_cpu_isa());
+  return found == names.end() ? "unknown" : found->second;
 }
 
 // Makes the primitive of a geometry; returns 0, or 1 where oneDNN has none.

@@ -1,0 +1,177 @@
+"""The handler that XLA calls: compiled once, into a folder of the user alone; without it there is one clear reason."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from jaxft import cli, devices
+from jaxft.ops import onednn
+from jaxft.store import cache_dir
+
+load_anew = onednn._load_once.__wrapped__  # without what this process has loaded already
+
+pytestmark = pytest.mark.skipif(not onednn.is_supported_platform(), reason="there is no oneDNN for this platform")
+
+
+@pytest.fixture
+def folder():
+    """Returns the folder of compiled handlers, emptied."""
+    folder = cache_dir() / "onednn"
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+@pytest.fixture
+def compiled_handler():
+    """Returns the handler that this session's tests use."""
+    (path,) = (cache_dir() / "onednn").glob("*.so")
+    return path
+
+
+def test_what_is_loaded_says_what_it_is():
+    library = onednn.load()
+    assert library.version == "3.2.0" and version("onednn-cpu-gomp") == "2023.2.0"
+    assert library.isa.startswith(("avx", "sse"))
+    assert library.target.startswith("jaxft_convolve_")
+
+
+def test_there_is_no_compiler(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert load_anew() == "there is no C++ compiler, such as g++"
+
+
+def test_the_compiler_fails(folder, monkeypatch, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho 'x.cc:1: fatal error: nothing works' >&2\nexit 3\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert load_anew() == f"{compiler} failed: x.cc:1: fatal error: nothing works"
+    assert not list(folder.glob("*.so")) and [path.name for path in folder.iterdir()] == ["lock"]
+
+
+def test_a_compiler_that_never_ends(folder, monkeypatch, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(onednn, "COMPILE_SECONDS", 0.2)
+    assert "took more than 0 seconds" in load_anew()
+
+
+@pytest.mark.parametrize("package", ["LIBRARY", "HEADERS"])
+def test_a_package_is_missing(package, monkeypatch):
+    monkeypatch.setattr(onednn, package, "onednn-of-nobody")
+    assert load_anew() == "the package onednn-of-nobody is not installed"
+
+
+def test_a_file_of_a_package_is_missing(monkeypatch):
+    monkeypatch.setattr(onednn, "LIBRARY", "numpy")
+    assert load_anew() == "libdnnl.so.3 of the package numpy is missing"
+
+
+def test_a_full_disk(folder, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(onednn, "_compile", full)
+    assert "No space left on device" in load_anew()
+
+
+def test_a_cache_that_is_a_file(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JAXFT_CACHE", str(tmp_path / "file"))
+    assert "Not a directory" in load_anew()
+
+
+def test_a_damaged_handler_is_not_loaded(compiled_handler):
+    """As one in a folder that permits no programs is not."""
+    compiled_handler.write_bytes(b"\x7fELF" + bytes(1000))
+    assert compiled_handler.name in load_anew()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_a_folder_that_others_can_enter_is_refused(compiled_handler, mode):
+    compiled_handler.parent.chmod(mode)
+    assert load_anew() == f"{compiled_handler.parent} does not belong to this user alone (mode 0700)"
+
+
+def test_a_handler_that_others_can_write_is_refused(compiled_handler):
+    compiled_handler.chmod(0o722)
+    assert load_anew() == f"{compiled_handler} does not belong to this user alone (mode 0700)"
+
+
+def test_a_link_is_refused(compiled_handler, tmp_path):
+    folder = compiled_handler.parent
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert load_anew() == f"{folder} does not belong to this user alone (mode 0700)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_handler_of_another_user_is_refused(compiled_handler):
+    os.chown(compiled_handler, 12345, -1)
+    assert load_anew() == f"{compiled_handler} does not belong to this user alone (mode 0700)"
+
+
+@pytest.mark.slow
+def test_two_processes_compile_once(folder, monkeypatch):
+    code = "from jaxft.ops import onednn; print(onednn.load().target)"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    targets = {process.communicate()[0].strip() for process in processes}
+    assert all(process.returncode == 0 for process in processes) and len(targets) == 1
+    key = targets.pop().removeprefix("jaxft_convolve_")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["lock", f"{key}.so"])
+    assert folder.stat().st_mode & 0o777 == (folder / f"{key}.so").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "devices", "threads"),
+    [("", 8, 1, 8), ("3", 8, 1, 3), ("16", 8, 1, 8), ("", 8, 4, 2), ("", 2, 8, 1), ("4,2", 8, 1, 8), ("", 1, 1, 1)],
+)
+def test_threads_stay_within_the_cores(asked, cores, devices, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(onednn, "num_cores", lambda: cores)
+    monkeypatch.setattr(onednn.jax, "local_device_count", lambda backend: devices)
+    assert onednn.threads_of_a_call() == threads
+
+
+# --- the environment of commands --------------------------------------------------------------------------------
+
+
+def test_a_command_starts_again_once_with_what_makes_it_fast(monkeypatch):
+    started = []
+    monkeypatch.setattr(cli.os, "execve", lambda *args: started.append(args))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "-m", "jaxft.cli", "study", "--config=x.py"])
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    cli.start_again_fast()
+    ((program, words, environment),) = started
+    assert program == sys.executable and words == [sys.executable, "-P", "-m", "jaxft.cli", "study", "--config=x.py"]
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.check=1:glibc.malloc.hugetlb=1"
+    assert environment["GOMP_SPINCOUNT"] == "1000"
+    for name in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, environment[name])
+    cli.start_again_fast()
+    assert len(started) == 1 and devices.fast_environment() == {}
+
+
+def test_what_the_user_chose_stays(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert devices.fast_environment() == {}
+
+
+def test_importing_changes_no_environment():
+    code = (
+        "import os; before = dict(os.environ)\n"
+        "import jaxft.ops.convolution, jaxft.commands.study\n"
+        "changed = {n for n in {*before, *os.environ} if before.get(n) != os.environ.get(n)}\n"
+        "print({n for n in changed if n.startswith(('GLIBC', 'OMP', 'GOMP', 'XLA', 'LD', 'JAX'))})"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
