@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from jaxft import __version__, stopping
 from jaxft.devices import fast_environment
 from jaxft.errors import UserError, did_you_mean
+from jaxft.ops import onednn
 
 COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")
 COMPUTING = ("study", "finetune", "predict", "soup")
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args, overrides = parse(sys.argv[1:] if argv is None else argv)
         if argv is None and args.command in COMPUTING:
             start_again_fast()
+            onednn.compile_ahead()
         command = importlib.import_module(f"jaxft.commands.{args.command}")
         with stopping.on_signal():
             return command.run(args, overrides)

@@ -695,7 +695,7 @@ def check_frozen(before: Flat, after: Flat, moving: Collection[str]) -> None:
 # --- measured before the choice of an executor ------------------------------------------------------------------
 
 
-def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Executor, seconds: float = 1.0) -> float:
+def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Executor, seconds: float = 0.5) -> float:
     """Returns the median seconds of a step of the longest phase, of trials like `lane` as the executor runs them.
 
     Steps are timed for about as long as `seconds`, after the first, which compiles.

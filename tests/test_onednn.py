@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import jax
 import pytest
 
 from jaxft import cli, devices
@@ -136,7 +137,7 @@ def test_two_processes_compile_once(folder, monkeypatch):
 def test_threads_stay_within_the_cores(asked, cores, devices, threads, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setattr(onednn, "num_cores", lambda: cores)
-    monkeypatch.setattr(onednn.jax, "local_device_count", lambda backend: devices)
+    monkeypatch.setattr(jax, "local_device_count", lambda backend: devices)
     assert onednn.threads_of_a_call() == threads
 
 

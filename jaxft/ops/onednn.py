@@ -4,10 +4,12 @@
 a folder of the user alone. Where anything is missing, `load` raises `Unavailable`, and convolutions are XLA's own.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -15,15 +17,17 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-
-import jax
-import numpy as np
+from typing import TYPE_CHECKING
 
 from jaxft.devices import num_cores
 from jaxft.store import cache_dir
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SOURCE = Path(__file__).with_suffix(".cc")
 LIBRARY, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
@@ -44,7 +48,7 @@ class Library:
     num_threads: int
     handler: ctypes.CDLL
 
-    def supports(self, geometry: np.ndarray) -> bool:
+    def supports(self, geometry: "np.ndarray") -> bool:
         """Returns whether oneDNN has a fast implementation for a geometry, whose int64 numbers `onednn.cc` lists."""
         return self.handler.jaxft_prepare((ctypes.c_int64 * len(geometry))(*geometry.tolist()), len(geometry)) == 0
 
@@ -52,6 +56,16 @@ class Library:
 def is_supported_platform() -> bool:
     """Returns whether there is a package of oneDNN for this system and processor."""
     return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def compile_ahead() -> None:
+    """Begins to compile the handler where that is needed, beside what the process does until it needs it."""
+
+    def compile_quietly() -> None:
+        with contextlib.suppress(Unavailable, OSError):  # which `load` tells
+            _handler()
+
+    threading.Thread(target=compile_quietly, daemon=True).start()
 
 
 def load() -> Library:
@@ -69,16 +83,10 @@ def load() -> Library:
 @functools.cache
 def _load_once() -> Library | str:
     """Returns the library, or why there is none."""
+    import jax
+
     try:
-        if not is_supported_platform():
-            raise Unavailable("oneDNN is used on Linux with an x86-64 processor only")
-        dnnl = _file_of(LIBRARY, "libdnnl.so.3")
-        headers = _file_of(HEADERS, "oneapi/dnnl/dnnl.hpp").parents[2]
-        # All that the handler is made of. It is part of the custom call's name, so that a program compiled for another
-        # handler is never found in JAX's cache.
-        made_of = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
-        key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
-        path = _compiled(key, dnnl, headers)
+        dnnl, path = _handler()
         ctypes.CDLL(str(dnnl))  # the handler asks for `libdnnl.so.3`, which is the one loaded already, wherever it lies
         handler = ctypes.CDLL(str(path))
     except (Unavailable, OSError) as reason:  # a read-only or full disk, a folder that permits no programs, no libgomp
@@ -86,16 +94,26 @@ def _load_once() -> Library | str:
     num_threads = threads_of_a_call()
     handler.jaxft_version.restype = handler.jaxft_isa.restype = ctypes.c_char_p
     handler.jaxft_begin(num_threads)
-    target = f"jaxft_convolve_{key}"
+    target = f"jaxft_convolve_{path.stem}"
     jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler.jaxft_convolve), platform="cpu")
     return Library(target, handler.jaxft_version().decode(), handler.jaxft_isa().decode(), num_threads, handler)
 
 
 def threads_of_a_call() -> int:
     """Returns the cores of this process, of which each of the CPU devices that it plays has its share."""
+    import jax
+
     asked = os.environ.get("OMP_NUM_THREADS", "")
     cores = min(num_cores(), int(asked)) if asked.isdecimal() else num_cores()
     return max(cores // jax.local_device_count(backend="cpu"), 1)
+
+
+def _jaxlib() -> Path:
+    """Returns the folder of jaxlib, without importing JAX."""
+    found = importlib.util.find_spec("jaxlib")
+    if found is None or found.origin is None:
+        raise Unavailable("jaxlib is not installed")
+    return Path(found.origin).parent
 
 
 def _file_of(package: str, end: str) -> Path:
@@ -110,19 +128,26 @@ def _file_of(package: str, end: str) -> Path:
     return found
 
 
-def _compiled(key: str, dnnl: Path, headers: Path) -> Path:
-    """Returns the compiled handler, which is compiled first where it is not there yet."""
+def _handler() -> tuple[Path, Path]:
+    """Returns oneDNN and the compiled handler, which is compiled first where it is not there yet."""
+    if not is_supported_platform():
+        raise Unavailable("oneDNN is used on Linux with an x86-64 processor only")
+    dnnl, headers = _file_of(LIBRARY, "libdnnl.so.3"), _file_of(HEADERS, "oneapi/dnnl/dnnl.hpp").parents[2]
+    # All that the handler is made of names it and its custom call, so that JAX's cache holds no program of another one.
+    made_of = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
     folder = cache_dir() / "onednn"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{key}.so"
+    path = folder / f"{hashlib.sha256(b''.join(made_of)).hexdigest()[:16]}.so"
     _check_owned(folder, stat.S_IFDIR)
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
+            for abandoned in folder.glob("tmp*"):  # by a process that was killed
+                shutil.rmtree(abandoned)
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 _compile(Path(temporary) / path.name, dnnl, headers).replace(path)
     _check_owned(path, stat.S_IFREG)
-    return path
+    return dnnl, path
 
 
 def _check_owned(path: Path, kind: int) -> None:
@@ -136,7 +161,7 @@ def _compile(path: Path, dnnl: Path, headers: Path) -> Path:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))), None)
     if compiler is None:
         raise Unavailable("there is no C++ compiler, such as g++")
-    words = [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", f"-I{jax.ffi.include_dir()}", f"-I{headers}"]
+    words = [compiler, "-O1", "-std=c++17", "-shared", "-fPIC", f"-I{_jaxlib() / 'include'}", f"-I{headers}"]
     words += [str(SOURCE), str(dnnl), "-o", str(path)]
     try:
         ran = subprocess.run(words, capture_output=True, text=True, timeout=COMPILE_SECONDS)
