@@ -2,10 +2,11 @@
 
     python benchmarks/convolution.py --weights efficientnet_lite0.imagenet.safetensors
 
-Everything is run in turn, round after round, and medians are compared: a ratio above 1 says how much slower ours is.
-Compiling is told apart. PyTorch has channels last. After that each algorithm of `jaxft.convolution` is timed on the
-convolutions of those networks, the least of a few times each; its rules are made from these. The machine should be
-idle.
+Both sides run in turn in one process, round after round, and medians are compared: a ratio above 1 says how much slower
+ours is. Compiling is timed apart. PyTorch has channels last. The machine should be idle.
+
+The process starts itself again with the environment of jaxft's commands (`devices.fast_environment`), which is PyTorch's
+too; GLIBC_TUNABLES=glibc.malloc.hugetlb=0 runs both without large pages.
 """
 
 import argparse
@@ -27,10 +28,11 @@ import torch
 import torch.nn.functional as F
 from finetune import environment
 
+from jaxft.cli import start_again_fast
 from jaxft.models import create_model
 from jaxft.models.cifar_resnet import BasicBlock
 from jaxft.nn import BatchNorm, conv
-from jaxft.ops.convolution import conv_general_dilated
+from jaxft.ops.convolution import conv_general_dilated, described, implementation
 from jaxft.weights import load
 
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
@@ -283,6 +285,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
+    if argv is None:
+        start_again_fast()
     load_before = os.getloadavg()[0]
     results = measure(args.weights, args.rounds)
     record = {
@@ -290,7 +294,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "load_before": load_before,
         "rounds": args.rounds,
         **environment(),
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
+        "convolution": described(*implementation()),
+        "variables": {
+            name: os.environ.get(name, "") for name in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+        },
     }
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -12,7 +12,8 @@ What is timed is a whole process, from its start to its exit, on the CPU with al
 so that it decodes, measures and compiles everything, but for those that run "again" after another, in its folder. They
 take turns, round after round, and medians are compared. Neither side keeps weights; ours also measures how far the
 parameters moved and writes its report, which PyTorch does not. Each round is written as it comes, and what the file
-holds is not done again. PyTorch (2.13) is needed, and the machine should be idle.
+holds is not done again. PyTorch (2.13) is needed, and the machine should be idle. Both sides have the same GLIBC_TUNABLES:
+"glibc.malloc.hugetlb=1" (large pages), or what the variable says.
 """
 
 import argparse
@@ -399,6 +400,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     measures = list(MEASURES) if "all" in args.measures else args.measures
     os.environ["JAX_PLATFORMS"] = "cpu"  # of all processes, as PyTorch is on it too
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as jaxft's commands set it for themselves
     try:
         for measure in STUDY_OF.keys() & set(measures):
             load_config(f"{HERE / 'study_configs.py'}:{STUDY_OF[measure]},{args.data}")
@@ -415,7 +417,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             results[measure] |= summarise(measure, rounds)
             results[measure].setdefault("load_before", []).append(load)  # tells whether the seconds can be trusted
             if keeps:
-                args.out.write_text(json.dumps({"results": results, **environment()}, indent=1) + "\n")
+                args.out.write_text(
+                    json.dumps(
+                        {"results": results, **environment(), "GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}, indent=1
+                    )
+                    + "\n"
+                )
     print(table({measure: results[measure] for measure in measures}))
 
 

@@ -62,6 +62,15 @@ def own_cache(tmp_path_factory, monkeypatch, handler):
     monkeypatch.setenv("JAXFT_CACHE", str(cache))
 
 
+@pytest.fixture
+def needs_onednn():
+    """Skips the test where oneDNN cannot be used."""
+    try:
+        onednn.load()
+    except onednn.Unavailable as reason:
+        pytest.skip(f"oneDNN cannot be used: {reason}")
+
+
 @pytest.fixture(autouse=True)
 def room_for_programs():
     """Lets go of what earlier tests compiled before the process is full of it."""

@@ -21,14 +21,7 @@ LANES = 3
 CALL = "jaxft_convolve"
 ROUNDING = 1e-5  # float32 against float64, of the largest value
 
-
-@pytest.fixture(autouse=True)
-def needs_onednn():
-    """Skips tests where oneDNN cannot be used, as they would compare XLA with itself."""
-    try:
-        onednn.load()
-    except onednn.Unavailable as reason:
-        pytest.skip(f"oneDNN cannot be used: {reason}")
+pytestmark = pytest.mark.usefixtures("needs_onednn")  # without it they would compare XLA with itself
 
 
 def arrays(shapes, seed=0, dtype=np.float32):

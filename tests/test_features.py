@@ -19,7 +19,6 @@ from jaxft.data.batches import batch_indices
 from jaxft.execute import Lane, make_program, run_chunk
 from jaxft.features import BLOCK, FeatureCache, Prefix, make_feature_cache
 from jaxft.models import Preprocessing, create_model
-from jaxft.ops import convolution
 from jaxft.optim import make_hparams, resolve_layers
 from jaxft.pooling import Look
 from jaxft.store import cache_dir, locked
@@ -200,7 +199,7 @@ def test_a_shorter_prefix_is_on_disk_too(tmp_path):
         (jaxft, "__version__", "another"),
         (jax, "__version__", "another"),
         (devices, "_processor", lambda: "another"),
-        (convolution, "_cpu_convolution", "xla"),
+        (features, "implementation", lambda: ("another", 1)),
     ],
     ids=["format", "jaxft", "jax", "device", "convolution"],
 )

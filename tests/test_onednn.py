@@ -28,12 +28,13 @@ def folder():
 
 
 @pytest.fixture
-def compiled_handler():
+def compiled_handler(needs_onednn):
     """Returns the handler that this session's tests use."""
     (path,) = (cache_dir() / "onednn").glob("*.so")
     return path
 
 
+@pytest.mark.usefixtures("needs_onednn")
 def test_what_is_loaded_says_what_it_is():
     library = onednn.load()
     assert library.version == "3.2.0" and version("onednn-cpu-gomp") == "2023.2.0"
@@ -120,6 +121,7 @@ def test_a_handler_of_another_user_is_refused(compiled_handler):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("needs_onednn")
 def test_two_processes_compile_once(folder, monkeypatch):
     code = "from jaxft.ops import onednn; print(onednn.load().target)"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -692,6 +692,7 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("needs_onednn")
 def test_a_study_goes_on_with_the_convolutions_it_began_with(tmp_path):
     began = tiny(seeds=1, execution={"cpu_convolution": "xla"}, factors=[{"procedure.init": ["random"]}])
     jaxft.run_study(began, tmp_path, quiet=True)
@@ -704,6 +705,7 @@ def test_a_study_goes_on_with_the_convolutions_it_began_with(tmp_path):
     assert jaxft.run_study(finished, tmp_path, quiet=True).shape[0] == 1, "with nothing to run, nothing is computed"
 
 
+@pytest.mark.usefixtures("needs_onednn")
 def test_the_record_of_a_run_says_what_computed_convolutions(ran):
     workdir, _ = ran
     (run,) = [json.loads(path.read_bytes()) for path in workdir.glob("runs/[!.]*.json")][:1]

@@ -34,7 +34,7 @@ using dnnl::memory;
 using Geometry = std::vector<int64_t>;
 
 constexpr size_t kMaxPrimitives = 1024;            // kept by their geometry, the least recently used dropped first
-constexpr size_t kMaxKeptScratchBytes = 64 << 20;  // a thread keeps so much scratch memory from call to call
+constexpr size_t kMaxKeptScratchBytes = 64 << 20;  // a thread keeps at most so much when its next call needs less
 constexpr size_t kAlignment = 64, kPage = 4096;
 
 // What a call computes, and the order of the numbers in its attribute.
@@ -231,35 +231,19 @@ class Team {
 Team* team = nullptr;
 Primitives* primitives = new Primitives();
 
-// A thread's memory for calls, which stays from one to the next up to a bound.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-
-  char* Get(size_t bytes) {
-    if (bytes > bytes_) {
-      Free();
-      data_ = static_cast<char*>(std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage));
-      if (data_ == nullptr) throw std::bad_alloc();
-      bytes_ = bytes;
-    }
-    return data_;
+// Returns this thread's scratch memory, of which up to a bound is kept from call to call.
+char* Scratch(size_t bytes) {
+  thread_local std::unique_ptr<char, decltype(&std::free)> kept(nullptr, &std::free);
+  thread_local size_t kept_bytes = 0;
+  if (bytes > kept_bytes || kept_bytes > kMaxKeptScratchBytes) {
+    kept.reset();
+    kept_bytes = 0;
+    kept.reset(static_cast<char*>(std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage)));
+    if (kept == nullptr) throw std::bad_alloc();
+    kept_bytes = bytes;
   }
-
-  void Trim() {
-    if (bytes_ > kMaxKeptScratchBytes) Free();
-  }
-
- private:
-  void Free() {
-    std::free(data_);
-    data_ = nullptr;
-    bytes_ = 0;
-  }
-
-  char* data_ = nullptr;
-  size_t bytes_ = 0;
-};
+  return kept.get();
+}
 
 ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> result,
                     ffi::Span<const int64_t> attribute) {
@@ -269,9 +253,8 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
     team->Run([&] {
       const auto convolution = primitives->Get(geometry);
       const int64_t operation = geometry[kOperation];
-      thread_local Scratch kept;
       thread_local dnnl::stream stream(Engine());
-      char* scratch = kept.Get(convolution->scratch_bytes());
+      char* scratch = Scratch(convolution->scratch_bytes());
       const size_t a_step = a.size_bytes() / a_lanes, b_step = b.size_bytes() / b_lanes,
                    result_step = result->size_bytes() / lanes;
       for (int64_t lane = 0; lane < lanes; ++lane) {
@@ -283,11 +266,20 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
         if (operation == kKernel) convolution->Run(x, z, y, scratch, stream);
       }
       stream.wait();
-      kept.Trim();
     });
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+}
+
+// No exception leaves the code below.
+int Fails(const std::function<void()>& work) {
+  try {
+    work();
+    return 0;
+  } catch (...) {
+    return 1;
   }
 }
 
@@ -302,40 +294,38 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxft_convolve, Convolve,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<ffi::Span<const int64_t>>("geometry"));
 
-// Begins with so many threads.
-void jaxft_begin(int num_threads) {
-  dnnl::set_primitive_cache_capacity(0);  // oneDNN's own, beside ours
-  team = new Team(num_threads);
+// Begins with so many threads; returns 0, or 1 where it fails.
+int jaxft_begin(int num_threads) {
+  return Fails([&] {
+    dnnl::set_primitive_cache_capacity(0);  // oneDNN's own, beside ours
+    team = new Team(num_threads);
+  });
 }
 
 const char* jaxft_version() {
-  static const std::string version = std::to_string(dnnl_version()->major) + "." +
-                                     std::to_string(dnnl_version()->minor) + "." +
-                                     std::to_string(dnnl_version()->patch);
-  return version.c_str();
+  const dnnl_version_t& v = *dnnl_version();
+  static const std::string text =
+      std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch);
+  return text.c_str();
 }
 
 const char* jaxft_isa() {
-  static const std::map<dnnl::cpu_isa, const char*> names = {
-      {dnnl::cpu_isa::sse41, "sse41"}, {dnnl::cpu_isa::avx, "avx"}, {dnnl::cpu_isa::avx2, "avx2"},
-      {dnnl::cpu_isa::avx2_vnni, "avx2_vnni"}, {dnnl::cpu_isa::avx2_vnni_2, "avx2_vnni_2"},
-      {dnnl::cpu_isa::avx512_core, "avx512_core"}, {dnnl::cpu_isa::avx512_core_vnni, "avx512_core_vnni"},
-      {dnnl::cpu_isa::avx512_core_bf16, "avx512_core_bf16"}, {dnnl::cpu_isa::avx512_core_fp16, "avx512_core_fp16"},
-      {dnnl::cpu_isa::avx512_core_amx, "avx512_core_amx"},
-      {dnnl::cpu_isa::avx512_core_amx_fp16, "avx512_core_amx_fp16"}};
+  using isa = dnnl::cpu_isa;
+  static const std::map<isa, const char*> names = {
+      {isa::sse41, "sse41"}, {isa::avx, "avx"}, {isa::avx2, "avx2"}, {isa::avx2_vnni, "avx2_vnni"},
+      {isa::avx2_vnni_2, "avx2_vnni_2"}, {isa::avx512_core, "avx512_core"}, {isa::avx512_core_vnni, "avx512_core_vnni"},
+      {isa::avx512_core_bf16, "avx512_core_bf16"}, {isa::avx512_core_fp16, "avx512_core_fp16"},
+      {isa::avx512_core_amx, "avx512_core_amx"}, {isa::avx512_core_amx_fp16, "avx512_core_amx_fp16"}};
   const auto found = names.find(dnnl::get_effective_cpu_isa());
   return found == names.end() ? "unknown" : found->second;
 }
 
 // Makes the primitive of a geometry; returns 0, or 1 where oneDNN has none.
 int jaxft_prepare(const int64_t* geometry, int64_t count) {
-  try {
-    if (count != kNumFields) return 1;
+  return Fails([&] {
     const Geometry wanted(geometry, geometry + count);
+    if (count != kNumFields) throw std::invalid_argument("another number of fields");
     team->Run([&] { primitives->Get(wanted); });
-    return 0;
-  } catch (...) {
-    return 1;
-  }
+  });
 }
 }

@@ -93,7 +93,8 @@ def _load_once() -> Library | str:
         return str(reason)
     num_threads = threads_of_a_call()
     handler.jaxft_version.restype = handler.jaxft_isa.restype = ctypes.c_char_p
-    handler.jaxft_begin(num_threads)
+    if handler.jaxft_begin(num_threads):
+        return "oneDNN does not start"
     target = f"jaxft_convolve_{path.stem}"
     jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler.jaxft_convolve), platform="cpu")
     return Library(target, handler.jaxft_version().decode(), handler.jaxft_isa().decode(), num_threads, handler)
