@@ -5,8 +5,8 @@
 Both sides run in turn in one process, round after round, and medians are compared: a ratio above 1 says how much slower
 ours is. Compiling is timed apart. PyTorch has channels last. The machine should be idle.
 
-The process starts itself again with the environment of jaxft's commands (`devices.fast_environment`), which is PyTorch's
-too; GLIBC_TUNABLES=glibc.malloc.hugetlb=0 runs both without large pages.
+The process starts itself again with the environment of jaxft's commands (`devices.fast_environment`), which PyTorch
+has too; GLIBC_TUNABLES=glibc.malloc.hugetlb=0 runs both without large pages.
 """
 
 import argparse
@@ -295,9 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "rounds": args.rounds,
         **environment(),
         "convolution": described(*implementation()),
-        "variables": {
-            name: os.environ.get(name, "") for name in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-        },
+        "variables": {name: os.environ.get(name, "") for name in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT")},
     }
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -12,8 +12,8 @@ What is timed is a whole process, from its start to its exit, on the CPU with al
 so that it decodes, measures and compiles everything, but for those that run "again" after another, in its folder. They
 take turns, round after round, and medians are compared. Neither side keeps weights; ours also measures how far the
 parameters moved and writes its report, which PyTorch does not. Each round is written as it comes, and what the file
-holds is not done again. PyTorch (2.13) is needed, and the machine should be idle. Both sides have the same GLIBC_TUNABLES:
-"glibc.malloc.hugetlb=1" (large pages), or what the variable says.
+holds is not done again. PyTorch (2.13) is needed, and the machine should be idle. Both sides have the same
+GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" (large pages), or what the variable says.
 """
 
 import argparse
@@ -417,12 +417,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             results[measure] |= summarise(measure, rounds)
             results[measure].setdefault("load_before", []).append(load)  # tells whether the seconds can be trusted
             if keeps:
-                args.out.write_text(
-                    json.dumps(
-                        {"results": results, **environment(), "GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}, indent=1
-                    )
-                    + "\n"
-                )
+                record = {"results": results, **environment(), "GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}
+                args.out.write_text(json.dumps(record, indent=1) + "\n")
     print(table({measure: results[measure] for measure in measures}))
 
 
