@@ -168,7 +168,7 @@ def candidates(
         return [spread_batch]
     if name == "auto" and on_cpu and not heads_only:
         # Networks under vmap are no faster here than one after another: benchmarks/convolution.py.
-        return [Executor()] + [Executor("workers")] * (num_workers(execution, num_trials) > 1)
+        return [Executor()] + [Executor("workers")] * (num_trials >= (execution.workers or num_cores()) > 1)
     most = execution.width or (MOST_HEADS if heads_only else MOST_WIDTH)
     fitting = int((execution.memory_bytes or free_bytes()) // trial_bytes())
     if name == "auto" and not fitting and devices > 1:

@@ -20,12 +20,14 @@ from jaxft.clock import Clock, duration
 from jaxft.data.augment import NUM_CROPS
 from jaxft.data.batches import class_weights
 from jaxft.data.stream import brought
+from jaxft.devices import num_cores
 from jaxft.errors import UserError
 from jaxft.execute import CURVES, Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
 from jaxft.executors import Executor, candidates, let_go_of_programs, num_workers
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, in_order_of, source_jobs
 from jaxft.models import Network, create_model
+from jaxft.models.macs import count_macs
 from jaxft.ops import convolution
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedSource, PlannedTrial
@@ -37,7 +39,8 @@ from jaxft.weights import Manifest, fit, is_head, load, load_flat, read_file, sa
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
-WORTH_SECONDS = 40.0  # less work than this is not worth looking for a faster way to do it
+WORTH_SECONDS = 20.0  # less work than this is not worth looking for a faster way to do it
+CORE_MACS = 3e10  # multiply-accumulates of training in a second on a core: 1.5e10 to 4e10 were measured
 WAIT_SECONDS = 0.5
 
 
@@ -89,7 +92,7 @@ def run_plan(
     work = Work(plan, store, progress, debug, features)
     with convolution.use(execution.cpu_convolution), contextlib.closing(Pool(plan, store, debug)) as pool:
         sources = source_jobs(plan, store)
-        chooser = Chooser(plan, store, progress, pool)
+        chooser = Chooser(plan, store, progress)
         for group in plan.groups:
             assign_chunks(group, store, execution.executor, chooser.choose)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
@@ -389,11 +392,6 @@ class Pool:
             self._workers = Workers(study, self.store.workdir, self.size, self.debug)
         return self._workers
 
-    def time_steps(self, group: Group) -> float:
-        """Returns the seconds that a step of one trial takes in each worker, all of them at it."""
-        said = [message["a_step"] for message in self.workers.ask({"time": group.key}) if "a_step" in message]
-        return float(np.mean(said)) if len(said) == self.size else math.inf
-
     def run(self, progress: Progress, shard: tuple[int, int]) -> None:
         """Lets them do their share of the work, and tells how it goes."""
         for message in self.workers.ask({"run": shard}):
@@ -425,19 +423,11 @@ def run_workers_share(
         Work(plan, store, progress, debug, features).run([*source_jobs(plan, store), *own])
 
 
-def time_group(plan: Plan, store: Store, key: str) -> float:
-    """Returns the seconds that a step of a trial of the group `key` takes in this process alone."""
-    group = next(group for group in plan.groups if group.key == key)
-    with convolution.use(plan.study.execution.cpu_convolution):
-        lane, images = example_lane(group.trials[0]), example_images(group.trials[0], plan.study.execution)
-        return time_steps(group.program, lane, images, Executor())
-
-
 class Chooser:
     """Chooses executors, by a measurement where the study's work is worth one."""
 
-    def __init__(self, plan: Plan, store: Store, progress: Progress, pool: Pool):
-        self.plan, self.progress, self.pool = plan, progress, pool
+    def __init__(self, plan: Plan, store: Store, progress: Progress):
+        self.plan, self.progress = plan, progress
         self._found: dict[str, list[Executor]] = {}
         self._alike: dict[Any, list[Group]] = {}
         for group in plan.groups:
@@ -448,12 +438,18 @@ class Chooser:
     def choose(self, group: Group) -> tuple[Executor, str]:
         """Returns an executor for a group, and why it.
 
-        Of groups that train one network and may run alike, the one with most to do is measured for all: to compile
-        each of them for each executor would take longer than most studies gain.
+        On a CPU, worker processes train a study in four fifths of the time, and take some seconds to start; they are
+        chosen where there is enough to do, by an estimate. Elsewhere executors are timed. Of groups that train one
+        network and may run alike, the one with most to do is timed for all: to compile each of them for each executor
+        would take longer than most studies gain.
         """
         found = self._candidates(group)
         if len(found) == 1:
             return found[0], ""
+        if found[-1].name == "workers":
+            return found[
+                self._cpu_seconds >= WORTH_SECONDS
+            ], f"all steps take about {duration(self._cpu_seconds)} in turn"
         alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
         is_new = measured.key not in self._taken
@@ -465,6 +461,12 @@ class Chooser:
         if is_new:
             self.progress.say(f"{sum(len(group.trials) for group in alike)} trials: {best}, as the {why}")
         return best, why
+
+    @functools.cached_property
+    def _cpu_seconds(self) -> float:
+        """Returns about how long the steps of all new groups take in turn on the cores of a CPU."""
+        new = [group for groups in self._alike.values() for group in groups]
+        return sum(num_macs(group) * len(group.trials) for group in new) / (CORE_MACS * num_cores())
 
     def _kind(self, group: Group) -> Any:
         """Returns what groups have in common for which one choice will do."""
@@ -499,19 +501,28 @@ class Chooser:
     def _seconds(self, group: Group, executor: Executor) -> float:
         """Returns what the steps of a group take by an executor, from a second of them."""
         self.progress.note(f"timing executors: {executor}")
-        if executor.name == "workers":
-            a_step, at_once = self.pool.time_steps(group), self.pool.size
-        else:
-            first = group.trials[0]
-            images = example_images(first, self.plan.study.execution)
-            a_step = time_steps(group.program, example_lane(first), images, executor)
-            at_once = executor.width
-        return a_step * num_steps(group) * -(-len(group.trials) // at_once)
+        first = group.trials[0]
+        images = example_images(first, self.plan.study.execution)
+        a_step = time_steps(group.program, example_lane(first), images, executor)
+        return a_step * num_steps(group) * -(-len(group.trials) // executor.width)
 
 
 def num_steps(group: Group) -> int:
     """Returns the steps of each trial of a group."""
     return sum(phase.num_steps for phase in group.program.phases)
+
+
+def num_macs(group: Group) -> float:
+    """Returns the multiply-accumulates of a trial's steps: three passes over what trains, one over what is not kept."""
+    first, total = group.trials[0], 0.0
+    by_unit = count_macs(first.model, first.size_px)
+    for phase in group.program.phases:
+        units = first.model.units
+        below = units[: units.index(phase.prefix) + 1] if phase.prefix is not None else ()
+        of_frozen, of_all = sum(by_unit[unit] for unit in below), sum(by_unit.values())
+        passes = 3 * (of_all - of_frozen) + (0 if phase.keeps_prefix else of_frozen)
+        total += passes * phase.num_steps * phase.batch_size
+    return total
 
 
 def example_lane(planned: PlannedTrial) -> Lane:

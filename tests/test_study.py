@@ -17,14 +17,16 @@ from safetensors.numpy import load_file
 
 import jaxft
 from jaxft import UserError
+from jaxft.clock import duration
 from jaxft.commands.progress import Progress
 from jaxft.config import Study, from_dict, load_config
 from jaxft.executors import Executor
 from jaxft.jobs import assign_chunks, chunk_jobs, in_order_of
 from jaxft.models import create_model
+from jaxft.models.macs import count_macs
 from jaxft.plan import make_plan
 from jaxft.store import Store
-from jaxft.study import Chooser, example_lane
+from jaxft.study import Chooser, example_lane, num_macs
 from jaxft.weights import load
 
 TINY = {
@@ -500,6 +502,7 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path, kills, checkpoint_sec
 
 SEVERAL = """
 import json, sys
+from jaxft.clock import duration
 from jaxft.commands.progress import Progress
 from jaxft.commands.study import as_config_file, shard
 from jaxft.config import Study, from_dict
@@ -563,37 +566,31 @@ def groups_of_one_network(tmp_path):
     return make_plan(study), Store.create(tmp_path / "study")
 
 
-@pytest.mark.parametrize(
-    ("in_turn", "by_workers", "choice", "timed"),
-    [
-        (5.0, 6.0, "workers", ["in_turn", "workers"]),  # 4 steps of 2 trials: 40 s, or two at a time 24 s
-        (5.0, 11.0, "in_turn", ["in_turn", "workers"]),  # 44 s
-        (1.0, 0.1, "in_turn", ["in_turn"]),  # 16 s for both groups: not worth a measurement
-    ],
-)
-def test_one_group_is_timed_for_all_alike(groups_of_one_network, monkeypatch, in_turn, by_workers, choice, timed):
+@pytest.mark.parametrize(("core_macs", "choice"), [(1e5, "workers"), (1e8, "in_turn")])
+def test_on_a_cpu_workers_do_what_takes_long(groups_of_one_network, monkeypatch, core_macs, choice):
+    """Groups that train networks are chosen for together; heads on kept features are one program."""
     plan, store = groups_of_one_network
-    asked = []
-
-    class Workers:
-        size = 2
-
-        def time_steps(self, group):
-            asked.append(("workers", group.key))
-            return by_workers
-
-    def time_steps(program, lane, images, executor):
-        key = next(group.key for group in plan.groups if group.program is program)
-        asked.append((executor.name, key))
-        return in_turn
-
-    monkeypatch.setattr("jaxft.study.time_steps", time_steps)
+    monkeypatch.setattr("jaxft.study.CORE_MACS", core_macs)
+    monkeypatch.setattr("jaxft.study.num_cores", lambda: 2)
     with Progress(quiet=True) as progress:
-        chooser = Chooser(plan, store, progress, Workers())
+        chooser = Chooser(plan, store, progress)
         chosen = [chooser.choose(group) for group in plan.groups]
     assert [executor.name for executor, _ in chosen] == [choice, choice, "vmap"]
-    assert asked == [(name, plan.groups[0].key) for name in timed]
-    assert chosen[0][1] == chosen[1][1] and chosen[2][1] == ""
+    seconds = sum(num_macs(group) * len(group.trials) for group in plan.groups[:2]) / core_macs / 2
+    assert (seconds >= 20) == (choice == "workers")
+    assert chosen[0][1] == chosen[1][1] == f"all steps take about {duration(seconds)} in turn" and chosen[2][1] == ""
+
+
+def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
+    """Four steps of all units three times; with the stem frozen and its output kept, of all units but the stem."""
+    plan, _ = groups_of_one_network
+    whole, frozen_stem, _ = plan.groups
+    phase, trial = whole.program.phases[-1], whole.trials[0]
+    macs = count_macs(trial.model, trial.size_px)
+    assert macs["stem"] == trial.size_px**2 * 3 * 3 * 3 * trial.shapes["params/stem/conv1/kernel"][-1]
+    images = phase.num_steps * phase.batch_size
+    assert num_macs(whole) == 3 * sum(macs.values()) * images
+    assert num_macs(frozen_stem) == 3 * (sum(macs.values()) - macs["stem"]) * images
 
 
 def test_workers_begin_with_programs_of_their_own(groups_of_one_network):

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,9 +79,6 @@ class Description:
 def describe_model(name: str) -> Description:
     """Returns what the network called `name` is made of, without computing anything.
 
-    A kernel is used once for each position of its layer's output, so its multiply-accumulates are their product;
-    how a convolution is computed does not matter. The kernel of a grouped convolution has the inputs of one group only.
-
     Raises a `UserError` for a name that no family has.
     """
     import jax
@@ -90,7 +86,8 @@ def describe_model(name: str) -> Description:
 
     from jaxft.models import create_model, unit_of
     from jaxft.models.class_names import CLASS_NAMES
-    from jaxft.paths import flatten, layer_of
+    from jaxft.models.macs import count_macs
+    from jaxft.paths import flatten
 
     size_px = create_model(name, num_classes=2).preprocessing.size_px
     dataset = "cifar10" if size_px <= SMALL_PX else "imagenet"
@@ -101,12 +98,9 @@ def describe_model(name: str) -> Description:
     outputs = {
         name.removesuffix("/__call__/0"): leaf.shape[1:] for name, leaf in flatten(variables["intermediates"]).items()
     }
-    num_params, num_macs = dict.fromkeys(model.units, 0), dict.fromkeys(model.units, 0)
+    num_params, num_macs = dict.fromkeys(model.units, 0), count_macs(model, size_px)
     for name, leaf in flatten(variables["params"]).items():
-        unit = unit_of(name, model.units)
-        num_params[unit] += leaf.size
-        if name.endswith("/kernel"):
-            num_macs[unit] += leaf.size * math.prod(outputs[layer_of(name)][:-1])
+        num_params[unit_of(name, model.units)] += leaf.size
     units = tuple(Unit(unit, outputs[unit], num_params[unit], num_macs[unit]) for unit in model.units)
     return Description(model, dataset, units)
 

@@ -85,7 +85,7 @@ def work(first: dict[str, Any], progress: Telling, came: threading.Condition, li
     from jaxft.errors import UserError
     from jaxft.plan import make_plan
     from jaxft.store import Store
-    from jaxft.study import run_workers_share, time_group
+    from jaxft.study import run_workers_share
 
     keep_compiled()
     plan = make_plan(cfg.from_dict(cfg.Study, first["study"]))
@@ -96,9 +96,6 @@ def work(first: dict[str, Any], progress: Telling, came: threading.Condition, li
                 stopping.check()
                 came.wait(0.2)
             message = json.loads(lines.pop(0))
-        if "time" in message:
-            progress.tell(done=True, a_step=time_group(plan, store, message["time"]))
-            continue
         try:
             run_workers_share(plan, store, progress, first["debug"], message["run"], first["worker"])
         except UserError as error:
