@@ -356,7 +356,7 @@ class Execution:
     """How the trials are run. None of it is part of a trial's identity."""
 
     executor: Literal["auto", "in_turn", "workers", "vmap", "devices", "pmap", "data_parallel"] = setting(
-        "auto", "how trials share the machine; auto: the fastest of those measured here"
+        "auto", "how trials share the machine; auto: on a CPU by the work there is, else the fastest of those timed"
     )
     width: int = setting(0, "most trials side by side under one vmap; 0: as many as are fast, and fit", at_least=0)
     workers: int = setting(0, "most worker processes, for 'workers'; 0: one a core", at_least=0)
