@@ -58,7 +58,7 @@ def test_the_compiler_fails(folder, monkeypatch, tmp_path):
 
 def test_a_compiler_that_never_ends(folder, monkeypatch, tmp_path):
     compiler = tmp_path / "c++"
-    compiler.write_text("#!/bin/sh\nexec sleep 60\n")
+    compiler.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setattr(onednn, "COMPILE_SECONDS", 0.2)
