@@ -27,7 +27,7 @@ from jaxft.executors import Executor, candidates, let_go_of_programs, num_worker
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
 from jaxft.jobs import Job, assign_chunks, chunk_jobs, in_order_of, source_jobs
 from jaxft.models import Network, create_model
-from jaxft.models.macs import count_macs
+from jaxft.models.cost import unit_costs
 from jaxft.ops import convolution
 from jaxft.optim import make_hparams
 from jaxft.plan import Group, Plan, PlannedSource, PlannedTrial
@@ -424,7 +424,7 @@ def run_workers_share(
 
 
 class Chooser:
-    """Chooses executors, by a measurement where the study's work is worth one."""
+    """Chooses executors: on a CPU by an estimate of the study's work, elsewhere by timing steps."""
 
     def __init__(self, plan: Plan, store: Store, progress: Progress):
         self.plan, self.progress = plan, progress
@@ -434,6 +434,7 @@ class Chooser:
             if store.group(group.key) is None and len(self._candidates(group)) > 1:
                 self._alike.setdefault(self._kind(group), []).append(group)
         self._taken: dict[str, dict[Executor, float]] = {}
+        self._has_said = False
 
     def choose(self, group: Group) -> tuple[Executor, str]:
         """Returns an executor for a group, and why it.
@@ -447,9 +448,7 @@ class Chooser:
         if len(found) == 1:
             return found[0], ""
         if found[-1].name == "workers":
-            return found[
-                self._cpu_seconds >= WORTH_SECONDS
-            ], f"all steps take about {duration(self._cpu_seconds)} in turn"
+            return self._workers_or(found[0], found[-1])
         alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
         is_new = measured.key not in self._taken
@@ -462,11 +461,23 @@ class Chooser:
             self.progress.say(f"{sum(len(group.trials) for group in alike)} trials: {best}, as the {why}")
         return best, why
 
+    def _workers_or(self, in_turn: Executor, workers: Executor) -> tuple[Executor, str]:
+        chosen = workers if self._cpu_seconds >= WORTH_SECONDS else in_turn
+        why = f"all steps take about {duration(self._cpu_seconds)} in turn"
+        if not self._has_said:
+            self.progress.say(f"{sum(len(group.trials) for group in self._new)} trials: {chosen}, as {why}")
+            self._has_said = True
+        return chosen, why
+
     @functools.cached_property
     def _cpu_seconds(self) -> float:
         """Returns about how long the steps of all new groups take in turn on the cores of a CPU."""
-        new = [group for groups in self._alike.values() for group in groups]
-        return sum(num_macs(group) * len(group.trials) for group in new) / (CORE_MACS * num_cores())
+        return sum(num_macs(group) * len(group.trials) for group in self._new) / (CORE_MACS * num_cores())
+
+    @property
+    def _new(self) -> list[Group]:
+        """Returns the groups for which an executor is to be chosen."""
+        return [group for groups in self._alike.values() for group in groups]
 
     def _kind(self, group: Group) -> Any:
         """Returns what groups have in common for which one choice will do."""
@@ -492,14 +503,13 @@ class Chooser:
             first, *others = executors
             taken = {first: self._seconds(group, first)}
             in_turn = taken[first] / (num_steps(group) * len(group.trials))  # an upper bound, where less is trained
-            new = [group for groups in self._alike.values() for group in groups]
-            if in_turn * sum(num_steps(group) * len(group.trials) for group in new) >= WORTH_SECONDS:
+            if in_turn * sum(num_steps(group) * len(group.trials) for group in self._new) >= WORTH_SECONDS:
                 taken |= {executor: self._seconds(group, executor) for executor in others}
             self._taken[group.key] = taken
         return self._taken[group.key]
 
     def _seconds(self, group: Group, executor: Executor) -> float:
-        """Returns what the steps of a group take by an executor, from a second of them."""
+        """Returns what the steps of a group take by an executor, from half a second of them."""
         self.progress.note(f"timing executors: {executor}")
         first = group.trials[0]
         images = example_images(first, self.plan.study.execution)
@@ -515,7 +525,7 @@ def num_steps(group: Group) -> int:
 def num_macs(group: Group) -> float:
     """Returns the multiply-accumulates of a trial's steps: three passes over what trains, one over what is not kept."""
     first, total = group.trials[0], 0.0
-    by_unit = count_macs(first.model, first.size_px)
+    by_unit = {unit.name: unit.num_macs for unit in unit_costs(first.model, first.size_px)}
     for phase in group.program.phases:
         units = first.model.units
         below = units[: units.index(phase.prefix) + 1] if phase.prefix is not None else ()

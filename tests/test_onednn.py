@@ -120,14 +120,35 @@ def test_a_handler_of_another_user_is_refused(compiled_handler):
     assert load_anew() == f"{compiled_handler} does not belong to this user alone (mode 0700)"
 
 
+LOADED_BY_MANY = """
+import threading
+from jaxft.ops import onednn
+onednn.compile_ahead()
+targets = []
+threads = [threading.Thread(target=lambda: targets.append(onednn.load().target)) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(*targets)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_onednn")
-def test_two_processes_compile_once(folder, monkeypatch):
-    code = "from jaxft.ops import onednn; print(onednn.load().target)"
-    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    targets = {process.communicate()[0].strip() for process in processes}
-    assert all(process.returncode == 0 for process in processes) and len(targets) == 1
-    key = targets.pop().removeprefix("jaxft_convolve_")
+def test_processes_and_threads_compile_once(folder, monkeypatch, tmp_path):
+    """Beside a thread that compiles ahead, and after a process that was killed while it compiled."""
+    compiler, log = tmp_path / "c++", tmp_path / "log"
+    compiler.write_text(f'#!/bin/sh\necho called >> {log}\nexec {shutil.which("c++")} "$@"\n')
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    (folder / "tmpabandoned").mkdir(parents=True)
+    folder.chmod(0o700)
+    command = [sys.executable, "-c", LOADED_BY_MANY]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    targets = [process.communicate()[0].split() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    assert list(map(len, targets)) == [4, 4] and len(set(targets[0] + targets[1])) == 1
+    assert log.read_text() == "called\n"
+    key = targets[0][0].removeprefix("jaxft_convolve_")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["lock", f"{key}.so"])
     assert folder.stat().st_mode & 0o777 == (folder / f"{key}.so").stat().st_mode & 0o777 == 0o700
 

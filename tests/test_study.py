@@ -23,7 +23,7 @@ from jaxft.config import Study, from_dict, load_config
 from jaxft.executors import Executor
 from jaxft.jobs import assign_chunks, chunk_jobs, in_order_of
 from jaxft.models import create_model
-from jaxft.models.macs import count_macs
+from jaxft.models.cost import unit_costs
 from jaxft.plan import make_plan
 from jaxft.store import Store
 from jaxft.study import Chooser, example_lane, num_macs
@@ -567,15 +567,16 @@ def groups_of_one_network(tmp_path):
 
 
 @pytest.mark.parametrize(("core_macs", "choice"), [(1e5, "workers"), (1e8, "in_turn")])
-def test_on_a_cpu_workers_do_what_takes_long(groups_of_one_network, monkeypatch, core_macs, choice):
-    """Groups that train networks are chosen for together; heads on kept features are one program."""
+def test_on_a_cpu_workers_do_what_takes_long(groups_of_one_network, monkeypatch, capsys, core_macs, choice):
+    """Groups that train networks are chosen for together, in one line; heads on kept features are one program."""
     plan, store = groups_of_one_network
     monkeypatch.setattr("jaxft.study.CORE_MACS", core_macs)
     monkeypatch.setattr("jaxft.study.num_cores", lambda: 2)
-    with Progress(quiet=True) as progress:
+    with Progress() as progress:
         chooser = Chooser(plan, store, progress)
         chosen = [chooser.choose(group) for group in plan.groups]
     assert [executor.name for executor, _ in chosen] == [choice, choice, "vmap"]
+    assert capsys.readouterr().err == f"4 trials: {chosen[0][0]}, as {chosen[0][1]}\n"
     seconds = sum(num_macs(group) * len(group.trials) for group in plan.groups[:2]) / core_macs / 2
     assert (seconds >= 20) == (choice == "workers")
     assert chosen[0][1] == chosen[1][1] == f"all steps take about {duration(seconds)} in turn" and chosen[2][1] == ""
@@ -586,7 +587,7 @@ def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
     plan, _ = groups_of_one_network
     whole, frozen_stem, _ = plan.groups
     phase, trial = whole.program.phases[-1], whole.trials[0]
-    macs = count_macs(trial.model, trial.size_px)
+    macs = {unit.name: unit.num_macs for unit in unit_costs(trial.model, trial.size_px)}
     assert macs["stem"] == trial.size_px**2 * 3 * 3 * 3 * 16
     images = phase.num_steps * phase.batch_size
     assert num_macs(whole) == 3 * sum(macs.values()) * images

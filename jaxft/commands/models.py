@@ -1,13 +1,13 @@
 """`jaxft models`: the networks that there are, and what each is made of."""
 
 import argparse
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxft.models import Network, Published
+    from jaxft.models.cost import UnitCost
 
 HELP = "list the networks, or show what they are made of"
 SMALL_PX = 64  # networks for images up to this size are usually trained on CIFAR-10, others on ImageNet
@@ -41,22 +41,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A unit of a network: the shape of its output for one image, its parameters, its multiply-accumulates."""
-
-    name: str
-    output: tuple[int, ...]
-    num_params: int
-    num_macs: int
-
-
-@dataclass(frozen=True)
 class Description:
     """What a network is made of, with a head for the classes of `dataset`, on images of its usual size."""
 
     model: "Network"
     dataset: str
-    units: tuple[Unit, ...]
+    units: tuple["UnitCost", ...]
 
     @property
     def num_params(self) -> int:
@@ -81,28 +71,14 @@ def describe_model(name: str) -> Description:
 
     Raises a `UserError` for a name that no family has.
     """
-    import jax
-    import jax.numpy as jnp
-
-    from jaxft.models import create_model, unit_of
+    from jaxft.models import create_model
     from jaxft.models.class_names import CLASS_NAMES
-    from jaxft.models.macs import count_macs
-    from jaxft.paths import flatten
+    from jaxft.models.cost import unit_costs
 
     size_px = create_model(name, num_classes=2).preprocessing.size_px
     dataset = "cifar10" if size_px <= SMALL_PX else "imagenet"
     model = create_model(name, num_classes=len(CLASS_NAMES[dataset]))
-    run = functools.partial(model.init_with_output, mutable=True, capture_intermediates=True)
-    images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
-    _, variables = jax.eval_shape(run, jax.random.key(0), images)
-    outputs = {
-        name.removesuffix("/__call__/0"): leaf.shape[1:] for name, leaf in flatten(variables["intermediates"]).items()
-    }
-    num_params, num_macs = dict.fromkeys(model.units, 0), count_macs(model, size_px)
-    for name, leaf in flatten(variables["params"]).items():
-        num_params[unit_of(name, model.units)] += leaf.size
-    units = tuple(Unit(unit, outputs[unit], num_params[unit], num_macs[unit]) for unit in model.units)
-    return Description(model, dataset, units)
+    return Description(model, dataset, unit_costs(model, size_px))
 
 
 def print_networks(descriptions: Sequence[Description]) -> None:

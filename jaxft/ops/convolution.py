@@ -131,7 +131,7 @@ def conv_general_dilated(
     ):
         strides = tuple(window_strides)
         case = Case("output", lhs.shape, rhs.shape, strides, pads, dilation, feature_group_count, precision)
-        if lhs.size and rhs.size and min(case.output) > 0:
+        if all(size > 0 for size in (*lhs.shape, *rhs.shape, *case.output)):
             return _convolution.bind(lhs[None], rhs[None], case=case)[0]
     return jax.lax.conv_general_dilated(
         lhs, rhs, window_strides, pads, lhs_dilation, rhs_dilation, numbers, feature_group_count, precision=precision

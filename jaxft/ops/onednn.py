@@ -74,10 +74,14 @@ def load() -> Library:
     Raises:
       Unavailable: it cannot be used in this process.
     """
-    loaded = _load_once()
+    with _loading:
+        loaded = _load_once()
     if isinstance(loaded, str):
         raise Unavailable(loaded)
     return loaded
+
+
+_loading = threading.Lock()  # the first calls may come from several threads
 
 
 @functools.cache
