@@ -8,10 +8,11 @@ import sys
 from importlib.metadata import version
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxft import cli, devices
-from jaxft.ops import onednn
+from jaxft.ops import convolution, onednn
 from jaxft.store import cache_dir
 
 load_anew = onednn._load_once.__wrapped__  # without what this process has loaded already
@@ -151,6 +152,15 @@ def test_processes_and_threads_compile_once(folder, monkeypatch, tmp_path):
     key = targets[0][0].removeprefix("jaxft_convolve_")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["lock", f"{key}.so"])
     assert folder.stat().st_mode & 0o777 == (folder / f"{key}.so").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.usefixtures("needs_onednn")
+def test_as_many_geometries_are_kept_as_the_design_says():
+    library = onednn.load()
+    for height in range(1, 1101):
+        case = convolution.Case("output", (1, height, 1, 8), (1, 1, 8, 8), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, None)
+        assert library.supports(convolution._geometry(case, jnp.float32))
+    assert library.handler.jaxft_num_kept() == 1024
 
 
 @pytest.mark.parametrize(

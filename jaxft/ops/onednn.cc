@@ -165,6 +165,11 @@ class Primitives {
     return recent_.front().second;
   }
 
+  size_t size() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return recent_.size();
+  }
+
  private:
   using Entry = std::pair<Geometry, std::shared_ptr<const Convolution>>;
   std::mutex mutex_;
@@ -328,4 +333,7 @@ int jaxft_prepare(const int64_t* geometry, int64_t count) {
     team->Run([&] { primitives->Get(wanted); });
   });
 }
+
+// Returns how many primitives are kept.
+int64_t jaxft_num_kept() { return static_cast<int64_t>(primitives->size()); }
 }
