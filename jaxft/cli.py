@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from jaxft import __version__, stopping
-from jaxft.devices import fast_environment
+from jaxft.devices import deterministic_environment, fast_environment
 from jaxft.errors import UserError, did_you_mean
 from jaxft.ops import onednn
 
@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, overrides = parse(sys.argv[1:] if argv is None else argv)
         if argv is None and args.command in COMPUTING:
-            start_again_fast()
+            start_again(
+                fast_environment() | (deterministic_environment() if getattr(args, "deterministic", False) else {})
+            )
             onednn.compile_ahead()
         command = importlib.import_module(f"jaxft.commands.{args.command}")
         with stopping.on_signal():
@@ -73,9 +75,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, _overrides(rest, takes_config=hasattr(args, "config"))
 
 
-def start_again_fast() -> None:
-    """Starts this process again with `devices.fast_environment`, unless it was started so."""
-    wanted = fast_environment()
+def start_again(wanted: dict[str, str]) -> None:
+    """Starts this process again with environment variables that are read when a process starts, if it lacks any."""
     if wanted and sys.platform == "linux":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
 

@@ -353,7 +353,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the trials are run. None of it is part of a trial's identity."""
+    """How the trials are run. Of all this a trial's identity has `precision` alone."""
 
     executor: Literal["auto", "in_turn", "workers", "vmap", "devices", "pmap", "data_parallel"] = setting(
         "auto", "how trials share the machine; auto: on a CPU by the work there is, else the fastest of those timed"
@@ -375,6 +375,15 @@ class Execution:
     feature_disk_bytes: float = setting(2e10, "the same on disk, for later runs too; 0: none", at_least=0)
     cpu_convolution: Literal["auto", "onednn", "xla"] = setting(
         "auto", "what computes convolutions on a CPU; auto: oneDNN where it can be used, else XLA"
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = setting(
+        "float32",
+        "numbers in which networks compute: true float32; float32 with tf32 products, which are faster on NVIDIA GPUs; "
+        "bfloat16, whose parameters, statistics, classifier and loss stay float32",
+    )
+    remat: bool = setting(False, "compute the insides of blocks again for the gradient, which takes less memory")
+    deterministic: bool = setting(
+        False, "a run can be repeated bit for bit on the same kind of machine; set by the option --deterministic"
     )
 
 

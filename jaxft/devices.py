@@ -3,8 +3,11 @@
 import contextlib
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
+CUDA_PACKAGES = ("jax-cuda12-plugin", "jax-cuda13-plugin")
 
 
 def num_cores() -> int:
@@ -49,3 +52,21 @@ def fast_environment() -> dict[str, str]:
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         wanted["GOMP_SPINCOUNT"] = "1000"
     return wanted
+
+
+def deterministic_environment() -> dict[str, str]:
+    """Returns the environment variables with which a run can be repeated bit for bit, where this process lacks them.
+
+    XLA on a GPU then has no operations that add in a varying order, and does not choose among kernels by timing. It
+    reads its flags when it starts. CPUs and TPUs need none.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DETERMINISTIC_FLAG in flags or not any(map(_is_installed, CUDA_PACKAGES)):
+        return {}
+    return {"XLA_FLAGS": f"{flags} {DETERMINISTIC_FLAG}".strip()}
+
+
+def _is_installed(package: str) -> bool:
+    with contextlib.suppress(PackageNotFoundError):
+        return bool(version(package))
+    return False

@@ -8,9 +8,9 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +24,18 @@ from jaxft.data.augment import NUM_CROPS, Changes
 from jaxft.data.batches import balanced_indices, batch_indices, epoch_ends, padded_batches
 from jaxft.data.stream import Pixels, Stream, Windows, at_hand
 from jaxft.errors import UserError
-from jaxft.executors import Executor
+from jaxft.executors import Executor, is_out_of_memory
 from jaxft.features import FeatureCache, Prefix, output_shape
 from jaxft.models import unit_of
 from jaxft.optim import HParams
 from jaxft.regularisers import Reference, source_network
 from jaxft.train import (
-    PIECE,
     Evaluated,
     Evaluation,
     Flat,
     Frozen,
     Phase,
     State,
-    apply_network,
     continue_state,
     init_state,
     make_eval_step,
@@ -48,6 +46,7 @@ from jaxft.train import (
     split_variables,
 )
 
+T = TypeVar("T")
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_mean_per_class")
 MOST_STEPS = 256  # of a stretch on the device
 STRETCH_SECONDS = 1.0  # after which the host looks whether it is told to end, or to save
@@ -235,6 +234,7 @@ def run_chunk(
             try:
                 run.to_the_end(on_epoch, saver, keep)
             except stopping.Stopped:
+                run.settle()
                 saver.save(run.place, carry)
                 raise
             for i in range(len(lanes)):
@@ -272,10 +272,10 @@ class _Saver:
         """Returns how long the chunk has taken, before it was stopped too."""
         return float(carry.seconds) + time.monotonic() - self.started
 
-    def save_if_due(self, place: int, carry: Carry) -> None:
-        """Keeps the carry where the last time is long ago."""
-        if time.monotonic() - self.last >= self.every_seconds:
-            self.save(place, carry)
+    @property
+    def is_due(self) -> bool:
+        """Tells whether the last time that the state was kept is long ago."""
+        return time.monotonic() - self.last >= self.every_seconds
 
     def save(self, place: int, carry: Carry) -> None:
         """Keeps the carry; a place that is kept already is left as it is."""
@@ -300,11 +300,12 @@ class _Run:
     first_place: int
     epochs: range
     ends: Sequence[int]
+    step: int = field(init=False)  # steps of the phase that the device has been given
+    _ahead: "_Stretch | None" = field(init=False, default=None)
+    _read_at: float = field(init=False, default=0.0)
 
-    @property
-    def step(self) -> int:
-        """Returns the steps of the phase that are done."""
-        return int(np.asarray(self.carry.state.step)[0])
+    def __post_init__(self) -> None:
+        self.step = int(np.asarray(self.carry.state.step)[0])
 
     @property
     def place(self) -> int:
@@ -312,35 +313,67 @@ class _Run:
         return self.first_place + self.step + int(self.carry.epochs_done) - self.epochs.start
 
     def to_the_end(self, on_epoch: Callable[[str], None], saver: _Saver, keep: Callable[[int, State], None]) -> None:
-        """Runs what is left of the phase; `keep` is told the state after each evaluation."""
+        """Runs what is left of the phase; `keep` is told the state after each evaluation.
+
+        The device always has a stretch to go on with: the metrics of one are read when the next has been dispatched.
+        """
         carry, feed = self.carry, self.feed
         run_steps = make_run_steps(feed.phase, self.executor)
         is_last = self.epochs.stop == self.program.num_epochs
-        step, begin, stretch = self.step, 0, 1
+        begin, length = 0, 1
         for epoch, end in zip(self.epochs, self.ends):
             if epoch >= carry.epochs_done:
-                while step < end:
+                while self.step < end:
                     stopping.check()
-                    since = time.monotonic()
                     with self.clock.of("train"):
-                        images, most = feed.at_step(step)
-                        count = min(stretch, end - step, most)
+                        images, most = feed.at_step(self.step)
+                        count = min(length, end - self.step, most)
+                        began = time.monotonic()
                         carry.state, metrics = run_steps(
                             count, carry.state, self.hparams, feed.labels, feed.indices, feed.frozen, images
                         )
-                    carry.metrics[:, step - begin : step - begin + count] = metrics
-                    step += count
-                    a_step = (time.monotonic() - since) / count
-                    stretch = max(1, min(MOST_STEPS, int(STRETCH_SECONDS / a_step)))
-                    saver.save_if_due(self.place, carry)
+                        before, self._ahead = self._ahead, _Stretch(self.step - begin, count, metrics, began)
+                        self.step += count
+                        if before is not None:
+                            length = self._read(before)
+                    if saver.is_due:
+                        self.settle()
+                        saver.save(self.place, carry)
+                with self.clock.of("train"):
+                    self.settle()
                 with self.clock.of("evaluate"):
                     _end_epoch(self.program, feed, self.executor, carry, epoch, end - begin, self.lanes)
                 keep(epoch + 1, carry.state)
                 if carry.diverged.all() and is_last:
                     return
                 on_epoch("" if carry.diverged.all() else _line(carry, epoch, self.program.num_epochs))
-                saver.save_if_due(self.place, carry)
+                if saver.is_due:
+                    saver.save(self.place, carry)
             begin = end
+
+    def settle(self) -> None:
+        """Waits until the device has done all that it has been given."""
+        if self._ahead is not None:
+            self._read(self._ahead)
+            self._ahead = None
+
+    def _read(self, stretch: "_Stretch") -> int:
+        """Notes the metrics of a stretch, which is waited for; returns how many steps take about a second."""
+        metrics = np.concatenate([np.asarray(part) for part in stretch.metrics], axis=1)[:, : stretch.num_steps]
+        self.carry.metrics[:, stretch.first : stretch.first + stretch.num_steps] = metrics
+        now = time.monotonic()
+        a_step = (now - max(stretch.began, self._read_at)) / stretch.num_steps
+        self._read_at = now
+        return max(1, min(MOST_STEPS, int(STRETCH_SECONDS / a_step)))
+
+
+class _Stretch(NamedTuple):
+    """Steps that have been dispatched: the first, counted in its epoch, how many, their metrics on the device, when."""
+
+    first: int
+    num_steps: int
+    metrics: Sequence[jax.Array]
+    began: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -700,26 +733,22 @@ def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Execu
 
     Steps are timed for about as long as `seconds`, after the first, which compiles.
     """
-    phase = max(program.phases, key=lambda phase: phase.num_steps)
-    phase, live, tracked, frozen, images = _example(phase, lane, images)
+    phase, live, tracked, frozen, images = _example(max(program.phases, key=lambda p: p.num_steps), lane, images)
     width = executor.width
-    hparams = executor.place(stack([lane.hparams] * width))
-    state = _make_init_states(phase)(
-        executor.place(stack([live] * width)),
-        executor.place(stack([tracked] * width)),
-        hparams,
-        executor.place(stack([lane.augment_key] * width)),
+    live, tracked, hparams, keys, labels = executor.place(
+        stack([(live, tracked, lane.hparams, lane.augment_key, lane.labels)] * width)
     )
+    state = _make_init_states(phase)(live, tracked, hparams, keys)
     steps = 1 if phase.whole else phase.num_steps
     indices = executor.place_batches(np.zeros((width, steps, phase.batch_size), np.int32))
-    labels = executor.place(stack([lane.labels] * width))
-    frozen, images = executor.place_shared(frozen), executor.place_shared(images)
+    frozen, images = executor.place_shared((frozen, images))
     run_steps = make_run_steps(phase, executor)
     taken: list[float] = []
     while len(taken) < 2 or (sum(taken[1:]) < seconds and len(taken) < phase.num_steps):
         stopping.check()
         start = time.perf_counter()
-        state, _ = run_steps(1, state, hparams, labels, indices, frozen, images)
+        state, metrics = run_steps(1, state, hparams, labels, indices, frozen, images)
+        jax.block_until_ready(metrics)
         taken.append(time.perf_counter() - start)
     return float(np.median(taken[1:]))
 
@@ -749,31 +778,79 @@ def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
     return min(taken[1:]) / len(rows)
 
 
-def trial_bytes(program: Program, lane: Lane, images: np.ndarray) -> int:
-    """Returns the memory that a further trial takes side by side with others.
+def needed_bytes(program: Program, lane: Lane, images: np.ndarray, executor: Executor) -> float:
+    """Returns the memory of a device that trials like `lane` take as the executor runs them, in the program of most.
 
-    It is what trains, its optimiser's state, the best so far and the gradients, and what of a batch the backward pass
-    needs again (which XLA may keep less of), in the phase that takes most.
+    It is read from the compiled programs: their arguments (the images and all that is frozen too), results and
+    temporary memory. The best weights so far, which are in memory beside, are added. It is infinite where a program
+    cannot even be compiled for want of memory.
     """
-    most = 0
+    if executor.name == "pmap":  # where a device runs what it would run under vmap alone
+        executor = Executor("vmap", executor.width // executor.num_devices)
+    trained = {name for phase in program.phases for name in phase.trainable}
+    tracked = {name for phase in program.phases for name in phase.tracked}
+    of_one = _bytes(([lane.params[name] for name in trained], [lane.batch_stats[name] for name in tracked]))
+    best = of_one * executor.width / executor.num_devices
+    return best + max(
+        _program_bytes(function, args) for _, function, args in compiled_programs(program, lane, images, executor)
+    )
+
+
+def _program_bytes(function: Any, args: Sequence[Any]) -> float:
+    """Returns the memory of a device that a program takes, its arguments and results too."""
+    try:
+        memory = function.lower(*args).compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if is_out_of_memory(error):
+            return math.inf
+        raise
+    own = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return own + memory.temp_size_in_bytes
+
+
+def compiled_programs(
+    program: Program, lane: Lane, images: np.ndarray, executor: Executor
+) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Yields the programs that trials like `lane` run: a name, the function, and the shapes of its arguments.
+
+    The shapes say where arrays lie, so that a program that is compiled for them is the one that will be run.
+    """
+    of_trials, of_all, of_batches = executor.of_trials, executor.of_all, executor.of_batches
+    width = executor.width
     for planned in program.phases:
-        phase, live, tracked, frozen, examples = _example(planned, lane, images)
-        state = jax.eval_shape(functools.partial(init_state, phase), live, tracked, lane.hparams, lane.augment_key)
-        side = phase.preprocessing.size_px
-        shape = examples.shape[1:] if phase.from_features else (side, side, 3)
-        batch = jax.ShapeDtypeStruct((min(phase.batch_size, PIECE), *shape), examples.dtype)
+        phase, *variables, frozen, images_of_phase = _example(planned, lane, images)
+        own = (*variables, lane.hparams, lane.augment_key, lane.labels)
+        live, tracked, hparams, key, labels = _shapes(own, of_trials, width)
+        frozen, seen = _shapes((frozen, images_of_phase), of_all)
+        init_states = _make_init_states(phase)
+        yield "init", init_states, (live, tracked, hparams, key)
+        state = _shapes(jax.eval_shape(init_states, live, tracked, hparams, key), of_trials)
+        num_rows = 1 if phase.whole else phase.num_steps
+        indices = _shapes(np.zeros((num_rows, phase.batch_size), np.int32), of_batches, width)
+        count = (jnp.int32(1),) if loops_on_device(phase) else ()
+        yield "train", make_steps(phase, executor), (state, hparams, labels, indices, *count, frozen, seen)
+        params, resting = live, frozen._replace(reference=None)
+        if any(map(is_adapter, live)):
+            yield "merge", _make_merge(executor), (live, hparams.lora_scale, frozen.params)
+            merged = jax.eval_shape(_make_merge(executor), live, hparams.lora_scale, frozen.params)
+            params = _shapes(merged, of_trials)
+        if phase.recalibrates:
+            rows = _shapes(np.zeros((1, min(len(lane.train), MOMENTS_BATCH)), np.int32), of_trials, width)
+            yield "moments", _make_moments(phase.evaluated, executor), (params, tracked, rows, resting, seen)
+        if len(lane.val) or len(lane.test):
+            size = eval_batch(program, [lane], executor.num_devices)
+            batch = _shapes((np.zeros((1, size), np.int32), np.zeros((1, size), bool)), of_batches, width)
+            yield "evaluate", _make_eval(phase.evaluated, executor), (params, tracked, labels, *batch, resting, seen)
 
-        def kept(live: Flat, tracked: Flat, frozen: Frozen, batch: jax.Array, phase: Phase = phase) -> Any:
-            def logits(live: Flat) -> jax.Array:
-                plain = merge(live, frozen.params, lane.hparams.lora_scale)
-                return apply_network(phase, plain, tracked, frozen, batch, train=True)[0]
 
-            return jax.vjp(logits, live)[1]
+def _shapes(tree: Any, sharding: jax.sharding.Sharding, width: int | None = None) -> Any:
+    """Returns the shapes of arrays that lie as `sharding` says, those of `width` trials where it is given."""
+    lanes = () if width is None else (width,)
 
-        most = max(
-            most, sum(map(_bytes, (state, live, tracked, live, jax.eval_shape(kept, live, tracked, frozen, batch))))
-        )
-    return most
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*lanes, *leaf.shape), leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(shape, jax.eval_shape(lambda: tree))
 
 
 def _example(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, Flat, Flat, Frozen, np.ndarray]:
@@ -809,25 +886,49 @@ def _bytes(tree: Any) -> int:
 
 
 @functools.cache
-def make_run_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[State, np.ndarray]]:
-    """Returns `run_steps(count, state, hparams, labels, indices, frozen, images) -> (state, [trials, count, 2])`.
+def make_run_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[State, list[jax.Array]]]:
+    """Returns `run_steps(count, state, hparams, labels, indices, frozen, images) -> (state, metrics)`.
 
-    The state is given up; the metrics are the loss and accuracy of each step. `count` steps, of whatever number, are
-    one program on the device; on a CPU, where XLA runs convolutions inside loops many times slower, they are one call
-    a step.
+    The state is given up. The metrics are arrays [trials, steps, 2], of `count` steps or more one after another: the
+    loss and accuracy of each. Nothing is waited for.
+    """
+    run = make_steps(phase, executor)
+
+    def run_one_by_one(count: int, state: State, *rest: Any) -> tuple[State, list[jax.Array]]:
+        found = []
+        for _ in range(count):
+            state, metrics = run(state, *rest)
+            found.append(metrics)
+        return state, found
+
+    def run_stretch(count: int, state: State, hparams: HParams, *rest: Any) -> tuple[State, list[jax.Array]]:
+        labels, indices, frozen, images = rest
+        state, metrics = run(state, hparams, labels, indices, jnp.int32(count), frozen, images)
+        return state, [metrics]
+
+    return run_stretch if loops_on_device(phase) else run_one_by_one
+
+
+def loops_on_device(phase: Phase) -> bool:
+    """Tells whether a stretch of steps is one program.
+
+    XLA runs convolutions inside loops many times slower on a CPU, so there it is a program a step.
+    """
+    return jax.default_backend() != "cpu" or phase.head_only
+
+
+@functools.cache
+def make_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[State, jax.Array]]:
+    """Returns the compiled program of a phase, over a leading axis of trials; its first argument is given up.
+
+    `step(state, hparams, labels, indices, frozen, images) -> (state, [trials, 1, 2])`, or where a stretch is one
+    program `stretch(state, hparams, labels, indices, count, frozen, images) -> (state, [trials, MOST_STEPS, 2])`.
     """
     train_step = make_train_step(phase)
-    if jax.default_backend() == "cpu" and not phase.head_only:
-        step = executor.compile(train_step, num_shared=2, donate=(0,))
 
-        def run_in_turn(count: int, state: State, *rest: Any) -> tuple[State, np.ndarray]:
-            metrics = []
-            for _ in range(count):
-                state, one = step(state, *rest)
-                metrics.append(one)
-            return state, np.stack([np.stack([np.asarray(value) for value in one], axis=-1) for one in metrics], axis=1)
-
-        return run_in_turn
+    def step(state: State, *rest: Any) -> tuple[State, jax.Array]:
+        state, metrics = train_step(state, *rest)
+        return state, jnp.stack(metrics)[None]
 
     def stretch(
         state: State, hparams: HParams, labels: Any, indices: Any, count: Any, frozen: Frozen, images: Any
@@ -836,17 +937,11 @@ def make_run_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[Stat
             state, metrics = train_step(carry[0], hparams, labels, indices, frozen, images)
             return state, carry[1].at[i].set(jnp.stack(metrics))
 
-        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((MOST_STEPS, 2))))
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((MOST_STEPS, 2), jnp.float32)))
 
-    run = executor.compile(stretch, num_shared=3, donate=(0,))
-
-    def run_on_device(
-        count: int, state: State, hparams: HParams, labels: Any, indices: Any, frozen: Frozen, images: Any
-    ) -> tuple[State, np.ndarray]:
-        state, metrics = run(state, hparams, labels, indices, jnp.int32(count), frozen, images)
-        return state, np.asarray(metrics)[:, :count]
-
-    return run_on_device
+    if loops_on_device(phase):
+        return executor.compile(stretch, num_shared=3, donate=(0,))
+    return executor.compile(step, num_shared=2, donate=(0,))
 
 
 @functools.cache
@@ -907,15 +1002,16 @@ def evaluate(
     images, windows = feed.images, None
     if isinstance(images, Stream):
         windows = Windows(images, every_batch, executor.place_shared)
-    for i in range(-(-most // size) if most else 0):
+
+    def dispatch(i: int) -> Evaluation:
         stopping.check()
-        if windows is not None:
-            images, _ = windows.at(i)
         batch = every_batch[:, i : i + 1]
         within = np.arange(i * size, (i + 1) * size).reshape(1, 1, -1) < counts.reshape(-1, 1, 1)
-        result = eval_step(
-            params, batch_stats, feed.labels, *executor.place_batches((batch, within)), feed.resting, images
-        )
+        seen = images if windows is None else windows.at(i)[0]
+        placed = executor.place_batches((batch, within))
+        return eval_step(params, batch_stats, feed.labels, *placed, feed.resting, seen)
+
+    for result in one_behind(map(dispatch, range(-(-most // size) if most else 0))):
         loss += np.asarray(result.loss, np.float64)
         correct += np.asarray(result.correct, np.float64)
         predictions.append(np.asarray(result.predictions))
@@ -924,6 +1020,15 @@ def evaluate(
     per_class = [mean_per_class(lane.labels[r], p) for lane, r, p in zip(lanes, rows, said)]
     with np.errstate(invalid="ignore"):
         return Scores(loss / counts, correct / counts, np.array(per_class), said)
+
+
+def one_behind(dispatched: Iterable[T]) -> Iterator[T]:
+    """Yields each result after the next one is dispatched, so that the device need not wait for who reads them."""
+    before: list[T] = []
+    for result in dispatched:
+        yield from before
+        before = [result]
+    yield from before
 
 
 def eval_batch(program: Program, lanes: Sequence[Lane], num_devices: int) -> int:

@@ -11,6 +11,7 @@ shared. What runs one trial is the same pure function everywhere:
     data_parallel  one after another, the images of a batch spread over the devices; batch norm is over all of them
 """
 
+import dataclasses
 import functools
 import gc
 import os
@@ -22,11 +23,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxft.config import Execution
 from jaxft.devices import num_cores
 from jaxft.errors import UserError
+from jaxft.ops.precision import true_products
 
 AXIS = "devices"
 MANY_MAPS = 30_000
@@ -52,13 +54,20 @@ class Executor:
             words.append(f"on {self.num_devices} devices")
         return " ".join(words)
 
+    def narrower(self) -> "Executor | None":
+        """Returns it with half as many trials on each device; None where there is one on each."""
+        lanes = self.width // self.num_devices
+        return dataclasses.replace(self, width=lanes // 2 * self.num_devices) if lanes > 1 else None
+
     def compile(
         self, function: Callable[..., Any], num_shared: int, donate: tuple[int, ...] = ()
     ) -> Callable[..., Any]:
         """Returns `function`, of one trial, over a leading axis of trials on all arguments but the last `num_shared`.
 
         The arguments numbered in `donate` are given up to the program, which writes its results in their place.
+        Products of float32 arrays are true ones, but inside networks that have another precision.
         """
+        function = true_products(function)
         if self.name == "pmap":
             return self._pmapped(function, num_shared)
         local = over_trials(function, self.width // (self.num_devices if self.name == "devices" else 1), num_shared)
@@ -94,23 +103,36 @@ class Executor:
 
         return run
 
+    @property
+    def of_trials(self) -> Sharding:
+        """Returns where arrays with a trial axis are: on the devices that run their trials."""
+        return self._sharding(AXIS) if self.name in ("devices", "pmap") else self._sharding()
+
+    @property
+    def of_all(self) -> Sharding:
+        """Returns where arrays are that all trials share: on every device."""
+        return self._sharding()
+
+    @property
+    def of_batches(self) -> Sharding:
+        """Returns where arrays [trials, batches, images] are, whose images may be spread over the devices."""
+        return self._sharding(None, None, AXIS) if self.name == "data_parallel" else self.of_trials
+
     def place(self, tree: Any) -> Any:
         """Returns arrays with a trial axis, on the devices that run their trials."""
-        return jax.device_put(tree, self._sharding(AXIS) if self.name in ("devices", "pmap") else self._sharding())
+        return jax.device_put(tree, self.of_trials)
 
     def place_shared(self, tree: Any) -> Any:
         """Returns arrays that all trials share, on every device."""
-        return jax.device_put(tree, self._sharding())
+        return jax.device_put(tree, self.of_all)
 
     def place_batches(self, tree: Any) -> Any:
         """Returns arrays [trials, batches, images], whose images may be spread over the devices."""
-        return (
-            jax.device_put(tree, self._sharding(None, None, AXIS)) if self.name == "data_parallel" else self.place(tree)
-        )
+        return jax.device_put(tree, self.of_batches)
 
-    def _sharding(self, *axes: str | None) -> Any:
+    def _sharding(self, *axes: str | None) -> Sharding:
         if self.num_devices == 1:
-            return jax.devices()[0]
+            return SingleDeviceSharding(jax.devices()[0])
         return NamedSharding(_mesh(self.num_devices), PartitionSpec(*axes))
 
 
@@ -146,13 +168,13 @@ MOST_HEADS = 256  # of heads alone
 
 
 def candidates(
-    execution: Execution, num_trials: int, heads_only: bool, trial_bytes: Callable[[], int]
+    execution: Execution, num_trials: int, heads_only: bool, needed_bytes: Callable[[Executor], float]
 ) -> list[Executor]:
     """Returns the executors that may run `num_trials` trials: the one asked for, or those that 'auto' chooses from.
 
     Args:
       heads_only: whether nothing is trained but heads, on kept features.
-      trial_bytes: returns the memory of a further trial side by side.
+      needed_bytes: returns the memory of a device that trials take by an executor.
 
     Raises:
       UserError: the one asked for cannot run here.
@@ -169,20 +191,36 @@ def candidates(
     if name == "auto" and on_cpu and not heads_only:
         # Networks under vmap are no faster here than one after another: benchmarks/convolution.py.
         return [Executor()] + [Executor("workers")] * (num_trials >= (execution.workers or num_cores()) > 1)
-    most = execution.width or (MOST_HEADS if heads_only else MOST_WIDTH)
-    fitting = int((execution.memory_bytes or free_bytes()) // trial_bytes())
-    if name == "auto" and not fitting and devices > 1:
+    limit = execution.memory_bytes or free_bytes()
+    if name == "auto" and num_trials == 1:
+        fits = devices == 1 or needed_bytes(Executor()) <= limit
+        return [Executor()] * fits + [spread_batch] * (devices > 1)
+    most = min(execution.width or (MOST_HEADS if heads_only else MOST_WIDTH), num_trials)
+    found = [] if name in ("devices", "pmap") else [fitting(Executor("vmap", most), needed_bytes, limit)]
+    if name in ("devices", "pmap") or (name == "auto" and devices > 1 and not heads_only):
+        wide = Executor(
+            "pmap" if name == "pmap" else "devices", devices * min(most, -(-num_trials // devices)), devices
+        )
+        found.append(fitting(wide, needed_bytes, limit))
+    if name != "auto" or heads_only:
+        return found
+    if devices > 1 and found[0].width == 1 and needed_bytes(Executor()) > limit:
         return [spread_batch]
-    width = max(min(most, fitting), 1)
-    side_by_side = Executor("vmap", min(width, num_trials))
-    spread = Executor("pmap" if name == "pmap" else "devices", devices * min(width, -(-num_trials // devices)), devices)
-    if name != "auto":
-        return [side_by_side if name == "vmap" else spread]
-    if num_trials == 1:
-        return [Executor()] + [spread_batch] * (devices > 1)
-    if heads_only:
-        return [side_by_side]
-    return [Executor(), side_by_side] + [spread] * (devices > 1)
+    return [Executor(), *found]
+
+
+def fitting(executor: Executor, needed_bytes: Callable[[Executor], float], limit: float) -> Executor:
+    """Returns an executor with as many lanes as have room in `limit` bytes of a device, one at least."""
+    while executor.width > executor.num_devices and (needed := needed_bytes(executor)) > limit:
+        lanes = executor.width // executor.num_devices
+        fewer = int(lanes * limit / needed) or lanes // 2
+        executor = dataclasses.replace(executor, width=fewer * executor.num_devices)
+    return executor
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether a program did not run, or was not compiled, for want of memory of its device."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def num_workers(execution: Execution, num_trials: int) -> int:
@@ -191,10 +229,13 @@ def num_workers(execution: Execution, num_trials: int) -> int:
 
 
 def free_bytes() -> float:
-    """Returns the memory that trials may take: three quarters of a device's, or half of what the machine has."""
+    """Returns the memory that a study's programs may take: three quarters of a device's, or half of the machine's.
+
+    It does not depend on what else is in memory, so that the same machine has the same lanes again.
+    """
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
-        return 0.75 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+        return 0.75 * stats["bytes_limit"]
     return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

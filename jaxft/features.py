@@ -31,11 +31,12 @@ from jaxft.data.stream import Pixels, at_hand
 from jaxft.devices import device_kind
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.ops.convolution import implementation
+from jaxft.ops.precision import true_products
 from jaxft.paths import flatten, unflatten
 from jaxft.pooling import Look
 from jaxft.store import cache_dir, locked, replacing
 
-FORMAT = 1  # to raise where the code gives other outputs, or writes them otherwise
+FORMAT = 2  # to raise where the code gives other outputs, or writes them otherwise
 BLOCK = 32  # images computed at a time
 VALUES = "<f4"  # how an output is kept
 PACK_BYTES = 4 << 20  # of blocks to a file: pooled features have thousands, each of some kilobytes
@@ -103,7 +104,8 @@ class Prefix:
             for name, leaf in sorted(leaves.items()):
                 total.update(f"{collection}/{name}".encode())
                 total.update(np.ascontiguousarray(leaf).tobytes())
-        total.update(repr((self.model.architecture, self.unit, self.preprocessing, self.fingerprint)).encode())
+        total.update(repr((self.model.architecture, self.model.precision)).encode())
+        total.update(repr((self.unit, self.preprocessing, self.fingerprint)).encode())
         if self.looks:
             total.update(repr(self.looks).encode())
         plain = total.hexdigest()
@@ -353,12 +355,7 @@ def _made_by() -> tuple[Any, ...]:
     """Returns what the bits of an output depend on besides its prefix: what computes it."""
     code = FORMAT, BLOCK, VALUES, jaxft.__version__, jax.__version__, version("jaxlib")
     device = jax.default_backend(), device_kind()
-    return (
-        *code,
-        *device,
-        implementation()[0],
-        jax.config.values["jax_default_matmul_precision"],
-    )
+    return *code, *device, implementation()[0]
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
@@ -384,6 +381,7 @@ def _make_outputs(
     model: Network, preprocessing: Preprocessing, unit: str, changes: Changes, looks: tuple[Look, ...]
 ) -> Callable[..., jax.Array]:
     @jax.jit
+    @true_products
     def outputs(variables: Any, images: jax.Array, rows: jax.Array, number: jax.Array, key: Any) -> jax.Array:
         x = images[rows]
         if not changes.is_none:

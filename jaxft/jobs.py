@@ -22,7 +22,7 @@ class Job:
 
     `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
     `snapshots` are of a source (a pass, digest of the weights after it), for trials that begin there.
-    `looks` are those of the classifiers of features in its group.
+    `looks` are those of the classifiers of features in its `group`.
     """
 
     kind: str
@@ -31,6 +31,7 @@ class Job:
     executor: Executor
     snapshots: tuple[tuple[int, str], ...] = ()
     looks: tuple[Look, ...] = ()
+    group: Group | None = None
 
     @property
     def source(self) -> PlannedTrial | None:
@@ -93,16 +94,49 @@ def assign_chunks(group: Group, store: Store, asked: str, choose: Callable[[Grou
         new = [trial.digest for trial in group.trials if trial.digest not in assigned]
         if new:
             width = record["width"]
-            made = [new[i : i + width] for i in range(0, len(new), width)]
-            record["chunks"] += [chunk + chunk[:1] * (width - len(chunk)) for chunk in made]
+            record["chunks"] += _cut(new, width)
             store.write_group(group.key, record)
+
+
+def _cut(digests: list[str], width: int) -> list[list[str]]:
+    """Returns chunks of so many trials; the last is filled up with its first."""
+    made = [digests[i : i + width] for i in range(0, len(digests), width)]
+    return [chunk + chunk[:1] * (width - len(chunk)) for chunk in made]
+
+
+def halve_chunks(job: Job, store: Store) -> list[Job]:
+    """Halves the chunks of a group that has run out of memory, but those that are stored; returns the jobs of a job's.
+
+    None of them is left where it had one trial on each device. What another process has halved already stays.
+    """
+    group, narrower = job.group, job.executor.narrower()
+    assert group is not None
+    with store.claim(f"group-{group.key}"):
+        record = store.group(group.key)
+        assert record is not None, "its chunks are assigned before"
+        if record["width"] >= job.executor.width:
+            if narrower is None:
+                return []
+            chunks = record["chunks"]
+            stored = [all(store.has("trials", digest) for digest in chunk) for chunk in chunks]
+            record["width"], record["chunks"] = narrower.width, []
+            for chunk, is_stored in zip(chunks, stored):
+                record["chunks"] += [chunk] if is_stored else _cut(list(dict.fromkeys(chunk)), narrower.width)
+            record["why"] = f"{job.executor} ran out of memory"
+            store.write_group(group.key, record)
+    return pieces_of(job, store)
+
+
+def pieces_of(job: Job, store: Store) -> list[Job]:
+    """Returns the jobs of a job's trials as their chunks are now."""
+    assert job.group is not None
+    return [other for other in chunk_jobs(job.group, store) if set(other.trials) & set(job.trials)]
 
 
 def chunk_jobs(group: Group, store: Store) -> list[Job]:
     """Returns a job for each chunk of a group, as they were assigned."""
     record = store.group(group.key)
     assert record is not None, "its chunks are assigned before"
-    executor = Executor(record["executor"], record["width"], record["devices"])
     by_digest = {trial.digest: trial for trial in group.trials}
     jobs = []
     for chunk in record["chunks"]:
@@ -110,7 +144,8 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
         if here:
             trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
             key = work_key([trial.digest for trial in trials])
-            jobs.append(Job("trials", key, trials, executor, looks=group.looks))
+            executor = Executor(record["executor"], len(chunk), record["devices"])  # a chunk has what ran it
+            jobs.append(Job("trials", key, trials, executor, looks=group.looks, group=group))
     return jobs
 
 

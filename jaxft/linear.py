@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxft.ops.precision import true_products
+
 Loss = Literal["logistic", "svm"]
 Metric = Literal["cosine", "euclidean"]
 Scaling = Literal["none", "l2", "standard"]
@@ -90,6 +92,7 @@ def losses(loss: Loss, scores: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@true_products
 def _fit_all(
     loss: Loss,
     num_classes: int,

@@ -1,7 +1,9 @@
 """The few layers that the families share, and the container that lets a network be entered and left anywhere.
 
-Images and maps are NHWC. Paddings are explicit and symmetric, as in the networks' published definitions: XLA's
-"SAME" pads a strided convolution on one side only, which is right for networks from TensorFlow alone (`conv_same`).
+Images and maps are NHWC. A layer computes in the dtype of its input, to which its parameters are brought; statistics
+and the classifier have float32 at least (`jaxft.ops.precision`). Paddings are explicit and symmetric, as in the
+networks' published definitions: XLA's "SAME" pads a strided convolution on one side only, which is right for networks
+from TensorFlow alone (`conv_same`).
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.ops.convolution import conv_general_dilated
+from jaxft.ops.precision import at_least_float32, in_dtype_of_input
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He 2015
 
@@ -37,6 +40,7 @@ def conv(
         padding=((padding, padding), (padding, padding)),
         use_bias=use_bias,
         kernel_init=kernel_init,
+        promote_dtype=in_dtype_of_input,
         conv_general_dilated=conv_general_dilated,
         name=name,
     )
@@ -52,6 +56,7 @@ def conv_same(features: int, kernel: int, stride: int = 1, groups: int = 1, name
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,
+        promote_dtype=in_dtype_of_input,
         conv_general_dilated=conv_general_dilated,
         name=name,
     )
@@ -119,7 +124,8 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns [n, features] of `x: [n, height, width, channels]`."""
+        """Returns [n, features], float32 at least, of `x: [n, height, width, channels]`."""
+        x = at_least_float32(x)
         if self.side is None:
             return x.mean((1, 2))
         return nn.avg_pool(x, (self.side, self.side), (self.side, self.side)).reshape(x.shape[0], -1)
@@ -132,7 +138,8 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns logits [n, num_classes] of `x: [n, features]`."""
+        """Returns logits [n, num_classes], float32 at least, of `x: [n, features]`."""
+        x = at_least_float32(x)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         return x @ kernel + bias.reshape(1, -1)
@@ -152,13 +159,13 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, group_size: int | None = None) -> jax.Array:
-        """Returns `x: [..., features]` normalised, scaled and shifted.
+        """Returns `x: [..., features]` normalised, scaled and shifted; all of it in float32 at least but the result.
 
         With `group_size`, images are normalised in training in groups of so many, which must divide their number (ghost
         batch normalisation; Hoffer, Hubara & Soudry 2017, algorithm 1). The running statistics move as if the groups
         came one after another.
         """
-        features = x.shape[-1]
+        dtype, x, features = x.dtype, at_least_float32(x), x.shape[-1]
         shape = (1,) * (x.ndim - 1) + (features,)
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
@@ -178,7 +185,7 @@ class BatchNorm(nn.Module):
             for running, of_group in ((running_mean, means), (running_var, unbiased)):
                 running.value = kept * running.value + jnp.asarray(shares, x.dtype) @ of_group.reshape(-1, features)
             factors = scale.reshape((1, *shape)) * jax.lax.rsqrt(variances + self.epsilon)
-            return (groups * factors + (bias.reshape((1, *shape)) - means * factors)).reshape(x.shape)
+            return (groups * factors + (bias.reshape((1, *shape)) - means * factors)).reshape(x.shape).astype(dtype)
         if train:
             axes = tuple(range(x.ndim - 1))
             count = x.size // features
@@ -191,7 +198,7 @@ class BatchNorm(nn.Module):
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
+        return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(dtype)
 
 
 @contextlib.contextmanager
@@ -209,7 +216,9 @@ def batch_norm_in_groups(group_size: int | None) -> Iterator[None]:
 
 def branch(block: nn.Module, y: jax.Array) -> jax.Array:
     """Returns the residual branch `y` of a block, times what the collection `branches` says of it, if anything."""
-    return y * block.get_variable("branches", "factor") if block.has_variable("branches", "factor") else y
+    if not block.has_variable("branches", "factor"):
+        return y
+    return y * block.get_variable("branches", "factor").astype(y.dtype)
 
 
 class Chain(nn.Module):
@@ -224,11 +233,17 @@ class Chain(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+        self,
+        x: jax.Array,
+        train: bool = False,
+        start: str | None = None,
+        stop: str | None = None,
+        remat: bool = False,
     ) -> jax.Array:
         """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first).
 
-        Both units are run. `train` makes batch normalisation use and update the batch's statistics.
+        Both units are run. `train` makes batch normalisation use and update the batch's statistics. With `remat` a
+        gradient keeps the inputs of units, and computes what is inside them again (Chen et al. 2016).
         """
         layers = self.layers()
         names = [layer.name for layer in layers]
@@ -242,10 +257,12 @@ class Chain(nn.Module):
         if begin > end:
             raise ValueError(f"start={start!r} comes after stop={stop!r}.")
         for i in range(begin, end + 1):
-            inside = {}
-            if i == begin and first_inside:
-                inside["start"] = first_inside
-            if i == end and last_inside:
-                inside["stop"] = last_inside
-            x = layers[i](x, train, **inside)
+            if isinstance(layers[i], Chain):
+                inside_from = first_inside if i == begin else ""
+                inside_to = last_inside if i == end else ""
+                x = layers[i](x, train, inside_from or None, inside_to or None, remat)
+            elif remat:
+                x = nn.remat(lambda layer, x: layer(x, train))(layers[i], x)
+            else:
+                x = layers[i](x, train)
         return x

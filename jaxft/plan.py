@@ -372,6 +372,7 @@ class _Planner:
         size_px = _seen_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(grown_model(trial.source.model, trial.procedure), len(images.class_names))
+        model = model.computing(self.execution.precision, self.execution.remat)
         names = parameter_names(model, size_px)
         procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
         if procedure.classifier != "network":
@@ -379,7 +380,7 @@ class _Planner:
             readout = make_readout(model, procedure, preprocessing, counts, self.execution.feature_cache_bytes)
             resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
             nothing = make_program((), procedure.select, eval_batch_size, len(split.train))
-            identity = _identity(trial, source, drawn, preprocessing)
+            identity = _identity(trial, source, drawn, preprocessing, self.execution)
             return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, resting, nothing, readout)
         check_head(procedure, model)
         first = tuning_rules(procedure, model, names)
@@ -403,7 +404,7 @@ class _Planner:
         if any(phase.regularisers.distillation for phase in phases):
             _check_own_head(source, size_px)
         program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
-        identity = _identity(trial, source, drawn, preprocessing)
+        identity = _identity(trial, source, drawn, preprocessing, self.execution)
         return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, layers, program)
 
     def source(self, trial: Trial) -> PlannedSource:
@@ -539,7 +540,9 @@ def _check_own_head(source: PlannedSource, size_px: int) -> None:
         )
 
 
-def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:
+def _identity(
+    trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing, execution: cfg.Execution
+) -> dict[str, Any]:
     """Returns what determines a trial's result: content in the place of paths, seeds in the place of streams."""
     start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
     if trial.procedure.init != "random":
@@ -558,6 +561,7 @@ def _identity(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: 
         },
         "procedure": used(trial.procedure, cfg.non_default(trial.procedure)),
         "seeds": {name: trial.stream_seed(name) for name in streams},
+        **({} if execution.precision == "float32" else {"precision": execution.precision}),
     }
 
 
@@ -569,7 +573,7 @@ def _group_key(trial: PlannedTrial) -> str:
     import jax
 
     if trial.readout is not None:
-        network = trial.model.architecture, trial.readout.preprocessing, trial.readout.crop_px
+        network = trial.model.architecture, trial.model.precision, trial.readout.preprocessing, trial.readout.crop_px
         text = repr(("features", network, trial.images.fingerprint, trial.base(trial.body)))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]

@@ -22,6 +22,7 @@ from jaxft.errors import UserError
 from jaxft.features import FeatureCache, Prefix
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.models.grown import NEW_UNITS
+from jaxft.ops.precision import true_products
 from jaxft.paths import Rule, match_rules, unflatten
 
 Flat = Mapping[str, jax.Array]
@@ -319,6 +320,7 @@ def channel_attention(
         place = model.units.index(unit) + 1
 
         @jax.jit
+        @true_products
         def loss(x: jax.Array, labels: jax.Array, kept: jax.Array, place: int = place) -> jax.Array:
             x = x * kept.reshape((1,) * (x.ndim - 1) + (-1,))
             if place < len(model.units) - 1:

@@ -22,10 +22,10 @@ from jaxft.data.batches import class_weights
 from jaxft.data.stream import brought
 from jaxft.devices import num_cores
 from jaxft.errors import UserError
-from jaxft.execute import CURVES, Lane, Outcome, run_chunk, stack, time_evaluation, time_steps, trial_bytes
-from jaxft.executors import Executor, candidates, let_go_of_programs, num_workers
+from jaxft.execute import CURVES, Lane, Outcome, needed_bytes, run_chunk, stack, time_evaluation, time_steps
+from jaxft.executors import Executor, candidates, is_out_of_memory, let_go_of_programs, num_workers
 from jaxft.features import FeatureCache, make_feature_cache, output_shape
-from jaxft.jobs import Job, assign_chunks, chunk_jobs, in_order_of, source_jobs
+from jaxft.jobs import Job, assign_chunks, chunk_jobs, halve_chunks, in_order_of, pieces_of, source_jobs
 from jaxft.models import Network, create_model
 from jaxft.models.cost import unit_costs
 from jaxft.ops import convolution
@@ -152,36 +152,58 @@ class Work:
         while left:
             waiting = []
             for job, missing in left:
-                if not job.missing(self.store):
+                if job.missing(self.store):
+                    waiting += [(other, other.missing(self.store)) for other in self._attempt(job)]
+                else:
                     self.progress.elsewhere(sum(trial.program.num_epochs for trial in missing), len(missing))
-                elif not self._attempt(job):
-                    waiting.append((job, missing))
-            if len(waiting) == len(left):
+            if [job for job, _ in waiting] == [job for job, _ in left]:
                 stopping.check()
                 self.progress.note(f"waiting for other processes, which are at {len(left)} pieces of work")
                 time.sleep(WAIT_SECONDS)
             left = waiting
 
-    def _attempt(self, job: Job) -> bool:
-        """Does a job; returns False where another process is at it, or at what it needs."""
+    def _attempt(self, job: Job) -> list[Job]:
+        """Does a job, and returns what is left of it.
+
+        It is the job itself where another process is at it, or at what it needs; or smaller ones of the same trials,
+        where there was not the memory to run them side by side.
+        """
         store, source = self.store, job.source
         if source is not None and not job.source_is_there(store):
             if not store.has("failures", source.digest):
-                return False
+                return [job]
             self._fail(job, str((store.read("failures", source.digest) or {})["error"]))
-            return True
+            return []
         with store.claim(job.key, wait=False) as mine:
-            if mine and job.missing(store):
+            if not mine:
+                return [job]
+            if job.group is not None and job.key not in (now := {piece.key: piece for piece in pieces_of(job, store)}):
+                return list(now.values())
+            if job.missing(store):
                 let_go_of_programs()
                 try:
                     self._do(job)
                 except UserError:
                     raise
                 except Exception as error:
+                    if is_out_of_memory(error) and job.group is not None:
+                        return self._halve(job, error)
                     if self.debug:
                         raise
                     self._fail(job, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
-            return mine
+            return []
+
+    def _halve(self, job: Job, error: BaseException) -> list[Job]:
+        """Returns the jobs of half as many trials side by side; of one alone records that it does not fit."""
+        pieces = halve_chunks(job, self.store)
+        if pieces:
+            self.progress.say(f"{job.executor} ran out of memory; going on with {pieces[0].executor}")
+            self.store.drop_checkpoint(job.key)
+        else:
+            advice = "set execution.remat, raise procedure.accumulate, or lower procedure.batch_size"
+            trace = "".join(traceback.format_exception(error))
+            self._fail(job, f"a trial takes more memory than the device has; {advice}", trace)
+        return pieces
 
     def _do(self, job: Job) -> None:
         source = job.source
@@ -449,13 +471,15 @@ class Chooser:
             return found[0], ""
         if found[-1].name == "workers":
             return self._workers_or(found[0], found[-1])
+        if self.plan.study.execution.deterministic:
+            return found[-1], "the widest, as nothing is timed"
         alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
         is_new = measured.key not in self._taken
         taken = self._seconds_of(measured, found)
         best = min(taken, key=taken.__getitem__)
         why = f"steps of {len(measured.trials)} would take " + ", ".join(
-            f"{duration(seconds)} {executor}" for executor, seconds in taken.items()
+            f"{duration(seconds)} {executor}" for executor, seconds in taken.items() if seconds < math.inf
         )
         if is_new:
             self.progress.say(f"{sum(len(group.trials) for group in alike)} trials: {best}, as the {why}")
@@ -491,10 +515,11 @@ class Chooser:
             first, execution = group.trials[0], self.plan.study.execution
             heads_only = all(phase.heads_of_features for phase in group.program.phases)
 
-            def bytes_of_one() -> int:
-                return trial_bytes(group.program, example_lane(first), example_images(first, execution))
+            def needed(executor: Executor) -> float:
+                self.progress.note(f"compiling: {executor}")
+                return needed_bytes(group.program, example_lane(first), example_images(first, execution), executor)
 
-            self._found[group.key] = candidates(execution, len(group.trials), heads_only, bytes_of_one)
+            self._found[group.key] = candidates(execution, len(group.trials), heads_only, needed)
         return self._found[group.key]
 
     def _seconds_of(self, group: Group, executors: Sequence[Executor]) -> dict[Executor, float]:
@@ -513,7 +538,13 @@ class Chooser:
         self.progress.note(f"timing executors: {executor}")
         first = group.trials[0]
         images = example_images(first, self.plan.study.execution)
-        a_step = time_steps(group.program, example_lane(first), images, executor)
+        try:
+            a_step = time_steps(group.program, example_lane(first), images, executor)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.progress.say(f"{executor} ran out of memory, and is not used")
+            return math.inf
         return a_step * num_steps(group) * -(-len(group.trials) // executor.width)
 
 

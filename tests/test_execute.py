@@ -1,6 +1,7 @@
 """The host's loop: executors agree, a trial that diverges harms no other, a stopped chunk goes on bit by bit."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import jax
@@ -14,17 +15,19 @@ from jaxft.config import Execution, Procedure
 from jaxft.data.augment import ten_crops, view
 from jaxft.data.batches import balanced_indices, batch_indices
 from jaxft.execute import (
+    MOST_STEPS,
     Feed,
     Lane,
     eval_batch,
     evaluate,
     make_program,
     make_run_steps,
+    make_steps,
+    needed_bytes,
     run_chunk,
     time_steps,
-    trial_bytes,
 )
-from jaxft.executors import Executor, candidates, let_go_of_programs, num_workers, over_trials
+from jaxft.executors import Executor, candidates, fitting, let_go_of_programs, num_workers, over_trials
 from jaxft.features import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.optim import make_hparams, resolve_layers
@@ -103,15 +106,13 @@ def test_in_turn_and_vmap_agree(fields):
 
 @pytest.mark.slow
 def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
-    from jaxft.execute import make_run_steps
-
     program, lanes = program_and_lanes([0.02])
     stepped = run_chunk(program, lanes, images()[0])[0]
-    make_run_steps.cache_clear()
+    make_run_steps.cache_clear(), make_steps.cache_clear()
     # On GPU and TPU a stretch of steps is one scan; the same road is taken here by naming another backend.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     scanned = run_chunk(program, lanes, images()[0])[0]
-    make_run_steps.cache_clear()
+    make_run_steps.cache_clear(), make_steps.cache_clear()
     assert_close(stepped.params, scanned.params)
 
 
@@ -266,12 +267,17 @@ def test_executors_agree(executor):
         assert other.val_accuracy == pytest.approx(one.val_accuracy, abs=1 / 8)
 
 
+def ten_each(executor):
+    """Returns what trials of ten bytes each take of a device."""
+    return 10 * executor.width / executor.num_devices
+
+
 def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
     monkeypatch.setattr("jaxft.executors.num_cores", lambda: 3)
     execution = Execution()
-    assert candidates(execution, 8, False, lambda: 10) == [Executor(), Executor("workers")]
-    assert candidates(execution, 1, False, lambda: 10) == [Executor()]
-    assert candidates(execution, 8, True, lambda: 10) == [Executor("vmap", 8)]
+    assert candidates(execution, 8, False, ten_each) == [Executor(), Executor("workers")]
+    assert candidates(execution, 1, False, ten_each) == [Executor()]
+    assert candidates(execution, 8, True, ten_each) == [Executor("vmap", 8)]
     assert num_workers(execution, 8) == 3 and num_workers(execution, 2) == 2
     assert num_workers(Execution(workers=2), 8) == 2
 
@@ -279,20 +285,39 @@ def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
 def test_the_width_fits_in_the_memory():
     """Eleven trials of 10 bytes each, on eight devices."""
     wide = Execution(executor="vmap", memory_bytes=45.0)
-    assert candidates(wide, 11, False, lambda: 10) == [Executor("vmap", 4)]
-    assert candidates(wide, 3, False, lambda: 10) == [Executor("vmap", 3)]
-    assert candidates(Execution(executor="vmap", width=2), 11, False, lambda: 10) == [Executor("vmap", 2)]
-    assert candidates(Execution(executor="devices"), 11, False, lambda: 10) == [Executor("devices", 16, 8)]
-    assert candidates(Execution(executor="pmap", width=1), 11, False, lambda: 10) == [Executor("pmap", 8, 8)]
+    assert candidates(wide, 11, False, ten_each) == [Executor("vmap", 4)]
+    assert candidates(wide, 3, False, ten_each) == [Executor("vmap", 3)]
+    assert candidates(Execution(executor="vmap", width=2), 11, False, ten_each) == [Executor("vmap", 2)]
+    assert candidates(Execution(executor="devices"), 11, False, ten_each) == [Executor("devices", 16, 8)]
+    assert candidates(Execution(executor="pmap", width=1), 11, False, ten_each) == [Executor("pmap", 8, 8)]
 
 
-def test_the_memory_of_a_trial_is_its_state_and_what_the_gradient_needs():
-    """A head of 64 x 3 and 3 numbers on kept features, batches of 6: see the sums."""
+def test_the_memory_of_trials_is_that_of_their_compiled_programs():
+    """Each lane has a head of 64 x 3 and 3 numbers, its momentum and best, a stretch's metrics, and a batch of 6."""
     program, lanes = program_and_lanes([0.1], body_learning_rate="frozen", batch_norm="frozen", momentum=0.9)
-    head = 4 * (64 * 3 + 3)
-    found = trial_bytes(program, lanes[0], np.asarray(images()[0]))
-    state = 2 * head  # and its momentum
-    assert state + 2 * head <= found <= state + 2 * head + 4 * 6 * (64 + 3) + head + 256
+    pixels = np.asarray(images()[0])
+    one, two, eight = (needed_bytes(program, lanes[0], pixels, Executor("vmap", width)) for width in (1, 2, 8))
+    lane = 3 * 4 * (64 * 3 + 3) + 4 * MOST_STEPS * 2 + 4 * 6 * 64
+    assert lane <= two - one <= lane + 4 * 6 * 64 + 2000
+    assert eight - two == pytest.approx(6 * (two - one), rel=0.02)
+    shared = 4 * 64 * len(pixels)  # the kept features
+    assert one >= shared + lane
+    over_devices = needed_bytes(program, lanes[0], pixels, Executor("devices", 16, 8))
+    assert over_devices == pytest.approx(two, rel=0.05)
+    assert needed_bytes(program, lanes[0], pixels, Executor("pmap", 16, 8)) == two
+
+
+def test_as_many_lanes_as_fit():
+    def needed(executor):
+        """Of a device: 100 bytes for all, 10 for each lane, and no compiler for more than 20 lanes."""
+        lanes = executor.width // executor.num_devices
+        return math.inf if lanes > 20 else 100 + 10 * lanes
+
+    assert fitting(Executor("vmap", 16), needed, 260) == Executor("vmap", 16)
+    assert fitting(Executor("vmap", 32), needed, 1000) == Executor("vmap", 16)
+    assert fitting(Executor("vmap", 16), needed, 200) == Executor("vmap", 10)  # after 12
+    assert fitting(Executor("vmap", 16), needed, 50) == Executor("vmap", 1)
+    assert fitting(Executor("devices", 128, 8), needed, 200) == Executor("devices", 80, 8)
 
 
 @pytest.mark.slow
@@ -641,10 +666,10 @@ def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     program, lanes = program_and_lanes([0.01], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
     monkeypatch.setattr("jaxft.train.PIECE", 5)
-    for function in (make_train_step, make_run_steps):
+    for function in (make_train_step, make_steps, make_run_steps):
         function.cache_clear()
     parts = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
-    for function in (make_train_step, make_run_steps):
+    for function in (make_train_step, make_steps, make_run_steps):
         function.cache_clear()
     assert whole.curves["epoch"].tolist() == [0.0, 1.0]
     for name, leaf in whole.params.items():

@@ -184,14 +184,14 @@ def test_a_command_starts_again_once_with_what_makes_it_fast(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    cli.start_again_fast()
+    cli.start_again(devices.fast_environment())
     ((program, words, environment),) = started
     assert program == sys.executable and words == [sys.executable, "-P", "-m", "jaxft.cli", "study", "--config=x.py"]
     assert environment["GLIBC_TUNABLES"] == "glibc.malloc.check=1:glibc.malloc.hugetlb=1"
     assert environment["GOMP_SPINCOUNT"] == "1000"
     for name in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, environment[name])
-    cli.start_again_fast()
+    cli.start_again(devices.fast_environment())
     assert len(started) == 1 and devices.fast_environment() == {}
 
 

@@ -1,5 +1,6 @@
 """From a config to a table: planning, running what is missing, and surviving kills."""
 
+import collections
 import json
 import os
 import random
@@ -16,7 +17,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxft
-from jaxft import UserError
+from jaxft import UserError, execute
+from jaxft import study as study_module
 from jaxft.clock import duration
 from jaxft.commands.progress import Progress
 from jaxft.config import Study, from_dict, load_config
@@ -613,6 +615,88 @@ def test_workers_agree_with_trials_in_turn(ran, tmp_path):
     assert found["trial"].tolist() == results["trial"].tolist() and (found["executor"] == "workers").all()
     assert (found["status"] == "done").all()
     np.testing.assert_allclose(found["relative_change"], results["relative_change"], rtol=0.02)
+
+
+# --- out of memory ---
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Makes programs of more than `most` trials on a device run out of memory after some good calls."""
+
+    def limit(most: int, num_good: int = 2):
+        make_run_steps, calls = execute.make_run_steps, collections.Counter()
+
+        def make(phase, executor):
+            run_steps = make_run_steps(phase, executor)
+
+            def run(*args):
+                calls[executor] += 1
+                if executor.width // executor.num_devices > most and calls[executor] > num_good:
+                    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
+                return run_steps(*args)
+
+            return run
+
+        monkeypatch.setattr(execute, "make_run_steps", make)
+
+    return limit
+
+
+ALIKE = {
+    "factors": [],
+    "seeds": 8,
+    "source": {"model": "cifar_resnet8"},
+    "procedure": TINY["procedure"] | {"init": "random"},
+}
+
+
+def test_out_of_memory_halves_the_lanes_and_goes_on(tmp_path, little_memory, capfd):
+    """Eight seeds at width 4: the first four are done by then, and stay; the others have two neighbours' bits."""
+    execution = {"executor": "vmap", "width": 4}
+    steps = make_plan(tiny(**ALIKE)).groups[0].program.phases[0].num_steps
+    little_memory(most=2, num_good=steps)
+    found = jaxft.run_study(tiny(**ALIKE, execution=execution), tmp_path / "a")
+    assert "vmap at width 4 ran out of memory; going on with vmap at width 2" in capfd.readouterr().err
+    assert (found["status"] == "done").all() and found["width"].tolist() == [4] * 4 + [2] * 4
+    last_seeds = tiny(**ALIKE | {"seeds": [4, 5, 6, 7]}, execution=execution | {"width": 2})
+    expected = jaxft.run_study(last_seeds, tmp_path / "b", quiet=True)
+    columns = ["trial", "test_accuracy", "relative_change"]
+    assert found[columns].to_numpy()[4:].tolist() == expected[columns].to_numpy().tolist()
+
+
+def test_out_of_memory_goes_down_to_one_trial_and_says_what_would_help(tmp_path, little_memory, capfd):
+    little_memory(most=0)
+    found = jaxft.run_study(tiny(**ALIKE, execution={"executor": "vmap", "width": 4}), tmp_path / "a")
+    said = capfd.readouterr().err
+    assert "going on with vmap at width 2" in said and "going on with vmap" in said
+    assert said.count("ran out of memory") == 2, "halved once for all chunks"
+    assert (found["status"] == "failed").all()
+    assert said.count("1 trial failed: a trial takes more memory than the device has; set execution.remat") == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["devices", "pmap"])
+def test_out_of_memory_halves_the_lanes_of_each_device(tmp_path, little_memory, executor):
+    little_memory(most=1)
+    study = tiny(**ALIKE | {"seeds": 16}, execution={"executor": executor, "width": 2})
+    found = jaxft.run_study(study, tmp_path / "a", quiet=True)
+    assert (found["status"] == "done").all() and found["width"].tolist() == [8] * 16
+
+
+def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch, tmp_path):
+    plan = make_plan(tiny(**ALIKE))
+
+    def time_steps(program, lane, images, executor):
+        if executor.width > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
+        return 10.0
+
+    monkeypatch.setattr(study_module, "time_steps", time_steps)
+    monkeypatch.setattr(study_module, "candidates", lambda *_: [Executor(), Executor("vmap", 8)])
+    with Progress(quiet=True) as progress:
+        chooser = Chooser(plan, Store.create(tmp_path / "study"), progress)
+        assert chooser.choose(plan.groups[0])[0] == Executor()
 
 
 @pytest.mark.slow

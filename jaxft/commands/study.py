@@ -38,11 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="i/n",
         help="every n-th piece of the work from the i-th on, from 0",
     )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="a run that can be repeated bit for bit on the same kind of machine; slower on a GPU",
+    )
     parser.add_argument("--profile", metavar="DIR", help="keep JAX's trace of the run in a folder, for xprof")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
+    if args.deterministic:
+        overrides = [*overrides, "execution.deterministic=true"]
     config, part = load_config(args.config, overrides), shard(args.shard)
     if args.dry_run:
         dry_run(config, args.workdir)
@@ -152,6 +159,8 @@ def study(
 
     started = time.time()
     keep_compiled()
+    if config.study.execution.deterministic:
+        _check_deterministic()
     with Progress(quiet) as progress:
         with progress.clock.of("data"):
             plan = make_plan(config.study, progress.note)
@@ -180,6 +189,19 @@ def study(
         store.write_run(record | {"seconds": round(seconds, 1), "spent": spent}, started)
         progress.say(f"done in {duration(seconds)}: {progress.clock}")
     return plan, failed
+
+
+def _check_deterministic() -> None:
+    """Checks that this process was started so that its runs can be repeated."""
+    import jax
+
+    from jaxft.devices import DETERMINISTIC_FLAG
+
+    if jax.default_backend() == "gpu" and DETERMINISTIC_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        raise UserError(
+            "execution.deterministic is set, but XLA was started without what it needs on a GPU; give the option "
+            f"--deterministic to `jaxft study`, or set XLA_FLAGS={DETERMINISTIC_FLAG} before Python starts."
+        )
 
 
 def _slow_convolutions(execution: "Execution") -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxft.nn import Chain
+from jaxft.ops.precision import Precision, compute_dtype, products
 
 if TYPE_CHECKING:
     import jax
@@ -124,10 +125,32 @@ class Network(Chain):
     """A classifier under the model contract.
 
     `model.apply(variables, images, train=False)` returns logits `[n, num_classes]` for images
-    `[n, height, width, 3]`, preprocessed; `start=` and `stop=` name units.
+    `[n, height, width, 3]`, preprocessed; `start=` and `stop=` name units. What goes in and comes out is float32, and
+    what is computed between has `precision`. With `remat` a gradient computes what is inside of units again.
     """
 
     num_classes: int = 10
+    precision: Precision = "float32"
+    remat: bool = False
+
+    def __call__(
+        self,
+        x: "jax.Array",
+        train: bool = False,
+        start: str | None = None,
+        stop: str | None = None,
+        remat: bool = False,
+    ) -> "jax.Array":
+        """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first)."""
+        with products(self.precision):
+            y = super().__call__(
+                x.astype(compute_dtype(self.precision, x.dtype)), train, start, stop, remat or self.remat
+            )
+        return y.astype(x.dtype)
+
+    def computing(self, precision: Precision, remat: bool = False) -> "Network":
+        """Returns the same network, which computes in `precision`, and inside of units again where `remat` is set."""
+        return self.clone(precision=precision, remat=remat)
 
     @property
     def architecture(self) -> str:

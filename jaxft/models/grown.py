@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxft.models.cifar_resnet import WIDTHS, CifarResNet
 from jaxft.models.contract import Network, Port, Preprocessing, Tap, port_conv, port_dense
 from jaxft.nn import conv
+from jaxft.ops.precision import Precision, at_least_float32, compute_dtype, products
 
 WIDER = "_wider"  # new units beside a layer are named after it
 DEEPER = "deeper"
@@ -34,12 +35,15 @@ class NewUnits(nn.Module):
     """
 
     features: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, old: jax.Array) -> jax.Array:
         """Returns [n, h, w, features] of `x`, which they read, for maps as large as `old: [n, h, w, old features]`."""
         stride = -(-x.shape[1] // old.shape[1])
-        y = nn.relu(conv(self.features, 3, stride, "conv", use_bias=True)(x))
+        with products(self.precision):
+            y = conv(self.features, 3, stride, "conv", use_bias=True)(x.astype(compute_dtype(self.precision, x.dtype)))
+        y = nn.relu(at_least_float32(y))
         gain = self.param("gain", nn.initializers.ones, (self.features,))
         return y * (root_mean_square(old) / root_mean_square(y)) * gain.reshape(1, 1, 1, -1)
 
@@ -67,7 +71,12 @@ class Grown(Network):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+        self,
+        x: jax.Array,
+        train: bool = False,
+        start: str | None = None,
+        stop: str | None = None,
+        remat: bool = False,
     ) -> jax.Array:
         """Returns the output of unit `stop` for the input of unit `start`, as every network does."""
         units = self.units
@@ -80,12 +89,17 @@ class Grown(Network):
         if begin <= grown <= end:
             if self.kind == "wider":
                 old = self.base(x, train, self.last, self.last)
-                x = jnp.concatenate([old, NewUnits(self.features, name=self.last + WIDER)(x, old)], axis=-1)
+                x = jnp.concatenate(
+                    [old, NewUnits(self.features, self.precision, name=self.last + WIDER)(x, old)], axis=-1
+                )
             else:
-                x = NewUnits(self.features, name=DEEPER)(x, x)
+                x = NewUnits(self.features, self.precision, name=DEEPER)(x, x)
         if end > grown:
             x = self.base(x, train, units[max(begin, grown + 1)], units[end])
         return x
+
+    def computing(self, precision: Precision, remat: bool = False) -> "Grown":
+        return self.clone(precision=precision, base=self.base.computing(precision, remat))
 
     @property
     def architecture(self) -> str:

@@ -30,6 +30,7 @@ from jaxft.models.contract import (
     port_conv,
 )
 from jaxft.nn import conv, max_pool
+from jaxft.ops.precision import at_least_float32
 
 CAFFE = Preprocessing(227, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), value_range=255.0, channel_order="bgr")
 SQUEEZE = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}  # features of each fire module's first convolution
@@ -87,6 +88,7 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if 0 in x.shape:
             raise ValueError("nothing of them reaches the head")
+        x = at_least_float32(x)
         x = conv(self.num_classes, 1, name="conv", padding=self.padding, use_bias=True, kernel_init=SMALL_NORMAL)(x)
         return nn.relu(x).mean((1, 2))
 

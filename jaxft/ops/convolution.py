@@ -130,6 +130,7 @@ def conv_general_dilated(
         and not (_is_checked(lhs) or _is_checked(rhs))
     ):
         strides = tuple(window_strides)
+        precision = precision or jax.config.values["jax_default_matmul_precision"]  # of the gradients too
         case = Case("output", lhs.shape, rhs.shape, strides, pads, dilation, feature_group_count, precision)
         if all(size > 0 for size in (*lhs.shape, *rhs.shape, *case.output)):
             return _convolution.bind(lhs[None], rhs[None], case=case)[0]
