@@ -28,7 +28,8 @@ import torch
 import torch.nn.functional as F
 from finetune import environment
 
-from jaxft.cli import start_again_fast
+from jaxft.cli import start_again
+from jaxft.devices import fast_environment
 from jaxft.models import create_model
 from jaxft.models.cifar_resnet import BasicBlock
 from jaxft.nn import BatchNorm, conv
@@ -286,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     if argv is None:
-        start_again_fast()
+        start_again(fast_environment())
     load_before = os.getloadavg()[0]
     results = measure(args.weights, args.rounds)
     record = {

@@ -733,7 +733,20 @@ def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Execu
 
     Steps are timed for about as long as `seconds`, after the first, which compiles.
     """
-    phase, live, tracked, frozen, images = _example(max(program.phases, key=lambda p: p.num_steps), lane, images)
+    phase = max(program.phases, key=lambda phase: phase.num_steps)
+    run = example_steps(phase, lane, images, executor)
+    taken: list[float] = []
+    while len(taken) < 2 or (sum(taken[1:]) < seconds and len(taken) < phase.num_steps):
+        stopping.check()
+        start = time.perf_counter()
+        run(1)
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken[1:]))
+
+
+def example_steps(phase: Phase, lane: Lane, images: np.ndarray, executor: Executor) -> Callable[[int], None]:
+    """Returns a function that runs so many steps of trials like `lane`, and waits for their end."""
+    phase, live, tracked, frozen, images = _example(phase, lane, images)
     width = executor.width
     live, tracked, hparams, keys, labels = executor.place(
         stack([(live, tracked, lane.hparams, lane.augment_key, lane.labels)] * width)
@@ -741,16 +754,15 @@ def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Execu
     state = _make_init_states(phase)(live, tracked, hparams, keys)
     steps = 1 if phase.whole else phase.num_steps
     indices = executor.place_batches(np.zeros((width, steps, phase.batch_size), np.int32))
-    frozen, images = executor.place_shared((frozen, images))
+    shared = executor.place_shared((frozen, images))
     run_steps = make_run_steps(phase, executor)
-    taken: list[float] = []
-    while len(taken) < 2 or (sum(taken[1:]) < seconds and len(taken) < phase.num_steps):
-        stopping.check()
-        start = time.perf_counter()
-        state, metrics = run_steps(1, state, hparams, labels, indices, frozen, images)
-        jax.block_until_ready(metrics)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken[1:]))
+
+    def run(count: int) -> None:
+        nonlocal state
+        state, metrics = run_steps(count, state, hparams, labels, indices, *shared)
+        jax.block_until_ready((state.step, metrics))
+
+    return run
 
 
 def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
@@ -956,7 +968,10 @@ def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluati
 
 @functools.cache
 def _make_merge(executor: Executor) -> Callable[..., Flat]:
-    return executor.compile(lambda params, scale, frozen: merge(params, frozen, scale), num_shared=1)
+    def merged(params: Flat, scale: jax.Array, frozen: Flat) -> Flat:
+        return merge(params, frozen, scale)
+
+    return executor.compile(merged, num_shared=1)
 
 
 def _merged(params: Flat, feed: Feed, executor: Executor, lanes: Sequence[Lane]) -> Flat:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,11 +168,16 @@ MOST_HEADS = 256  # of heads alone
 
 
 def candidates(
-    execution: Execution, num_trials: int, heads_only: bool, needed_bytes: Callable[[Executor], float]
+    execution: Execution,
+    num_trials: int,
+    batch_sizes: Sequence[int],
+    heads_only: bool,
+    needed_bytes: Callable[[Executor], float],
 ) -> list[Executor]:
     """Returns the executors that may run `num_trials` trials: the one asked for, or those that 'auto' chooses from.
 
     Args:
+      batch_sizes: those of the phases.
       heads_only: whether nothing is trained but heads, on kept features.
       needed_bytes: returns the memory of a device that trials take by an executor.
 
@@ -185,16 +190,23 @@ def candidates(
     if name in ("in_turn", "workers"):
         return [Executor(name)]
     devices = len(jax.devices())
-    spread_batch = Executor("data_parallel", 1, devices)
+    spread = next(n for n in range(devices, 0, -1) if all(size % n == 0 for size in batch_sizes))
+    spread_batch = Executor("data_parallel", 1, spread)
     if name == "data_parallel":
+        if spread == 1 < devices:
+            sizes = ", ".join(map(str, dict.fromkeys(batch_sizes)))
+            raise UserError(
+                f"execution.executor is 'data_parallel', but no number from 2 to {devices} devices divides the batches "
+                f"of {sizes}; choose a 'procedure.batch_size' that the devices divide."
+            )
         return [spread_batch]
     if name == "auto" and on_cpu and not heads_only:
         # Networks under vmap are no faster here than one after another: benchmarks/convolution.py.
         return [Executor()] + [Executor("workers")] * (num_trials >= (execution.workers or num_cores()) > 1)
     limit = execution.memory_bytes or free_bytes()
     if name == "auto" and num_trials == 1:
-        fits = devices == 1 or needed_bytes(Executor()) <= limit
-        return [Executor()] * fits + [spread_batch] * (devices > 1)
+        fits = spread == 1 or needed_bytes(Executor()) <= limit
+        return [Executor()] * fits + [spread_batch] * (spread > 1)
     most = min(execution.width or (MOST_HEADS if heads_only else MOST_WIDTH), num_trials)
     found = [] if name in ("devices", "pmap") else [fitting(Executor("vmap", most), needed_bytes, limit)]
     if name in ("devices", "pmap") or (name == "auto" and devices > 1 and not heads_only):
@@ -204,7 +216,7 @@ def candidates(
         found.append(fitting(wide, needed_bytes, limit))
     if name != "auto" or heads_only:
         return found
-    if devices > 1 and found[0].width == 1 and needed_bytes(Executor()) > limit:
+    if spread > 1 and found[0].width == 1 and needed_bytes(Executor()) > limit:
         return [spread_batch]
     return [Executor(), *found]
 

@@ -406,7 +406,11 @@ def _looked_at(model: Network, variables: Any, x: jax.Array, looks: Sequence[Loo
 
 @functools.cache
 def _make_outputs_after(model: Network, start: str, unit: str) -> Callable[..., jax.Array]:
-    return jax.jit(lambda variables, x: model.apply(variables, x, start=start, stop=unit))
+    @jax.jit
+    def outputs_after(variables: Any, x: jax.Array) -> jax.Array:
+        return model.apply(variables, x, start=start, stop=unit)
+
+    return outputs_after
 
 
 @functools.cache

@@ -87,7 +87,7 @@ def losses(loss: Loss, scores: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns [n], the loss of each image with `scores: [n, classes]`."""
     if loss == "logistic":
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels)
-    signs = 2 * jax.nn.one_hot(labels, scores.shape[-1]) - 1
+    signs = 2 * jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype) - 1
     return jnp.square(jax.nn.relu(1 - signs * scores)).sum(-1)
 
 
@@ -125,7 +125,8 @@ def _fit_all(
             params = optax.apply_updates(params, updates)
             return params, state, largest(optax.tree.get(state, "grad")), count + 1
 
-        zero = {"kernel": jnp.zeros((features.shape[1], num_classes)), "bias": jnp.zeros(num_classes)}
+        zero = {"kernel": jnp.zeros((features.shape[1], num_classes), features.dtype)}
+        zero["bias"] = jnp.zeros(num_classes, features.dtype)
         at_zero = largest(jax.grad(objective)(zero))
         begin = zero, solver.init(zero), at_zero, jnp.int32(0)
         params, _, remaining, count = jax.lax.while_loop(is_on, step, begin)

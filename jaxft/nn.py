@@ -233,17 +233,11 @@ class Chain(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        train: bool = False,
-        start: str | None = None,
-        stop: str | None = None,
-        remat: bool = False,
+        self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
     ) -> jax.Array:
         """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first).
 
-        Both units are run. `train` makes batch normalisation use and update the batch's statistics. With `remat` a
-        gradient keeps the inputs of units, and computes what is inside them again (Chen et al. 2016).
+        Both units are run. `train` makes batch normalisation use and update the batch's statistics.
         """
         layers = self.layers()
         names = [layer.name for layer in layers]
@@ -257,12 +251,10 @@ class Chain(nn.Module):
         if begin > end:
             raise ValueError(f"start={start!r} comes after stop={stop!r}.")
         for i in range(begin, end + 1):
-            if isinstance(layers[i], Chain):
-                inside_from = first_inside if i == begin else ""
-                inside_to = last_inside if i == end else ""
-                x = layers[i](x, train, inside_from or None, inside_to or None, remat)
-            elif remat:
-                x = nn.remat(lambda layer, x: layer(x, train))(layers[i], x)
-            else:
-                x = layers[i](x, train)
+            inside = {}
+            if i == begin and first_inside:
+                inside["start"] = first_inside
+            if i == end and last_inside:
+                inside["stop"] = last_inside
+            x = layers[i](x, train, **inside)
         return x

@@ -372,7 +372,7 @@ class _Planner:
         size_px = _seen_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(grown_model(trial.source.model, trial.procedure), len(images.class_names))
-        model = model.computing(self.execution.precision, self.execution.remat)
+        model = model.computing(self.execution.precision)
         names = parameter_names(model, size_px)
         procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
         if procedure.classifier != "network":
@@ -395,7 +395,7 @@ class _Planner:
         stats = [
             n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
         ]
-        phases = make_phases(model, preprocessing, procedure, layers, stats, len(split.train))
+        phases = make_phases(model, preprocessing, procedure, layers, stats, len(split.train), self.execution.remat)
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
                 f"{procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "

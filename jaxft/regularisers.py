@@ -5,6 +5,7 @@ Which of them act in a phase is static (`Regularisers`); how strongly is traced,
 run side by side (`Reference`). None of them acts while the head is probed.
 """
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -153,7 +154,7 @@ def squared_distance(params: Flat, start: Flat, strengths: Mapping[str, Any]) ->
     """
     return sum(
         (strength / 2 * jnp.square(params[name] - start[name]).sum() for name, strength in strengths.items()),
-        jnp.zeros(()),
+        jnp.float32(0),
     )
 
 
@@ -167,7 +168,7 @@ def map_distance(maps: Flat, source_maps: Flat, attention: Mapping[str, jax.Arra
     DELTA (Li et al. 2019, section 3.2). The authors' code divides by the places of a map, multiplies by its channels
     and sums over the images; the paper does not.
     """
-    total = jnp.zeros(())
+    total = jnp.float32(0)
     for unit, weights in attention.items():
         squares = jnp.square(maps[unit] - jax.lax.stop_gradient(source_maps[unit]))
         total += (squares.sum(tuple(range(1, squares.ndim - 1))) @ weights).mean()
@@ -215,13 +216,13 @@ def penalty(
       source_maps: returns the source's for the same images.
       distilled: returns the distillation loss of the batch for the logits of the source's head.
     """
-    total = jnp.zeros(())
+    total = jnp.float32(0)
     if regularisers.pulled and reference is not None:
         strengths = {name: numbers["l2_sp"][pattern] for name, pattern in regularisers.pulled}
         total += squared_distance(params, reference.params, strengths)
     if regularisers.head_decay:
         own = {name: leaf for name, leaf in params.items() if unit_of(name, model.units) == model.units[-1]}
-        zero = {name: jnp.zeros(()) for name in own}
+        zero = dict.fromkeys(own, jnp.float32(0))
         total += squared_distance(own, zero, dict.fromkeys(own, numbers["l2_sp_head"]))
     if regularisers.maps:
         attention = {unit: numbers["attention"][unit] for unit in regularisers.maps}
@@ -252,7 +253,10 @@ def drop(key: jax.Array, x: jax.Array, rate: jax.Array | float, places: jax.Arra
     Dropout (Srivastava et al. 2014, section 10: scaled in training, so that nothing changes in evaluation). Which they
     are depends on the key and an image's place in the batch, `places: [n]`, alone.
     """
-    kept = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(key, place), x.shape[1:]))(places) >= rate
+    kept = (
+        jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(key, place), x.shape[1:], jnp.float32))(places)
+        >= rate
+    )
     return jnp.where(kept, x / (1 - rate), 0.0)
 
 
@@ -270,7 +274,7 @@ def branch_factors(
     found = {}
     for block in blocks:
         kept = 1 - depth[block] / len(depth) * rate
-        there = jax.random.uniform(jax.random.fold_in(key, depth[block])) < kept
+        there = jax.random.uniform(jax.random.fold_in(key, depth[block]), dtype=jnp.float32) < kept
         found[block] = jnp.where(there, 1 / kept, 0.0)
     return found
 
@@ -317,17 +321,7 @@ def channel_attention(
     nested = {collection: unflatten(leaves) for collection, leaves in variables.items()}
     found = {}
     for unit in units:
-        place = model.units.index(unit) + 1
-
-        @jax.jit
-        @true_products
-        def loss(x: jax.Array, labels: jax.Array, kept: jax.Array, place: int = place) -> jax.Array:
-            x = x * kept.reshape((1,) * (x.ndim - 1) + (-1,))
-            if place < len(model.units) - 1:
-                x = model.apply(nested, x, start=model.units[place], stop=model.units[-2])
-            shares = jax.nn.log_softmax(pooled(x) @ kernel + bias.reshape(1, -1))
-            return -jnp.take_along_axis(shares, labels.reshape(-1, 1), axis=1).mean()
-
+        loss = functools.partial(_make_masked_loss(model, unit), nested, kernel, bias)
         x = outputs(unit, rows[chosen])
         batches = [
             (jnp.asarray(x[i : i + size]), jnp.asarray(labels[chosen[i : i + size]])) for i in range(0, count, size)
@@ -338,3 +332,25 @@ def channel_attention(
         shares = np.exp(rise - rise.max())
         found[unit] = (shares / shares.sum()).astype(np.float32)
     return found
+
+
+@functools.cache
+def _make_masked_loss(model: Network, unit: str) -> Callable[..., jax.Array]:
+    """Returns `masked_loss(variables, kernel, bias, x, labels, kept)`, under a linear probe of what leaves the pool.
+
+    x: [n, height, width, channels], what leaves `unit`; kept: [channels], 0 for those that are set to zero.
+    """
+    place = model.units.index(unit) + 1
+
+    @jax.jit
+    @true_products
+    def masked_loss(
+        variables: Any, kernel: jax.Array, bias: jax.Array, x: jax.Array, labels: jax.Array, kept: jax.Array
+    ) -> jax.Array:
+        x = x * kept.reshape((1,) * (x.ndim - 1) + (-1,))
+        if place < len(model.units) - 1:
+            x = model.apply(variables, x, start=model.units[place], stop=model.units[-2])
+        shares = jax.nn.log_softmax(pooled(x) @ kernel + bias.reshape(1, -1))
+        return -jnp.take_along_axis(shares, labels.reshape(-1, 1), axis=1).mean()
+
+    return masked_loss

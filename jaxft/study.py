@@ -519,7 +519,8 @@ class Chooser:
                 self.progress.note(f"compiling: {executor}")
                 return needed_bytes(group.program, example_lane(first), example_images(first, execution), executor)
 
-            self._found[group.key] = candidates(execution, len(group.trials), heads_only, needed)
+            batches = [phase.batch_size for phase in group.program.phases]
+            self._found[group.key] = candidates(execution, len(group.trials), batches, heads_only, needed)
         return self._found[group.key]
 
     def _seconds_of(self, group: Group, executors: Sequence[Executor]) -> dict[Executor, float]:

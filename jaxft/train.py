@@ -23,6 +23,7 @@ from jaxft.errors import UserError
 from jaxft.gradients import in_parts, running_mean, sam_point
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.nn import batch_norm_in_groups
+from jaxft.ops.precision import compute_dtype
 from jaxft.optim import HParams, Optimizer, go_on_from, make_tx
 from jaxft.paths import Match, flatten, unflatten
 from jaxft.regularisers import (
@@ -56,7 +57,8 @@ class Phase:
 
     `part` are the steps of the schedule, from one to before the other, that the phase is of; none: all. `num_parts` are
     those that a batch is worked through in; `sharpness` says that SAM's gradient is used, `averaged` that a moving
-    average of the weights is what counts.
+    average of the weights is what counts. With `remat` a gradient keeps the inputs of units alone, and computes what is
+    inside of them again.
     """
 
     model: Network
@@ -77,6 +79,7 @@ class Phase:
     regularisers: Regularisers = NONE
     virtual_batch_size: int | None = None
     recalibrates: bool = False
+    remat: bool = False
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -195,6 +198,7 @@ def make_phases(
     layers: Mapping[str, Match[LayerRate]],
     batch_stats: Sequence[str],
     num_train: int,
+    remat: bool = False,
 ) -> tuple[Phase, ...]:
     """Returns the phases of a procedure: the head alone, where it is probed first, then all that is not frozen.
 
@@ -205,6 +209,7 @@ def make_phases(
       layers: what the procedure's rules say of each parameter.
       batch_stats: names of the network's batch-norm statistics.
       num_train: images a pass.
+      remat: whether the insides of units are computed again for the gradient.
     """
 
     depth_of = unit_depths(model, layers)
@@ -251,6 +256,7 @@ def make_phases(
             regularisers=NONE if probe else make_regularisers(model, procedure, tuple(layers), trained, prefix),
             virtual_batch_size=procedure.virtual_batch_size,
             recalibrates=procedure.batch_norm == "recalibrated" and bool(tracked),
+            remat=remat and not whole,
         )
 
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
@@ -427,15 +433,26 @@ def run_network(
         variables["branches"] = unflatten({f"{block}/factor": factor for block, factor in branches.items()})
     group_size = phase.virtual_batch_size if isinstance(phase, Phase) else None
 
+    def apply(variables: Any, x: jax.Array, start: str, stop: str) -> tuple[jax.Array, Any]:
+        if not (train and batch_stats):
+            return model.apply(variables, x, start=start, stop=stop), {}
+        with batch_norm_in_groups(group_size):
+            x, updated = model.apply(variables, x, train=True, start=start, stop=stop, mutable=["batch_stats"])
+        return x, updated["batch_stats"]
+
     def run(x: jax.Array, start: str, stop: str) -> jax.Array:
         nonlocal stats
-        now = variables | {"batch_stats": unflatten(stats)}
-        if not (train and batch_stats):
-            return model.apply(now, x, start=start, stop=stop)
-        with batch_norm_in_groups(group_size):
-            x, updated = model.apply(now, x, train=True, start=start, stop=stop, mutable=["batch_stats"])
-        stats = stats | flatten(updated["batch_stats"])
-        return x
+        first, last, dtype = model.units.index(start), model.units.index(stop), x.dtype
+        is_kept = train and isinstance(phase, Phase) and phase.remat
+        stretches = [(unit, unit) for unit in model.units[first : last + 1]] if is_kept else [(start, stop)]
+        x = x.astype(compute_dtype(model.precision, dtype))
+        for begin, end in stretches:
+            of_units: Callable[..., Any] = functools.partial(apply, start=begin, stop=end)
+            if is_kept:
+                of_units = rematerialized(of_units)
+            x, updated = of_units(variables | {"batch_stats": unflatten(stats)}, x)
+            stats = stats | flatten(updated)
+        return x.astype(dtype)
 
     units, head = model.units, model.units[-1]
     if start == head and units[-2] in keep:
@@ -462,6 +479,26 @@ def enter_network(
         x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
     above = model.units[model.units.index(phase.prefix) + 1 :]
     return x, above[0] if above else None, stats
+
+
+def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` of arrays, of which a gradient keeps the arguments alone (Chen et al. 2016, section 3).
+
+    It is computed again after what follows it has its gradient, on which the last argument is made to depend: XLA on a
+    CPU drops the barriers with which `jax.checkpoint` says so, and may then compute everything at once.
+    """
+
+    @jax.custom_vjp
+    def run(*args: Any) -> Any:
+        return function(*args)
+
+    def backward(args: Any, cotangents: Any) -> Any:
+        after = next(leaf for leaf in jax.tree.leaves(cotangents) if leaf.size and leaf.dtype != jax.dtypes.float0)
+        *first, x = args
+        return jax.vjp(function, *first, x + 0 * after.ravel()[0].astype(x.dtype))[1](cotangents)
+
+    run.defvjp(lambda *args: (function(*args), args), backward)
+    return run
 
 
 @functools.cache
@@ -514,7 +551,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
                 return mean if own is None else own * mean + (1 - own) * of_targets(part.other).mean()
 
             loss = shared(lambda targets: losses(done.logits, targets.labels, hparams))
-            accuracy = shared(lambda targets: done.logits.argmax(-1) == targets.labels)
+            accuracy = shared(lambda targets: jnp.float32(done.logits.argmax(-1) == targets.labels))
             more = regularise(phase, hparams, plain, done, frozen.reference, part.own.rows, shared)
             return loss if more is None else loss + more, (done.batch_stats, Metrics(loss, accuracy))
 
@@ -555,7 +592,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
                 correct = (logits.argmax(-1) == targets) & piece[1]
                 return Metrics(total.loss + real_losses.sum(), total.accuracy + correct.sum()), None
 
-            total, _ = jax.lax.scan(add, Metrics(jnp.zeros(()), jnp.zeros(())), (pieces, real))
+            total, _ = jax.lax.scan(add, Metrics(jnp.float32(0), jnp.float32(0)), (pieces, real))
             return Metrics(total.loss / count, total.accuracy / count)
 
         def objective(params: Flat) -> jax.Array:
@@ -640,7 +677,7 @@ def regularise(
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: HParams) -> jax.Array:
     """Returns [n], the loss of each image with smoothed labels (Szegedy et al. 2016, section 7)."""
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     smooth = one_hot * (1 - hparams.label_smoothing) + hparams.label_smoothing / logits.shape[-1]
     return optax.softmax_cross_entropy(logits, smooth)
 

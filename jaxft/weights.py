@@ -197,7 +197,11 @@ def _make_init(model: Network, size_px: int) -> Callable[[Any], Variables]:
     import jax.numpy as jnp
 
     images = (1, size_px, size_px, 3)
-    return _jit_once(lambda key: model.init(key, jnp.zeros(images, jnp.float32)))
+
+    def draw_all(key: Any) -> Variables:
+        return model.init(key, jnp.zeros(images, jnp.float32))
+
+    return _jit_once(draw_all)
 
 
 @functools.cache
@@ -208,7 +212,11 @@ def _make_init_head(model: Network, size_px: int) -> Callable[[Any], Variables]:
     *_, last, head = model.units
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     x = jax.eval_shape(lambda key, x: model.init_with_output(key, x, stop=last)[0], jax.random.key(0), images)
-    return _jit_once(lambda key: model.init(key, jnp.zeros(x.shape, x.dtype), start=head))
+
+    def draw_head(key: Any) -> Variables:
+        return model.init(key, jnp.zeros(x.shape, x.dtype), start=head)
+
+    return _jit_once(draw_head)
 
 
 def _jit_once(function: Callable[[Any], Variables]) -> Callable[[Any], Variables]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft import executors, paths
+from jaxft import UserError, executors, paths
 from jaxft.adapters import init_adapters, is_adapter
 from jaxft.config import Execution, Procedure
 from jaxft.data.augment import ten_crops, view
@@ -275,9 +275,9 @@ def ten_each(executor):
 def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
     monkeypatch.setattr("jaxft.executors.num_cores", lambda: 3)
     execution = Execution()
-    assert candidates(execution, 8, False, ten_each) == [Executor(), Executor("workers")]
-    assert candidates(execution, 1, False, ten_each) == [Executor()]
-    assert candidates(execution, 8, True, ten_each) == [Executor("vmap", 8)]
+    assert candidates(execution, 8, [32], False, ten_each) == [Executor(), Executor("workers")]
+    assert candidates(execution, 1, [32], False, ten_each) == [Executor()]
+    assert candidates(execution, 8, [32], True, ten_each) == [Executor("vmap", 8)]
     assert num_workers(execution, 8) == 3 and num_workers(execution, 2) == 2
     assert num_workers(Execution(workers=2), 8) == 2
 
@@ -285,11 +285,11 @@ def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
 def test_the_width_fits_in_the_memory():
     """Eleven trials of 10 bytes each, on eight devices."""
     wide = Execution(executor="vmap", memory_bytes=45.0)
-    assert candidates(wide, 11, False, ten_each) == [Executor("vmap", 4)]
-    assert candidates(wide, 3, False, ten_each) == [Executor("vmap", 3)]
-    assert candidates(Execution(executor="vmap", width=2), 11, False, ten_each) == [Executor("vmap", 2)]
-    assert candidates(Execution(executor="devices"), 11, False, ten_each) == [Executor("devices", 16, 8)]
-    assert candidates(Execution(executor="pmap", width=1), 11, False, ten_each) == [Executor("pmap", 8, 8)]
+    assert candidates(wide, 11, [32], False, ten_each) == [Executor("vmap", 4)]
+    assert candidates(wide, 3, [32], False, ten_each) == [Executor("vmap", 3)]
+    assert candidates(Execution(executor="vmap", width=2), 11, [32], False, ten_each) == [Executor("vmap", 2)]
+    assert candidates(Execution(executor="devices"), 11, [32], False, ten_each) == [Executor("devices", 16, 8)]
+    assert candidates(Execution(executor="pmap", width=1), 11, [32], False, ten_each) == [Executor("pmap", 8, 8)]
 
 
 def test_the_memory_of_trials_is_that_of_their_compiled_programs():
@@ -305,6 +305,13 @@ def test_the_memory_of_trials_is_that_of_their_compiled_programs():
     over_devices = needed_bytes(program, lanes[0], pixels, Executor("devices", 16, 8))
     assert over_devices == pytest.approx(two, rel=0.05)
     assert needed_bytes(program, lanes[0], pixels, Executor("pmap", 16, 8)) == two
+
+
+def test_a_batch_is_spread_over_as_many_devices_as_divide_it():
+    execution = Execution(executor="data_parallel")
+    assert candidates(execution, 4, [32, 20], False, ten_each) == [Executor("data_parallel", 1, 4)]
+    with pytest.raises(UserError, match="no number from 2 to 8 devices divides the batches of 9, 11"):
+        candidates(execution, 4, [9, 11], False, ten_each)
 
 
 def test_as_many_lanes_as_fit():

@@ -108,7 +108,11 @@ def _of_leaf(before: jax.Array, after: jax.Array) -> tuple[Change | None, Sums]:
     return of_filters.change, of_filters.total()
 
 
-_change = jax.jit(lambda sums: sums.change)
+@jax.jit
+def _change(sums: Sums) -> Change:
+    return sums.change
+
+
 _plus = jax.jit(Sums.plus)
 
 

@@ -155,12 +155,12 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: i
     """
     n, height, width, _ = images.shape
     area_key, ratio_key, place_key = jax.random.split(key, 3)
-    area = jax.random.uniform(area_key, (n,), minval=scale_min, maxval=1.0)
+    area = jax.random.uniform(area_key, (n,), minval=scale_min, maxval=1.0, dtype=jnp.float32)
     low, high = ASPECT_RATIOS
-    ratio = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=jnp.log(low), maxval=jnp.log(high)))
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=jnp.log(low), maxval=jnp.log(high), dtype=jnp.float32))
     shares = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
     sides = jnp.asarray([[height, width]])
-    first = jax.random.uniform(place_key, (n, 2)) * (1 - shares) * sides
+    first = jax.random.uniform(place_key, (n, 2), dtype=jnp.float32) * (1 - shares) * sides
     out = (height, width) if size_px is None else (size_px, size_px)
 
     resized = jax.vmap(functools.partial(resized_part, out=out))(images, first, shares * sides)
@@ -186,16 +186,18 @@ def _taps(first: jax.Array, length: jax.Array, size: int, out: int) -> tuple[jax
     widest = max(size / out, 1.0)  # half the base of the triangle, in pixels, where the part is the whole
     num_taps = 2 if widest == 1 else math.floor(2 * widest) + 1
     step = length / out
-    centre = first + (jnp.arange(out) + 0.5) * step
+    centre = first + (jnp.arange(out, dtype=jnp.float32) + 0.5) * step
     support = jnp.maximum(step, 1.0)
     taps = jnp.floor(centre - support + 0.5).astype(jnp.int32)[None] + jnp.arange(num_taps)[:, None]
-    weights = jnp.maximum(1 - jnp.abs(taps + 0.5 - centre[None]) / support, 0) * ((taps >= 0) & (taps < size))
+    weights = jnp.maximum(1 - jnp.abs(taps.astype(jnp.float32) + 0.5 - centre[None]) / support, 0) * (
+        (taps >= 0) & (taps < size)
+    )
     return jnp.clip(taps, 0, size - 1), weights / weights.sum(0, keepdims=True)
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Returns `images: [n, h, w, c]`, each mirrored left to right with probability one half."""
-    mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    mirrored = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
@@ -308,7 +310,7 @@ def posterize(image: jax.Array, bits: int) -> jax.Array:
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:
     """Returns `image` uint8, values from `threshold` on inverted (`ImageOps.solarize`)."""
-    return jnp.where(image >= threshold, 255 - image, image)
+    return jnp.where(image.astype(jnp.float32) >= threshold, 255 - image, image)
 
 
 def affine(image: jax.Array, matrix: tuple[Any, Any, Any, Any, Any, Any]) -> jax.Array:
@@ -317,7 +319,8 @@ def affine(image: jax.Array, matrix: tuple[Any, Any, Any, Any, Any, Any]) -> jax
     The nearest pixel is taken, the middle of pixels being at halves: Pillow's `Image.transform` with `AFFINE`.
     """
     height, width, channels = image.shape
-    x, y = jnp.arange(width)[None] + 0.5, jnp.arange(height)[:, None] + 0.5
+    x, y = (jnp.arange(size, dtype=jnp.float32) + 0.5 for size in (width, height))
+    x, y = x[None], y[:, None]
     a, b, c, d, e, f = matrix
     column, row = (jnp.floor(at).astype(jnp.int32) for at in (a * x + b * y + c, d * x + e * y + f))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -373,7 +376,7 @@ def rand_augment(key: jax.Array, image: jax.Array, num_ops: int, magnitude: floa
     def one(image: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
         which_key, sign_key = jax.random.split(key)
         which = jax.random.randint(which_key, (), 0, len(operations))
-        sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
+        sign = jnp.where(jax.random.bernoulli(sign_key, jnp.float32(0.5)), 1.0, -1.0)
         return jax.lax.switch(which, operations, image, sign), None
 
     return jax.lax.scan(one, image, jax.random.split(key, num_ops))[0]
@@ -392,7 +395,7 @@ def colour_jitter(key: jax.Array, image: jax.Array, jitter: tuple[float, float, 
         if amount:
             low, high = (-amount, amount) if operation is adjust_hue else (max(0.0, 1 - amount), 1 + amount)
             operations.append(operation)
-            factors.append(jax.random.uniform(own, minval=low, maxval=high))
+            factors.append(jax.random.uniform(own, minval=low, maxval=high, dtype=jnp.float32))
 
     def one(image: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
         return jax.lax.switch(which, operations, image, jnp.stack(factors)[which]), None
@@ -409,14 +412,18 @@ def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.
     """
     height, width, channels = image.shape
     whether_key, area_key, ratio_key, place_key, value_key = jax.random.split(key, 5)
-    area = jax.random.uniform(area_key, (ERASING_TRIES,), minval=ERASED_AREA[0], maxval=ERASED_AREA[1])
+    area = jax.random.uniform(
+        area_key, (ERASING_TRIES,), minval=ERASED_AREA[0], maxval=ERASED_AREA[1], dtype=jnp.float32
+    )
     low, high = map(math.log, ERASED_RATIOS)
-    ratio = jnp.exp(jax.random.uniform(ratio_key, (ERASING_TRIES,), minval=low, maxval=high))
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (ERASING_TRIES,), minval=low, maxval=high, dtype=jnp.float32))
     area = area * (height * width)
     sides = jnp.round(jnp.stack([jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)], axis=1)).astype(jnp.int32)
     fits = (sides < jnp.array([[height, width]])).all(1)
     side = sides[fits.argmax()]
-    first = jnp.floor(jax.random.uniform(place_key, (2,)) * (jnp.array([height, width]) - side + 1)).astype(jnp.int32)
+    first = jnp.floor(
+        jax.random.uniform(place_key, (2,), dtype=jnp.float32) * (jnp.array([height, width]) - side + 1)
+    ).astype(jnp.int32)
 
     def erase(image: jax.Array) -> jax.Array:
         row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
@@ -425,7 +432,8 @@ def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.
         values = (bits >> (8 * jnp.arange(channels, dtype=jnp.uint32)).reshape(1, 1, -1)).astype(image.dtype)
         return jnp.where(inside, values, image)
 
-    return jax.lax.cond(jax.random.bernoulli(whether_key, probability) & fits.any(), erase, lambda image: image, image)
+    is_erased = jax.random.bernoulli(whether_key, jnp.float32(probability)) & fits.any()
+    return jax.lax.cond(is_erased, erase, lambda image: image, image)
 
 
 # --- whole batches ----------------------------------------------------------------------------------------------
@@ -443,12 +451,12 @@ def mix(key: jax.Array, images: jax.Array, alphas: Mapping[str, jax.Array]) -> t
     height, width = images.shape[1:3]
     kept = {}
     for name, alpha in alphas.items():
-        share = jax.random.beta(share_key, alpha, alpha)
+        share = jax.random.beta(share_key, alpha, alpha, dtype=jnp.float32)
         whole = jnp.full((height, width), share)
         kept[name] = _outside_box(place_key, share, height, width) if name == "cutmix" else whole
     own, *other = kept.values()
     if other:
-        own = jnp.where(jax.random.bernoulli(which_key), own, other[0])
+        own = jnp.where(jax.random.bernoulli(which_key, jnp.float32(0.5)), own, other[0])
     images = images.astype(jnp.float32)
     others = images[::-1]
     return others + own[None, :, :, None] * (images - others), own.mean()
@@ -456,7 +464,7 @@ def mix(key: jax.Array, images: jax.Array, alphas: Mapping[str, jax.Array]) -> t
 
 def _outside_box(key: jax.Array, share: jax.Array, height: int, width: int) -> jax.Array:
     """Returns [h, w] float32: 0 in a box of the share 1 - `share` of the area about a random pixel, 1 outside."""
-    centre = jax.random.uniform(key, (2,))
+    centre = jax.random.uniform(key, (2,), dtype=jnp.float32)
     outside = []
     for at, size in zip(centre, (height, width)):
         side = jnp.floor(size * jnp.sqrt(1 - share))

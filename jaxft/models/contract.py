@@ -126,31 +126,23 @@ class Network(Chain):
 
     `model.apply(variables, images, train=False)` returns logits `[n, num_classes]` for images
     `[n, height, width, 3]`, preprocessed; `start=` and `stop=` name units. What goes in and comes out is float32, and
-    what is computed between has `precision`. With `remat` a gradient computes what is inside of units again.
+    what is computed between has `precision`.
     """
 
     num_classes: int = 10
     precision: Precision = "float32"
-    remat: bool = False
 
     def __call__(
-        self,
-        x: "jax.Array",
-        train: bool = False,
-        start: str | None = None,
-        stop: str | None = None,
-        remat: bool = False,
+        self, x: "jax.Array", train: bool = False, start: str | None = None, stop: str | None = None
     ) -> "jax.Array":
         """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first)."""
         with products(self.precision):
-            y = super().__call__(
-                x.astype(compute_dtype(self.precision, x.dtype)), train, start, stop, remat or self.remat
-            )
+            y = super().__call__(x.astype(compute_dtype(self.precision, x.dtype)), train, start, stop)
         return y.astype(x.dtype)
 
-    def computing(self, precision: Precision, remat: bool = False) -> "Network":
-        """Returns the same network, which computes in `precision`, and inside of units again where `remat` is set."""
-        return self.clone(precision=precision, remat=remat)
+    def computing(self, precision: Precision) -> "Network":
+        """Returns the same network, which computes in `precision`."""
+        return self.clone(precision=precision)
 
     @property
     def architecture(self) -> str:

@@ -71,12 +71,7 @@ class Grown(Network):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        train: bool = False,
-        start: str | None = None,
-        stop: str | None = None,
-        remat: bool = False,
+        self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
     ) -> jax.Array:
         """Returns the output of unit `stop` for the input of unit `start`, as every network does."""
         units = self.units
@@ -98,8 +93,8 @@ class Grown(Network):
             x = self.base(x, train, units[max(begin, grown + 1)], units[end])
         return x
 
-    def computing(self, precision: Precision, remat: bool = False) -> "Grown":
-        return self.clone(precision=precision, base=self.base.computing(precision, remat))
+    def computing(self, precision: Precision) -> "Grown":
+        return self.clone(precision=precision, base=self.base.computing(precision))
 
     @property
     def architecture(self) -> str:

@@ -1,0 +1,297 @@
+"""What an accelerator makes of jaxft, in one command of less than nine minutes that needs nothing but the package.
+
+    python benchmarks/accelerator.py
+
+Each line is printed and kept in `results/accelerator.json` as soon as it is measured, so that a run that is stopped
+keeps what it has. On a CPU it is a small form of the same, which shows that everything runs, not how fast. Images are
+random.
+
+Where PyTorch is installed and has the device, the steps are timed beside a compiled PyTorch network with automatic
+mixed precision and channels last. Fractions of the peak are of a matrix product in the same numbers, and of a copy in
+memory, both measured here.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxft
+from jaxft.analysis import parameters
+from jaxft.commands.study import keep_compiled, versions
+from jaxft.config import Study, from_dict
+from jaxft.devices import device_name
+from jaxft.execute import example_steps, needed_bytes
+from jaxft.executors import Executor
+from jaxft.models.cost import unit_costs
+from jaxft.ops.precision import products
+from jaxft.plan import make_plan
+from jaxft.study import example_images, example_lane
+
+OUT = Path(__file__).resolve().parent / "results" / "accelerator.json"
+PRECISIONS = ("float32", "tf32", "bfloat16")
+ROUNDS = 5
+
+
+class Size:
+    """How large the measures are: for an accelerator, or the small form for a CPU."""
+
+    def __init__(self, is_small: bool):
+        self.is_small = is_small
+        self.large, self.large_px, self.batch_size = ("resnet50", 64, 4) if is_small else ("resnet50", 224, 128)
+        self.steps = 1 if is_small else 20
+        self.seeds = (2, 4) if is_small else (8, 32)
+        self.matrix = 512 if is_small else 8192
+        self.copied = 1 << (22 if is_small else 30)  # bytes
+        self.runs = 10 if is_small else 100
+        self.studied = ("cifar_resnet8", 12) if is_small else ("resnet50", 224)
+
+
+class Table:
+    """Prints a line a measure, and keeps all of them in a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.found: dict[str, Any] = {"device": device_name(), "versions": versions(), "measures": {}}
+
+    def add(self, name: str, **values: float | str) -> None:
+        """Prints and keeps what was measured."""
+        self.found["measures"][name] = {
+            key: v if isinstance(v, str) else float(f"{v:.5g}") for key, v in values.items()
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.found, indent=1) + "\n")
+        words = (f"{key} {value if isinstance(value, str) else f'{value:.4g}'}" for key, value in values.items())
+        print(f"{name:<46} {'   '.join(words)}", flush=True)
+
+
+def median_seconds(run: Callable[[], Any]) -> float:
+    """Returns the median seconds of a call that waits for its end, after one that compiles."""
+    run()
+    taken = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+# --- the machine ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def matrix_peak(size: int, precision: str) -> float:
+    """Returns the floating-point operations in a second of a square matrix product."""
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    x = jnp.ones((size, size), dtype)
+    with products(precision):  # type: ignore[arg-type]
+        run = jax.jit(jnp.matmul).lower(x, x).compile()
+    return 2 * size**3 / median_seconds(lambda: jax.block_until_ready(run(x, x)))
+
+
+@functools.cache
+def bandwidth(num_bytes: int) -> float:
+    """Returns the bytes in a second that are read and written where an array is copied."""
+    x = jnp.ones(num_bytes // 4, jnp.float32)
+    run = jax.jit(lambda x: x + 1)
+    return 2 * num_bytes / median_seconds(lambda: jax.block_until_ready(run(x)))
+
+
+def peak_bytes() -> float | str:
+    """Returns the most memory that the device has held so far."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", "not told by this device")
+
+
+# --- studies ----------------------------------------------------------------------------------------------------
+
+
+def random_images(folder: Path, size_px: int, per_class: int) -> Path:
+    """Returns a file of random images of four classes."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    path = folder / f"images{size_px}-{per_class}.npz"
+    if not path.exists():
+        labels = np.repeat(np.arange(4), per_class)
+        np.savez(path, images=rng.integers(0, 256, (len(labels), size_px, size_px, 3), np.uint8), labels=labels)
+    return path
+
+
+def make_study(model: str, images: Path, batch_size: int, **fields: Any) -> Study:
+    """Returns a study from random weights."""
+    procedure = fields.pop("procedure", {"epochs": 1.0, "batch_size": batch_size}) | {"init": "random"}
+    target = {"data": str(images), "val_fraction": 0.2, "test_fraction": 0.2}
+    return from_dict(Study, {"source": {"model": model}, "target": target, "procedure": procedure, "seeds": 1} | fields)
+
+
+def step_seconds(study: Study, executor: Executor, num_steps: int) -> tuple[float, float]:
+    """Returns the seconds of a step of the executor's trials, in stretches of so many, and those of compiling it."""
+    group = make_plan(study).groups[0]
+    lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
+    start = time.perf_counter()
+    run = example_steps(group.program.phases[-1], lane, images, executor)
+    run(1)
+    compiling = time.perf_counter() - start
+    return median_seconds(lambda: run(num_steps)) / num_steps, compiling
+
+
+def steps_of_a_network(size: Size, table: Table, folder: Path) -> None:
+    """Adds a training step of ResNet-50 in each precision, beside PyTorch's, and what it needs of memory."""
+    images = random_images(folder, size.large_px, 2 * size.batch_size)
+    for precision in PRECISIONS:
+        study = make_study(size.large, images, size.batch_size, execution={"precision": precision})
+        seconds, compiling = step_seconds(study, Executor(), size.steps)
+        network = make_plan(study).trials[0].model
+        macs = sum(unit.num_macs for unit in unit_costs(network, size.large_px))
+        rate = 3 * 2 * macs * size.batch_size / seconds
+        found: dict[str, float | str] = {
+            "ms": 1e3 * seconds,
+            "images_s": size.batch_size / seconds,
+            "of_matrix_peak": rate / matrix_peak(size.matrix, precision),
+            "compile_s": compiling,
+            "peak_bytes": peak_bytes(),
+        }
+        if (by_torch := torch_seconds(size, precision)) is not None:
+            found |= {"torch_ms": 1e3 * by_torch, "ours_by_torch": seconds / by_torch}
+        table.add(f"{size.large} {size.batch_size} x {size.large_px} px, {precision}", **found)
+    for name, execution in {"float32": {}, "remat": {"remat": True}, "bfloat16": {"precision": "bfloat16"}}.items():
+        study = make_study(size.large, images, size.batch_size, execution=execution)
+        group = make_plan(study).groups[0]
+        lane, pixels = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
+        needed = needed_bytes(group.program, lane, pixels, Executor())
+        table.add(f"{size.large} {size.batch_size} x {size.large_px} px, memory, {name}", program_bytes=needed)
+
+
+def torch_resnet50(num_classes: int) -> Any:
+    """Returns ResNet-50 in PyTorch (He et al. 2016, the stride in the 3x3 convolution)."""
+    from torch import Tensor, nn
+
+    def conv_norm(inputs: int, features: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, features, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(features)]
+
+    class Bottleneck(nn.Module):
+        def __init__(self, inputs: int, features: int, stride: int):
+            super().__init__()
+            first, second = conv_norm(inputs, features, 1), conv_norm(features, features, 3, stride)
+            self.branch = nn.Sequential(*first, nn.ReLU(), *second, nn.ReLU(), *conv_norm(features, 4 * features, 1))
+            is_same = inputs == 4 * features and stride == 1
+            self.shortcut = nn.Sequential(*([] if is_same else conv_norm(inputs, 4 * features, 1, stride)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.relu(self.branch(x) + self.shortcut(x))
+
+    blocks, inputs = [], 64
+    for stage, count in enumerate((3, 4, 6, 3)):
+        for block in range(count):
+            blocks.append(Bottleneck(inputs, 64 << stage, 2 if stage and not block else 1))
+            inputs = 256 << stage
+    stem = [*conv_norm(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes))
+
+
+def torch_seconds(size: Size, precision: str) -> float | None:
+    """Returns the seconds of the same step in PyTorch; None where it, or the device in it, is not there.
+
+    In the small form the network is not compiled, which would take longer than all the rest.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    if not size.is_small and not torch.cuda.is_available():
+        return None
+    device = "cpu" if size.is_small else "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    network = torch_resnet50(4).to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    run = network if size.is_small else torch.compile(network)
+    x = torch.rand(size.batch_size, 3, size.large_px, size.large_px, device=device)
+    x, y = x.to(memory_format=torch.channels_last), torch.zeros(size.batch_size, dtype=torch.long, device=device)
+
+    def steps() -> None:
+        for _ in range(size.steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = torch.nn.functional.cross_entropy(run(x), y)
+            loss.backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return median_seconds(steps) / size.steps
+
+
+def seeds_side_by_side(size: Size, table: Table, folder: Path) -> None:
+    """Adds a step of several seeds of ResNet-20 under `vmap`, and one after another."""
+    study = make_study("cifar_resnet20", random_images(folder, 32, 128), 32 if size.is_small else 128)
+    alone, _ = step_seconds(study, Executor(), size.steps)
+    for seeds in size.seeds:
+        together, compiling = step_seconds(study, Executor("vmap", seeds), size.steps)
+        figures = {"vmap_ms": 1e3 * together, "in_turn_ms": 1e3 * seeds * alone, "faster": seeds * alone / together}
+        table.add(f"cifar_resnet20 32 px, {seeds} seeds", **figures, compile_s=compiling)
+
+
+def small_studies(size: Size, table: Table, folder: Path) -> None:
+    """Adds whole studies: depths of freezing, and a linear probe."""
+    model, size_px = size.studied
+    images = random_images(folder, size_px, 64)
+    depths = {"procedure.layer_rates": [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]}
+    studies = {
+        "freezing": make_study(model, images, 32, factors=[depths], seeds=2),
+        "a linear probe": make_study(model, images, 32, procedure={"classifier": "logistic"}, seeds=2),
+    }
+    for name, study in studies.items():
+        start = time.perf_counter()
+        results = jaxft.run_study(study, folder / name, quiet=True)
+        assert (results["status"] == "done").all()
+        spent = json.loads(next((folder / name / "runs").glob("*.json")).read_text())["spent"]
+        found = {"s": time.perf_counter() - start, "compile_s": spent.get("compile", 0.0)}
+        table.add(f"study of {name}, {model} {size_px} px, {len(results)} trials", **found)
+
+
+def distances(size: Size, table: Table, folder: Path) -> None:
+    """Adds how far many runs of ResNet-20 have moved, beside copying as many bytes."""
+    group = make_plan(make_study("cifar_resnet20", random_images(folder, 32, 128), 32)).groups[0]
+    params = {name: jnp.asarray(leaf) for name, leaf in example_lane(group.trials[0]).params.items()}
+    after = {name: jnp.stack([leaf * (1 + 1e-3 * run) for run in range(size.runs)]) for name, leaf in params.items()}
+    seconds = median_seconds(lambda: jax.block_until_ready(parameters.changes(params, after)))
+    num_bytes = sum(leaf.nbytes for leaf in after.values())
+    found = {"ms": 1e3 * seconds, "of_bandwidth": num_bytes / seconds / bandwidth(size.copied)}
+    table.add(f"parameter distances of {size.runs} runs of cifar_resnet20", **found)
+
+
+MEASURES = (steps_of_a_network, seeds_side_by_side, distances, small_studies)
+
+
+def main() -> None:
+    """Measures what there is time for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="where the figures are kept")
+    parser.add_argument("--seconds", type=float, default=500.0, help="no measure begins later than that (500)")
+    args = parser.parse_args()
+    keep_compiled()
+    size, table, start = Size(jax.default_backend() == "cpu"), Table(args.out), time.perf_counter()
+    print(f"{table.found['device']}{', a small form: it shows that everything runs' if size.is_small else ''}")
+    for precision in PRECISIONS:
+        table.add(f"matrix product, {precision}", tflop_s=matrix_peak(size.matrix, precision) / 1e12)
+    table.add("copy", gb_s=bandwidth(size.copied) / 1e9)
+    with tempfile.TemporaryDirectory() as folder:
+        for measure in MEASURES:
+            if time.perf_counter() - start > args.seconds:
+                print(f"left out for want of time: {measure.__name__}")
+            else:
+                measure(size, table, Path(folder))
+    print(f"{time.perf_counter() - start:.0f} s; kept in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
