@@ -28,9 +28,10 @@ import numpy as np
 
 import jaxft
 from jaxft.analysis import parameters
+from jaxft.cli import start_again
 from jaxft.commands.study import keep_compiled, versions
 from jaxft.config import Study, from_dict
-from jaxft.devices import device_name
+from jaxft.devices import device_name, fast_environment
 from jaxft.execute import example_steps, needed_bytes
 from jaxft.executors import Executor
 from jaxft.models.cost import unit_costs
@@ -278,6 +279,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="where the figures are kept")
     parser.add_argument("--seconds", type=float, default=500.0, help="no measure begins later than that (500)")
     args = parser.parse_args()
+    start_again(fast_environment())
     keep_compiled()
     size, table, start = Size(jax.default_backend() == "cpu"), Table(args.out), time.perf_counter()
     print(f"{table.found['device']}{', a small form: it shows that everything runs' if size.is_small else ''}")

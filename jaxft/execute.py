@@ -207,7 +207,7 @@ def run_chunk(
 
     def keep(epoch: int, state: State) -> None:
         if snapshots and epoch in snapshots:
-            own, tracked = jax.tree.map(lambda leaf: leaf[0], state.evaluated)
+            own, tracked = jax.tree.map(lambda leaf: leaf[0], jax.device_get(state.evaluated))
             snapshots[epoch](_plain(params[0] | own, lanes[0]), stats[0] | tracked)
 
     epoch = first_step = first_place = 0
@@ -223,7 +223,7 @@ def run_chunk(
             live, tracked, keys = executor.place(
                 (stack([s[0] for s in splits]), stack([s[1] for s in splits]), stack(drawn))
             )
-            state = _make_init_states(phase)(live, tracked, hparams, keys)
+            state = executor.place(_make_init_states(phase)(live, tracked, hparams, keys))
             carry = saver.load(_next_carry(carry, state, program, phase, len(lanes)))
             with clock.of("features"):
                 feed = _make_feed(
@@ -237,9 +237,10 @@ def run_chunk(
                 run.settle()
                 saver.save(run.place, carry)
                 raise
+            trained, moved = jax.device_get((carry.state.params, carry.state.batch_stats))
             for i in range(len(lanes)):
-                params[i] |= {name: leaf[i] for name, leaf in carry.state.params.items()}
-                stats[i] |= {name: leaf[i] for name, leaf in carry.state.batch_stats.items()}
+                params[i] |= {name: leaf[i] for name, leaf in trained.items()}
+                stats[i] |= {name: leaf[i] for name, leaf in moved.items()}
         epoch, first_step, first_place = epoch + len(ends), first_step + phase.num_steps, after
 
     if carry is None or feed is None:
@@ -653,6 +654,7 @@ def _outcomes(
         of_val = evaluate(program, feed, executor, best_params, best_stats, lanes, "val")
         best_score = of_val.accuracy
     tested = evaluate(program, feed, executor, best_params, best_stats, lanes, "test")
+    best_params, best_stats = jax.device_get((best_params, best_stats))
     moving = {name for phase in program.phases for name in phase.tracked}
     seconds = saver.seconds(carry) / len(lanes)
     outcomes = []
@@ -751,7 +753,7 @@ def example_steps(phase: Phase, lane: Lane, images: np.ndarray, executor: Execut
     live, tracked, hparams, keys, labels = executor.place(
         stack([(live, tracked, lane.hparams, lane.augment_key, lane.labels)] * width)
     )
-    state = _make_init_states(phase)(live, tracked, hparams, keys)
+    state = executor.place(_make_init_states(phase)(live, tracked, hparams, keys))
     steps = 1 if phase.whole else phase.num_steps
     indices = executor.place_batches(np.zeros((width, steps, phase.batch_size), np.int32))
     shared = executor.place_shared((frozen, images))

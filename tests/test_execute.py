@@ -1,5 +1,6 @@
 """The host's loop: executors agree, a trial that diverges harms no other, a stopped chunk goes on bit by bit."""
 
+import collections
 import dataclasses
 import math
 from pathlib import Path
@@ -24,6 +25,7 @@ from jaxft.execute import (
     make_run_steps,
     make_steps,
     needed_bytes,
+    one_behind,
     run_chunk,
     time_steps,
 )
@@ -696,3 +698,35 @@ def test_programs_are_let_go_where_they_take_many_maps_of_memory(monkeypatch):
     monkeypatch.setattr(executors, "MANY_MAPS", 0)
     let_go_of_programs()
     assert double._cache_size() == 0 and double(jnp.float32(2)) == 4
+
+
+@pytest.mark.slow
+def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
+    """Its state lies as the program expects it from the first step on; results are brought to the host, then cut."""
+    names = collections.Counter()
+
+    def heard(event, seconds, **labels):
+        names.update([labels.get("fun_name")] * event.endswith("/backend_compile_duration"))
+
+    program, lanes = program_and_lanes([0.011] * 16, epochs=2.0)
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        run_chunk(program, lanes, images()[0], executor=Executor("devices", 16, 8))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
+    assert names["jit(step)"] == names["jit(eval_step)"] == 1
+    assert not {"jit(gather)", "jit(squeeze)", "jit(dynamic_slice)"} & set(names)
+
+
+def test_results_are_read_one_behind():
+    log = []
+
+    def dispatched():
+        for i in range(3):
+            log.append(f"dispatch {i}")
+            yield i
+
+    for i in one_behind(dispatched()):
+        log.append(f"read {i}")
+    assert log == ["dispatch 0", "dispatch 1", "read 0", "dispatch 2", "read 1", "read 2"]

@@ -244,8 +244,8 @@ def test_a_study_compiles_nothing_else(tmp_path):
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)
     assert "<lambda>" not in names
-    ours = names & defined_functions() - set(dir(jnp)) - set(dir(jax.lax))
-    assert ours <= LOWERED, ours - LOWERED
+    jax_names = {*dir(jnp), *dir(jax.lax)}  # JAX compiles its own operations as `_mean`, too
+    assert {name for name in names & defined_functions() if name.lstrip("_") not in jax_names} <= LOWERED
     assert LOWERED - names <= {"stretch"}, "each of them is compiled, but for what is one on accelerators alone"
 
 

@@ -651,6 +651,7 @@ ALIKE = {
 }
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_lanes_and_goes_on(tmp_path, little_memory, capfd):
     """Eight seeds at width 4: the first four are done by then, and stay; the others have two neighbours' bits."""
     execution = {"executor": "vmap", "width": 4}
@@ -665,6 +666,7 @@ def test_out_of_memory_halves_the_lanes_and_goes_on(tmp_path, little_memory, cap
     assert found[columns].to_numpy()[4:].tolist() == expected[columns].to_numpy().tolist()
 
 
+@pytest.mark.slow
 def test_out_of_memory_goes_down_to_one_trial_and_says_what_would_help(tmp_path, little_memory, capfd):
     little_memory(most=0)
     found = jaxft.run_study(tiny(**ALIKE, execution={"executor": "vmap", "width": 4}), tmp_path / "a")
