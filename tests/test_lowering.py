@@ -24,7 +24,7 @@ from jaxft.study import example_images, example_lane
 from jaxft.train import make_eval_step, make_moments_step, make_train_step
 from jaxft.weights import _make_init, _make_init_head
 
-PLATFORMS = {"cuda": "gpu", "tpu": "tpu"}  # as programs are exported for, and as JAX names the backend
+PLATFORMS = ["cuda", "tpu"]  # of each program one module for both: jaxft makes no difference between them
 EXECUTORS = {
     "in_turn": Executor(),
     "vmap": Executor("vmap", 2),
@@ -33,7 +33,7 @@ EXECUTORS = {
     "data_parallel": Executor("data_parallel", 1, 8),
 }
 FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "efficientnet_lite0": 32}
-SINGULAR_VALUES = {"cuda": {"cusolver_gesvdj_ffi"}, "tpu": {"Qr", "Eigh", "ProductOfElementaryHouseholderReflectors"}}
+SINGULAR_VALUES = {"cusolver_gesvdj_ffi", "Qr", "Eigh", "ProductOfElementaryHouseholderReflectors"}
 
 ALL_CHANGES = {
     "flip": True,
@@ -78,8 +78,8 @@ PROCEDURES = {
 
 
 @pytest.fixture
-def on(monkeypatch):
-    """Makes jaxft trace programs as it does on a platform, and forget them afterwards."""
+def on_an_accelerator(monkeypatch):
+    """Makes jaxft trace programs as it does on an accelerator, and forget them afterwards."""
     caches = execute.make_steps, execute.make_run_steps, execute._make_eval, execute._make_moments, make_train_step
     caches += execute._make_init_states, execute._make_merge, make_eval_step, make_moments_step
 
@@ -89,7 +89,8 @@ def on(monkeypatch):
         jax.clear_caches()
 
     forget()
-    yield lambda platform: monkeypatch.setattr(jax, "default_backend", lambda: PLATFORMS[platform])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    yield
     monkeypatch.undo()
     forget()
 
@@ -116,14 +117,14 @@ def programs_of(model="cifar_resnet8", size_px=12, procedure=None, executor=None
     yield from execute.compiled_programs(group.program, lane, images, executor or Executor())
 
 
-def lowered(function, args, platform, known_calls=(), double=True):
-    """Returns the text of a program for a platform, which calls no library but `known_calls`, and never the host.
+def lowered(function, args, known_calls=(), double=True):
+    """Returns the text of a program for both platforms, which calls no library but `known_calls`, and never the host.
 
     With `double` JAX's 64-bit mode is on, in which arrays without a dtype are float64: none has two dimensions.
     """
     jitted = function if hasattr(function, "trace") else jax.jit(function)  # pmap's is hidden in it
     with jax.enable_x64(double):
-        text = jax.export.export(jitted, platforms=[platform])(*args).mlir_module()
+        text = jax.export.export(jitted, platforms=PLATFORMS)(*args).mlir_module()
     assert set(re.findall(r"custom_call @([\w.]+)", text)) <= {*known_calls, "Sharding"}
     assert "callback" not in text and "outfeed" not in text and "infeed" not in text
     assert not re.search(r"tensor<\d+x[\dx]*\d+xf64>", text), "more than a number of each trial or image"
@@ -131,30 +132,26 @@ def lowered(function, args, platform, known_calls=(), double=True):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("model", FAMILIES)
-def test_networks_of_three_families_lower_by_every_executor(model, executor, platform, on):
-    on(platform)
+def test_networks_of_three_families_lower_by_every_executor(model, executor, on_an_accelerator):
     names = []
     for name, function, args in programs_of(model, FAMILIES[model], executor=EXECUTORS[executor]):
-        text = lowered(function, args, platform)
+        text = lowered(function, args)
         names.append(name)
         assert ("while" in text) >= (name == "train"), "a stretch of steps is a loop on the device"
     assert names == ["init", "train", "evaluate"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("procedure", PROCEDURES)
-def test_every_kind_of_step_lowers(procedure, platform, on):
-    on(platform)
+def test_every_kind_of_step_lowers(procedure, on_an_accelerator):
     names = set()
     for name, function, args in programs_of(procedure=PROCEDURES[procedure]):
         # In JAX's 64-bit mode Optax's line search has float64 of its own, and so has JAX's decomposition on a TPU.
-        has_own = "L-BFGS" in procedure or (procedure, platform) == ("all terms of the loss", "tpu")
-        calls = SINGULAR_VALUES[platform] if procedure == "all terms of the loss" else ()
-        lowered(function, args, platform, calls, double=not has_own)
+        has_own = "L-BFGS" in procedure or procedure == "all terms of the loss"
+        calls = SINGULAR_VALUES if procedure == "all terms of the loss" else ()
+        lowered(function, args, calls, double=not has_own)
         names.add(name)
     assert {"init", "train", "evaluate"} <= names
     assert ("moments" in names) == (procedure == "statistics") and ("merge" in names) == (
@@ -197,11 +194,9 @@ def other_programs():
     }
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_features_classifiers_and_analyses_lower(platform, on):
-    on(platform)
+def test_features_classifiers_and_analyses_lower(on_an_accelerator):
     for name, (function, args) in other_programs().items():
-        lowered(function, args, platform, double=not name.startswith(("fit_all", "draw")))
+        lowered(function, args, double=not name.startswith(("fit_all", "draw")))
 
 
 def defined_functions():
