@@ -150,6 +150,7 @@ def test_a_study_in_bfloat16_goes_on_with_it(tmp_path):
 def test_two_runs_of_a_deterministic_study_have_the_same_bits(tmp_path, root):
     command = [sys.executable, "-m", "jaxft.cli", "study", f"--config={root}/configs/quickstart.py", "--deterministic"]
     command += ["--config.seeds=1", "--config.factors=[]", "--config.execution.executor=in_turn"]
+    command += ["--config.source.procedure.epochs=1", "--config.procedure.epochs=1"]
     for name in "ab":
         subprocess.run([*command, f"--workdir={tmp_path / name}"], check=True, capture_output=True)
     weights = [sorted((tmp_path / name / "weights").glob("*.safetensors")) for name in "ab"]

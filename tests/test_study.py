@@ -769,7 +769,7 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
     with jax.log_compiles(True), caplog.at_level("WARNING"):
         assert len(jaxft.run_study(study, tmp_path / "n", quiet=True)) == 32
     compiled = [found[1] for line in caplog.messages if (found := re.match(r"Compiling jit\((\w+)\)", line))]
-    assert compiled.count("train_step") == compiled.count("eval_step") == 1
+    assert compiled.count("step") == compiled.count("eval_step") == 1
 
 
 # --- convolutions ---
