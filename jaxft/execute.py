@@ -314,7 +314,7 @@ class _Run:
         return self.first_place + self.step + int(self.carry.epochs_done) - self.epochs.start
 
     def to_the_end(self, on_epoch: Callable[[str], None], saver: _Saver, keep: Callable[[int, State], None]) -> None:
-        """Runs what is left of the phase; `keep` is told the state after each evaluation.
+        """Runs what is left of the phase; `keep` is called with the state after each evaluation.
 
         The device always has a stretch to go on with: the metrics of one are read when the next has been dispatched.
         """

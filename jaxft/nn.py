@@ -159,7 +159,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, group_size: int | None = None) -> jax.Array:
-        """Returns `x: [..., features]` normalised, scaled and shifted; all of it in float32 at least but the result.
+        """Returns `x: [..., features]` normalized, scaled and shifted; the arithmetic has float32 at least.
 
         With `group_size`, images are normalised in training in groups of so many, which must divide their number (ghost
         batch normalisation; Hoffer, Hubara & Soudry 2017, algorithm 1). The running statistics move as if the groups

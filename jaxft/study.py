@@ -187,22 +187,23 @@ class Work:
                     raise
                 except Exception as error:
                     if is_out_of_memory(error) and job.group is not None:
-                        return self._halve(job, error)
+                        if pieces := self._halved(job):
+                            return pieces
+                        advice = "set execution.remat, raise procedure.accumulate, or lower procedure.batch_size"
+                        reason = f"a trial takes more memory than the device has; {advice}"
+                    else:
+                        reason = f"{type(error).__name__}: {error}"
                     if self.debug:
                         raise
-                    self._fail(job, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+                    self._fail(job, reason, "".join(traceback.format_exception(error)))
             return []
 
-    def _halve(self, job: Job, error: BaseException) -> list[Job]:
-        """Returns the jobs of half as many trials side by side; of one alone records that it does not fit."""
+    def _halved(self, job: Job) -> list[Job]:
+        """Returns the jobs of half as many trials side by side; none where one trial alone does not fit."""
         pieces = halve_chunks(job, self.store)
         if pieces:
             self.progress.say(f"{job.executor} ran out of memory; going on with {pieces[0].executor}")
             self.store.drop_checkpoint(job.key)
-        else:
-            advice = "set execution.remat, raise procedure.accumulate, or lower procedure.batch_size"
-            trace = "".join(traceback.format_exception(error))
-            self._fail(job, f"a trial takes more memory than the device has; {advice}", trace)
         return pieces
 
     def _do(self, job: Job) -> None:
@@ -472,6 +473,8 @@ class Chooser:
         if found[-1].name == "workers":
             return self._workers_or(found[0], found[-1])
         if self.plan.study.execution.deterministic:
+            # Sums over the devices of one trial's batch are repeatable only if the collectives keep their order.
+            found = [executor for executor in found if executor.name != "data_parallel"]
             return found[-1], "the widest, as nothing is timed"
         alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))

@@ -686,6 +686,19 @@ def test_out_of_memory_halves_the_lanes_of_each_device(tmp_path, little_memory, 
     assert (found["status"] == "done").all() and found["width"].tolist() == [8] * 16
 
 
+def test_nothing_is_timed_in_a_deterministic_study(monkeypatch, tmp_path):
+    plan = make_plan(tiny(**ALIKE, execution={"deterministic": True}))
+    monkeypatch.setattr(study_module, "time_steps", None)
+    for found, chosen in (
+        ([Executor(), Executor("vmap", 8)], Executor("vmap", 8)),
+        ([Executor(), Executor("data_parallel", 1, 4)], Executor()),
+    ):
+        monkeypatch.setattr(study_module, "candidates", lambda *_, found=found: found)
+        with Progress(quiet=True) as progress:
+            chooser = Chooser(plan, Store.create(tmp_path / chosen.name), progress)
+            assert chooser.choose(plan.groups[0])[0] == chosen
+
+
 def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch, tmp_path):
     plan = make_plan(tiny(**ALIKE))
 
