@@ -22,7 +22,7 @@ from typing import Any, Literal, Union
 
 from jaxft.errors import UserError, did_you_mean
 
-SCHEMA_VERSION = 2  # part of every digest: raised when the same fields begin to mean another result
+SCHEMA_VERSION = 3  # part of every digest: raised when a default changes, or the same fields mean another result
 FROZEN: Literal["frozen"] = "frozen"
 MAX_SEED = 2**32 - 1
 LayerRate = float | Literal["frozen"]
@@ -353,7 +353,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the trials are run. Of all this a trial's identity has `precision` alone."""
+    """How the trials are run. `jaxft.identity` says which of it is part of a trial's identity."""
 
     executor: Literal["auto", "in_turn", "workers", "vmap", "devices", "pmap", "data_parallel"] = setting(
         "auto", "how trials share the machine; auto: on a CPU by the work there is, else the fastest of those timed"

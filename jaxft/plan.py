@@ -26,19 +26,16 @@ from jaxft.data.stream import brought
 from jaxft.errors import UserError
 from jaxft.execute import Program, make_program
 from jaxft.features import class_means, make_feature_cache
+from jaxft.identity import identity
 from jaxft.models import Network, Preprocessing, create_model, unit_of
 from jaxft.optim import make_hparams, resolve_layers
 from jaxft.paths import Match
 from jaxft.pooling import Look
-from jaxft.readout import Readout, make_readout, used
+from jaxft.readout import Readout, make_readout
 from jaxft.starts import adaptable, check_head, copied_units, draws, draws_body, grown_model, is_new, tuning_rules
 from jaxft.train import make_phases
 from jaxft.weights import Manifest, expected_shapes, is_head, load, num_classes_of, read_file
 
-SPLIT_FIELDS = (
-    *("train_per_class", "num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val"),
-    *("test_fraction", "test_per_class", "tested", "label_noise"),
-)
 UNEVEN = 1.2
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
@@ -77,7 +74,6 @@ class PlannedTrial:
     """
 
     trial: Trial
-    digest: str
     identity: Mapping[str, Any]
     source: PlannedSource
     drawn: Drawn
@@ -85,6 +81,11 @@ class PlannedTrial:
     layers: Mapping[str, Match[LayerRate]]
     program: Program
     readout: Readout | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Returns 16 hexadecimal digits that name the trial, the same in every process and version."""
+        return cfg.digest(self.identity)
 
     @property
     def images(self) -> ImageSet:
@@ -374,14 +375,14 @@ class _Planner:
         model = create_model(grown_model(trial.source.model, trial.procedure), len(images.class_names))
         model = model.computing(self.execution.precision)
         names = parameter_names(model, size_px)
+        identified = identity(trial, self.execution, _content(trial, source, drawn, preprocessing))
         procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
         if procedure.classifier != "network":
             counts = len(split.train), len(split.val), len(split.test)
             readout = make_readout(model, procedure, preprocessing, counts, self.execution.feature_cache_bytes)
             resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
             nothing = make_program((), procedure.select, eval_batch_size, len(split.train))
-            identity = _identity(trial, source, drawn, preprocessing, self.execution)
-            return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, resting, nothing, readout)
+            return PlannedTrial(trial, identified, source, drawn, model, resting, nothing, readout)
         check_head(procedure, model)
         first = tuning_rules(procedure, model, names)
         layers = resolve_layers(procedure, adaptable(procedure, names), first)
@@ -404,8 +405,7 @@ class _Planner:
         if any(phase.regularisers.distillation for phase in phases):
             _check_own_head(source, size_px)
         program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
-        identity = _identity(trial, source, drawn, preprocessing, self.execution)
-        return PlannedTrial(trial, cfg.digest(identity), identity, source, drawn, model, layers, program)
+        return PlannedTrial(trial, identified, source, drawn, model, layers, program)
 
     def source(self, trial: Trial) -> PlannedSource:
         """Returns what a trial starts from: the file is read, or the trial that trains it is planned."""
@@ -540,29 +540,14 @@ def _check_own_head(source: PlannedSource, size_px: int) -> None:
         )
 
 
-def _identity(
-    trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing, execution: cfg.Execution
-) -> dict[str, Any]:
-    """Returns what determines a trial's result: content in the place of paths, seeds in the place of streams."""
-    start: dict[str, Any] = {"model": trial.source.model, "preprocessing": dataclasses.asdict(preprocessing)}
-    if trial.procedure.init != "random":
-        start["weights"] = source.digest
-    folds = ["fold"] if trial.target.val_fraction and trial.stream_seed("fold") else []
-    trained = ["order", "augment"] * (trial.procedure.classifier == "network")
-    streams = (*["split"] * _uses_split(trial), "init", *trained, *folds)
-    target = cfg.non_default(trial.target)
-    given = {"split": drawn.split.digest} if trial.target.manifest is not None else {}
-    return {
-        "source": start,
-        "target": {
-            "images": drawn.images.fingerprint,
-            **{name: target[name] for name in SPLIT_FIELDS if name in target},
-            **given,
-        },
-        "procedure": used(trial.procedure, cfg.non_default(trial.procedure)),
-        "seeds": {name: trial.stream_seed(name) for name in streams},
-        **({} if execution.precision == "float32" else {"precision": execution.precision}),
+def _content(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Returns digests of what a trial's config only names, for its identity."""
+    content = {
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "images": drawn.images.fingerprint,
+        "split": drawn.split.digest,
     }
+    return content if trial.procedure.init == "random" else content | {"weights": source.digest}
 
 
 def _group_key(trial: PlannedTrial) -> str:

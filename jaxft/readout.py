@@ -23,21 +23,6 @@ from jaxft.models import Network, Preprocessing
 from jaxft.pooling import NEEDS_MAP, Look
 from jaxft.train import mean_per_class
 
-# The fields of a procedure that decide what such a trial's network is as it starts, and what it sees of an image.
-START = ("init", "copied_units", "grow", "grown_features", "crop_px", "classifier")
-# The fields that are for some classifiers only.
-OWN = {
-    "tap": ("logistic", "svm", "knn", "class_mean"),
-    "pooling": ("logistic", "svm", "knn", "class_mean"),
-    "cross_tap": ("logistic", "svm", "knn", "class_mean"),
-    "feature_scaling": ("logistic", "svm", "knn", "class_mean"),
-    "strengths": ("logistic", "svm"),
-    "neighbours": ("knn",),
-    "metric": ("knn", "class_mean"),
-    "loss_weighting": ("network", "logistic", "svm"),
-    "loss_beta": ("network", "logistic", "svm"),
-}
-
 
 @dataclass(frozen=True)
 class Readout:
@@ -72,19 +57,6 @@ class Read:
     test_predictions: np.ndarray
     level: float | None
     by_level: dict[str, np.ndarray]
-
-
-def used(procedure: Procedure, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of a procedure's `fields` that decide its result, by its classifier."""
-    kind = procedure.classifier
-    found = {
-        name: value
-        for name, value in fields.items()
-        if (kind in OWN[name] if name in OWN else kind == "network" or name in START)
-    }
-    if procedure.pooling != "cross_layer":
-        found.pop("cross_tap", None)
-    return found
 
 
 def make_readout(

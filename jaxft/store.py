@@ -101,10 +101,14 @@ class Store:
             marker = {}
         if not isinstance(marker, dict) or marker.get("format") != FORMAT:
             raise UserError(f"{str(self._marker)!r} is not a study's; name another work directory.")
-        if marker.get("schema") != SCHEMA_VERSION:
+        schema = marker.get("schema")
+        if schema != SCHEMA_VERSION:
+            is_newer = isinstance(schema, int) and schema > SCHEMA_VERSION
+            remedy = "update jaxft" if is_newer else "read it with that version"
             raise UserError(
-                f"{str(self.workdir)!r} was written by another version of jaxft (schema {marker.get('schema')}, "
-                f"this is {SCHEMA_VERSION}); name another work directory."
+                f"the work directory {str(self.workdir)!r} was written by {'a newer' if is_newer else 'an older'} "
+                f"version of jaxft (schema {schema}, this version has {SCHEMA_VERSION}); {remedy}, or name another "
+                "work directory to run the study anew."
             )
 
     def _remove_stale(self) -> None:

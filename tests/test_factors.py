@@ -518,7 +518,7 @@ def test_a_trial_of_a_manifest_varies_by_no_split(tmp_path):
     assert plan.varied() == ("init", "order")
     assert len({t.split.digest for t in plan.trials}) == 1
     assert make_plan(from_dict(Study, TINY)).trials[0].split.digest == plan.trials[0].split.digest
-    assert "split" not in plan.trials[0].identity["seeds"]
+    assert "streams.split" not in plan.trials[0].identity["fields"]
 
 
 def test_a_manifest_without_test_images_can_be_planned(tmp_path):

@@ -17,6 +17,7 @@ ROWS = [
     ["clock"],
     ["paths"],
     ["config"],
+    ["identity"],
     ["store"],
     ["ops"],
     ["nn"],

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxft.config import SCHEMA_VERSION
 from jaxft.errors import UserError
 from jaxft.store import Store, locked, saying_what_is_wrong, write_once
 
@@ -98,11 +99,15 @@ def test_another_directory_is_not_taken(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_another_schema_is_not_taken(store):
+@pytest.mark.parametrize("found, words", [(SCHEMA_VERSION - 1, "an older version"), (99, "a newer version")])
+@pytest.mark.parametrize("use", [Store.create, Store.open])
+def test_another_schema_is_refused_in_a_sentence_that_says_what_to_do(store, use, found, words):
     marker = store.workdir / "study.json"
-    marker.write_text(json.dumps({"format": "jaxft study", "schema": 0}))
-    with pytest.raises(UserError, match="another version"):
-        Store.create(store.workdir)
+    marker.write_text(json.dumps({"format": "jaxft study", "schema": found}))
+    with pytest.raises(UserError, match=f"{words} .*schema {found}.*name another work directory") as refusal:
+        use(store.workdir)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) - len(str(store.workdir)) < 250
+    assert json.loads(marker.read_text())["schema"] == found
 
 
 def test_checkpoints_come_back_as_they_were(store):
