@@ -38,6 +38,7 @@ from jaxft.train import (
     State,
     continue_state,
     init_state,
+    is_finite,
     make_eval_step,
     make_moments_step,
     make_train_step,
@@ -609,7 +610,10 @@ def _end_epoch(
     num_steps: int,
     lanes: Sequence[Lane],
 ) -> None:
-    """Evaluates on the validation images, notes the curves and who diverged, and keeps the best."""
+    """Evaluates on the validation images, notes the curves and who diverged, and keeps the best.
+
+    A trial has diverged once its loss, a parameter or a statistic is no finite number; its curves end there.
+    """
     state = carry.state
     scores = evaluate(program, feed, executor, *state.evaluated, lanes, "val")
     loss, accuracy = scores.loss, scores.accuracy
@@ -617,7 +621,8 @@ def _end_epoch(
     trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
     carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, accuracy, scores.mean_per_class], axis=1)
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
-    carry.diverged = carry.diverged | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
+    carry.diverged = carry.diverged | ~scores.finite | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
+    carry.history[carry.diverged, epoch] = np.nan
     # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
     ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
     better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (program.select == "last")
@@ -659,7 +664,7 @@ def _outcomes(
     seconds = saver.seconds(carry) / len(lanes)
     outcomes = []
     for i, lane in enumerate(lanes):
-        diverged = bool(carry.diverged[i])
+        diverged = bool(carry.diverged[i]) or not tested.finite[i]
         selected = int(carry.best_epoch[i])
         no_val, no_test = diverged or not len(lane.val), diverged or not len(lane.test)
         curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
@@ -848,6 +853,7 @@ def compiled_programs(
             yield "merge", _make_merge(executor), (live, hparams.lora_scale, frozen.params)
             merged = jax.eval_shape(_make_merge(executor), live, hparams.lora_scale, frozen.params)
             params = _shapes(merged, of_trials)
+        yield "finite", _make_finite(executor), (params, tracked)
         if phase.recalibrates:
             rows = _shapes(np.zeros((1, min(len(lane.train), MOMENTS_BATCH)), np.int32), of_trials, width)
             yield "moments", _make_moments(phase.evaluated, executor), (params, tracked, rows, resting, seen)
@@ -969,6 +975,11 @@ def _make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluati
 
 
 @functools.cache
+def _make_finite(executor: Executor) -> Callable[..., jax.Array]:
+    return executor.compile(is_finite, num_shared=0)
+
+
+@functools.cache
 def _make_merge(executor: Executor) -> Callable[..., Flat]:
     def merged(params: Flat, scale: jax.Array, frozen: Flat) -> Flat:
         return merge(params, frozen, scale)
@@ -985,12 +996,16 @@ def _merged(params: Flat, feed: Feed, executor: Executor, lanes: Sequence[Lane])
 
 
 class Scores(NamedTuple):
-    """Mean loss, accuracy and mean per-class accuracy [trials], nan for no images; the predictions of each trial."""
+    """Mean loss, accuracy and mean per-class accuracy [trials], nan for no images; the predictions of each trial.
+
+    `finite: [trials]` says whether all parameters and statistics of a trial's network are finite numbers.
+    """
 
     loss: np.ndarray
     accuracy: np.ndarray
     mean_per_class: np.ndarray
     predictions: list[np.ndarray]
+    finite: np.ndarray
 
 
 def evaluate(
@@ -1008,6 +1023,7 @@ def evaluate(
     size = eval_batch(program, lanes, executor.num_devices)
     network = feed.phase.evaluated
     params = _merged(params, feed, executor, lanes)
+    finite = _make_finite(executor)(params, batch_stats)
     if part == "test" and program.test_crops == "ten":
         network = dataclasses.replace(network, crops="ten")
         size = max(size // executor.num_devices // NUM_CROPS, 1) * executor.num_devices
@@ -1036,7 +1052,7 @@ def evaluate(
     said = [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
     per_class = [mean_per_class(lane.labels[r], p) for lane, r, p in zip(lanes, rows, said)]
     with np.errstate(invalid="ignore"):
-        return Scores(loss / counts, correct / counts, np.array(per_class), said)
+        return Scores(loss / counts, correct / counts, np.array(per_class), said, np.asarray(finite))
 
 
 def one_behind(dispatched: Iterable[T]) -> Iterator[T]:

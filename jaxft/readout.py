@@ -177,7 +177,11 @@ def read_out(
     Args:
       features: [n, d], labels: [n]; train, val, test: rows of them.
       class_weights: [classes] or a scalar, of the loss.
+
+    Raises a `FloatingPointError` where a feature is no finite number.
     """
+    if not np.isfinite(features).all():
+        raise FloatingPointError("the features hold NaN or infinity; the network overflows on these images")
     parts = [features[part] for part in (train, val, test)]
     shift, scale = linear.make_scaling(readout.scaling, parts[0])
     parts = [linear.rescale(readout.scaling, part, shift, scale) for part in parts]

@@ -35,7 +35,7 @@ from jaxft.readout import Read, make_prefix, read_out
 from jaxft.regularisers import channel_attention
 from jaxft.starts import collections, start_body, start_head
 from jaxft.store import Store
-from jaxft.weights import Manifest, fit, is_head, load, load_flat, read_file, save_weights
+from jaxft.weights import Manifest, fit, is_head, load_flat, load_weights, read_file, refuse_damaged, save_weights
 from jaxft.workers import Workers
 
 MOST_PAIR_BYTES = 4_000_000_000
@@ -653,6 +653,7 @@ def load_own_head(weights: Any, model: Network) -> dict[str, Any]:
 
     tensors, manifest = read_file(weights, model)
     _, flat = fit(tensors, model, manifest)
+    refuse_damaged(flat, weights)
     return {name.partition("/")[2]: jnp.asarray(leaf) for name, leaf in flat.items() if is_head(name, model)}
 
 
@@ -861,7 +862,7 @@ def measure_pairs(plan: Plan, store: Store, progress: Progress) -> None:
             progress.say(f"distances between runs left out: the weights of {len(trials)} take {num_bytes / 1e9:.0f} GB")
             continue
         try:
-            loaded = [load(store.weights_path(t.digest), t.model)[0]["params"] for t in trials]
+            loaded = [load_weights(store.weights_path(t.digest), t.model, check_values=False)["params"] for t in trials]
         except UserError as error:
             progress.say(f"distances between runs left out: {error}")
             continue

@@ -682,6 +682,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: HParams) -> jax
     return optax.softmax_cross_entropy(logits, smooth)
 
 
+def is_finite(params: Flat, batch_stats: Flat) -> jax.Array:
+    """Returns a boolean scalar: whether every parameter and every statistic of a network is a finite number.
+
+    The loss does not tell: XLA on a CPU compiles a ReLU followed by a pool so that NaN becomes a finite number.
+    """
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, batch_stats))]).all()
+
+
 class Evaluation(NamedTuple):
     """Sums over the images of a batch that are no padding, and each image's predicted class."""
 

@@ -30,6 +30,8 @@ from jaxft.torch_file import PICKLE_MAGIC, ZIP_MAGIC, read_torch_file, read_torc
 METADATA_KEY = "jaxft"
 MANIFEST_FIELDS = ("model", "preprocessing", "class_names", "origin", "layout", "assumed")
 MOST_NAMED = 50  # mismatches in one message
+MOST_SHOWN = 3  # damaged leaves in one message
+OFF_MEAN = 1e-4  # largest running mean of a channel that is always off; EfficientNet-Lite0's go up to 4e-6
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar")
 SUFFIXES = (".safetensors", ".msgpack", *TORCH_SUFFIXES)
 PACKAGE = "package:"
@@ -69,7 +71,13 @@ class Manifest:
         return json.dumps({name: fields[name] for name in names})
 
 
-def load_weights(path: str | Path, model: Network, head: Literal["load", "new"] = "load", key: Any = None) -> Variables:
+def load_weights(
+    path: str | Path,
+    model: Network,
+    head: Literal["load", "new"] = "load",
+    key: Any = None,
+    check_values: bool = True,
+) -> Variables:
     """Returns the variables of `model` (`params`, `batch_stats`) ported from the weight file at `path`.
 
     Args:
@@ -78,14 +86,15 @@ def load_weights(path: str | Path, model: Network, head: Literal["load", "new"] 
       model: a network from `create_model`.
       head: 'load' takes the file's classifier; 'new' leaves it out and initialises one of the model's own
         `num_classes` from `key` (`jax.random.key(0)` where none is given).
+      check_values: False loads values that no network can compute with, for analysis (`damaged_values` says which).
 
     A counter of batches that the file has is kept as the collection `counters`, for the way back.
 
     Raises:
-      UserError: the file is missing, truncated or altered, or any tensor is missing, left over or of the wrong
-        shape; the message names all of them.
+      UserError: the file is missing, truncated or altered, any tensor is missing, left over or of the wrong shape (the
+        message names all of them), or holds NaN, an infinity, or a variance that is negative or wrongly zero.
     """
-    return load(path, model, head, key)[0]
+    return load(path, model, head, key, check_values=check_values)[0]
 
 
 def load(
@@ -94,9 +103,10 @@ def load(
     head: Literal["load", "new"] = "load",
     key: Any = None,
     size_px: int | None = None,
+    check_values: bool = True,
 ) -> tuple[Variables, Manifest]:
     """Returns what `load_weights` returns, and the manifest; a new head is made for images of `size_px`."""
-    flat, manifest = load_flat(path, model, head)
+    flat, manifest = load_flat(path, model, head, check_values)
     if head == "new":
         import jax
 
@@ -106,7 +116,7 @@ def load(
 
 
 def load_flat(
-    path: str | Path, model: Network, head: Literal["load", "new"] = "load"
+    path: str | Path, model: Network, head: Literal["load", "new"] = "load", check_values: bool = True
 ) -> tuple[dict[str, Any], Manifest]:
     """Returns the variables by name, as `load` does, and the manifest; with head 'new' those below the head only."""
     if head not in ("load", "new"):
@@ -115,6 +125,8 @@ def load_flat(
 
     tensors, manifest = read_file(path, model)
     flat = port(tensors, model, manifest, head)
+    if check_values:
+        refuse_damaged(flat, path)
     return {n: leaf if n.startswith("counters/") else jnp.asarray(leaf) for n, leaf in flat.items()}, manifest
 
 
@@ -306,14 +318,19 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
     return tensors, dataclasses.replace(manifest, format=form, checked=checked)
 
 
-def read_network(path: str | Path, name: str | None = None) -> tuple[Network, Variables, Manifest]:
+def read_network(
+    path: str | Path, name: str | None = None, check_values: bool = True
+) -> tuple[Network, Variables, Manifest]:
     """Returns the network that a weight file is for (or the one called `name`), its variables, and the manifest.
 
-    The network has as many classes as the file's classifier; of a file without one, the variables have no head.
+    The network has as many classes as the file's classifier; of a file without one, the variables have no head. With
+    `check_values` False, values that no network can compute with are loaded too (`damaged_values`).
     """
     model = create_model(name or find_model(path), num_classes=2)
     tensors, manifest = read_file(path, model)
     model, flat = fit(tensors, model, manifest)
+    if check_values:
+        refuse_damaged(flat, path)
     return model, paths.unflatten(flat), manifest
 
 
@@ -334,6 +351,43 @@ def num_classes_of(tensors: Mapping[str, np.ndarray], model: Network) -> int | N
             with contextlib.suppress(ValueError, IndexError):
                 return row.to_ours(tensors[foreign]).shape[-1]
     return None
+
+
+def refuse_damaged(flat: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Checks that a network can compute with `flat`, its variables by name with their collection.
+
+    Raises a `UserError` that names the file and the leaves that hold what `damaged_values` finds.
+    """
+    found = damaged_values(flat)
+    if found:
+        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        shown = ", ".join(f"{what} in {name}" for name, what in list(found.items())[:MOST_SHOWN])
+        raise UserError(
+            f"the weight file {str(path)!r} cannot be used, as it has {shown}{more}; fetch or train it again "
+            "(for analysis, load_weights(..., check_values=False) loads it as it is)."
+        )
+
+
+def damaged_values(flat: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns, by the name of the leaf, what of a network's variables no network can compute with.
+
+    'NaN', 'infinity', 'a negative variance' or 'a variance of zero'. A channel that is always off has a mean and a
+    variance of zero, as have some of EfficientNet-Lite0's published ones: a variance of zero is damage where the mean
+    is not almost zero, or where no mean of the layer has moved from zero, so that it was never trained.
+    """
+    found = {}
+    for name, leaf in flat.items():
+        values = np.asarray(leaf)
+        if not np.isfinite(values).all():
+            found[name] = "NaN" if np.isnan(values).any() else "infinity"
+        elif name.startswith("batch_stats/") and name.endswith("/var"):
+            mean = np.asarray(flat.get(f"{name.removesuffix('var')}mean", np.zeros(values.shape)))
+            is_off = (np.abs(mean) < OFF_MEAN) & bool(mean.any())
+            if (values < 0).any():
+                found[name] = "a negative variance"
+            elif ((values == 0) & ~is_off).any():
+                found[name] = "a variance of zero"
+    return found
 
 
 def find_file(spec: str | Path) -> Path:

@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the folder of the proce
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+import helpers  # noqa: F401  (its network is known by name)
 import jax
 import pytest
 from hypothesis import HealthCheck, settings

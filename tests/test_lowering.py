@@ -1,87 +1,29 @@
 """The programs of a study lower for GPUs and TPUs, without one here: what they hold, and where platforms differ."""
 
 import ast
-import functools
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from golden.programs import EXECUTORS, FAMILIES, PROCEDURES, other_programs, programs_of
 from jax import monitoring
 
 import jaxft
-from jaxft import execute, linear, regularisers
-from jaxft.analysis import parameters
+from jaxft import execute
 from jaxft.config import Study, from_dict
-from jaxft.data.augment import Changes
-from jaxft.executors import Executor
-from jaxft.features import _make_outputs, _make_outputs_after
-from jaxft.models import create_model
-from jaxft.plan import make_plan
-from jaxft.pooling import Look
-from jaxft.study import example_images, example_lane
 from jaxft.train import make_eval_step, make_moments_step, make_train_step
-from jaxft.weights import _make_init, _make_init_head
 
 PLATFORMS = ["cuda", "tpu"]  # of each program one module for both: jaxft makes no difference between them
-EXECUTORS = {
-    "in_turn": Executor(),
-    "vmap": Executor("vmap", 2),
-    "devices": Executor("devices", 16, 8),
-    "pmap": Executor("pmap", 16, 8),
-    "data_parallel": Executor("data_parallel", 1, 8),
-}
-FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "efficientnet_lite0": 32}
 SINGULAR_VALUES = {"cusolver_gesvdj_ffi", "Qr", "Eigh", "ProductOfElementaryHouseholderReflectors"}
-
-ALL_CHANGES = {
-    "flip": True,
-    "crop_padding_px": 2,
-    "crop_scale_min": 0.5,
-    "randaugment_ops": 2,
-    "jitter_brightness": 0.2,
-    "jitter_contrast": 0.2,
-    "jitter_saturation": 0.2,
-    "jitter_hue": 0.1,
-    "erase_probability": 0.5,
-    "mixup_alpha": 0.2,
-    "cutmix_alpha": 1.0,
-    "loss_weighting": "effective",
-}
-PROCEDURES = {
-    "all changes of images": ALL_CHANGES,
-    "all terms of the loss": {
-        "init": "pretrained",
-        "l2_sp": 0.1,
-        "delta": 0.1,
-        "bss": 0.1,
-        "dropout": 0.1,
-        "stochastic_depth": 0.1,
-        "distillation": 0.5,
-    },
-    "low-rank factors": {"tune": "lora", "lora_rank": 2},
-    "sharpness, parts, averages": {"sam_radius": 0.05, "accumulate": 2, "ema_decay": 0.9, "clip_norm": 1.0},
-    "statistics": {"batch_norm": "recalibrated", "virtual_batch_size": 4},
-    "a probe, then stages": {"probe_epochs": 1.0, "epochs": 3.0, "unfreeze_epochs": [1.0], "layer_decay": 0.5},
-    "a probe by L-BFGS on views": {
-        "probe_epochs": 9.0,
-        "probe_optimizer": "lbfgs",
-        "views": 2,
-        "flip": True,
-        "body_learning_rate": "frozen",
-        "batch_norm": "frozen",
-    },
-    "ten crops": {"crop_px": 8, "test_crops": "ten"},
-    "lamb": {"optimizer": "lamb", "schedule": "onecycle"},
-}
 
 
 @pytest.fixture
 def on_an_accelerator(monkeypatch):
     """Makes jaxft trace programs as it does on an accelerator, and forget them afterwards."""
     caches = execute.make_steps, execute.make_run_steps, execute._make_eval, execute._make_moments, make_train_step
-    caches += execute._make_init_states, execute._make_merge, make_eval_step, make_moments_step
+    caches += execute._make_init_states, execute._make_merge, execute._make_finite, make_eval_step, make_moments_step
 
     def forget():
         for cache in caches:
@@ -93,28 +35,6 @@ def on_an_accelerator(monkeypatch):
     yield
     monkeypatch.undo()
     forget()
-
-
-def planned(model="cifar_resnet8", size_px=12, procedure=None):
-    """Returns the first group of a study of digits."""
-    fields = {"epochs": 1.0, "batch_size": 8, "learning_rate": 0.05, "init": "random"} | (procedure or {})
-    study = from_dict(
-        Study,
-        {
-            "seeds": 1,
-            "source": {"model": model}
-            | ({"images": {"data": "digits", "train_per_class": 2}} if fields["init"] != "random" else {}),
-            "target": {"data": "digits", "train_per_class": 4, "val_per_class": 2, "size_px": size_px},
-            "procedure": fields,
-        },
-    )
-    return study, make_plan(study).groups[0]
-
-
-def programs_of(model="cifar_resnet8", size_px=12, procedure=None, executor=None):
-    study, group = planned(model, size_px, procedure)
-    lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    yield from execute.compiled_programs(group.program, lane, images, executor or Executor())
 
 
 def lowered(function, args, known_calls=(), double=True):
@@ -142,7 +62,7 @@ def test_networks_of_three_families_lower_by_every_executor(model, executor, on_
         text = lowered(function, args)
         names.append(name)
         assert ("while" in text) >= (name == "train"), "a stretch of steps is a loop on the device"
-    assert names == ["init", "train", "evaluate"]
+    assert names == ["init", "train", "finite", "evaluate"]
 
 
 @pytest.mark.slow
@@ -155,45 +75,10 @@ def test_every_kind_of_step_lowers(procedure, on_an_accelerator):
         calls = SINGULAR_VALUES if procedure == "all terms of the loss" else ()
         lowered(function, args, calls, double=not has_own)
         names.add(name)
-    assert {"init", "train", "evaluate"} <= names
+    assert {"init", "train", "finite", "evaluate"} <= names
     assert ("moments" in names) == (procedure == "statistics") and ("merge" in names) == (
         procedure == "low-rank factors"
     )
-
-
-def other_programs():
-    """Returns the programs of a study that no executor compiles: (function, arguments) by name."""
-    model = create_model("cifar_resnet8", 3)
-    arrays = jax.ShapeDtypeStruct
-    images, rows = arrays((20, 12, 12, 3), jnp.uint8), arrays((8,), jnp.int32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))))
-    preprocessing, views = model.preprocessing, Changes(flip=True)
-    outputs = _make_outputs(model, preprocessing, "stage1/block1", views, ())
-    both = Look("stage2/block1", "average"), Look("stage3/block1", "cross_layer", "stage2/block1")
-    looks = _make_outputs(model, preprocessing, "stage3/block1", Changes(), both)
-    after = _make_outputs_after(model, "stage2/block1", "pool")
-    features, labels = arrays((20, 5), jnp.float32), arrays((20,), jnp.int32)
-    fit_args = features, labels, arrays((20,), jnp.float32), arrays((3,), jnp.float32), arrays((), jnp.float32)
-    kernel, runs = arrays((3, 3, 4, 6), jnp.float32), arrays((2, 3, 3, 4, 6), jnp.float32)
-    sums = jax.eval_shape(lambda a, b: parameters.sums(a, b, (1,)), *[arrays((2, 6), jnp.float32)] * 2)
-    probe = arrays((64, 3), jnp.float32), arrays((3,), jnp.float32)
-    masked = arrays((8, 3, 3, 64), jnp.float32), arrays((8,), jnp.int32), arrays((64,), jnp.float32)
-    return {
-        "draw_all": (_make_init(model, 12), (arrays((2,), jnp.uint32),)),
-        "draw_head": (_make_init_head(model, 12), (arrays((2,), jnp.uint32),)),
-        "outputs": (outputs, (variables, images, rows, arrays((), jnp.int32), arrays((2,), jnp.uint32))),
-        "outputs, looked at": (looks, (variables, images, rows, arrays((), jnp.int32), None)),
-        "outputs_after": (after, (variables, arrays((8, 12, 12, 16), jnp.float32))),
-        "fit_all": (jax.jit(functools.partial(linear._fit_all, "logistic", 3, 50)), fit_args),
-        "fit_all, svm": (jax.jit(functools.partial(linear._fit_all, "svm", 3, 50)), fit_args),
-        "nearest": (jax.jit(functools.partial(linear._nearest, "cosine", 3)), (features, features)),
-        "of_leaf": (parameters._of_leaf, (kernel, runs)),
-        "change": (parameters._change, (sums,)),
-        "plus": (parameters._plus, (sums, sums)),
-        "pairwise_distances": (parameters.pairwise_distances, ({"conv/kernel": runs, "conv/bias": runs},)),
-        "where": (execute._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),
-        "masked_loss": (regularisers._make_masked_loss(model, "stage3/block1"), (variables, *probe, *masked)),
-    }
 
 
 def test_features_classifiers_and_analyses_lower(on_an_accelerator):
@@ -210,7 +95,7 @@ def defined_functions():
 # As JAX names what it compiles, the programs that are lowered above.
 LOWERED = {"init_state", "step", "stretch", "merged", "moments_step", "eval_step", "outputs", "outputs_after", "_where"}
 LOWERED |= {"_fit_all", "_nearest", "_of_leaf", "_change", "plus", "pairwise_distances", "masked_loss"}
-LOWERED |= {"draw_all", "draw_head"}
+LOWERED |= {"draw_all", "draw_head", "is_finite"}
 
 
 @pytest.mark.slow

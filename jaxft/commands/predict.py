@@ -200,6 +200,8 @@ class Classifier:
                 if problem is None:
                     image[:] = pixels
             probabilities, classes = map(np.asarray, rank(self.variables, images))
+            if not np.isfinite(probabilities).all():
+                raise FloatingPointError(f"{self.manifest.file} overflows on these pictures: its logits are not finite")
             for i, ((name, _), (_, problem)) in enumerate(zip(batch, decoded)):
                 truth = folders.get(_plain(name.parent.name), "")
                 if problem is not None:

@@ -68,7 +68,7 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
     path = find_file(file)
     model = create_model(name or find_model(path), num_classes=2)
     tensors, manifest = read_file(path, model)
-    model, _ = fit(tensors, model, manifest)
+    model, leaves = fit(tensors, model, manifest)
     preprocessing = manifest.preprocessing
     within = f", the centre of {manifest.resize_px}" if manifest.resize_px else ""
     print(f"file           {path}, {path.stat().st_size:,} bytes")
@@ -77,6 +77,7 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
     print(f"integrity      {_checked(manifest)}")
     print(f"model          {model.architecture}: every tensor fits")
     print(f"tensors        {len(tensors)}, {sum(t.size for t in tensors.values()):,} values, {_dtypes(tensors)}")
+    print(f"values         {'; variances: '.join(check.seen for check in _check_values(leaves))}")
     print(f"origin         {manifest.origin or 'unknown'}")
     print(f"classes        {_classes(manifest.class_names)}")
     print(
@@ -126,29 +127,27 @@ def checks(path: Path, name: str | None, reference: "tuple[np.ndarray, np.ndarra
     headless = not any(leaf.startswith(f"params/{model.units[-1]}/") for leaf in leaves)
     classes = "no classifier" if headless else f"{model.num_classes:,} classes"
     yield Check("tensors", True, f"all {len(tensors)} fit {model.architecture}, {classes}")
-    yield _check_numbers(leaves)
-    yield _check_variances(leaves)
+    yield from _check_values(leaves)
     yield _check_forward(model, leaves, manifest, headless)
     if reference is not None:
         yield _check_reference(model, leaves, *reference, headless)
 
 
-def _check_numbers(leaves: "Mapping[str, np.ndarray]") -> Check:
-    import numpy as np
+def _check_values(leaves: "Mapping[str, np.ndarray]") -> Iterator[Check]:
+    """Yields whether all numbers are finite, and whether a network can compute with all variances."""
+    from jaxft.weights import damaged_values
 
-    bad = [leaf for leaf, values in leaves.items() if not np.isfinite(values).all()]
-    if bad:
-        return Check("numbers", False, f"NaN or infinity in {', '.join(bad)}")
-    return Check("numbers", True, f"{sum(values.size for values in leaves.values()):,} values, all finite")
-
-
-def _check_variances(leaves: "Mapping[str, np.ndarray]") -> Check:
-    variances = {leaf: v for leaf, v in leaves.items() if leaf.startswith("batch_stats/") and leaf.endswith("/var")}
-    bad = [leaf for leaf, values in variances.items() if (values < 0).any()]
-    if bad:
-        return Check("variances", False, f"negative in {', '.join(bad)}")
-    zeros = sum(int((values == 0).sum()) for values in variances.values())  # of channels that are always off
-    return Check("variances", True, f"none is negative in {len(variances)} batch norms, {zeros:,} are zero")
+    damaged = damaged_values(leaves)
+    of_numbers, of_variances = (
+        ", ".join(f"{what} in {leaf}" for leaf, what in damaged.items() if ("variance" in what) is is_variance)
+        for is_variance in (False, True)
+    )
+    count = sum(values.size for values in leaves.values())
+    yield Check("numbers", not of_numbers, of_numbers or f"{count:,} values, all finite")
+    variances = [v for leaf, v in leaves.items() if leaf.startswith("batch_stats/") and leaf.endswith("/var")]
+    zeros = sum(int((values == 0).sum()) for values in variances)
+    off = f", {zeros:,} channels are always off" if zeros else ""
+    yield Check("variances", not of_variances, of_variances or f"all well in {len(variances)} batch norms{off}")
 
 
 def _check_forward(model: "Network", leaves: Mapping[str, Any], manifest: "Manifest", headless: bool) -> Check:

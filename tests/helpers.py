@@ -1,0 +1,44 @@
+"""What tests share: a network of a thousand parameters, for all tests in which the network does not matter."""
+
+import dataclasses
+
+from jaxft import models
+from jaxft.models.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
+from jaxft.models.contract import Extent, Family, Tap
+from jaxft.nn import Head, Pool
+
+
+class Toy(CifarResNet):
+    """A residual network of two stages with 4 and 8 channels and a block each, for images of 8 px.
+
+    It has 1,343 parameters with three classes, and all that larger families have: batch norms, a shortcut that changes
+    the shape, a pool, a head, a port table. Worker processes do not know it.
+    """
+
+    def layers(self):
+        stages = [Stage(4, 1, 1, False, True, name="stage1"), Stage(8, 2, 1, False, True, name="stage2")]
+        return [Stem(4, name="stem"), *stages, Pool(None, name="pool"), Head(self.num_classes, name="head")]
+
+    @property
+    def architecture(self):
+        return "toy"
+
+    @property
+    def units(self):
+        return ("stem", "stage1/block1", "stage2/block1", "pool", "head")
+
+    @property
+    def taps(self):
+        stem = Extent().after(3)
+        first = stem.after(3).after(3)
+        second = first.after(3, 2).after(3)
+        extents = {"stem": ("stem", stem), "stage1": ("stage1/block1", first), "stage2": ("stage2/block1", second)}
+        return tuple(Tap(name, unit, *extent) for name, (unit, extent) in extents.items())
+
+    @property
+    def preprocessing(self):
+        return dataclasses.replace(IMAGENET_32, size_px=8)
+
+
+# Without names it is in no list of models.
+models.FAMILIES += (Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),)
