@@ -21,6 +21,7 @@ from jaxft import UserError, execute
 from jaxft import study as study_module
 from jaxft.clock import duration
 from jaxft.commands.progress import Progress
+from jaxft.commands.study import git_state
 from jaxft.config import Study, from_dict, load_config
 from jaxft.executors import Executor
 from jaxft.jobs import assign_chunks, chunk_jobs, in_order_of
@@ -506,6 +507,7 @@ SEVERAL = """
 import json, sys
 from jaxft.clock import duration
 from jaxft.commands.progress import Progress
+from jaxft.commands.study import git_state
 from jaxft.commands.study import as_config_file, shard
 from jaxft.config import Study, from_dict
 from jaxft.plan import make_plan
@@ -809,3 +811,64 @@ def test_the_record_of_a_run_says_what_computed_convolutions(ran):
     kept = json.loads((workdir / "convolution.json").read_text())
     assert kept["computed_by"].startswith("oneDNN 3.2.0 ") and kept["threads"] == 1
     assert run["convolution"] == f"{kept['computed_by']}, 1 thread"
+
+
+# --- the commit of a run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def git_repository(tmp_path):
+    """Returns a repository with one commit, and a function that calls git in it."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "protocol.file.allow=always"]
+        return subprocess.check_output(["git", *identity, *words], cwd=folder, text=True).strip()
+
+    git("init", "-q")
+    for name in ("plain", "filtered", "equals"):
+        (folder / f"{name}.txt").write_text("as committed\n")
+    (folder / ".gitattributes").write_text("filtered.txt filter=one\nequals.txt filter=a=b.c\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    return folder, git
+
+
+def test_the_commit_of_a_run_is_read_without_running_what_the_repository_names(git_repository, tmp_path):
+    folder, git = git_repository
+    git("clone", "-q", str(folder), "below")
+    git("submodule", "add", "-q", str(folder), "below")
+    git("commit", "-q", "-m", "with a submodule")
+    ran = tmp_path / "ran"
+    script = folder / ".git/hooks/post-index-change"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\necho "$0 $@" >> {ran}\ncat\n')
+    script.chmod(0o755)
+    for name in ("core.fsmonitor", "filter.one.clean", "filter.a=b.c.clean", "filter.a=b.c.process"):
+        for repository in (folder, folder / "below"):
+            git("-C", str(repository), "config", name, str(script))
+    git("config", "filter.one.required", "true")
+    commit = git("-c", "core.fsmonitor=false", "rev-parse", "HEAD")
+    ran.unlink(missing_ok=True)
+    for path in folder.rglob("*.txt"):
+        os.utime(path, (1, 1))  # git compares the content again
+    state = git_state(folder)
+    assert not ran.exists(), ran.read_text()
+    assert state == {"commit": commit, "dirty": False}
+    (folder / "plain.txt").write_text("changed\n")
+    assert git_state(folder) == {"commit": commit, "dirty": True} and not ran.exists()
+
+
+def test_a_users_own_filters_decide_what_is_changed(git_repository, tmp_path, monkeypatch):
+    """Such as those of git-lfs, by which files are unlike what is committed."""
+    folder, _ = git_repository
+    (folder / "filtered.txt").write_text("AS COMMITTED\n")  # git reads no file whose length changed
+    assert git_state(folder)["dirty"]
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    (tmp_path / "config").write_text('[filter "one"]\n\tclean = "cat > /dev/null; echo as committed"\n')
+    assert not git_state(folder)["dirty"]
+
+
+def test_outside_of_a_repository_there_is_no_commit(tmp_path):
+    assert git_state(tmp_path) == {"commit": None, "dirty": None}

@@ -272,12 +272,28 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Returns the commit that `folder` is at, and whether it has changes; nothing where it is in no repository."""
+    """Returns the commit that `folder` is at, and whether it has changes; nothing where it is in no repository.
+
+    Git runs nothing that the repository names: no hook, no file system monitor, no content filter, nothing of a
+    submodule, no remote. A file whose filter would undo its changes counts as changed.
+    """
+    environment = os.environ | {"GIT_ALLOW_PROTOCOL": "", "JAXFT_NOTHING": ""}
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["git", *words], cwd=folder, env=environment, capture_output=True, check=True)
+        return os.fsdecode(done.stdout)
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        commit = git("rev-parse", "HEAD").strip()
+        settings = git("config", "--list", "--name-only", "--show-scope", "-z").split("\0")
+        filters = {
+            name
+            for scope, name in zip(settings[::2], settings[1::2])
+            if scope in ("local", "worktree") and name.startswith("filter.")
+        }
+        # Unlike `-c`, `--config-env` sets names with an equals sign too.
+        without = [f"--config-env={name}=JAXFT_NOTHING" for name in filters]
+        without += ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks"]
+        return {"commit": commit, "dirty": bool(git(*without, "status", "--porcelain", "--ignore-submodules=dirty"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
