@@ -82,7 +82,7 @@ def run_jaxft(weights: Path, data: Path) -> dict[str, Any]:
         (cache / "images").symlink_to(cache_dir() / "images")  # but no features: they are part of what is timed
         command = [f"--weights={weights}", f"--data={data}", f"--out={out}"]
         environ = os.environ | {"JAXFT_CACHE": str(cache)}
-        subprocess.run([sys.executable, "-m", "jaxft.cli", "finetune", *command], check=True, env=environ)
+        subprocess.run([sys.executable, "-P", "-m", "jaxft.cli", "finetune", *command], check=True, env=environ)
         record = json.loads((out / "finetune.json").read_text())
     return {
         "data": {part: record["data"][part] for part in ("train", "val", "test")},

@@ -39,7 +39,7 @@ def command(workdir: Path, workers: int) -> list[str]:
     how = ["executor=workers", f"workers={workers}"] if workers else ["executor=in_turn"]
     # Checkpoints are usually minutes apart; a process that lives for seconds needs them more often to get anywhere.
     words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.5 if workers else 2}")]
-    return [sys.executable, "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]
+    return [sys.executable, "-P", "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]
 
 
 def same(one: Path, other: Path) -> dict[str, bool]:

@@ -45,7 +45,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE / "results" / "study.json"
 QUICKSTART = HERE.parent / "configs" / "quickstart.py"
 REST_SECONDS = 2.0  # before each process, so that nothing of the one before is still at work
-OURS = (sys.executable, "-m", "jaxft.cli", "study")
+OURS = (sys.executable, "-P", "-m", "jaxft.cli", "study")
 EXECUTORS = ("in_turn", "vmap", "workers", "auto")
 PROBE_PART = 2  # trials of the probe whose frozen network PyTorch runs in every epoch: each takes minutes
 WIDTHS = (2, 8)
@@ -148,7 +148,7 @@ class Round:
         with (folder / "stderr").open("w") as stderr:
             started = time.perf_counter()
             process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCHER, str(folder / "record.json"), *command],
+                [sys.executable, "-P", "-c", LAUNCHER, str(folder / "record.json"), *command],
                 env=usual | caches | environment,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

@@ -3,11 +3,24 @@
 import contextlib
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 CUDA_PACKAGES = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+# Imports jaxft from one folder, of which nothing else can be imported, and calls a function of one of its modules.
+CALL = """
+import sys
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+folder, module, function, *arguments = sys.argv[1:]
+spec = PathFinder.find_spec("jaxft", [folder])
+sys.modules["jaxft"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
+getattr(import_module(module), function)(*arguments)
+"""
 
 
 def num_cores() -> int:
@@ -35,6 +48,16 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def child_command(module: str, function: str, *arguments: str) -> list[str]:
+    """Returns the command line of a new Python process that calls a function of jaxft with strings as its arguments.
+
+    The child imports the same jaxft as this process, even where it is not installed. Nothing is imported from the
+    current folder: a `json.py` of the user there is not Python's.
+    """
+    flag = "-I" if sys.flags.isolated else "-P"
+    return [sys.executable, flag, "-c", CALL, str(Path(__file__).parents[1]), module, function, *arguments]
 
 
 def fast_environment() -> dict[str, str]:

@@ -9,14 +9,13 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxft import stopping
-from jaxft.devices import fast_environment
+from jaxft.devices import child_command, fast_environment
 
 
 class Workers:
@@ -29,7 +28,7 @@ class Workers:
         self.listeners: list[threading.Thread] = []
         for number in range(count):
             process = subprocess.Popen(
-                [sys.executable, "-m", "jaxft.commands.worker"],
+                child_command("jaxft.commands.worker", "main"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

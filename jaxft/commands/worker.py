@@ -101,7 +101,3 @@ def work(first: dict[str, Any], progress: Telling, came: threading.Condition, li
         except UserError as error:
             progress.tell(error=str(error))
         progress.tell(done=True, seconds=progress.clock.seconds, num_compiled=progress.clock.num_compiled)
-
-
-if __name__ == "__main__":
-    main()

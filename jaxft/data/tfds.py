@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxft.data.listings import PARTS, Listed, Listing
 from jaxft.data.pictures import shortened
+from jaxft.devices import child_command
 from jaxft.errors import UserError, did_you_mean
 
 PREFIX = "tfds:"
@@ -193,8 +194,7 @@ def prepare_apart(spec: str) -> None:
         raise UserError(
             f"preparing {spec!r} takes TensorFlow, which is not installed: pip install 'jaxft[tfds-prepare]'."
         )
-    code = "import sys; from jaxft.data.tfds import prepare; prepare(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, spec], stdout=sys.stderr)
+    done = subprocess.run(child_command("jaxft.data.tfds", "prepare", spec), stdout=sys.stderr)
     if done.returncode:
         raise UserError(f"{spec!r} could not be prepared in {str(data_dir())!r}; what TFDS says of it is above.")
 
