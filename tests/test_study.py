@@ -849,6 +849,8 @@ def test_the_commit_of_a_run_is_read_without_running_what_the_repository_names(g
         for repository in (folder, folder / "below"):
             git("-C", str(repository), "config", name, str(script))
     git("config", "filter.one.required", "true")
+    git("-C", "below", "config", "filter.below.clean", str(script))
+    (folder / "below/.git/info/attributes").write_text("plain.txt filter=below\n")
     commit = git("-c", "core.fsmonitor=false", "rev-parse", "HEAD")
     ran.unlink(missing_ok=True)
     for path in folder.rglob("*.txt"):
