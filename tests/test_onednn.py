@@ -91,10 +91,36 @@ def test_a_cache_that_is_a_file(monkeypatch, tmp_path):
     assert "Not a directory" in load_anew()
 
 
-def test_a_damaged_handler_is_not_loaded(compiled_handler):
-    """As one in a folder that permits no programs is not."""
+def test_a_handler_that_the_system_does_not_load_is_said(compiled_handler, monkeypatch):
+    """Such as one in a folder that permits no programs."""
     compiled_handler.write_bytes(b"\x7fELF" + bytes(1000))
+    monkeypatch.setattr(onednn, "_find_whole", lambda folder, key: compiled_handler)
     assert compiled_handler.name in load_anew()
+
+
+@pytest.mark.parametrize("how", ["a byte differs", "cut", "empty", "without a digest"])
+def test_a_damaged_handler_is_compiled_again(compiled_handler, how, monkeypatch, capsys):
+    whole, compiled = compiled_handler.read_bytes(), []
+    damaged = compiled_handler
+    if how == "without a digest":
+        damaged = damaged.rename(damaged.with_name(damaged.name.partition("-")[0] + ".so"))
+    else:
+        half = len(whole) // 2
+        differs = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+        damaged.write_bytes({"a byte differs": differs, "cut": whole[:half], "empty": b""}[how])
+
+    def compile_quickly(path, dnnl, headers):
+        compiled.append(path.name)
+        path.write_bytes(whole)
+        path.chmod(0o700)
+        return path
+
+    monkeypatch.setattr(onednn, "_compile", compile_quickly)
+    assert onednn._handler()[1] == compiled_handler
+    assert len(compiled) == 1 and compiled_handler.read_bytes() == whole
+    assert capsys.readouterr().err == f"warning: {str(damaged)!r} does not match its digest; it is compiled again\n"
+    assert onednn._handler()[1] == compiled_handler and len(compiled) == 1
+    assert list(damaged.parent.glob("*.so")) == [compiled_handler]
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
@@ -150,8 +176,9 @@ def test_processes_and_threads_compile_once(folder, monkeypatch, tmp_path):
     assert list(map(len, targets)) == [4, 4] and len(set(targets[0] + targets[1])) == 1
     assert log.read_text() == "called\n"
     key = targets[0][0].removeprefix("jaxft_convolve_")
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["lock", f"{key}.so"])
-    assert folder.stat().st_mode & 0o777 == (folder / f"{key}.so").stat().st_mode & 0o777 == 0o700
+    (handler,) = folder.glob(f"{key}-*.so")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["lock", handler.name])
+    assert folder.stat().st_mode & 0o777 == handler.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.usefixtures("needs_onednn")

@@ -1,7 +1,8 @@
 """oneDNN's convolutions for XLA on a CPU: the library from PyPI, and the handler that XLA calls, compiled on first use.
 
 `onednn.cc` is compiled by the system's C++ compiler against the headers of the installed jaxlib and oneDNN, and kept in
-a folder of the user alone. Where anything is missing, `load` raises `Unavailable`, and convolutions are XLA's own.
+a folder of the user alone, under a name that has the digest of its content. Where anything is missing, `load` raises
+`Unavailable`, and convolutions are XLA's own.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.devices import num_cores
+from jaxft.errors import say_warnings
 from jaxft.store import cache_dir
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def _load_once() -> Library | str:
     handler.jaxft_version.restype = handler.jaxft_isa.restype = ctypes.c_char_p
     if handler.jaxft_begin(num_threads):
         return "oneDNN does not start"
-    target = f"jaxft_convolve_{path.stem}"
+    target = f"jaxft_convolve_{path.stem.partition('-')[0]}"
     jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler.jaxft_convolve), platform="cpu")
     return Library(target, handler.jaxft_version().decode(), handler.jaxft_isa().decode(), num_threads, handler)
 
@@ -134,7 +136,7 @@ def _file_of(package: str, end: str) -> Path:
 
 
 def _handler() -> tuple[Path, Path]:
-    """Returns oneDNN and the compiled handler, which is compiled first where it is not there yet."""
+    """Returns oneDNN and the compiled handler, which is compiled first where it is not there yet, or damaged."""
     if not is_supported_platform():
         raise Unavailable("oneDNN is used on Linux with an x86-64 processor only")
     dnnl, headers = _file_of(LIBRARY, "libdnnl.so.3"), _file_of(HEADERS, "oneapi/dnnl/dnnl.hpp").parents[2]
@@ -142,17 +144,35 @@ def _handler() -> tuple[Path, Path]:
     made_of = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
     folder = cache_dir() / "onednn"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(b''.join(made_of)).hexdigest()[:16]}.so"
+    key = _digest(b"".join(made_of))
     _check_owned(folder, stat.S_IFDIR)
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
+        path = _find_whole(folder, key)
+        if path is None:
             for abandoned in folder.glob("tmp*"):  # by a process that was killed
                 shutil.rmtree(abandoned)
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                _compile(Path(temporary) / path.name, dnnl, headers).replace(path)
+                compiled = _compile(Path(temporary) / f"{key}.so", dnnl, headers)
+                path = compiled.replace(folder / f"{key}-{_digest(compiled.read_bytes())}.so")
     _check_owned(path, stat.S_IFREG)
     return dnnl, path
+
+
+def _find_whole(folder: Path, key: str) -> Path | None:
+    """Returns the handler whose content has the digest in its name, or None; others of the key are removed."""
+    whole = None
+    for path in folder.glob(f"{key}*.so"):
+        if path.stem == f"{key}-{_digest(path.read_bytes())}":
+            whole = path
+        else:
+            say_warnings(f"warning: {str(path)!r} does not match its digest; it is compiled again")
+            path.unlink()
+    return whole
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_owned(path: Path, kind: int) -> None:
