@@ -23,7 +23,7 @@ from jaxft.config import Execution
 from jaxft.data.augment import NUM_CROPS, Changes
 from jaxft.data.batches import balanced_indices, batch_indices, epoch_ends, padded_batches
 from jaxft.data.stream import Pixels, Stream, Windows, at_hand
-from jaxft.errors import UserError
+from jaxft.errors import UserError, say_warnings
 from jaxft.executors import Executor, is_out_of_memory
 from jaxft.features import FeatureCache, Prefix, output_shape
 from jaxft.models import unit_of
@@ -175,7 +175,7 @@ def run_chunk(
     checkpoint_seconds: float = 300.0,
     features: FeatureCache | None = None,
     fingerprint: str = "",
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = say_warnings,
     executor: Executor | None = None,
     clock: Clock | None = None,
     snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None,

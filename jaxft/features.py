@@ -29,6 +29,7 @@ from jaxft.config import Execution
 from jaxft.data.augment import Changes, centre_crop, view
 from jaxft.data.stream import Pixels, at_hand
 from jaxft.devices import device_kind
+from jaxft.errors import say_warnings
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.ops.convolution import implementation
 from jaxft.ops.precision import true_products
@@ -165,7 +166,7 @@ class FeatureCache:
         self,
         prefix: Prefix,
         indices: np.ndarray,
-        say: Say = lambda line: None,
+        say: Say = say_warnings,
         look: Look | None = None,
     ) -> np.ndarray:
         """Returns the output of a prefix for images by index: [indices, ...] float32, which `device_put` need not copy.
@@ -208,7 +209,7 @@ class FeatureCache:
         if prefix.through is None:
             yield from (np.asarray(prefix.outputs_of_block(number)) for number in numbers)
         else:
-            for block in self._each(prefix.through, numbers, lambda line: None):
+            for block in self._each(prefix.through, numbers, say_warnings):
                 yield np.asarray(prefix.outputs_after(jnp.asarray(block)))
 
     def _keep(self, name: tuple[str, int], block: np.ndarray) -> None:
@@ -255,8 +256,9 @@ def class_means(
 class _Packs:
     """Blocks in a folder, shared by all processes, within a budget of bytes; files used longest ago are dropped first.
 
-    A file has records of a number and its block, and their checksum. It appears whole and may vanish at any time; one
-    that cannot be read is as none, and a folder that cannot be written costs time, nothing else.
+    A file has records of a number and its block, and their checksum, which is compared each time the file is read. A
+    file appears whole and may vanish at any time; the blocks of a damaged one are computed again. A folder that cannot
+    be written costs time, nothing else.
     """
 
     def __init__(self, folder: Path, max_bytes: float):
@@ -270,7 +272,7 @@ class _Packs:
         """Returns at least the blocks `numbers` of a file; those it lacks are computed by one process at a time."""
         digest, index = pack
         path = self.folder / f"{digest}-{index}.pack"
-        found = self._read(path, record)
+        found = self._read(path, record, say)
         if all(number in found for number in numbers):
             return found
         with self._alone(digest, say):
@@ -294,7 +296,7 @@ class _Packs:
                     stack.enter_context(locked(path))
             yield
 
-    def _read(self, path: Path, record: np.dtype) -> dict[int, np.ndarray]:
+    def _read(self, path: Path, record: np.dtype, say: Say = lambda line: None) -> dict[int, np.ndarray]:
         """Returns the blocks in a file, which is now the one used last."""
         try:
             content = memoryview(path.read_bytes())
@@ -302,6 +304,7 @@ class _Packs:
             return {}
         content, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
         if checksum != _checksum(content, record):
+            say(f"warning: the features in {str(path)!r} do not match their checksum; they are computed again")
             return {}
         with contextlib.suppress(OSError):
             os.utime(path)
