@@ -23,7 +23,7 @@ from jaxft.data.drawing import read_images
 from jaxft.data.factors import choose_classes, feature_nearness, name_nearness
 from jaxft.data.sources import channel_statistics
 from jaxft.data.stream import brought
-from jaxft.errors import UserError
+from jaxft.errors import UserError, say_warnings
 from jaxft.execute import Program, make_program
 from jaxft.features import class_means, make_feature_cache
 from jaxft.identity import identity
@@ -284,7 +284,7 @@ def _one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
 # --- planning ---------------------------------------------------------------------------------------------------
 
 
-def make_plan(study: Study, say: Callable[[str], None] = lambda line: None) -> Plan:
+def make_plan(study: Study, say: Callable[[str], None] = say_warnings) -> Plan:
     """Returns the study's trials, settings, groups and sources, everything resolved and checked.
 
     `say` is told how far images are that have to be decoded first.

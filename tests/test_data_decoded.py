@@ -1,5 +1,6 @@
 """Images decoded once: the memory map in the cache, kills in the middle, several processes, memory, simplejpeg."""
 
+import errno
 import io
 import json
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 from test_data import png, write_folder
 
 from jaxft import stopping
+from jaxft.commands.progress import Progress
 from jaxft.config import Images
 from jaxft.data import decoded as module
 from jaxft.data import load_images, pictures
@@ -135,6 +137,110 @@ def test_a_damaged_part_is_made_again(damage):
     assert make(50)[0][:, 0, 0, 0].tolist() == list(range(50))
 
 
+def flipped(content, place, bits=255):
+    content = bytearray(content)
+    content[place] ^= bits
+    return bytes(content)
+
+
+HEADER_BYTES = len(module._header(50, 4))
+PIXELS = slice(HEADER_BYTES, HEADER_BYTES + 50 * 4 * 4 * 3)
+DAMAGE = {
+    "half of the bytes": lambda whole: bytes(255 - byte if i % 2 else byte for i, byte in enumerate(whole)),
+    "half of the pixels": lambda whole: (
+        whole[: PIXELS.start] + bytes(255 - byte for byte in whole[PIXELS][::2]) * 2 + whole[PIXELS.stop :]
+    ),
+    "a byte": lambda whole: flipped(whole, PIXELS.start + 1000, 1),
+    "the number of images": lambda whole: whole.replace(b"(50, ", b"(40, "),
+    "a checksum": lambda whole: flipped(whole, whole.rindex(b'"crc": ') + 8, 1),
+    "the first line of the journal": lambda whole: flipped(whole, PIXELS.stop),
+    "no journal": lambda whole: whole[: PIXELS.stop],
+    "cut": lambda whole: whole[:-1500],
+    "empty": lambda whole: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_made_again_and_a_line_says_so(damage):
+    bad = {7: "no 7", 33: "no 33"} if damage == "a byte" else {}
+
+    def one(number):
+        if number in bad:
+            raise ValueError(bad[number])
+        return image_of(number)
+
+    first = make(50, one)[0].copy()
+    path, lines = cache_dir() / "images" / "f.npy", []
+    whole = path.read_bytes()
+    damaged = DAMAGE[damage](whole)
+    path.write_bytes(damaged)
+    handle = path.open("rb")
+    images, told = make(50, one, say=lines.append)
+    assert (images == first).all() and told == bad and path.read_bytes() == whole
+    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    assert "of the 50 images of 'them'" in warning and str(path) in warning and "made again" in warning
+    with handle:
+        assert handle.read() == damaged, "what other processes have mapped stays as it is"
+    assert (make(50, one, say=lambda line: pytest.fail(line))[0] == first).all()
+
+
+def test_only_blocks_that_do_not_match_are_made_again():
+    make(50)
+    path, made, lines = cache_dir() / "images" / "f.npy", Counter(), []
+    path.write_bytes(flipped(flipped(path.read_bytes(), PIXELS.start), PIXELS.start + 25 * 48))
+
+    def one(number):
+        made[number] += 1
+        return image_of(number)
+
+    assert make(50, one, say=lines.append)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert sorted(made) == [*range(10), *range(20, 30)]
+    assert lines[0].startswith("warning: 20 of the 50 images of 'them' in ")
+
+
+@given(st.integers(0, 2800), st.integers(1, 255))
+def test_no_byte_can_change_unnoticed(place, bits):
+    path = cache_dir() / "images" / "f.npy"
+    path.unlink(missing_ok=True)
+    first = make(50)[0].copy()
+    whole = path.read_bytes()
+    path.write_bytes(flipped(whole, place % len(whole), bits))
+    images, bad = make(50)
+    assert (images == first).all() and bad == {}
+
+
+def test_a_file_without_checksums_is_made_again():
+    path, lines = cache_dir() / "images" / "f.npy", []
+    path.parent.mkdir()
+    np.save(path, np.zeros((50, 4, 4, 3), np.uint8))
+    assert make(50, say=lines.append)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert lines[0].startswith("warning: 50 of the 50 images")
+
+
+@pytest.mark.parametrize("say", [(), (Progress().note,)], ids=["nobody follows", "progress"])
+def test_the_warning_reaches_standard_error(say, tmp_path, capsys):
+    data = write_folder(tmp_path, {f"{'ab'[i // 5]}/{i}.png": png(i) for i in range(10)})
+    first = load_images(Images(data=data), 4).images.copy()
+    (path,) = (cache_dir() / "images").glob("*.npy")
+    path.write_bytes(flipped(path.read_bytes(), PIXELS.start))
+    capsys.readouterr()
+    assert (load_images(Images(data=data), 4, *say).images == first).all()
+    assert capsys.readouterr().err.startswith(f"warning: 10 of the 10 images of {data!r} in {str(path)!r} do not match")
+
+
+def test_a_damaged_file_in_a_folder_that_cannot_be_written_is_not_used(monkeypatch):
+    make(50)
+    path, lines = cache_dir() / "images" / "f.npy", []
+    path.write_bytes(flipped(path.read_bytes(), PIXELS.start))
+
+    def refuse(path, wait=True):
+        raise PermissionError(errno.EACCES, "")
+
+    monkeypatch.setattr(module, "locked", refuse)
+    assert make(50, say=lines.append)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert lines[0].startswith("warning: 10 of the 50 images")
+
+
 KILLED = """
 import sys, time
 import numpy as np
@@ -148,15 +254,23 @@ print(int(images.astype(int).sum()))
 """
 
 
-def test_killed_in_the_middle_it_goes_on():
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_killed_in_the_middle_it_goes_on(is_damaged):
+    path = cache_dir() / "images" / "f.npy"
+    if is_damaged:
+        make(400)
+        damaged = path.read_bytes().replace(b'"crc": ', b'"crc": 1')
+        path.write_bytes(damaged)
     with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
-        for _ in range(5):
+        for _ in range(5 + is_damaged):
             process.stdout.readline()
         process.kill()
-    kept = len((cache_dir() / "images" / "f.journal").read_text().splitlines())
-    assert kept >= 4 and not (cache_dir() / "images" / "f.npy").exists()
+    kept = len(path.with_suffix(".journal").read_text().splitlines())
+    assert kept >= 4 and (path.read_bytes() == damaged if is_damaged else not path.exists())
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
+    if is_damaged:
+        assert lines.pop(0).startswith("warning: 400 of the 400 images of 'them' in ")
     first = int(lines[0].split(": ")[1].split(" of")[0])
     assert first == 10 * (kept + 1)
     assert int(lines[-1]) == sum(number % 251 for number in range(400)) * 48

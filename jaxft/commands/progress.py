@@ -92,9 +92,11 @@ class Progress:
         self.trials(trials)
 
     def note(self, line: str) -> None:
-        """Says how far something between two epochs is."""
+        """Says how far something between two epochs is; a warning stays."""
         self._last_epoch = time.monotonic()  # its time is no epoch's
-        if self._live is not None:
+        if line.startswith("warning: "):
+            self.say(line)
+        elif self._live is not None:
             self._live.update(self._task, line=line)
         elif time.monotonic() - self._last_line > LOG_SECONDS:
             self._last_line = time.monotonic()

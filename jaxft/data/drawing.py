@@ -28,7 +28,7 @@ from jaxft.config import DRAWN, Images, non_default
 from jaxft.data.factors import change_pixels, choose_classes, join_sets, merge_classes, merged_names, set_names
 from jaxft.data.sources import ImageSet, Say, keep_classes, load_images
 from jaxft.data.splits import Split, draw_split, split_digest
-from jaxft.errors import UserError
+from jaxft.errors import UserError, say_warnings
 from jaxft.store import replacing
 
 FORMAT = "jaxft split"
@@ -105,7 +105,7 @@ def draw(
     size_px: int | None = None,
     where: str = "target",
     fold: int = 0,
-    say: Say = lambda line: None,
+    say: Say = say_warnings,
     sets: dict[Any, ImageSet] | None = None,
 ) -> Drawn:
     """Returns the images of `spec` and their split, as drawn by a seed, or as its manifest has them.
@@ -151,7 +151,7 @@ def read_images(spec: Images, size_px: int | None, say: Say, sets: dict[Any, Ima
         return join_sets(dict(zip(set_names((spec.data, *spec.union)), (first, *further))))
 
     everything = _once(sets, ("read", plain, spec.union, size_px), read)
-    return _once(sets, ("kept", everything.fingerprint, spec.classes), lambda: keep_classes(everything, spec))
+    return _once(sets, ("kept", everything.fingerprint, spec.classes), lambda: keep_classes(everything, spec, say))
 
 
 def _merged(images: ImageSet, merged: Mapping[str, str]) -> ImageSet:

@@ -20,7 +20,7 @@ from jaxft.data.arrays import Arrays
 from jaxft.data.decoded import MOST_UNKEPT_BYTES, decoded
 from jaxft.data.listings import TABLES, Listed, Listing, list_members, list_table, spellings
 from jaxft.data.pictures import RESIZER, decode, fit, is_hidden, try_each
-from jaxft.errors import UserError, did_you_mean
+from jaxft.errors import UserError, did_you_mean, say_warnings
 
 NATIVE_PX = 32  # of pictures, where neither a config nor a network says their size
 NAMED = 5  # of bad pictures, in an error
@@ -52,7 +52,7 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def load_images(spec: Images, size_px: int | None, say: Say = lambda line: None) -> ImageSet:
+def load_images(spec: Images, size_px: int | None, say: Say = say_warnings) -> ImageSet:
     """Returns the images that `spec` names, at `size_px` (arrays keep their own size where it is None).
 
     A picture's shorter side is resized (bilinear with antialiasing, Pillow) and the centre cut out. `say` is told how
@@ -66,7 +66,7 @@ def load_images(spec: Images, size_px: int | None, say: Say = lambda line: None)
         everything = _from_arrays(found, spec, size_px, say)
     else:
         everything = _from_pictures(found, spec, size_px or NATIVE_PX, say)
-    kept = keep_classes(everything, spec)
+    kept = keep_classes(everything, spec, say)
     if len(kept.class_names) < 2:
         raise UserError(
             f"{spec.data!r} has one class only, {kept.class_names[0]!r}; "
@@ -130,7 +130,7 @@ def _without_labels(spec: Images, found: Arrays) -> Arrays:
     return found
 
 
-def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
+def keep_classes(images: ImageSet, spec: Images, say: Say = say_warnings) -> ImageSet:
     """Returns the images of the classes that `spec` names, labelled anew in the order of the data set."""
     if spec.classes is None:
         return images
@@ -149,7 +149,7 @@ def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
     names = tuple(images.class_names[label] for label in chosen)
     fingerprint = _fingerprint([images.fingerprint, *names])
     return ImageSet(
-        take_rows(images.images, rows, fingerprint),
+        take_rows(images.images, rows, fingerprint, say),
         relabel[images.labels[rows]],
         names,
         tuple(images.ids[row] for row in rows),
@@ -159,13 +159,11 @@ def keep_classes(images: ImageSet, spec: Images) -> ImageSet:
     )
 
 
-def take_rows(images: np.ndarray, rows: np.ndarray, fingerprint: str) -> np.ndarray:
+def take_rows(images: np.ndarray, rows: np.ndarray, fingerprint: str, say: Say) -> np.ndarray:
     """Returns some of `images: [n, size, size, 3]`; what would take much memory is a map on disk of its own."""
     if images[:1].nbytes * len(rows) <= MOST_UNKEPT_BYTES:
         return images[rows]
-    kept, _ = decoded(
-        fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", lambda line: None
-    )
+    kept, _ = decoded(fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", say)
     return kept
 
 
