@@ -1,22 +1,20 @@
 """Strict settings for every test, and where the real data are."""
 
-import atexit
 import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
+
+import platformdirs
 
 # Before JAX is imported: several devices, so that nothing works by there being one only.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 if not os.environ.get("JAXFT_TEST_OPTIMISED"):  # most of the time goes into compiling, and little into what it makes
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-# Tests compile the same small networks again and again, in processes of their own too: once is enough.
-if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the folder of the process that began it
-    _compiled = tempfile.mkdtemp(prefix="jaxft-compiled-")
-    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+# Tests compile the same small networks again and again, in processes of their own too: what is compiled is kept in the
+# user's cache folder, so that the next run compiles only what changed.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(platformdirs.user_cache_path("jaxft-tests") / "compiled"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import helpers  # noqa: F401  (its network is known by name)
@@ -36,7 +34,21 @@ settings.register_profile(
 settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_COMPILED_BYTES = 2_000_000_000
 DATA = Path(os.environ.get("JAXFT_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+
+def pytest_sessionstart(session):
+    """Drops the programs that were compiled longest ago where all of them take too much room."""
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if "PYTEST_XDIST_WORKER" in os.environ or not folder.is_dir():  # the process that starts the others does it
+        return
+    files = sorted(((path.stat(), path) for path in folder.iterdir()), key=lambda file: -file[0].st_mtime)
+    total = 0
+    for status, path in files:
+        total += status.st_size
+        if total > MOST_COMPILED_BYTES:
+            path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
