@@ -57,6 +57,6 @@ def running_mean(average: Tree, values: Tree, decay: jax.Array, count: jax.Array
     steps. So it is Adam's corrected mean (Kingma & Ba 2015, section 3) in steps: the average before has the share
     decay (1 - decay^(T - 1)) / (1 - decay^T), which is 0 at T = 1, near (T - 1) / T at first, and `decay` in the end.
     """
-    log = jnp.log(decay)
+    log, count = jnp.log(decay), count.astype(decay.dtype)
     kept = decay * jnp.expm1((count - 1) * log) / jnp.expm1(count * log)
     return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, values)

@@ -153,7 +153,7 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
     the schedule is the same for all.
     """
     if optimizer.kind == "lbfgs":
-        return lambda hparams: optax.lbfgs()
+        return lambda hparams: _with_promotion(optax.lbfgs())
     depths, joined = dict(optimizer.depths), dict(optimizer.joined)
     groups = {name: (pattern, joined.get(name, 0)) for name, pattern in optimizer.groups}
     labels = {name: f"{pattern} from step {step}" if step else pattern for name, (pattern, step) in groups.items()}
@@ -182,9 +182,20 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
         decays = {name: hparams.layer_decay ** depths.get(name, 0) for name in labels}
         by_depth = optax.stateless(lambda updates, _: {name: u * decays[name] for name, u in updates.items()})
         clip = [optax.clip_by_global_norm(hparams.clip_norm)] * optimizer.clipped
-        return optax.chain(*clip, by_group, by_depth)
+        return _with_promotion(optax.chain(*clip, by_group, by_depth))
 
     return tx
+
+
+def _with_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns `tx` under JAX's standard promotion of dtypes: Optax has floats to the power of integer counts."""
+    wrapped = optax.with_extra_args_support(tx)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return wrapped.update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def go_on_from(old: Any, new: Any) -> Any:

@@ -23,7 +23,7 @@ class Schedule:
 
 
 def make_schedule(schedule: Schedule, decay_factor: jax.Array | float = 0.1) -> Callable[[jax.Array], jax.Array]:
-    """Returns the function from step to share of the peak rate.
+    """Returns the function from step (an integer array) to share of the peak rate.
 
     A warm-up rises linearly to 1 at its end, and the rest has the shape: 'constant'; 'cosine' (Loshchilov & Hutter
     2017, without restarts) and 'linear', which would be zero a step after the last; 'step', times `decay_factor` at
@@ -31,6 +31,11 @@ def make_schedule(schedule: Schedule, decay_factor: jax.Array | float = 0.1) -> 
     shape and the constants that fast.ai gave it; momentum stays as it is). 'range' grows from `decay_factor` to 1 by
     one factor from step to step (Smith 2017, section 3.3, there linearly).
     """
+    shape = _make_shape(schedule, decay_factor)
+    return lambda step: shape(jnp.asarray(step, jnp.float32))
+
+
+def _make_shape(schedule: Schedule, decay_factor: jax.Array | float) -> Callable[[jax.Array], jax.Array]:
     n, warmup = schedule.num_steps, schedule.warmup_steps
     if schedule.shape == "range":
         return lambda step: jnp.asarray(decay_factor, jnp.float32) ** (1 - step / max(n - 1, 1))
@@ -48,7 +53,9 @@ def make_schedule(schedule: Schedule, decay_factor: jax.Array | float = 0.1) -> 
 
         # optax's piecewise schedule bakes the factor into the program.
         def main(step: jax.Array) -> jax.Array:
-            return jnp.asarray(decay_factor, jnp.float32) ** (step >= boundaries).sum()
+            return jnp.asarray(decay_factor, jnp.float32) ** (step >= jnp.asarray(boundaries, jnp.float32)).sum(
+                dtype=jnp.float32
+            )
 
     if not warmup:
         return main

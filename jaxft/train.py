@@ -590,7 +590,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
                 logits, _ = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
                 real_losses = jnp.where(piece[1], losses(logits, targets, hparams), 0.0)
                 correct = (logits.argmax(-1) == targets) & piece[1]
-                return Metrics(total.loss + real_losses.sum(), total.accuracy + correct.sum()), None
+                return Metrics(total.loss + real_losses.sum(), total.accuracy + correct.sum().astype(jnp.float32)), None
 
             total, _ = jax.lax.scan(add, Metrics(jnp.float32(0), jnp.float32(0)), (pieces, real))
             return Metrics(total.loss / count, total.accuracy / count)

@@ -26,6 +26,7 @@ from jaxft.executors import let_go_of_programs
 from jaxft.ops import onednn
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # How long an example takes says more of what else the machine does than of the code; the same examples in every run.
 settings.register_profile(

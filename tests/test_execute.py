@@ -3,6 +3,9 @@
 import collections
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -119,16 +122,41 @@ def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
     assert_close(stepped.params, scanned.params)
 
 
-def test_a_network_of_nan_has_diverged_though_its_loss_is_finite(monkeypatch):
-    """Compiled for a CPU, a ReLU before a pool makes zeros of NaN, so that every image gets the head's bias."""
+def test_a_network_of_nan_has_diverged_and_its_curves_are_empty():
     program, (lane,) = program_and_lanes([0.01], body_learning_rate=1e25)
     (outcome,) = run_chunk(program, [lane], images()[0])
     assert outcome.diverged and outcome.selected_epoch is None and outcome.val_accuracy is outcome.test_accuracy is None
     assert not any(np.isfinite(outcome.curves[name]).any() for name in CURVES)
-    # As it was: without a look at the parameters nothing is seen, at the end neither.
-    monkeypatch.setattr("jaxft.execute._make_finite", lambda executor: lambda params, stats: np.ones(1, bool))
-    (blind,) = run_chunk(program, [lane], images()[0])
-    assert not blind.diverged and np.isfinite(blind.curves["val_loss"]).all()
+
+
+@pytest.mark.parametrize("leaf", ["stem/bn/mean", "stage2/block1/bn2/var"])
+def test_statistics_that_are_not_finite_have_diverged_though_no_loss_shows_it(leaf):
+    """In training a batch is normalized by its own statistics, and nothing is evaluated before the end."""
+    program, (lane,) = program_and_lanes([0.01])
+    lane = dataclasses.replace(lane, batch_stats=lane.batch_stats | {leaf: lane.batch_stats[leaf].at[1].set(np.inf)})
+    (outcome,) = run_chunk(program, [dataclasses.replace(lane, val=lane.val[:0], test=lane.test[:0])], images()[0])
+    assert outcome.diverged and outcome.selected_epoch is None
+
+
+@pytest.mark.slow
+def test_a_study_whose_parameters_are_nan_while_its_loss_is_ln_4_has_diverged(tmp_path):
+    """Compiled as users' programs are, a ReLU before a pool makes zeros of NaN, so that every image gets the bias."""
+    study = {
+        "seeds": 1,
+        "target": {"data": "digits", "classes": ["0", "1", "2", "3"], "train_per_class": 10, "size_px": 8},
+        "procedure": {
+            "init": "random",
+            "epochs": 2.0,
+            "batch_size": 20,
+            "select": "last",
+            "learning_rate": 0.01,
+            "body_learning_rate": 1e25,
+        },
+    }
+    code = f"import jaxft; print(*jaxft.run_study({study!r}, {str(tmp_path / 's')!r}, quiet=True)['status'])"
+    environment = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["diverged"]
 
 
 def test_every_leaf_counts_for_whether_a_network_is_finite():
@@ -366,8 +394,8 @@ def test_the_memory_of_trials_is_that_of_their_compiled_programs():
     one, two, eight = (needed_bytes(program, lanes[0], pixels, Executor("vmap", width)) for width in (1, 2, 8))
     lane = 3 * 4 * (8 * 3 + 3) + 4 * MOST_STEPS * 2 + 4 * 6 * 8
     assert lane <= two - one <= lane + 4 * 6 * 8 + 2000
-    assert eight - two == pytest.approx(6 * (two - one), rel=0.02)
-    shared = 4 * 64 * len(pixels)  # the kept features
+    assert eight - two == pytest.approx(6 * (two - one), rel=0.05)
+    shared = 4 * 8 * len(pixels)  # the kept features
     assert one >= shared + lane
     over_devices = needed_bytes(program, lanes[0], pixels, Executor("devices", 16, 8))
     assert over_devices == pytest.approx(two, rel=0.05)
@@ -490,11 +518,11 @@ def test_executors_agree_on_random_changes():
 def test_frozen_leaves_do_not_move_by_a_bit():
     """Beside decay, clipping, SAM and an average; nor do the statistics of a frozen prefix."""
     fields = {"weight_decay": 0.1, "clip_norm": 0.5, "sam_radius": 0.1, "ema_decay": 0.9, "optimizer": "adamw"}
-    rules = (("stem/.*|stage1/.*|stage3/.*/scale", "frozen"),)
+    rules = (("stem/.*|stage1/.*|stage2/.*/scale", "frozen"),)
     program, lanes = program_and_lanes([0.05], epochs=1.0, layer_rates=rules, **fields)
     outcome = run_chunk(program, lanes, images()[0])[0]
     for name, start in lanes[0].params.items():
-        frozen = name.startswith(("stem", "stage1")) or (name.startswith("stage3") and name.endswith("scale"))
+        frozen = name.startswith(("stem", "stage1")) or (name.startswith("stage2") and name.endswith("scale"))
         assert (np.asarray(outcome.params[name]).tobytes() == np.asarray(start).tobytes()) == frozen, name
     for name, start in lanes[0].batch_stats.items():
         assert (outcome.batch_stats[name] == start).all() == name.startswith(("stem", "stage1")), name

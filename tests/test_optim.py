@@ -148,7 +148,8 @@ def test_optimisers_are_optaxs(kind, theirs):
         params, opt_state = start, tx.init(start)
         for seed in range(STEPS):
             grads = {name: jnp.asarray(value, jnp.float32) for name, value in draws(names, seed).items()}
-            updates, opt_state = tx.update(grads, opt_state, params)
+            with jax.numpy_dtype_promotion("standard"):  # which Optax's own need
+                updates, opt_state = tx.update(grads, opt_state, params)
             params = optax.apply_updates(params, updates)
         ends.append(params)
     for name in names:

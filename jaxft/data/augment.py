@@ -159,7 +159,7 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: i
     low, high = ASPECT_RATIOS
     ratio = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=jnp.log(low), maxval=jnp.log(high), dtype=jnp.float32))
     shares = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
-    sides = jnp.asarray([[height, width]])
+    sides = jnp.asarray([[height, width]], jnp.float32)
     first = jax.random.uniform(place_key, (n, 2), dtype=jnp.float32) * (1 - shares) * sides
     out = (height, width) if size_px is None else (size_px, size_px)
 
@@ -189,9 +189,8 @@ def _taps(first: jax.Array, length: jax.Array, size: int, out: int) -> tuple[jax
     centre = first + (jnp.arange(out, dtype=jnp.float32) + 0.5) * step
     support = jnp.maximum(step, 1.0)
     taps = jnp.floor(centre - support + 0.5).astype(jnp.int32)[None] + jnp.arange(num_taps)[:, None]
-    weights = jnp.maximum(1 - jnp.abs(taps.astype(jnp.float32) + 0.5 - centre[None]) / support, 0) * (
-        (taps >= 0) & (taps < size)
-    )
+    inside = ((taps >= 0) & (taps < size)).astype(jnp.float32)
+    weights = jnp.maximum(1 - jnp.abs(taps.astype(jnp.float32) + 0.5 - centre[None]) / support, 0) * inside
     return jnp.clip(taps, 0, size - 1), weights / weights.sum(0, keepdims=True)
 
 
@@ -421,9 +420,8 @@ def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.
     sides = jnp.round(jnp.stack([jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)], axis=1)).astype(jnp.int32)
     fits = (sides < jnp.array([[height, width]])).all(1)
     side = sides[fits.argmax()]
-    first = jnp.floor(
-        jax.random.uniform(place_key, (2,), dtype=jnp.float32) * (jnp.array([height, width]) - side + 1)
-    ).astype(jnp.int32)
+    room = (jnp.array([height, width]) - side + 1).astype(jnp.float32)
+    first = jnp.floor(jax.random.uniform(place_key, (2,), dtype=jnp.float32) * room).astype(jnp.int32)
 
     def erase(image: jax.Array) -> jax.Array:
         row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
@@ -469,5 +467,6 @@ def _outside_box(key: jax.Array, share: jax.Array, height: int, width: int) -> j
     for at, size in zip(centre, (height, width)):
         side = jnp.floor(size * jnp.sqrt(1 - share))
         first = jnp.floor(at * size) - jnp.floor(side / 2)
-        outside.append((jnp.arange(size) < first) | (jnp.arange(size) >= first + side))
+        pixels = jnp.arange(size, dtype=jnp.float32)
+        outside.append((pixels < first) | (pixels >= first + side))
     return (outside[0][:, None] | outside[1][None]).astype(jnp.float32)

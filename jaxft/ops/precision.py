@@ -42,7 +42,7 @@ def compute_dtype(precision: Precision, dtype: Any) -> Any:
 
 def at_least_float32(x: jax.Array) -> jax.Array:
     """Returns `x` as float32 where it has fewer bits: for sums over many values, and for what is kept in float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
 def in_dtype_of_input(x: Any, *params: Any, dtype: Any = None, **_: Any) -> list[Any]:
