@@ -20,12 +20,8 @@ def altered(leaf, index, value):
     """Returns the toy network and its variables, drawn, of which one value of a leaf is another."""
     model = create_model("toy", num_classes=3)
     rng = np.random.default_rng(0)
-    flat = {
-        name: 0.5 + rng.random(shape, np.float32)
-        if name.endswith("/var")
-        else rng.normal(size=shape).astype(np.float32)
-        for name, shape in expected_shapes(model, 8).items()
-    }
+    flat = {name: rng.normal(size=shape).astype(np.float32) for name, shape in expected_shapes(model, 8).items()}
+    flat |= {name: 0.5 + np.abs(values) for name, values in flat.items() if name.endswith("/var")}
     flat[leaf][index] = value
     return model, paths.unflatten(flat)
 
@@ -60,7 +56,7 @@ def test_values_that_no_network_can_compute_with_are_refused_at_loading(leaf, va
 
 
 def test_a_channel_that_is_always_off_may_have_no_variance():
-    """Its mean is almost zero, too, and other channels of the layer have means: EfficientNet-Lite0 has such channels."""
+    """Its mean is almost zero, too, and other channels of the layer have means, as in EfficientNet-Lite0."""
     mean, var = np.array([0.3, 4e-6, -0.2], np.float32), np.array([1.0, 0.0, 2.0], np.float32)
     assert damaged_values({"batch_stats/bn/mean": mean, "batch_stats/bn/var": var}) == {}
     moved = {"batch_stats/bn/mean": mean + np.float32(0.01), "batch_stats/bn/var": var}
