@@ -1,10 +1,14 @@
-"""What tests share: a network of a thousand parameters, for all tests in which the network does not matter."""
+"""What tests share: a network of a thousand parameters, for all tests in which the network does not matter.
+
+`toy_lite` has every kind of layer of EfficientNet-Lite in three blocks, where those are what matters.
+"""
 
 import dataclasses
 
 from jaxft import models
 from jaxft.models.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
 from jaxft.models.contract import Extent, Family, Tap
+from jaxft.models.efficientnet import EfficientNetLite, Shape
 from jaxft.nn import Head, Pool
 
 
@@ -40,5 +44,18 @@ class Toy(CifarResNet):
         return dataclasses.replace(IMAGENET_32, size_px=8)
 
 
-# Without names it is in no list of models.
-models.FAMILIES += (Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),)
+class ToyLite(EfficientNetLite):
+    """The layers of EfficientNet-Lite in three blocks: with and without expansion, of both kernels, with a shortcut."""
+
+    shapes: tuple[Shape, ...] = (Shape(1, 3, 1, 1, 16), Shape(2, 5, 2, 6, 24))
+
+    @property
+    def architecture(self):
+        return "toy_lite"
+
+
+# Without names they are in no list of models.
+models.FAMILIES += (
+    Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),
+    Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)),
+)

@@ -1,7 +1,8 @@
 """Digests of the StableHLO text of named programs, `digests.json`: `python tests/golden/digests.py` writes them.
 
 A change that only moves code leaves every digest as it is. One that changes programs writes them anew, and shows with
-`tests/golden/compare.py` that one step computes the same. Digests are those of one version of JAX and Flax and Optax;
+`tests/golden/compare.py` that one step computes the same. They are taken in a process of their own, as JAX's caches
+decide the order of functions in a text. Digests are those of one version of JAX and Flax and Optax;
 the table keeps those of all versions that it was written with.
 """
 
@@ -77,12 +78,25 @@ def table():
     return json.loads(TABLE.read_text()) if TABLE.is_file() else {}
 
 
-if __name__ == "__main__":
+def changed(before, after):
+    """Returns the names of programs whose digest differs between two tables, or that only one of them has."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def main():
+    """Writes the table, or with `--check` only says what changed; returns the exit code."""
     import helpers  # noqa: F401  (the network 'toy')
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
     before, found = table(), current()
-    for name in sorted(found.keys() | before.get(versions(), found).keys()):
-        if found.get(name) != before.get(versions(), found).get(name):
-            print(f"changed: {name}")
+    names = changed(before.get(versions(), found), found)
+    for name in names:
+        print(f"changed: {name}")
+    if "--check" in sys.argv:
+        return int(bool(names))
     TABLE.write_text(json.dumps(before | {versions(): found}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,7 @@ EXECUTORS = {
     "pmap": Executor("pmap", 16, 8),
     "data_parallel": Executor("data_parallel", 1, 8),
 }
-FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "efficientnet_lite0": 32}
+FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "toy_lite": 32}
 
 ALL_CHANGES = {
     "flip": True,
@@ -68,7 +68,7 @@ PROCEDURES = {
 }
 
 
-def planned(model="cifar_resnet8", size_px=12, procedure=None):
+def planned(model="toy", size_px=12, procedure=None):
     """Returns the first group of a study of digits."""
     fields = {"epochs": 1.0, "batch_size": 8, "learning_rate": 0.05, "init": "random"} | (procedure or {})
     study = from_dict(
@@ -84,7 +84,7 @@ def planned(model="cifar_resnet8", size_px=12, procedure=None):
     return study, make_plan(study).groups[0]
 
 
-def programs_of(model="cifar_resnet8", size_px=12, procedure=None, executor=None):
+def programs_of(model="toy", size_px=12, procedure=None, executor=None):
     study, group = planned(model, size_px, procedure)
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
     yield from execute.compiled_programs(group.program, lane, images, executor or Executor())
