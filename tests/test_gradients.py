@@ -47,7 +47,8 @@ def test_a_running_mean_is_optaxs_corrected_one(decay):
     tx = optax.ema(decay, debias=True)
     state, average = tx.init(jnp.zeros(4)), jnp.full(4, 1e6)  # what it begins with does not count
     for count, value in enumerate(values, 1):
-        expected, state = tx.update(jnp.asarray(value), state)
+        with jax.numpy_dtype_promotion("standard"):
+            expected, state = tx.update(jnp.asarray(value), state)
         average = running_mean(average, jnp.asarray(value), jnp.float32(decay), jnp.int32(count))
         np.testing.assert_allclose(average, expected, rtol=3e-3 if decay > 0.99 else 1e-4, atol=1e-3)
     weights = decay ** np.arange(19, -1, -1.0)
