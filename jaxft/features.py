@@ -416,12 +416,24 @@ def _make_outputs_after(model: Network, start: str, unit: str) -> Callable[..., 
     return outputs_after
 
 
-@functools.cache
 def output_shape(model: Network, unit: str, size_px: int) -> tuple[int, ...]:
     """Returns the shape of the output of `unit` for one image."""
+    return _output_shapes(model, size_px)[unit]
+
+
+@functools.cache
+def _output_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of the output of every unit for one image, from one pass through the network."""
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     key = jax.random.key(0)
-    return jax.eval_shape(lambda x: model.init_with_output(key, x, stop=unit)[0], images).shape[1:]
+
+    def outputs(x: jax.Array) -> dict[str, jax.Array]:
+        found = {}
+        for unit in model.units:
+            found[unit] = x = model.init_with_output(key, x, start=unit, stop=unit)[0]
+        return found
+
+    return {unit: output.shape[1:] for unit, output in jax.eval_shape(outputs, images).items()}
 
 
 @functools.cache

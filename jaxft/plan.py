@@ -34,7 +34,16 @@ from jaxft.pooling import Look
 from jaxft.readout import Readout, make_readout
 from jaxft.starts import adaptable, check_head, copied_units, draws, draws_body, grown_model, is_new, tuning_rules
 from jaxft.train import make_phases
-from jaxft.weights import Manifest, expected_shapes, is_head, load, num_classes_of, read_file
+from jaxft.weights import (
+    Manifest,
+    expected_shapes,
+    is_head,
+    load,
+    load_flat,
+    num_classes_of,
+    parameter_names,
+    read_file,
+)
 
 UNEVEN = 1.2
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
@@ -100,14 +109,16 @@ class PlannedTrial:
     @property
     def body(self) -> tuple[str, ...]:
         """Returns the names of its parameters below the head."""
-        return tuple(name for name in self.layers if not name.startswith(self.model.units[-1] + "/"))
+        head = self.model.units[-1] + "/"
+        return tuple(name for name in self.layers if not name.startswith(head))
 
     def base(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns what identifies the values of leaves below the head at the start, and which are the source's."""
         procedure, seed = self.trial.procedure, self.trial.stream_seed("init")
         copied = copied_units(procedure, self.model, tuple(self.layers))
         drawn = f"matched {self.source.digest} {seed}" if procedure.init == "matched" else f"random {seed}"
-        units = {unit_of(name, self.model.units) for name in names if not is_new(procedure, name)}
+        all_units = self.model.units
+        units = {unit_of(name, all_units) for name in names if not is_new(procedure, name)}
         theirs, others = sorted(units.intersection(copied)), sorted(units.difference(copied))
         grown = [f"grown {seed}"] * any(is_new(procedure, name) for name in names)
         of_source = [self.source.digest, *theirs * bool(others)] * bool(theirs)
@@ -303,13 +314,16 @@ def make_plan(study: Study, say: Callable[[str], None] = say_warnings) -> Plan:
         groups.setdefault(_group_key(trial), []).append(trial)
     starts = [trial.source.trained for trial in trials if trial.source.trained and trial.starts_from_source]
     sources = {source.digest: source for source in starts}
+    drawn: dict[Any, PlannedTrial] = {}  # a trial of those that have the same images, and start from the same source's
+    for trial in trials:
+        drawn.setdefault((trial.trial.target, trial.split.digest, trial.starts_from_source, trial.source.digest), trial)
     return Plan(
         study,
         trials,
         tuple(dict(level) for level in dict.fromkeys(levels)),
         tuple(Group(key, tuple(members)) for key, members in groups.items()),
         tuple(sources.values()),
-        tuple(dict.fromkeys(warning for trial in trials for warning in (*overlap(trial), *left_out(trial)))),
+        tuple(dict.fromkeys(warning for trial in drawn.values() for warning in (*overlap(trial), *left_out(trial)))),
     )
 
 
@@ -412,8 +426,7 @@ class _Planner:
         source = trial.source
         if source.weights is not None:
             network = create_model(source.model, 2)
-            _, manifest = read_file(source.weights, network)
-            load(source.weights, network, head="new")  # every mismatch is found now
+            _, manifest = load_flat(source.weights, network, head="new")  # every mismatch is found now
             return PlannedSource(source.model, manifest.preprocessing, manifest, source.weights)
         if source.images is None:
             return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
@@ -577,26 +590,3 @@ def _group_key(trial: PlannedTrial) -> str:
     sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
     text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards, numbers, sizes))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@functools.cache
-def parameter_names(model: Network, size_px: int) -> tuple[str, ...]:
-    """Returns the names of the parameters in the order in which the network uses them."""
-    import jax
-    import jax.numpy as jnp
-
-    expected_shapes(model, size_px)  # says it in one sentence where the size does not fit
-    names: list[str] = []
-
-    def collect(tree: Mapping[str, Any], prefix: str) -> None:
-        for name, node in tree.items():
-            if isinstance(node, Mapping):
-                collect(node, f"{prefix}{name}/")
-            else:
-                names.append(prefix + name)
-
-    def init(images: Any) -> None:
-        collect(model.init(jax.random.key(0), images)["params"], "")  # a dict in order of use, unlike a pytree
-
-    jax.eval_shape(init, jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32))
-    return tuple(names)

@@ -239,15 +239,39 @@ def _jit_once(function: Callable[[Any], Variables]) -> Callable[[Any], Variables
     return jax.jit(function, compiler_options=options)
 
 
-@functools.cache
 def expected_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every leaf of the model's variables, by name, for images of `size_px`."""
+    return _shapes_and_parameters(model, size_px)[0]
+
+
+def parameter_names(model: Network, size_px: int) -> tuple[str, ...]:
+    """Returns the names of the parameters in the order in which the network uses them."""
+    return _shapes_and_parameters(model, size_px)[1]
+
+
+@functools.cache
+def _shapes_and_parameters(model: Network, size_px: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Returns the shape of every leaf by name, and the names of the parameters in order of use, from one trace."""
     import jax
     import jax.numpy as jnp
 
+    names: list[str] = []
+
+    def collect(tree: Mapping[str, Any], prefix: str) -> None:
+        for name, node in tree.items():
+            if isinstance(node, Mapping):
+                collect(node, f"{prefix}{name}/")
+            else:
+                names.append(prefix + name)
+
+    def init(images: Any) -> Variables:
+        variables = model.init(jax.random.key(0), images)
+        collect(variables["params"], "")  # a dict in order of use, unlike the pytree that comes out
+        return variables
+
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     try:
-        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+        shapes = jax.eval_shape(init, images)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{model.architecture} cannot take images of {size_px} px: {str(error).splitlines()[0]}."
@@ -255,7 +279,7 @@ def expected_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
     flat = {name: tuple(leaf.shape) for name, leaf in paths.flatten(shapes).items()}
     if any(0 in shape for shape in flat.values()):
         raise UserError(f"{model.architecture} cannot take images of {size_px} px: nothing of them reaches the head.")
-    return flat
+    return flat, tuple(names)
 
 
 def is_head(name: str, model: Network) -> bool:

@@ -7,6 +7,7 @@ Weight files have the names of the PyPI package `efficientnet-lite0-pytorch-mode
 The originals train with dropout and stochastic depth; here these are a matter of the procedure, as for every network.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,10 +114,7 @@ class EfficientNetLite(Network):
 
     @property
     def units(self) -> tuple[str, ...]:
-        blocks = [
-            f"stage{s}/block{b}" for s, shape in enumerate(self.shapes, 1) for b in range(1, shape.num_blocks + 1)
-        ]
-        return ("stem", *blocks, "top", "pool", "head")
+        return _units(self.shapes)
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
@@ -147,6 +145,12 @@ class EfficientNetLite(Network):
     @property
     def preprocessing(self) -> Preprocessing:
         return IMAGENET
+
+
+@functools.cache
+def _units(shapes: tuple[Shape, ...]) -> tuple[str, ...]:
+    blocks = [f"stage{s}/block{b}" for s, shape in enumerate(shapes, 1) for b in range(1, shape.num_blocks + 1)]
+    return ("stem", *blocks, "top", "pool", "head")
 
 
 def port_conv_norm(ours: str, conv: str, norm: str) -> tuple[Port, ...]:
