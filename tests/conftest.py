@@ -77,6 +77,12 @@ def own_cache(tmp_path_factory, monkeypatch, handler):
 
 
 @pytest.fixture
+def shared_cache(own_cache, handler, monkeypatch):
+    """Gives the test the cache folder that all processes of the tests share, for pictures that several tests decode."""
+    monkeypatch.setenv("JAXFT_CACHE", str(handler.parent))
+
+
+@pytest.fixture
 def needs_onednn():
     """Skips the test where oneDNN cannot be used."""
     try:

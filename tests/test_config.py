@@ -637,6 +637,7 @@ SPECS_OF = {"quickstart": ("{path}",), "objects_to_scenes": ("{path}:{data}", "{
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_of_the_project_can_be_planned(name, root, real_data):
     from jaxft.data.wordnet import load_wordnet
