@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 
 from jaxft.executors import let_go_of_programs
 from jaxft.ops import onednn
+from jaxft.store import locked
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -53,10 +54,42 @@ def pytest_sessionstart(session):
 
 
 @pytest.fixture(scope="session")
-def handler(tmp_path_factory):
-    """Returns the folder of oneDNN's handler, compiled once for all processes of the tests, if it can be."""
+def shared_folder(tmp_path_factory):
+    """Returns the folder that all processes of the tests share."""
     folder = tmp_path_factory.getbasetemp()
-    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "jaxft"
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def made_once(shared_folder, handler):
+    """Returns a function that returns a folder which `make(folder)` fills once for all processes of the tests.
+
+    Tests only read it; one that writes has a copy.
+    """
+
+    def folder_of(name, make):
+        folder, is_made = shared_folder / "once" / name, shared_folder / "once" / f"{name}.made"
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f"{name}.lock")), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAXFT_CACHE", str(handler.parent))
+            if not is_made.exists():
+                make(folder)
+                is_made.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leaves out the report of the studies that a test runs and that it does not look at."""
+    monkeypatch.setattr("jaxft.report.write_report", lambda workdir: None)
+
+
+@pytest.fixture(scope="session")
+def handler(shared_folder):
+    """Returns the folder of oneDNN's handler, compiled once for all processes of the tests, if it can be."""
+    cache = shared_folder / "jaxft"
     before = os.environ.get("JAXFT_CACHE")
     os.environ["JAXFT_CACHE"] = str(cache)
     with contextlib.suppress(onednn.Unavailable):

@@ -1,4 +1,4 @@
-"""What tests share: a network of a thousand parameters, for all tests in which the network does not matter.
+"""What tests share, such as a network of a thousand parameters for all in which the network does not matter.
 
 `toy_lite` has every kind of layer of EfficientNet-Lite in three blocks, where those are what matters.
 """
@@ -6,10 +6,15 @@
 import dataclasses
 
 from jaxft import models
+from jaxft.commands.progress import Progress
+from jaxft.commands.study import as_config_file
 from jaxft.models.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
 from jaxft.models.contract import Extent, Family, Tap
 from jaxft.models.efficientnet import EfficientNetLite, Shape
 from jaxft.nn import Head, Pool
+from jaxft.plan import make_plan
+from jaxft.store import Store
+from jaxft.study import run_plan
 
 
 class Toy(CifarResNet):
@@ -59,3 +64,26 @@ models.FAMILIES += (
     Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),
     Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)),
 )
+
+
+class Counting(Progress):
+    """Counts the trials that this process does, and the sources that it trains."""
+
+    done = sources = 0
+
+    def trials(self, count):
+        self.done += count
+
+    def elsewhere(self, epochs, count):
+        pass
+
+    def say(self, line):
+        self.sources += line.startswith("source") and "trained in" in line
+
+
+def counted_run(workdir, study, shard=(0, 1)):
+    """Returns (trials done, sources trained, failed) after running a study, or a shard of it, in a directory."""
+    plan, store, progress = make_plan(study), Store.create(workdir), Counting(quiet=True)
+    store.write_plan(plan.record(as_config_file(study)))
+    failed = run_plan(plan, store, progress, shard=shard)
+    return progress.done, progress.sources, failed
