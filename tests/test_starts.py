@@ -1,6 +1,7 @@
 """Where trials start and what of them trains: transfer depth, initialisation, presets, heads, checkpoints."""
 
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ KEY = jax.random.key(0)
 TINY = {
     "seeds": 1,
     "source": {
-        "model": "cifar_resnet8",
+        "model": "toy",
         "images": {"data": "digits", "classes": ["0", "1"], "train_per_class": 20},
         "procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05, "select": "last", "ema_decay": 0.5},
     },
@@ -56,14 +57,17 @@ def names_of(model, size_px=SIZE_PX):
 @pytest.fixture(scope="module")
 def source():
     """Returns the leaves below a network's head, as a file of it would give them."""
-    model = create_model("cifar_resnet8", 5)
+    model = create_model("toy", 5)
     flat = flatten(init_variables(model, jax.random.key(7), SIZE_PX))
     rng = np.random.Generator(np.random.PCG64(0))
     return {n: np.asarray(leaf) + rng.normal(0, 0.1, leaf.shape) for n, leaf in flat.items() if "/head/" not in n}
 
 
 def start(source, **procedure):
-    return start_body(create_model("cifar_resnet8", 3), Procedure(**procedure), KEY, SIZE_PX, source)
+    return start_body(create_model("toy", 3), Procedure(**procedure), KEY, SIZE_PX, source)
+
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 # --- transfer depth ---------------------------------------------------------------------------------------------
@@ -90,11 +94,11 @@ def test_a_stage_is_copied_as_a_whole():
     assert copied == ("stem", "stage1/block1", "stage1/block2", "stage2/block1", "stage2/block2")
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3])
 def test_the_first_units_are_the_sources_and_no_others(source, depth):
     found = start(source, copied_units=depth)
-    scratch = start_body(create_model("cifar_resnet8", 3), Procedure(init="random"), KEY, SIZE_PX, None)
-    model = create_model("cifar_resnet8", 3)
+    scratch = start_body(create_model("toy", 3), Procedure(init="random"), KEY, SIZE_PX, None)
+    model = create_model("toy", 3)
     copied = with_parameters(Procedure(), model, names_of(model))[:depth]
     for collection in ("params", "batch_stats"):
         assert found[collection].keys() == scratch[collection].keys()
@@ -106,7 +110,7 @@ def test_the_first_units_are_the_sources_and_no_others(source, depth):
 
 def test_without_a_depth_the_start_is_what_it_was(source):
     found = start(source)
-    fresh = flatten(init_variables(create_model("cifar_resnet8", 3), KEY, SIZE_PX))
+    fresh = flatten(init_variables(create_model("toy", 3), KEY, SIZE_PX))
     np.testing.assert_allclose(found["params"]["head/kernel"], fresh["params/head/kernel"], rtol=1e-6)
     assert all(np.array_equal(found["params"][n.partition("/")[2]], source[n]) for n in source if n[0] == "p")
 
@@ -149,7 +153,7 @@ def test_what_cannot_be_stacked_is_no_group(factors):
 
 def test_units_that_the_source_has_are_no_new_ones():
     """A network that was grown before is a source as any other: all of it is copied, frozen and adapted."""
-    model = create_model("cifar_resnet8+wider4", 3)
+    model = create_model("toy+wider4", 3)
     names = names_of(model)
     grown = [name for name in names if re.match(NEW_UNITS, name)]
     assert len(grown) == 3 and not draws_body(Procedure(), model, names)
@@ -174,12 +178,12 @@ def test_another_alpha_is_no_other_program():
     ("fields", "message"),
     [
         ({"copied_units": 0}, "'procedure.copied_units' is 0; allowed: a whole number at least 1"),
-        ({"copied_units": 9}, "'procedure.copied_units' is 9; cifar_resnet8 has 4 units with parameters"),
+        ({"copied_units": 9}, "'procedure.copied_units' is 9; toy has 3 units with parameters"),
         ({"copied_units": "stage4"}, "'procedure.copied_units' is 'stage4'"),
         ({"copied_units": 2, "init": "random"}, "'procedure.init' is 'random', which copies nothing"),
         ({"copied": "frozen", "init": "random"}, "with init 'random' nothing is copied; give 'procedure.copied_units'"),
         ({"copied": "frozen", "init": "matched"}, "with init 'matched' nothing is copied"),
-        ({"tune": "last_units", "tuned_units": 5}, "'procedure.tuned_units' is 5; cifar_resnet8 has 4 units"),
+        ({"tune": "last_units", "tuned_units": 5}, "'procedure.tuned_units' is 5; toy has 3 units"),
         ({"tune": "last_units", "tuned_units": "stage9"}, "'procedure.tuned_units' is 'stage9'"),
         ({"tune": "head", "layer_rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
     ],
@@ -232,7 +236,7 @@ def test_a_matched_start_is_drawn_leaf_by_leaf(source):
         if not name.startswith("head/"):
             assert not np.array_equal(leaf, source[f"params/{name}"])
     assert all(np.all(leaf == name.endswith("var")) for name, leaf in found["batch_stats"].items())
-    model, procedure = create_model("cifar_resnet8", 3), Procedure(init="matched")
+    model, procedure = create_model("toy", 3), Procedure(init="matched")
     again, other = (start_body(model, procedure, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
     name = "stage1/block1/conv1/kernel"
     assert np.array_equal(found["params"][name], again["params"][name])
@@ -304,9 +308,9 @@ def test_presets_train_what_they_say():
     assert below_head(tune="head") == set()
     assert below_head(tune="bias") == {name for name in every - head if name.endswith("/bias")}
     assert below_head(tune="batch_norm") == {name for name in every - head if "/bn" in name}
-    assert below_head(tune="last_units") == {name for name in every if name.startswith("stage3/")}
-    upper = {name for name in every if name.startswith(("stage2/", "stage3/"))}
-    assert below_head(tune="last_units", tuned_units=2) == upper == below_head(tune="last_units", tuned_units="stage2")
+    assert below_head(tune="last_units") == {name for name in every if name.startswith("stage2/")}
+    upper = {name for name in every if name.startswith(("stage1/", "stage2/"))}
+    assert below_head(tune="last_units", tuned_units=2) == upper == below_head(tune="last_units", tuned_units="stage1")
 
 
 # --- a study ----------------------------------------------------------------------------------------------------
@@ -325,13 +329,12 @@ ARMS = {
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """Returns (store, plan, trials by arm) of a study with an arm of each kind."""
-    workdir = tmp_path_factory.mktemp("starts") / "work"
+def ran(made_once):
+    """Returns (store, plan, trials by arm) of a study with an arm of each kind, run once and only read."""
     factors = [{name: [level] for name, level in arm.items()} for arm in ARMS.values()]
     study = tiny(factors=factors)
-    table = jaxft.run_study(study, workdir, quiet=True)
-    assert (table["status"] == "done").all()
+    workdir = made_once("starts", lambda folder: jaxft.run_study(study, folder / "work", quiet=True)) / "work"
+    assert (jaxft.load_results(workdir)["status"] == "done").all()
     plan = make_plan(study)
     return Store.open(workdir), plan, dict(zip(ARMS, plan.trials))
 
@@ -345,7 +348,7 @@ def weights_of(store, trial):
 
 def source_of(store, trial):
     path = store.weights_path(trial.source.digest, "sources")
-    variables, _ = load(path, create_model("cifar_resnet8", 2))
+    variables, _ = load(path, create_model("toy", 2))
     return {collection: flatten(leaves) for collection, leaves in variables.items()}
 
 
@@ -422,8 +425,9 @@ def test_snapshots_are_kept_and_the_last_is_the_end(ran):
 
 
 @pytest.mark.slow
-def test_a_source_is_trained_again_for_another_snapshot(ran):
-    store, plan, trials = ran
+def test_a_source_is_trained_again_for_another_snapshot(ran, tmp_path):
+    _, plan, trials = ran
+    store = Store.open(shutil.copytree(ran[0].workdir, tmp_path / "work"))
     before = source_of(store, trials["early"])["params"]
     study = tiny(factors=[{"source.epoch": [2], "procedure.tune": ["head"]}])
     table = jaxft.run_study(study, store.workdir, quiet=True)
@@ -439,8 +443,8 @@ def test_a_source_is_trained_again_for_another_snapshot(ran):
 def test_new_units_have_moved_and_old_ones_are_compared(ran):
     store, _, trials = ran
     record = store.read("trials", trials["wider"].digest)
-    assert record["changes"]["stage3_wider/conv"]["l2"] > 0 and record["changes"]["stage3/block1/conv1"]["l2"] > 0
-    assert {"stage3_wider/conv", "stage3_wider"} <= set(record["changes"])
+    assert record["changes"]["stage2_wider/conv"]["l2"] > 0 and record["changes"]["stage2/block1/conv1"]["l2"] > 0
+    assert {"stage2_wider/conv", "stage2_wider"} <= set(record["changes"])
 
 
 @pytest.mark.slow
