@@ -1,6 +1,7 @@
 """Fine-tuning on one's own pictures: what is delivered is what was tested, in the format that came in."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from jaxft.data import load_images
 from jaxft.models import create_model
 from jaxft.weights import init_variables, read_network, save_weights
 
-SIZE = 16
+SIZE = 8
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
 
@@ -40,29 +41,34 @@ def pictures(tmp_path_factory):
 def weights(tmp_path_factory):
     """Returns files of a small network of random weights: for any other use they would be worthless."""
     folder = tmp_path_factory.mktemp("weights")
-    model = create_model("cifar_resnet8", num_classes=4)
+    model = create_model("toy", num_classes=4)
     variables = init_variables(model, jax.random.key(0), SIZE)
     for suffix in ("safetensors", "pth"):
-        save_weights(folder / f"cifar_resnet8.{suffix}", model, variables)
+        save_weights(folder / f"toy.{suffix}", model, variables)
     return folder
 
 
 @pytest.fixture(scope="module")
-def result(pictures, weights, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out") / "mine"
-    file = weights / "cifar_resnet8.pth"
-    return out, jaxft.finetune(file, pictures, out, seeds=2, size_px=SIZE, quiet=True)
+def result(pictures, weights, made_once):
+    """Returns the folder that a call made, once, and its record."""
+
+    def run(folder):
+        shutil.copytree(pictures, folder / "pictures")
+        shutil.copy(weights / "toy.pth", folder)
+        jaxft.finetune(folder / "toy.pth", folder / "pictures", folder / "mine", seeds=2, size_px=SIZE, quiet=True)
+
+    out = made_once("finetune", run) / "mine"
+    return out, json.loads((out / "finetune.json").read_text())
 
 
 @pytest.mark.slow
 def test_the_record_counts_every_image_once(result):
     """Of 15 images a class 3 are tested on and 2 of the 12 left selected on."""
-    out, record = result
+    _, record = result
     data = record["data"]
     assert (data["train"], data["val"], data["test"]) == (3 * 10, 3 * 2, 3 * 3)
     assert data["train_per_class"] == [12, 12, 12] and data["test_per_class"] == [3, 3, 3]
     assert data["test_from"] == "a fifth of each class, held out"
-    assert json.loads((out / "finetune.json").read_text()) == record
     assert np.sum(record["confusion"], axis=1).tolist() == [3, 3, 3]
     assert np.trace(record["confusion"]) / 9 == pytest.approx(record["test"]["accuracy"][0])
     assert len(record["mistakes"]) == 9 - np.trace(record["confusion"])
@@ -100,14 +106,17 @@ def test_the_weights_come_in_the_format_that_they_came_in_and_for_flax(result, p
 def test_a_page_and_a_card_say_it(result):
     out, record = result
     page, card = (out / "report.html").read_text(), (out / "MODEL_CARD.md").read_text()
-    assert record["selected"] in page and "cifar_resnet8" in card and card.startswith("---\n")
+    assert record["selected"] in page and "toy" in card and card.startswith("---\n")
 
 
 @pytest.mark.slow
-def test_the_same_call_goes_on_and_ends_with_the_same(result, pictures, weights):
-    out, record = result
+@pytest.mark.usefixtures("no_report")
+def test_the_same_call_goes_on_and_ends_with_the_same(result, tmp_path):
+    folder, record = result[0].parent, result[1]
+    out = shutil.copytree(folder / "mine", tmp_path / "mine")
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/trials/*.json")}
-    again = jaxft.finetune(weights / "cifar_resnet8.pth", pictures, out, seeds=2, size_px=SIZE, quiet=True)
+    again = jaxft.finetune(folder / "toy.pth", folder / "pictures", out, seeds=2, size_px=SIZE, quiet=True)
+    assert json.loads((out / "finetune.json").read_text()) == again
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/trials/*.json")} == before
     changing = ("seconds", "command")
     assert {k: v for k, v in again.items() if k not in changing} == {
@@ -178,7 +187,7 @@ def test_equals_on_validation_are_told_apart_by_their_loss():
 
 
 def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
-    file, full = str(weights / "cifar_resnet8.safetensors"), tmp_path / "full"
+    file, full = str(weights / "toy.safetensors"), tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").write_text("mine")
     few = tmp_path / "few"
@@ -194,7 +203,7 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
         ({"--data": str(empty)}, "has one class only, 'red'"),
         ({"--data": str(broken)}, "3.png"),
         ({"--model": "cifar_resnet9"}, "there is no model 'cifar_resnet9'"),
-        ({"--model": "cifar_resnet14"}, "is for cifar_resnet8, not for cifar_resnet14"),
+        ({"--model": "cifar_resnet14"}, "is for toy, not for cifar_resnet14"),
         ({"--out": str(full)}, "holds something else"),
         ({"--out": str(full / "notes.txt")}, "is a file"),
         ({"--seeds": "0"}, "--seeds is 0"),
@@ -211,7 +220,7 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_finetune_finds_a_rate_and_draws_it(pictures, weights, tmp_path, capsys):
-    words = ["finetune", "--weights", str(weights / "cifar_resnet8.pth"), "--data", str(pictures)]
+    words = ["finetune", "--weights", str(weights / "toy.pth"), "--data", str(pictures)]
     words += ["--out", str(tmp_path / "out"), "--size-px", str(SIZE), "--find-lr"]
     assert cli.main([*words, "--train", "all"]) == 0
     said = capsys.readouterr().out

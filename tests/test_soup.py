@@ -1,5 +1,8 @@
 """Soups and lines: averages by hand, statistics taken anew, and a finished study's networks."""
 
+import shutil
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,7 +47,7 @@ def test_the_greedy_soup_takes_what_does_not_harm():
 
 STUDY = {
     "seeds": 3,
-    "source": {"model": "cifar_resnet8"},
+    "source": {"model": "toy"},
     "target": {
         "size_px": 8,
         "classes": ["0", "1", "2"],
@@ -57,14 +60,19 @@ STUDY = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(made_once):
     """Returns the work directory of a study of three seeds, and its soups."""
-    workdir = tmp_path_factory.mktemp("soup") / "study"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXFT_CACHE", str(workdir.parent / "cache"))
-        jaxft.run_study(from_dict(Study, STUDY), workdir, quiet=True)
-        return workdir, jaxft.make_soups(workdir, num_alphas=3, quiet=True)
+
+    def run(folder):
+        jaxft.run_study(from_dict(Study, STUDY), folder / "study", quiet=True)
+        jaxft.make_soups(folder / "study", num_alphas=3, quiet=True)
+
+    workdir = made_once("soup", run) / "study"
+    return workdir, jaxft.make_soups(workdir, num_alphas=3, quiet=True)  # which it has kept
 
 
 @pytest.mark.slow
@@ -95,11 +103,12 @@ def test_the_uniform_soup_is_the_average_with_statistics_taken_anew(ran):
     own = first.program.phases[-1]
     variables = {"params": paths.unflatten(params), "batch_stats": paths.unflatten(stats)}
     seen = own.preprocessing.apply(images[split.train])
-    _, found = first.model.apply(variables, seen, train=True, mutable=["batch_stats", "moments"])
+    apply = jax.jit(first.model.apply, static_argnames=("train", "mutable"))
+    _, found = apply(variables, seen, train=True, mutable=("batch_stats", "moments"))
     anew = pool_moments([{n: np.asarray(v) for n, v in paths.flatten(found["moments"]).items()}], [len(seen)])
     assert anew.keys() == stats.keys()
     variables["batch_stats"] = paths.unflatten(anew)
-    logits = first.model.apply(variables, own.preprocessing.apply(images[split.test]))
+    logits = apply(variables, own.preprocessing.apply(images[split.test]))
     assert row["test_uniform"] == pytest.approx((np.asarray(logits).argmax(1) == split.labels[split.test]).mean())
     records = [store.read("trials", trial.digest) for trial in trials]
     assert row["val_single"] == max(record["val_accuracy"] for record in records)
@@ -107,8 +116,8 @@ def test_the_uniform_soup_is_the_average_with_statistics_taken_anew(ran):
 
 
 @pytest.mark.slow
-def test_what_was_found_is_kept_and_nothing_is_evaluated_again(ran, monkeypatch, capsys):
-    workdir, found = ran
+def test_what_was_found_is_kept_and_nothing_is_evaluated_again(ran, tmp_path, monkeypatch, capsys):
+    workdir, found = shutil.copytree(ran[0], tmp_path / "study"), ran[1]
     monkeypatch.setattr("jaxft.commands.soup.Scorer.accuracy", lambda *args: pytest.fail("evaluated again"))
     again = jaxft.make_soups(workdir, num_alphas=3, quiet=True)
     assert again.soups.equals(found.soups) and again.lines.equals(found.lines)
@@ -117,8 +126,8 @@ def test_what_was_found_is_kept_and_nothing_is_evaluated_again(ran, monkeypatch,
 
 
 @pytest.mark.slow
-def test_the_head_may_stay_as_it_became(ran):
-    workdir, _ = ran
+def test_the_head_may_stay_as_it_became(ran, tmp_path):
+    workdir = shutil.copytree(ran[0], tmp_path / "study")
     line = jaxft.make_soups(workdir, num_alphas=2, head="final", quiet=True).lines
     assert line["val_accuracy"].between(0, 1).all() and len(line) == 6
 

@@ -243,12 +243,13 @@ def test_kept_weights_give_the_accuracy_on_record(ran):
     workdir, results = ran
     plan = make_plan(tiny())
     store = Store.open(workdir)
+    model = create_model("toy", num_classes=3)
+    apply = jax.jit(model.apply)
     for trial in plan.trials:
-        model = create_model("toy", num_classes=3)
         variables, manifest = load(store.weights_path(trial.digest), model)
         assert manifest.class_names == ("2", "3", "4")
         rows = store.arrays("trials", trial.digest)["test_rows"]
-        logits = model.apply(variables, manifest.preprocessing.apply(np.asarray(trial.images.images[rows])))
+        logits = apply(variables, manifest.preprocessing.apply(np.asarray(trial.images.images[rows])))
         accuracy = np.mean(np.asarray(logits).argmax(1) == trial.images.labels[rows])
         recorded = results.loc[results["trial"] == trial.digest, "test_accuracy"].item()
         assert accuracy == pytest.approx(recorded, abs=1.5 / len(rows))
