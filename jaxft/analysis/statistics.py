@@ -27,9 +27,9 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
         return Interval(math.nan, math.nan, 0)
     if len(kept) == 1:
         return Interval(float(kept[0]), math.nan, 1)
-    from scipy import stats
+    from scipy.special import stdtrit  # scipy.stats takes three times as long to import
 
-    quantile = stats.t.ppf(0.5 + confidence / 2, len(kept) - 1)
+    quantile = stdtrit(len(kept) - 1, 0.5 + confidence / 2)
     return Interval(float(kept.mean()), float(quantile * kept.std(ddof=1) / math.sqrt(len(kept))), len(kept))
 
 
@@ -39,9 +39,9 @@ def proportion_interval(share: float, count: int, confidence: float = 0.95) -> t
     With z = normal(1 - (1 - confidence) / 2): (share + z^2 / 2n ± z sqrt(share (1 - share) / n + z^2 / 4n^2)) /
     (1 + z^2 / n), which stays within [0, 1] (Wilson 1927, "Probable inference").
     """
-    from scipy import stats
+    from scipy.special import ndtri
 
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     middle = share + z**2 / (2 * count)
     reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return max(0.0, (middle - reach) / (1 + z**2 / count)), min(1.0, (middle + reach) / (1 + z**2 / count))
@@ -65,12 +65,12 @@ def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float], c
     interval = mean_interval(differences, confidence)
     if interval.num_values < 2:
         return Difference(interval, math.nan)
-    from scipy import stats
+    from scipy.special import stdtr
 
     error = differences.std(ddof=1) / math.sqrt(len(differences))
     if error == 0:
         return Difference(interval, float(interval.mean == 0))
-    return Difference(interval, float(2 * stats.t.sf(abs(interval.mean) / error, len(differences) - 1)))
+    return Difference(interval, float(2 * stdtr(len(differences) - 1, -abs(interval.mean) / error)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
