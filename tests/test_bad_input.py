@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,12 +40,16 @@ def config(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture
-def old_study(tmp_path):
+def make_old_study(folder):
     """Returns a work directory with a record in it."""
-    store = Store.create(tmp_path / "old")
+    store = Store.create(folder / "old")
     store.write("trials", "0" * 16, {"status": "done"}, {"a": np.zeros(3)})
     return store.workdir
+
+
+@pytest.fixture
+def old_study(tmp_path):
+    return make_old_study(tmp_path)
 
 
 def snapshot(folder):
@@ -142,7 +147,8 @@ def weights(tmp_path_factory):
     model = jaxft.create_model("cifar_resnet8", num_classes=10)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
     draw = np.random.default_rng(0)
-    variables = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), shapes)
+    # No value is negative, as variances are not.
+    variables = jax.tree.map(lambda leaf: abs(draw.normal(size=leaf.shape)).astype(np.float32), shapes)
     path = tmp_path_factory.mktemp("weights") / "source.safetensors"
     jaxft.save_weights(path, model, variables)
     return path
@@ -389,95 +395,110 @@ def study_words(config, workdir, *words):
     return ["study", "--config", config, "--workdir", str(workdir), *words]
 
 
-@pytest.fixture
-def mount_point(tmp_path):
-    """Returns an empty folder to mount on within `unshare -m`, or skips the test where that is not permitted."""
-    folder = tmp_path / "disk"
+# Runs studies on disks of its own: on each `main` once, and on those that are full once more with space.
+DISKS = """
+import contextlib, io, json, subprocess, sys
+from pathlib import Path
+from jaxft.cli import main
+
+disk, old = sys.argv[1:3]
+
+def run(words):
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        code = main(words)
+    return code, err.getvalue(), {str(p): p.read_bytes().hex() for p in Path(disk).rglob("*") if p.is_file()}
+
+def mount(*options):
+    subprocess.run(["mount", *options, disk], check=True)
+
+found = {}
+for name, size, words in json.loads(sys.argv[3]):
+    if size is None:
+        mount("-t", "tmpfs", "tmpfs")
+        subprocess.run(["cp", "-r", old, f"{disk}/old"], check=True)
+        mount("-o", "remount,ro")
+        found[name] = [run(words)]
+    else:
+        mount("-t", "tmpfs", "-o", f"size={size}k", "tmpfs")
+        first = run(words)
+        mount("-o", "remount,size=50m")
+        found[name] = first, run(words)
+    subprocess.run(["umount", disk], check=True)
+print(json.dumps(found))
+"""
+# What fills up is in turn: the marker, the plan, the weights (300 KB), the trial's record, the report.
+SIZES_KIB = (4, 12, 200, 340, 400)
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory, config):
+    """Returns (the folder of the disks, what runs on each come to: code, stderr, files), from one process for all.
+
+    Skips the test where mounting is not permitted.
+    """
+    folder = tmp_path_factory.mktemp("disks") / "disk"
     folder.mkdir()
     if shutil.which("unshare") is None:
         pytest.skip("there is no `unshare` here")
     probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True)
     if probe.returncode:
         pytest.skip(f"mounting is not permitted here: {probe.stderr.decode().strip()}")
-    return folder
-
-
-@pytest.mark.slow
-def test_a_read_only_disk(mount_point, config, old_study):
-    script = 'mount -t tmpfs tmpfs "$0"; cp -r "$1" "$0/old"; mount -o remount,ro "$0"; shift; exec "$@"'
-    for name in ("old", "new"):
-        command = [sys.executable, "-m", "jaxft.cli", *study_words(config, mount_point / name)]
-        words = ["unshare", "-m", "bash", "-ec", script, str(mount_point), str(old_study), *command]
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.stderr == f"jaxft: cannot write to '{mount_point}/{name}': read-only file system.\n"
-        assert done.returncode == 2
-
-
-FULL_DISK = """
-import contextlib, io, json, subprocess, sys
-from pathlib import Path
-from jaxft.cli import main
-
-disk, words, sizes = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-
-def run():
-    err = io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-        code = main(words)
-    return code, err.getvalue(), {str(p): p.read_bytes().hex() for p in Path(disk).rglob("*") if p.is_file()}
-
-found = {}
-for size in sizes:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], check=True)
-    first = run()
-    subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
-    found[size] = first, run()
-    subprocess.run(["umount", disk], check=True)
-print(json.dumps(found))
-"""
-
-
-def fill_disk(mount_point, config, sizes, *words):
-    """Returns ((code, stderr, files), the same of a second run with more space) for disks of some sizes in KiB."""
-    words = [json.dumps(study_words(config, mount_point / "study", *words)), json.dumps(sizes)]
+    old = make_old_study(folder.parent)
+    cases = [(name, None, study_words(config, folder / name)) for name in ("old", "new")]
+    cases += [(size, size, study_words(config, folder / "study")) for size in SIZES_KIB]
+    cases += [("checkpoint", 800, study_words(config, folder / "study", "--config.execution.checkpoint_seconds=0"))]
     done = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", FULL_DISK, str(mount_point), *words], capture_output=True, text=True
+        ["unshare", "-m", sys.executable, "-c", DISKS, str(folder), str(old), json.dumps(cases)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return folder, json.loads(done.stdout)
 
 
 @pytest.mark.slow
-def test_a_full_disk(mount_point, config):
-    # What fills up is in turn: the marker, the plan, the weights (300 KB), the trial's record, the report.
-    for size, (first, second) in fill_disk(mount_point, config, [4, 12, 64, 200, 340, 360, 400]).items():
-        code, err, files = first
-        last = err.splitlines()[-1]
-        assert code == 2, f"{size} KiB: {err}"
-        assert last.startswith("jaxft: no space is left on the device") and "Traceback" not in err
-        assert err.count("jaxft: ") == 1
-        assert not [name for name in files if ".tmp-" in name]
-        assert second[0] == 0, f"{size} KiB: {second[1]}"
-        kept = {name: content for name, content in files.items() if "/trials/" in name and name.endswith(".json")}
-        assert kept.items() <= second[2].items()
-        assert {f"{mount_point}/study/{name}" for name in ("report.html", "results.csv")} <= set(second[2])
-        assert not [name for name in second[2] if "/failures/" in name]
+@pytest.mark.parametrize("name", ["old", "new"])
+def test_a_read_only_disk(disks, name):
+    folder, found = disks
+    ((code, err, _),) = found[name]
+    assert err == f"jaxft: cannot write to '{folder}/{name}': read-only file system.\n"
+    assert code == 2
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_at_a_checkpoint(mount_point, config):
-    ((first, second),) = fill_disk(mount_point, config, [800], "--config.execution.checkpoint_seconds=0").values()
+@pytest.mark.parametrize("size", SIZES_KIB)
+def test_a_full_disk(disks, size):
+    folder, found = disks
+    (code, err, files), second = found[str(size)]
+    last = err.splitlines()[-1]
+    assert code == 2, err
+    assert last.startswith("jaxft: no space is left on the device") and "Traceback" not in err
+    assert err.count("jaxft: ") == 1
+    assert not [name for name in files if ".tmp-" in name]
+    assert second[0] == 0, second[1]
+    kept = {name: content for name, content in files.items() if "/trials/" in name and name.endswith(".json")}
+    assert kept.items() <= second[2].items()
+    assert {f"{folder}/study/{name}" for name in ("report.html", "results.csv")} <= set(second[2])
+    assert not [name for name in second[2] if "/failures/" in name]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_a_checkpoint(disks):
+    first, second = disks[1]["checkpoint"]
     assert first[0] == 2, first[1]
     assert first[1].splitlines()[-1].startswith("jaxft: no space is left on the device")
     assert second[0] == 0, second[1]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_an_interrupted_study_goes_on(config, tmp_path):
     workdir, seeds = tmp_path / "work", 12
-    words = study_words(config, workdir, f"--config.seeds={seeds}")
+    words = study_words(config, workdir, f"--config.seeds={seeds}", "--config.source.model=toy")
     code = (
-        "import signal, sys; from jaxft.cli import main;"
+        f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import helpers;"
+        "from jaxft.cli import main;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background jobs ignore the signal
         "sys.exit(main())"
     )
@@ -496,8 +517,7 @@ def test_an_interrupted_study_goes_on(config, tmp_path):
     done = snapshot(workdir / "trials")
     records = [path for path in done if path.suffix == ".json"]
     assert 1 <= len(records) < seeds
-    again = subprocess.run([sys.executable, "-m", "jaxft.cli", *words], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    assert main(words) == 0
     after = snapshot(workdir / "trials")
     assert len([path for path in after if path.suffix == ".json"]) == seeds
     assert all(after[path] == done[path] for path in records)

@@ -32,6 +32,7 @@ def test_the_contents_of_the_factors_are_its_headings(root):
 
 
 @pytest.mark.parametrize("part", [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW)) for p in PARTS])
+@pytest.mark.usefixtures("no_report")
 def test_the_examples_of_the_factors_run(part, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (root / "docs/factors.md").read_text().partition(f"\n## {part}\n")[2].partition("\n## ")[0]
