@@ -7,6 +7,7 @@ Fields marked `traced` are only numbers to the compiled program: changing one ne
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -481,7 +482,7 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
     Raises a `UserError` that names the field, its value and what is allowed.
     """
     known = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     values: dict[str, Any] = {}
     for name, value in fields.items():
         dotted = f"{where}.{name}" if where else name
@@ -500,6 +501,11 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
     config = kind(**values) if base is None else dataclasses.replace(base, **values)
     _check_whole(config, where)
     return config
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def digest(identity: Mapping[str, Any]) -> str:
