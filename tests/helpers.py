@@ -5,7 +5,9 @@
 
 import dataclasses
 
-from jaxft import models
+import numpy as np
+
+from jaxft import models, paths
 from jaxft.commands.progress import Progress
 from jaxft.commands.study import as_config_file
 from jaxft.models.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
@@ -15,6 +17,7 @@ from jaxft.nn import Head, Pool
 from jaxft.plan import make_plan
 from jaxft.store import Store
 from jaxft.study import run_plan
+from jaxft.weights import expected_shapes
 
 
 class Toy(CifarResNet):
@@ -64,6 +67,15 @@ models.FAMILIES += (
     Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),
     Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)),
 )
+
+
+def drawn_variables(model, size_px):
+    """Returns variables of a network that it can compute with, drawn without compiling its own initialisation."""
+    draw = np.random.default_rng(3)
+    flat = {
+        name: draw.normal(0, 0.1, shape).astype(np.float32) for name, shape in expected_shapes(model, size_px).items()
+    }
+    return paths.unflatten({n: 1 + abs(leaf) if n.endswith(("/scale", "/var")) else leaf for n, leaf in flat.items()})
 
 
 class Counting(Progress):

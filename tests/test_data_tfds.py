@@ -62,22 +62,23 @@ class DigitsTiny(tfds.core.GeneratorBasedBuilder):
             label = int(digits.target[i])
             yield i, {"image": image, "label": label, "parity": label % 2}  # arrays would take TensorFlow to encode
 '''
-PREPARE = "import sys, digits_tiny; from jaxft.data.tfds import prepare; prepare(sys.argv[1])"
+PREPARE = "import sys, digits_tiny; from jaxft.data.tfds import prepare; [prepare(spec) for spec in sys.argv[1:]]"
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(made_once):
     """Returns the folder where the digits were prepared, by the function that `jaxft data prepare` runs."""
-    folder = tmp_path_factory.mktemp("tfds")
-    (folder / "digits_tiny.py").write_text(BUILDER)
-    for name in ("plain", "wide"):
+
+    def prepare(folder):
+        (folder / "digits_tiny.py").write_text(BUILDER)
         subprocess.run(
-            [sys.executable, "-c", PREPARE, f"tfds:digits_tiny/{name}"],
+            [sys.executable, "-c", PREPARE, "tfds:digits_tiny/plain", "tfds:digits_tiny/wide"],
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "TFDS_DATA_DIR": str(folder)},
             check=True,
             capture_output=True,
         )
-    return folder
+
+    return made_once("tfds", prepare)
 
 
 @pytest.fixture
@@ -183,12 +184,13 @@ def test_damage_is_one_sentence(here, damage):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_study_of_a_prepared_set(here, tmp_path, capsys):
     config = tmp_path / "tiny.py"
     config.write_text(
         "def get_config():\n"
         "    return {'seeds': 1, 'target': {'data': 'tfds:digits_tiny/plain', 'size_px': 8, 'val_fraction': 0.5},\n"
-        "            'procedure': {'init': 'random', 'epochs': 1.0, 'batch_size': 16}}\n"
+        "            'source': {'model': 'toy'}, 'procedure': {'init': 'random', 'epochs': 1.0, 'batch_size': 16}}\n"
     )
     assert main(["study", f"--config={config}", f"--workdir={tmp_path / 'work'}"]) == 0
     capsys.readouterr()

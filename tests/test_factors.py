@@ -433,7 +433,7 @@ def test_draws_are_the_same_on_every_python_and_in_every_process():
 # --- in a study -------------------------------------------------------------------------------------------------
 
 TINY = {
-    "source": {"model": "cifar_resnet8"},
+    "source": {"model": "toy"},
     "target": {"train_per_class": 2, "val_per_class": 1, "test_per_class": 4, "size_px": 8},
     "procedure": {"init": "random", "epochs": 1, "batch_size": 4},
     "seeds": [0, 1],
@@ -568,6 +568,7 @@ def test_a_source_class_without_images_to_train_on_has_no_mean(real_data, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_report")
 def test_every_split_is_kept_with_the_results(tmp_path):
     import jaxft
     from jaxft.store import Store

@@ -4,22 +4,22 @@ import itertools
 import pickle
 import zipfile
 
-import jax
 import numpy as np
 import pytest
+from helpers import drawn_variables
 from safetensors.numpy import load_file, save_file
 
 from jaxft.cli import main
 from jaxft.models import create_model
 from jaxft.torch_file import read_torch_file, write_torch_file
-from jaxft.weights import Manifest, init_variables, save_weights
+from jaxft.weights import Manifest, save_weights
 
 
 @pytest.fixture(scope="module")
 def network():
     """Returns a network of four classes and its variables."""
     model = create_model("resnetsmall8", num_classes=4)
-    return model, init_variables(model, jax.random.key(3), 32)
+    return model, drawn_variables(model, 32)
 
 
 @pytest.fixture
