@@ -131,7 +131,7 @@ def room_for_programs():
     let_go_of_programs()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data():
     """Returns the folder of real weights and images, or skips the test."""
     if not (DATA / "weights").is_dir():

@@ -1,8 +1,11 @@
 """The model contract, and parity with the published networks."""
 
+import functools
 import io
+import itertools
 import zipfile
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,20 +15,24 @@ from PIL import Image
 import jaxft
 from jaxft import paths
 from jaxft.models import create_model, families, unit_of
+from jaxft.models.efficientnet import EfficientNetLite, Shape
 from jaxft.nn import BatchNorm
 from jaxft.weights import expected_shapes, find_port, load
 
-# One network or more a family, with the smallest images that leave something at its last unit.
+# One network or more a family, as shallow as the family allows, with the smallest images that leave something at its
+# last unit. EfficientNet-Lite has a block of each kind: without expansion, with a stride, with a shortcut.
 NETWORKS = {
-    "cifar_resnet14": 32,
-    "resnetsmall14": 32,
-    "wrn16_1": 32,
-    "wrn10_2": 32,
-    "resnet18": 64,
-    "squeezenet1_0_caffe": 64,
-    "squeezenet1_1": 64,
-    "squeezenet1_1_keras": 64,
-    "efficientnet_lite0": 64,
+    "cifar_resnet14": (create_model("cifar_resnet14", 5), 8),
+    "resnetsmall14": (create_model("resnetsmall14", 5), 16),
+    "wrn10_2": (create_model("wrn10_2", 5), 8),
+    "resnet18": (create_model("resnet18", 5), 32),
+    "squeezenet1_0_caffe": (create_model("squeezenet1_0_caffe", 5), 48),
+    "squeezenet1_1": (create_model("squeezenet1_1", 5), 48),
+    "squeezenet1_1_keras": (create_model("squeezenet1_1_keras", 5), 48),
+    "efficientnet_lite": (
+        EfficientNetLite(num_classes=5, shapes=(Shape(1, 3, 1, 1, 16), Shape(2, 5, 2, 6, 24))),
+        16,
+    ),
 }
 
 
@@ -42,26 +49,13 @@ def draw_variables(model, size):
     return paths.unflatten(leaves)
 
 
-DEEP = (
-    "wrn16_1",
-    "resnet18",
-    "resnet50",
-    "efficientnet_lite0",
-    "squeezenet1_0_caffe",
-    "squeezenet1_1",
-    "squeezenet1_1_keras",
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n == "squeezenet1_0_caffe")) for n in NETWORKS],
 )
-
-
-def params(*names, slow):
-    """Returns the names as a test's parameters, some of them marked slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
-
-
-@pytest.fixture(scope="module", params=params(*NETWORKS, slow=DEEP))
 def network(request):
     """Returns a network, variables for it, and two images."""
-    model, size = create_model(request.param, num_classes=5), NETWORKS[request.param]
+    model, size = NETWORKS[request.param]
     images = jnp.asarray(np.random.default_rng(5).normal(size=(2, size, size, 3)), jnp.float32)
     return model, draw_variables(model, size), images
 
@@ -141,21 +135,45 @@ def test_images_that_are_too_small_for_a_network():
         expected_shapes(create_model("squeezenet1_0", 10), 16)
 
 
-def test_a_network_can_be_left_and_entered_at_every_unit(network):
+def test_units_one_after_another_are_the_network(network):
     model, variables, images = network
-    whole = model.apply(variables, images)
-    assert whole.shape == (2, 5)
-    for before, after in zip(model.units, model.units[1:]):
-        middle = model.apply(variables, images, stop=before)
-        np.testing.assert_array_equal(model.apply(variables, middle, start=after), whole)
+    x = images
+    for unit in model.units:
+        x = model.apply(variables, x, start=unit, stop=unit)
+    assert x.shape == (2, 5)
+    np.testing.assert_array_equal(x, model.apply(variables, images))
 
 
-def test_one_unit_alone(network):
+@pytest.mark.parametrize("name", [*NETWORKS, "resnet50", "wrn16_1", "efficientnet_lite0"])
+def test_a_network_can_be_left_and_entered_at_every_unit(name):
+    """Which units run is noted in place of running them; each alone is as it is in the network (see the test above)."""
+    model = NETWORKS[name][0] if name in NETWORKS else create_model(name, 5)
+    units, run = model.units, []
+
+    def note(call, args, kwargs, context):
+        unit = "/".join(context.module.path)
+        if unit not in units:
+            return call(*args, **kwargs)
+        run.append(unit)
+        return args[0]
+
+    with nn.intercept_methods(note):
+        for before, after in itertools.pairwise(units):
+            model.apply({}, jnp.zeros(()), stop=before)
+            assert run == list(units[: len(run)]) and run[-1] == before
+            model.apply({}, jnp.zeros(()), start=after)
+            assert run == list(units)
+            run.clear()
+            model.apply({}, jnp.zeros(()), start=after, stop=after)
+            assert run == [after]
+            run.clear()
+
+
+def test_a_network_left_in_its_middle_gives_what_it_gives_when_entered_there(network):
     model, variables, images = network
-    before, unit = model.units[2:4]
-    entered = model.apply(variables, images, stop=before)
-    alone = model.apply(variables, entered, start=unit, stop=unit)
-    np.testing.assert_array_equal(alone, model.apply(variables, images, stop=unit))
+    before, after = model.units[2:4]
+    middle = model.apply(variables, images, stop=before)
+    np.testing.assert_array_equal(model.apply(variables, middle, start=after), model.apply(variables, images))
 
 
 def test_every_leaf_belongs_to_a_unit(network):
@@ -164,32 +182,53 @@ def test_every_leaf_belongs_to_a_unit(network):
     assert found == set(model.units) - {"pool"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", params(*NETWORKS, "resnet50", slow=DEEP))
+TAPPED = {
+    "cifar_resnet14": 32,
+    "resnetsmall14": 32,
+    "wrn16_1": 32,
+    "resnet18": 64,
+    "resnet50": 64,
+    "squeezenet1_0": 64,
+    "squeezenet1_1": 64,
+    "squeezenet1_1_keras": 64,
+    "efficientnet_lite0": 64,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("resnet50", "efficientnet_lite0"))) for n in TAPPED]
+)
 def test_taps_say_stride_and_receptive_field(name):
-    """Where nothing is negative or cancels, the columns that a tap's middle value sees are those that change it."""
+    """From tap to tap, a value sees as many columns as the strides and receptive fields of the two taps say.
+
+    Where nothing is negative or cancels, a value sees the columns that change it. A value at a tap sees neighbors at
+    the tap before, which lie a stride apart in the image and have a receptive field each.
+    """
     model = create_model(name, num_classes=2)
-    height = 32 if "squeezenet" in name else 1  # SqueezeNet's first layers have no padding
-    taps = model.taps
-    starts = [None, *(model.units[model.units.index(tap.unit) + 1] for tap in taps)]
-
-    def look(x):
-        for start, tap in zip(starts, taps):
-            x = model.apply(variables, x, start=start, stop=tap.unit)
-            yield x
-
-    shapes = expected_shapes(model, 64)
-    values = {name: np.float32(name.endswith(("/scale", "/var"))) for name in shapes}
-    values |= {name: 1 / np.prod(shape[:-1]) for name, shape in shapes.items() if name.endswith("/kernel")}
-    variables = paths.unflatten({name: jnp.full(shape, values[name], jnp.float32) for name, shape in shapes.items()})
-    width = -(-max(tap.receptive_field_px for tap in taps) // 64) * 64 + 128
-    x = np.zeros((width, height, width, 3), np.float32)
-    x[np.arange(width), :, np.arange(width)] = 1.0  # another column in each image
-    wider = jax.eval_shape(lambda x: list(look(x)), jax.ShapeDtypeStruct((1, height, width + 64, 3), jnp.float32))
-    for tap, out, wide in zip(taps, jax.jit(lambda x: list(look(x)))(x), wider):
-        assert (wide.shape[2] - out.shape[2]) * tap.stride_px == 64, tap
-        (columns,) = np.nonzero(np.any(out[:, out.shape[1] // 2, out.shape[2] // 2], axis=1))
-        assert len(columns) == np.ptp(columns) + 1 == tap.receptive_field_px, tap
+    shapes = expected_shapes(model, TAPPED[name])
+    values = {leaf: np.float32(leaf.endswith(("/scale", "/var"))) for leaf in shapes}
+    values |= {leaf: 1 / np.prod(shape[:-1]) for leaf, shape in shapes.items() if leaf.endswith("/kernel")}
+    variables = paths.unflatten({leaf: np.full(shape, values[leaf], np.float32) for leaf, shape in shapes.items()})
+    start, channels, stride_px, receptive_field_px = None, 3, 1, 1
+    for tap in model.taps:
+        run = jax.jit(functools.partial(model.apply, start=start, stop=tap.unit))
+        stride = tap.stride_px // stride_px
+        width = 16 * stride + 16
+        height = 9 if "squeezenet" in name else 1  # SqueezeNet's first layers have no padding
+        x = np.zeros((width, height, width, channels), np.float32)
+        x[np.arange(width), :, np.arange(width)] = 1.0  # another column in each image
+        out = np.asarray(run(variables, x))
+        wider = jax.eval_shape(run, variables, jax.ShapeDtypeStruct((1, height, width + 8 * stride, channels), x.dtype))
+        assert tap.stride_px == stride * stride_px and wider.shape[2] == out.shape[2] + 8, tap
+        sees = (out[:, out.shape[1] // 2] > 0).any(-1)  # [columns, columns of the tap]
+        middle = out.shape[2] // 2
+        (columns,) = np.nonzero(sees[:, middle])
+        assert columns[0] > 0 and columns[-1] < width - 1, "the border hides nothing"
+        assert len(columns) == np.ptp(columns) + 1, tap
+        np.testing.assert_array_equal(np.nonzero(sees[:, middle - 1])[0], columns - stride)
+        assert receptive_field_px + (len(columns) - 1) * stride_px == tap.receptive_field_px, tap
+        start, channels = model.units[model.units.index(tap.unit) + 1], out.shape[-1]
+        stride_px, receptive_field_px = tap.stride_px, tap.receptive_field_px
 
 
 def test_train_changes_statistics_only(network):
@@ -230,66 +269,91 @@ STATED = {
 }
 
 
+def is_deep(file):
+    return not file.stem.startswith(("resnetsmall8", "wrn10"))
+
+
+@pytest.fixture(scope="module")
+def opened(real_data):
+    """Returns a function that opens a published file as (model, variables, manifest), each file once."""
+
+    @functools.cache
+    def open_file(file):
+        model = create_model(file.model, num_classes={"cifar10": 10, "cifar100": 100, "imagenet": 1000}[file.dataset])
+        head = "new" if file.model == "squeezenet1_1_keras" else "load"  # a file without classifier
+        return model, *load(real_data / "weights" / file.file, model, head=head)
+
+    return open_file
+
+
 @pytest.fixture(scope="module")
 def apply_cached():
     """Returns a function that gives the network's outputs for uint8 pixels, a batch at a time."""
-    compiled = {}
+    compiled = functools.cache(lambda model: jax.jit(model.apply, static_argnames="stop"))
 
     def run(model, variables, preprocessing, pixels, batch_size):
-        if model not in compiled:
-            compiled[model] = jax.jit(model.apply, static_argnames="stop")
         # A file without classifier has the averages of its last map for reference.
         stop = model.units[-2] if model.architecture == "squeezenet1_1_keras" else None
-        batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
-        outputs = [compiled[model](variables, preprocessing.apply(jnp.asarray(x)), stop=stop) for x in batches]
-        return np.concatenate([out.mean((1, 2)) if stop else out for out in outputs])
+        outputs = []
+        for i in range(0, len(pixels), batch_size):
+            batch = pixels[i : i + batch_size]
+            whole = np.pad(batch, [(0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)])
+            out = compiled(model)(variables, preprocessing.apply(jnp.asarray(whole)), stop=stop)[: len(batch)]
+            outputs.append(out.mean((1, 2)) if stop else out)
+        return np.concatenate(outputs)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def read_images():
-    """Returns a function that gives a data set's test pixels, in the middle of which are `size_px`, and labels."""
-    decoded = {}
+def read_images(real_data):
+    """Returns a function that gives a data set's first `n` test pixels, their middle `size_px` wide, and labels."""
 
-    def read(folder, dataset, size_px):
+    @functools.cache
+    def decode(n):
+        with zipfile.ZipFile(real_data / "images" / "imagenet-sample-1000.zip") as archive:
+            names = sorted(archive.namelist())[:n]
+            return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names])
+
+    def read(dataset, size_px, n):
         if dataset != "imagenet":
-            with np.load(folder / "cifar10-lossless-5000.npz") as arrays:
-                return arrays["test_images"], arrays["test_labels"]
-        if dataset not in decoded:
-            with zipfile.ZipFile(folder / "imagenet-sample-1000.zip") as archive:
-                names = sorted(archive.namelist())
-                decoded[dataset] = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names])
+            with np.load(real_data / "images" / "cifar10-lossless-5000.npz") as arrays:
+                return arrays["test_images"][:n], arrays["test_labels"][:n]
         offset = (256 - size_px) // 2  # 14 for 227, 16 for 224
-        return decoded[dataset][:, offset : offset + size_px, offset : offset + size_px], np.arange(1000)
+        return decode(n)[:, offset : offset + size_px, offset : offset + size_px], np.arange(n)
 
     return read
 
 
-def is_deep(file):
-    return not file.stem.startswith(("resnetsmall8", "wrn10"))
+@pytest.fixture(scope="module")
+def references(real_data):
+    """Returns torch's outputs for the first images of each file's data set, by the file's stem."""
+    return np.load(real_data / "reference" / "reference-outputs.npz")
+
+
+@pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=[pytest.mark.slow] * is_deep(f)) for f in FILES])
+def test_published_weights_give_the_reference_outputs(file, opened, apply_cached, read_images, references):
+    """Outputs are torch's, to 1e-4 of the largest."""
+    model, variables, manifest = opened(file)
+    assert len(manifest.class_names) == model.num_classes
+    reference = references[file.stem]
+    pixels, _ = read_images(file.dataset, manifest.preprocessing.size_px, len(reference))
+    outputs = apply_cached(model, variables, manifest.preprocessing, pixels, len(reference))
+    assert np.abs(outputs - reference).max() / np.abs(reference).max() < 1e-4
 
 
 def marks(file):
-    nightly = file.model.startswith("squeezenet1_0")  # a thousand images of 224 px, two minutes
-    return [pytest.mark.slow] * is_deep(file) + [pytest.mark.nightly] * nightly
+    if file.model in ("cifar_resnet20", "resnetsmall8", "wrn10_1", "wrn16_1"):
+        return [pytest.mark.slow] * is_deep(file)
+    return [pytest.mark.slow, pytest.mark.nightly]  # deeper ones, or a thousand images of 224 px: up to two minutes
 
 
-@pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=marks(f)) for f in FILES])
-def test_published_weights_give_the_reference_outputs_and_accuracy(file, real_data, apply_cached, read_images):
-    """Outputs are torch's, to 1e-4 of the largest; accuracies the stated ones, to 0.2 points (ImageNet: 0.5)."""
-    model = create_model(file.model, num_classes={"cifar10": 10, "cifar100": 100, "imagenet": 1000}[file.dataset])
-    headless = file.model == "squeezenet1_1_keras"
-    variables, manifest = load(real_data / "weights" / file.file, model, head="new" if headless else "load")
-    assert len(manifest.class_names) == model.num_classes
-    pixels, labels = read_images(real_data / "images", file.dataset, manifest.preprocessing.size_px)
-    reference = np.load(real_data / "reference" / "reference-outputs.npz")[file.stem]
-    stated = STATED.get(file.stem, ())
-    batch_size = 40 if file.dataset == "imagenet" else 250
-    pixels = pixels if stated else pixels[: len(reference)]
-    outputs = apply_cached(model, variables, manifest.preprocessing, pixels, batch_size)
-    first = outputs[: len(reference)]
-    assert np.abs(first - reference).max() / np.abs(reference).max() < 1e-4
-    for top, percent in zip((1, 5), stated):
+@pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=marks(f)) for f in FILES if f.stem in STATED])
+def test_published_weights_have_the_stated_accuracy(file, opened, apply_cached, read_images, references):
+    """On a thousand images, to 0.2 points (ImageNet: 0.5)."""
+    model, variables, manifest = opened(file)
+    pixels, labels = read_images(file.dataset, manifest.preprocessing.size_px, 1000)
+    outputs = apply_cached(model, variables, manifest.preprocessing, pixels, len(references[file.stem]))
+    for top, percent in zip((1, 5), STATED[file.stem]):
         hits = (np.argsort(outputs, axis=1)[:, -top:] == labels.reshape(-1, 1)).any(1)
         assert 100 * hits.mean() == pytest.approx(percent, abs=0.5 if file.dataset == "imagenet" else 0.2)
