@@ -99,3 +99,21 @@ def counted_run(workdir, study, shard=(0, 1)):
     store.write_plan(plan.record(as_config_file(study)))
     failed = run_plan(plan, store, progress, shard=shard)
     return progress.done, progress.sources, failed
+
+
+def draw_variables(model, size_px, seed=1):
+    """Returns variables of `model` that keep signals at their size, with statistics away from 0 and 1.
+
+    They are drawn by NumPy: JAX compiles seconds for its own.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(name, shape):
+        if name.endswith("/kernel"):
+            return rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+        return rng.uniform(0.5, 1.5, shape) if name.endswith(("/scale", "/var")) else rng.normal(0, 0.1, shape)
+
+    leaves = {
+        name: jnp.asarray(draw(name, shape), jnp.float32) for name, shape in expected_shapes(model, size_px).items()
+    }
+    return paths.unflatten(leaves)

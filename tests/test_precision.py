@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import draw_variables
 
 import jaxft
 from jaxft import UserError
+from jaxft.cli import main
 from jaxft.config import Study, from_dict
 from jaxft.execute import compiled_programs
 from jaxft.executors import Executor
@@ -19,13 +21,12 @@ from jaxft.ops import precision
 from jaxft.paths import flatten
 from jaxft.plan import make_plan
 from jaxft.study import example_images, example_lane
-from jaxft.train import init_state, make_train_step, split_variables
-from jaxft.weights import init_variables
+from jaxft.train import apply_network, init_state, make_train_step, split_variables
 
-FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "resnetsmall8+wider16": 32, "cifar_resnet8+deeper16": 32}
+NETWORKS = {"toy": 8, "squeezenet1_1": 48, "resnetsmall8+wider16": 16, "toy+deeper16": 8}
 
 
-def study_of(procedure=None, model="cifar_resnet8", size_px=12, **execution):
+def study_of(procedure=None, model="toy", size_px=8, **execution):
     fields = {"epochs": 1.0, "batch_size": 8, "init": "random", "learning_rate": 0.05} | (procedure or {})
     source = {"model": model}
     if fields["init"] != "random":
@@ -40,7 +41,7 @@ def one_step(study):
     trial = make_plan(study).trials[0]
     lane, images = example_lane(trial), example_images(trial, study.execution)
     phase = trial.program.phases[-1]
-    variables = init_variables(trial.model, jax.random.key(0), trial.size_px)
+    variables = draw_variables(trial.model, trial.size_px)
     params, batch_stats = (flatten(variables[name]) for name in ("params", "batch_stats"))
     live, tracked, frozen = split_variables(phase, lane.params | params, batch_stats)
     state = init_state(phase, live, tracked, lane.hparams, jax.random.key_data(jax.random.key(1)))
@@ -55,12 +56,13 @@ def distance(a, b):
     return (difference / sum(float(jnp.square(y).sum()) for y in jax.tree.leaves(b))) ** 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.slow] * ("toy" not in name)) for name in NETWORKS]
+)
 def test_layers_compute_in_bfloat16_and_all_that_is_kept_is_float32(model):
     network = create_model(model, 4)
-    x = jax.random.normal(jax.random.key(0), (4, FAMILIES[model], FAMILIES[model], 3))
-    variables = network.init(jax.random.key(1), x)
+    x = jax.random.normal(jax.random.key(0), (4, NETWORKS[model], NETWORKS[model], 3))
+    variables = draw_variables(network, NETWORKS[model])
     narrow = network.computing("bfloat16")
 
     def loss(params, network):
@@ -68,11 +70,11 @@ def test_layers_compute_in_bfloat16_and_all_that_is_kept_is_float32(model):
         logits, updated = network.apply({"params": params, **rest}, x, train=True, mutable=["batch_stats"])
         return jnp.square(logits).mean(), updated
 
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
-    (value, stats), grads = run(variables["params"], narrow)
-    (expected, _), _ = run(variables["params"], network)
-    assert {leaf.dtype for leaf in jax.tree.leaves((value, stats, grads))} == {jnp.dtype("float32")}
+    run = jax.jit(lambda params, network: loss(params, network)[0], static_argnums=1)
+    value, expected = run(variables["params"], narrow), run(variables["params"], network)
     assert float(value) == pytest.approx(float(expected), rel=0.1) and value != expected
+    kept = jax.eval_shape(lambda params: jax.value_and_grad(loss, has_aux=True)(params, narrow), variables["params"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
     text = str(jax.make_jaxpr(loss, static_argnums=1)(variables["params"], narrow))
     kinds = {line.split(":")[1].split("[")[0] for line in text.splitlines() if "jaxft_convolution" in line}
     assert kinds == {"bf16"} or (kinds == {"bf16", "f32"} and model == "squeezenet1_1"), "but for its classifier"
@@ -80,10 +82,10 @@ def test_layers_compute_in_bfloat16_and_all_that_is_kept_is_float32(model):
 
 def test_products_are_true_ones_but_where_tf32_is_asked_for():
     """In the lowered program of every precision, whatever JAX's default is."""
-    x = jnp.ones((1, 12, 12, 3))
+    x = jnp.ones((1, 8, 8, 3))
     for name, word in {"float32": "HIGHEST", "tf32": "HIGH", "bfloat16": "HIGHEST"}.items():
-        network = create_model("cifar_resnet8", 4).computing(name)
-        variables = network.init(jax.random.key(0), x)
+        network = create_model("toy", 4).computing(name)
+        variables = jax.eval_shape(network.init, jax.random.key(0), x)
         with jax.default_matmul_precision("bfloat16"):
             grad = jax.jit(jax.grad(lambda v, x, network=network: network.apply(v, x).sum()))
             text = jax.export.export(grad, platforms=["cuda"])(variables, x).mlir_module()
@@ -104,15 +106,15 @@ def test_precision_is_part_of_what_a_trial_is():
 
 TERMS = {
     "tracked statistics": {},
-    "frozen statistics": {"batch_norm": "frozen"},
     "noise and terms": {"stochastic_depth": 0.3, "dropout": 0.3, "bss": 0.1, "virtual_batch_size": 4},
-    "low-rank factors": {"tune": "lora", "lora_rank": 2},
+    "low-rank factors, frozen statistics": {"tune": "lora", "lora_rank": 2, "batch_norm": "frozen"},
     "sharpness in parts": {"sam_radius": 0.05, "accumulate": 2},
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize(
+    "terms", [pytest.param(name, marks=[pytest.mark.slow] * (TERMS[name] != {})) for name in TERMS]
+)
 def test_remat_changes_no_value(terms):
     once, again = (one_step(study_of(TERMS[terms], remat=remat)) for remat in (False, True))
     assert distance(again[0].params, once[0].params) < 1e-6
@@ -120,39 +122,83 @@ def test_remat_changes_no_value(terms):
     np.testing.assert_allclose(again[1].loss, once[1].loss, rtol=1e-5)
 
 
+def test_with_remat_the_backward_pass_has_the_inputs_of_units_in_the_dtype_of_their_layers():
+    """Of the images' activations; a batch norm's arrays have other first axes."""
+
+    def kept(**execution):
+        trial = make_plan(study_of(model="cifar_resnet8", size_px=16, **execution)).trials[0]
+        lane, phase = example_lane(trial), trial.program.phases[-1]
+        live, tracked, frozen = split_variables(phase, lane.params, lane.batch_stats)
+
+        def pull(live, images):
+            return jax.vjp(lambda live: apply_network(phase, live, tracked, frozen, images, train=True), live)[1]
+
+        images = jax.ShapeDtypeStruct((7, 16, 16, 3), jnp.uint8)
+        arrays = [leaf for leaf in jax.tree.leaves(jax.eval_shape(pull, live, images)) if leaf.shape[:1] == (7,)]
+        return [(*leaf.shape[1:], leaf.dtype.name) for leaf in arrays]
+
+    inputs = [(16, 16, 3), (16, 16, 16), (16, 16, 16), (8, 8, 32), (4, 4, 64), (64,)]  # the last, of the head
+    assert kept(remat=True) == [(*shape, "float32") for shape in inputs]
+    assert kept(remat=True, precision="bfloat16") == [(*shape, "bfloat16") for shape in inputs]
+    assert len(kept()) > 4 * len(inputs)
+
+
+def temporary_bytes(model, **execution):
+    """Returns the bytes that a training program takes beside its arguments and results."""
+    study = study_of(model=model, size_px=32, **execution)
+    group = make_plan(study).groups[0]
+    lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
+    programs = {name: (f, args) for name, f, args in compiled_programs(group.program, lane, images, Executor())}
+    function, args = programs["train"]
+    return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
 @pytest.mark.slow
-def test_remat_and_bfloat16_take_less_memory():
+def test_a_program_with_remat_takes_less_memory():
+    """Of 6 blocks the inputs are kept in place of all activations."""
+    assert temporary_bytes("cifar_resnet14", remat=True) < temporary_bytes("cifar_resnet14") / 2
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_programs_with_remat_and_bfloat16_take_less_memory():
     """Of 27 blocks the inputs are kept in place of all activations, and with bfloat16 in half the bytes."""
-
-    def temporary_bytes(**execution):
-        study = study_of(model="cifar_resnet56", size_px=32, **execution)
-        group = make_plan(study).groups[0]
-        lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-        programs = {name: (f, args) for name, f, args in compiled_programs(group.program, lane, images, Executor())}
-        function, args = programs["train"]
-        return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
-
-    everything, inputs = temporary_bytes(), temporary_bytes(remat=True)
-    assert inputs < everything / 2
-    assert temporary_bytes(remat=True, precision="bfloat16") < 0.75 * inputs
+    inputs = temporary_bytes("cifar_resnet56", remat=True)
+    assert inputs < temporary_bytes("cifar_resnet56") / 2
+    assert temporary_bytes("cifar_resnet56", remat=True, precision="bfloat16") < 0.75 * inputs
 
 
+@pytest.mark.slow
 def test_a_study_in_bfloat16_goes_on_with_it(tmp_path):
     """Other numbers are other trials: what was trained in float32 stays, and is no result of the study in bfloat16."""
-    first = jaxft.run_study(study_of(precision="bfloat16"), tmp_path / "a", quiet=True)
-    again = jaxft.run_study(study_of(precision="bfloat16"), tmp_path / "a", quiet=True)
+    study = study_of(precision="bfloat16", executor="in_turn")
+    first = jaxft.run_study(study, tmp_path / "a", quiet=True)
+    again = jaxft.run_study(study, tmp_path / "a", quiet=True)
     assert first.equals(again)
-    other = jaxft.run_study(study_of(), tmp_path / "b", quiet=True)
-    assert other["trial"][0] != first["trial"][0]
+    ours, other = (make_plan(each).trials[0].digest for each in (study, study_of(executor="in_turn")))
+    assert first["trial"][0] == ours != other
+
+
+CONFIG = """
+def get_config():
+    return {
+        "seeds": 1,
+        "source": {"model": "cifar_resnet8"},
+        "target": {"data": "digits", "size_px": 8, "train_per_class": 5, "val_per_class": 2},
+        "procedure": {"init": "random", "learning_rate": 0.1, "epochs": 2.0, "batch_size": 25, "crop_padding_px": 2},
+        "execution": {"executor": "in_turn"},
+    }
+"""
 
 
 @pytest.mark.slow
-def test_two_runs_of_a_deterministic_study_have_the_same_bits(tmp_path, root):
-    command = [sys.executable, "-m", "jaxft.cli", "study", f"--config={root}/configs/quickstart.py", "--deterministic"]
-    command += ["--config.seeds=1", "--config.factors=[]", "--config.execution.executor=in_turn"]
-    command += ["--config.source.procedure.epochs=1", "--config.procedure.epochs=1"]
-    for name in "ab":
-        subprocess.run([*command, f"--workdir={tmp_path / name}"], check=True, capture_output=True)
+def test_two_runs_of_a_deterministic_study_have_the_same_bits(tmp_path):
+    """One in this process and one in another."""
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    words = ["study", f"--config={tmp_path / 'tiny.py'}", "--deterministic"]
+    assert main([*words, f"--workdir={tmp_path / 'a'}"]) == 0
+    command = [sys.executable, "-m", "jaxft.cli", *words, f"--workdir={tmp_path / 'b'}"]
+    subprocess.run(command, check=True, capture_output=True)
     weights = [sorted((tmp_path / name / "weights").glob("*.safetensors")) for name in "ab"]
     assert weights[0] and [p.name for p in weights[0]] == [p.name for p in weights[1]]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*weights))
