@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import draw_variables
 from test_execute import MODEL, PLAIN, SIZE, Memory, assert_close, images, program_and_lanes
 
 import jaxft
@@ -17,6 +18,7 @@ from jaxft.execute import check_frozen, run_chunk
 from jaxft.features import FeatureCache
 from jaxft.linear import fit
 from jaxft.models import create_model
+from jaxft.models.efficientnet import EfficientNetLite, Shape
 from jaxft.nn import BatchNorm, batch_norm_in_groups
 from jaxft.optim import make_hparams, resolve_layers
 from jaxft.regularisers import (
@@ -32,9 +34,8 @@ from jaxft.regularisers import (
 )
 from jaxft.study import with_attention
 from jaxft.train import NONE, init_state, make_phases, make_train_step, pool_moments, split_variables
-from jaxft.weights import init_variables
 
-CHANNELS = {"stage1/block1": 16, "stage2/block1": 32, "stage3/block1": 64}
+CHANNELS = {"stage1/block1": 4, "stage2/block1": 8}
 UNITS = tuple(CHANNELS)
 OWN_CLASSES = 5  # of the source's head
 ATTENTION = {u: np.random.default_rng(n).dirichlet(np.ones(n)).astype(np.float32) for u, n in CHANNELS.items()}
@@ -96,25 +97,36 @@ def test_dropout_keeps_the_mean():
 def test_blocks_are_skipped_linearly_more_often():
     """Of three blocks the l-th is there with 1 - l/3 0.6: 0.8, 0.6, 0.4; where it is, times the inverse."""
     keys = jax.random.split(jax.random.key(0), 2000)
-    factors = jax.vmap(lambda key: branch_factors(key, MODEL, UNITS[1:], 0.6))(keys)
-    assert set(factors) == set(UNITS[1:])
-    for unit, kept in zip(UNITS[1:], (0.6, 0.4)):
+    blocks = ("stage2/block1", "stage3/block1")
+    factors = jax.jit(jax.vmap(lambda key: branch_factors(key, create_model("cifar_resnet8", 3), blocks, 0.6)))(keys)
+    assert set(factors) == set(blocks)
+    for unit, kept in zip(blocks, (0.6, 0.4)):
         there = np.asarray(factors[unit]) > 0
         assert there.mean() == pytest.approx(kept, abs=0.035)
         np.testing.assert_allclose(np.asarray(factors[unit])[there], 1 / kept, rtol=1e-6)
-    assert not np.array_equal(factors[UNITS[1]] > 0, factors[UNITS[2]] > 0)
+    assert not np.array_equal(*(factors[block] > 0 for block in blocks))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["wrn16_1", "resnetsmall14", "efficientnet_lite0"])
-def test_a_skipped_branch_leaves_the_shortcut(name):
+LITE = EfficientNetLite(shapes=(Shape(1, 3, 1, 1, 16), Shape(2, 5, 2, 6, 24)))
+
+
+@pytest.mark.parametrize(
+    ("model", "block", "size_px"),
+    [
+        (create_model("wrn16_1", 3), "stage3/block2", 8),
+        # whose shortcut is a projection; no ReLU follows
+        pytest.param(create_model("resnetsmall14", 3), "stage2/block1", 16, marks=pytest.mark.slow),
+        pytest.param(LITE, "stage2/block2", 8, marks=pytest.mark.slow),
+    ],
+    ids=["wrn", "resnetsmall", "efficientnet_lite"],
+)
+def test_a_skipped_branch_leaves_the_shortcut(model, block, size_px):
     """With factor 0 a block of one width is the identity (where no ReLU follows), with 1 it is itself."""
-    model = create_model(name, 3)
-    # That of the first is a projection, and no ReLU follows.
-    block = "stage2/block1" if name == "resnetsmall14" else model.residual_blocks[-1]
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert block in model.residual_blocks
+    variables = draw_variables(model, size_px)
     before = model.units[model.units.index(block) - 1]
-    x = model.apply(variables, jax.random.normal(jax.random.key(1), (2, 32, 32, 3)), stop=before)
+    images = np.random.default_rng(1).normal(size=(2, size_px, size_px, 3)).astype(np.float32)
+    x = model.apply(variables, images, stop=before)
 
     def run(factor):
         branches = paths.unflatten({f"{block}/factor": jnp.float32(factor)})
@@ -123,15 +135,14 @@ def test_a_skipped_branch_leaves_the_shortcut(name):
     plain = model.apply(variables, x, start=block, stop=block)
     np.testing.assert_array_equal(run(1.0), plain)
     skipped = run(0.0)
-    if name != "resnetsmall14":
+    if block != "stage2/block1":
         np.testing.assert_array_equal(skipped, x)
     np.testing.assert_allclose(run(2.0) - skipped, 2 * (plain - skipped), atol=1e-4)
 
 
 def source_of(seed=5):
     """Returns a source of other classes, flat, with its own head."""
-    own = create_model("cifar_resnet8", OWN_CLASSES)
-    variables = init_variables(own, jax.random.key(seed), SIZE)
+    variables = draw_variables(create_model("toy", OWN_CLASSES), SIZE, seed)
     return {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
 
 
@@ -140,7 +151,7 @@ def nested(source):
 
 
 def outputs(source, unit, rows, num_classes=OWN_CLASSES):
-    model = create_model("cifar_resnet8", num_classes)
+    model = create_model("toy", num_classes)
     return model.apply(nested(source), PLAIN.apply(images()[0][jnp.asarray(rows)]), stop=unit)
 
 
@@ -150,10 +161,9 @@ def test_attention_is_how_much_the_loss_rises_without_a_channel():
     source, (pixels, labels) = source_of(), images()
     rows = np.arange(3, 36)
     cache = FeatureCache(1e9)
-    units = (UNITS[0], UNITS[2])
     args = pixels, "images", rows, labels[rows], cache
-    found = channel_attention(MODEL, PLAIN, source, units, *args)
-    assert {unit: len(of) for unit, of in found.items()} == {UNITS[0]: 16, UNITS[2]: 64}
+    found = channel_attention(MODEL, PLAIN, source, UNITS, *args)
+    assert {unit: len(of) for unit, of in found.items()} == CHANNELS
     assert all(of.sum() == pytest.approx(1, abs=1e-5) for of in found.values())
     features = np.asarray(outputs(source, "pool", rows))
     kernel, bias = (of[0] for of in fit("logistic", features, labels[rows], 3, [0.01])[:2])
@@ -162,8 +172,8 @@ def test_attention_is_how_much_the_loss_rises_without_a_channel():
         logits = features @ kernel + bias
         return np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(rows)), labels[rows]])
 
-    rise = [loss(features * (np.arange(64) != j)) - loss(features) for j in range(64)]
-    np.testing.assert_allclose(found[UNITS[2]], np.exp(rise) / np.exp(rise).sum(), rtol=1e-3)
+    rise = [loss(features * (np.arange(8) != j)) - loss(features) for j in range(8)]
+    np.testing.assert_allclose(found[UNITS[1]], np.exp(rise) / np.exp(rise).sum(), rtol=1e-3)
 
 
 # --- in a step --------------------------------------------------------------------------------------------------
@@ -288,7 +298,7 @@ def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
 
 def phase_of(**fields):
     procedure = Procedure(**fields)
-    variables = init_variables(MODEL, jax.random.key(7), SIZE)
+    variables = draw_variables(MODEL, SIZE)
     names = tuple(paths.flatten(variables["params"]))
     layers = resolve_layers(procedure, names)
     stats = tuple(paths.flatten(variables["batch_stats"]))
@@ -327,27 +337,27 @@ def test_rules_of_the_pull():
 @pytest.mark.slow
 def test_a_wider_network_skips_the_blocks_of_the_plain_one():
     """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
-    wide = create_model("resnetsmall8+wider4", 3)
+    wide = create_model("toy+wider4", 3)
     blocks = make_regularisers(wide, Procedure(stochastic_depth=0.6), (), (), None).blocks
-    assert blocks == ("stage1/block1", "stage2/block1", "stage3/block1")
+    assert blocks == UNITS
     factors = branch_factors(jax.random.key(0), wide, blocks, 0.6)
-    for kept, factor in zip((0.8, 0.6, 0.4), factors.values()):
+    for kept, factor in zip((0.7, 0.4), factors.values(), strict=True):
         assert factor == 0 or np.isclose(factor, 1 / kept)
-    variables = jax.jit(wide.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    variables = draw_variables(wide, SIZE)
+    pictures = PLAIN.apply(images()[0][:2])
 
     def run(factor):
-        branches = paths.unflatten({"stage3/block1/factor": jnp.float32(factor)})
-        return wide.apply({**variables, "branches": branches}, images)
+        branches = paths.unflatten({"stage2/block1/factor": jnp.float32(factor)})
+        return wide.apply({**variables, "branches": branches}, pictures)
 
-    np.testing.assert_array_equal(run(1.0), wide.apply(variables, images))
+    np.testing.assert_array_equal(run(1.0), wide.apply(variables, pictures))
     assert not np.array_equal(run(0.0), run(1.0))
 
 
 @pytest.mark.slow
 def test_dropout_and_depth_depend_on_the_key_and_the_step():
     phase, hparams = phase_of(dropout=0.5, stochastic_depth=0.9, batch_size=6, schedule="constant")
-    variables = init_variables(MODEL, jax.random.key(7), SIZE)
+    variables = draw_variables(MODEL, SIZE)
     flat = {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
     live, tracked, frozen = split_variables(phase, flat["params"], flat["batch_stats"])
     pixels, labels = images()
@@ -387,7 +397,7 @@ def test_groups_are_normalised_as_if_they_came_one_after_another():
 
 @pytest.mark.slow
 def test_a_virtual_batch_reaches_every_batch_norm():
-    variables = init_variables(MODEL, jax.random.key(7), SIZE)
+    variables = draw_variables(MODEL, SIZE)
     x = PLAIN.apply(images()[0][:6])
 
     def logits(x, size):
