@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
@@ -12,8 +13,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 if not os.environ.get("JAXFT_TEST_OPTIMISED"):  # most of the time goes into compiling, and little into what it makes
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-    # XLA's older emitters, in one module a program: a training step compiles in a fifth of the CPU time.
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    # XLA's older emitters, in one module a program: a training step compiles in a fifth of the CPU time. Later versions
+    # do not know the flag, and end the process.
+    if version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # Tests compile the same small networks again and again, in processes of their own too: what is compiled is kept in the
 # user's cache folder, so that the next run compiles only what changed.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(platformdirs.user_cache_path("jaxft-tests") / "compiled"))

@@ -5,6 +5,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxft import models, paths
