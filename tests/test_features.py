@@ -86,7 +86,7 @@ def test_nothing_is_computed_twice():
 
 def test_weights_of_later_units_do_not_matter():
     cache, told = FeatureCache(1e9), []
-    later = {n: leaf + n.startswith("head") for n, leaf in FLAT["params"].items()}
+    later = {n: leaf + float(n.startswith("head")) for n, leaf in FLAT["params"].items()}
     for params in (FLAT["params"], later):
         cache.outputs(prefix(variables=FLAT | {"params": params}), np.array([1]), told.append)
     assert len(told) == 1

@@ -235,7 +235,7 @@ def test_a_matched_start_is_drawn_leaf_by_leaf(source):
     for name, leaf in found["params"].items():
         if not name.startswith("head/"):
             assert not np.array_equal(leaf, source[f"params/{name}"])
-    assert all(np.all(leaf == name.endswith("var")) for name, leaf in found["batch_stats"].items())
+    assert all(np.all(leaf == float(name.endswith("var"))) for name, leaf in found["batch_stats"].items())
     model, procedure = create_model("toy", 3), Procedure(init="matched")
     again, other = (start_body(model, procedure, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
     name = "stage1/block1/conv1/kernel"
