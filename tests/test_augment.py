@@ -31,6 +31,10 @@ from jaxft.data.augment import (
 )
 
 ALL = Changes(0.3, 2, True, 24, 2, 9.0, (0.4, 0.4, 0.4, 0.1), 0.5)
+# Compiled once for all tests.
+AUGMENT = jax.jit(augment, static_argnums=2)
+RESIZE = jax.jit(resized_part, static_argnums=3)
+MIX = jax.jit(mix)
 
 
 def picture(height=40, width=48, seed=0):
@@ -78,7 +82,7 @@ def test_a_flip_mirrors_half_of_the_images_left_to_right():
 def test_augmentation_is_pure_in_the_key(padding, mirror):
     images = numbered_images(32)
     once, again, other = (
-        augment(jax.random.key(seed), images, Changes(crop_padding_px=padding, flip=mirror)) for seed in (3, 3, 4)
+        AUGMENT(jax.random.key(seed), images, Changes(crop_padding_px=padding, flip=mirror)) for seed in (3, 3, 4)
     )
     assert once.shape == images.shape and once.dtype == images.dtype
     assert (once == again).all()
@@ -93,8 +97,8 @@ def test_no_augmentation_is_the_identity():
 def test_crop_and_flip_are_drawn_independently():
     # Were one key used for both, an offset would tell whether an image is mirrored.
     images = jnp.asarray(np.asarray(numbered_images(1)).repeat(2000, axis=0))
-    crop_only = augment(jax.random.key(5), images, Changes(crop_padding_px=1))
-    both = augment(jax.random.key(5), images, Changes(crop_padding_px=1, flip=True))
+    crop_only = AUGMENT(jax.random.key(5), images, Changes(crop_padding_px=1))
+    both = AUGMENT(jax.random.key(5), images, Changes(crop_padding_px=1, flip=True))
     mirrored = np.asarray((both == crop_only[:, :, ::-1]).all((1, 2, 3)))
     at_left = np.asarray((crop_only[:, 1:-1, 0] == 0).all((1, 2)))  # zeros come in from the left
     share = mirrored[at_left].mean()
@@ -107,7 +111,7 @@ def test_augmentation_under_vmap_is_that_of_each_lane():
     changes = Changes(crop_padding_px=2, flip=True)
     together = jax.jit(jax.vmap(lambda key, x: augment(key, x, changes)))(keys, images)
     for i in range(2):
-        assert (together[i] == augment(keys[i], images[i], changes)).all()
+        assert (together[i] == AUGMENT(keys[i], images[i], changes)).all()
 
 
 @pytest.mark.parametrize("out", [48, 32, 20])
@@ -120,7 +124,7 @@ def test_a_resized_part_is_pillows(box, out):
     left, top, right, bottom = box
     theirs = np.asarray(Image.fromarray(image).resize((out, out), Image.Resampling.BILINEAR, box=box), np.float64)
     first, length = jnp.array([top, left]), jnp.array([bottom - top, right - left])
-    ours = np.asarray(resized_part(jnp.asarray(image), first, length, (out, out)))
+    ours = np.asarray(RESIZE(jnp.asarray(image), first, length, (out, out)))
     assert np.abs(ours - theirs).max() <= 1.01
 
 
@@ -391,21 +395,20 @@ def test_a_procedures_changes():
 @pytest.mark.slow
 def test_everything_at_once_is_pure_in_the_key_and_the_same_under_vmap():
     images = jnp.asarray(np.stack([picture(32, 32, seed) for seed in range(4)]))
-    run = jax.jit(augment, static_argnums=2)
-    once, again, other = (run(jax.random.key(seed), images, ALL) for seed in (3, 3, 4))
+    once, again, other = (AUGMENT(jax.random.key(seed), images, ALL) for seed in (3, 3, 4))
     assert once.shape == (4, 24, 24, 3) and once.dtype == jnp.uint8
     assert (once == again).all() and not (once == other).all()
     assert len({np.asarray(image).tobytes() for image in once}) == 4
     keys = jax.random.split(jax.random.key(9), 2)
     together = jax.jit(jax.vmap(lambda key: augment(key, images, ALL)))(keys)
     for i in range(2):
-        assert_levels(together[i], run(keys[i], images, ALL), share=0.999)
+        assert_levels(together[i], AUGMENT(keys[i], images, ALL), share=0.999)
 
 
 @pytest.mark.slow
 def test_one_image_after_another_or_side_by_side_is_the_same(monkeypatch):
     images = jnp.asarray(np.stack([picture(32, 32, seed) for seed in range(4)]))
-    one = jax.jit(lambda key: augment(key, images, ALL))(jax.random.key(0))
+    one = AUGMENT(jax.random.key(0), images, ALL)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     other = jax.jit(lambda key: augment(key, images, ALL))(jax.random.key(0))
     assert_levels(other, one, share=0.999)
@@ -437,7 +440,7 @@ def batch_of_levels():
 
 def test_mixup_by_hand():
     """With share s, images of levels a and d become s a + (1 - s) d: 200 (1 - s), 10 s + 40 (1 - s), ..."""
-    mixed, own = jax.jit(mix)(jax.random.key(0), batch_of_levels(), {"mixup": jnp.float32(0.4)})
+    mixed, own = MIX(jax.random.key(0), batch_of_levels(), {"mixup": jnp.float32(0.4)})
     s = float(own)
     assert 0 <= s <= 1 and mixed.dtype == jnp.float32
     expected = [200 * (1 - s), 10 * s + 40 * (1 - s), 40 * s + 10 * (1 - s), 200 * s]
@@ -445,9 +448,8 @@ def test_mixup_by_hand():
 
 
 def test_cutmix_pastes_a_rectangle_and_says_how_much_is_left():
-    cut = jax.jit(mix)
     for seed in range(20):
-        mixed, own = cut(jax.random.key(seed), batch_of_levels(), {"cutmix": jnp.float32(1.0)})
+        mixed, own = MIX(jax.random.key(seed), batch_of_levels(), {"cutmix": jnp.float32(1.0)})
         pasted = np.asarray(mixed[0] == 200).all(-1)
         assert ((np.asarray(mixed[0]) == 0).all(-1) | pasted).all()
         assert float(own) == pytest.approx(1 - pasted.mean(), abs=1e-6)
