@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import yaml
+from helpers import draw_variables
 from matplotlib.colors import to_rgb
 from PIL import Image
 from test_report import CHROMIUM, Tags, measure, text_of
@@ -21,7 +21,7 @@ from jaxft.cli import main
 from jaxft.models import create_model
 from jaxft.report import finetune
 from jaxft.report.finetune import model_card, summary_lines, write_finetune_page
-from jaxft.weights import init_variables, save_weights
+from jaxft.weights import save_weights
 
 NAMES = ("<b>bold</b>", "a|b_c", "cat")
 CONFUSION = [[8, 2, 0], [1, 9, 0], [0, 0, 10]]  # 27 of 30 are right
@@ -331,7 +331,7 @@ def test_pytorch_is_told_of_where_the_file_is_in_its_layout():
 @pytest.mark.slow
 def test_the_commands_and_the_code_of_the_card_run(tmp_path, monkeypatch, capsys):
     model = create_model("resnetsmall8", num_classes=3)
-    variables = init_variables(model, jax.random.key(0), 32)
+    variables = draw_variables(model, 32)
     for name in ("weights.safetensors", "weights.msgpack"):
         save_weights(tmp_path / name, model, variables)
     monkeypatch.chdir(tmp_path)

@@ -164,6 +164,7 @@ CONFIG = """
 def get_config():
     return {
         "seeds": 2,
+        "source": {"model": "toy"},
         "target": {"size_px": 8, "train_per_class": 5, "val_per_class": 2},
         "procedure": {"init": "random", "epochs": 2.0, "flip": True},
         "execution": {"executor": "in_turn"},
