@@ -105,11 +105,12 @@ def test_probabilities_by_hand(certain, folder):
 def test_batches_change_nothing(network, weights, folder, batch_size):
     """Each picture alone through the network, and softmax written out, gives what any batch size gives."""
     model, variables = network
+    apply = jax.jit(model.apply)
     predictions = list(jaxft.predict(weights, [folder], batch_size=batch_size))
     assert [p.file for p in predictions] == sorted(str(path) for path in folder.rglob("*.png"))
     for prediction in predictions:
         pixels = decode(Path(prediction.file).read_bytes(), 32)
-        logits = np.asarray(model.apply(variables, model.preprocessing.apply(jnp.asarray(pixels[None]))), np.float64)[0]
+        logits = np.asarray(apply(variables, model.preprocessing.apply(jnp.asarray(pixels[None]))), np.float64)[0]
         expected = np.exp(logits) / np.exp(logits).sum()
         assert prediction.classes == tuple(NAMES[label] for label in np.argsort(-expected))
         np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], rtol=1e-4)
@@ -124,7 +125,7 @@ def test_a_network_for_parts_sees_the_centre_of_larger_pictures(network, weights
     save_weights(path, model, variables, manifest)
     part = next(iter(jaxft.predict(path, [folder / "elm/1.png"])))
     pixels = decode((folder / "elm/1.png").read_bytes(), 40)[4:36, 4:36]
-    logits = model.apply(variables, model.preprocessing.apply(jnp.asarray(pixels[None])))
+    logits = jax.jit(model.apply)(variables, model.preprocessing.apply(jnp.asarray(pixels[None])))
     assert part.probabilities == pytest.approx(np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1], rel=1e-4)
     assert part.probabilities != whole.probabilities
     assert main(["weights", "inspect", str(path)]) == 0

@@ -157,9 +157,16 @@ def row_of(text: str, setting: int) -> str:
 # --- numbers ------------------------------------------------------------------------------------------------
 
 
-def test_numbers_are_those_worked_out_by_hand(tmp_path):
-    build(tmp_path)
-    text = write_report(tmp_path).read_text()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Returns the path of the report of the whole study, which is only read."""
+    folder = tmp_path_factory.mktemp("report")
+    build(folder)
+    return write_report(folder)
+
+
+def test_numbers_are_those_worked_out_by_hand(written):
+    text = written.read_text()
     # t(0.975, 3) = 3.1824, s = 0.025820, n = 4: 3.1824 * 0.025820 / 2 = 0.0411
     assert row_of(text, 0) == "0 60.0 ± 0.0 frozen 70.0 0 4 0"
     assert row_of(text, 1) == "1 ★ 83.0 ± 4.1 0.01 91.0 0.02 4 0"
@@ -191,9 +198,8 @@ def test_uneven_classes_have_a_column_of_their_own(tmp_path, capsys):
     assert "per class" not in text_of(write_report(tmp_path / "even").read_text()).lower()
 
 
-def test_what_made_it_is_on_the_page(tmp_path):
-    build(tmp_path)
-    text = text_of(write_report(tmp_path).read_text())
+def test_what_made_it_is_on_the_page(written):
+    text = text_of(written.read_text())
     assert "jaxft study configs/body_rate.py --workdir 'a place'" in text
     assert "versions jaxft 0.1.0, jax 0.10.1 device cpu git commit abcdef0, dirty true seconds 2 min 05 s" in text
     assert "feedfacefeedface model resnet18 status done validation 98.0 % time 1 min 15 s" in text
@@ -317,9 +323,8 @@ def test_a_hostile_title_stays_text(tmp_path):
     assert text.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; Co</h1>") == 1
 
 
-def test_ids_are_unique_and_every_reference_stays_within_the_page(tmp_path):
-    build(tmp_path)
-    text = write_report(tmp_path).read_text()
+def test_ids_are_unique_and_every_reference_stays_within_the_page(written):
+    text = written.read_text()
     tags = Tags(text).found
     ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -329,22 +334,19 @@ def test_ids_are_unique_and_every_reference_stays_within_the_page(tmp_path):
     assert {r for r in references if not r.startswith("data:")} <= {f"#{name}" for name in ids}
 
 
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    for name in ("one", "two"):
-        build(tmp_path / name)
-    first = write_report(tmp_path / "one").read_bytes()
-    assert write_report(tmp_path / "one").read_bytes() == first
-    assert write_report(tmp_path / "two").read_bytes() == first
+def test_the_same_records_give_the_same_bytes(written, tmp_path):
+    first = written.read_bytes()
+    build(tmp_path)
+    for _ in range(2):
+        assert write_report(tmp_path).read_bytes() == first
     assert len(first) < 500_000
 
 
-def test_the_users_matplotlib_style_changes_nothing(tmp_path):
+def test_the_users_matplotlib_style_changes_nothing(written):
     import matplotlib
 
-    store = build(tmp_path)
-    plain = page.render(store)
     with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "none", "axes.facecolor": "black"}):
-        assert page.render(store) == plain
+        assert page.render(Store.open(written.parent)) == written.read_text()
 
 
 def test_an_unfinished_study_says_so(tmp_path):
