@@ -7,7 +7,11 @@ from ml_collections import ConfigDict
 
 from jaxft.config import Study, from_dict
 
-SLOW = {"The start, and what trains", "Features off the shelf, soups and WiSE-FT"}  # of whole networks and studies
+SLOW = {  # of whole networks and studies
+    "The start, and what trains",
+    "Batch norm and regularisers",
+    "Features off the shelf, soups and WiSE-FT",
+}
 PARTS = (
     "The start, and what trains",
     "Rates, schedules, optimisers",
