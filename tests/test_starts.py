@@ -318,9 +318,8 @@ def test_presets_train_what_they_say():
 
 ARMS = {
     "frozen": {"procedure.copied_units": 2, "procedure.copied": "frozen"},
-    "bias": {"procedure.tune": "bias"},
+    "bias": {"procedure.tune": "bias", "procedure.head_init": "class_means"},
     "lora": {"procedure.tune": "lora", "procedure.lora_rank": 2, "procedure.probe_epochs": 1.0},
-    "class_means": {"procedure.head_init": "class_means"},
     "zeros": {"procedure.head_init": "zeros", "procedure.tune": "head"},
     "wider": {"procedure.grow": "wider", "procedure.grown_features": 3},
     "early": {"source.epoch": 1, "procedure.tune": "head"},
@@ -454,7 +453,7 @@ def test_a_head_of_class_means_begins_ahead(ran):
 
     store, plan, trials = ran
     work = Work(plan, store, None, True, FeatureCache(1e9))
-    trial = trials["class_means"]
+    trial = trials["bias"]
     lane = work.lane(trial)
     variables = {"params": jaxft.paths.unflatten(lane.params), "batch_stats": jaxft.paths.unflatten(lane.batch_stats)}
     images = trial.program.phases[0].preprocessing.apply(jax.numpy.asarray(trial.images.images[lane.train]))
