@@ -108,7 +108,7 @@ class Store:
             raise UserError(
                 f"the work directory {str(self.workdir)!r} was written by {'a newer' if is_newer else 'an older'} "
                 f"version of jaxft (schema {schema}, this version has {SCHEMA_VERSION}); {remedy}, or name another "
-                "work directory to run the study anew."
+                "work directory to run the study again."
             )
 
     def _remove_stale(self) -> None:

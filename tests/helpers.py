@@ -70,15 +70,6 @@ models.FAMILIES += (
 )
 
 
-def drawn_variables(model, size_px):
-    """Returns variables of a network that it can compute with, drawn without compiling its own initialisation."""
-    draw = np.random.default_rng(3)
-    flat = {
-        name: draw.normal(0, 0.1, shape).astype(np.float32) for name, shape in expected_shapes(model, size_px).items()
-    }
-    return paths.unflatten({n: 1 + abs(leaf) if n.endswith(("/scale", "/var")) else leaf for n, leaf in flat.items()})
-
-
 class Counting(Progress):
     """Counts the trials that this process does, and the sources that it trains."""
 

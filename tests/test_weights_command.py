@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers import drawn_variables
+from helpers import draw_variables
 from safetensors.numpy import load_file, save_file
 
 from jaxft.cli import main
@@ -19,7 +19,7 @@ from jaxft.weights import Manifest, save_weights
 def network():
     """Returns a network of four classes and its variables."""
     model = create_model("resnetsmall8", num_classes=4)
-    return model, drawn_variables(model, 32)
+    return model, draw_variables(model, 32)
 
 
 @pytest.fixture

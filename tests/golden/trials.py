@@ -18,7 +18,7 @@ if __name__ == "__main__":  # as tests/conftest.py has it
 
 import jax
 import numpy as np
-from golden.programs import planned
+from golden.programs import PROCEDURES, planned
 
 from jaxft.execute import run_chunk
 from jaxft.ops import convolution
@@ -42,15 +42,7 @@ TRIALS = {
         "batch_size": 20,  # two steps an epoch, so that ten steps are of all stages
     },
     "low-rank factors at SAM's point": {"tune": "lora", "lora_rank": 2, "sam_radius": 0.05, "ema_decay": 0.9},
-    "all terms of the loss": {
-        "init": "pretrained",
-        "l2_sp": 0.1,
-        "delta": 0.1,
-        "bss": 0.1,
-        "dropout": 0.1,
-        "stochastic_depth": 0.1,
-        "distillation": 0.5,
-    },
+    "all terms of the loss": PROCEDURES["all terms of the loss"],
 }
 
 
