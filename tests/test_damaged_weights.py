@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import draw_variables
 
 import jaxft
 from jaxft import paths
@@ -9,7 +10,6 @@ from jaxft.models import create_model
 from jaxft.weights import (
     convert_weights,
     damaged_values,
-    expected_shapes,
     load_weights,
     read_network,
     save_weights,
@@ -19,9 +19,7 @@ from jaxft.weights import (
 def altered(leaf, index, value):
     """Returns the toy network and its variables, drawn, of which one value of a leaf is another."""
     model = create_model("toy", num_classes=3)
-    rng = np.random.default_rng(0)
-    flat = {name: rng.normal(size=shape).astype(np.float32) for name, shape in expected_shapes(model, 8).items()}
-    flat |= {name: 0.5 + np.abs(values) for name, values in flat.items() if name.endswith("/var")}
+    flat = {name: np.array(values) for name, values in paths.flatten(draw_variables(model, 8)).items()}
     flat[leaf][index] = value
     return model, paths.unflatten(flat)
 

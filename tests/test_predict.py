@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import draw_variables
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -22,7 +23,7 @@ from jaxft.commands.predict import find_pictures, load_classifier
 from jaxft.data.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
-from jaxft.weights import Manifest, expected_shapes, save_weights
+from jaxft.weights import Manifest, save_weights
 
 NAMES = ("oak tree", "ash", "elm")
 
@@ -36,21 +37,11 @@ def picture(seed, mode="RGB", size=(40, 36)):
     return buffer.getvalue()
 
 
-def drawn_variables(model):
-    """Returns variables of `model` at 32 px, drawn without compiling anything."""
-    rng = np.random.default_rng(3)
-    leaves = {
-        name: np.ones(shape, np.float32) if name.endswith("/var") else rng.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in expected_shapes(model, 32).items()
-    }
-    return paths.unflatten(leaves)
-
-
 @pytest.fixture(scope="module")
 def network():
     """Returns a network of three classes and its variables."""
     model = create_model("resnetsmall8", num_classes=3)
-    return model, drawn_variables(model)
+    return model, draw_variables(model, 32)
 
 
 @pytest.fixture
@@ -274,7 +265,7 @@ def test_a_network_for_imagenet_sees_the_centre(tmp_path):
     model = create_model("cifar_resnet8", num_classes=1000)
     preprocessing = dataclasses.replace(model.preprocessing, size_px=224)
     manifest = Manifest("", "", model.architecture, preprocessing, CLASS_NAMES["imagenet"])
-    save_weights(tmp_path / "net.safetensors", model, drawn_variables(model), manifest)
+    save_weights(tmp_path / "net.safetensors", model, draw_variables(model, 32), manifest)
     whole = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     files = []
     for rim in (0, 16, 17):
