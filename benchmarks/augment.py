@@ -23,7 +23,7 @@ import numpy as np
 from convolution import ResNet18, batch, compare, compiled, init, make_step
 from finetune import environment
 
-from jaxft.data.augment import Changes, augment, mix
+from jaxft.data.augmentation.augment import Changes, augment, mix
 from jaxft.models import Preprocessing, create_model
 
 OUT = Path(__file__).resolve().parent / "results" / "augment.json"

@@ -29,12 +29,12 @@ import torch.nn.functional as F
 from finetune import environment
 
 from jaxft.cli import start_again
-from jaxft.devices import fast_environment
+from jaxft.core.devices import fast_environment
 from jaxft.models import create_model
-from jaxft.models.cifar_resnet import BasicBlock
-from jaxft.nn import BatchNorm, conv
+from jaxft.models.families.cifar_resnet import BasicBlock
+from jaxft.models.layers import BatchNorm, conv
 from jaxft.ops.convolution import conv_general_dilated, described, implementation
-from jaxft.weights import load
+from jaxft.weights.files import load
 
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
 LANES = 8

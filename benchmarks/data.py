@@ -121,7 +121,7 @@ def _sum(images: np.ndarray) -> int:
 def cached(folder: str) -> Record:
     """Returns the seconds of random batches over all images of a memory map, after one pass has read it."""
     from jaxft.data.batches import batch_indices
-    from jaxft.data.decoded import decoded
+    from jaxft.data.readers.decoded import decoded
 
     images, _ = decoded("benchmark", NUM_CACHED, CACHED_PX, _noise, folder, lambda line: None)
     total = _sum(images)
@@ -146,15 +146,15 @@ def streamed(num_bytes: str, how: str) -> Record:
     """
     import jax
 
-    from jaxft import paths
     from jaxft.config import Procedure
-    from jaxft.data.decoded import decoded
-    from jaxft.data.stream import Stream
-    from jaxft.execute import Lane, make_program, run_chunk
+    from jaxft.core import paths
+    from jaxft.data.readers.decoded import decoded
+    from jaxft.data.streaming import Stream
     from jaxft.models import create_model
-    from jaxft.optim import make_hparams, resolve_layers
-    from jaxft.train import make_phases
-    from jaxft.weights import init_variables
+    from jaxft.study.loop import Lane, make_program, run_chunk
+    from jaxft.training.optimizers import make_hparams, resolve_layers
+    from jaxft.training.phases import make_phases
+    from jaxft.weights.files import init_variables
 
     count = int(num_bytes) // (STREAMED_PX**2 * 3)
     one = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (STREAMED_PX, STREAMED_PX, 3), np.uint8)

@@ -29,9 +29,9 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxft.commands.study import versions
 from jaxft.config import Images
-from jaxft.data.listings import PARTS
-from jaxft.data.sources import load_images
-from jaxft.store import cache_dir
+from jaxft.core.cache import cache_dir
+from jaxft.data.readers.image_sets import load_images
+from jaxft.data.readers.listings import PARTS
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 WAYS = ("probe", "jaxft", "torch")

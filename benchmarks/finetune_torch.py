@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from jaxft.analysis.statistics import mean_interval
 from jaxft.config import Images
-from jaxft.data.pictures import decode
-from jaxft.data.sources import ImageSet, load_images
-from jaxft.data.splits import Split, draw_split
+from jaxft.data.readers.image_sets import ImageSet, load_images
+from jaxft.data.readers.pictures import decode
+from jaxft.data.sampling.splits import Split, draw_split
 
 SIZE_PX = 224
 # A stage of EfficientNet-Lite0: blocks, kernel, stride of the first, expansion, features.

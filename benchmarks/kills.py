@@ -26,7 +26,7 @@ from typing import Any
 
 import jaxft
 from jaxft.commands.study import versions
-from jaxft.store import Store
+from jaxft.store.records import Store
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 OUT = Path(__file__).resolve().parent / "results" / "kills.json"

@@ -253,11 +253,13 @@ def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
     import jax
     import jax.numpy as jnp
 
-    from jaxft import paths
-    from jaxft.executors import over_trials
-    from jaxft.optim import make_hparams
-    from jaxft.plan import make_plan
-    from jaxft.train import apply_network, cross_entropy, init_state, make_train_step, split_variables
+    from jaxft.core import paths
+    from jaxft.study.executors import over_trials
+    from jaxft.study.plan import make_plan
+    from jaxft.training.forward import apply_network
+    from jaxft.training.optimizers import make_hparams
+    from jaxft.training.state import init_state, split_variables
+    from jaxft.training.step import cross_entropy, make_train_step
 
     trial = make_plan(load_config(config, overrides).study).trials[0]
     phase, data, of = trial.program.phases[-1], trial.images.images.shape, jax.ShapeDtypeStruct

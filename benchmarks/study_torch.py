@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from jaxft.config import FROZEN, Trial, load_config
 from jaxft.data.batches import batch_indices, epoch_ends, num_steps
-from jaxft.data.sources import ImageSet, load_images
-from jaxft.data.splits import draw_split
+from jaxft.data.readers.image_sets import ImageSet, load_images
+from jaxft.data.sampling.splits import draw_split
 
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # of CIFAR-100, as resnetsmall14 was trained
 EVAL_BATCH = 256

@@ -8,13 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxft.data.augment import (
-    RANDAUGMENT,
-    Changes,
-    augment,
-    mix,
-    ten_crops,
-)
+from jaxft.data.augmentation.augment import RANDAUGMENT, Changes, augment, mix, ten_crops
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

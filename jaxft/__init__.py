@@ -6,6 +6,8 @@ The names below are imported on first use, so that `import jaxft` costs nothing.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxft.core.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from jaxft.commands.data import check_data
     from jaxft.commands.finetune import finetune
@@ -13,28 +15,27 @@ if TYPE_CHECKING:
     from jaxft.commands.results import load_results
     from jaxft.commands.soup import make_soups
     from jaxft.commands.study import run_study
-    from jaxft.errors import UserError
+    from jaxft.core.errors import UserError
     from jaxft.models import create_model, list_models
-    from jaxft.weights import load_weights, save_weights
-
-__version__ = "0.1.0"
+    from jaxft.weights.files import load_weights, save_weights
 
 _HOMES = {
-    "UserError": "jaxft.errors",
+    "UserError": "jaxft.core.errors",
     "check_data": "jaxft.commands.data",
     "create_model": "jaxft.models",
     "finetune": "jaxft.commands.finetune",
     "list_models": "jaxft.models",
     "load_results": "jaxft.commands.results",
-    "load_weights": "jaxft.weights",
+    "load_weights": "jaxft.weights.files",
     "make_soups": "jaxft.commands.soup",
     "predict": "jaxft.commands.predict",
     "run_study": "jaxft.commands.study",
-    "save_weights": "jaxft.weights",
+    "save_weights": "jaxft.weights.files",
 }
-_MODULES = ("analysis", "config", "data", "linear", "models", "paths", "pooling", "report", "soup", "store", "weights")
+_FOLDERS = ("analysis", "config", "core", "data", "features", "models", "ops", "report", "store", "training", "weights")
 __all__ = [
     "UserError",
+    "__version__",
     "check_data",
     "create_model",
     "finetune",
@@ -49,7 +50,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _FOLDERS:
         return importlib.import_module(f"jaxft.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxft' has no attribute {name!r}")

@@ -10,9 +10,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from jaxft import __version__, stopping
-from jaxft.devices import deterministic_environment, fast_environment
-from jaxft.errors import UserError, did_you_mean
+from jaxft.core import interrupts
+from jaxft.core.devices import deterministic_environment, fast_environment
+from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.version import VERSION
 from jaxft.ops import onednn
 
 COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")
@@ -31,17 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             onednn.compile_ahead()
         command = importlib.import_module(f"jaxft.commands.{args.command}")
-        with stopping.on_signal():
+        with interrupts.on_signal():
             return command.run(args, overrides)
     except UserError as error:
         return _stop(f"jaxft: {error}", 2, args)
-    except (KeyboardInterrupt, stopping.Stopped) as error:
+    except (KeyboardInterrupt, interrupts.Stopped) as error:
         resumable = (
             " What was finished is kept; the same command goes on."
             if args and args.command in ("study", "finetune")
             else ""
         )
-        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else stopping.TERMINATED
+        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else interrupts.TERMINATED
         return _stop(f"jaxft: interrupted.{resumable}", code, args)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,7 +57,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="jaxft", description="Fine-tune vision networks many times at once, then see what changed."
     )
-    parser.add_argument("--version", action="version", version=f"jaxft {__version__}")
+    parser.add_argument("--version", action="version", version=f"jaxft {VERSION}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         command = importlib.import_module(f"jaxft.commands.{name}")

@@ -27,9 +27,9 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
-from jaxft.executors import let_go_of_programs
+from jaxft.core.locks import locked
 from jaxft.ops import onednn
-from jaxft.store import locked
+from jaxft.study.executors import let_go_of_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -8,17 +8,18 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import models, paths
-from jaxft.commands.progress import Progress
+from jaxft import models
 from jaxft.commands.study import as_config_file
-from jaxft.models.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
-from jaxft.models.contract import Extent, Family, Tap
-from jaxft.models.efficientnet import EfficientNetLite, Shape
-from jaxft.nn import Head, Pool
-from jaxft.plan import make_plan
-from jaxft.store import Store
-from jaxft.study import run_plan
-from jaxft.weights import expected_shapes
+from jaxft.core import paths
+from jaxft.models.families.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
+from jaxft.models.families.efficientnet import EfficientNetLite, Shape
+from jaxft.models.layers import Head, Pool
+from jaxft.models.network import Extent, Family, Tap
+from jaxft.store.records import Store
+from jaxft.study.plan import make_plan
+from jaxft.study.run import run_plan
+from jaxft.tracking.console import Progress
+from jaxft.weights.files import expected_shapes
 
 
 class Toy(CifarResNet):
@@ -64,7 +65,7 @@ class ToyLite(EfficientNetLite):
 
 
 # Without names they are in no list of models.
-models.FAMILIES += (
+models.registry.FAMILIES += (
     Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),
     Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)),
 )

@@ -18,7 +18,7 @@ from PIL import Image
 
 import jaxft
 from jaxft.cli import main
-from jaxft.store import Store
+from jaxft.store.records import Store
 
 CONFIG = '''"""A study that is as small as can be."""
 

@@ -12,9 +12,10 @@ from golden.programs import EXECUTORS, FAMILIES, PROCEDURES, other_programs, pro
 from jax import monitoring
 
 import jaxft
-from jaxft import execute
 from jaxft.config import Study, from_dict
-from jaxft.train import make_eval_step, make_moments_step, make_train_step
+from jaxft.study import loop
+from jaxft.training.evaluation import make_eval_step, make_moments_step
+from jaxft.training.step import make_train_step
 
 PLATFORMS = ["cuda", "tpu"]  # of each program one module for both: jaxft makes no difference between them
 SINGULAR_VALUES = {"cusolver_gesvdj_ffi", "Qr", "Eigh", "ProductOfElementaryHouseholderReflectors"}
@@ -23,8 +24,8 @@ SINGULAR_VALUES = {"cusolver_gesvdj_ffi", "Qr", "Eigh", "ProductOfElementaryHous
 @pytest.fixture
 def on_an_accelerator(monkeypatch):
     """Makes jaxft trace programs as it does on an accelerator, and forget them afterwards."""
-    caches = execute.make_steps, execute.make_run_steps, execute._make_eval, execute._make_moments, make_train_step
-    caches += execute._make_init_states, execute._make_merge, execute._make_finite, make_eval_step, make_moments_step
+    caches = loop.make_steps, loop.make_run_steps, loop._make_eval, loop._make_moments, make_train_step
+    caches += loop._make_init_states, loop._make_merge, loop._make_finite, make_eval_step, make_moments_step
 
     def forget():
         for cache in caches:
@@ -143,23 +144,23 @@ def test_programs_differ_by_platform_in_a_few_places():
             if any(isinstance(node, ast.Attribute) and node.attr == "default_backend" for node in ast.walk(function)):
                 places.add(f"{path.relative_to(root).with_suffix('')}.{function.name}")
     of_programs = {
-        "data/augment.over_images",
-        "execute.eval_batch",
-        "execute.loops_on_device",
-        "gradients.in_parts",
-        "gradients.whole",
-        "nn.max_pool",
-        "weights._jit_once",
+        "data/augmentation/augment.over_images",
+        "study/loop.eval_batch",
+        "study/loop.loops_on_device",
+        "training/gradients.in_parts",
+        "training/gradients.whole",
+        "models/layers.max_pool",
+        "weights/files._jit_once",
     }
     of_choices = {
         "commands/finetune.make_candidates",
         "commands/study._check_deterministic",
         "commands/study._slow_convolutions",
-        "devices.device_kind",
-        "devices.device_name",
-        "executors.candidates",
-        "features._made_by",
-        "jobs.work_key",
+        "core/devices.device_kind",
+        "core/devices.device_name",
+        "study/executors.candidates",
+        "features/activations._made_by",
+        "study/jobs.work_key",
         "ops/convolution.implementation",
     }
     assert places == of_programs | of_choices

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxft.paths import flatten, layer_of
+from jaxft.core.paths import flatten, layer_of
 
 
 class Change(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxft.config import FROZEN, LayerRate, Study, fields_of, load_config
 
 if TYPE_CHECKING:
-    from jaxft.plan import Plan, PlannedTrial
+    from jaxft.study.plan import Plan, PlannedTrial
 
 HELP = "show a config: every field, the factors, and what the study comes to"
 MOST_RATES = 8  # that a rule has in one line
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             print(f"  {i}  {name:<31} {', '.join(_shown(level) for level in levels)}")
         if not block:
             print("  none")
-    from jaxft.plan import make_plan
+    from jaxft.study.plan import make_plan
 
     plan = make_plan(study)
     print(
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def print_layers(plan: "Plan") -> None:
     """Prints the resolved learning rates of each different set of rules."""
-    from jaxft.paths import Match, format_matches
+    from jaxft.core.rules import Match, format_matches
 
     seen = set()
     for trial in plan.trials:
@@ -116,8 +116,8 @@ def _group_table(trials: "Sequence[PlannedTrial]") -> str:
 
 def rates_of(trial: "PlannedTrial") -> dict[str, LayerRate]:
     """Returns the learning rate of each parameter of a trial at the peak of the schedule, or 'frozen'."""
-    from jaxft.optim import resolve_rates
-    from jaxft.train import unit_depths
+    from jaxft.training.optimizers import resolve_rates
+    from jaxft.training.phases import unit_depths
 
     return resolve_rates(trial.trial.procedure, trial.layers, unit_depths(trial.model, trial.layers))
 

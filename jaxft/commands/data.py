@@ -6,12 +6,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jaxft.commands.progress import Progress
 from jaxft.config import Images
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
+from jaxft.tracking.console import Progress
 
 if TYPE_CHECKING:
-    from jaxft.data.check import Report
+    from jaxft.data.checking import Report
 
 HELP = "check a set of images: unreadable pictures, classes, duplicates; or prepare one of TFDS"
 SHOWN = 5  # of each finding, on a terminal
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def check_data(
     data: str | os.PathLike[str], domain: "list[str] | None" = None, label: str | None = None, quiet: bool = False
 ) -> "Report":
-    """Returns what is wrong with the images at `data`, and what is odd about them (`jaxft.data.check.Report`).
+    """Returns what is wrong with the images at `data`, and what is odd about them (`jaxft.data.checking.Report`).
 
     Args:
       data: a folder, archive, table or .npz file, 'digits' or tfds:NAME.
@@ -60,7 +60,7 @@ def check_data(
 
     Raises a `UserError` where the images cannot be listed.
     """
-    from jaxft.data.check import check_images
+    from jaxft.data.checking import check_images
 
     spec = Images(data=os.fspath(data), domain=tuple(domain) if domain else None, label=label)
     with Progress(quiet) as progress:
@@ -68,7 +68,7 @@ def check_data(
 
 
 def _prepare(spec: str) -> int:
-    from jaxft.data import tfds
+    from jaxft.data.readers import tfds
 
     if not spec.startswith(tfds.PREFIX):
         raise UserError(f"{spec!r} needs no preparing; sets of TensorFlow Datasets do: tfds:NAME.")

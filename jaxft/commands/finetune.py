@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxft.commands.study import keep_compiled, run_record, study
 from jaxft.config import FROZEN, Execution, Images, Procedure, Source, Streams, Study, Trial, as_config_file, to_dict
-from jaxft.errors import UserError
-from jaxft.store import Store, replacing, saying_what_is_wrong
+from jaxft.core.errors import UserError
+from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.store.records import Store
 
 if TYPE_CHECKING:
     import jax
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from jaxft.data import ImageSet
     from jaxft.models import Network
-    from jaxft.plan import Plan, PlannedTrial
-    from jaxft.weights import Manifest
+    from jaxft.study.plan import Plan, PlannedTrial
+    from jaxft.weights.files import Manifest
 
 HELP = "fine-tune a pretrained network on a folder of pictures, and keep the result"
 
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Fine-tunes, and prints what came of it; or tests which learning rate suits."""
     if args.find_lr:
         from jaxft.commands import range_test
-        from jaxft.commands.progress import Progress
+        from jaxft.tracking.console import Progress
 
         task = make_task(args.weights, args.data, args.model, args.size_px, args.train)
         folder = make_folder(Path(args.out))
@@ -138,7 +139,7 @@ def finetune(
     Raises:
       UserError: weights, images or the folder cannot be used.
     """
-    from jaxft.features import make_feature_cache
+    from jaxft.features.activations import make_feature_cache
 
     if seeds < 1:
         raise UserError(f"--seeds is {seeds}; it must be 1 or more.")
@@ -260,7 +261,7 @@ def make_task(weights: str, data: str, model: str | None, size_px: int | None, t
     """Returns the task, after looking at the weights and at the images."""
     from jaxft.data import draw_split, load_images
     from jaxft.models import create_model
-    from jaxft.weights import find_model, read_file
+    from jaxft.weights.files import find_model, read_file
 
     if size_px is not None and size_px < 1:
         raise UserError(f"--size-px is {size_px}; it must be 1 or more.")
@@ -455,7 +456,7 @@ def rough(tried: "Plan", final: "Plan", task: Task) -> list[str]:
 
 def deliver(weights: Path, folder: Path, task: Task) -> list[str]:
     """Writes the weights to `folder` in the format that the pretrained ones came in, and for Flax; returns names."""
-    from jaxft.weights import SUFFIXES, convert_weights
+    from jaxft.weights.files import SUFFIXES, convert_weights
 
     own = Path(task.manifest.file).suffix
     form = task.manifest.format
@@ -470,7 +471,7 @@ def add_predictions(record: dict[str, Any], folder: Path, trial: "PlannedTrial")
     """Adds what the delivered network says of the test images to the record; returns the pictures of its mistakes."""
     import numpy as np
 
-    from jaxft.train import mean_per_class
+    from jaxft.core.metrics import mean_per_class
 
     rows, labels = trial.split.test, trial.images.labels[trial.split.test]
     shares = probabilities(folder / record["files"][0], trial.images.images, rows)
@@ -501,7 +502,7 @@ def probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray") -> "n
     import numpy as np
 
     from jaxft.data.batches import padded_batches
-    from jaxft.weights import read_network
+    from jaxft.weights.files import read_network
 
     model, variables, manifest = read_network(weights)
     variables = {name: variables[name] for name in ("params", "batch_stats") if name in variables}

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the families, a table of all networks, or the units of those that are named."""
-    from jaxft.models import families, list_models
+    from jaxft.models import list_families, list_models
 
     if args.name:
         for i, description in enumerate([describe_model(name) for name in args.name]):
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     elif args.detail:
         print_networks([describe_model(name) for name in list_models()])
     else:
-        for family in families():
+        for family in list_families():
             print(f"{', '.join(family.names)}\n    {family.summary}")
     return 0
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from jaxft.commands.progress import LOG_SECONDS, duration
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
+from jaxft.tracking.console import LOG_SECONDS, duration
 
 if TYPE_CHECKING:
-    from jaxft.data.archives import Member
+    from jaxft.data.readers.archives import Member
     from jaxft.models import Network, Preprocessing
-    from jaxft.weights import Manifest
+    from jaxft.weights.files import Manifest
 
 # Networks for ImageNet are tested on the centre of pictures that are larger: the shorter side, by the size they take.
 IMAGENET_PX = {224: 256, 227: 256}
@@ -120,8 +120,8 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
 
     Raises a `UserError` where there is nothing at a path, or no picture in it.
     """
-    from jaxft.data.archives import is_archive, members_of
-    from jaxft.data.pictures import SUFFIXES, is_picture
+    from jaxft.data.readers.archives import is_archive, members_of
+    from jaxft.data.readers.pictures import SUFFIXES, is_picture
 
     found: list[Member] = []
     for given in [paths] if isinstance(paths, str | os.PathLike) else paths:
@@ -183,7 +183,7 @@ class Classifier:
     def _predict(self, members: "Sequence[Member]", top: int, batch_size: int) -> Iterator[Prediction]:
         import numpy as np
 
-        from jaxft.data.pictures import decode, try_each
+        from jaxft.data.readers.pictures import decode, try_each
         from jaxft.models.class_names import CLASS_NAMES
 
         size = self.manifest.preprocessing.size_px
@@ -215,7 +215,7 @@ def load_classifier(path: str | os.PathLike[str], name: str | None = None) -> Cl
     """Returns the network that the weight file at `path` is for, or the one called `name`, with its weights."""
     import jax
 
-    from jaxft.weights import read_network
+    from jaxft.weights.files import read_network
 
     model, variables, manifest = read_network(os.fspath(path), name)
     if model.units[-1] not in variables["params"]:
@@ -263,7 +263,7 @@ class Tally:
 
     def add(self, prediction: Prediction) -> None:
         """Counts a picture."""
-        from jaxft.data.listings import PARTS
+        from jaxft.data.readers.listings import PARTS
 
         self.total += 1
         self.unread += bool(prediction.problem)
@@ -320,7 +320,7 @@ def _rows_of_table(members: "Sequence[Member]") -> Iterator[Show]:
 @contextlib.contextmanager
 def _rows_of_csv(path: str) -> Iterator[Show]:
     """Yields a function that writes a picture's rows to the CSV file at `path`, which appears when all are there."""
-    from jaxft.store import replacing, saying_what_is_wrong
+    from jaxft.core.files import replacing, saying_what_is_wrong
 
     with (
         saying_what_is_wrong(Path(path)),

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config import Procedure, Source, Streams, Study, to_dict
-from jaxft.errors import UserError
-from jaxft.store import Store, replacing, saying_what_is_wrong
+from jaxft.core.errors import UserError
+from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.store.records import Store
 
 if TYPE_CHECKING:
     from jaxft.commands.finetune import Task
-    from jaxft.commands.progress import Progress
-    from jaxft.plan import Plan
+    from jaxft.study.plan import Plan
+    from jaxft.tracking.console import Progress
 
 LOWEST, HIGHEST = 1e-6, 10.0
 NUM_STEPS = 100
@@ -80,8 +81,8 @@ def find_rate(task: "Task", out: Path, progress: "Progress") -> RangeTest:
 
     Raises a `UserError` where nothing of the task is trained by steps.
     """
-    from jaxft.plan import make_plan
     from jaxft.report.rates import draw_range_test
+    from jaxft.study.plan import make_plan
 
     rates, losses = run_range(make_plan(range_study(task), progress.note), progress)
     found = judge(rates, losses)
@@ -133,11 +134,11 @@ def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[flo
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxft.execute import run_chunk
-    from jaxft.features import make_feature_cache
+    from jaxft.features.activations import make_feature_cache
     from jaxft.ops import convolution
-    from jaxft.schedules import Schedule, make_schedule
-    from jaxft.study import Work
+    from jaxft.study.loop import run_chunk
+    from jaxft.study.run import Work
+    from jaxft.training.schedules import Schedule, make_schedule
 
     trial, execution = plan.trials[0], plan.study.execution
     phase = trial.program.phases[-1]

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Writes the page and the tables."""
     from jaxft.report import write_report
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     Store.open(args.workdir).export_results()
     print(write_report(args.workdir))

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from jaxft.report.figures import Arm
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
 HELP = "print a study's results: means and intervals, or every trial"
 CHANGE_RATES = {"procedure.momentum", "procedure.optimizer", "procedure.effective_learning_rate"}
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
     """Returns the results of the study in `workdir` as a DataFrame, a row a trial that has run.
 
-    Columns (`jaxft.store.Store.results` says more): `trial`, `status`, `setting`, the factors under their dotted
-    names, `seed`, `val_accuracy`, `test_accuracy`, `val_mean_per_class`, `test_mean_per_class`, `selected_epoch`,
-    `relative_change`, `seconds`, `executor`, `width`.
+    Columns (`jaxft.store.records.Store.results` says more): `trial`, `status`, `setting`, the factors under their
+    dotted names, `seed`, `val_accuracy`, `test_accuracy`, `val_mean_per_class`, `test_mean_per_class`,
+    `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
     """
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     return Store.open(os.fspath(workdir)).results()
 
@@ -70,7 +70,7 @@ def load_selected(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
 def open_arms(workdir: str | os.PathLike[str]) -> "tuple[Store, list[Arm]]":
     """Returns the store of a study and its arms; raises a `UserError` where it selects over no factor."""
     from jaxft.report.selection import arms_of
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
@@ -88,7 +88,7 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     """Prints a row a setting: accuracy with its 95% interval over seeds, and the change of the body."""
     from jaxft.report.page import chosen_setting, summarise
     from jaxft.report.selection import select_over
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan, results = store.plan(), store.results()
@@ -171,7 +171,7 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
 
 def print_trials(workdir: str | os.PathLike[str]) -> None:
     """Prints a row a trial."""
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
@@ -194,7 +194,7 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
 def print_layers(workdir: str | os.PathLike[str]) -> None:
     """Prints the relative change of each layer: mean and 95% interval over seeds, a column a setting."""
     from jaxft.analysis.statistics import mean_interval
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan, changes = store.plan(), store.changes()

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxft.errors import UserError, did_you_mean
+from jaxft.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from jaxft.plan import Plan, PlannedTrial
-    from jaxft.store import Store
-    from jaxft.study import Work
+    from jaxft.store.records import Store
+    from jaxft.study.plan import Plan, PlannedTrial
+    from jaxft.study.run import Work
 
 HELP = "average a finished study's networks (soups), and interpolate with what they started from (WiSE-FT)"
 HEADS = ("start", "final")
@@ -76,19 +76,20 @@ def make_soups(
 
     The head takes part as it started (`head` 'start'): drawn at random it is of no use at the line's start, which
     is for a start with a head. With 'final' it is the fine-tuned one all along, and the line is the body's.
-    Batch-norm statistics that were tracked in training are taken anew from the training images (`jaxft.soup`).
+    Batch-norm statistics that were tracked in training are taken anew from the training images
+    (`jaxft.analysis.averaging`).
 
     Raises:
       UserError: there is no finished study, it kept no weights, or nothing in it can be averaged.
     """
-    from jaxft.commands.progress import Progress
     from jaxft.commands.study import keep_compiled
     from jaxft.config import Study, from_dict
-    from jaxft.features import make_feature_cache
+    from jaxft.features.activations import make_feature_cache
     from jaxft.ops import convolution
-    from jaxft.plan import make_plan
-    from jaxft.store import Store
-    from jaxft.study import Work, check_convolution
+    from jaxft.store.records import Store
+    from jaxft.study.plan import make_plan
+    from jaxft.study.run import Work, check_convolution
+    from jaxft.tracking.console import Progress
 
     if head not in HEADS:
         raise UserError(f"head is {head!r}; allowed: {' or '.join(map(repr, HEADS))}.")
@@ -197,7 +198,7 @@ class Scorer:
         """Returns `batch_stats` with those that the trial tracked taken anew from its training images."""
         import numpy as np
 
-        from jaxft.execute import recalibrate
+        from jaxft.study.loop import recalibrate
 
         if not self.planned.program.phases[-1].tracked:
             return dict(batch_stats)
@@ -207,7 +208,7 @@ class Scorer:
 
     def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Part) -> float:
         """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan for none."""
-        from jaxft.execute import evaluate
+        from jaxft.study.loop import evaluate
 
         feed, executor, own, tracked = self._reads(params, batch_stats)
         scores = evaluate(self.planned.program, feed, executor, own, tracked, [self.lane], part)
@@ -217,9 +218,9 @@ class Scorer:
         """Returns (feed, executor, parameters, tracked statistics) of an evaluation; the feed has the parameters."""
         import jax.numpy as jnp
 
-        from jaxft.execute import Feed, stack
-        from jaxft.executors import Executor
-        from jaxft.train import Frozen
+        from jaxft.study.executors import Executor
+        from jaxft.study.loop import Feed, stack
+        from jaxft.training.state import Frozen
 
         executor, phase = Executor(), self.planned.program.phases[-1]
         tracked = {name: batch_stats[name] for name in phase.tracked}
@@ -232,7 +233,7 @@ class Scorer:
 
 def _final(work: "Work", trial: "PlannedTrial") -> "tuple[dict[str, Any], dict[str, Any]]":
     """Returns a trial's final parameters and statistics, whole and flat."""
-    from jaxft.weights import load_flat
+    from jaxft.weights.files import load_flat
 
     flat, _ = load_flat(work.store.weights_path(trial.digest), trial.model)
     parts = [{n.partition("/")[2]: leaf for n, leaf in flat.items() if n.startswith(f"{c}/")} for c in COLLECTIONS]
@@ -253,7 +254,7 @@ def _kept_analysis(work: "Work", identity: Mapping[str, Any], make: Any) -> dict
 
 def _soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, Any]:
     """Returns a row about the soups of some networks."""
-    from jaxft.soup import average, greedy_soup
+    from jaxft.analysis.averaging import average, greedy_soup
 
     digests = [trial.digest for trial in members]
 
@@ -293,7 +294,7 @@ def _soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, Any]:
 
 def _line(work: "Work", trial: "PlannedTrial", alphas: "np.ndarray", head: str) -> list[dict[str, Any]]:
     """Returns a row for each point of the line from a trial's start to its end."""
-    from jaxft.soup import interpolate
+    from jaxft.analysis.averaging import interpolate
 
     record = work.store.read("trials", trial.digest) or {}
 
@@ -350,7 +351,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def print_soups(workdir: str | os.PathLike[str], found: Soups) -> None:
     """Prints a table of soups and one of lines, and draws the lines to `soup.png` in the work directory."""
     from jaxft.commands.results import interval, level_texts, percent, print_table
-    from jaxft.store import Store
+    from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
@@ -400,8 +401,8 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], lines: "pd.DataFrame") -
     from matplotlib.figure import Figure
 
     from jaxft.commands.results import level_texts
+    from jaxft.core.files import replacing, saying_what_is_wrong
     from jaxft.report.figures import setting_colours, style
-    from jaxft.store import replacing, saying_what_is_wrong
 
     colours, levels = setting_colours(plan["factors"], plan["settings"]), level_texts(plan)
     path = store.workdir / "soup.png"

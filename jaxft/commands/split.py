@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from jaxft.commands.progress import Progress
 from jaxft.config import load_config
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
+from jaxft.tracking.console import Progress
 
 HELP = "export the splits of a study as manifests: which images are trained, selected and tested on"
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Writes the manifests, and prints a line about each."""
     study = load_config(args.config, overrides).study
     from jaxft.data import write_manifest
-    from jaxft.plan import make_plan
+    from jaxft.study.plan import make_plan
 
     with Progress() as progress:
         plan = make_plan(study, progress.note)

@@ -12,17 +12,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.clock import duration
-from jaxft.commands.progress import Progress
 from jaxft.config import as_config_file, load_config, to_dict
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
+from jaxft.core.text import duration
+from jaxft.tracking.console import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from jaxft.config import ConfigFile, Execution
-    from jaxft.features import FeatureCache
-    from jaxft.plan import Plan
+    from jaxft.features.activations import FeatureCache
+    from jaxft.study.plan import Plan
 
 HELP = "run a study: fine-tune over factors and seeds, and report"
 
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def dry_run(config: "ConfigFile", workdir: str | None) -> None:
     """Prints what a study comes to, and about how long what is missing of it takes on this machine."""
     from jaxft.commands.config import group_tables
-    from jaxft.plan import make_plan
-    from jaxft.store import Store
-    from jaxft.study import estimate
+    from jaxft.store.records import Store
+    from jaxft.study.plan import make_plan
+    from jaxft.study.run import estimate
 
     keep_compiled()
     store = Store.open(workdir) if workdir is not None and Path(workdir).exists() else None
@@ -152,10 +152,10 @@ def study(
     """Runs what is missing, writes results and report, and returns the plan and how many trials failed."""
     from jaxft.commands.config import group_tables
     from jaxft.ops import convolution
-    from jaxft.plan import make_plan
     from jaxft.report import write_report
-    from jaxft.store import Store
-    from jaxft.study import check_convolution, run_plan
+    from jaxft.store.records import Store
+    from jaxft.study.plan import make_plan
+    from jaxft.study.run import check_convolution, run_plan
 
     started = time.time()
     keep_compiled()
@@ -195,7 +195,7 @@ def _check_deterministic() -> None:
     """Checks that this process was started so that its runs can be repeated."""
     import jax
 
-    from jaxft.devices import DETERMINISTIC_FLAG
+    from jaxft.core.devices import DETERMINISTIC_FLAG
 
     if jax.default_backend() == "gpu" and DETERMINISTIC_FLAG not in os.environ.get("XLA_FLAGS", ""):
         raise UserError(
@@ -225,8 +225,8 @@ def keep_compiled() -> None:
     """
     import jax
 
-    from jaxft.devices import device_name
-    from jaxft.store import cache_dir
+    from jaxft.core.cache import cache_dir
+    from jaxft.core.devices import device_name
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
         name = hashlib.sha256(device_name().encode()).hexdigest()[:16]

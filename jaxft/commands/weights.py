@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from jaxft.models import Network
-    from jaxft.weights import Manifest
+    from jaxft.weights.files import Manifest
 
 HELP = "look into a weight file, check it, or write it in another format"
 TOLERANCE = 1e-4  # of max|a-b| / max|b|, in float32
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def inspect(file: str, name: str | None, list_tensors: bool) -> int:
     """Prints what is known of the file; a file that does not fit is an error."""
     from jaxft.models import create_model
-    from jaxft.weights import find_file, find_model, fit, read_file
+    from jaxft.weights.files import find_file, find_model, fit, read_file
 
     path = find_file(file)
     model = create_model(name or find_model(path), num_classes=2)
@@ -94,7 +94,7 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
 def verify(file: str, name: str | None, reference: str | None) -> int:
     """Prints a line for each check of the file and returns 0 where all passed, else 1."""
     from jaxft.models import create_model
-    from jaxft.weights import find_file
+    from jaxft.weights.files import find_file
 
     path = find_file(file)
     if name is not None:
@@ -110,7 +110,7 @@ def verify(file: str, name: str | None, reference: str | None) -> int:
 def checks(path: Path, name: str | None, reference: "tuple[np.ndarray, np.ndarray] | None") -> Iterator[Check]:
     """Yields the checks of a weight file, as far as one can go: whole, fitting, finite, running, as the reference."""
     from jaxft.models import create_model
-    from jaxft.weights import find_model, fit, read_file
+    from jaxft.weights.files import find_model, fit, read_file
 
     try:
         model = create_model(name or find_model(path), num_classes=2)
@@ -135,7 +135,7 @@ def checks(path: Path, name: str | None, reference: "tuple[np.ndarray, np.ndarra
 
 def _check_values(leaves: "Mapping[str, np.ndarray]") -> Iterator[Check]:
     """Yields whether all numbers are finite, and whether a network can compute with all variances."""
-    from jaxft.weights import damaged_values
+    from jaxft.weights.files import damaged_values
 
     damaged = damaged_values(leaves)
     of_numbers, of_variances = (
@@ -188,7 +188,7 @@ def _forward(model: "Network", leaves: Mapping[str, Any], images: Any, stop: str
     import jax
     import numpy as np
 
-    from jaxft.paths import unflatten
+    from jaxft.core.paths import unflatten
 
     apply = jax.jit(lambda variables, x: model.apply(variables, x, stop=stop))
     variables = unflatten(leaves)
@@ -219,7 +219,7 @@ def _read_reference(path: str) -> "tuple[np.ndarray, np.ndarray]":
 def convert(file: str, out: str, name: str | None, force: bool) -> int:
     """Writes the file's weights to `out`, and prints what was written."""
     from jaxft.models import create_model
-    from jaxft.weights import check_place, convert_weights, find_file, read_file
+    from jaxft.weights.files import check_place, convert_weights, find_file, read_file
 
     path = find_file(file)
     check_place(out)

@@ -1,4 +1,4 @@
-"""A worker process of a study (`jaxft.workers`): reads from standard input what to do, and says how it goes.
+"""A worker process of a study (`jaxft.study.workers`): reads from standard input what to do, and says how it goes.
 
 It is no command of its own; `jaxft study` begins it.
 """
@@ -15,7 +15,7 @@ class Telling:
     """A study's progress, told to the process that began this one."""
 
     def __init__(self, out: TextIO):
-        from jaxft.clock import Clock
+        from jaxft.core.timing import Clock
 
         self.out, self.clock = out, Clock()
 
@@ -57,7 +57,7 @@ def main() -> None:
     if first["core"] is not None:
         os.sched_setaffinity(0, {first["core"]})  # before JAX counts the cores
 
-    from jaxft import stopping
+    from jaxft.core import interrupts
 
     lines: list[str] = []
     came = threading.Condition()
@@ -71,21 +71,21 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        with stopping.on_signal():
+        with interrupts.on_signal():
             work(first, Telling(out), came, lines)
-    except stopping.Stopped:
-        sys.exit(stopping.TERMINATED)
+    except interrupts.Stopped:
+        sys.exit(interrupts.TERMINATED)
 
 
 def work(first: dict[str, Any], progress: Telling, came: threading.Condition, lines: list[str]) -> None:
     """Plans the study, then does what the lines say."""
     from jaxft import config as cfg
-    from jaxft import stopping
     from jaxft.commands.study import keep_compiled
-    from jaxft.errors import UserError
-    from jaxft.plan import make_plan
-    from jaxft.store import Store
-    from jaxft.study import run_workers_share
+    from jaxft.core import interrupts
+    from jaxft.core.errors import UserError
+    from jaxft.store.records import Store
+    from jaxft.study.plan import make_plan
+    from jaxft.study.run import run_workers_share
 
     keep_compiled()
     plan = make_plan(cfg.from_dict(cfg.Study, first["study"]))
@@ -93,7 +93,7 @@ def work(first: dict[str, Any], progress: Telling, came: threading.Condition, li
     while True:
         with came:
             while not lines:
-                stopping.check()
+                interrupts.check()
                 came.wait(0.2)
             message = json.loads(lines.pop(0))
         try:

@@ -1,8 +1,8 @@
 """Sources of images, what is drawn of them, augmentation and batches."""
 
-from jaxft.data.drawing import Drawn, draw, read_manifest, write_manifest
-from jaxft.data.sources import ImageSet, load_images
-from jaxft.data.splits import Split, draw_split
+from jaxft.data.readers.image_sets import ImageSet, load_images
+from jaxft.data.sampling.drawing import Drawn, draw, read_manifest, write_manifest
+from jaxft.data.sampling.splits import Split, draw_split
 
 __all__ = [
     "Drawn",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.contract import Network, unit_of
-from jaxft.paths import flatten, layer_of
+from jaxft.core.paths import flatten, layer_of
+from jaxft.models.network import Network, unit_of
 
 
 @dataclass(frozen=True)

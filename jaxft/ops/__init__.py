@@ -1,1 +1,4 @@
-"""Operations that networks are made of, each with the values and gradients of XLA's own."""
+"""Operations of networks: convolution, pooling, and the precision they compute in.
+
+Imports `core`. An op is a file.
+"""

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxft.errors import UserError
+from jaxft.core.errors import UserError
 from jaxft.ops import onednn
 
 CpuConvolution = Literal["auto", "onednn", "xla"]

@@ -24,9 +24,9 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxft.devices import num_cores
-from jaxft.errors import say_warnings
-from jaxft.store import cache_dir
+from jaxft.core.cache import cache_dir
+from jaxft.core.devices import num_cores
+from jaxft.core.errors import say_warnings
 
 if TYPE_CHECKING:
     import numpy as np

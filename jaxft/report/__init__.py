@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxft.store import Store
+from jaxft.store.records import Store
 
 
 def write_report(workdir: str | Path) -> Path:

@@ -15,10 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from PIL import Image
 
 from jaxft.analysis.statistics import Interval, proportion_interval
+from jaxft.core.files import replacing, saying_what_is_wrong
 from jaxft.report import figures
 from jaxft.report.figures import Curve
 from jaxft.report.template import duration, percent, percent_interval, plural, render_template
-from jaxft.store import replacing, saying_what_is_wrong
 
 PAGE, CARD = "report.html", "MODEL_CARD.md"
 MOST_IN_MATRIX = 30  # classes that a matrix names
@@ -210,7 +210,7 @@ def usage(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             "In Flax",
             "python",
-            "from jaxft.weights import read_network\n\n"
+            "from jaxft.weights.files import read_network\n\n"
             f'model, variables, manifest = read_network("{flax}")\n'
             "inputs = manifest.preprocessing.apply(images)"
             f"  # uint8 [n, {size_px}, {size_px}, 3], RGB\n"

@@ -15,11 +15,12 @@ from markupsafe import Markup
 
 from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.config import Study, to_dict
+from jaxft.core.files import replacing, saying_what_is_wrong
 from jaxft.report import figures
 from jaxft.report.figures import Arm, Curve, Setting
 from jaxft.report.selection import MOST_IN_PAIRS, arms_of, contrasts_of, select_over, selected_text
 from jaxft.report.template import as_text, duration, percent, render_template
-from jaxft.store import Store, replacing, saying_what_is_wrong
+from jaxft.store.records import Store
 
 STATUSES = ("done", "diverged", "failed")
 

@@ -19,7 +19,7 @@ import pandas as pd
 from jaxft.analysis.statistics import Difference, holm, mean_interval, paired_difference
 from jaxft.report import figures
 from jaxft.report.figures import Arm
-from jaxft.store import Store
+from jaxft.store.records import Store
 
 MOST_IN_PAIRS = 6
 

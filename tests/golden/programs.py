@@ -5,17 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxft import execute, linear, regularisers
-from jaxft.analysis import parameters
+from jaxft.analysis import linear, parameters
 from jaxft.config import Study, from_dict
-from jaxft.data.augment import Changes
-from jaxft.executors import Executor
-from jaxft.features import _make_outputs, _make_outputs_after
+from jaxft.data.augmentation.augment import Changes
+from jaxft.features.activations import _make_outputs, _make_outputs_after
 from jaxft.models import create_model
-from jaxft.plan import make_plan
-from jaxft.pooling import Look
-from jaxft.study import example_images, example_lane
-from jaxft.weights import _make_init, _make_init_head
+from jaxft.ops.pooling import Look
+from jaxft.study import loop
+from jaxft.study.executors import Executor
+from jaxft.study.plan import make_plan
+from jaxft.study.run import example_images, example_lane
+from jaxft.training import regularization
+from jaxft.weights.files import _make_init, _make_init_head
 
 EXECUTORS = {
     "in_turn": Executor(),
@@ -87,7 +88,7 @@ def planned(model="toy", size_px=12, procedure=None):
 def programs_of(model="toy", size_px=12, procedure=None, executor=None):
     study, group = planned(model, size_px, procedure)
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    yield from execute.compiled_programs(group.program, lane, images, executor or Executor())
+    yield from loop.compiled_programs(group.program, lane, images, executor or Executor())
 
 
 def other_programs():
@@ -120,6 +121,6 @@ def other_programs():
         "change": (parameters._change, (sums,)),
         "plus": (parameters._plus, (sums, sums)),
         "pairwise_distances": (parameters.pairwise_distances, ({"conv/kernel": runs, "conv/bias": runs},)),
-        "where": (execute._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),
-        "masked_loss": (regularisers._make_masked_loss(model, "stage3/block1"), (variables, *probe, *masked)),
+        "where": (loop._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),
+        "masked_loss": (regularization._make_masked_loss(model, "stage3/block1"), (variables, *probe, *masked)),
     }

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from golden.programs import PROCEDURES, planned
 
-from jaxft.execute import run_chunk
 from jaxft.ops import convolution
-from jaxft.study import example_lane
+from jaxft.study.loop import run_chunk
+from jaxft.study.run import example_lane
 
 TABLE = Path(__file__).with_suffix(".json")
 NUM_STEPS = 10

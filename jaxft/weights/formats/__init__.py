@@ -1,0 +1,1 @@
+"""Formats of weight files, a file each."""

@@ -1,0 +1,661 @@
+"""Configs: checks of every field, factors, digests, files and overrides."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxft.config import (
+    Images,
+    Procedure,
+    Source,
+    Streams,
+    Study,
+    Trial,
+    digest,
+    fields_of,
+    from_dict,
+    get_at,
+    load_config,
+    non_default,
+    to_dict,
+)
+from jaxft.core.errors import UserError
+
+CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.py"))
+RANDOM = {"procedure": {"init": "random"}}
+SELECTED = RANDOM | {
+    "target": {"val_per_class": 5},
+    "factors": [{"procedure.epochs": [1, 2]}],
+    "select_over": ["procedure.epochs"],
+}
+
+
+def study(**fields):
+    """Returns a study of random networks (they need no source) with some fields set."""
+    fields = {name: dict(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    fields["procedure"] = {"init": "random", **fields.get("procedure", {})}
+    return from_dict(Study, fields)
+
+
+def nested(dotted, value):
+    """Returns {'a': {'b': value}} for 'a.b'."""
+    for name in reversed(dotted.split(".")):
+        value = {name: value}
+    return value
+
+
+# --- wrong values -----------------------------------------------------------------------------------------------
+
+WRONG = [
+    ("target.data", True, "allowed: a text"),
+    ("target.classes", "cat", "allowed: a list of texts or none"),
+    ("target.classes", [True, "b"], "allowed: a list of texts or none"),
+    ("target.size_px", 0, "allowed: a whole number at least 1 or none"),
+    ("target.size_px", 32.5, "allowed: a whole number at least 1 or none"),
+    ("target.train_per_class", 0, "allowed: a whole number at least 1 or none"),
+    ("target.val_per_class", -1, "allowed: a whole number at least 0"),
+    ("target.val_per_class", None, "allowed: a whole number at least 0"),
+    ("target.val_per_class", True, "allowed: a whole number at least 0"),
+    ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' or 'matched' (did you mean 'pretrained'?)"),
+    ("procedure.optimizer", "adamv", "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion' (did you mean 'adam'?)"),
+    ("procedure.optimizer", 1, "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion'"),
+    ("procedure.learning_rate", "fast", "allowed: a number above 0"),
+    ("procedure.learning_rate", 0, "allowed: a number above 0"),
+    ("procedure.learning_rate", float("nan"), "allowed: a number above 0"),
+    ("procedure.learning_rate", float("inf"), "allowed: a number above 0"),
+    (
+        "procedure.body_learning_rate",
+        "frosen",
+        "allowed: a number above 0 or 'frozen' or none (did you mean 'frozen'?)",
+    ),
+    ("procedure.body_learning_rate", 0.0, "allowed: a number above 0 or 'frozen' or none"),
+    ("procedure.layer_rates", {"head/.*": 1.0}, "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
+    ("procedure.layer_rates", [["head/.*", 1.0, 2.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
+    ("procedure.layer_rates", [["head/.*", -1.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
+    ("procedure.momentum", 1.0, "allowed: a number at least 0 and below 1"),
+    ("procedure.nesterov", "yes", "allowed: True or False"),
+    ("procedure.nesterov", 1, "allowed: True or False"),
+    ("procedure.weight_decay", -0.1, "allowed: a number at least 0"),
+    ("procedure.label_smoothing", 1, "allowed: a number at least 0 and below 1"),
+    ("procedure.epochs", -1, "allowed: a number at least 0"),
+    ("procedure.probe_optimizer", "lbfg", "allowed: 'same' or 'lbfgs' (did you mean 'lbfgs'?)"),
+    ("procedure.batch_size", 0, "allowed: a whole number at least 1"),
+    (
+        "procedure.schedule",
+        "cosin",
+        "allowed: 'constant' or 'cosine' or 'linear' or 'step' or 'onecycle' (did you mean 'cosine'?)",
+    ),
+    ("procedure.decay_epochs", [0], "allowed: a list of numbers"),
+    ("procedure.decay_factor", 1.5, "allowed: a number above 0 and at most 1"),
+    ("procedure.batch_norm", "freeze", "allowed: 'tracked' or 'frozen' or 'recalibrated' (did you mean 'frozen'?)"),
+    ("procedure.flip", None, "allowed: True or False"),
+    ("procedure.select", "bets", "allowed: 'best' or 'last' (did you mean 'best'?)"),
+    ("source.model", None, "allowed: a text"),
+    ("source.images", "digits", "allowed: a group of fields or none"),
+    ("source.images.size_px", "big", "allowed: a whole number at least 1 or none"),
+    ("source.procedure.learning_rate", -1, "allowed: a number above 0"),
+    ("streams.split", -1, "allowed: a whole number at least 0 and at most 4294967295 or none"),
+    (
+        "execution.executor",
+        "vmpa",
+        "allowed: 'auto' or 'in_turn' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' "
+        "(did you mean 'vmap'?)",
+    ),
+    ("execution.width", -1, "allowed: a whole number at least 0"),
+    ("title", [7], "allowed: a text"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), WRONG, ids=[f"{f}={v!r}" for f, v, _ in WRONG])
+def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(field, value, allowed):
+    with pytest.raises(UserError) as error:
+        from_dict(Study, nested(field, value))
+    assert str(error.value) == f"config field {field!r} is {value!r}; {allowed}."
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"procedur": {}}, "unknown config field 'procedur' (did you mean 'procedure'?)"),
+        (
+            {"procedure": {"learning_rat": 1}},
+            "unknown config field 'procedure.learning_rat' (did you mean 'learning_rate'?)",
+        ),
+        (
+            {"source": {"images": {"clases": []}}},
+            "unknown config field 'source.images.clases' (did you mean 'classes'?)",
+        ),
+        (
+            {"target": {"xyzzy": 1}},
+            "'target' has data, domain, label, unreadable, union, classes, num_classes, ",
+        ),
+        ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
+        (
+            {"seeds": "many"},
+            "config field 'seeds' is 'many'; allowed: a number of seeds, or a list of seeds from 0 to 4294967295.",
+        ),
+        ({"seeds": [0, -1]}, "config field 'seeds' is [0, -1]; allowed:"),
+        ({"seeds": [0, 0]}, "config field 'seeds' is [0, 0]; it needs one seed at least, and none twice."),
+        ({"seeds": 0}, "config field 'seeds' is 0; it needs one seed at least"),
+        ({"seeds": True}, "config field 'seeds' is True; allowed:"),
+        ({"factors": "procedure.epochs"}, "config field 'factors' is 'procedure.epochs'; allowed: a list of blocks"),
+        ({"factors": [{"learning_rate": [1]}]}, "factor 'learning_rate' is not a field of a trial"),
+        (
+            {"factors": [{"procedure.epochs": 3}]},
+            "factor 'procedure.epochs' is 3; allowed: a list of one level or more.",
+        ),
+        ({"factors": [{"procedure.epochs": []}]}, "factor 'procedure.epochs' is []; allowed:"),
+        (
+            RANDOM | {"factors": [{"procedure.epoch": [1]}]},
+            "unknown config field 'procedure.epoch' (did you mean 'epochs'?)",
+        ),
+        (
+            RANDOM | {"factors": [{"procedure.epochs": [1, 0]}]},
+            "'procedure.epochs' is 0, and so is probe_epochs: nothing would be trained.",
+        ),
+        (
+            SELECTED | {"select_over": ["procedure.epoch"]},
+            "config field 'select_over' names 'procedure.epoch' (did you mean 'procedure.epochs'?); "
+            "it is no factor of this study, which has procedure.epochs.",
+        ),
+        (
+            RANDOM | {"select_over": ["procedure.epochs"]},
+            "it is no factor of this study, which has none.",
+        ),
+        (SELECTED | {"select_over": ["procedure.epochs"] * 2}, "'procedure.epochs']; it names a factor twice."),
+        (
+            SELECTED | {"target": {"val_per_class": 0}},
+            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'.",
+        ),
+        ({"procedure": {"schedule": "step"}}, "config field 'procedure.decay_epochs' is empty"),
+        (
+            {"procedure": {"warmup_epochs": 20}},
+            "config field 'procedure.warmup_epochs' is 20; it must be below epochs, 20.",
+        ),
+        ({"procedure": {"epochs": 0}}, "'procedure.epochs' is 0, and so is probe_epochs: nothing would be trained."),
+        (
+            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "flip": True}},
+            "'procedure.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; give views",
+        ),
+        (
+            {"procedure": {"views": 2}},
+            "'procedure.views' is 2, but nothing makes them differ; give flip, crop_scale_min or another random",
+        ),
+        (
+            {"procedure": {"views": 2, "flip": True, "mixup_alpha": 0.2}},
+            "'procedure.mixup_alpha' is 0.2, but images are mixed anew in every batch, and 'procedure.views' 2 needs "
+            "the same ones again; keep one of them.",
+        ),
+        (
+            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "cutmix_alpha": 1}},
+            "'procedure.cutmix_alpha' is 1, but images are mixed anew in every batch, and "
+            "'procedure.probe_optimizer' 'lbfgs' needs the same ones again; keep one of them.",
+        ),
+        (
+            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "sampling": "balanced"}},
+            "'procedure.sampling' is 'balanced', but a probe by 'lbfgs' is over all images at once; "
+            "give loss_weighting 'inverse' instead.",
+        ),
+        (
+            {"procedure": {"test_crops": "ten"}},
+            "'procedure.test_crops' is 'ten', which are parts of larger images; give 'procedure.crop_px', below the "
+            "images' size_px.",
+        ),
+        (
+            {"procedure": {"steps": 10, "epochs": 3}},
+            "'procedure.steps' and 'procedure.epochs' are both given; keep one of them.",
+        ),
+        (
+            {"procedure": {"effective_learning_rate": 0.1, "learning_rate": 0.1}},
+            "'procedure.effective_learning_rate' and 'procedure.learning_rate' are both given; keep one of them.",
+        ),
+        (
+            {"procedure": {"effective_learning_rate": 0.1, "optimizer": "lamb"}},
+            "'procedure.effective_learning_rate' is for 'sgd': the rate of 'lamb' does not grow with its momentum",
+        ),
+        (
+            {"procedure": {"unfreeze_epochs": [2, 1]}},
+            "'procedure.unfreeze_epochs' is [2.0, 1.0]; each must be after the one before.",
+        ),
+        (
+            {"procedure": {"unfreeze_epochs": [1], "epochs": 0, "probe_epochs": 2}},
+            "'procedure.unfreeze_epochs' is [1.0], but epochs is 0: none is let in.",
+        ),
+        ({"procedure": {"nesterov": True, "optimizer": "lion"}}, "'procedure.nesterov' is True, which 'lion' does not"),
+        ({"procedure": {"accumulate": 5}}, "'procedure.accumulate' is 5, which does not divide batch_size, 32."),
+        ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
+        ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
+        ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
+)
+def test_a_wrong_config_is_one_sentence(fields, message):
+    with pytest.raises(UserError) as error:
+        from_dict(Study, fields)
+    assert message in str(error.value)
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kept"),
+    [
+        ("procedure.epochs", 3, 3.0),
+        ("procedure.batch_size", 16.0, 16),
+        ("procedure.body_learning_rate", 1, 1.0),
+        ("procedure.body_learning_rate", "frozen", "frozen"),
+        ("procedure.layer_rates", [["stem/.*", "frozen"], ["head/.*", 2]], (("stem/.*", "frozen"), ("head/.*", 2.0))),
+        ("target.classes", ["1", "2"], ("1", "2")),
+    ],
+)
+def test_values_are_kept_as_the_type_of_their_field(field, value, kept):
+    fields = nested(field, value)
+    fields.setdefault("procedure", {})["init"] = "random"
+    found = get_at(from_dict(Study, fields), field)
+    assert found == kept and type(found) is type(kept)
+
+
+def test_what_is_left_out_keeps_the_default_of_its_place():
+    # A source is trained from random weights by default; naming one field of its procedure must not change that.
+    config = from_dict(Study, {"source": {"images": {}, "procedure": {"epochs": 3}}})
+    assert config.source.procedure == Procedure(init="random", epochs=3.0)
+    assert config.procedure == Procedure()
+
+
+# --- round trip, differences, digests ---------------------------------------------------------------------------
+
+RATES = st.floats(1e-6, 10)
+IMAGES = st.builds(
+    Images,
+    data=st.sampled_from(["digits", "a.npz"]),
+    classes=st.none() | st.lists(st.text(max_size=3), max_size=3).map(tuple),
+    size_px=st.none() | st.integers(1, 64),
+    val_per_class=st.integers(0, 9),
+)
+PROCEDURES = st.builds(
+    Procedure,
+    init=st.just("random"),
+    optimizer=st.sampled_from(["sgd", "adamw"]),
+    learning_rate=RATES,
+    body_learning_rate=st.none() | st.just("frozen") | RATES,
+    layer_rates=st.lists(st.tuples(st.text(max_size=3), st.just("frozen") | RATES), max_size=2).map(tuple),
+    nesterov=st.booleans(),
+    decay_epochs=st.lists(st.floats(0.5, 9), max_size=2).map(tuple),
+)
+STUDIES = st.builds(
+    Study,
+    title=st.text(max_size=5),
+    source=st.builds(Source, images=st.none() | IMAGES, procedure=PROCEDURES),
+    target=IMAGES,
+    procedure=PROCEDURES,
+    streams=st.builds(Streams, split=st.none() | st.integers(0, 2**32 - 1)),
+    seeds=st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True).map(tuple),
+    factors=st.lists(st.fixed_dictionaries({"procedure.learning_rate": st.tuples(RATES, RATES)}), max_size=2).map(
+        tuple
+    ),
+)
+
+
+@given(STUDIES)
+def test_to_and_from_a_dict_and_json_is_the_identity(config):
+    import json
+
+    assert from_dict(Study, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@given(STUDIES.map(lambda config: config.trials()[0]))
+def test_non_default_fields_make_the_same_trial(trial):
+    assert from_dict(Trial, non_default(trial)) == trial
+
+
+def test_non_default_holds_what_differs_and_nothing_else():
+    assert non_default(Procedure()) == {}
+    assert non_default(Procedure(learning_rate=0.5, decay_epochs=(1.0,))) == {
+        "learning_rate": 0.5,
+        "decay_epochs": [1.0],
+    }
+    # The default of a field is that of its place: a source's procedure starts at random.
+    assert non_default(Source()) == {}
+    assert non_default(Source(procedure=Procedure())) == {"procedure": {"init": "pretrained"}}
+    assert non_default(Source(images=Images(size_px=8))) == {"images": {"size_px": 8}}
+    assert non_default(Source(images=Images())) == {"images": {}}
+
+
+IDENTITY = {"b": [1, 2.5, None], "a": {"d": "é", "c": True}}
+
+
+def test_a_digest_is_known_and_does_not_depend_on_the_order_of_fields():
+    # sha256sum of {"a":{"c":true,"d":"\u00e9"},"b":[1,2.5,null],"schema":3}
+    assert digest(IDENTITY) == "a1ae00c1c525b4a8"
+    assert digest(dict(reversed(IDENTITY.items()))) == digest(IDENTITY)
+
+
+def planned_digest(fields):
+    from jaxft.study.plan import make_plan
+
+    return make_plan(from_dict(Study, fields)).trials[0].digest
+
+
+TINY = {"seeds": 1, "target": {"size_px": 8, "train_per_class": 5}, "procedure": {"init": "random", "batch_size": 8}}
+
+
+def in_another_process(code):
+    """Returns what Python prints that hashes strings otherwise and has one CPU device only."""
+    env = os.environ | {"PYTHONHASHSEED": "1234", "XLA_FLAGS": ""}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_a_digest_is_the_same_in_another_process():
+    code = (
+        "from jaxft.config import Study, digest, from_dict, non_default;"
+        f"print(digest(non_default(from_dict(Study, {TINY!r}).trials()[0])))"
+    )
+    assert in_another_process(code) == digest(non_default(from_dict(Study, TINY).trials()[0]))
+
+
+@pytest.mark.slow
+def test_a_planned_trials_digest_is_the_same_in_another_process():
+    code = (
+        "from jaxft.config import Study, from_dict; from jaxft.study.plan import make_plan;"
+        f"print(make_plan(from_dict(Study, {TINY!r})).trials[0].digest)"
+    )
+    assert in_another_process(code) == planned_digest(TINY)
+
+
+def test_writing_out_every_default_does_not_change_a_trials_digest():
+    written_out = to_dict(from_dict(Study, TINY))
+    assert len(written_out["procedure"]) == len(dataclasses.fields(Procedure))
+    assert planned_digest(written_out) == planned_digest(TINY)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seeds", [1]),
+        ("source.model", "cifar_resnet14"),
+        ("target.size_px", 16),
+        ("target.train_per_class", 6),
+        ("target.val_per_class", 1),
+        ("target.classes", ["1", "2"]),
+        ("procedure.learning_rate", 0.02),
+        ("procedure.epochs", 3),
+        ("procedure.flip", True),
+        ("procedure.crop_px", 7),
+        ("procedure.randaugment_ops", 1),
+        ("procedure.jitter_hue", 0.1),
+        ("procedure.erase_probability", 0.5),
+        ("procedure.mixup_alpha", 0.2),
+        ("procedure.cutmix_alpha", 1.0),
+        ("procedure.sampling", "balanced"),
+        ("procedure.loss_weighting", "effective"),
+        ("streams.order", 5),
+    ],
+)
+def test_what_decides_a_result_changes_the_digest(field, value):
+    section, _, name = field.partition(".")
+    changed = TINY | {section: {**TINY.get(section, {}), name: value} if name else value}
+    assert planned_digest(changed) != planned_digest(TINY)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("title", "another"),
+        ("execution", {"executor": "vmap", "width": 3, "eval_batch_size": 64}),
+        ("streams", {"init": 0, "split": 0}),  # the trial's seed is 0 already
+        ("source", {"procedure": {"epochs": 3}}),  # nothing starts from the source
+    ],
+)
+def test_what_does_not_decide_a_result_leaves_the_digest(field, value):
+    assert planned_digest(TINY | {field: value}) == planned_digest(TINY)
+
+
+def test_every_field_has_its_help_text():
+    assert [name for name, _, field in fields_of(Study()) if not field.metadata.get("help")] == []
+
+
+# --- factors, seeds, streams ------------------------------------------------------------------------------------
+
+
+def test_no_factors_is_one_setting():
+    trials = study(seeds=[3, 5]).trials()
+    assert [trial.seed for trial in trials] == [3, 5]
+    assert len({dataclasses.replace(trial, seed=0) for trial in trials}) == 1
+
+
+def test_a_block_is_a_product():
+    config = study(seeds=2, factors=[{"procedure.learning_rate": [0.1, 0.2], "target.train_per_class": [5, 10, 20]}])
+    found = {(t.procedure.learning_rate, t.target.train_per_class, t.seed) for t in config.trials()}
+    assert found == {(rate, n, seed) for rate in (0.1, 0.2) for n in (5, 10, 20) for seed in (0, 1)}
+    assert len(config.trials()) == 2 * 3 * 2
+    assert config.factor_names() == ("procedure.learning_rate", "target.train_per_class")
+
+
+def test_blocks_are_joined_and_what_they_share_is_there_once():
+    blocks = [
+        {"procedure.learning_rate": [0.1, 0.2]},
+        {"procedure.learning_rate": [0.2, 0.4], "procedure.flip": [False]},
+    ]
+    rates = [trial.procedure.learning_rate for trial in study(seeds=1, factors=blocks).trials()]
+    assert rates == [0.1, 0.2, 0.4]
+
+
+def test_equal_levels_are_one():
+    assert len(study(seeds=1, factors=[{"procedure.epochs": [1, 1.0, 2]}]).trials()) == 2
+
+
+def test_one_block_needs_no_list():
+    assert len(study(seeds=1, factors={"procedure.epochs": [1, 2]}).trials()) == 2
+
+
+def test_a_level_may_hold_fields():
+    config = study(seeds=1, factors=[{"source.images": [None, {"size_px": 8}]}])
+    assert [trial.source.images for trial in config.trials()] == [None, Images(size_px=8)]
+
+
+def test_the_quickstart_has_9_settings_and_45_trials(root):
+    # pretrained x (frozen + 4 rates) and random x 4 rates; 5 seeds of each
+    trials = load_config(str(root / "configs/quickstart.py")).study.trials()
+    settings = {(t.procedure.init, t.procedure.body_learning_rate) for t in trials}
+    assert len(trials) == 45
+    assert len(settings) == 9 and ("random", "frozen") not in settings
+    assert {t.seed for t in trials} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(("seeds", "meant"), [(3, (0, 1, 2)), ([7, 2], (7, 2)), (1, (0,))])
+def test_seeds_are_a_number_or_a_list(seeds, meant):
+    assert study(seeds=seeds).seeds == meant
+
+
+def test_a_pinned_stream_does_not_vary_and_the_others_do():
+    trials = study(seeds=[4, 6], streams={"split": 9}).trials()
+    assert [trial.stream_seed("split") for trial in trials] == [9, 9]
+    assert [trial.stream_seed("order") for trial in trials] == [4, 6]
+    assert [trial.stream_seed("source") for trial in trials] == [0, 0]  # pinned by default
+    unpinned = study(seeds=[4, 6], streams={"source": None}).trials()
+    assert [trial.stream_seed("source") for trial in unpinned] == [4, 6]
+
+
+@pytest.mark.parametrize("path", ["procedure.learning_rate", "source.images.size_px", "target"])
+def test_get_at(path):
+    config = Trial(source=Source(images=Images(size_px=8)))
+    expected = {"procedure.learning_rate": 0.01, "source.images.size_px": 8, "target": Images()}
+    assert get_at(config, path) == expected[path]
+
+
+def test_get_at_is_none_below_none():
+    assert get_at(Trial(), "source.images.size_px") is None
+
+
+# --- config files -----------------------------------------------------------------------------------------------
+
+CONFIG = '''"""Which rate is best?"""
+from ml_collections import ConfigDict
+
+
+def get_config(arg="0.01"):
+    config = ConfigDict()
+    config.procedure = ConfigDict({"init": "random", "learning_rate": float(arg)})
+    config.target = {"train_per_class": 5}
+    config.seeds = 2
+    config.factors = [{"procedure.epochs": [1.0, 2.0]}]
+    return config
+'''
+
+
+@pytest.fixture
+def config_path(tmp_path):
+    """Returns the path of a config file."""
+    path = tmp_path / "best_rate.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_a_config_file_gives_study_docstring_and_title(config_path):
+    loaded = load_config(config_path)
+    assert loaded.docstring == "Which rate is best?"
+    assert loaded.path == config_path and loaded.overrides == ()
+    assert loaded.study == study(
+        title="best rate",
+        procedure={"learning_rate": 0.01},
+        target={"train_per_class": 5},
+        seeds=2,
+        factors=[{"procedure.epochs": [1.0, 2.0]}],
+    )
+
+
+def test_an_argument_of_a_config_file_follows_a_colon(config_path):
+    loaded = load_config(config_path + ":0.5")
+    assert loaded.study.procedure.learning_rate == 0.5
+    assert loaded.path == config_path
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("procedure.learning_rate=0.25", "procedure.learning_rate", 0.25),
+        ("procedure.learning_rate=1e-4", "procedure.learning_rate", 1e-4),
+        ("procedure.optimizer=adamw", "procedure.optimizer", "adamw"),
+        ("procedure.body_learning_rate=frozen", "procedure.body_learning_rate", "frozen"),
+        ("procedure.flip=true", "procedure.flip", True),
+        ("procedure.flip=True", "procedure.flip", True),
+        ("target.train_per_class=none", "target.train_per_class", None),
+        ("target.classes=['1', '2']", "target.classes", ("1", "2")),
+        ("target.data=a=b.npz", "target.data", "a=b.npz"),
+        ("seeds=[4]", "seeds", (4,)),
+        ("title=Best", "title", "Best"),
+        ("factors=[]", "factors", ()),
+    ],
+)
+def test_an_override_replaces_one_field(config_path, override, field, value):
+    loaded = load_config(config_path, [override])
+    assert get_at(loaded.study, field) == value
+    assert loaded.overrides == (override,)
+    usual = load_config(config_path).study
+    assert [name for name, other, _ in fields_of(loaded.study) if other != get_at(usual, name)] == [field]
+
+
+def test_an_override_may_name_a_field_below_one_that_is_none(config_path):
+    assert load_config(config_path, ["source.images.size_px=8"]).study.source.images == Images(size_px=8)
+
+
+def test_the_last_override_of_a_field_wins(config_path):
+    overrides = ["procedure.learning_rate=1.0", "procedure.learning_rate=2.0"]
+    assert load_config(config_path, overrides).study.procedure.learning_rate == 2.0
+
+
+@pytest.mark.parametrize("blocks", ["[{'procedure.epochs': [1.0, 2.0]}]", "{'procedure.epochs': [1.0, 2.0]}"])
+def test_overriding_a_factor_is_an_error(tmp_path, blocks):
+    path = tmp_path / "config.py"
+    path.write_text(f"def get_config(arg=''):\n    return {{'procedure': {{'init': 'random'}}, 'factors': {blocks}}}\n")
+    with pytest.raises(UserError, match=r"procedure\.epochs is a factor of this study, so it cannot be overridden"):
+        load_config(str(path), ["procedure.epochs=5"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("procedure.learning_rat=1", "unknown config field 'procedure.learning_rat'"),
+        ("procedure.learning_rate.peak=1", "unknown config field 'procedure.learning_rate.peak'"),
+        ("procedure.learning_rate=fast", "config field 'procedure.learning_rate' is 'fast'"),
+        ("learning_rate=1", "unknown config field 'learning_rate'"),
+        ("factors=3", "config field 'factors' is 3"),
+    ],
+)
+def test_a_wrong_override_is_an_error(config_path, override, message):
+    with pytest.raises(UserError) as error:
+        load_config(config_path, [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "defines no get_config(arg)"),
+        ("def get_config(:\n", "fails: SyntaxError"),
+        ("import nosuchmodule\n", "fails: ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("import os\nos.nothing\n", "fails: AttributeError: module 'os' has no attribute 'nothing'"),
+        ("def get_config(arg=''):\n    return 1 / 0\n", "fails: ZeroDivisionError: division by zero"),
+        ("def get_config(arg=''):\n    raise ValueError('one\\ntwo')\n", "fails: ValueError: one"),
+        ("def get_config(arg=''):\n    return 3\n", "a config is a ConfigDict, a dict or a Study, not a int"),
+        ("def get_config(arg=''):\n    return {'factors': None}\n", "config field 'factors' is None; allowed:"),
+    ],
+    ids=["no_function", "syntax", "import", "attribute", "raises", "two_lines", "number", "no_factors"],
+)
+def test_a_broken_config_file_is_one_sentence(tmp_path, text, message):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(str(path), ["title=x"])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_config_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"there is no config file '.*nowhere\.py'"):
+        load_config(str(tmp_path / "nowhere.py:arg"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_of_the_project_loads(name, root, real_data):
+    path = root / "configs" / f"{name}.py"
+    for spec in SPECS_OF.get(name, ("{path}:{data}", "{path}:small,{data}", "{path}:full")):
+        loaded = load_config(spec.format(path=path, data=real_data))
+        assert loaded.docstring and loaded.study.title and loaded.study.trials()
+        assert from_dict(Study, to_dict(loaded.study)) == loaded.study
+
+
+SPECS_OF = {"quickstart": ("{path}",), "objects_to_scenes": ("{path}:{data}", "{path}:small,{data}")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_of_the_project_can_be_planned(name, root, real_data):
+    from jaxft.analysis.wordnet import load_wordnet
+    from jaxft.study.plan import make_plan
+
+    if name in ("granularity", "source_similarity"):
+        try:
+            load_wordnet()
+        except UserError as error:
+            pytest.skip(f"needs WordNet: {error}")
+    path = root / "configs" / f"{name}.py"
+    study = load_config(str(path) if name == "quickstart" else f"{path}:{real_data}").study
+    plan = make_plan(study)
+    assert len(plan.trials) == len(study.trials())
+    assert not plan.warnings
+    if study.select_over:
+        assert all(len(trial.split.val) for trial in plan.trials)
+
+
+def test_a_config_says_which_of_its_data_are_missing(root, tmp_path):
+    with pytest.raises(UserError, match=r"there is no weights/resnetsmall8.cifar100.safetensors; name their folder"):
+        load_config(f"{root / 'configs' / 'target_images.py'}:{tmp_path}")

@@ -1,0 +1,182 @@
+"""Images streamed to the device: the same as having all of them there, from any step on, in bounded memory."""
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from study.test_loop import NUM, images, program_and_lanes
+
+from jaxft.cli import main
+from jaxft.commands.results import load_results
+from jaxft.core import interrupts
+from jaxft.core.errors import UserError
+from jaxft.data import streaming
+from jaxft.data.streaming import Stream, Window, Windows
+from jaxft.features.activations import FeatureCache
+from jaxft.study.executors import Executor
+from jaxft.study.loop import run_chunk
+
+pytest.importorskip("grain", reason="the extra 'stream' is not installed")
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch):
+    """Makes a window hold about two steps of a lane."""
+    monkeypatch.setattr(streaming, "WINDOW_BYTES", 2 * 6 * 8 * 8 * 3)
+
+
+def pixels(n=10):
+    return np.random.default_rng(0).integers(0, 256, (n, 2, 2, 3), np.uint8)
+
+
+def test_a_window_is_read_by_the_numbers_of_all_images():
+    every = pixels()
+    rows = np.array([[7, 2], [2, 9]])
+    window = Stream(every).window(rows, 6)
+    assert len(window) == 10 and window.images.shape == (6, 2, 2, 3)
+    assert (window[rows] == every[rows]).all()
+    on_device = Window(jnp.asarray(window.images), jnp.asarray(window.place))
+    assert (np.asarray(on_device[jnp.asarray(rows)]) == every[rows]).all()
+
+
+@pytest.mark.parametrize("first", [0, 1, 5, 10])
+def test_windows_follow_from_the_steps_alone(monkeypatch, first):
+    every = pixels()
+    monkeypatch.setattr(streaming, "WINDOW_BYTES", 3 * 4 * 12)  # three steps of 2 x 2 images of 12 bytes
+    rows = np.random.default_rng(1).integers(0, 10, (2, 11, 2))
+    windows = Windows(Stream(every), rows, lambda window: window)
+    step = first
+    while step < 11:
+        window, serves = windows.at(step)
+        assert serves == 3 - step % 3
+        for i in range(step, min(step + serves, 11)):
+            assert (window[rows[:, i]] == every[rows[:, i]]).all()
+        step += serves
+
+
+def test_a_window_is_at_least_a_step_and_never_more_than_all():
+    windows = Windows(Stream(pixels()), np.zeros((1, 4, 50), int), lambda window: window)
+    assert (windows.length, windows.held) == (3, 10)  # 2,304 bytes, of steps of 50 images of 12
+    large = Windows(Stream(np.zeros((300, 40, 40, 3), np.uint8)), np.zeros((1, 4, 50), int), lambda window: window)
+    assert (large.length, large.held) == (1, 50)
+
+
+EXECUTORS = {
+    "in_turn": Executor(),
+    "devices": Executor("devices", 4, 2),  # two under vmap on each
+    "data_parallel": Executor("data_parallel", 1, 2),
+}
+AUGMENTED = {"flip": True, "crop_padding_px": 1}
+CASES = [
+    *(pytest.param(n, AUGMENTED, marks=[pytest.mark.nightly] * (n == "devices")) for n in EXECUTORS),
+    ("in_turn", {"flip": True, "views": 3}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "fields"), CASES, ids=[*EXECUTORS, "views"])
+def test_a_streamed_trial_is_the_same_bit_by_bit(name, fields):
+    on_device, _ = images()
+    executor = EXECUTORS[name]
+    program, lanes = program_and_lanes([0.1, 0.05, 0.02, 0.01][: executor.width], **fields)
+    expected = run_chunk(program, lanes, on_device, executor=executor)
+    found = run_chunk(program, lanes, Stream(np.asarray(on_device)), executor=executor)
+    for one, other in zip(expected, found):
+        assert all(np.array_equal(one.params[name], other.params[name]) for name in one.params)
+        assert all(np.array_equal(one.curves[name], other.curves[name]) for name in one.curves)
+        assert one.test_accuracy == other.test_accuracy
+        assert (one.test_predictions == other.test_predictions).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("views", [0, 2])
+def test_features_of_streamed_images_are_the_same(tmp_path, views):
+    on_device, _ = images()
+    fields = {"body_learning_rate": "frozen", "batch_norm": "frozen"} | (
+        {"views": views, "flip": True} if views else {}
+    )
+    program, lanes = program_and_lanes([0.1], **fields)
+    outcomes = [
+        run_chunk(program, lanes, every, features=FeatureCache(1e9), fingerprint="f")[0]
+        for every in (on_device, Stream(np.asarray(on_device)))
+    ]
+    assert all(np.array_equal(outcomes[0].params[name], outcomes[1].params[name]) for name in outcomes[0].params)
+
+
+class Kept:
+    """Checkpoints in memory."""
+
+    def __init__(self):
+        self.places = {}
+
+    def latest(self):
+        return max(self.places, default=None)
+
+    def load(self, place, like):
+        return self.places[place]
+
+    def save(self, place, tree):
+        self.places[place] = tree
+
+
+@pytest.mark.slow
+def test_a_streamed_trial_goes_on_from_any_step(monkeypatch):
+    on_device, _ = images()
+    program, lanes = program_and_lanes([0.1], flip=True)
+    every = Stream(np.asarray(on_device))
+    (expected,) = run_chunk(program, lanes, every)
+    kept, asked = Kept(), []
+
+    def stop_later():
+        asked.append(None)
+        if len(asked) == 3:
+            raise interrupts.Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxft.study.loop.MOST_STEPS", 1)
+        patch.setattr(interrupts, "check", stop_later)
+        with pytest.raises(interrupts.Stopped):
+            run_chunk(program, lanes, every, checkpoints=kept)
+    assert kept.latest() is not None
+    (found,) = run_chunk(program, lanes, every, checkpoints=kept)
+    assert all(np.array_equal(found.params[name], expected.params[name]) for name in expected.params)
+
+
+def test_what_looks_at_all_images_at_once_says_so():
+    on_device, _ = images()
+    program, lanes = program_and_lanes([0.1], probe_epochs=3.0, probe_optimizer="lbfgs")
+    with pytest.raises(
+        UserError, match=r"is 'lbfgs', whose every step is over all images, but they take 0\.0 GB; raise"
+    ):
+        run_chunk(program, lanes, Stream(np.asarray(on_device)))
+
+
+def test_without_grain_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(
+        UserError, match=r"the images take 0\.0 GB, more than 'execution\.device_data_bytes'; to stream them"
+    ):
+        Stream(np.zeros((NUM, 2, 2, 3), np.uint8))
+
+
+CONFIG = """
+def get_config():
+    return {
+        "seeds": 2,
+        "source": {"model": "toy"},
+        "target": {"size_px": 8, "train_per_class": 5, "val_per_class": 2},
+        "procedure": {"init": "random", "epochs": 2.0, "flip": True},
+        "execution": {"executor": "in_turn"},
+    }
+"""
+
+
+@pytest.mark.slow
+def test_a_streamed_study_is_the_same(tmp_path):
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    words = ["study", f"--config={tmp_path / 'tiny.py'}"]
+    assert main([*words, f"--workdir={tmp_path / 'at_hand'}"]) == 0
+    assert main([*words, f"--workdir={tmp_path / 'streamed'}", "--config.execution.device_data_bytes=1000"]) == 0
+    one, other = (load_results(tmp_path / name).drop(columns="seconds") for name in ("at_hand", "streamed"))
+    assert one.equals(other)

@@ -1,0 +1,471 @@
+"""What frozen units say of images: the same as computing it at every step, computed once."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import draw_variables
+
+from jaxft.config import Execution, Procedure
+from jaxft.core import devices, paths
+from jaxft.core.cache import cache_dir
+from jaxft.core.locks import locked
+from jaxft.data.augmentation.augment import Changes
+from jaxft.data.batches import batch_indices
+from jaxft.features import activations
+from jaxft.features.activations import BLOCK, FeatureCache, Prefix, make_feature_cache
+from jaxft.models import Preprocessing, create_model
+from jaxft.ops.pooling import Look
+from jaxft.study.loop import Lane, make_program, run_chunk
+from jaxft.training.optimizers import make_hparams, resolve_layers
+from jaxft.training.phases import make_phases
+
+SIZE, NUM = 8, 40
+MODEL = create_model("toy", num_classes=3)
+PLAIN = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (NUM, SIZE, SIZE, 3)), jnp.uint8)
+VARIABLES = draw_variables(MODEL, SIZE)
+FLAT = {collection: paths.flatten(leaves) for collection, leaves in VARIABLES.items()}
+
+
+CHANGES = Changes(flip=True, crop_scale_min=0.5)
+
+
+def ask(cache, indices, unit="stage2/block1", changes=CHANGES, told=None, say=lambda line: None):
+    return cache.outputs(prefix(unit, changes), np.asarray(indices), say if told is None else told.append)
+
+
+def prefix(unit="stage2/block1", changes=Changes(), variables=FLAT, through=None):  # noqa: B008
+    return Prefix(MODEL, PLAIN, unit, variables, IMAGES, "images", changes, jax.random.PRNGKey(3), through)
+
+
+def test_outputs_are_the_networks():
+    rows = np.array([3, 39, 0])
+    expected = MODEL.apply(VARIABLES, PLAIN.apply(IMAGES[rows]), stop="stage2/block1")
+    np.testing.assert_allclose(ask(FeatureCache(1e9), rows), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bits_do_not_depend_on_what_else_is_asked_for():
+    every = ask(FeatureCache(1e9), np.arange(3 * NUM))
+    some = np.array([NUM + 38, 5, 2 * NUM, 5])
+    np.testing.assert_array_equal(ask(FeatureCache(1e9), some), every[some])
+
+
+def test_class_means_by_hand(monkeypatch):
+    monkeypatch.setattr(activations, "MEANS_AT_ONCE", 3)  # so that classes lie across the pieces
+    rows, labels = np.array([3, 39, 0, 7, 8]), np.array([4, 1, 4, 1, 4])  # of classes 0 to 4, some without images
+    found = activations.class_means(MODEL, PLAIN, VARIABLES, IMAGES, "images", rows, labels, FeatureCache(1e9))
+    outputs = np.asarray(MODEL.apply(VARIABLES, PLAIN.apply(IMAGES), stop=MODEL.units[-2]))  # pooled
+    expected = [outputs[[39, 7]].mean(0), outputs[[3, 0, 8]].mean(0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_go_to_a_cpu_without_a_copy():
+    outputs = ask(FeatureCache(1e9), [3, 39, 0])
+    assert jax.device_put(outputs).unsafe_buffer_pointer() == outputs.ctypes.data
+
+
+def test_nothing_is_computed_twice():
+    cache, told = FeatureCache(1e9), []
+    ask(cache, np.arange(NUM), told=told)
+    assert len(told) == 2  # 40 images are two blocks
+    ask(cache, [0, BLOCK + 1], told=told)
+    assert len(told) == 2
+    ask(cache, [NUM + 1], told=told)  # a view of an image is another picture
+    ask(cache, [1], unit="stage1/block1", told=told)
+    assert len(told) == 4
+    other = {"params": {n: leaf + 1 for n, leaf in FLAT["params"].items()}, "batch_stats": FLAT["batch_stats"]}
+    cache.outputs(prefix(variables=other), np.array([1]), told.append)
+    assert len(told) == 5
+
+
+def test_weights_of_later_units_do_not_matter():
+    cache, told = FeatureCache(1e9), []
+    later = {n: leaf + float(n.startswith("head")) for n, leaf in FLAT["params"].items()}
+    for params in (FLAT["params"], later):
+        cache.outputs(prefix(variables=FLAT | {"params": params}), np.array([1]), told.append)
+    assert len(told) == 1
+
+
+@pytest.mark.slow
+def test_a_prefix_goes_on_from_a_shorter_one_and_keeps_both():
+    cache, told = FeatureCache(1e9), []
+    through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), told.append)
+    np.testing.assert_allclose(through, ask(FeatureCache(1e9), [3, 35], "pool"), rtol=1e-4, atol=1e-5)
+    assert len(told) == 2
+    cache.outputs(prefix("stage1/block1"), np.array([3, 35]), told.append)
+    assert len(told) == 2
+
+
+def test_what_was_used_longest_ago_is_dropped_first():
+    block = BLOCK * 8 * 4 * 4 * 4  # 8 channels on a map of 4 x 4, four bytes each
+    cache, told = FeatureCache(block * 1.5), []
+    assert cache.fits(prefix(), np.arange(BLOCK)) and not cache.fits(prefix(), np.array([0, BLOCK]))
+    for row in (0, BLOCK, BLOCK, 0):
+        ask(cache, [row], told=told)
+    assert len(told) == 3
+
+
+def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
+    """A block of 32 images: 8 channels on 4 x 4 after stage2, 4 on 8 x 8 after stage1, four bytes a value."""
+    both = prefix(through=prefix("stage1/block1"))
+    block, through = (BLOCK * values * 4 for values in (8 * 4 * 4, 4 * 8 * 8))
+    assert FeatureCache(block + through).fits(both, np.array([3]))
+    assert not FeatureCache(block + through - 1).fits(both, np.array([3]))
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------
+
+VIEWS = np.arange(3 * NUM)  # the images and two views of each: six blocks
+STAGE2 = BLOCK * 8 * 4 * 4 * 4  # bytes of a block of stage2's outputs
+
+
+def on_disk(folder, max_disk_bytes=1e9, max_bytes=1e9):
+    return FeatureCache(max_bytes, folder, max_disk_bytes)
+
+
+def packs(folder):
+    return sorted(folder.glob("*.pack"))
+
+
+@pytest.fixture
+def a_block_a_file(monkeypatch):
+    """Makes files of one block, as large ones have."""
+    monkeypatch.setattr(activations, "PACK_BYTES", 1)
+
+
+@pytest.fixture
+def start():
+    """Returns what starts a process that asks a cache on disk for VIEWS, and prints what it is told."""
+    code = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from features.test_activations import VIEWS, activations, ask, on_disk, Path
+activations.PACK_BYTES = 1
+def say(line):
+    print(line, flush=True)
+    if line.startswith(sys.argv[3]):
+        time.sleep(600)
+ask(on_disk(Path(sys.argv[2])), VIEWS, say=say)
+"""
+    started = []
+
+    def start_one(folder, stop_at="never"):
+        words = [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(folder), stop_at]
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_bits_from_disk_are_those_computed(tmp_path):
+    computed, first, second = ask(FeatureCache(1e9), VIEWS), [], []
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, told=first), computed)
+    cache = on_disk(tmp_path)
+    for _ in range(2):  # from disk, then from memory
+        np.testing.assert_array_equal(ask(cache, VIEWS, told=second), computed)
+    np.testing.assert_array_equal(ask(on_disk(tmp_path, max_bytes=0), VIEWS[::-1], told=second), computed[::-1])
+    assert len(first) == 6 and not second
+
+
+def test_small_blocks_share_a_file_that_grows(tmp_path):
+    told = []
+    for rows in ([3], [3, BLOCK], [BLOCK]):
+        ask(on_disk(tmp_path), rows, told=told)
+    assert len(told) == 2 and len(packs(tmp_path)) == 1
+
+
+def test_a_shorter_prefix_is_on_disk_too(tmp_path):
+    both, told = prefix("pool", through=prefix("stage1/block1")), []
+    outputs = on_disk(tmp_path).outputs(both, np.array([3, 35]))
+    np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), told.append), outputs)
+    ask(on_disk(tmp_path), [3, 35], "stage1/block1", told=told)
+    assert not told and len(packs(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (activations, "FORMAT", activations.FORMAT + 1),
+        (activations, "VERSION", "another"),
+        (jax, "__version__", "another"),
+        (devices, "_processor", lambda: "another"),
+        (activations, "implementation", lambda: ("another", 1)),
+    ],
+    ids=["format", "jaxft", "jax", "device", "convolution"],
+)
+def test_what_computes_is_part_of_the_name(monkeypatch, module, name, value):
+    before = prefix().digests
+    monkeypatch.setattr(module, name, value)
+    assert not set(before) & set(prefix().digests)
+
+
+def test_the_number_of_cores_is_no_part_of_the_name(monkeypatch):
+    before, device = prefix().digests, devices.device_name()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(999))
+    assert devices.device_name() != device and prefix().digests == before
+
+
+def damaged(content, how):
+    if how == "flipped":
+        return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+    return {"truncated": content[: len(content) // 2], "empty": b"", "other": b"nothing of the kind"}[how]
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "other", "other unit's"])
+def test_a_damaged_file_is_computed_anew(tmp_path, how):
+    told = []
+    outputs = ask(on_disk(tmp_path), [3, 35])
+    (path,) = packs(tmp_path)
+    whole = path.read_bytes()
+    if how == "other unit's":
+        ask(on_disk(tmp_path), [3, 35], "stage1/block1")
+        (other,) = set(packs(tmp_path)) - {path}
+        path.write_bytes(other.read_bytes())
+    else:
+        path.write_bytes(damaged(whole, how))
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), [3, 35], told=told), outputs)
+    assert told[0] == f"warning: the features in {str(path)!r} do not match their checksum; they are computed again"
+    assert len(told) == 1 + 2 and path.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_the_disks_budget_is_kept_and_what_was_used_longest_ago_is_dropped(tmp_path):
+    cache, told = on_disk(tmp_path, 3.3 * STAGE2), []
+    for age, number in enumerate(range(3)):
+        ask(cache, [number * NUM])
+        for path in packs(tmp_path):
+            os.utime(path, (age, age))
+    assert len(packs(tmp_path)) == 3
+    ask(on_disk(tmp_path), [0], told=told)  # now the one used last
+    ask(cache, [3 * NUM])
+    assert sum(path.stat().st_size for path in packs(tmp_path)) <= 3.3 * STAGE2 and len(packs(tmp_path)) == 3
+    ask(on_disk(tmp_path), [0, 3 * NUM], told=told)
+    assert not told
+    ask(on_disk(tmp_path), [NUM], told=told)
+    assert len(told) == 1
+
+
+def test_a_lower_budget_drops_what_is_there(tmp_path):
+    for unit in ("stage1/block1", "stage2/block1"):
+        ask(on_disk(tmp_path), [0], unit)
+    ask(on_disk(tmp_path, 1.5 * STAGE2), [NUM])
+    assert len(packs(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
+    looked = []
+    look = activations._Packs._make_room
+    monkeypatch.setattr(activations._Packs, "_make_room", lambda *args: (looked.append(args), look(*args)))
+    ask(on_disk(tmp_path), VIEWS)
+    assert len(looked) == 1
+
+
+@pytest.mark.parametrize("max_disk_bytes", [0, STAGE2 - 1])
+def test_what_is_beyond_the_disks_budget_is_not_written(tmp_path, max_disk_bytes):
+    told = []
+    ask(on_disk(tmp_path, max_disk_bytes), [0], told=told)
+    assert len(told) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    cache, told = on_disk(tmp_path / "file" / "features"), []
+    np.testing.assert_array_equal(ask(cache, VIEWS, told=told), ask(FeatureCache(1e9), VIEWS))
+    assert len(told) == 7 and sum("cannot be kept" in line for line in told) == 1
+
+
+def test_a_read_only_folder_is_read(tmp_path):
+    outputs, told = ask(on_disk(tmp_path), [0]), []
+    tmp_path.chmod(0o500)
+    try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("root writes everywhere")
+        np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], told=told), outputs)
+        assert not told
+        ask(on_disk(tmp_path), [NUM], told=told)
+        assert len(told) == 2 and "cannot be kept" in told[1]
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+@pytest.mark.slow
+def test_of_two_processes_one_computes_each_block_and_a_third_reads_them(tmp_path, start):
+    """Both are held until they wait for the same block, and then let go; this process is the third."""
+    with locked(tmp_path / f"{prefix(changes=CHANGES).digests[0]}.lock"):
+        both = [start(tmp_path), start(tmp_path)]
+        assert all("waiting" in process.stdout.readline() for process in both)
+    lines = [line for process in both for line in process.communicate()[0].splitlines()]
+    assert sum("images" in line for line in lines) == 6 and len(packs(tmp_path)) == 6
+    assert not list(tmp_path.glob("*.lock"))
+    told = []
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, told=told), ask(FeatureCache(1e9), VIEWS))
+    assert not told
+
+
+@pytest.mark.usefixtures("a_block_a_file")
+def test_who_waits_goes_on_where_a_killed_process_stopped(tmp_path, start):
+    owner = start(tmp_path, f"features of stage2/block1: {5 * BLOCK} of")
+    assert sum("images" in owner.stdout.readline() for _ in range(5)) == 5  # it has four and is about to keep the fifth
+    told = []
+
+    def say(line):
+        told.append(line)
+        if "waiting" in line:
+            owner.kill()
+
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, say=say), ask(FeatureCache(1e9), VIEWS))
+    assert "waiting" in told[0] and len(told) == 3
+
+
+def test_a_file_of_many_blocks_is_written_every_few_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(activations, "WRITE_SECONDS", 0)
+    views_of_two_blocks, told = np.arange(NUM, 3 * NUM), []
+
+    def stop_at_third(line):
+        told.append(line)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(on_disk(tmp_path), views_of_two_blocks, say=stop_at_third)
+    ask(on_disk(tmp_path), views_of_two_blocks, told=told)
+    assert len(told) == 3 + 2 and len(packs(tmp_path)) == 1
+
+
+def test_a_runs_cache_is_below_the_cache_folder():
+    ask(make_feature_cache(Execution()), [0])
+    assert len(packs(cache_dir() / "features")) == 1
+    ask(make_feature_cache(Execution(feature_disk_bytes=0)), [NUM])
+    assert len(packs(cache_dir() / "features")) == 1
+
+
+def test_a_trial_has_the_same_bits_by_features_from_disk(tmp_path):
+    first, second = (trained(on_disk(tmp_path), body_learning_rate="frozen") for _ in range(2))
+    assert packs(tmp_path)
+    for name, leaf in first.params.items():
+        np.testing.assert_array_equal(leaf, second.params[name])
+
+
+# --- in a trial -------------------------------------------------------------------------------------------------
+
+
+def trained(features, **fields):
+    """Returns the outcome of a short trial of 12 images, with or without kept features."""
+    fields = {"init": "random", "epochs": 3.0, "batch_size": 5, "learning_rate": 0.05, **fields}
+    procedure = Procedure(**fields)
+    layers = resolve_layers(procedure, FLAT["params"])
+    phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(FLAT["batch_stats"]), 12)
+    program = make_program(phases, "last", eval_batch_size=16, num_train=12)
+    rows, labels = np.arange(NUM, dtype=np.int32), (np.arange(NUM) % 3).astype(np.int32)
+    parts = rows[:12], rows[12:20], rows[20:]
+    lane = Lane(
+        FLAT["params"], FLAT["batch_stats"], make_hparams(procedure, layers), labels, *parts, 0, jax.random.PRNGKey(1)
+    )
+    return run_chunk(program, [lane], IMAGES, features=features, fingerprint="images")[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"body_learning_rate": "frozen"},
+        pytest.param({"probe_epochs": 2.0}, marks=pytest.mark.slow),
+        pytest.param(
+            {"layer_rates": (("(stem|stage1)/.*", "frozen"),), "views": 3, "flip": True, "crop_scale_min": 0.5},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"probe_epochs": 2.0, "views": 2, "flip": True, "layer_rates": (("stem/.*", "frozen"),)},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {
+                "body_learning_rate": "frozen",
+                "views": 3,
+                "randaugment_ops": 1,
+                "jitter_hue": 0.1,
+                "erase_probability": 0.5,
+            },
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["frozen", "probe", "views", "probe-views", "branches"],
+)
+def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
+    cache = FeatureCache(1e9)
+    kept, computed = trained(cache, **fields), trained(None, **fields)
+    assert cache._kept  # features were kept, or the two are the same road
+    for name, leaf in kept.params.items():
+        np.testing.assert_allclose(leaf, computed.params[name], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(kept.curves["train_loss"], computed.curves["train_loss"], rtol=1e-3)
+    np.testing.assert_array_equal(kept.test_predictions, computed.test_predictions)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"flip": True, "body_learning_rate": "frozen"},
+        {"mixup_alpha": 1.0, "body_learning_rate": "frozen"},
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+    ids=["random", "mixed", "no prefix"],
+)
+def test_what_varies_is_not_kept(fields):
+    cache = FeatureCache(1e9)
+    trained(cache, **fields)
+    assert not cache._kept
+
+
+def test_each_pass_has_the_next_view():
+    rows = np.array([2, 5, 7, 9], np.int32)
+    indices = batch_indices(rows, 0, 0, 6, 2, views=2, num_images=10)
+    plain = batch_indices(rows, 0, 0, 6, 2)
+    np.testing.assert_array_equal(indices % 10, plain)
+    np.testing.assert_array_equal(indices // 10, np.repeat([0, 1, 0], 2)[:, None] * np.ones((1, 2), int))
+
+
+def test_views_of_one_seed_are_one_group():
+    """Trials whose views differ do not run side by side: features are shared."""
+    phases = make_phases(
+        MODEL, PLAIN, Procedure(flip=True, views=2), resolve_layers(Procedure(), FLAT["params"]), (), 12
+    )
+    assert phases[0].views == 2 and dataclasses.replace(phases[0], views=0) != phases[0]
+
+
+# --- looks ---
+
+
+def test_looks_are_poolings_of_one_pass_side_by_side():
+    looks = Look("stage1/block1", "max"), Look("stage2/block1", "bilinear"), Look("stage2/block1", "average")
+    seen = dataclasses.replace(prefix(), looks=looks)
+    rows = np.array([3, 39, 0])
+    x = PLAIN.apply(IMAGES[rows])
+    maps = {unit: MODEL.apply(VARIABLES, x, stop=unit) for unit in ("stage1/block1", "stage2/block1")}
+    cache = FeatureCache(1e9)
+    every = cache.outputs(seen, rows)
+    assert every.shape == (3, 4 + 8 * 9 // 2 + 8) == (3, *seen.output_shape)
+    for look in looks:
+        own = cache.outputs(seen, rows, look=look)
+        np.testing.assert_allclose(own, look.of(maps), rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(own, every[:, seen.columns(look)])
+    assert seen.digests != prefix().digests != dataclasses.replace(seen, looks=looks[:1]).digests
+
+
+def test_looks_at_parts_of_larger_images_see_the_centre():
+    look = Look("stage1/block1", "average")
+    small = Preprocessing(4, PLAIN.mean, PLAIN.std)
+    seen = dataclasses.replace(prefix("stage1/block1"), preprocessing=small, changes=Changes(crop_px=4), looks=(look,))
+    maps = MODEL.apply(VARIABLES, small.apply(IMAGES[:2, 2:6, 2:6]), stop="stage1/block1")
+    np.testing.assert_allclose(FeatureCache(1e9).outputs(seen, np.arange(2)), maps.mean((1, 2)), rtol=1e-3, atol=1e-5)

@@ -1,0 +1,289 @@
+"""Classifiers of features: trials like others, one pass of the network for all, the level chosen on validation."""
+
+import json
+import re
+import shutil
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+import jaxft
+from jaxft.config import Procedure, Study, from_dict
+from jaxft.features.activations import Prefix
+from jaxft.features.classifiers import Readout, make_readout, read_out
+from jaxft.models import Preprocessing, create_model
+from jaxft.ops.pooling import Look
+from jaxft.store.records import Store
+from jaxft.study.plan import make_plan
+from jaxft.weights.files import init_variables
+
+STUDY = {
+    "seeds": 2,
+    "source": {"model": "toy"},
+    "target": {
+        "size_px": 8,
+        "classes": ["0", "1", "2"],
+        "train_per_class": 8,
+        "val_per_class": 4,
+        "test_per_class": 10,
+    },
+    "procedure": {"init": "random"},
+    "streams": {"init": 0},
+    "factors": [
+        {"procedure.classifier": ["logistic", "svm", "knn", "class_mean"], "procedure.tap": ["stage2"]},
+        {
+            "procedure.classifier": ["knn"],
+            "procedure.tap": ["stage1"],
+            "procedure.pooling": ["bilinear", "cross_layer"],
+        },
+    ],
+}
+
+
+def study(**changes):
+    return from_dict(Study, STUDY | changes)
+
+
+def procedure(**fields):
+    """Returns a study of one trial of a classifier."""
+    return study(procedure={"init": "random", "classifier": "logistic", **fields}, factors=[], seeds=[0])
+
+
+pytestmark = pytest.mark.usefixtures("no_report")  # the study that several tests read has one
+
+
+@pytest.fixture(scope="module")
+def ran(made_once):
+    """Returns the work directory and the results of the study, run once, and how often each block was computed."""
+
+    def run(folder):
+        counts, outputs_of_block = {}, Prefix.outputs_of_block
+
+        def counted(self, number):
+            counts[number] = counts.get(number, 0) + 1
+            return outputs_of_block(self, number)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAXFT_CACHE", str(folder / "cache"))
+            patch.setattr(Prefix, "outputs_of_block", counted)
+            jaxft.run_study(study(), folder / "study", quiet=True)
+        (folder / "counts.json").write_text(json.dumps(counts))
+
+    folder = made_once("readout", run)
+    counts = json.loads((folder / "counts.json").read_text())
+    return folder / "study", jaxft.load_results(folder / "study"), counts
+
+
+@pytest.mark.slow
+def test_one_pass_of_the_network_serves_all(ran):
+    _, results, counts = ran
+    assert len(results) == 12 and (results["status"] == "done").all()
+    assert set(counts.values()) == {1}
+    assert len(make_plan(study()).groups) == 1
+
+
+@pytest.mark.slow
+def test_results_have_no_epochs_and_the_network_rests(ran):
+    workdir, results, _ = ran
+    assert results["selected_epoch"].isna().all() and (results["relative_change"] == 0).all()
+    assert results["test_accuracy"].min() > 1 / 3
+    assert not list(workdir.glob("weights/*"))
+    assert (workdir / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
+    workdir, _, _ = ran
+    planned = next(t for t in make_plan(study()).trials if t.trial.procedure.classifier == "logistic")
+    store, split = Store.open(workdir), planned.split
+    record, arrays = store.read("trials", planned.digest), store.arrays("trials", planned.digest)
+    variables = init_variables(planned.model, jaxft_key(), planned.size_px)
+    seen = planned.readout.preprocessing.apply(jax.numpy.asarray(planned.images.images))
+    features = np.asarray(jax.jit(partial(planned.model.apply, stop="stage2/block1"))(variables, seen)).mean((1, 2))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    strength = record["selected_level"]
+    model = LogisticRegression(C=1 / (strength * len(split.train)), tol=1e-8, max_iter=10_000)
+    model.fit(features[split.train].astype(np.float64), split.labels[split.train])
+    np.testing.assert_array_equal(arrays["test_predictions"], model.predict(features[split.test]))
+    assert record["test_accuracy"] == (arrays["test_predictions"] == split.labels[split.test]).mean()
+    by_level = arrays["val_accuracy_by_level"]
+    assert by_level[arrays["levels"].tolist().index(strength)] == record["val_accuracy"] == by_level.max()
+
+
+def jaxft_key():
+    from jaxft.study.run import stream_key
+
+    return stream_key("init", 0)
+
+
+@pytest.mark.slow
+def test_a_record_that_is_lost_comes_again(ran, tmp_path):
+    workdir, results = shutil.copytree(ran[0], tmp_path / "study"), ran[1]
+    digest = results["trial"][3]
+    paths = [workdir / "trials" / f"{digest}.{suffix}" for suffix in ("json", "npz")]
+    before = json.loads(paths[0].read_text())
+    for path in paths:
+        path.unlink()
+    jaxft.run_study(study(), workdir, quiet=True)
+    assert json.loads(paths[0].read_text()) | {"seconds": 0} == before | {"seconds": 0}
+
+
+@pytest.mark.slow
+def test_classifiers_and_networks_are_arms_of_one_study(tmp_path):
+    both = study(
+        seeds=1,
+        factors=[{"procedure.classifier": ["class_mean"]}, {"procedure.body_learning_rate": ["frozen"]}],
+        procedure={"init": "random", "epochs": 1.0, "batch_size": 12},
+    )
+    results = jaxft.run_study(both, tmp_path / "study", quiet=True)
+    assert results["selected_epoch"].isna().tolist() == [True, False]
+
+
+# --- identity ---
+
+
+def digest_of(**fields):
+    return make_plan(procedure(**fields)).trials[0].digest
+
+
+def test_what_only_concerns_training_is_no_part_of_a_classifiers_identity():
+    usual = digest_of()
+    assert digest_of(epochs=3.0, flip=True, learning_rate=0.5) == usual
+    assert digest_of(neighbours=[3]) == usual == digest_of(cross_tap="stem")
+    assert digest_of(strengths=[0.1]) != usual
+    assert digest_of(classifier="knn", strengths=[0.1]) == digest_of(classifier="knn") != usual
+    assert digest_of(pooling="max", tap="stage2") != digest_of(tap="stage2") != usual
+
+
+def test_a_networks_identity_knows_nothing_of_classifiers():
+    (usual,) = make_plan(procedure(classifier="network")).trials
+    (other,) = make_plan(procedure(classifier="network", strengths=[0.1], metric="euclidean")).trials
+    assert other.digest == usual.digest
+    assert [name for name in usual.identity["fields"] if name.startswith("procedure.")] == ["procedure.init"]
+
+
+def test_the_streams_of_a_classifier_are_the_split_and_a_random_start():
+    (trial,) = make_plan(procedure()).trials
+    assert trial.streams_used == ("split", "init")
+
+
+# --- what it reads ---
+
+
+FEATURES = np.float32([[0, 1], [0, 2], [1, 0], [2, 0], [0, 3], [3, 0], [1, 2]])
+LABELS = np.array([0, 0, 1, 1, 0, 1, 0])
+PARTS = np.arange(4), np.array([4]), np.array([5, 6])
+PLAIN = Preprocessing(8, (0.0,) * 3, (1.0,) * 3)
+
+
+def read(classifier, levels=(), labels=LABELS, parts=PARTS, weights=1.0):
+    readout = Readout(classifier, Look("pool", "average"), PLAIN, None, "none", "cosine", levels)
+    return read_out(readout, FEATURES, labels, *parts, num_classes=2, class_weights=np.asarray(weights))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classifier", ["logistic", "svm", "knn", "class_mean"])
+def test_each_classifier_tells_two_directions_apart(classifier):
+    levels = {"knn": (1, 3), "class_mean": ()}.get(classifier, (0.01, 0.1))
+    found = read(classifier, levels)
+    assert found.test_predictions.tolist() == [1, 0]
+    assert found.val_accuracy == found.test_accuracy == found.test_mean_per_class == 1.0
+    assert found.level == (levels[0] if levels else None)  # of equals the first
+
+
+def test_the_level_is_chosen_on_validation_and_its_answer_to_the_test_images_counts():
+    # The neighbour nearest to the image to select on is of its class, most of all five are not.
+    labels = np.array([0, 1, 1, 0, 0, 1, 1])
+    parts = np.array([0, 1, 2, 3, 6]), np.array([4]), np.array([5])
+    found = read("knn", (1, 5), labels, parts)
+    assert found.by_level["val_accuracy_by_level"].tolist() == [1.0, 0.0] and found.level == 1
+    assert found.test_predictions.tolist() == [1]
+
+
+def test_without_images_there_is_no_accuracy():
+    found = read("logistic", (0.1,), parts=(np.arange(4), np.zeros(0, int), np.zeros(0, int)))
+    assert found.val_accuracy is found.test_accuracy is found.val_mean_per_class is None
+    assert found.level == 0.1 and not len(found.test_predictions)
+
+
+def test_classes_weigh_in_the_loss():
+    even, uneven = (read("logistic", (1.0,), weights=weights) for weights in (1.0, np.array([1e4, 1.0])))
+    assert even.test_predictions.tolist() == [1, 0] and uneven.test_predictions.tolist() == [0, 0]
+
+
+# --- what may be wrong ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tap": "stage9"}, "procedure.tap' is 'stage9', which toy does not have below its head"),
+        ({"tap": "head"}, "does not have below its head"),
+        ({"pooling": "bilinear"}, "'bilinear' is of a map, but what leaves 'pool' is none; give 'procedure.tap'"),
+        ({"pooling": "cross_layer", "tap": "stem"}, "there is no unit below 'stem'"),
+        ({"pooling": "cross_layer", "tap": "stem", "cross_tap": "stage1"}, "is not below procedure.tap 'stem'"),
+        ({"classifier": "knn", "neighbours": [100]}, "there are 24 images to train on"),
+    ],
+)
+def test_a_classifier_that_cannot_be_is_refused(fields, sentence):
+    with pytest.raises(jaxft.UserError, match=re.escape(sentence)):
+        make_plan(procedure(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"classifier": "network", "tap": "stage1"}, "'procedure.tap' is 'stage1', which is for classifiers"),
+        ({"classifier": "network", "pooling": "max"}, "'procedure.pooling' is 'max', which is for classifiers"),
+        ({"strengths": []}, "'procedure.strengths' is empty"),
+        ({"strengths": [0.0]}, "'procedure.strengths' is [0.0]"),
+        ({"classifier": "tree"}, "'procedure.classifier' is 'tree'"),
+        ({"test_crops": "ten", "crop_px": 6}, "the classifier 'logistic' sees the centre"),
+    ],
+)
+def test_a_procedure_that_contradicts_itself_is_refused(fields, sentence):
+    with pytest.raises(jaxft.UserError, match=re.escape(sentence)):
+        procedure(**fields)
+
+
+def test_a_source_is_a_network():
+    with pytest.raises(jaxft.UserError, match="a source is a network that is trained"):
+        study(source={"images": {"data": "digits"}, "procedure": {"classifier": "svm"}})
+
+
+def test_several_levels_need_images_to_choose_on():
+    none = STUDY["target"] | {"val_per_class": 0}
+    with pytest.raises(jaxft.UserError, match="has 7 values, but there are no images to choose on"):
+        make_plan(study(target=none, factors=[], procedure={"init": "random", "classifier": "svm"}))
+    one = {"init": "random", "classifier": "svm", "strengths": [0.1]}
+    assert make_plan(study(target=none, factors=[], procedure=one)).trials[0].readout.levels == (0.1,)
+
+
+def test_features_that_take_too_much_memory_are_refused():
+    model = create_model("cifar_resnet8", 3)
+    wide = Procedure(classifier="svm", tap="stage3", pooling="bilinear")
+    with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.0 GB"):
+        make_readout(model, wide, PLAIN, (10, 5, 5), 1e5)
+
+
+def test_neighbours_beyond_the_training_images_are_left_out():
+    model = create_model("cifar_resnet8", 3)
+    assert make_readout(model, Procedure(classifier="knn"), PLAIN, (6, 5, 9), 1e9).levels == (1, 3, 5)
+
+
+# --- documentation and config ---
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_the_config_runs_at_its_small_size(root, real_data, tmp_path):
+    from jaxft.config import load_config
+
+    small = load_config(f"{root}/configs/off_the_shelf.py:small,{real_data}")
+    results = jaxft.run_study(small.study, tmp_path / "study", quiet=True)
+    assert len(results) == 2 * (12 + 5 + 8) and (results["status"] == "done").all()
+    averages = results.groupby(["procedure.tap", "procedure.classifier"])["test_accuracy"].mean()
+    assert averages["stage3"].mean() > 1 / 6

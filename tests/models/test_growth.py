@@ -1,0 +1,125 @@
+"""Networks with new units: what stays, what is new, and how large it is."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import draw_variables
+
+from jaxft.core.errors import UserError
+from jaxft.core.paths import flatten, unflatten
+from jaxft.models import create_model, unit_of
+from jaxft.models.growth import root_mean_square
+from jaxft.weights.files import expected_shapes, init_variables, load, save_weights
+
+NETWORKS = [("toy", 8, "stage2"), ("resnetsmall8", 16, "stage3"), ("wrn10_1", 8, "norm")]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Returns a function from a network's name to (model, its variables, images); factors of new units are 1."""
+
+    @functools.cache
+    def draw(name, size_px):
+        model = create_model(name, 4)
+        images = np.random.default_rng(0).normal(size=(2, size_px, size_px, 3)).astype(np.float32)
+        flat = flatten(draw_variables(model, size_px))
+        flat |= {leaf: jnp.ones_like(value) for leaf, value in flat.items() if leaf.endswith("/gain")}
+        return model, unflatten(flat), images
+
+    return draw
+
+
+@pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
+def test_old_units_keep_names_shapes_and_outputs(name, size_px, last, drawn):
+    wide, variables, images = drawn(f"{name}+wider5", size_px)
+    old = create_model(name, 4)
+    before, after = expected_shapes(old, size_px), expected_shapes(wide, size_px)
+    new = {leaf for leaf in after if leaf not in before}
+    assert new == {f"params/{last}_wider/{leaf}" for leaf in ("conv/kernel", "conv/bias", "gain")}
+    assert {leaf for leaf in before if before[leaf] != after[leaf]} == {"params/head/kernel"}
+    body = unflatten({leaf: value for leaf, value in flatten(variables).items() if leaf in before})
+    was = old.apply(body, images, stop=last)
+    now = wide.apply(variables, images, stop=last)
+    assert now.shape[-1] == was.shape[-1] + 5
+    np.testing.assert_array_equal(now[..., :-5], was)
+    assert unit_of(f"{last}_wider/gain", wide.units) == last
+
+
+@pytest.mark.slow
+def test_old_units_are_initialized_as_without_new_ones():
+    before, after = (flatten(init_variables(create_model(n, 4), jax.random.key(3), 8)) for n in ("toy", "toy+wider5"))
+    assert all(np.array_equal(before[leaf], after[leaf]) for leaf in before if leaf != "params/head/kernel")
+    assert (after["params/stage2_wider/gain"] == 1).all()
+
+
+@pytest.mark.parametrize("kind", ["wider", "deeper"])
+@pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
+def test_new_units_are_as_large_as_the_old_at_each_place(name, size_px, last, kind, drawn):
+    model, variables, images = drawn(f"{name}+{kind}5", size_px)
+    unit = last if kind == "wider" else "deeper"
+    out = np.asarray(model.apply(variables, images, stop=unit))
+    below = model.units[model.units.index(unit) - 1]
+    old = out[..., :-5] if kind == "wider" else model.apply(variables, images, stop=below)
+    old, new = np.asarray(root_mean_square(old)), np.asarray(root_mean_square(out[..., -5:]))
+    alive = (out[..., -5:] > 0).any(-1, keepdims=True)
+    assert alive.mean() > 0.5
+    np.testing.assert_allclose(new[alive], old[alive], rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["wider", "deeper"])
+@pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
+def test_it_can_be_entered_and_left_anywhere(name, size_px, last, kind, drawn):
+    model, variables, images = drawn(f"{name}+{kind}5", size_px)
+    whole, x = model.apply(variables, images), images
+    for unit in model.units:
+        x = model.apply(variables, x, start=unit, stop=unit)
+    np.testing.assert_array_equal(x, whole)
+    assert all(tap.unit in model.units for tap in model.taps)
+    with pytest.raises(ValueError, match="comes after"):
+        model.apply(variables, images, start="head", stop="stem")
+
+
+def test_statistics_move_in_training(drawn):
+    model, variables, images = drawn("toy+wider5", 8)
+    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    before, after = flatten(variables["batch_stats"]), flatten(updated["batch_stats"])
+    assert before.keys() == after.keys() and not any(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_places_where_nothing_is_seen_give_no_nan(drawn):
+    model, variables, images = drawn("toy+deeper5", 8)
+
+    def loss(params):
+        return model.apply({**variables, "params": params}, 0 * images).sum()
+
+    dead = jax.tree.map(jnp.zeros_like, variables["params"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(dead)))
+
+
+@pytest.mark.parametrize("kind", ["wider", "deeper"])
+@pytest.mark.parametrize("name", ["toy", "resnetsmall8"])
+def test_a_saved_one_opens_by_its_name(name, kind, drawn, tmp_path):
+    model, variables, _ = drawn(f"{name}+{kind}5", 16 if name == "resnetsmall8" else 8)
+    path = tmp_path / "grown.safetensors"
+    save_weights(path, model, variables)
+    again, manifest = load(path, model)
+    assert manifest.model == f"{name}+{kind}5" and create_model(manifest.model, 4) == model
+    ours, read = flatten(variables), flatten(again)
+    assert all(np.array_equal(ours[leaf], read[leaf]) for leaf in ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("squeezenet1_1+wider8", "squeezenet1_1 cannot be grown: its classifier reads maps"),
+        ("cifar_resnet8+wider8+deeper8", "cannot be grown: it has new units already"),
+        ("cifar_resnet8+wider0", "there is no model 'cifar_resnet8+wider0'"),
+    ],
+)
+def test_what_cannot_be_grown_is_one_sentence(name, message):
+    with pytest.raises(UserError) as error:
+        create_model(name, 4)
+    assert message in str(error.value)

@@ -1,0 +1,372 @@
+"""`jaxft predict`: probabilities worked out by hand, whatever holds the pictures, and what is said of bad ones."""
+
+import csv
+import dataclasses
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import draw_variables
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import jaxft
+from jaxft.cli import main
+from jaxft.commands.predict import find_pictures, load_classifier
+from jaxft.core import paths
+from jaxft.data.readers.pictures import decode
+from jaxft.models import create_model
+from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
+from jaxft.weights.files import Manifest, save_weights
+
+NAMES = ("oak tree", "ash", "elm")
+
+
+def picture(seed, mode="RGB", size=(40, 36)):
+    """Returns the bytes of a PNG of noise."""
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, mode=None).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Returns a network of three classes and its variables."""
+    model = create_model("resnetsmall8", num_classes=3)
+    return model, draw_variables(model, 32)
+
+
+@pytest.fixture
+def weights(network, tmp_path):
+    """Returns the path of the network's weight file, which names its classes."""
+    model, variables = network
+    path = tmp_path / "trees.safetensors"
+    save_weights(path, model, variables, Manifest(path.name, "", model.architecture, model.preprocessing, NAMES))
+    return path
+
+
+@pytest.fixture
+def certain(network, tmp_path):
+    """Returns a weight file whose head looks at nothing: the probabilities are 0.1, 0.2 and 0.7 for every picture."""
+    model, variables = network
+    flat = paths.flatten(variables)
+    flat["params/head/kernel"] = np.zeros_like(flat["params/head/kernel"])
+    flat["params/head/bias"] = np.log(np.array([0.1, 0.2, 0.7], np.float32))
+    path = tmp_path / "certain.safetensors"
+    manifest = Manifest(path.name, "", model.architecture, model.preprocessing, NAMES)
+    save_weights(path, model, paths.unflatten(flat), manifest)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Returns a folder of seven pictures: one of oaks, two of ashes, three of elms, one of nothing it knows."""
+    files = ["Oak_Tree/1.png", "ash/1.png", "ash/2.png", "elm/1.png", "elm/2.png", "elm/3.png", "cars/1.png"]
+    for i, name in enumerate(files):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(i))
+    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    return tmp_path / "pictures"
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_probabilities_by_hand(certain, folder):
+    predictions = list(jaxft.predict(certain, folder, top=2))
+    assert len(predictions) == 7
+    for prediction in predictions:
+        assert prediction.classes == ("elm", "ash")
+        assert prediction.probabilities == pytest.approx((0.7, 0.2), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batches_change_nothing(network, weights, folder, batch_size):
+    """Each picture alone through the network, and softmax written out, gives what any batch size gives."""
+    model, variables = network
+    apply = jax.jit(model.apply)
+    predictions = list(jaxft.predict(weights, [folder], batch_size=batch_size))
+    assert [p.file for p in predictions] == sorted(str(path) for path in folder.rglob("*.png"))
+    for prediction in predictions:
+        pixels = decode(Path(prediction.file).read_bytes(), 32)
+        logits = np.asarray(apply(variables, model.preprocessing.apply(jnp.asarray(pixels[None]))), np.float64)[0]
+        expected = np.exp(logits) / np.exp(logits).sum()
+        assert prediction.classes == tuple(NAMES[label] for label in np.argsort(-expected))
+        np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_for_parts_sees_the_centre_of_larger_pictures(network, weights, folder, tmp_path, capsys):
+    model, variables = network
+    whole = next(iter(jaxft.predict(weights, [folder / "elm/1.png"])))
+    path = tmp_path / "parts.safetensors"
+    manifest = Manifest(path.name, "", model.architecture, model.preprocessing, NAMES, resize_px=40)
+    save_weights(path, model, variables, manifest)
+    part = next(iter(jaxft.predict(path, [folder / "elm/1.png"])))
+    pixels = decode((folder / "elm/1.png").read_bytes(), 40)[4:36, 4:36]
+    logits = jax.jit(model.apply)(variables, model.preprocessing.apply(jnp.asarray(pixels[None])))
+    assert part.probabilities == pytest.approx(np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1], rel=1e-4)
+    assert part.probabilities != whole.probabilities
+    assert main(["weights", "inspect", str(path)]) == 0
+    assert "32 px, the centre of 40, rgb" in capsys.readouterr().out
+
+
+def test_table_and_accuracy(certain, folder, capsys):
+    assert main(["predict", "--weights", str(certain), "--top", "2", str(folder)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].split() == ["picture", "%", "class"]
+    # In the order of names: capital letters first.
+    assert lines[1].split() == [str(folder / "Oak_Tree" / "1.png"), "70.0", "elm"]
+    assert lines[2].split() == ["20.0", "ash"]
+    # Every picture is called an elm, then an ash: 3 of 6 right, 5 of 6 among the first two; cars are no class.
+    assert lines[-1] == (
+        "accuracy: 50.0% (3 of the 6 pictures whose folder is named after a class); among the first 2: 83.3%; "
+        "mean over the classes: 33.3%"  # three elms, two ashes, an oak
+    )
+    assert len(lines) == 1 + 7 * 2 + 1 and captured.err == ""
+
+
+def test_csv_has_every_row(certain, folder, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    assert main(["predict", "--weights", str(certain), "--csv", str(out), str(folder), "--batch-size", "2"]) == 0
+    rows = rows_of(out)
+    assert len(rows) == 7 * 3
+    assert [row["class"] for row in rows[:3]] == ["elm", "ash", "oak tree"]
+    assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
+    assert [float(row["probability"]) for row in rows[:3]] == pytest.approx([0.7, 0.2, 0.1], abs=1e-6)
+    assert {row["file"] for row in rows} == {str(path) for path in folder.rglob("*.png")}
+    assert str(out) in capsys.readouterr().out
+
+
+def test_a_zip_gives_what_its_folder_gives(weights, folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for path in sorted(folder.rglob("*.*"), reverse=True):
+            archive.write(path, path.relative_to(folder))
+    zipped = list(jaxft.predict(weights, tmp_path / "pictures.zip"))
+    plain = list(jaxft.predict(weights, folder))
+    assert [p.probabilities for p in zipped] == [p.probabilities for p in plain]
+    assert zipped[0].file == str(tmp_path / "pictures.zip" / "Oak_Tree" / "1.png") and zipped[0].truth == "oak tree"
+
+
+def test_parts_of_a_data_set_are_counted_apart(certain, folder, capsys):
+    for part, of in (("train", "elm"), ("test", "ash")):
+        (folder / part).mkdir()
+        (folder / of).rename(folder / part / of)
+    assert main(["predict", "--weights", str(certain), "--top", "1", str(folder / "train"), str(folder / "test")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("accuracy in train: 100.0% (3 of the 3 ")
+    assert lines[-1].startswith("accuracy in test: 0.0% (0 of the 2 ")
+
+
+def test_a_bad_picture_stops_no_other(weights, folder, capsys):
+    good = {p.file: p for p in jaxft.predict(weights, folder)}
+    cut, no_picture = folder / "ash" / "2.png", folder / "ash" / "3.png"
+    cut.write_bytes(picture(2)[:-400])
+    no_picture.write_bytes(b"no picture")
+    assert main(["predict", "--weights", str(weights), str(folder)]) == 1
+    captured = capsys.readouterr()
+    said = captured.err.splitlines()
+    assert len(said) == 2 and f"the picture {str(cut)!r} cannot be read: " in said[0]
+    assert said[1] == f"jaxft: the picture {str(no_picture)!r} cannot be read: it has no known picture format."
+    assert captured.out.splitlines()[-1] == "2 of 8 pictures cannot be read."
+    for prediction in jaxft.predict(weights, folder):
+        if not prediction.problem:
+            assert prediction.probabilities == pytest.approx(good[prediction.file].probabilities, rel=1e-5)
+
+
+def test_a_grey_picture_is_its_coloured_copy(weights, tmp_path):
+    (tmp_path / "grey.png").write_bytes(picture(5, "L"))
+    with Image.open(tmp_path / "grey.png") as grey:
+        assert grey.mode == "L"
+        grey.convert("RGB").save(tmp_path / "colour.png")
+    one, two = jaxft.predict(weights, [tmp_path / "grey.png", tmp_path / "colour.png"])
+    assert one.probabilities == two.probabilities
+
+
+def test_without_class_names_numbers_and_a_line(network, certain, folder, tmp_path, capsys):
+    bare = tmp_path / "bare.safetensors"
+    save_file(load_file(certain), bare)
+    command = ["predict", "--weights", str(bare), "--model", "resnetsmall8", str(folder / "elm" / "1.png")]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert [line.split()[-1] for line in captured.out.splitlines()[1:]] == ["2", "1", "0"]
+    assert "bare.safetensors has no class names for 3 classes: numbers stand for them." in captured.err.splitlines()
+    assert "resnetsmall8's usual size and scaling are assumed" in captured.err
+
+
+def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
+    """As of a file whose head was replaced and whose manifest was kept."""
+    model, variables = network
+    other = tmp_path / "other.safetensors"
+    manifest = Manifest(other.name, "", model.architecture, model.preprocessing, CLASS_NAMES["cifar10"])
+    save_weights(other, model, variables, manifest)
+    assert main(["predict", "--weights", str(other), str(folder / "elm" / "1.png")]) == 0
+    captured = capsys.readouterr()
+    assert {line.split()[-1] for line in captured.out.splitlines()[1:]} == {"0", "1", "2"}
+    assert captured.err == "other.safetensors has 10 class names for 3 classes: numbers stand for them.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.jpg"], "there is no picture, folder or archive 'nowhere.jpg'"),
+        (["empty"], "'empty' has no pictures in it"),
+        (["empty.zip"], "'empty.zip' has no pictures in it"),
+        (["a.png", "--top", "0"], "top is 0; it must be 1 or more"),
+        (["a.png", "--batch-size", "-1"], "batch_size is -1; it must be 1 or more"),
+        (["a.png", "--csv", "nowhere/out.csv"], "'nowhere/out.csv' is no file in a folder that is there"),
+        (["a.png", "--model", "resnetsmall14"], "trees.safetensors is for resnetsmall8, not for resnetsmall14"),
+    ],
+)
+def test_mistakes(words, said, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    (tmp_path / "a.png").write_bytes(picture(0))
+    assert main(["predict", "--weights", str(weights), *words]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_weights_without_a_classifier(weights, folder, tmp_path):
+    tensors = load_file(weights)
+    headless = {name: values for name, values in tensors.items() if not name.startswith("linear.")}
+    save_file(headless, tmp_path / "resnetsmall8.safetensors")
+    with pytest.raises(jaxft.UserError, match=r"resnetsmall8\.safetensors has no classifier to predict with"):
+        jaxft.predict(tmp_path / "resnetsmall8.safetensors", folder)
+
+
+def test_no_pictures_at_all(weights):
+    with pytest.raises(jaxft.UserError, match="no pictures"):
+        jaxft.predict(weights, [])
+
+
+def test_no_csv_is_left_behind_by_a_failure(weights, folder, tmp_path):
+    out = tmp_path / "out.csv"
+    assert main(["predict", "--weights", str(weights), "--top", "0", "--csv", str(out), str(folder)]) == 2
+    assert not out.exists() and not [path for path in tmp_path.iterdir() if path.suffix == ".csv"]
+
+
+def test_a_network_for_imagenet_sees_the_centre(tmp_path):
+    """At 224 px it sees the middle of 256 pixels: the 16 of the rim do not count, the 17th does."""
+    model = create_model("cifar_resnet8", num_classes=1000)
+    preprocessing = dataclasses.replace(model.preprocessing, size_px=224)
+    manifest = Manifest("", "", model.architecture, preprocessing, CLASS_NAMES["imagenet"])
+    save_weights(tmp_path / "net.safetensors", model, draw_variables(model, 32), manifest)
+    whole = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    files = []
+    for rim in (0, 16, 17):
+        framed = np.zeros_like(whole)
+        framed[rim : 256 - rim, rim : 256 - rim] = whole[rim : 256 - rim, rim : 256 - rim]
+        files.append(tmp_path / f"{rim}.png")
+        Image.fromarray(framed).save(files[-1])
+    none, sixteen, seventeen = jaxft.predict(tmp_path / "net.safetensors", files)
+    assert none.probabilities == sixteen.probabilities != seventeen.probabilities
+
+
+def test_no_more_than_a_batch_is_read_ahead(weights):
+    read = []
+
+    def member(i):
+        return PurePosixPath(f"{i}.png"), lambda: read.append(i) or picture(i)
+
+    predictions = load_classifier(weights).predict([member(i) for i in range(20)], batch_size=4)
+    assert read == []
+    next(predictions)
+    assert sorted(read) == [0, 1, 2, 3]
+    assert len(list(predictions)) == 19
+
+
+def test_hidden_files_are_left_out_and_hidden_parents_are_not(folder):
+    hidden = folder / ".cache" / "elm"
+    hidden.mkdir(parents=True)
+    (hidden / "1.png").write_bytes(picture(0))
+    assert len(find_pictures([folder])) == 7
+    assert len(find_pictures([folder / ".cache"])) == 1
+
+
+def test_predictions_go_to_a_pipe_that_closes(certain, folder):
+    command = f"{sys.executable} -m jaxft.cli predict --weights {certain} {folder} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("picture") and "Traceback" not in done.stderr
+
+
+# --- names of classes -------------------------------------------------------------------------------------------
+
+
+def test_imagenet_has_a_thousand_names_in_the_order_of_their_ids():
+    classes = imagenet_classes()
+    assert len(classes) == 1000 and list(classes) == sorted(classes)
+    assert all(len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit() for wnid in classes)
+    assert len({name.casefold() for name in classes.values()}) == 1000
+    assert CLASS_NAMES["imagenet"] == tuple(classes.values())
+    # Labels that everybody knows: tench is the first, toilet tissue the last.
+    names = CLASS_NAMES["imagenet"]
+    assert (names[0], names[207], names[281], names[999]) == ("tench", "golden retriever", "tabby", "toilet tissue")
+
+
+def test_every_data_set_has_its_number_of_names():
+    assert {name: len(CLASS_NAMES[name]) for name in CLASS_NAMES} == {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+    assert CLASS_NAMES.get("unheard of", ()) == ()
+
+
+def test_imagenet_names_are_those_of_the_real_files(real_data):
+    with zipfile.ZipFile(real_data / "images" / "imagenet-sample-1000.zip") as archive:
+        stems = sorted(PurePosixPath(name).stem for name in archive.namelist())
+    assert len(stems) == 1000
+    for stem, (wnid, name) in zip(stems, imagenet_classes().items()):
+        number, theirs, label = stem.split("_", 2)
+        assert theirs == wnid and name.partition(" (")[0] == label.replace("_", " ")
+        assert list(imagenet_classes())[int(number)] == wnid
+
+
+# --- real networks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_cifar10_test_pictures(real_data, tmp_path, capsys):
+    """The accuracy that the data's README states for the 1,000 test pictures: 80.4%."""
+    archive = real_data / "images" / "cifar10-jpeg-4000.zip"
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(tmp_path / "cifar10.zip", "w") as part:
+        for name in whole.namelist():
+            if name.startswith("test/"):
+                part.writestr(name, whole.read(name))
+    weights = real_data / "weights" / "cifar_resnet20.cifar10.safetensors"
+    out = tmp_path / "out.csv"
+    words = ["--weights", str(weights), "--csv", str(out), "--batch-size", "128", str(tmp_path / "cifar10.zip")]
+    assert main(["predict", *words]) == 0
+    assert "accuracy in test: 80.4% (804 of the 1,000 pictures" in capsys.readouterr().out
+    rows = rows_of(out)
+    assert len(rows) == 5000
+    first = [row for row in rows if row["rank"] == "1"]
+    assert sum(row["class"] == PurePosixPath(row["file"]).parent.name for row in first) == 804
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_imagenet_pictures_in_folders_of_wordnet_ids(real_data, tmp_path, capsys):
+    """The accuracies that the data's README states: 86.8% and, among the first five, 96.9%."""
+    with (
+        zipfile.ZipFile(real_data / "images" / "imagenet-sample-1000.zip") as whole,
+        zipfile.ZipFile(tmp_path / "imagenet.zip", "w") as sorted_by_id,
+    ):
+        for name in whole.namelist():
+            sorted_by_id.writestr(f"{name.split('_')[1]}/{name}", whole.read(name))
+    weights = real_data / "weights" / "efficientnet_lite0.imagenet.safetensors"
+    words = ["--weights", str(weights), "--csv", str(tmp_path / "out.csv"), str(tmp_path / "imagenet.zip")]
+    assert main(["predict", *words]) == 0
+    out = capsys.readouterr().out
+    assert "accuracy: 86.8% (868 of the 1,000 pictures" in out and "among the first 5: 96.9%" in out

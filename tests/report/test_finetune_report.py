@@ -1,0 +1,370 @@
+"""The page, the model card and the summary of `jaxft finetune`, of a made-up record whose numbers are known."""
+
+import base64
+import copy
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers import draw_variables
+from matplotlib.colors import to_rgb
+from PIL import Image
+from report.test_report import CHROMIUM, Tags, measure, text_of
+
+from jaxft.cli import main
+from jaxft.models import create_model
+from jaxft.report import finetune
+from jaxft.report.finetune import model_card, summary_lines, write_finetune_page
+from jaxft.weights.files import save_weights
+
+NAMES = ("<b>bold</b>", "a|b_c", "cat")
+CONFUSION = [[8, 2, 0], [1, 9, 0], [0, 0, 10]]  # 27 of 30 are right
+
+
+def candidate(name: str, rate: float, accuracy: float | None, selected: bool = False) -> dict[str, Any]:
+    diverged = accuracy is None
+    curve = [0.5, None, None] if diverged else [0.5, accuracy - 0.1, accuracy]
+    return {
+        "name": name,
+        "trained": name.partition(" ")[0],
+        "learning_rate": rate,
+        "val_accuracy": accuracy,
+        "seconds": 75.0,
+        "selected": selected,
+        "diverged": diverged,
+        "curves": {"epoch": [1.0, 2.0, 3.0], "train_loss": [2.0, 1.0, 0.05], "val_accuracy": curve},
+    }
+
+
+def make_record(names: tuple[str, ...] = NAMES, confusion: Any = CONFUSION) -> dict[str, Any]:
+    """Returns a record; of the three seeds the accuracies are 27, 28 and 26 of 30."""
+    wrong = [(i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) for _ in range(n) if i != j]
+    return {
+        "model": "resnetsmall8",
+        "weights": {"file": "resnetsmall8.cifar10.safetensors", "sha256": "ab" * 32, "origin": "a <place>"},
+        "data": {
+            "path": "pictures/my images.zip",
+            "class_names": list(names),
+            "train": 80,
+            "val": 20,
+            "folds": 1,
+            "test": int(np.sum(confusion)),
+            "size_px": 32,
+            "test_from": "a fifth of each class, held out",
+            "train_per_class": [30 + i for i in range(len(names))],
+            "test_per_class": [sum(row) for row in confusion],
+        },
+        "candidates": [
+            candidate("head at 0.001", 1e-3, 0.85),
+            candidate("top at 0.0001", 1e-4, 0.95, selected=True),
+            candidate("top at 0.0003", 3e-4, None),
+        ],
+        "selected": "top at 0.0001",
+        "recipe": {"views": 8, "layer_decay": 0.9, "flip": True},
+        "seeds": [0, 1, 2],
+        "delivered_seed": 0,
+        "files": ["weights.safetensors", "weights.msgpack"],
+        "layout": "torch",
+        "test": {"accuracy": [27 / 30, 28 / 30, 26 / 30], "mean": 0.9, "half_width": 0.0828, "mean_per_class": 0.9},
+        "refit_curves": [
+            {"seed": seed, "epoch": [1.0, 2.0], "train_loss": [1.0, 0.01 + seed], "train_accuracy": [0.5, 1.0]}
+            for seed in range(3)
+        ],
+        "confusion": confusion,
+        "mistakes": [
+            {
+                "id": f"test/{names[i]}/{k}.jpg",
+                "label": names[i],
+                "predicted": names[j],
+                "probability": 0.98 - k / 100,
+                "label_probability": 0.01,
+            }
+            for k, (i, j) in enumerate(wrong[:24])
+        ],
+        "warnings": ["there are 20 images to select on & few to test on."],
+        "seconds": {"selection": 30.0, "refit": 95.0, "total": 125.0},
+        "versions": {"jaxft": "0.1.0", "jax": "0.10.2", "python": "3.11.9"},
+        "device": "1 x cpu (cpu), 2 CPU cores",
+        "command": "jaxft finetune --weights some.safetensors --data 'pictures/my images.zip' --out mine",
+    }
+
+
+def pictures_of(record: dict[str, Any], size_px: int = 32) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {m["id"]: rng.integers(0, 256, (size_px, size_px, 3), np.uint8) for m in record["mistakes"]}
+
+
+def page_of(record: dict[str, Any]) -> str:
+    return finetune.render(record, pictures_of(record))
+
+
+def many_classes() -> dict[str, Any]:
+    """Returns a record of 40 classes with 4 test images each: 7 is taken for 9 twice, 3 for 2 and 1 for 0 once."""
+    confusion = 4 * np.eye(40, dtype=int)
+    for truth, predicted, times in ((7, 9, 2), (3, 2, 1), (1, 0, 1)):
+        confusion[truth, truth] -= times
+        confusion[truth, predicted] += times
+    return make_record(tuple(f"kind {i}" for i in range(40)), confusion.tolist())
+
+
+def rows_of(text: str, section: str) -> list[str]:
+    part = text[text.index(f'<section id="{section}">') :]
+    return [text_of(row) for row in re.findall(r"<tr.*?</tr>", part[: part.index("</section>")], re.DOTALL)]
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def test_the_headline_is_that_worked_out_by_hand():
+    text = page_of(make_record())
+    summary = text_of(text[text.index('id="summary"') : text.index("</dl>")])
+    # 27, 28, 26 of 30: s = 1/30, t(0.975, 2) = 4.3027, 4.3027 / 30 / sqrt(3) = 0.0828
+    assert "Test accuracy 90.0 ± 8.3 % mean and 95 % interval over 3 seeds" in summary
+    assert "always saying the largest class: 33.3 %" in summary
+    # Wilson: (0.9 + 0.06402 ± 1.96 sqrt(0.003 + 0.001067)) / 1.12805 = 0.7438, 0.9654
+    assert "90.0 % seed 0; 95 % interval from 30 test images: 74.4 to 96.5 %" in summary
+    assert "top at 0.0001 validation 95.0 %, the best of 3 candidates" in summary
+    assert "130 80 to train, 20 to validate, 30 to test; 3 classes, 32 px" in summary
+    lead = "resnetsmall8, fine-tuned on 100 images of 3 classes, gets 90.0 ± 8.3 % of 30 test images right."
+    assert lead in text_of(text)
+    assert "(a fifth of each class, held out) had no part in any choice" in text_of(text)
+
+
+def test_candidates_classes_and_confusions():
+    text = page_of(make_record())
+    assert rows_of(text, "training")[1:] == [
+        "head at 0.001 85.0 head 0.001 1 min 15 s",
+        "top at 0.0001 ★ 95.0 top 0.0001 1 min 15 s",
+        "top at 0.0003 diverged top 0.0003 1 min 15 s",
+    ]
+    assert "One of the 20 validation images is 5 points" in text_of(text)
+    assert rows_of(text, "confusion")[1:] == ["<b>bold</b> 8 2", "a|b_c 1 9", "cat 10"]
+    assert rows_of(text, "classes")[1:] == [
+        "0 <b>bold</b> 80.0 8 of 10 30 a|b_c (2)",
+        "1 a|b_c 90.0 9 of 10 31 <b>bold</b> (1)",
+        "2 cat 100.0 10 of 10 32",
+    ]
+    assert "In 1 of 3 classes every test image is right. A class has 10 test images, so one is 10 points." in text_of(
+        text
+    )
+
+
+def test_what_made_it_is_on_the_page():
+    text = text_of(page_of(make_record()))
+    assert "--data 'pictures/my images.zip' --out mine" in text
+    assert "views 8 layer_decay 0.9 flip true" in text
+    assert "seed 0: 90.0 %, seed 1: 93.3 %, seed 2: 86.7 %" in text
+    assert "selection 30 s, refit 1 min 35 s, total 2 min 05 s" in text
+    assert "jaxft predict PICTURES --weights weights.safetensors" in text
+    assert "Warning: there are 20 images to select on & few to test on." in text
+
+
+def test_mistakes_are_pictures_with_names_and_confidence(tmp_path):
+    record = make_record()
+    pictures = pictures_of(record)
+    text = finetune.render(record, pictures)
+    captions = [text_of(found) for found in re.findall(r"<figcaption><span.*?</figcaption>", text)]
+    assert captions[0] == "a|b_c, 98.0 % is <b>bold</b>, 1.0 % 0.jpg"
+    assert captions[2] == "<b>bold</b>, 96.0 % is a|b_c, 1.0 % 2.jpg"
+    uris = [attrs["src"] for tag, attrs in Tags(text).found if tag == "img"]
+    for mistake, uri in zip(record["mistakes"], uris, strict=True):
+        shown = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+        np.testing.assert_array_equal(np.asarray(shown), pictures[mistake["id"]])
+    assert "Every wrong answer, the surest first. Wrong labels" in text_of(text)
+
+
+def test_a_large_picture_is_a_jpeg_that_looks_like_it():
+    ramp = np.linspace(0, 255, 224)
+    image = np.stack([*np.meshgrid(ramp, ramp), np.full((224, 224), 80.0)], axis=-1).astype(np.uint8)
+    kind, _, content = finetune.data_uri(image).partition(",")
+    assert kind == "data:image/jpeg;base64" and len(content) < 20_000
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))), np.float64)
+    assert np.abs(shown - image).mean() < 2
+
+
+def test_many_classes_have_a_matrix_without_names_and_the_pairs_beside_it():
+    text = page_of(many_classes())
+    assert '<table class="matrix"' not in text and "Confusion matrix of all classes" in text
+    confused = ["kind 7 kind 9 2 of 4", "kind 1 kind 0 1 of 4", "kind 3 kind 2 1 of 4"]
+    assert rows_of(text, "confusion")[1:] == confused
+    rows = rows_of(text, "classes")
+    assert rows[1:4] == [
+        "7 kind 7 50.0 2 of 4 37 kind 9 (2)",
+        "1 kind 1 75.0 3 of 4 31 kind 0 (1)",
+        "3 kind 3 75.0 3 of 4 33 kind 2 (1)",
+    ]
+    assert len(rows) == 1 + 12 + 1 + 40  # the worst, and all
+    assert "In 37 of 40 classes every test image is right." in text_of(text)
+
+
+def test_a_class_without_test_images_has_no_accuracy():
+    record = make_record(confusion=[[0, 0, 0], [1, 9, 0], [0, 5, 15]])
+    assert [row.split()[:3] for row in rows_of(page_of(record), "classes")[1:]] == [
+        ["2", "cat", "75.0"],
+        ["1", "a|b_c", "90.0"],
+        ["0", "<b>bold</b>", "–"],
+    ]
+    text = text_of(page_of(record))
+    assert "The best are a|b_c (90.0 %), cat (75.0 %)." in text
+    assert "A class has 10 to 20 test images, so one is 5 to 10 points." in text
+
+
+def test_colours_are_mixed_by_the_share_of_the_row_and_numbers_are_legible():
+    (right, wrong, nothing), *_ = finetune.matrix_of(make_record(confusion=[[6, 4, 0], [0, 10, 0], [0, 0, 10]]))
+    # Of f4f5f2, 0.4 and 0b5c8a, 0.6; then 1 - sqrt(0.4) = 0.3675 and d55e00, 0.6325.
+    assert (right.colour, wrong.colour, nothing.colour) == ("#6899b4", "#e09559", "#f4f5f2")
+    assert finetune.luminance(np.array([0.5, 0.5, 0.5])) == pytest.approx(0.21404, abs=1e-5)
+    for share in range(101):
+        row = finetune.matrix_of(make_record(confusion=[[share, 100 - share, 0], [0, 1, 0], [0, 0, 1]]))[0]
+        for cell in row:
+            dark, light = sorted(finetune.luminance(np.array(to_rgb(c))) for c in (cell.colour, cell.ink))
+            assert (light + 0.05) / (dark + 0.05) > 3  # WCAG 2.2, 1.4.11
+
+
+def test_one_seed_one_candidate_and_no_mistake():
+    record = make_record(confusion=[[10, 0, 0], [0, 10, 0], [0, 0, 10]])
+    record |= {"seeds": [4], "delivered_seed": 4, "candidates": record["candidates"][1:2], "warnings": []}
+    record["test"] = {"accuracy": [1.0], "mean": 1.0, "half_width": None, "mean_per_class": 1.0}
+    record["refit_curves"] = [{"seed": 4, "epoch": [], "train_loss": [], "train_accuracy": []}]
+    text = text_of(page_of(record))
+    assert "Test accuracy 100.0 % one seed, so no interval" in text
+    assert "There was one candidate, top at 0.0001, so nothing was selected." in text
+    assert "There is none: every test image is right." in text
+    assert "Refit" not in text and "Hardest" not in model_card(record) and "mean and 95 %" not in model_card(record)
+    assert "test accuracy: 100.0 % (30 images)" in summary_lines(record)
+
+
+# --- the page as a file -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("record", [make_record(), many_classes()], ids=["few", "many"])
+def test_the_file_is_whole_reproducible_and_never_says_nan(tmp_path, record):
+    json.dumps(record, allow_nan=False)
+    before = copy.deepcopy(record)
+    for name in ("one.html", "two.html"):
+        write_finetune_page(tmp_path / name, record, pictures_of(record))
+    assert record == before
+    text = (tmp_path / "one.html").read_text()
+    assert text == (tmp_path / "two.html").read_text()
+    assert "nan" not in re.findall(r"[a-z]+", text_of(text).lower())
+    tags = Tags(text).found
+    assert not {"script", "b"} & {tag for tag, attrs in tags if "style" not in attrs}
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    references = [attrs[name] for _, attrs in tags for name in ("href", "xlink:href", "src") if attrs.get(name)]
+    assert {r for r in references if not r.startswith("data:")} <= {f"#{name}" for name in ids}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH to open the page in")
+@pytest.mark.parametrize("width", [1400, 360])
+@pytest.mark.parametrize("record", [make_record(), many_classes()], ids=["few", "many"])
+def test_a_browser_shows_everything(tmp_path, record, width):
+    write_finetune_page(tmp_path / "report.html", record, pictures_of(record))
+    found, console, asked = measure(tmp_path, width)
+    assert console == [] and sorted(asked) == ["/probe.html", "/report.html"]
+    assert len(found["pictures"]) == 2 + (len(record["confusion"]) > 30)
+    assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in found["pictures"]), found["pictures"]
+    assert found["scrollWidth"] <= width
+    assert found["outside"] == [] and found["cut"] == []
+
+
+# --- the model card and the summary -------------------------------------------------------------------------
+
+
+def test_the_card_has_front_matter_and_says_what_was_done():
+    record = make_record()
+    _, front, body = model_card(record).split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert told["license"] == "unknown" and told["pipeline_tag"] == "image-classification"
+    assert {"jax", "flax", "pytorch", "resnetsmall8"} <= set(told["tags"]) and told["metrics"] == ["accuracy"]
+    (result,) = told["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.9}] and result["dataset"]["name"] == "my images"
+    assert "# resnetsmall8 on my images\n" in body
+    assert "right on **90.0 %**; over 3 seeds the same procedure gives 90.0 ± 8.3 % (mean and 95 % interval)." in body
+    assert "| **top at 0.0001** (selected) | top | 0.0001 | 95.0 % |\n" in body
+    assert "| top at 0.0003 | top | 0.0003 | diverged |\n" in body
+    assert "80 images to train, 20 to validate, 30 to test" in body
+    assert "from the number of test images (Wilson) | 74.4 to 96.5 % |" in body
+    assert "| seed 2 | 86.7 % |" in body and "| layer_decay | 0.9 |" in body
+    assert f"sha256 `{'ab' * 32}`" in body
+    assert model_card(record | {"license": "cc-by-4.0"}).startswith('---\nlicense: "cc-by-4.0"\n')
+
+
+def test_the_cards_names_stay_text():
+    body = model_card(make_record())
+    assert "| 0 | \\<b\\>bold\\</b\\> | 30 | 10 | 80.0 % |\n| 1 | a\\|b_c | 31 | 10 | 90.0 % |\n" in body
+    assert "(a \\<place\\>; sha256" in body
+    assert "Hardest: \\<b\\>bold\\</b\\> (8 of 10; most often taken for a\\|b_c), a\\|b_c (9 of 10" in body
+    assert "\n- there are 20 images to select on \\& few to test on.\n" in body
+    rows = [re.findall(r"(?<!\\)\|", line) for line in body.splitlines() if line.startswith("|")]
+    assert {len(bars) - 1 for bars in rows} == {2, 4, 5}  # columns of accuracy and recipe, candidates, classes
+
+
+def test_many_classes_are_a_list_in_the_order_of_the_outputs():
+    body = model_card(many_classes())
+    assert "<summary>All 40, in the order of the outputs</summary>\n\nkind 0, kind 1, kind 2, " in body
+
+
+def test_how_pictures_are_prepared_is_told_where_it_is_known():
+    preprocessing = {"size_px": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "value_range": 1.0}
+    record = make_record() | {"preprocessing": preprocessing | {"channel_order": "bgr"}}
+    assert "with mean 0.5, 0.4, 0.3 and std 0.2, 0.2, 0.2, channels in the order bgr.\n" in model_card(record)
+
+
+def test_pytorch_is_told_of_where_the_file_is_in_its_layout():
+    record = make_record()
+    code = 'network.load_state_dict(load_file("weights.safetensors"))  # resnetsmall8 in PyTorch, with 3 outputs'
+    assert code in model_card(record)
+    pth = model_card(record | {"files": ["weights.pth", "weights.msgpack"]})
+    assert 'torch.load("weights.pth", weights_only=True)' in pth
+    for other in ({"layout": "keras"}, {"files": ["weights.msgpack"]}):
+        assert "PyTorch" not in model_card(record | other)
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_code_of_the_card_run(tmp_path, monkeypatch, capsys):
+    model = create_model("resnetsmall8", num_classes=3)
+    variables = draw_variables(model, 32)
+    for name in ("weights.safetensors", "weights.msgpack"):
+        save_weights(tmp_path / name, model, variables)
+    monkeypatch.chdir(tmp_path)
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    Image.fromarray(images[0]).save("black.png")
+    code = dict(re.findall(r"```(sh|python)\n(.*?)```", model_card(make_record()), re.DOTALL)[:2])
+    known: dict[str, Any] = {"images": images}
+    exec(code["python"], known)
+    assert known["logits"].shape == (2, 3)
+    np.testing.assert_allclose(known["logits"][0], known["logits"][1], rtol=1e-5)
+    assert main(code["sh"].replace("PICTURES", "black.png").split()[1:]) == 0
+    assert "black.png" in capsys.readouterr().out
+
+
+def test_the_summary_is_a_table_the_accuracy_and_the_files():
+    assert summary_lines(make_record(), Path("mine")) == [
+        "candidate        learning rate  validation %        time",
+        "head at 0.001            0.001          85.0  1 min 15 s",
+        "top at 0.0001 *         0.0001          95.0  1 min 15 s",
+        "top at 0.0003           0.0003      diverged  1 min 15 s",
+        "* selected on 20 validation images, then trained again on all 100",
+        "",
+        "test accuracy: 90.0 ± 8.3 % (mean and 95 % interval over 3 seeds; 30 images)",
+        "delivered: seed 0, 90.0 %",
+        "  mine/weights.safetensors",
+        "  mine/weights.msgpack",
+        "  mine/report.html",
+        "  mine/MODEL_CARD.md",
+    ]
+
+
+def test_markdown_is_escaped():
+    from jaxft.report.template import markdown_text
+
+    assert markdown_text("a_b __x__ *c*\n`d` $e$") == "a_b \\_\\_x\\_\\_ \\*c\\* \\`d\\` \\$e\\$"
+    assert html.unescape(markdown_text("R&amp;D")) == "R\\&D"

@@ -1,0 +1,469 @@
+"""The report: its numbers against ones worked out by hand, its bytes, and what a browser makes of it."""
+
+import html.parser
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxft.cli import main
+from jaxft.config import Images, Procedure, Source, Study, to_dict
+from jaxft.report import figures, page, write_report
+from jaxft.store.records import Store
+
+BODY_RATE = "procedure.body_learning_rate"
+LEVELS = ("frozen", 0.01, 0.1)
+LAYERS = ("stem/conv1", "stage1/block1/downsample/convolution_1x1", "head")
+# By setting and seed; None: the trial diverged.
+TEST = ((0.60, 0.60, 0.60, 0.60), (0.80, 0.82, 0.84, 0.86), (0.70, None, 0.74, 0.78))
+VAL = ((0.70, 0.70, 0.70, 0.70), (0.90, 0.90, 0.92, 0.92), (0.80, None, 0.84, 0.88))
+RELATIVE = (0.0, 0.02, 0.4)  # the body's, by setting
+
+
+def digest_of(setting: int, seed: int) -> str:
+    return f"{setting:08x}{seed:08x}"
+
+
+def build(
+    workdir: Path,
+    *,
+    title: str = "Which rate for the body?",
+    num_run: int = 12,
+    uneven: bool = False,
+    pairwise: bool = True,
+    select_over: tuple[str, ...] = (),
+) -> Store:
+    """Returns the store of a study of three settings and four seeds, of whose trials `num_run` have run."""
+    store = Store.create(workdir)
+    trials = [
+        {"trial": digest_of(i, seed), "setting": i, "factors": {BODY_RATE: level}, "seed": seed}
+        for i, level in enumerate(LEVELS)
+        for seed in range(4)
+    ]
+    study = Study(
+        title=title,
+        source=Source(images=Images(classes=("0", "1"))),
+        procedure=Procedure(epochs=6.0),
+        seeds=(0, 1, 2, 3),
+        factors=({BODY_RATE: LEVELS},),
+        select_over=select_over,
+    )
+    store.write_plan(
+        {
+            "title": title,
+            "docstring": "Does the body need to move?\n\nExpected:\n- frozen is worse",
+            "config": to_dict(study),
+            "config_path": "configs/body_rate.py",
+            "factors": [BODY_RATE],
+            "settings": [{BODY_RATE: level} for level in LEVELS],
+            "layers": list(LAYERS),
+            "chance": 0.1,
+            "uneven": uneven,
+            "trials": trials,
+            "varied": ["split", "init"],
+            "source": {"trials": ["feedfacefeedface"]},
+        }
+    )
+    source = {"status": "done", "val_accuracy": 0.98, "seconds": 75.0, "trial": {"source": {"model": "resnet18"}}}
+    store.write("sources", "feedfacefeedface", source, {"epoch": np.arange(3.0)})
+    for trial in trials[:num_run]:
+        write_trial(store, trial)
+    if pairwise:
+        # In no order, so that the report has to sort; over the body it is sqrt(3^2 + 4^2) = 5 times the gap.
+        runs = [(1, 0), (0, 1), (0, 0)]
+        gap = np.array([[0, 2, 2], [2, 0, 1], [2, 1, 0]], np.float32)
+        store.write(
+            "analyses",
+            "0123",
+            {"analysis": "pairwise", "trials": [digest_of(*run) for run in runs], "layers": list(LAYERS)},
+            {"distances": np.stack([3 * gap, 4 * gap, 100 * gap])},
+        )
+    store.write_run(
+        {
+            "started": "2026-11-22T20:00:00Z",
+            "command": ["jaxft", "study", "configs/body_rate.py", "--workdir", "a place"],
+            "versions": {"jaxft": "0.1.0", "jax": "0.10.1"},
+            "device": "cpu",
+            "git": {"commit": "abcdef0", "dirty": True},
+            "seconds": 125.0,
+        },
+        started=1_795_377_600.0,
+    )
+    return store
+
+
+def write_trial(store: Store, trial: Mapping[str, Any]) -> None:
+    setting, seed = trial["setting"], trial["seed"]
+    diverged = TEST[setting][seed] is None
+    changes = {
+        layer: {
+            "l2": 1.0,
+            "relative_l2": 1.5 if layer == "head" else RELATIVE[setting] * (1 + seed),
+            "rms": 0.1,
+            "cosine": 0.9,
+            "sign_flips": 0.01,
+        }
+        for layer in LAYERS
+    }
+    record = {
+        "status": "diverged" if diverged else "done",
+        "val_accuracy": VAL[setting][seed],
+        "test_accuracy": TEST[setting][seed],
+        "test_mean_per_class": None if diverged else TEST[setting][seed] - 0.1,
+        "selected_epoch": None if diverged else 5,
+        "relative_change": None if diverged else RELATIVE[setting],
+        "seconds": 20.5,
+        "executor": "in_turn",
+        "width": 1,
+        "changes": {} if diverged else changes,
+    }
+    epoch = np.arange(1.0, 7.0)
+    loss = 2.0 ** -(epoch + seed)
+    if diverged:
+        loss[3:] = np.nan
+    accuracy = 1 - loss
+    arrays = {
+        "epoch": epoch,
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "val_loss": loss,
+        "val_accuracy": accuracy,
+    }
+    store.write("trials", trial["trial"], record, arrays)
+
+
+def text_of(fragment: str) -> str:
+    """Returns what a reader sees of a piece of HTML, pictures aside, on one line."""
+    seen = re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", fragment, flags=re.DOTALL)
+    return " ".join(html.unescape(seen).split())
+
+
+def row_of(text: str, setting: int) -> str:
+    found = re.search(rf'<tr[^>]* id="setting-{setting}">.*?</tr>', text, re.DOTALL)
+    assert found
+    return text_of(found[0])
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Returns the path of the report of the whole study, which is only read."""
+    folder = tmp_path_factory.mktemp("report")
+    build(folder)
+    return write_report(folder)
+
+
+def test_numbers_are_those_worked_out_by_hand(written):
+    text = written.read_text()
+    # t(0.975, 3) = 3.1824, s = 0.025820, n = 4: 3.1824 * 0.025820 / 2 = 0.0411
+    assert row_of(text, 0) == "0 60.0 ± 0.0 frozen 70.0 0 4 0"
+    assert row_of(text, 1) == "1 ★ 83.0 ± 4.1 0.01 91.0 0.02 4 0"
+    # t(0.975, 2) = 4.3027, s = 0.04, n = 3: 4.3027 * 0.04 / sqrt(3) = 0.0994
+    assert row_of(text, 2) == "2 74.0 ± 9.9 0.1 84.0 0.4 3 of 4 1"
+    summary = text_of(text[text.index('id="summary"') : text.index("</dl>")])
+    assert "12 of 12 11 done, 1 diverged, 0 failed; 3 settings, 4 seeds" in summary
+    assert "0.01 setting 1 (body learning rate); validation 91.0 %" in summary
+    assert "Its test accuracy 83.0 ± 4.1 % over 4 seeds; chance is 10.0 %" in summary
+    assert "Over seeds these varied: split, init." in text_of(text)
+    assert 'id="unfinished"' not in text
+
+
+def test_uneven_classes_have_a_column_of_their_own(tmp_path, capsys):
+    """Every test accuracy is 10 points lower as a mean over the classes."""
+    build(tmp_path, uneven=True, select_over=(BODY_RATE,))
+    text = write_report(tmp_path).read_text()
+    assert row_of(text, 1) == "1 ★ 83.0 ± 4.1 73.0 ± 4.1 0.01 91.0 0.02 4 0"
+    assert "Per class: the mean over the classes" in text_of(text)
+    assert main(["results", str(tmp_path)]) == 0
+    summary = capsys.readouterr().out
+    assert summary.count("per class %") == 2  # of the settings and of the arms
+    assert "73.0 ± 4.1" in summary
+    assert main(["results", str(tmp_path), "--trials"]) == 0
+    assert "per class %" in capsys.readouterr().out
+    build(tmp_path / "even", select_over=(BODY_RATE,))
+    assert main(["results", str(tmp_path / "even")]) == 0
+    assert "per class" not in capsys.readouterr().out
+    assert "per class" not in text_of(write_report(tmp_path / "even").read_text()).lower()
+
+
+def test_what_made_it_is_on_the_page(written):
+    text = text_of(written.read_text())
+    assert "jaxft study configs/body_rate.py --workdir 'a place'" in text
+    assert "versions jaxft 0.1.0, jax 0.10.1 device cpu git commit abcdef0, dirty true seconds 2 min 05 s" in text
+    assert "feedfacefeedface model resnet18 status done validation 98.0 % time 1 min 15 s" in text
+    assert "procedure.epochs 6.0" in text.split("All fields")[0]
+    assert "procedure.momentum" not in text.split("All fields")[0]  # left at its default
+    assert f"factors {BODY_RATE}: frozen, 0.01, 0.1" in text
+    assert f"{digest_of(2, 1)} 2 0.1 1 diverged – – – 20.5 s in_turn" in text
+    assert f"{digest_of(1, 3)} 1 0.01 3 done 92.0 86.0 5 20.5 s in_turn" in text
+
+
+def test_distances_are_over_the_body_and_in_order(tmp_path, monkeypatch):
+    store, drawn = build(tmp_path), []
+    monkeypatch.setattr(figures, "distance_map", lambda *args: drawn.append(args) or "")
+    page.render(store)
+    ((_, _, owners, distances),) = drawn
+    assert owners == [0, 0, 1]
+    np.testing.assert_allclose(distances, [[0, 5, 10], [5, 0, 10], [10, 10, 0]])
+
+
+def test_change_is_the_mean_over_finished_trials_in_the_networks_order(tmp_path, monkeypatch):
+    store, drawn = build(tmp_path), []
+    monkeypatch.setattr(figures, "change_map", lambda *args: drawn.append(args) or "")
+    page.render(store)
+    ((_, _, layers, values),) = drawn
+    assert layers == list(LAYERS)
+    # Seeds 0 to 3 change by 1, 2, 3, 4 times the setting's; of the last setting seed 1 diverged.
+    body = [0.0, 0.02 * 2.5, 0.4 * 8 / 3]
+    np.testing.assert_allclose(values, [body, body, [1.5] * 3])
+
+
+def test_an_interval_beyond_what_is_possible_is_cut():
+    assert page.scale_of([page.Interval(0.9, 0.5, 2), page.Interval(0.2, 0.1, 2)]) == pytest.approx((0.061, 1.0))
+
+
+def test_a_docstring_is_unwrapped_but_for_lists_and_labels():
+    text = "A question,\n wrapped?\n\nExpected:\n- one\n  more\n- two\nSource: a paper"
+    assert page.paragraphs(text) == [
+        ("A question, wrapped?", False),
+        ("Expected:", False),
+        ("- one more", True),
+        ("- two", True),
+        ("Source: a paper", True),
+    ]
+
+
+def test_a_curve_leaves_out_what_is_not_finite():
+    curve = page.mean_curve(np.arange(2.0), [np.array([1.0, np.nan]), np.array([3.0, 4.0])])
+    np.testing.assert_allclose(curve.mean, [2.0, 4.0])
+    # t(0.975, 1) = 12.706, s = sqrt(2), n = 2
+    np.testing.assert_allclose(curve.half_width, [12.7062, np.nan], rtol=1e-5)
+
+
+# --- levels, lines, colours ---------------------------------------------------------------------------------
+
+
+def test_numbers_stand_on_a_log_axis_and_words_apart_at_the_left():
+    places = figures.place_levels(["frozen", 1.0, 0.01, 0.1])
+    at = [places.place[figures.level_key(level)] for level in ("frozen", 0.01, 0.1, 1.0)]
+    assert at == pytest.approx([-1.3, 0, 1, 2])
+    assert places.apart == pytest.approx(-0.65) and "logarithmic" in places.note
+    linear = figures.place_levels([5, 10, 20])
+    assert list(linear.place.values()) == pytest.approx([0, 2 / 3, 2]) and linear.apart is None and not linear.note
+    crowded = figures.place_levels([0, 1e-4, 1.0])
+    assert list(crowded.place.values()) == [0, 1, 2] and crowded.note == "evenly spaced"
+
+
+def test_labels_tell_levels_apart():
+    labels = figures.level_labels([None, True, 1e-5, ["a", 3], "/far/away/photographs.zip"])
+    assert list(labels.values()) == ["none", "true", "1e-05", "a, 3", "photographs"]
+    draws = [{"data": "/far/away/scenes.zip", "size_px": size} for size in (32, 64)]
+    assert list(figures.level_labels([None, draws[0]]).values()) == ["none", "scenes"]
+    assert all(f'"size_px": {size}' in label for size, label in zip((32, 64), figures.level_labels(draws).values()))
+    same_name = figures.level_labels(["/one/data.npz", "/two/data.npz"])
+    assert list(same_name.values()) == ["/one/data.npz", "/two/data.npz"]
+    assert figures.shortened("abcdefghij" * 4, 10) == "abcd…fghij"
+
+
+def some_setting(number: int, factors: dict[str, Any], by_seed: dict[int, float]) -> figures.Setting:
+    interval = figures.mean_interval(list(by_seed.values()))
+    return figures.Setting(number, factors, "", "#000000", 2, 2, 0, by_seed, interval, interval, interval, interval)
+
+
+def test_many_lines_become_one_average_seed_by_seed():
+    grid = [{"a": a, "b": b} for b in range(9) for a in ("x", "y")][:-1]  # the last has no 'y'
+    settings = [some_setting(i, f, {0: f["b"] / 10, 1: f["b"] / 10 + 0.1}) for i, f in enumerate(grid)]
+    (line,), words = figures.factor_lines("a", ["a", "b"], settings)
+    assert [level for level, _, _ in line.points] == ["x", "y"]
+    # The eight whole combinations, b = 0 to 7, have the means 0.35 (seed 0) and 0.45 (seed 1).
+    assert [value.mean for _, value, _ in line.points] == pytest.approx([0.4, 0.4])
+    assert line.points[0][1].half_width == pytest.approx(12.7062 * 0.05, rel=1e-4)
+    assert words == "averaged, seed by seed, over the 8 combinations of b that have every level"
+    lines, words = figures.factor_lines("b", ["a", "b"], settings)
+    assert [line.label for line in lines] == ["x", "y"] and words.startswith("a line for each a;")
+
+
+@pytest.mark.parametrize("others", [1, 2, 8, 9])
+def test_every_setting_has_a_colour_of_its_own(others):
+    settings = [{"rate": rate, "other": other} for other in range(others) for rate in ("frozen", *range(1, 10))]
+    assert len(set(figures.setting_colours(["other", "rate"], settings))) == len(settings)
+
+
+# --- the page as a file -------------------------------------------------------------------------------------
+
+
+class Tags(html.parser.HTMLParser):
+    """Collects the tags of a page with their attributes."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_hostile_title_stays_text(tmp_path):
+    build(tmp_path, title="<script>alert('x')</script> & Co")
+    text = write_report(tmp_path).read_text()
+    assert "script" not in {tag for tag, _ in Tags(text).found}
+    assert text.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; Co</h1>") == 1
+
+
+def test_ids_are_unique_and_every_reference_stays_within_the_page(written):
+    text = written.read_text()
+    tags = Tags(text).found
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    references = [attrs[name] for _, attrs in tags for name in ("href", "xlink:href", "src") if attrs.get(name)]
+    references += re.findall(r"url\(([^)]+)\)", text)
+    assert len(references) > 50
+    assert {r for r in references if not r.startswith("data:")} <= {f"#{name}" for name in ids}
+
+
+def test_the_same_records_give_the_same_bytes(written, tmp_path):
+    first = written.read_bytes()
+    build(tmp_path)
+    for _ in range(2):
+        assert write_report(tmp_path).read_bytes() == first
+    assert len(first) < 500_000
+
+
+def test_the_users_matplotlib_style_changes_nothing(written):
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 20, "svg.fonttype": "none", "axes.facecolor": "black"}):
+        assert page.render(Store.open(written.parent)) == written.read_text()
+
+
+def test_an_unfinished_study_says_so(tmp_path):
+    store = build(tmp_path, num_run=5, pairwise=False)
+    store.write_failure(digest_of(1, 1), {"status": "failed", "error": "out of memory"})
+    text = write_report(tmp_path).read_text()
+    banner = text_of(text[text.index('id="unfinished"') - 3 : text.index('<dl class="facts"')])
+    assert "Unfinished: 5 of 12 trials. 1 failed and will be tried again by the next run" in banner
+    assert "(1: out of memory )." in banner and "6 have not run yet." in banner
+    assert row_of(text, 1) == "1 ★ 80.0 0.01 90.0 0.02 1 of 4 0"
+    assert row_of(text, 2) == "2 – 0.1 – – 0 of 4 0"
+    assert "the final weights of the trials were not kept" in text_of(text)
+
+
+def test_a_study_without_a_trial_still_has_a_page(tmp_path):
+    build(tmp_path, num_run=0, pairwise=False)
+    text = text_of(write_report(tmp_path).read_text())
+    assert "Unfinished: 0 of 12 trials." in text and "no curves to draw" in text
+    assert "No change of weights has been measured yet." in text
+
+
+def test_nothing_heavy_is_imported_early_and_jax_never(tmp_path):
+    build(tmp_path)
+    code = (
+        "import sys, jaxft.report\n"
+        "heavy = {'jax', 'matplotlib', 'pandas', 'jinja2'} & set(sys.modules)\n"
+        f"jaxft.report.write_report({str(tmp_path)!r})\n"
+        "print(sorted(heavy), 'jax' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[0] == "[] False False"
+
+
+# --- the page in a browser ----------------------------------------------------------------------------------
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000"),
+    *("--window-size=1500,1000", "--dump-dom"),
+]
+# The report in a frame of the width under test (no window is as narrow as a phone), measured from outside.
+PROBE = """<!DOCTYPE html><link rel="icon" href="data:,"><pre id="found"></pre>
+<iframe id="frame" src="report.html" style="border:0;width:WIDTHpx;height:900px"></iframe>
+<script>
+document.getElementById("frame").onload = function () {
+  const page = this.contentDocument, width = this.contentWindow.innerWidth;
+  page.querySelectorAll("details").forEach(d => { d.open = true; });
+  const name = e => e.tagName + "." + (e.getAttribute("class") || "") + "#" + e.id;
+  const outside = [], cut = [];
+  for (const e of page.body.querySelectorAll("*")) {
+    const style = this.contentWindow.getComputedStyle(e);
+    if (["hidden", "clip"].includes(style.overflowX) && e.tagName != "svg" && !e.closest("svg")
+        && e.scrollWidth > e.clientWidth + 1) cut.push(name(e));
+    const box = e.parentElement.closest(".scroll, .tall, pre, svg");
+    const place = e.getBoundingClientRect();
+    if (!box && place.width && (place.right > width + 0.5 || place.left < -0.5)) outside.push(name(e));
+  }
+  const pictures = [...page.querySelectorAll("svg[role=img]")].map(svg => {
+    const place = svg.getBoundingClientRect(), ink = svg.getBBox();
+    return { label: svg.getAttribute("aria-label"), width: place.width, height: place.height,
+             ink: Math.min(ink.width, ink.height), px_per_pt: place.width / svg.viewBox.baseVal.width };
+  });
+  document.getElementById("found").textContent = JSON.stringify(
+    { width, scrollWidth: page.documentElement.scrollWidth, outside, cut, pictures });
+};
+</script>"""
+
+
+def measure(folder: Path, width: int) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Returns what Chromium measures of the report in `folder`, its console's lines, what it asked for."""
+    (folder / "probe.html").write_text(PROBE.replace("WIDTH", str(width)))
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any):
+            super().__init__(*args, directory=str(folder))
+
+        def log_request(self, *args: Any) -> None:
+            asked.append(self.path)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/probe.html"
+            command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", url]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "LANG": "C"})
+        finally:
+            server.shutdown()
+            thread.join()
+    found = re.search(r'<pre id="found">(.+?)</pre>', run.stdout, re.DOTALL)
+    assert found, run.stderr[-2000:]
+    return (
+        json.loads(html.unescape(found[1])),
+        [line for line in run.stderr.splitlines() if "CONSOLE" in line],
+        asked,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH to open the page in")
+@pytest.mark.parametrize("width", [1400, 360])
+def test_a_browser_shows_everything(tmp_path, width):
+    build(tmp_path, select_over=(BODY_RATE,))
+    write_report(tmp_path)
+    found, console, asked = measure(tmp_path, width)
+    assert found["width"] == width
+    assert console == []
+    assert sorted(asked) == ["/probe.html", "/report.html"]
+    labels = [picture["label"] for picture in found["pictures"]]
+    assert len(labels) == 7  # arms, one factor, three settings' curves, changes, distances
+    assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in found["pictures"]), found["pictures"]
+    assert min(p["px_per_pt"] for p in found["pictures"]) > 0.95  # 9.5 pt text is never under 9 px
+    assert found["scrollWidth"] <= width
+    assert found["outside"] == [] and found["cut"] == []

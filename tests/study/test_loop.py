@@ -1,0 +1,830 @@
+"""The host's loop: executors agree, a trial that diverges harms no other, a stopped chunk goes on bit by bit."""
+
+import collections
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import UserError
+from jaxft.config import Execution, Procedure
+from jaxft.core import paths
+from jaxft.data.augmentation.augment import ten_crops, view
+from jaxft.data.batches import balanced_indices, batch_indices
+from jaxft.features.activations import FeatureCache
+from jaxft.models import Preprocessing, create_model
+from jaxft.study import executors
+from jaxft.study.executors import Executor, candidates, fitting, let_go_of_programs, num_workers, over_trials
+from jaxft.study.loop import (
+    CURVES,
+    MOST_STEPS,
+    Feed,
+    Lane,
+    eval_batch,
+    evaluate,
+    make_program,
+    make_run_steps,
+    make_steps,
+    needed_bytes,
+    one_behind,
+    run_chunk,
+    time_steps,
+)
+from jaxft.training.adapters import init_adapters, is_adapter
+from jaxft.training.evaluation import is_finite
+from jaxft.training.initialization import adaptable, tuning_rules
+from jaxft.training.optimizers import make_hparams, resolve_layers
+from jaxft.training.phases import make_phases
+from jaxft.training.state import split_variables
+from jaxft.training.step import make_train_step
+from jaxft.weights.files import init_variables
+
+SIZE, CLASSES, NUM = 8, 3, 40
+MODEL = create_model("toy", num_classes=CLASSES)
+PLAIN = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+# Two executors compute the same sums in another order: after a few steps parameters agree to this share of the largest.
+TOLERANCE = 1e-4
+
+
+def images():
+    """Returns images whose class shows in their brightness, so that there is something to learn."""
+    rng = np.random.default_rng(1)
+    labels = (np.arange(NUM) % CLASSES).astype(np.int32)
+    pixels = rng.integers(0, 100, (NUM, SIZE, SIZE, 3)) + 70 * labels.reshape(-1, 1, 1, 1)
+    return jnp.asarray(pixels, jnp.uint8), labels
+
+
+def program_and_lanes(rates, **fields):
+    """Returns a program and a lane for each learning rate, each with a seed of its own."""
+    fields = {"init": "random", "epochs": 2.0, "batch_size": 6, "momentum": 0.5, **fields}
+    lanes, program = [], None
+    for seed, rate in enumerate(rates):
+        procedure = Procedure(learning_rate=rate, **fields)
+        variables = init_variables(MODEL, jax.random.key(0 if "body_learning_rate" in fields else seed), SIZE)
+        params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
+        layers = resolve_layers(procedure, params)
+        phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(stats), 12)
+        program = make_program(phases, procedure.select, eval_batch_size=16, num_train=12)
+        rows = np.random.default_rng(seed).permutation(NUM).astype(np.int32)
+        lanes.append(
+            Lane(
+                params,
+                stats,
+                make_hparams(procedure, layers),
+                images()[1],
+                np.sort(rows[:12]),
+                np.sort(rows[12:20]),
+                np.sort(rows[20:]),
+                seed,
+                jax.random.PRNGKey(seed),
+            )
+        )
+    return program, lanes
+
+
+def assert_close(one, other):
+    for name in one:
+        a, b = np.asarray(one[name]), np.asarray(other[name])
+        assert np.abs(a - b).max() <= TOLERANCE * max(np.abs(a).max(), 1e-3), name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"flip": True, "crop_padding_px": 1}, marks=pytest.mark.slow),
+        {"body_learning_rate": "frozen"},
+    ],
+    ids=["all", "frozen"],
+)
+def test_in_turn_and_vmap_agree(fields):
+    program, lanes = program_and_lanes([0.01, 0.03, 0.05], **fields)
+    together = run_chunk(program, lanes, images()[0])
+    for lane, outcome in zip(lanes, together):
+        alone = run_chunk(program, [lane], images()[0])[0]
+        assert_close(alone.params, outcome.params)
+        assert_close(alone.batch_stats, outcome.batch_stats)
+        np.testing.assert_allclose(alone.curves["train_loss"], outcome.curves["train_loss"], rtol=1e-3)
+        assert outcome.val_accuracy == pytest.approx(alone.val_accuracy, abs=1 / 8)
+
+
+@pytest.mark.slow
+def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
+    program, lanes = program_and_lanes([0.02])
+    stepped = run_chunk(program, lanes, images()[0])[0]
+    make_run_steps.cache_clear(), make_steps.cache_clear()
+    # On GPU and TPU a stretch of steps is one scan; the same road is taken here by naming another backend.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    scanned = run_chunk(program, lanes, images()[0])[0]
+    make_run_steps.cache_clear(), make_steps.cache_clear()
+    assert_close(stepped.params, scanned.params)
+
+
+def test_a_network_of_nan_has_diverged_and_its_curves_are_empty():
+    program, (lane,) = program_and_lanes([0.01], body_learning_rate=1e25)
+    (outcome,) = run_chunk(program, [lane], images()[0])
+    assert outcome.diverged and outcome.selected_epoch is None and outcome.val_accuracy is outcome.test_accuracy is None
+    assert not any(np.isfinite(outcome.curves[name]).any() for name in CURVES)
+
+
+@pytest.mark.parametrize("leaf", ["stem/bn/mean", "stage2/block1/bn2/var"])
+def test_statistics_that_are_not_finite_have_diverged_though_no_loss_shows_it(leaf):
+    """In training a batch is normalized by its own statistics, and nothing is evaluated before the end."""
+    program, (lane,) = program_and_lanes([0.01])
+    lane = dataclasses.replace(lane, batch_stats=lane.batch_stats | {leaf: lane.batch_stats[leaf].at[1].set(np.inf)})
+    (outcome,) = run_chunk(program, [dataclasses.replace(lane, val=lane.val[:0], test=lane.test[:0])], images()[0])
+    assert outcome.diverged and outcome.selected_epoch is None
+
+
+@pytest.mark.slow
+def test_a_study_whose_parameters_are_nan_while_its_loss_is_ln_4_has_diverged(tmp_path):
+    """Compiled as users' programs are, a ReLU before a pool makes zeros of NaN, so that every image gets the bias."""
+    study = {
+        "seeds": 1,
+        "target": {"data": "digits", "classes": ["0", "1", "2", "3"], "train_per_class": 10, "size_px": 8},
+        "procedure": {
+            "init": "random",
+            "epochs": 2.0,
+            "batch_size": 20,
+            "select": "last",
+            "learning_rate": 0.01,
+            "body_learning_rate": 1e25,
+        },
+    }
+    code = f"import jaxft; print(*jaxft.run_study({study!r}, {str(tmp_path / 's')!r}, quiet=True)['status'])"
+    environment = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["diverged"]
+
+
+def test_every_leaf_counts_for_whether_a_network_is_finite():
+    _, (lane,) = program_and_lanes([0.01], body_learning_rate="frozen")
+    for leaf in ("params", "batch_stats"):
+        values = {"params": dict(lane.params), "batch_stats": dict(lane.batch_stats)}
+        name = {"params": "head/bias", "batch_stats": "stage1/block1/bn1/var"}[leaf]
+        assert bool(is_finite(values["params"], values["batch_stats"]))
+        values[leaf][name] = values[leaf][name].at[0].set(np.inf)
+        assert not bool(is_finite(values["params"], values["batch_stats"]))
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_a_diverged_epoch_is_never_selected(select):
+    """The head trains alone for an epoch; the body joins it at a rate that makes NaN of it."""
+    program, (lane,) = program_and_lanes(
+        [0.01], body_learning_rate=1e25, unfreeze_epochs=(1.0,), epochs=3.0, select=select, schedule="constant"
+    )
+    (outcome,) = run_chunk(program, [lane], images()[0])
+    assert outcome.diverged and np.isfinite(outcome.curves["val_loss"]).tolist() == [True, False, False]
+    first = dataclasses.replace(program, phases=program.phases[:1], epoch_ends=program.epoch_ends[:1])
+    (healthy,) = run_chunk(first, [lane], images()[0])
+    assert healthy.selected_epoch == 1.0 and not healthy.diverged
+    for kept, before in ((outcome.params, healthy.params), (outcome.batch_stats, healthy.batch_stats)):
+        for name in before:
+            np.testing.assert_array_equal(kept[name], before[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "executor",
+    [
+        Executor(),
+        Executor("vmap", 8),
+        Executor("devices", 8, 4),
+        Executor("pmap", 8, 4),
+        Executor("data_parallel", 1, 2),
+    ],
+    ids=str,
+)
+def test_a_trial_that_diverges_harms_no_other(executor):
+    """With a healthy trial in its lane, at the same width, the others have the same bits, and results."""
+    healthy_rates = [0.01, 0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.02]
+    bad = 3
+
+    def outcomes(body_rate):
+        lanes = []
+        for i, rate in enumerate(healthy_rates):
+            fields = {"body_learning_rate": body_rate if i == bad else rate, "flip": True}
+            program, seeded = program_and_lanes([rate] * (i + 1), **fields)
+            lanes.append(seeded[i])
+        chunks = [lanes] if executor.width > 1 else [[lane] for lane in lanes]
+        return [outcome for chunk in chunks for outcome in run_chunk(program, chunk, images()[0], executor=executor)]
+
+    harmed, healthy = outcomes(1e25), outcomes(0.02)
+    assert [outcome.diverged for outcome in harmed] == [i == bad for i in range(8)]
+    assert not any(outcome.diverged for outcome in healthy)
+    for i in (i for i in range(8) if i != bad):
+        for one, other in ((harmed[i].params, healthy[i].params), (harmed[i].batch_stats, healthy[i].batch_stats)):
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name])
+        for name in harmed[i].curves:
+            np.testing.assert_array_equal(harmed[i].curves[name], healthy[i].curves[name])
+        np.testing.assert_array_equal(harmed[i].test_predictions, healthy[i].test_predictions)
+        assert harmed[i].selected_epoch == healthy[i].selected_epoch
+
+
+@pytest.mark.slow
+def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it():
+    program, lanes = program_and_lanes([0.3], epochs=6.0)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    accuracy, loss = outcome.curves["val_accuracy"], outcome.curves["val_loss"]
+    best = max(range(6), key=lambda epoch: (accuracy[epoch], -loss[epoch]))
+    assert outcome.selected_epoch == best + 1 and outcome.val_accuracy == accuracy[best]
+    shorter = dataclasses.replace(program, epoch_ends=(program.epoch_ends[0][: best + 1],), select="last")
+    stopped = run_chunk(shorter, lanes, images()[0])[0]
+    for name in stopped.params:
+        np.testing.assert_array_equal(stopped.params[name], outcome.params[name])
+    predictions = outcome.test_predictions
+    assert outcome.test_accuracy == np.mean(predictions == images()[1][lanes[0].test])
+
+
+@pytest.mark.slow
+def test_a_trial_learns_what_can_be_learnt():
+    program, lanes = program_and_lanes([0.1], epochs=30.0)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    assert outcome.test_accuracy > 0.9 and outcome.curves["train_loss"][-1] < 0.1
+
+
+class Memory:
+    """Checkpoints in memory; raises after a save, as if the process were killed."""
+
+    def __init__(self, killed_at=None):
+        self.saved, self.killed_at = {}, killed_at
+
+    def latest(self):
+        return max(self.saved, default=None)
+
+    def load(self, epoch, like):
+        assert jax.tree.structure(self.saved[epoch]) == jax.tree.structure(like)
+        return self.saved[epoch]
+
+    def save(self, epoch, tree):
+        self.saved = {epoch: jax.tree.map(np.array, tree)}
+        if epoch == self.killed_at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed_at", "width"), [(11, 1), *((at, 2) for at in (1, 3, 6, 9, 11, 16))])
+def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
+    """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
+    monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)  # a step at a time
+    program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)
+    # A probe freezes the body, which side by side must be the same.
+    lanes = [lanes[0], dataclasses.replace(lanes[1], params=lanes[0].params)][:width]
+    whole = run_chunk(program, lanes, images()[0])
+    memory = Memory(killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    memory.killed_at = None
+    continued = run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    for one, other in zip(whole, continued):
+        for name in one.params:
+            np.testing.assert_array_equal(one.params[name], other.params[name])
+        for name in one.curves:
+            np.testing.assert_array_equal(one.curves[name], other.curves[name])
+        assert one.test_accuracy == other.test_accuracy and one.selected_epoch == other.selected_epoch
+
+
+@pytest.mark.slow
+def test_a_probe_moves_the_head_and_then_everything():
+    program, lanes = program_and_lanes([0.1], probe_epochs=1.0, epochs=1.0, select="last")
+    probe_only = dataclasses.replace(program, phases=program.phases[:1], epoch_ends=program.epoch_ends[:1])
+    probed, whole = run_chunk(probe_only, lanes, images()[0])[0], run_chunk(program, lanes, images()[0])[0]
+    for name, start in lanes[0].params.items():
+        assert (np.asarray(probed.params[name]) == np.asarray(start)).all() == (not name.startswith("head"))
+        assert (np.asarray(whole.params[name]) != np.asarray(start)).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "num_val", "size"),
+    [(0, 100, 32), (0, 10, 32), (64, 100, 64), (64, 40, 64), (512, 100, 128), (16, 100, 16)],
+)
+def test_how_many_images_are_evaluated_at_a_time(asked, num_val, size):
+    program, (lane,) = program_and_lanes([0.1])
+    lane = dataclasses.replace(lane, val=np.zeros(num_val, np.int32), test=np.zeros(500, np.int32))
+    assert eval_batch(dataclasses.replace(program, eval_batch_size=asked), [lane], 1) == size
+
+
+@pytest.mark.slow
+def test_evaluation_of_sets_of_every_size():
+    program, lanes = program_and_lanes([0.1, 0.1])
+    phase = program.phases[0]
+    params = [split_variables(phase, lane.params, lane.batch_stats) for lane in lanes]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p[:2] for p in params])
+    labels = jnp.stack([lane.labels for lane in lanes])
+    rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
+    lanes = [dataclasses.replace(lane, val=of) for lane, of in zip(lanes, rows)]
+    feed = Feed(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
+    scores = evaluate(program, feed, Executor("vmap", 2), *stacked, lanes, "val")
+    loss, accuracy, predictions = scores.loss, scores.accuracy, scores.predictions
+    assert [len(p) for p in predictions] == [37, 3]
+    for i, lane in enumerate(lanes):
+        variables = {"params": paths.unflatten(lane.params), "batch_stats": paths.unflatten(lane.batch_stats)}
+        logits = np.asarray(MODEL.apply(variables, PLAIN.apply(images()[0][rows[i]])), np.float64)
+        expected = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+        assert loss[i] == pytest.approx(expected[np.arange(len(logits)), lane.labels[rows[i]]].mean(), rel=1e-5)
+        right = logits.argmax(1) == lane.labels[rows[i]]
+        assert accuracy[i] == pytest.approx(right.mean())
+        by_class = [right[lane.labels[rows[i]] == label].mean() for label in range(CLASSES)]
+        assert scores.mean_per_class[i] == pytest.approx(np.mean(by_class))
+
+
+def test_width_one_takes_the_trial_axis_off():
+    def shapes(own, shared):
+        assert own.ndim == 1 and shared.ndim == 1
+        return own + shared
+
+    for width in (1, 3):
+        result = jax.jit(over_trials(shapes, width, num_shared=1))(jnp.ones((width, 2)), jnp.ones(2))
+        assert result.shape == (width, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "executor",
+    [
+        Executor("devices", 2, 2),
+        pytest.param(Executor("devices", 8, 4), marks=pytest.mark.nightly),
+        Executor("pmap", 8, 4),
+    ],
+    ids=str,
+)
+def test_executors_agree(executor):
+    """Trials one after another, and spread over devices, one or two under `vmap` on each."""
+    program, lanes = program_and_lanes([0.01 * (1 + i) for i in range(executor.width)], epochs=1.0, flip=True)
+    expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
+    for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
+        assert_close(one.params, other.params)
+        assert_close(one.batch_stats, other.batch_stats)
+        assert other.val_accuracy == pytest.approx(one.val_accuracy, abs=1 / 8)
+
+
+def ten_each(executor):
+    """Returns what trials of ten bytes each take of a device."""
+    return 10 * executor.width / executor.num_devices
+
+
+def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
+    monkeypatch.setattr("jaxft.study.executors.num_cores", lambda: 3)
+    execution = Execution()
+    assert candidates(execution, 8, [32], False, ten_each) == [Executor(), Executor("workers")]
+    assert candidates(execution, 1, [32], False, ten_each) == [Executor()]
+    assert candidates(execution, 8, [32], True, ten_each) == [Executor("vmap", 8)]
+    assert num_workers(execution, 8) == 3 and num_workers(execution, 2) == 2
+    assert num_workers(Execution(workers=2), 8) == 2
+
+
+def test_the_width_fits_in_the_memory():
+    """Eleven trials of 10 bytes each, on eight devices."""
+    wide = Execution(executor="vmap", memory_bytes=45.0)
+    assert candidates(wide, 11, [32], False, ten_each) == [Executor("vmap", 4)]
+    assert candidates(wide, 3, [32], False, ten_each) == [Executor("vmap", 3)]
+    assert candidates(Execution(executor="vmap", width=2), 11, [32], False, ten_each) == [Executor("vmap", 2)]
+    assert candidates(Execution(executor="devices"), 11, [32], False, ten_each) == [Executor("devices", 16, 8)]
+    assert candidates(Execution(executor="pmap", width=1), 11, [32], False, ten_each) == [Executor("pmap", 8, 8)]
+
+
+def test_the_memory_of_trials_is_that_of_their_compiled_programs():
+    """Each lane has a head of 8 x 3 and 3 numbers, its momentum and best, a stretch's metrics, and a batch of 6."""
+    program, lanes = program_and_lanes([0.1], body_learning_rate="frozen", batch_norm="frozen", momentum=0.9)
+    pixels = np.asarray(images()[0])
+    one, two, eight = (needed_bytes(program, lanes[0], pixels, Executor("vmap", width)) for width in (1, 2, 8))
+    lane = 3 * 4 * (8 * 3 + 3) + 4 * MOST_STEPS * 2 + 4 * 6 * 8
+    assert lane <= two - one <= lane + 4 * 6 * 8 + 2000
+    assert eight - two == pytest.approx(6 * (two - one), rel=0.05)
+    shared = 4 * 8 * len(pixels)  # the kept features
+    assert one >= shared + lane
+    over_devices = needed_bytes(program, lanes[0], pixels, Executor("devices", 16, 8))
+    assert over_devices == pytest.approx(two, rel=0.05)
+    assert needed_bytes(program, lanes[0], pixels, Executor("pmap", 16, 8)) == two
+
+
+def test_a_batch_is_spread_over_as_many_devices_as_divide_it():
+    execution = Execution(executor="data_parallel")
+    assert candidates(execution, 4, [32, 20], False, ten_each) == [Executor("data_parallel", 1, 4)]
+    with pytest.raises(UserError, match="no number from 2 to 8 devices divides the batches of 9, 11"):
+        candidates(execution, 4, [9, 11], False, ten_each)
+
+
+def test_as_many_lanes_as_fit():
+    def needed(executor):
+        """Of a device: 100 bytes for all, 10 for each lane, and no compiler for more than 20 lanes."""
+        lanes = executor.width // executor.num_devices
+        return math.inf if lanes > 20 else 100 + 10 * lanes
+
+    assert fitting(Executor("vmap", 16), needed, 260) == Executor("vmap", 16)
+    assert fitting(Executor("vmap", 32), needed, 1000) == Executor("vmap", 16)
+    assert fitting(Executor("vmap", 16), needed, 200) == Executor("vmap", 10)  # after 12
+    assert fitting(Executor("vmap", 16), needed, 50) == Executor("vmap", 1)
+    assert fitting(Executor("devices", 128, 8), needed, 200) == Executor("devices", 80, 8)
+
+
+@pytest.mark.slow
+def test_steps_are_timed_as_an_executor_runs_them():
+    program, lanes = program_and_lanes([0.1], epochs=1.0)
+    for executor in (Executor(), Executor("vmap", 2)):
+        assert 0 < time_steps(program, lanes[0], np.asarray(images()[0]), executor, seconds=0.01) < 60
+
+
+@pytest.mark.slow
+def test_a_batch_over_devices_has_the_statistics_of_the_whole():
+    """One trial whose batches of six are on three devices, two images each."""
+    program, lanes = program_and_lanes([0.05], epochs=2.0)
+    one = run_chunk(program, lanes, images()[0])[0]
+    other = run_chunk(program, lanes, images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    assert_close(one.params, other.params)
+    assert_close(one.batch_stats, other.batch_stats)
+
+
+# --- uneven classes, and crops of larger images -----------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_balanced_batches_reach_the_steps(monkeypatch):
+    """Of eight images of class 0, three of 1 and one of 2, batches of six have two of each."""
+    seen = []
+
+    def spy(*args):
+        seen.append(args)
+        return balanced_indices(*args)
+
+    monkeypatch.setattr("jaxft.study.loop.balanced_indices", spy)
+    program, lanes = program_and_lanes([0.1])
+    labels = images()[1]
+    rows = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate((8, 3, 1))])
+    lane = dataclasses.replace(lanes[0], train=rows.astype(np.int32), balanced=True)
+    outcome = run_chunk(program, [lane], images()[0])[0]
+    assert not outcome.diverged and len(seen) == 1
+    drawn = balanced_indices(*seen[0])
+    assert drawn.shape == (4, 6) and all(np.bincount(labels[batch]).tolist() == [2, 2, 2] for batch in drawn)
+
+
+def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predictions():
+    program, lanes = program_and_lanes([0.1], epochs=3.0)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    chosen = outcome.curves["epoch"].tolist().index(outcome.selected_epoch)
+    assert outcome.val_mean_per_class == outcome.curves["val_mean_per_class"][chosen]
+    labels = images()[1][lanes[0].test]
+    by_class = [(outcome.test_predictions == labels)[labels == label].mean() for label in range(CLASSES)]
+    assert outcome.test_mean_per_class == pytest.approx(np.mean(by_class))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [{"body_learning_rate": "frozen", "views": 2, "flip": True}, {"flip": True}],
+    ids=["kept features", "images"],
+)
+def test_ten_crops_of_the_test_images_alone(fields):
+    """Parts of 8 x 8 of images of 11 x 11: selection sees the centre, the test all ten, whatever is kept."""
+    program, lanes = program_and_lanes([0.1], crop_px=SIZE, **fields)
+    larger = jnp.asarray(np.random.default_rng(2).integers(0, 256, (NUM, 11, 11, 3)), jnp.uint8)
+    features = FeatureCache(1e9)
+    centre, ten = (
+        run_chunk(dataclasses.replace(program, test_crops=crops), lanes, larger, features=features)[0]
+        for crops in ("centre", "ten")
+    )
+    assert_close(centre.params, ten.params)
+    np.testing.assert_array_equal(centre.curves["val_loss"], ten.curves["val_loss"])
+    variables = {"params": paths.unflatten(ten.params), "batch_stats": paths.unflatten(ten.batch_stats)}
+    rows = lanes[0].test
+    seen = {"centre": larger[rows, 1:9, 1:9][:, None], "ten": ten_crops(larger[rows], SIZE)}
+    for outcome, crops in ((centre, seen["centre"]), (ten, seen["ten"])):
+        logits = MODEL.apply(variables, PLAIN.apply(crops.reshape(-1, SIZE, SIZE, 3)))
+        shares = jax.nn.softmax(logits).reshape(len(rows), -1, CLASSES).mean(1)
+        assert outcome.test_predictions.tolist() == shares.argmax(1).tolist()
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_executors_agree_on_random_changes():
+    fields = {"jitter_hue": 0.1, "erase_probability": 0.5, "cutmix_alpha": 1.0, "loss_weighting": "inverse"}
+    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], epochs=1.0, **fields)
+    weights = jnp.array([0.5, 1.0, 1.5])
+    lanes = [dataclasses.replace(lane, hparams=lane.hparams._replace(class_weights=weights)) for lane in lanes]
+    expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
+    for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=Executor("devices", 4, 2))):
+        assert_close(one.params, other.params)
+    alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    assert_close(expected[0].params, alone.params)
+
+
+# --- gradual unfreezing, and averages ---------------------------------------------------------------------------
+
+
+def test_frozen_leaves_do_not_move_by_a_bit():
+    """Beside decay, clipping, SAM and an average; nor do the statistics of a frozen prefix."""
+    fields = {"weight_decay": 0.1, "clip_norm": 0.5, "sam_radius": 0.1, "ema_decay": 0.9, "optimizer": "adamw"}
+    rules = (("stem/.*|stage1/.*|stage2/.*/scale", "frozen"),)
+    program, lanes = program_and_lanes([0.05], epochs=1.0, layer_rates=rules, **fields)
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    for name, start in lanes[0].params.items():
+        frozen = name.startswith(("stem", "stage1")) or (name.startswith("stage2") and name.endswith("scale"))
+        assert (np.asarray(outcome.params[name]).tobytes() == np.asarray(start).tobytes()) == frozen, name
+    for name, start in lanes[0].batch_stats.items():
+        assert (outcome.batch_stats[name] == start).all() == name.startswith(("stem", "stage1")), name
+
+
+@pytest.mark.slow
+def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened():
+    """Of a body that would hardly move, in float32 not at all: the head's way is that of one phase, or of two.
+
+    So its momentum, its place in the schedule and its average go on, and the best epoch is one of all.
+    """
+    fields = {"batch_norm": "frozen", "body_learning_rate": 1e-30, "epochs": 4.0, "ema_decay": 0.8, "momentum": 0.9}
+    whole, lanes = program_and_lanes([0.3], schedule="cosine", **fields)
+    parts, _ = program_and_lanes([0.3], schedule="cosine", unfreeze_epochs=(1.0, 2.5), **fields)
+    assert [phase.num_steps for phase in parts.phases] == [2, 3, 3] and parts.num_epochs == 5
+    last = (dataclasses.replace(program, select="last") for program in (whole, parts))
+    one, other = (run_chunk(program, lanes, images()[0])[0] for program in last)
+    for name in ("head/kernel", "head/bias"):
+        np.testing.assert_allclose(one.params[name], other.params[name], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.curves["val_loss"][-1], other.curves["val_loss"][-1], rtol=1e-4)
+    best = run_chunk(parts, lanes, images()[0])[0]
+    assert best.val_accuracy == best.curves["val_accuracy"].max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_at", [2, 3, 5, 6, 10], ids="place{}".format)
+def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
+    """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
+    monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)  # a step at a time
+    fields = {"epochs": 3.0, "unfreeze_epochs": (1.0, 2.0), "optimizer": "adamw", "ema_decay": 0.9, "select": "last"}
+    program, lanes = program_and_lanes([0.05], **fields)
+    whole = run_chunk(program, lanes, images()[0])[0]
+    memory = Memory(killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    memory.killed_at = None
+    continued = run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)[0]
+    for name in whole.params:
+        np.testing.assert_array_equal(whole.params[name], continued.params[name])
+        assert (np.asarray(whole.params[name]) != np.asarray(lanes[0].params[name])).any()
+    for name in whole.batch_stats:
+        np.testing.assert_array_equal(whole.batch_stats[name], continued.batch_stats[name])
+    for name in whole.curves:
+        np.testing.assert_array_equal(whole.curves[name], continued.curves[name])
+    assert whole.selected_epoch == continued.selected_epoch
+
+
+@pytest.mark.slow
+def test_the_average_is_evaluated_and_kept():
+    """After two steps it is (d w1 + w2) / (1 + d)."""
+    fields = {"schedule": "constant", "select": "last", "epochs": 20.0}
+    ends = []
+    for changes in ({"steps": 1}, {"steps": 2}, {"steps": 2, "ema_decay": 0.75}):
+        program, lanes = program_and_lanes([0.1], **fields, **changes)
+        ends.append(run_chunk(program, lanes, images()[0])[0])
+    one, two, average = ends
+    for name in average.params:
+        expected = (0.75 * np.asarray(one.params[name]) + np.asarray(two.params[name])) / 1.75
+        np.testing.assert_allclose(average.params[name], expected, rtol=2e-4, atol=1e-6)
+    variables = {"params": paths.unflatten(average.params), "batch_stats": paths.unflatten(average.batch_stats)}
+    logits = MODEL.apply(variables, PLAIN.apply(images()[0][lanes[0].test]))
+    assert average.test_predictions.tolist() == logits.argmax(1).tolist()
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_executors_agree_on_what_a_step_may_be():
+    fields = {"accumulate": 2, "sam_radius": 0.05, "ema_decay": 0.9, "clip_norm": 1.0, "unfreeze_epochs": (0.5,)}
+    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], epochs=1.0, **fields)
+    lanes = [dataclasses.replace(lane, params=lanes[0].params) for lane in lanes]
+    expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
+    for executor in (Executor("vmap", 4), Executor("devices", 4, 2), Executor("pmap", 4, 4)):
+        for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
+            assert_close(one.params, other.params)
+    alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    assert_close(expected[0].params, alone.params)
+
+
+# --- factors of all kinds together ------------------------------------------------------------------------------
+
+
+def low_rank(lanes, rank=2, alpha=4.0):
+    """Returns lanes of one network with factors of changes, those of B no longer zero."""
+    found = []
+    for lane in lanes:
+        names = [n for n in adaptable(Procedure(tune="lora"), tuple(lane.params)) if is_adapter(n)]
+        drawn = init_adapters(names, lane.params, rank, jax.random.key(3))
+        moved = {n: leaf + 0.02 * jax.random.normal(jax.random.key(5), leaf.shape) for n, leaf in drawn.items()}
+        found.append(dataclasses.replace(lane, params=dict(lanes[0].params) | moved, batch_stats=lanes[0].batch_stats))
+    return found
+
+
+def lora_program_and_lanes(rates, **fields):
+    """Returns what `program_and_lanes` does, of trials whose kernels below the head change by low rank."""
+    fields = {"tune": "lora", "lora_rank": 2, "lora_alpha": 4.0, "init": "pretrained", **fields}
+    _, lanes = program_and_lanes(rates, **fields)
+    names = tuple(lanes[0].params)
+    found, program = [], None
+    for lane, rate in zip(low_rank(lanes), rates):
+        procedure = Procedure(**{"epochs": 2.0, "batch_size": 6, "momentum": 0.5, **fields, "learning_rate": rate})
+        layers = resolve_layers(procedure, adaptable(procedure, names), tuning_rules(procedure, MODEL, names))
+        phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(lane.batch_stats), 12)
+        program = make_program(phases, procedure.select, eval_batch_size=16, num_train=12)
+        source = {"params": {name: lane.params[name] for name in names}, "batch_stats": lane.batch_stats}
+        found.append(dataclasses.replace(lane, hparams=make_hparams(procedure, layers), source=source))
+    return program, found
+
+
+@pytest.mark.slow
+def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
+    """One step of SAM on cross-entropy + a/2 ||s A B||^2, in parts, with a moving average: written down anew.
+
+    With a single value the average is that value.
+    """
+    fields = {"l2_sp": 2.0, "sam_radius": 0.05, "ema_decay": 0.9, "accumulate": 2, "batch_norm": "frozen"}
+    fields |= {"schedule": "constant", "momentum": 0.0, "steps": 1, "select": "last", "epochs": 20.0}
+    program, (lane,) = lora_program_and_lanes([0.05], **fields)
+    (phase,) = program.phases
+    assert {name for name, _ in phase.regularisers.pulled} == {
+        name for name in lane.source["params"] if name.endswith("kernel") and not name.startswith("head/")
+    }
+    outcome = run_chunk(program, [lane], images()[0])[0]
+    (rows,) = batch_indices(lane.train, lane.order_seed, 0, 1, 6, 1, NUM)
+    live = {name: lane.params[name] for name in phase.trainable}
+    kernels = [name for name, _ in phase.regularisers.pulled]
+
+    def plain(live):
+        own = dict(lane.params) | live
+        for kernel in kernels:
+            a, b = (own[kernel.removesuffix("kernel") + which] for which in ("lora_a", "lora_b"))
+            own[kernel] = own[kernel] + 4 / 2 * (a @ b).reshape(own[kernel].shape)
+        return {name: own[name] for name in lane.source["params"]}
+
+    @jax.jit
+    @jax.grad
+    def gradient(live):
+        own = plain(live)
+        variables = {"params": paths.unflatten(own), "batch_stats": paths.unflatten(lane.batch_stats)}
+        shares = jax.nn.log_softmax(MODEL.apply(variables, PLAIN.apply(images()[0][rows])))
+        loss = -shares[jnp.arange(6), jnp.asarray(lane.labels)[rows]].mean()
+        return loss + sum(((own[name] - lane.params[name]) ** 2).sum() for name in kernels)  # a/2 is 1
+
+    grads = gradient(live)
+    norm = np.sqrt(sum(float((grad**2).sum()) for grad in grads.values()))
+    at_point = gradient({name: leaf + 0.05 * grads[name] / norm for name, leaf in live.items()})
+    expected = plain({name: leaf - 0.05 * at_point[name] for name, leaf in live.items()})
+    assert outcome.params.keys() == lane.source["params"].keys()  # a plain network
+    for name, start in plain(live).items():
+        moved = np.abs(np.asarray(expected[name]) - np.asarray(start)).max()
+        np.testing.assert_allclose(outcome.params[name], expected[name], atol=5e-3 * moved + 1e-6, err_msg=name)
+
+
+TOGETHER = {
+    "low rank": {"l2_sp": 0.5, "sam_radius": 0.05, "ema_decay": 0.9, "accumulate": 2, "dropout": 0.3},
+    "unfreezing": {"unfreeze_epochs": (0.5, 1.0), "batch_norm": "recalibrated", "ema_decay": 0.9, "l2_sp_head": 0.1},
+    "parts of virtual batches": {
+        "batch_size": 12,
+        "accumulate": 2,
+        "virtual_batch_size": 3,
+        "batch_norm": "recalibrated",
+        "bss": 0.01,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "low rank")) for name in TOGETHER]
+)
+def test_factors_together_side_by_side_and_in_turn(name):
+    of_low_rank = name == "low rank"
+    batch_norm = {"batch_norm": "recalibrated"} if of_low_rank else {}
+    make = lora_program_and_lanes if of_low_rank else program_and_lanes
+    program, lanes = make([0.02, 0.05], **TOGETHER[name], **batch_norm)
+    lanes = [dataclasses.replace(lane, params=lanes[0].params, batch_stats=lanes[0].batch_stats) for lane in lanes]
+    together = run_chunk(program, lanes, images()[0])
+    for lane, outcome in zip(lanes, together):
+        alone = run_chunk(program, [lane], images()[0])[0]
+        assert_close(alone.params, outcome.params)
+        assert_close(alone.batch_stats, outcome.batch_stats)
+        # Recalibrated: the first batch norm's statistics are those of what the kept weights make of the images.
+        stem = np.asarray(outcome.params["stem/conv/kernel"])
+        seen = PLAIN.apply(images()[0][lane.train])
+        maps = jax.lax.conv_general_dilated(
+            seen, stem, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        values = np.asarray(maps, np.float64).reshape(-1, maps.shape[-1])
+        np.testing.assert_allclose(outcome.batch_stats["stem/bn/mean"], values.mean(0), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(outcome.batch_stats["stem/bn/var"], values.var(0, ddof=1), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_noise_is_that_of_the_whole_batch_in_parts_too():
+    """Where statistics rest, a batch in parts drops the same values, skips the same blocks, is pulled the same."""
+    fields = {"dropout": 0.4, "stochastic_depth": 0.4, "l2_sp_head": 0.3, "batch_norm": "frozen", "epochs": 1.0}
+    program, lanes = program_and_lanes([0.05], **fields)
+    in_parts, _ = program_and_lanes([0.05], **fields, accumulate=3)
+    one, other = (run_chunk(each, lanes, images()[0])[0] for each in (program, in_parts))
+    assert_close(one.params, other.params)
+
+
+# --- a probe to the minimum -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_views", [0, 3])
+def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
+    """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""
+    from sklearn.linear_model import LogisticRegression
+
+    decays = [0.01, 0.1]
+    changes = {"views": num_views, "flip": True} if num_views else {}
+    fields = {"probe_epochs": 60.0, "epochs": 0.0, "probe_optimizer": "lbfgs", "body_learning_rate": "frozen"}
+    pixels, labels = images()
+    outcomes = []
+    for decay in decays:
+        program, lanes = program_and_lanes([0.1], probe_weight_decay=decay, **fields, **changes)
+        outcomes += run_chunk(program, lanes, pixels, features=FeatureCache(1e9))
+    assert outcomes[0].curves["epoch"].tolist() == [0.0]  # it passes over nothing in batches
+    lane, variables = lanes[0], {"params": paths.unflatten(lanes[0].params)}
+    variables["batch_stats"] = paths.unflatten(lane.batch_stats)
+    rows, key = jnp.asarray(lane.train), lane.augment_key
+    seen = [
+        view(key, pixels[rows], rows, jnp.full(len(rows), number), program.phases[0].changes)
+        for number in range(max(num_views, 1))
+    ]
+    pooled = np.concatenate([MODEL.apply(variables, PLAIN.apply(x), stop="pool") for x in seen]).astype(np.float64)
+    targets = np.tile(labels[lane.train], max(num_views, 1))
+    for decay, outcome in zip(decays, outcomes):
+        expected = LogisticRegression(C=1 / (decay * len(targets)), tol=1e-8, max_iter=5000).fit(pooled, targets)
+        kernel = np.asarray(outcome.params["head/kernel"])
+        np.testing.assert_allclose(kernel, expected.coef_.T, atol=2e-4 * np.abs(expected.coef_).max())
+        below = [name for name in lane.params if not name.startswith("head/")]
+        assert all((outcome.params[name] == lane.params[name]).all() for name in below)
+        right = expected.score(pooled[: len(rows)], labels[lane.train])
+        assert num_views or outcome.curves["train_accuracy"][-1] == pytest.approx(right)
+
+
+@pytest.mark.slow
+def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
+    """Twelve images in pieces of five: the last one has three that count for nothing."""
+    fields = {"probe_epochs": 20.0, "epochs": 1.0, "probe_optimizer": "lbfgs", "probe_weight_decay": 0.1}
+    program, lanes = program_and_lanes([0.01], **fields)
+    whole = run_chunk(program, lanes, images()[0])[0]
+    monkeypatch.setattr("jaxft.training.step.PIECE", 5)
+    for function in (make_train_step, make_steps, make_run_steps):
+        function.cache_clear()
+    parts = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
+    for function in (make_train_step, make_steps, make_run_steps):
+        function.cache_clear()
+    assert whole.curves["epoch"].tolist() == [0.0, 1.0]
+    for name, leaf in whole.params.items():
+        np.testing.assert_allclose(leaf, parts.params[name], atol=2e-3 * np.abs(leaf).max() + 1e-6, err_msg=name)
+
+
+# --- room for programs ------------------------------------------------------------------------------------------
+
+
+def test_programs_are_let_go_where_they_take_many_maps_of_memory(monkeypatch):
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("only Linux says how many maps of memory a process has")
+    double = jax.jit(lambda x: 2 * x)
+    assert double(jnp.float32(1)) == 2
+    let_go_of_programs()  # this process is far from full, or the test before it would have let go of them
+    assert double._cache_size() == 1
+    monkeypatch.setattr(executors, "MANY_MAPS", 0)
+    let_go_of_programs()
+    assert double._cache_size() == 0 and double(jnp.float32(2)) == 4
+
+
+@pytest.mark.slow
+def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
+    """Its state lies as the program expects it from the first step on; results are brought to the host, then cut."""
+    names = collections.Counter()
+
+    def heard(event, seconds, **labels):
+        names.update([labels.get("fun_name")] * event.endswith("/backend_compile_duration"))
+
+    program, lanes = program_and_lanes([0.011] * 16, epochs=2.0)
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        run_chunk(program, lanes, images()[0], executor=Executor("devices", 16, 8))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
+    assert names["jit(step)"] == names["jit(eval_step)"] == 1
+    assert not {"jit(gather)", "jit(squeeze)", "jit(dynamic_slice)"} & set(names)
+
+
+def test_results_are_read_one_behind():
+    log = []
+
+    def dispatched():
+        for i in range(3):
+            log.append(f"dispatch {i}")
+            yield i
+
+    for i in one_behind(dispatched()):
+        log.append(f"read {i}")
+    assert log == ["dispatch 0", "dispatch 1", "read 0", "dispatch 2", "read 1", "read 2"]

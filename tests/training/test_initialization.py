@@ -1,0 +1,468 @@
+"""Where trials start and what of them trains: transfer depth, initialisation, presets, heads, checkpoints."""
+
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import jaxft
+from jaxft.config import Procedure, Study, from_dict
+from jaxft.core.errors import UserError
+from jaxft.core.paths import flatten
+from jaxft.models import create_model, list_models
+from jaxft.models.growth import NEW_UNITS
+from jaxft.store.records import Store
+from jaxft.study.plan import make_plan
+from jaxft.training.initialization import (
+    BATCH_NORM,
+    copied_units,
+    draws_body,
+    imprint,
+    matched,
+    start_body,
+    tuning_rules,
+    with_parameters,
+)
+from jaxft.weights.files import expected_shapes, init_variables, load
+
+SIZE_PX = 8
+KEY = jax.random.key(0)
+TINY = {
+    "seeds": 1,
+    "source": {
+        "model": "toy",
+        "images": {"data": "digits", "classes": ["0", "1"], "train_per_class": 20},
+        "procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05, "select": "last", "ema_decay": 0.5},
+    },
+    "target": {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4},
+    "procedure": {"epochs": 2.0, "batch_size": 9, "learning_rate": 0.05},
+}
+
+
+def tiny(**changes):
+    return from_dict(Study, TINY | changes)
+
+
+def planned(**procedure):
+    return make_plan(tiny(procedure=TINY["procedure"] | procedure)).trials[0]
+
+
+def names_of(model, size_px=SIZE_PX):
+    shapes = expected_shapes(model, size_px)
+    return [name.partition("/")[2] for name in shapes if name.startswith("params/")]
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Returns the leaves below a network's head, as a file of it would give them."""
+    model = create_model("toy", 5)
+    flat = flatten(init_variables(model, jax.random.key(7), SIZE_PX))
+    rng = np.random.Generator(np.random.PCG64(0))
+    return {n: np.asarray(leaf) + rng.normal(0, 0.1, leaf.shape) for n, leaf in flat.items() if "/head/" not in n}
+
+
+def start(source, **procedure):
+    return start_body(create_model("toy", 3), Procedure(**procedure), KEY, SIZE_PX, source)
+
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+# --- transfer depth ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "units"),
+    [
+        (1, ["stem"]),
+        (3, ["stem", "stage1/block1", "stage2/block1"]),
+        ("stage1", ["stem", "stage1/block1"]),
+        ("stage3/block1", ["stem", "stage1/block1", "stage2/block1", "stage3/block1"]),
+        (None, ["stem", "stage1/block1", "stage2/block1", "stage3/block1"]),
+    ],
+)
+def test_units_are_counted_or_named(asked, units):
+    model = create_model("cifar_resnet8", 3)
+    assert list(copied_units(Procedure(copied_units=asked), model, names_of(model))) == units
+
+
+def test_a_stage_is_copied_as_a_whole():
+    model = create_model("resnetsmall14", 3)
+    copied = copied_units(Procedure(copied_units="stage2"), model, names_of(model, 32))
+    assert copied == ("stem", "stage1/block1", "stage1/block2", "stage2/block1", "stage2/block2")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_first_units_are_the_sources_and_no_others(source, depth):
+    found = start(source, copied_units=depth)
+    scratch = start_body(create_model("toy", 3), Procedure(init="random"), KEY, SIZE_PX, None)
+    model = create_model("toy", 3)
+    copied = with_parameters(Procedure(), model, names_of(model))[:depth]
+    for collection in ("params", "batch_stats"):
+        assert found[collection].keys() == scratch[collection].keys()
+        for name, leaf in found[collection].items():
+            is_copied = name.startswith(tuple(f"{unit}/" for unit in copied))
+            expected = source[f"{collection}/{name}"] if is_copied else scratch[collection][name]
+            np.testing.assert_array_equal(leaf, expected)
+
+
+def test_without_a_depth_the_start_is_what_it_was(source):
+    found = start(source)
+    fresh = flatten(init_variables(create_model("toy", 3), KEY, SIZE_PX))
+    np.testing.assert_allclose(found["params"]["head/kernel"], fresh["params/head/kernel"], rtol=1e-6)
+    assert all(np.array_equal(found["params"][n.partition("/")[2]], source[n]) for n in source if n[0] == "p")
+
+
+def test_copied_units_are_frozen_by_rules_that_are_planned():
+    trial = planned(copied_units=2, copied="frozen")
+    assert trial.program.phases[0].prefix == "stage1/block1"
+    assert {match.pattern for match in trial.layers.values() if match.value == "frozen"} == {
+        "(?!head/)(?:stem|stage1/block1)/.*"
+    }
+    assert not any(name.startswith(("stem", "stage1")) for name in trial.program.phases[0].tracked)
+
+
+def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
+    def groups(**procedure):
+        return len(make_plan(tiny(seeds=3, procedure=TINY["procedure"] | procedure)).groups)
+
+    assert groups(copied_units=2, copied="frozen") == 1
+    assert groups(copied_units=2) == 1  # nothing is frozen
+    assert groups(copied_units=2, tune="bias") == 3  # random kernels are frozen, another draw by each seed
+    assert groups(tune="bias") == 1
+    assert groups(init="matched", tune="bias") == 3
+    assert groups(tune="lora") == groups(tune="lora", probe_epochs=1.0) == 1
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {"procedure.copied_units": [1, 2], "procedure.tune": ["bias"]},  # what is frozen starts otherwise
+        {"procedure.tune": ["lora"], "procedure.lora_rank": [1, 4]},  # sizes
+        {"procedure.body_learning_rate": ["frozen"], "procedure.l2_sp": [0.0, 0.1]},  # a number that cannot act
+        {"procedure.head_init": ["lecun", "zeros"], "procedure.layer_rates": [(("head/.*", "frozen"),)]},
+    ],
+    ids=["copied units", "ranks", "numbers", "frozen heads"],
+)
+def test_what_cannot_be_stacked_is_no_group(factors):
+    plan = make_plan(tiny(seeds=1, factors=[factors]))
+    assert len(plan.trials) == len(plan.groups) == 2
+
+
+def test_units_that_the_source_has_are_no_new_ones():
+    """A network that was grown before is a source as any other: all of it is copied, frozen and adapted."""
+    model = create_model("toy+wider4", 3)
+    names = names_of(model)
+    grown = [name for name in names if re.match(NEW_UNITS, name)]
+    assert len(grown) == 3 and not draws_body(Procedure(), model, names)
+    flat = {n: w for n, w in flatten(init_variables(model, jax.random.key(7), SIZE_PX)).items() if "head/" not in n}
+    found = start_body(model, Procedure(), KEY, SIZE_PX, flat)["params"]
+    assert all(np.array_equal(found[name], flat[f"params/{name}"]) for name in names if not name.startswith("head/"))
+    (rule,) = tuning_rules(Procedure(copied="frozen"), model, names)
+    assert all(re.fullmatch(rule.pattern, name) for name in grown)
+
+
+def test_a_change_trains_whole_or_not_at_all():
+    with pytest.raises(UserError, match=r"a rule freezes 'stem/conv/lora_b' and none 'stem/conv/lora_a'"):
+        planned(tune="lora", layer_rates=[["stem/.*/lora_b", "frozen"]])
+
+
+def test_another_alpha_is_no_other_program():
+    plan = make_plan(tiny(factors=[{"procedure.tune": ["lora"], "procedure.lora_alpha": [1.0, 8.0]}]))
+    assert len(plan.trials) == 2 and plan.num_programs == 2  # the source's too
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"copied_units": 0}, "'procedure.copied_units' is 0; allowed: a whole number at least 1"),
+        ({"copied_units": 9}, "'procedure.copied_units' is 9; toy has 3 units with parameters"),
+        ({"copied_units": "stage4"}, "'procedure.copied_units' is 'stage4'"),
+        ({"copied_units": 2, "init": "random"}, "'procedure.init' is 'random', which copies nothing"),
+        ({"copied": "frozen", "init": "random"}, "with init 'random' nothing is copied; give 'procedure.copied_units'"),
+        ({"copied": "frozen", "init": "matched"}, "with init 'matched' nothing is copied"),
+        ({"tune": "last_units", "tuned_units": 5}, "'procedure.tuned_units' is 5; toy has 3 units"),
+        ({"tune": "last_units", "tuned_units": "stage9"}, "'procedure.tuned_units' is 'stage9'"),
+        ({"tune": "head", "layer_rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(fields, message):
+    with pytest.raises(UserError) as error:
+        planned(**fields)
+    assert message in str(error.value)
+
+
+def test_a_source_has_no_later_weights_than_its_last():
+    message = "'source.epoch' is 4, but the source is trained for 3 epochs; raise 'source.procedure.epochs'."
+    with pytest.raises(UserError, match=message):
+        make_plan(tiny(source=TINY["source"] | {"epoch": 4}))
+    with pytest.raises(UserError, match=r"'source.epoch' is for sources that are trained here"):
+        from_dict(Study, {"source": {"weights": "some.safetensors", "epoch": 1}})
+    with pytest.raises(UserError, match=r"'source.epoch' is of a source whose statistics are 'recalibrated'"):
+        recalibrated = TINY["source"]["procedure"] | {"batch_norm": "recalibrated"}
+        tiny(source=TINY["source"] | {"epoch": 1, "procedure": recalibrated})
+
+
+def test_networks_without_batch_norms_or_dense_heads_say_so():
+    fields = TINY | {"source": {"model": "squeezenet1_1"}, "target": TINY["target"] | {"size_px": 64}}
+    for procedure, message in (
+        ({"tune": "batch_norm"}, "'procedure.tune' is 'batch_norm'; squeezenet1_1 has none."),
+        ({"head_init": "zeros"}, "the classifier of squeezenet1_1 reads maps and has a ReLU after it; use 'lecun'."),
+        ({"grow": "wider"}, "squeezenet1_1 cannot be grown: its classifier reads maps"),
+    ):
+        with pytest.raises(UserError) as error:
+            make_plan(from_dict(Study, fields | {"procedure": TINY["procedure"] | {"init": "random"} | procedure}))
+        assert message in str(error.value)
+
+
+# --- initialisation ---------------------------------------------------------------------------------------------
+
+
+def test_matched_values_have_the_leafs_mean_and_deviation():
+    leaf = np.random.Generator(np.random.PCG64(1)).gamma(2.0, 3.0, (3, 3, 40, 50))
+    drawn = np.asarray(matched(leaf, KEY), np.float64)
+    error = leaf.std() / np.sqrt(leaf.size)  # of a mean of so many
+    assert abs(drawn.mean() - leaf.mean()) < 4 * error
+    assert abs(drawn.std() / leaf.std() - 1) < 4 / np.sqrt(2 * leaf.size)
+    skew = ((drawn - drawn.mean()) ** 3).mean() / drawn.std() ** 3
+    assert abs(skew) < 0.1  # normal, which the gamma distribution is not (1.4)
+
+
+def test_a_matched_start_is_drawn_leaf_by_leaf(source):
+    found = start(source, init="matched")
+    for name, leaf in found["params"].items():
+        if not name.startswith("head/"):
+            assert not np.array_equal(leaf, source[f"params/{name}"])
+    assert all(np.all(leaf == float(name.endswith("var"))) for name, leaf in found["batch_stats"].items())
+    model, procedure = create_model("toy", 3), Procedure(init="matched")
+    again, other = (start_body(model, procedure, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
+    name = "stage1/block1/conv1/kernel"
+    assert np.array_equal(found["params"][name], again["params"][name])
+    assert not np.array_equal(found["params"][name], other["params"][name])
+
+
+def test_the_stream_init_is_told_where_it_matters():
+    assert "init" in planned().streams_used and "init" in planned(head_init="zeros", copied_units=2).streams_used
+    assert "init" not in planned(head_init="zeros").streams_used
+
+
+def test_neutral_values_are_no_part_of_an_identity():
+    """A digest is that of the identity, so that those of trials without these factors are what they were."""
+    pretrained, random = make_plan(tiny(factors=[{"procedure.init": ["pretrained", "random"]}])).trials
+    written = {f"procedure.{name}": value for name, value in TINY["procedure"].items()}
+    fields = [
+        {n: v for n, v in trial.identity["fields"].items() if n.startswith("procedure.")}
+        for trial in (pretrained, random)
+    ]
+    assert fields == [written, written | {"procedure.init": "random"}]
+    contents = [trial.identity["content"] for trial in (pretrained, random)]
+    assert contents[0] == contents[1] | {"weights": pretrained.source.trained.digest}
+    assert contents[1].keys() == {"images", "split", "preprocessing"}
+    seeds = [name for name in random.identity["fields"] if name.startswith("streams.")]
+    assert seeds == ["streams.split", "streams.init", "streams.order", "streams.augment"]
+
+
+# --- the head ---------------------------------------------------------------------------------------------------
+
+
+def test_class_means_by_hand():
+    features = np.array([[3.0, 4.0], [0.0, 2.0], [5.0, 0.0]])
+    kernel = imprint(features, np.array([0, 0, 1]), num_classes=3)
+    np.testing.assert_allclose(kernel[:, 0], np.array([0.6, 1.8]) / np.hypot(0.6, 1.8), rtol=1e-6)
+    np.testing.assert_allclose(kernel[:, 1], [1.0, 0.0])
+    np.testing.assert_array_equal(kernel[:, 2], 0.0)  # no image
+
+
+def test_the_largest_logit_is_the_nearest_direction():
+    rng = np.random.Generator(np.random.PCG64(2))
+    features, labels = rng.gamma(1.0, 1.0, (60, 7)), np.arange(60) % 4
+    kernel = imprint(features, labels, 4)
+    cosines = features @ kernel / np.linalg.norm(features, axis=1, keepdims=True) / np.linalg.norm(kernel, axis=0)
+    assert np.array_equal((features @ kernel).argmax(1), cosines.argmax(1))
+
+
+# --- presets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnetsmall8", "wrn10_1", "resnet18", "resnet50", "efficientnet_lite0"])
+def test_batch_norms_are_what_has_a_scale(name):
+    import re
+
+    assert name in list_models()
+    names = names_of(create_model(name, 2), 64)
+    layers = {n.rpartition("/")[0] for n in names if n.endswith("/scale")}
+    assert layers == {n.rpartition("/")[0] for n in names if re.match(BATCH_NORM, n)}
+
+
+def test_presets_train_what_they_say():
+    every = set(planned().program.phases[0].trainable)
+    head = {name for name in every if name.startswith("head/")}
+
+    def below_head(**procedure):
+        found = set(planned(**procedure).program.phases[0].trainable)
+        assert head <= found <= every
+        return found - head
+
+    assert below_head(tune="head") == set()
+    assert below_head(tune="bias") == {name for name in every - head if name.endswith("/bias")}
+    assert below_head(tune="batch_norm") == {name for name in every - head if "/bn" in name}
+    assert below_head(tune="last_units") == {name for name in every if name.startswith("stage2/")}
+    upper = {name for name in every if name.startswith(("stage1/", "stage2/"))}
+    assert below_head(tune="last_units", tuned_units=2) == upper == below_head(tune="last_units", tuned_units="stage1")
+
+
+# --- a study ----------------------------------------------------------------------------------------------------
+
+
+ARMS = {
+    "frozen": {"procedure.copied_units": 2, "procedure.copied": "frozen"},
+    "bias": {"procedure.tune": "bias", "procedure.head_init": "class_means"},
+    "lora": {"procedure.tune": "lora", "procedure.lora_rank": 2, "procedure.probe_epochs": 1.0},
+    "zeros": {"procedure.head_init": "zeros", "procedure.tune": "head"},
+    "wider": {"procedure.grow": "wider", "procedure.grown_features": 3},
+    "early": {"source.epoch": 1, "procedure.tune": "head"},
+    "late": {"source.epoch": 3, "procedure.tune": "head"},
+}
+
+
+@pytest.fixture(scope="module")
+def ran(made_once):
+    """Returns (store, plan, trials by arm) of a study with an arm of each kind, run once and only read."""
+    factors = [{name: [level] for name, level in arm.items()} for arm in ARMS.values()]
+    study = tiny(factors=factors)
+    workdir = made_once("starts", lambda folder: jaxft.run_study(study, folder / "work", quiet=True)) / "work"
+    assert (jaxft.load_results(workdir)["status"] == "done").all()
+    plan = make_plan(study)
+    return Store.open(workdir), plan, dict(zip(ARMS, plan.trials))
+
+
+def weights_of(store, trial):
+    return {
+        collection: flatten(leaves)
+        for collection, leaves in load(store.weights_path(trial.digest), trial.model)[0].items()
+    }
+
+
+def source_of(store, trial):
+    path = store.weights_path(trial.source.digest, "sources")
+    variables, _ = load(path, create_model("toy", 2))
+    return {collection: flatten(leaves) for collection, leaves in variables.items()}
+
+
+@pytest.mark.slow
+def test_frozen_copies_are_the_sources_bits_after_training(ran):
+    store, _, trials = ran
+    final, source = weights_of(store, trials["frozen"]), source_of(store, trials["frozen"])
+    for collection, leaves in final.items():
+        for name, leaf in leaves.items():
+            if name.startswith(("stem/", "stage1/")):
+                np.testing.assert_array_equal(leaf, source[collection][name])
+            elif name.endswith("kernel") and not name.startswith("head/"):
+                assert np.corrcoef(np.ravel(leaf), np.ravel(source[collection][name]))[0, 1] < 0.2
+
+
+@pytest.mark.slow
+def test_bias_only_moves_biases(ran):
+    store, _, trials = ran
+    final, source = weights_of(store, trials["bias"])["params"], source_of(store, trials["bias"])["params"]
+    for name, leaf in final.items():
+        if not name.startswith("head/"):
+            assert np.array_equal(leaf, source[name]) == (not name.endswith("/bias"))
+
+
+@pytest.mark.slow
+def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
+    store, _, trials = ran
+    trial = trials["lora"]
+    final, source = weights_of(store, trial)["params"], source_of(store, trial)["params"]
+    assert not any("lora" in name for name in load_file(store.weights_path(trial.digest)))
+    for name, leaf in final.items():
+        if name.startswith("head/"):
+            continue
+        change = np.asarray(leaf, np.float64) - np.asarray(source[name], np.float64)
+        if name.endswith("/kernel"):
+            sizes = np.linalg.svd(change.reshape(-1, change.shape[-1]), compute_uv=False)
+            assert sizes[0] > 0 and sizes[2] < 1e-3 * sizes[0]  # rank 2, but for rounding
+        else:
+            assert not change.any()
+    record = store.read("trials", trial.digest)
+    assert record["changes"]["stage1/block1/conv1"]["l2"] > 0 and record["changes"]["stage1/block1/bn1"]["l2"] == 0
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_lora_side_by_side_is_lora_in_turn(tmp_path):
+    found = {}
+    for executor in ("in_turn", "vmap"):
+        study = tiny(
+            seeds=2,
+            procedure=TINY["procedure"] | {"tune": "lora", "epochs": 1.0},
+            execution={"executor": executor},
+        )
+        jaxft.run_study(study, tmp_path / executor, quiet=True)
+        store = Store.open(tmp_path / executor)
+        found[executor] = [weights_of(store, trial)["params"] for trial in make_plan(study).trials]
+    for one, other in zip(found["in_turn"], found["vmap"]):
+        for name, leaf in one.items():
+            np.testing.assert_allclose(leaf, other[name], atol=1e-4)
+    changed = "stage1/block1/conv1/kernel"
+    assert not np.array_equal(found["vmap"][0][changed], found["vmap"][1][changed])
+
+
+@pytest.mark.slow
+def test_snapshots_are_kept_and_the_last_is_the_end(ran):
+    store, plan, trials = ran
+    assert plan.snapshots(plan.sources[0]) == ((1, trials["early"].source.digest), (3, trials["late"].source.digest))
+    early, late = source_of(store, trials["early"]), source_of(store, trials["late"])
+    end = source_of(store, trials["bias"])  # which starts from the selected weights, here the last
+    for name, leaf in end["params"].items():
+        np.testing.assert_array_equal(late["params"][name], leaf)
+    assert not np.array_equal(early["params"]["stem/conv/kernel"], late["params"]["stem/conv/kernel"])
+    assert store.read("trials", trials["early"].digest)["source"] == trials["early"].source.digest
+
+
+@pytest.mark.slow
+def test_a_source_is_trained_again_for_another_snapshot(ran, tmp_path):
+    _, plan, trials = ran
+    store = Store.open(shutil.copytree(ran[0].workdir, tmp_path / "work"))
+    before = source_of(store, trials["early"])["params"]
+    study = tiny(factors=[{"source.epoch": [2], "procedure.tune": ["head"]}])
+    table = jaxft.run_study(study, store.workdir, quiet=True)
+    assert (table["status"] == "done").all()
+    grown = make_plan(study)
+    assert grown.sources[0].digest == plan.sources[0].digest
+    assert store.weights_path(grown.trials[0].source.digest, "sources").is_file()
+    for name, leaf in source_of(store, trials["early"])["params"].items():
+        np.testing.assert_array_equal(leaf, before[name])
+
+
+@pytest.mark.slow
+def test_new_units_have_moved_and_old_ones_are_compared(ran):
+    store, _, trials = ran
+    record = store.read("trials", trials["wider"].digest)
+    assert record["changes"]["stage2_wider/conv"]["l2"] > 0 and record["changes"]["stage2/block1/conv1"]["l2"] > 0
+    assert {"stage2_wider/conv", "stage2_wider"} <= set(record["changes"])
+
+
+@pytest.mark.slow
+def test_a_head_of_class_means_begins_ahead(ran):
+    from jaxft.features.activations import FeatureCache
+    from jaxft.study.run import Work
+
+    store, plan, trials = ran
+    work = Work(plan, store, None, True, FeatureCache(1e9))
+    trial = trials["bias"]
+    lane = work.lane(trial)
+    variables = {
+        "params": jaxft.core.paths.unflatten(lane.params),
+        "batch_stats": jaxft.core.paths.unflatten(lane.batch_stats),
+    }
+    images = trial.program.phases[0].preprocessing.apply(jax.numpy.asarray(trial.images.images[lane.train]))
+    features = np.asarray(trial.model.apply(variables, images, stop="pool"))
+    np.testing.assert_allclose(lane.params["head/kernel"], imprint(features, lane.labels[lane.train], 3), atol=1e-5)
+    accuracy = (np.asarray(features @ lane.params["head/kernel"]).argmax(1) == lane.labels[lane.train]).mean()
+    assert accuracy > 0.6 and not np.any(lane.params["head/bias"])
+    assert not any(np.any(leaf) for name, leaf in work.lane(trials["zeros"]).params.items() if name.startswith("head/"))

@@ -1,0 +1,253 @@
+"""Every optimiser, leaf by leaf: what a rule says is by how much a leaf moves."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxft.config import Procedure
+from jaxft.training.optimizers import Optimizer, go_on_from, make_hparams, make_tx, resolve_layers, resolve_rates
+from jaxft.training.schedules import Schedule, make_schedule
+
+SHAPES = {
+    "stem/conv/kernel": (3, 2),
+    "stem/bn/scale": (2,),
+    "stage1/block1/conv1/kernel": (2, 4),
+    "stage1/block1/bn1/bias": (4,),
+    "stage2/block1/conv1/kernel": (4, 2),
+    "stage2/block1/bn1/scale": (2,),
+    "head/kernel": (2, 3),
+    "head/bias": (3,),
+}
+DEPTHS = {name: {"head": 0, "stage2": 1, "stage1": 2, "stem": 3}[name.partition("/")[0]] for name in SHAPES}
+STEPS = 6
+# Numbers that float32 holds exactly, so that the comparison in float64 is exact.
+NUMBERS = {"learning_rate": 0.5, "momentum": 0.75, "beta2": 0.875, "layer_decay": 0.5}
+RULES = (("stage2/.*/kernel", 0.25), ("stage1/.*/bn1/.*", "frozen"), ("stem/.*", 2.0))
+
+
+def resolved(**fields):
+    """Returns the procedure, what its rules say, the rates and the optimiser of all that trains."""
+    procedure = Procedure(**{**NUMBERS, "layer_rates": RULES, "body_learning_rate": 0.125, **fields})
+    layers = resolve_layers(procedure, list(SHAPES))
+    rates = resolve_rates(procedure, layers, DEPTHS)
+    groups = tuple((name, match.pattern) for name, match in layers.items() if match.value != "frozen")
+    return procedure, layers, rates, groups
+
+
+def optimizer_of(procedure, groups, schedule=None, joined=()):
+    schedule = schedule or Schedule("cosine", STEPS, warmup_steps=2)
+    depths = tuple((name, DEPTHS[name]) for name, _ in groups)
+    clipped = procedure.clip_norm > 0
+    return Optimizer(procedure.optimizer, procedure.nesterov, schedule, groups, depths, False, joined, clipped)
+
+
+def draws(names, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=SHAPES[name]) for name in names}
+
+
+def moved_by_hand(kind, nesterov, grads, start, rates, decay):
+    """Returns what one leaf has become after the gradients, each at its rate: the definitions, leaf by leaf."""
+    b1, b2 = NUMBERS["momentum"], NUMBERS["beta2"]
+    w, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
+    for t, (g, rate) in enumerate(zip(grads, rates, strict=True), 1):
+        if kind in ("sgd", "adam"):
+            g = g + decay * w
+        if kind == "sgd":
+            m = b1 * m + g
+            w = w - rate * (g + b1 * m if nesterov else m)
+        elif kind == "lion":
+            step = np.sign(b1 * m + (1 - b1) * g)
+            m = b2 * m + (1 - b2) * g
+            w = w - rate * (step + decay * w)
+        else:
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+            first = m / (1 - b1**t)
+            if nesterov:
+                first = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+            step = first / (np.sqrt(v / (1 - b2**t)) + (1e-6 if kind == "lamb" else 1e-8))
+            step = step + decay * w * (kind != "adam")
+            if kind == "lamb":
+                step = step * np.linalg.norm(w) / np.linalg.norm(step)
+            w = w - rate * step
+    return w
+
+
+CASES = [
+    *(("sgd", nesterov, decay, clip) for nesterov in (False, True) for decay in (0.0, 0.125) for clip in (0.0, 1.0)),
+    *((kind, False, 0.125, clip) for kind in ("adam", "adamw", "lamb", "lion") for clip in (0.0, 1.0)),
+    ("adamw", True, 0.125, 0.0),
+]
+
+
+@pytest.mark.parametrize(("kind", "nesterov", "decay", "clip"), CASES)
+def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
+    """Six steps of fixed gradients under warm-up and cosine, in float64: each leaf as if alone, at its own rate.
+
+    Decay is on kernels; that of adamw, lamb and lion goes with the leaf's rate. The norm that is clipped is over all
+    leaves that train, whatever their rates.
+    """
+    procedure, layers, rates, groups = resolved(optimizer=kind, nesterov=nesterov, weight_decay=decay, clip_norm=clip)
+    assert rates["head/bias"] == 0.5 and rates["stage2/block1/conv1/kernel"] == 0.5 * 0.25 * 0.5
+    assert rates["stage2/block1/bn1/scale"] == 0.125 * 0.5 and rates["stage1/block1/bn1/bias"] == "frozen"
+    assert rates["stage1/block1/conv1/kernel"] == 0.125 * 0.25 and rates["stem/bn/scale"] == 0.5 * 2 * 0.125
+    names = [name for name, _ in groups]
+    start = draws(names)
+    grads = [draws(names, seed) for seed in range(1, STEPS + 1)]
+    clipped = []
+    for of_step in grads:
+        norm = np.sqrt(sum((g**2).sum() for g in of_step.values()))
+        assert norm > 1
+        clipped.append({name: g / norm * clip if clip else g for name, g in of_step.items()})
+    with jax.enable_x64(True):
+        shares = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
+        shares = [float(shares(jnp.int32(step))) for step in range(STEPS)]
+        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(procedure, layers))
+        tx = make_tx(optimizer_of(procedure, groups))(hparams)
+        params = {name: jnp.asarray(value) for name, value in start.items()}
+        opt_state = tx.init(params)
+        update = jax.jit(tx.update)
+        for of_step in grads:
+            updates, opt_state = update(of_step, opt_state, params)
+            params = optax.apply_updates(params, updates)
+        for name in names:
+            expected = moved_by_hand(
+                kind,
+                nesterov,
+                [of_step[name] for of_step in clipped],
+                start[name],
+                [rates[name] * share for share in shares],
+                decay if name.endswith("kernel") else 0.0,
+            )
+            assert (expected != start[name]).any()
+            np.testing.assert_allclose(params[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"),
+    [
+        ("adam", lambda: optax.adam(0.5, 0.75, 0.875)),
+        ("lamb", lambda: optax.lamb(0.5, 0.75, 0.875, weight_decay=0.125)),
+        ("lion", lambda: optax.lion(0.5, 0.75, 0.875, weight_decay=0.125)),
+    ],
+)
+def test_optimisers_are_optaxs(kind, theirs):
+    """One group, kernels alone, where optax's own know no rules."""
+    names = [name for name in SHAPES if name.endswith("kernel")]
+    fields = {"weight_decay": 0.125 * (kind != "adam"), "layer_rates": (), "layer_decay": 1.0}
+    procedure, layers, _, _ = resolved(optimizer=kind, body_learning_rate=None, **fields)
+    groups = tuple((name, layers[name].pattern) for name in names)
+    ours = make_tx(optimizer_of(procedure, groups, Schedule("constant", STEPS)))(make_hparams(procedure, layers))
+    start = {name: jnp.asarray(value, jnp.float32) for name, value in draws(names).items()}
+    ends = []
+    for tx in (ours, theirs()):
+        params, opt_state = start, tx.init(start)
+        for seed in range(STEPS):
+            grads = {name: jnp.asarray(value, jnp.float32) for name, value in draws(names, seed).items()}
+            with jax.numpy_dtype_promotion("standard"):  # which Optax's own need
+                updates, opt_state = tx.update(grads, opt_state, params)
+            params = optax.apply_updates(params, updates)
+        ends.append(params)
+    for name in names:
+        np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_leaves_a_short_gradient_as_it_is():
+    procedure, layers, _, groups = resolved(optimizer="sgd", clip_norm=1000.0)
+    free = resolved(optimizer="sgd")[0]
+    grads = {name: jnp.asarray(value, jnp.float32) for name, value in draws([n for n, _ in groups]).items()}
+    found = []
+    for one in (procedure, free):
+        tx = make_tx(optimizer_of(one, groups))(make_hparams(one, layers))
+        found.append(tx.update(grads, tx.init(grads), grads)[0])
+    for name in grads:
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "lamb", "lion"])
+def test_what_joins_begins_at_zero_and_what_trained_goes_on(kind):
+    """The head alone for three steps, then all: each leaf is as if alone, from its own first step on.
+
+    So Adam's correction counts a leaf's own steps; the schedule is that of the whole for all.
+    """
+    procedure, layers, rates, groups = resolved(optimizer=kind, weight_decay=0.125)
+    joined = {name: 3 * (not name.startswith("head")) for name, _ in groups}
+    head = tuple((name, pattern) for name, pattern in groups if name.startswith("head"))
+    start, grads = draws(list(joined)), [draws(list(joined), seed) for seed in range(1, STEPS + 1)]
+    with jax.enable_x64(True):
+        shares = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
+        shares = [float(shares(jnp.int32(step))) for step in range(STEPS)]
+        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(procedure, layers))
+        late = tuple((name, step) for name, step in joined.items() if step)
+        first, second = (
+            make_tx(optimizer_of(procedure, some, joined=of))(hparams) for some, of in ((head, ()), (groups, late))
+        )
+        params = {name: jnp.asarray(value) for name, value in start.items()}
+        some = {name: params[name] for name, _ in head}
+        opt_state = first.init(some)
+        for step in range(3):
+            updates, opt_state = first.update({name: grads[step][name] for name in some}, opt_state, some)
+            some = optax.apply_updates(some, updates)
+        params |= some
+        opt_state = go_on_from(opt_state, second.init(params))
+        for step in range(3, STEPS):
+            updates, opt_state = second.update(grads[step], opt_state, params)
+            params = optax.apply_updates(params, updates)
+        for name, begin in joined.items():
+            expected = moved_by_hand(
+                kind,
+                False,
+                [of_step[name] for of_step in grads[begin:]],
+                start[name],
+                [rates[name] * share for share in shares[begin:]],
+                0.125 if name.endswith("kernel") else 0.0,
+            )
+            np.testing.assert_allclose(params[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_an_effective_rate_is_divided_among_the_steps_that_a_gradient_lasts():
+    """0.8 at momentum 0.75 is a rate of 0.2; body and probe go with it, multipliers do not change."""
+    fields = {"effective_learning_rate": 0.8, "body_learning_rate": 0.4, "probe_learning_rate": 1.6}
+    procedure = Procedure(momentum=0.75, **fields)
+    layers = resolve_layers(procedure, list(SHAPES))
+    hparams = make_hparams(procedure, layers)
+    assert float(hparams.learning_rate) == pytest.approx(0.2)
+    assert float(hparams.probe_learning_rate) == pytest.approx(0.4)
+    assert float(hparams.multipliers[".*"]) == pytest.approx(0.5)
+    rates = resolve_rates(procedure, layers, dict.fromkeys(SHAPES, 0))
+    assert rates["head/bias"] == pytest.approx(0.2) and rates["stem/bn/scale"] == pytest.approx(0.1)
+    assert procedure.effective_rate == pytest.approx(0.8)
+    assert Procedure(learning_rate=0.1, momentum=0.9).effective_rate == pytest.approx(1.0)
+    assert Procedure(learning_rate=0.1, optimizer="adamw").effective_rate == pytest.approx(0.1)
+
+
+def test_a_constant_gradient_moves_the_weights_by_the_effective_rate_each_step():
+    """After many steps of a gradient of one, whatever the momentum."""
+    for momentum in (0.0, 0.5, 0.9):
+        procedure = Procedure(effective_learning_rate=0.25, momentum=momentum)
+        layers = resolve_layers(procedure, ["head/bias"])
+        optimizer = Optimizer("sgd", False, Schedule("constant", 200), (("head/bias", "head/.*"),))
+        tx = make_tx(optimizer)(make_hparams(procedure, layers))
+        ones = {"head/bias": jnp.ones(1)}
+        opt_state = tx.init(ones)
+        update = jax.jit(tx.update)
+        for _ in range(150):
+            updates, opt_state = update(ones, opt_state, ones)
+        np.testing.assert_allclose(updates["head/bias"], -0.25, rtol=1e-5)
+
+
+def test_labels_of_groups_are_apart():
+    """Leaves of one rule that join at two moments are two groups, and their counts are two."""
+    procedure, layers, _, groups = resolved(optimizer="adamw")
+    joined = tuple((name, 2) for name, _ in groups if name.startswith("stage2/block1/bn1"))
+    tx = make_tx(optimizer_of(procedure, groups, joined=joined))(make_hparams(procedure, layers))
+    state = tx.init({name: jnp.asarray(value, jnp.float32) for name, value in draws([n for n, _ in groups]).items()})
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert len(paths) == len(set(paths))
+    counts = [path for path in paths if "count" in path]
+    assert len(counts) == 2 * (len({pattern for _, pattern in groups}) + 1)
+    assert all(one != other for one, other in itertools.pairwise(sorted(counts)))

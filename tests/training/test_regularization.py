@@ -1,0 +1,532 @@
+"""Regularisers and the batch-norm policy: each formula by hand, in a step, side by side and above a frozen prefix."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import draw_variables
+from study.test_loop import MODEL, PLAIN, SIZE, Memory, assert_close, images, program_and_lanes
+
+import jaxft
+from jaxft.analysis.linear import fit
+from jaxft.config import Procedure, Study, from_dict
+from jaxft.core import paths
+from jaxft.core.errors import UserError
+from jaxft.data.batches import batch_indices
+from jaxft.features.activations import FeatureCache
+from jaxft.models import create_model
+from jaxft.models.families.efficientnet import EfficientNetLite, Shape
+from jaxft.models.layers import BatchNorm, batch_norm_in_groups
+from jaxft.study.loop import check_frozen, run_chunk
+from jaxft.study.run import with_attention
+from jaxft.training.evaluation import pool_moments
+from jaxft.training.optimizers import make_hparams, resolve_layers
+from jaxft.training.phases import NONE, make_phases
+from jaxft.training.regularization import (
+    branch_factors,
+    channel_attention,
+    distillation_loss,
+    drop,
+    make_numbers,
+    make_regularisers,
+    map_distance,
+    smallest_singular_values,
+    squared_distance,
+)
+from jaxft.training.state import init_state, split_variables
+from jaxft.training.step import make_train_step
+
+CHANNELS = {"stage1/block1": 4, "stage2/block1": 8}
+UNITS = tuple(CHANNELS)
+OWN_CLASSES = 5  # of the source's head
+ATTENTION = {u: np.random.default_rng(n).dirichlet(np.ones(n)).astype(np.float32) for u, n in CHANNELS.items()}
+STRONG = {  # every one that looks at the source, strong enough to show
+    "l2_sp": {"l2_sp": 3.0, "l2_sp_rules": (("stage2/.*", 0.0), (".*/kernel", 7.0)), "l2_sp_head": 0.2},
+    "delta": {"delta": 0.01},
+    "bss": {"bss": 0.05, "bss_count": 2},
+    "distillation": {"distillation": 4.0, "distillation_temperature": 3.0},
+}
+
+
+# --- formulas by hand -------------------------------------------------------------------------------------------
+
+
+def test_the_pull_to_the_source_by_hand():
+    """0.5/2 (1 + 4) + 3/2 (0.25); what has no strength is not pulled."""
+    params = {"a/kernel": jnp.array([1.0, 2.0]), "a/bias": jnp.array([0.5]), "head/kernel": jnp.array([9.0])}
+    start = {"a/kernel": jnp.array([0.0, 4.0]), "a/bias": jnp.array([1.0])}
+    assert float(squared_distance(params, start, {"a/kernel": 0.5, "a/bias": 3.0})) == pytest.approx(1.625)
+
+
+def test_the_distance_of_maps_by_hand():
+    """Two images of 1 x 2 places and two channels: squares 1, 4 | 0, 9 and 0, 0 | 16, 1, with W = 0.25, 0.75."""
+    source = np.zeros((2, 1, 2, 2), np.float32)
+    maps = np.array([[[[1, 0], [2, 3]]], [[[0, 4], [0, 1]]]], np.float32)
+    expected = ((1 + 4) * 0.25 + 9 * 0.75 + (16 + 1) * 0.75) / 2
+    found = map_distance({"u": maps}, {"u": source}, {"u": jnp.array([0.25, 0.75])})
+    assert float(found) == pytest.approx(expected)
+
+
+def test_the_smallest_singular_values_by_hand():
+    assert float(smallest_singular_values(jnp.diag(jnp.array([3.0, 0.5, 2.0])), 2)) == pytest.approx(4.25)
+    for shape in ((4, 7), (7, 4)):
+        features = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        of_numpy = np.linalg.svd(features.astype(np.float64))
+        value, grad = jax.value_and_grad(lambda x: smallest_singular_values(x, 1))(jnp.asarray(features))
+        assert float(value) == pytest.approx(of_numpy[1][-1] ** 2, rel=1e-4)
+        # d sigma^2 = 2 sigma u v', and there are four of them either way.
+        np.testing.assert_allclose(grad, 2 * of_numpy[1][3] * np.outer(of_numpy[0][:, 3], of_numpy[2][3]), atol=1e-5)
+
+
+def test_distillation_by_hand():
+    """Temperature 2 halves the logits: shares 1/4, 3/4 before and 1/2, 1/2 now, so log 2; then 1/10, 9/10 now."""
+    before = jnp.array([[0.0, 2 * np.log(3)]] * 2)
+    now = jnp.array([[1.0, 1.0], [0.0, 2 * np.log(9)]])
+    expected = [np.log(2), 0.25 * np.log(10) + 0.75 * np.log(10 / 9)]
+    np.testing.assert_allclose(distillation_loss(now, before, 2.0), expected, rtol=1e-6)
+
+
+def test_dropout_keeps_the_mean():
+    x = jnp.full((200, 100), 2.0)
+    dropped = np.asarray(drop(jax.random.key(3), x, 0.25, jnp.arange(200)))
+    np.testing.assert_allclose(np.unique(dropped), [0, 8 / 3], rtol=1e-6)
+    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02) and dropped.mean() == pytest.approx(2.0, abs=0.04)
+    np.testing.assert_array_equal(drop(jax.random.key(3), x, 0.0, jnp.arange(200)), x)
+    np.testing.assert_array_equal(drop(jax.random.key(3), x[:50], 0.25, jnp.arange(50, 100)), dropped[50:100])
+
+
+def test_blocks_are_skipped_linearly_more_often():
+    """Of three blocks the l-th is there with 1 - l/3 0.6: 0.8, 0.6, 0.4; where it is, times the inverse."""
+    keys = jax.random.split(jax.random.key(0), 2000)
+    blocks = ("stage2/block1", "stage3/block1")
+    factors = jax.jit(jax.vmap(lambda key: branch_factors(key, create_model("cifar_resnet8", 3), blocks, 0.6)))(keys)
+    assert set(factors) == set(blocks)
+    for unit, kept in zip(blocks, (0.6, 0.4)):
+        there = np.asarray(factors[unit]) > 0
+        assert there.mean() == pytest.approx(kept, abs=0.035)
+        np.testing.assert_allclose(np.asarray(factors[unit])[there], 1 / kept, rtol=1e-6)
+    assert not np.array_equal(*(factors[block] > 0 for block in blocks))
+
+
+LITE = EfficientNetLite(shapes=(Shape(1, 3, 1, 1, 16), Shape(2, 5, 2, 6, 24)))
+
+
+@pytest.mark.parametrize(
+    ("model", "block", "size_px"),
+    [
+        (create_model("wrn16_1", 3), "stage3/block2", 8),
+        # whose shortcut is a projection; no ReLU follows
+        pytest.param(create_model("resnetsmall14", 3), "stage2/block1", 16, marks=pytest.mark.slow),
+        pytest.param(LITE, "stage2/block2", 8, marks=pytest.mark.slow),
+    ],
+    ids=["wrn", "resnetsmall", "efficientnet_lite"],
+)
+def test_a_skipped_branch_leaves_the_shortcut(model, block, size_px):
+    """With factor 0 a block of one width is the identity (where no ReLU follows), with 1 it is itself."""
+    assert block in model.residual_blocks
+    variables = draw_variables(model, size_px)
+    before = model.units[model.units.index(block) - 1]
+    images = np.random.default_rng(1).normal(size=(2, size_px, size_px, 3)).astype(np.float32)
+    x = model.apply(variables, images, stop=before)
+
+    def run(factor):
+        branches = paths.unflatten({f"{block}/factor": jnp.float32(factor)})
+        return model.apply({**variables, "branches": branches}, x, start=block, stop=block)
+
+    plain = model.apply(variables, x, start=block, stop=block)
+    np.testing.assert_array_equal(run(1.0), plain)
+    skipped = run(0.0)
+    if block != "stage2/block1":
+        np.testing.assert_array_equal(skipped, x)
+    np.testing.assert_allclose(run(2.0) - skipped, 2 * (plain - skipped), atol=1e-4)
+
+
+def source_of(seed=5):
+    """Returns a source of other classes, flat, with its own head."""
+    variables = draw_variables(create_model("toy", OWN_CLASSES), SIZE, seed)
+    return {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
+
+
+def nested(source):
+    return {name: paths.unflatten(leaves) for name, leaves in source.items()}
+
+
+def outputs(source, unit, rows, num_classes=OWN_CLASSES):
+    model = create_model("toy", num_classes)
+    return model.apply(nested(source), PLAIN.apply(images()[0][jnp.asarray(rows)]), stop=unit)
+
+
+@pytest.mark.slow
+def test_attention_is_how_much_the_loss_rises_without_a_channel():
+    """Of the last unit before the pool, in NumPy: its channel j off is the j-th pooled feature off."""
+    source, (pixels, labels) = source_of(), images()
+    rows = np.arange(3, 36)
+    cache = FeatureCache(1e9)
+    args = pixels, "images", rows, labels[rows], cache
+    found = channel_attention(MODEL, PLAIN, source, UNITS, *args)
+    assert {unit: len(of) for unit, of in found.items()} == CHANNELS
+    assert all(of.sum() == pytest.approx(1, abs=1e-5) for of in found.values())
+    features = np.asarray(outputs(source, "pool", rows))
+    kernel, bias = (of[0] for of in fit("logistic", features, labels[rows], 3, [0.01])[:2])
+
+    def loss(features):
+        logits = features @ kernel + bias
+        return np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(rows)), labels[rows]])
+
+    rise = [loss(features * (np.arange(8) != j)) - loss(features) for j in range(8)]
+    np.testing.assert_allclose(found[UNITS[1]], np.exp(rise) / np.exp(rise).sum(), rtol=1e-3)
+
+
+# --- in a step --------------------------------------------------------------------------------------------------
+
+
+def lanes_with_source(rates, attention=ATTENTION, **fields):
+    """Returns a program and lanes that start from the body of one source, whose training rows are twelve."""
+    fields = {"momentum": 0.0, "schedule": "constant", **fields}
+    program, lanes = program_and_lanes(rates, **fields | {"init": "pretrained"})
+    source = source_of()
+    found = []
+    for lane in lanes:
+        body = {name: leaf for name, leaf in source["params"].items() if not name.startswith("head/")}
+        lane = dataclasses.replace(
+            lane, params=dict(lane.params) | body, batch_stats=source["batch_stats"], source=source
+        )
+        found.append(with_attention(lane, attention if fields.get("delta") else {}))
+    return program, found
+
+
+def whole_loss(fields, source, params, stats, rows, labels):
+    """Returns the regularised loss of a batch in inference mode, written down anew from the formulas."""
+    variables = {"params": paths.unflatten(params), "batch_stats": paths.unflatten(stats)}
+    x = PLAIN.apply(images()[0][rows])
+    shares = jax.nn.log_softmax(MODEL.apply(variables, x))
+    loss = -shares[jnp.arange(len(rows)), jnp.asarray(labels)[rows]].mean()
+    for name, leaf in params.items():
+        if name.startswith("head/"):
+            loss += fields.get("l2_sp_head", 0) / 2 * (leaf**2).sum()
+        elif "l2_sp" in fields:
+            strength = 0.0 if name.startswith("stage2/") else 7.0 if name.endswith("kernel") else 3.0
+            loss += strength / 2 * ((leaf - source["params"][name]) ** 2).sum()
+    for unit in UNITS if "delta" in fields else ():
+        ours = MODEL.apply(variables, x, stop=unit)
+        squares = ((ours - outputs(source, unit, rows)) ** 2).sum((1, 2))
+        loss += fields["delta"] * (squares * ATTENTION[unit].reshape(1, -1)).sum(1).mean()
+    features = MODEL.apply(variables, x, stop="pool")
+    if "bss" in fields:
+        loss += fields["bss"] * (jnp.linalg.svd(features, compute_uv=False)[4:] ** 2).sum()  # of six images
+    if "distillation" in fields:
+        kernel, bias = source["params"]["head/kernel"], source["params"]["head/bias"].reshape(1, -1)
+        before = jax.nn.softmax(outputs(source, "head", rows) / 3)
+        now = jax.nn.log_softmax((features @ kernel + bias) / 3)
+        loss -= fields["distillation"] * (before * now).sum(1).mean()
+    return loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRONG)
+def test_a_step_follows_the_gradient_of_the_whole_loss(name):
+    """Two steps of plain SGD away from the source; fixed statistics, so that maps are kept."""
+    fields, usual = STRONG[name], {"epochs": 1.0, "batch_norm": "frozen", "select": "last"}
+    rng = np.random.default_rng(11)
+    program, (lane,) = lanes_with_source([0.05], **usual, **fields)
+    moved_away = {n: leaf + 0.03 * rng.normal(size=leaf.shape).astype(np.float32) for n, leaf in lane.params.items()}
+    lane = dataclasses.replace(lane, params=moved_away)
+    outcome = run_chunk(program, [lane], images()[0])[0]
+    plain_program, _ = lanes_with_source([0.05], **usual)
+    plain_lane = dataclasses.replace(lane, hparams=lane.hparams._replace(regularisers={}))
+    plain = run_chunk(plain_program, [plain_lane], images()[0])[0]
+    gradient = jax.jit(
+        jax.grad(lambda params, rows: whole_loss(fields, lane.source, params, lane.batch_stats, rows, lane.labels))
+    )
+    params = dict(lane.params)
+    for rows in batch_indices(lane.train, lane.order_seed, 0, 2, 6, 1, len(lane.labels)):
+        grads = gradient(params, rows)
+        params = {leaf: value - 0.05 * grads[leaf] for leaf, value in params.items()}
+    changed = []
+    for leaf, start in lane.params.items():
+        moved = np.abs(np.asarray(params[leaf]) - np.asarray(start)).max()
+        np.testing.assert_allclose(outcome.params[leaf], params[leaf], atol=5e-3 * moved + 1e-6, err_msg=leaf)
+        changed.append(np.abs(np.asarray(plain.params[leaf]) - np.asarray(outcome.params[leaf])).max() / moved)
+    assert max(changed) > 0.03  # without the regulariser they are elsewhere
+
+
+@pytest.mark.slow
+def test_kept_maps_are_those_of_a_forward_pass_of_the_source():
+    """The budget leaves no room for maps, so that the source runs at each step."""
+    program, (lane,) = lanes_with_source([0.05], delta=0.01, epochs=1.0, select="last")
+    kept = run_chunk(program, [lane], images()[0], features=FeatureCache(1e9))[0]
+    anew = run_chunk(program, [lane], images()[0], features=FeatureCache(0))[0]
+    assert_close(kept.params, anew.params)
+
+
+EVERYTHING = {"l2_sp": 0.1, "delta": 0.01, "bss": 0.01, "distillation": 0.5, "dropout": 0.2, "stochastic_depth": 0.3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flip", [pytest.param(False, id="kept"), pytest.param(True, id="forward", marks=pytest.mark.nightly)]
+)
+def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
+    rules = (("stem/.*|stage1/.*", "frozen"),)
+    fields = {**EVERYTHING, "layer_rates": rules, "flip": flip, "mixup_alpha": 0.2 * flip}
+    attention = {unit: ATTENTION[unit] for unit in UNITS[1:]}
+    program, lanes = lanes_with_source([0.02, 0.05], attention, **fields)
+    phase = program.phases[0]
+    assert phase.prefix == UNITS[0] and phase.regularisers.maps == UNITS[1:] == phase.regularisers.blocks
+    assert all(not name.startswith(("stem", "stage1")) for name, _ in phase.regularisers.pulled)
+    together = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))
+    for lane, outcome in zip(lanes, together):
+        alone = run_chunk(program, [lane], images()[0], features=FeatureCache(1e9))[0]
+        assert_close(alone.params, outcome.params)
+        without_cache = run_chunk(program, [lane], images()[0])[0]
+        assert_close(alone.params, without_cache.params)
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
+    monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)
+    program, (lane,) = lanes_with_source([0.05], batch_norm="recalibrated", **EVERYTHING)
+    whole = run_chunk(program, [lane], images()[0])[0]
+    memory = Memory(3)
+    with pytest.raises(KeyboardInterrupt):
+        run_chunk(program, [lane], images()[0], checkpoints=memory, checkpoint_seconds=0)
+    memory.killed_at = None
+    continued = run_chunk(program, [lane], images()[0], checkpoints=memory, checkpoint_seconds=0)[0]
+    for one, other in ((whole.params, continued.params), (whole.batch_stats, continued.batch_stats)):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def phase_of(**fields):
+    procedure = Procedure(**fields)
+    variables = draw_variables(MODEL, SIZE)
+    names = tuple(paths.flatten(variables["params"]))
+    layers = resolve_layers(procedure, names)
+    stats = tuple(paths.flatten(variables["batch_stats"]))
+    return make_phases(MODEL, PLAIN, procedure, layers, stats, 12)[-1], make_hparams(procedure, layers)
+
+
+def test_what_does_not_act_leaves_no_trace():
+    phase, hparams = phase_of()
+    assert phase.regularisers == NONE and hparams.regularisers == {} and phase.virtual_batch_size is None
+    frozen, numbers = phase_of(body_learning_rate="frozen", **EVERYTHING)
+    assert frozen.regularisers == dataclasses.replace(NONE, dropout=True)  # nothing else can act on a frozen body
+    assert set(numbers.regularisers) == {*EVERYTHING, "distillation_temperature"}
+    assert phase_of(probe_epochs=1.0, epochs=1.0, dropout=0.1)[0].regularisers.dropout
+
+
+def test_strengths_do_not_recompile():
+    one, of_one = phase_of(l2_sp=0.1, dropout=0.1, l2_sp_rules=(("stem/.*", 0.5),))
+    two, of_two = phase_of(l2_sp=0.2, dropout=0.3, l2_sp_rules=(("stem/.*", 0.1),))
+    assert one == two and jax.tree.structure(of_one) == jax.tree.structure(of_two)
+    assert float(of_two.regularisers["l2_sp"]["stem/.*"]) == pytest.approx(0.1)
+    assert phase_of(l2_sp=0.1)[0] != one
+
+
+def test_rules_of_the_pull():
+    procedure = Procedure(l2_sp=0.2, l2_sp_rules=(("stem/.*", 0.0), (".*", 0.5)))
+    names = ("stem/conv/kernel", "stage1/block1/conv1/kernel", "head/kernel")
+    acts = make_regularisers(MODEL, procedure, names, names, None)
+    assert acts.pulled == (("stage1/block1/conv1/kernel", ".*"),)
+    assert {name: float(of) for name, of in make_numbers(procedure)["l2_sp"].items()} == {".*": 0.5}
+    with pytest.raises(UserError, match=r"L2-SP rule 'stge1/\.\*' matches no parameter"):
+        make_regularisers(MODEL, Procedure(l2_sp_rules=(("stge1/.*", 0.5),)), names, names, None)
+    with pytest.raises(UserError, match="squeezenet1_0 has no residual blocks"):
+        make_regularisers(create_model("squeezenet1_0", 2), Procedure(stochastic_depth=0.2), (), (), None)
+
+
+@pytest.mark.slow
+def test_a_wider_network_skips_the_blocks_of_the_plain_one():
+    """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
+    wide = create_model("toy+wider4", 3)
+    blocks = make_regularisers(wide, Procedure(stochastic_depth=0.6), (), (), None).blocks
+    assert blocks == UNITS
+    factors = branch_factors(jax.random.key(0), wide, blocks, 0.6)
+    for kept, factor in zip((0.7, 0.4), factors.values(), strict=True):
+        assert factor == 0 or np.isclose(factor, 1 / kept)
+    variables = draw_variables(wide, SIZE)
+    pictures = PLAIN.apply(images()[0][:2])
+
+    def run(factor):
+        branches = paths.unflatten({"stage2/block1/factor": jnp.float32(factor)})
+        return wide.apply({**variables, "branches": branches}, pictures)
+
+    np.testing.assert_array_equal(run(1.0), wide.apply(variables, pictures))
+    assert not np.array_equal(run(0.0), run(1.0))
+
+
+@pytest.mark.slow
+def test_dropout_and_depth_depend_on_the_key_and_the_step():
+    phase, hparams = phase_of(dropout=0.5, stochastic_depth=0.9, batch_size=6, schedule="constant")
+    variables = draw_variables(MODEL, SIZE)
+    flat = {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
+    live, tracked, frozen = split_variables(phase, flat["params"], flat["batch_stats"])
+    pixels, labels = images()
+    indices = jnp.arange(6)[None] + jnp.zeros((6, 1), jnp.int32)
+    step = jax.jit(make_train_step(phase))
+
+    def loss(key, number):
+        state = init_state(phase, live, tracked, hparams, key)._replace(step=jnp.int32(number))
+        return float(step(state, hparams, jnp.asarray(labels), indices, frozen, pixels)[1].loss)
+
+    key = jax.random.PRNGKey(1)
+    assert loss(key, 0) == loss(key, 0)
+    assert len({loss(key, 0), loss(key, 1), loss(jax.random.PRNGKey(2), 0)}) == 3
+
+
+# --- batch norm -------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_normalised_as_if_they_came_one_after_another():
+    norm, x = BatchNorm(), jnp.asarray(np.random.default_rng(0).normal(2, 3, (12, 2, 2, 5)), jnp.float32)
+    start = norm.init(jax.random.key(0), x)
+    params = {"scale": jnp.arange(1.0, 6), "bias": jnp.arange(5.0)}
+    with batch_norm_in_groups(4):
+        found, updated = norm.apply({**start, "params": params}, x, train=True, mutable=["batch_stats"])
+    stats, expected = start["batch_stats"], []
+    for group in np.split(np.asarray(x), 3):
+        y, after = norm.apply({"params": params, "batch_stats": stats}, group, train=True, mutable=["batch_stats"])
+        stats = after["batch_stats"]
+        expected.append(y)
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(updated["batch_stats"][name], stats[name], rtol=1e-5)
+    with batch_norm_in_groups(4):
+        evaluated = norm.apply({**start, "params": params}, x)
+    np.testing.assert_array_equal(evaluated, norm.apply({**start, "params": params}, x))
+
+
+@pytest.mark.slow
+def test_a_virtual_batch_reaches_every_batch_norm():
+    variables = draw_variables(MODEL, SIZE)
+    x = PLAIN.apply(images()[0][:6])
+
+    def logits(x, size):
+        with batch_norm_in_groups(size):
+            return MODEL.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    by_hand = jnp.concatenate([logits(x[:3], None), logits(x[3:], None)])
+    np.testing.assert_allclose(logits(x, 3), by_hand, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(logits(x, 6), logits(x, None))
+    assert np.abs(np.asarray(logits(x, 3) - logits(x, None))).max() > 1e-3
+
+
+def test_moments_of_batches_are_those_of_all():
+    x = np.random.default_rng(0).normal(3, 2, (10, 6, 4))  # images, places, features
+    batches = x[:4], x[4:7], x[7:]
+    moments = [{"bn/mean": of.mean((0, 1)), "bn/var": of.var((0, 1)), "bn/places": np.array(6)} for of in batches]
+    found = pool_moments(moments, [len(of) for of in batches])
+    np.testing.assert_allclose(found["bn/mean"], x.mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(found["bn/var"], x.var((0, 1), ddof=0) * 60 / 59, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [(("stem/.*", "frozen"),), pytest.param((), marks=pytest.mark.nightly)])
+def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeypatch):
+    program, lanes = program_and_lanes([0.05], batch_norm="recalibrated", layer_rates=rules)
+    outcome = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
+    tracked = program.phases[0].tracked
+    assert ("stem/bn/mean" in tracked) == (not rules)
+    params, stats = paths.unflatten(outcome.params), paths.unflatten(outcome.batch_stats)
+    x = PLAIN.apply(images()[0][lanes[0].train])
+    start = "stage1/block1" if rules else None
+    if rules:
+        x = MODEL.apply({"params": params, "batch_stats": stats}, x, stop="stem")
+    # All images as one batch, which moves statistics by a tenth towards its own.
+    zeros = jax.tree.map(jnp.zeros_like, stats)
+    variables = {"params": params, "batch_stats": zeros}
+    _, updated = MODEL.apply(variables, x, train=True, start=start, mutable=["batch_stats"])
+    expected = paths.flatten(updated["batch_stats"])
+    for name in tracked:
+        np.testing.assert_allclose(outcome.batch_stats[name], 10 * expected[name], rtol=1e-3, atol=1e-5)
+    usual = run_chunk(*program_and_lanes([0.05], layer_rates=rules), images()[0], features=FeatureCache(1e9))[0]
+    np.testing.assert_array_equal(usual.params["head/kernel"], outcome.params["head/kernel"])
+    np.testing.assert_array_equal(usual.curves["val_loss"], outcome.curves["val_loss"])
+    monkeypatch.setattr("jaxft.study.loop.MOMENTS_BATCH", 5)
+    in_batches = run_chunk(program, lanes, images()[0])[0]
+    first = "stage1/block1/bn1" if rules else "stem/bn"  # below which no batch norm is tracked
+    for name in (f"{first}/mean", f"{first}/var"):
+        np.testing.assert_allclose(in_batches.batch_stats[name], outcome.batch_stats[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["frozen", pytest.param("tracked", marks=pytest.mark.slow)])
+def test_frozen_statistics_have_the_bits_that_they_began_with(policy):
+    program, lanes = program_and_lanes([0.1], batch_norm=policy, batch_norm_affine="frozen")
+    outcome = run_chunk(program, lanes, images()[0])[0]
+    same = {n: np.array_equal(outcome.batch_stats[n], leaf) for n, leaf in lanes[0].batch_stats.items()}
+    assert set(same.values()) == {policy == "frozen"}
+    for name, leaf in lanes[0].params.items():
+        is_affine = "/bn" in name
+        assert np.array_equal(outcome.params[name], leaf) == is_affine, name
+
+
+def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
+    before = {"stem/bn/mean": np.zeros(2, np.float32), "stem/bn/var": np.ones(2, np.float32)}
+    after = {"stem/bn/mean": np.array([0.0, -0.0], np.float32), "stem/bn/var": np.array([1, 1 + 1e-7], np.float32)}
+    with pytest.raises(RuntimeError, match=r"moved: stem/bn/mean, stem/bn/var\."):
+        check_frozen(before, after, ())
+    check_frozen(before, after, ("stem/bn/mean", "stem/bn/var"))
+
+
+# --- configs, studies, documentation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"virtual_batch_size": 5}, "it must divide 'procedure.batch_size', 32"),
+        ({"virtual_batch_size": 8, "batch_norm": "frozen"}, "no batch's statistics are used"),
+        ({"l2_sp": 0.1, "init": "random"}, "pulls towards a source, but 'procedure.init' is 'random'"),
+        ({"delta": 0.1, "init": "matched"}, "'procedure.init' is 'matched', which starts units anew"),
+        ({"delta": 0.1, "copied_units": 2}, "'procedure.copied_units' is 2, which starts units anew"),
+        ({"bss": 0.1, "bss_count": 40}, "32 images, which are seen at a time, have fewer singular values"),
+        ({"dropout": 0.1, "epochs": 0.0, "probe_epochs": 1.0}, "acts after the probe of the head"),
+        ({"l2_sp_rules": [["stem/.*", "frozen"]]}, r"allowed: a list of pairs \(pattern, number\)"),
+    ],
+)
+def test_what_cannot_act_is_said(fields, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(Study, {"source": {"weights": "a.safetensors"}, "procedure": fields})
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_a_study_towards_a_source_that_it_trains(tmp_path):
+    """Attention and the source's own head come from the source; both executors agree."""
+    fields = {"data": "digits", "classes": ["0", "1", "2"], "train_per_class": 8, "val_per_class": 4}
+    study = {
+        "source": {
+            "model": "cifar_resnet8",
+            "images": fields,
+            "procedure": {"init": "random", "learning_rate": 0.1, "epochs": 3.0, "batch_size": 12},
+        },
+        "target": {**fields, "classes": ["3", "4"]},
+        "procedure": {
+            **EVERYTHING,
+            "learning_rate": 0.05,
+            "epochs": 2.0,
+            "batch_size": 8,
+            "batch_norm": "recalibrated",
+        },
+        "seeds": 2,
+    }
+    results = jaxft.run_study({**study, "execution": {"executor": "in_turn"}}, tmp_path / "one", quiet=True)
+    together = jaxft.run_study({**study, "execution": {"executor": "vmap"}}, tmp_path / "two", quiet=True)
+    assert results["status"].tolist() == together["status"].tolist() == ["done"] * 2
+    np.testing.assert_allclose(results["relative_change"], together["relative_change"], rtol=0.02)
+
+
+def test_distillation_needs_a_source_with_a_head(real_data):
+    from jaxft.study.plan import make_plan
+
+    file = real_data / "weights/squeezenet1_1.imagenet-notop.safetensors"
+    study = {
+        "source": {"model": "squeezenet1_1_keras", "weights": str(file)},
+        "target": {"data": "digits", "size_px": 64, "train_per_class": 2},
+        "procedure": {"distillation": 1.0, "epochs": 1.0, "batch_size": 4},
+    }
+    with pytest.raises(UserError, match="has no classifier"):
+        make_plan(from_dict(Study, study))
