@@ -128,9 +128,11 @@ def random_images(folder: Path, size_px: int, per_class: int) -> Path:
 
 def make_study(model: str, images: Path, batch_size: int, **fields: Any) -> Study:
     """Returns a study from random weights."""
-    procedure = fields.pop("procedure", {"epochs": 1.0, "batch_size": batch_size}) | {"init": "random"}
+    training = fields.pop("training", {"schedule.epochs": 1.0, "batches.size": batch_size}) | {
+        "initialization.start": "random"
+    }
     target = {"data": str(images), "val_fraction": 0.2, "test_fraction": 0.2}
-    return from_dict(Study, {"source": {"model": model}, "target": target, "procedure": procedure, "seeds": 1} | fields)
+    return from_dict(Study, {"source": {"model": model}, "target": target, "training": training, "seeds": 1} | fields)
 
 
 def step_seconds(study: Study, executor: Executor, num_steps: int) -> tuple[float, float]:
@@ -245,10 +247,10 @@ def small_studies(size: Size, table: Table, folder: Path) -> None:
     """Adds whole studies: depths of freezing, and a linear probe."""
     model, size_px = size.studied
     images = random_images(folder, size_px, 64)
-    depths = {"procedure.layer_rates": [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]}
+    depths = {"training.layers.rates": [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]}
     studies = {
         "freezing": make_study(model, images, 32, factors=[depths], seeds=2),
-        "a linear probe": make_study(model, images, 32, procedure={"classifier": "logistic"}, seeds=2),
+        "a linear probe": make_study(model, images, 32, training={"classifier.kind": "logistic"}, seeds=2),
     }
     for name, study in studies.items():
         start = time.perf_counter()

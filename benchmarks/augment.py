@@ -40,7 +40,7 @@ def every_change(side: int, crop: int) -> dict[str, Changes]:
     plain = Changes(crop_padding_px=4) if side == crop else Changes(crop_px=crop)
     resized = Changes(crop_scale_min=0.08, crop_px=crop)
     jitter = (0.4, 0.4, 0.4, 0.1)
-    rand = {"randaugment_ops": 2, "randaugment_magnitude": 9.0}
+    rand = {"augmentation.randaugment.num_operations": 2, "augmentation.randaugment.magnitude": 9.0}
     return {
         "crop, flip, normalise": dataclasses.replace(plain, flip=True),
         "resized crop, flip, normalise": dataclasses.replace(resized, flip=True),

@@ -146,7 +146,7 @@ def streamed(num_bytes: str, how: str) -> Record:
     """
     import jax
 
-    from jaxft.config import Procedure
+    from jaxft.config import Training
     from jaxft.core import paths
     from jaxft.data.readers.decoded import decoded
     from jaxft.data.streaming import Stream
@@ -161,16 +161,24 @@ def streamed(num_bytes: str, how: str) -> Record:
     images, _ = decoded("benchmark", count, STREAMED_PX, lambda number: one ^ np.uint8(number % 251), "", print_nothing)
     model = create_model("cifar_resnet8", num_classes=2)
     preprocessing = model.preprocessing
-    procedure = Procedure(init="random", epochs=1.0, batch_size=BATCH, body_learning_rate="frozen", flip=True)
+    training = Training.of(
+        {
+            "initialization.start": "random",
+            "schedule.epochs": 1.0,
+            "batches.size": BATCH,
+            "layers.backbone_learning_rate": "frozen",
+            "augmentation.flip.enabled": True,
+        }
+    )
     variables = init_variables(model, jax.random.key(0), STREAMED_PX)
     params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
-    layers = resolve_layers(procedure, params)
+    layers = resolve_layers(training, params)
 
     def train(num_train: int) -> float:
-        phases = make_phases(model, preprocessing, procedure, layers, tuple(stats), num_train)
+        phases = make_phases(model, preprocessing, training, layers, tuple(stats), num_train)
         rows = np.arange(num_train, dtype=np.int32)
         labels, key = np.arange(count, dtype=np.int32) % 2, jax.random.key_data(jax.random.key(0))
-        lane = Lane(params, stats, make_hparams(procedure, layers), labels, rows, rows[:0], rows[:0], 0, key)
+        lane = Lane(params, stats, make_hparams(training, layers), labels, rows, rows[:0], rows[:0], 0, key)
         start = time.perf_counter()
         at_hand = Stream(images) if how == "stream" else jax.numpy.asarray(images)
         run_chunk(make_program(phases, "last", 256, num_train), [lane], at_hand)

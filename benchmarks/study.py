@@ -49,28 +49,28 @@ OURS = (sys.executable, "-P", "-m", "jaxft.cli", "study")
 EXECUTORS = ("in_turn", "vmap", "workers", "auto")
 PROBE_PART = 2  # trials of the probe whose frozen network PyTorch runs in every epoch: each takes minutes
 WIDTHS = (2, 8)
-AUGMENTATION = ("procedure.crop_padding_px=4", "procedure.flip=True")
+AUGMENTATION = ("training.augmentation.crop.padding_px=4", "training.augmentation.flip.enabled=True")
 # One step of its source network, without evaluation; then one of a single trial, as a study has one at least.
 FIRST_STEP = (
-    "source.procedure.epochs=0.08",
+    "source.training.schedule.epochs=0.08",
     "source.images.val_per_class=0",
     "source.images.tested=False",
     "seeds=1",
-    "factors=[{'procedure.init': ['pretrained'], 'procedure.body_learning_rate': ['frozen']}]",
-    "procedure.epochs=0.5",
+    "factors=[{'training.initialization.start': ['pretrained'], 'training.layers.backbone_learning_rate': ['frozen']}]",
+    "training.schedule.epochs=0.5",
 )
 # What a smoke run overrides.
 QUICK: dict[str, tuple[str, ...]] = {
-    "seeds": ("seeds=2", "procedure.epochs=2.0"),
+    "seeds": ("seeds=2", "training.schedule.epochs=2.0"),
     "probe": (
         "seeds=2",
-        "procedure.epochs=2.0",
-        "factors=[{'procedure.learning_rate': [0.03, 0.1]}]",
+        "training.schedule.epochs=2.0",
+        "factors=[{'training.optimizer.learning_rate': [0.03, 0.1]}]",
         "target.classes=['accordion', 'anchor', 'ant', 'barrel']",
     ),
-    "freeze": ("seeds=1", "procedure.epochs=2.0"),
-    "memory": ("procedure.epochs=1.0",),
-    "numbers": ("seeds=2", "factors=[{'procedure.learning_rate': [0.01, 0.1]}]"),
+    "freeze": ("seeds=1", "training.schedule.epochs=2.0"),
+    "memory": ("training.schedule.epochs=1.0",),
+    "numbers": ("seeds=2", "factors=[{'training.optimizer.learning_rate': [0.01, 0.1]}]"),
 }
 # Runs a command and writes its seconds and its peak of resident memory. The largest of its processes counts; so small a
 # parent is needed because a child's peak begins at its parent's.
@@ -265,7 +265,7 @@ def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
     phase, data, of = trial.program.phases[-1], trial.images.images.shape, jax.ShapeDtypeStruct
     variables = jax.eval_shape(lambda: trial.model.init(jax.random.key(0), jnp.zeros((1, *data[1:]))))
     params, stats, frozen = split_variables(phase, *(paths.flatten(variables[c]) for c in ("params", "batch_stats")))
-    hparams, key = make_hparams(trial.trial.procedure, trial.layers), of((2,), jnp.uint32)
+    hparams, key = make_hparams(trial.trial.training, trial.layers), of((2,), jnp.uint32)
     state = jax.eval_shape(functools.partial(init_state, phase), params, stats, hparams, key)
 
     def gradient(state: Any, hparams: Any, images: Any, labels: Any) -> Any:

@@ -38,14 +38,13 @@ def seeds(folder: Path) -> ConfigDict:
         "train_per_class": 20,
         "val_per_class": 20,
     }
-    config.procedure = ConfigDict()
-    config.procedure.learning_rate = 0.1  # the head's
-    config.procedure.body_learning_rate = 0.003
-    config.procedure.weight_decay = 5e-4
-    config.procedure.epochs = 30.0
-    config.procedure.batch_size = 20
-    config.procedure.crop_padding_px = 4
-    config.procedure.flip = True
+    config.training = {
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # the head's rate
+        "layers": {"backbone_learning_rate": 0.003},
+        "schedule": {"epochs": 30.0},
+        "batches": {"size": 20},
+        "augmentation": {"crop": {"padding_px": 4}, "flip": {"enabled": True}},
+    }
     return config
 
 
@@ -59,9 +58,13 @@ def probe(folder: Path) -> ConfigDict:
     }
     # The archive has a part to test on; ten images a class are left, two of which are selected on.
     config.target = {"data": there(folder, "images/caltech-101.zip"), "val_fraction": 0.2, "test_fraction": 0.2}
-    config.procedure = {"body_learning_rate": "frozen", "epochs": 10.0, "batch_size": 32}
+    config.training = {
+        "layers": {"backbone_learning_rate": "frozen"},
+        "schedule": {"epochs": 10.0},
+        "batches": {"size": 32},
+    }
     config.factors = [
-        {"procedure.learning_rate": [0.01, 0.03, 0.1, 0.3], "procedure.weight_decay": [0.0, 1e-3]},
+        {"training.optimizer.learning_rate": [0.01, 0.03, 0.1, 0.3], "training.optimizer.weight_decay": [0.0, 1e-3]},
     ]
     return config
 
@@ -70,18 +73,18 @@ def freeze(folder: Path) -> ConfigDict:
     """Returns four depths of freezing with four seeds, without random changes of the images."""
     config = seeds(folder)
     config.seeds = 4
-    config.procedure.epochs = 15.0
-    config.procedure.crop_padding_px = 0
-    config.procedure.flip = False
-    config.factors = [{"procedure.layer_rates": [[], *([(pattern, "frozen")] for pattern in FROZEN)]}]
+    config.training.schedule.epochs = 15.0
+    config.training.augmentation.crop.padding_px = 0
+    config.training.augmentation.flip.enabled = False
+    config.factors = [{"training.layers.rates": [[], *([(pattern, "frozen")] for pattern in FROZEN)]}]
     return config
 
 
 def memory(folder: Path) -> ConfigDict:
     """Returns eight seeds under `vmap`, whose evaluation has no larger batch than their training."""
     config = seeds(folder)
-    config.procedure.epochs = 2.0
-    config.procedure.batch_size = 64
+    config.training.schedule.epochs = 2.0
+    config.training.batches.size = 64
     config.execution = {"executor": "vmap", "eval_batch_size": 64}
     return config
 
@@ -92,8 +95,12 @@ def numbers(folder: Path) -> ConfigDict:
     config.seeds = 4
     config.source = {"model": "resnetsmall8"}
     config.target = {"data": "digits", "size_px": 16, "train_per_class": 10, "val_per_class": 10}
-    config.procedure = {"init": "random", "epochs": 2.0, "batch_size": 25}
-    config.factors = [{"procedure.learning_rate": [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]}]
+    config.training = {
+        "initialization": {"start": "random"},
+        "schedule": {"epochs": 2.0},
+        "batches": {"size": 25},
+    }
+    config.factors = [{"training.optimizer.learning_rate": [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]}]
     return config
 
 

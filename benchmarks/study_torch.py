@@ -109,7 +109,7 @@ def load_body(weights: str) -> dict[str, Tensor]:
 
 def num_frozen(trial: Trial, parts: Iterable[str]) -> int:
     """Returns how many of the parts the trial's rules freeze; in these studies they are the first."""
-    patterns = [pattern for pattern, rate in trial.procedure.layer_rates if rate == FROZEN]
+    patterns = [pattern for pattern, rate in trial.training.layers.rates if rate == FROZEN]
     return sum(any(re.fullmatch(pattern, f"{part}/") for pattern in patterns) for part in parts)
 
 
@@ -118,13 +118,13 @@ def num_frozen(trial: Trial, parts: Iterable[str]) -> int:
 
 def make_optimizer(trial: Trial, body: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> torch.optim.SGD:
     """Returns SGD with momentum, the rates of body and head, and decay of kernels only."""
-    procedure, groups = trial.procedure, []
-    for params, rate in ((body, procedure.body_learning_rate), (head, procedure.learning_rate)):
+    training, groups = trial.training, []
+    for params, rate in ((body, training.layers.backbone_learning_rate), (head, training.optimizer.learning_rate)):
         for kernels in (True, False):
             chosen = [p for p in params if (p.ndim > 1) == kernels]
             if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": procedure.weight_decay * kernels})
-    return torch.optim.SGD(groups, momentum=procedure.momentum, fused=True)
+                groups.append({"params": chosen, "lr": rate, "weight_decay": training.optimizer.weight_decay * kernels})
+    return torch.optim.SGD(groups, momentum=training.optimizer.momentum, fused=True)
 
 
 def run_trial(
@@ -136,10 +136,10 @@ def run_trial(
     `forward` is the network as it is called in training.
     """
     split = draw_split(images, trial.stream_seed("split"), trial.target, "target")
-    procedure, num_train = trial.procedure, len(split.train)
-    steps = num_steps(num_train, procedure.epochs, procedure.batch_size)
-    order = batch_indices(split.train, trial.stream_seed("order"), 0, steps, procedure.batch_size)
-    ends = set(epoch_ends(num_train, steps, procedure.batch_size))
+    training, num_train = trial.training, len(split.train)
+    steps = num_steps(num_train, training.schedule.epochs, training.batches.size)
+    order = batch_indices(split.train, trial.stream_seed("order"), 0, steps, training.batches.size)
+    ends = set(epoch_ends(num_train, steps, training.batches.size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, kept = (-1.0, 0.0), {}
     network.train()
@@ -173,17 +173,17 @@ def evaluate(network: nn.Module, look: Look, labels: Tensor, rows: np.ndarray) -
 def make_look(images: ImageSet, trial: Trial) -> Look:
     """Returns what makes normalised, channels-last images of rows, shifted and mirrored at random to train on."""
     pixels, side = torch.from_numpy(np.array(images.images)), images.images.shape[1]
-    padding = trial.procedure.crop_padding_px
+    padding = trial.training.augmentation.crop.padding_px
     padded = F.pad(pixels, (0, 0, padding, padding, padding, padding))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     scale, shift, at = 1 / (255 * std), mean / std, torch.arange(side)
 
     def look(rows: Tensor, training: bool) -> Tensor:
-        if not training or not (padding or trial.procedure.flip):
+        if not training or not (padding or trial.training.augmentation.flip.enabled):
             x = pixels[rows]
         else:
             offsets = torch.randint(0, 2 * padding + 1, (2, len(rows), 1))
-            mirrored = (torch.rand(len(rows), 1) < 0.5) & trial.procedure.flip
+            mirrored = (torch.rand(len(rows), 1) < 0.5) & trial.training.augmentation.flip.enabled
             height, width = offsets[0] + at, offsets[1] + torch.where(mirrored, at.flip(0), at)
             x = padded[rows[:, None, None], height[:, :, None], width[:, None, :]]
         return x.permute(0, 3, 1, 2).float() * scale - shift
@@ -240,7 +240,7 @@ def study(config: str, overrides: Sequence[str], part: int | None, cached: bool,
     chosen, size_px = trials[:part], trials[0].target.size_px or plain.SIZE_PX
     images = load_images(trials[0].target, size_px)
     run = functools.partial(run_whole, compiled=compiled)
-    if trials[0].procedure.body_learning_rate == FROZEN:
+    if trials[0].training.layers.backbone_learning_rate == FROZEN:
         run = functools.partial(run_heads, cached=cached)
     accuracies, seconds = run(chosen, images)
     return {"trials": len(trials), "run": len(chosen), "accuracies": accuracies, "seconds_of_trials": seconds}

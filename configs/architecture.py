@@ -58,9 +58,17 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 6 if full else 3,
         **({"classes": ["accordion", "anchor", "ant"]} if small else {}),
     }
-    config.procedure = {"learning_rate": 0.01, "batch_size": 64 if full else 16, "weight_decay": 5e-4}
+    config.training = {
+        "optimizer": {"learning_rate": 0.01, "weight_decay": 5e-4},
+        "batches": {"size": 64 if full else 16},
+    }
     config.factors = [
-        {"source.model": [model], "source.weights": [weights], "procedure.tune": [tune], "procedure.epochs": [length]}
+        {
+            "source.model": [model],
+            "source.weights": [weights],
+            "training.layers.tune": [tune],
+            "training.schedule.epochs": [length],
+        }
         for model, weights, epochs in networks
         for tune, length in (("head", 1.0 if small else 30.0), ("all", 1.0 if small else float(epochs)))
     ]

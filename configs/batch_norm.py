@@ -45,26 +45,31 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if small or full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "epochs": 1.0 if small else 15.0,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "schedule": {"epochs": 1.0 if small else 15.0},
+        "optimizer": {"weight_decay": 5e-4},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     def in_batches_of(size: int) -> dict[str, list[float]]:
-        rates = {"procedure.learning_rate": [0.1 * size / 32], "procedure.body_learning_rate": [0.01 * size / 32]}
-        return {"procedure.batch_size": [size], **rates}
+        rates = {
+            "training.optimizer.learning_rate": [0.1 * size / 32],
+            "training.layers.backbone_learning_rate": [0.01 * size / 32],
+        }
+        return {"training.batches.size": [size], **rates}
 
     sizes = [2, 15] if small else [2, 8, 32]
     config.factors = [
         {
             **in_batches_of(size),
-            "procedure.batch_norm": ["frozen", "tracked", "recalibrated"],
-            "procedure.batch_norm_affine": ["tuned"] if small else ["tuned", "frozen"],
+            "training.batch_norm.statistics": ["frozen", "tracked", "recalibrated"],
+            "training.batch_norm.affine": ["tuned"] if small else ["tuned", "frozen"],
         }
         for size in sizes
     ]
     virtual = [5] if small else [2, 8]
-    config.factors += [{**in_batches_of(sizes[-1]), "procedure.virtual_batch_size": virtual}]
+    config.factors += [{**in_batches_of(sizes[-1]), "training.batch_norm.virtual_batch_size": virtual}]
     return config

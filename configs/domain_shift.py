@@ -35,13 +35,17 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "epochs": 2.0 if size == "small" else 30.0,
-        "batch_size": 32 if full else 14,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "schedule": {"epochs": 2.0 if size == "small" else 30.0},
+        "batches": {"size": 32 if full else 14},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     if full:
@@ -51,11 +55,11 @@ def get_config(arg: str = "") -> ConfigDict:
         domains = {"target.domain": ["photo", "art_painting", "cartoon", "sketch"]}
     rates = ["frozen", 0.003] if size == "small" else ["frozen", 0.001, 0.01]
     config.factors = [
-        {**domains, "procedure.init": ["pretrained"], "procedure.body_learning_rate": rates},
+        {**domains, "training.initialization.start": ["pretrained"], "training.layers.backbone_learning_rate": rates},
         {
             **domains,
-            "procedure.init": ["random"],
-            "procedure.body_learning_rate": [0.03] if size == "small" else [0.01, 0.1],
+            "training.initialization.start": ["random"],
+            "training.layers.backbone_learning_rate": [0.03] if size == "small" else [0.01, 0.1],
         },
     ]
     return config

@@ -43,23 +43,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.source = {"model": "resnet50" if full else "resnetsmall14", "weights": weights}
     config.target = {"val_fraction": 0.2, "tested": False, "size_px": 224 if full else 32}
     below = "stem|stage1.*|stage2.*|stage3.*" if full else "stem|stage1.*|stage2.*"
-    config.procedure = {
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "learning_rate": 0.003,
-        "weight_decay": 1e-4,
-        "layer_decay": 0.9,
-        "layer_rates": ((f"({below})/.*", FROZEN),),
-        "batch_norm": "frozen",
-        "batch_size": 32,
-        "steps": 20 if small else 100,
-        "views": 8,
-        "crop_scale_min": 0.5,
-        "flip": True,
-        "select": "last",
-        "probe_optimizer": "lbfgs",
-        "probe_epochs": 60.0,
-        "probe_weight_decay": 0.01,
+    config.training = {
+        "optimizer": {"name": "sgd", "momentum": 0.9, "learning_rate": 0.003, "weight_decay": 1e-4},
+        "layers": {"decay": 0.9, "rates": ((f"({below})/.*", FROZEN),)},
+        "batch_norm": {"statistics": "frozen"},
+        "batches": {"size": 32},
+        "schedule": {"steps": 20 if small else 100},
+        "augmentation": {"views": 8, "crop": {"scale_min": 0.5}, "flip": {"enabled": True}},
+        "selection": {"weights": "last"},
+        "linear_probe": {"optimizer": "lbfgs", "epochs": 60.0, "weight_decay": 0.01},
     }
 
     if full:
@@ -72,26 +64,26 @@ def get_config(arg: str = "") -> ConfigDict:
             {"target.data": [scenes], "target.train_per_class": [20]},
             {"target.data": [domains], "target.domain": ["art_painting", "sketch"]},
         ]
-    whole = {"procedure.layer_rates": [()]}
-    adamw = {"procedure.optimizer": ["adamw"], "procedure.learning_rate": [0.0003, 0.001]}
+    whole = {"training.layers.rates": [()]}
+    adamw = {"training.optimizer.name": ["adamw"], "training.optimizer.learning_rate": [0.0003, 0.001]}
     levels = [
-        {"procedure.learning_rate": [0.001, 0.003, 0.01]},
-        {**whole, "procedure.learning_rate": [0.001, 0.003]},
-        {**whole, "procedure.unfreeze_epochs": [(1.0, 2.0, 3.0)]},
-        {**whole, "procedure.tune": ["head"], "procedure.probe_weight_decay": [0.003, 0.01, 0.03]},
-        {**whole, "procedure.tune": ["batch_norm", "lora"]},
-        {"procedure.layer_decay": [0.7, 1.0]},
-        {"procedure.batch_norm": ["tracked", "recalibrated"]},
-        {"procedure.schedule": ["onecycle"]},
+        {"training.optimizer.learning_rate": [0.001, 0.003, 0.01]},
+        {**whole, "training.optimizer.learning_rate": [0.001, 0.003]},
+        {**whole, "training.layers.unfreeze_epochs": [(1.0, 2.0, 3.0)]},
+        {**whole, "training.layers.tune": ["head"], "training.linear_probe.weight_decay": [0.003, 0.01, 0.03]},
+        {**whole, "training.layers.tune": ["batch_norm", "lora"]},
+        {"training.layers.decay": [0.7, 1.0]},
+        {"training.batch_norm.statistics": ["tracked", "recalibrated"]},
+        {"training.schedule.shape": ["onecycle"]},
         adamw,
-        {"procedure.sam_radius": [0.05]},
-        {"procedure.ema_decay": [0.95]},
-        {"procedure.l2_sp": [0.1], "procedure.weight_decay": [0.0]},
-        {"procedure.distillation": [0.3]},
-        {"procedure.label_smoothing": [0.1]},
-        {"procedure.dropout": [0.2]},
-        {**adamw, "procedure.schedule": ["onecycle"]},  # what was best of these, together
-        {**adamw, "procedure.sam_radius": [0.05]},
+        {"training.optimizer.sam_radius": [0.05]},
+        {"training.optimizer.ema_decay": [0.95]},
+        {"training.regularization.l2_sp.strength": [0.1], "training.optimizer.weight_decay": [0.0]},
+        {"training.regularization.distillation.strength": [0.3]},
+        {"training.loss.label_smoothing": [0.1]},
+        {"training.regularization.dropout.rate": [0.2]},
+        {**adamw, "training.schedule.shape": ["onecycle"]},  # what was best of these, together
+        {**adamw, "training.optimizer.sam_radius": [0.05]},
     ]
     if small:
         targets, levels = targets[1:2], [levels[0], levels[11]]

@@ -39,14 +39,15 @@ def get_config(arg: str = "") -> ConfigDict:
         "size_px": 256 if full else 32,
         "tested": False,
     }
-    config.source.procedure = {
-        "learning_rate": 0.1,
-        "weight_decay": 1e-4 if full else 5e-4,
-        "epochs": 90.0 if full else 2.0 if size == "small" else 20.0,
-        "batch_size": 256 if full else 50,
-        "flip": True,
-        "select": "last",
-        **({"crop_px": 224, "crop_scale_min": 0.08} if full else {"crop_padding_px": 4}),
+    config.source.training = {
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4 if full else 5e-4},
+        "schedule": {"epochs": 90.0 if full else 2.0 if size == "small" else 20.0},
+        "batches": {"size": 256 if full else 50},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.08} if full else {"padding_px": 4},
+        },
+        "selection": {"weights": "last"},
     }
 
     config.target = {
@@ -55,23 +56,27 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 6 if full else 3,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "epochs": 2.0 if size == "small" else 12.0,
-        "batch_size": 32,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "schedule": {"epochs": 2.0 if size == "small" else 12.0},
+        "batches": {"size": 32},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     rates = [0.01] if size == "small" else [0.01, 0.1]
     config.factors = [
         {
             "source.images.wordnet_depth": [None, 8, 6, 4],
-            "procedure.init": ["pretrained"],
-            "procedure.body_learning_rate": rates,
+            "training.initialization.start": ["pretrained"],
+            "training.layers.backbone_learning_rate": rates,
         },
-        {"procedure.init": ["random"], "procedure.body_learning_rate": rates},
+        {"training.initialization.start": ["random"], "training.layers.backbone_learning_rate": rates},
     ]
-    config.select_over = ["procedure.body_learning_rate"]
+    config.select_over = ["training.layers.backbone_learning_rate"]
     return config

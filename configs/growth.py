@@ -30,22 +30,23 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.source = {"model": "resnet50" if full else "resnetsmall14", "weights": weights}
     config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 10, "size_px": 256 if full else 32}
-    config.procedure = {
-        "learning_rate": 0.05,
-        "body_learning_rate": 0.01,
-        "batch_size": 64 if full else 30,
-        "epochs": 30.0 if full else 1.0 if small else 10.0,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {"learning_rate": 0.05, "weight_decay": 5e-4},
+        "layers": {"backbone_learning_rate": 0.01},
+        "batches": {"size": 64 if full else 30},
+        "schedule": {"epochs": 30.0 if full else 1.0 if small else 10.0},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
     widths = [512, 2048] if full else [16] if small else [16, 64]
     config.factors = [
-        {"procedure.grow": ["none"], "procedure.copied": ["tuned", "frozen"]},
+        {"training.initialization.grow": ["none"], "training.initialization.copied": ["tuned", "frozen"]},
         {
-            "procedure.grow": ["wider", "deeper"],
-            "procedure.grown_features": widths,
-            "procedure.copied": ["tuned", "frozen"],
+            "training.initialization.grow": ["wider", "deeper"],
+            "training.initialization.grown_features": widths,
+            "training.initialization.copied": ["tuned", "frozen"],
         },
     ]
     return config

@@ -39,13 +39,15 @@ def get_config(arg: str = "") -> ConfigDict:
         "test_per_class": 100 if full else 50,
         "size_px": 224 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "body_learning_rate": 0.01,
-        "epochs": 1.0 if size == "small" else 10.0,
-        "batch_size": 32,
-        "weight_decay": 5e-4,
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "layers": {"backbone_learning_rate": 0.01},
+        "schedule": {"epochs": 1.0 if size == "small" else 10.0},
+        "batches": {"size": 32},
     }
 
-    config.factors = [{"target.imbalance": [1.0, 10.0, 50.0], "procedure.sampling": ["uniform", "balanced"]}]
+    config.factors = [{"target.imbalance": [1.0, 10.0, 50.0], "training.batches.sampling": ["uniform", "balanced"]}]
     return config

@@ -40,31 +40,37 @@ def get_config(arg: str = "") -> ConfigDict:
             "tested": False,
             **({"num_classes": 20, "train_per_class": 20} if small else {}),
         },
-        "procedure": {
-            "learning_rate": 0.1,
-            "weight_decay": 1e-4 if full else 5e-4,
-            "epochs": 90.0 if full else 3.0 if small else 12.0,
-            "batch_size": 256 if full else 50,
-            "flip": True,
-            "select": "last",
-            **({"crop_px": 224, "crop_scale_min": 0.08} if full else {"crop_padding_px": 4}),
+        "training": {
+            "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4 if full else 5e-4},
+            "schedule": {"epochs": 90.0 if full else 3.0 if small else 12.0},
+            "batches": {"size": 256 if full else 50},
+            "augmentation": {
+                "flip": {"enabled": True},
+                "crop": {"size_px": 224, "scale_min": 0.08} if full else {"padding_px": 4},
+            },
+            "selection": {"weights": "last"},
         },
     }
     config.target = {"data": target, "train_per_class": 20, "val_per_class": 5 if full else 10, "size_px": side}
-    config.procedure = {
-        "learning_rate": 0.05,
-        "batch_size": 64 if full else 30,
-        "epochs": 30.0 if full else 1.0 if small else 15.0,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {"learning_rate": 0.05, "weight_decay": 5e-4},
+        "batches": {"size": 64 if full else 30},
+        "schedule": {"epochs": 30.0 if full else 1.0 if small else 15.0},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
     config.factors = [
-        {"procedure.init": ["pretrained", "matched", "random"]},
+        {"training.initialization.start": ["pretrained", "matched", "random"]},
         {"source.epoch": [1, 10] if full else [1, 2] if small else [1, 3]},
-        {"procedure.copied_units": ["stem", "stage1"]},
-        {"procedure.head_init": ["zeros", "class_means"]},
-        {"procedure.views": [8]},  # what the next arm is to be compared with
-        {"procedure.probe_epochs": [100.0], "procedure.probe_optimizer": ["lbfgs"], "procedure.views": [8]},
+        {"training.initialization.copied_units": ["stem", "stage1"]},
+        {"training.initialization.head": ["zeros", "class_means"]},
+        {"training.augmentation.views": [8]},  # what the next arm is to be compared with
+        {
+            "training.linear_probe.epochs": [100.0],
+            "training.linear_probe.optimizer": ["lbfgs"],
+            "training.augmentation.views": [8],
+        },
     ]
     return config

@@ -38,21 +38,28 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "epochs": 4.0 if size == "small" else 25.0,
-        "batch_size": 64 if full else 30,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "schedule": {"epochs": 4.0 if size == "small" else 25.0},
+        "batches": {"size": 64 if full else 30},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     lower, upper = ("stem/.*|stage[12]/.*", "stage[34]/.*") if full else ("stem/.*|stage1/.*", "stage2/.*")
     by_stage = [((lower, 0.01), (upper, 0.1)), ((lower, "frozen"), (upper, 0.1))]
     small = size == "small"
     config.factors = [
-        {"procedure.body_learning_rate": [0.01] if small else [0.1, 0.01, 0.001, "frozen"]},
-        {"procedure.layer_decay": [0.5] if small else [0.8, 0.5, 0.3]},
-        {"procedure.layer_rates": by_stage[:1] if small else by_stage, "procedure.body_learning_rate": [0.03]},
+        {"training.layers.backbone_learning_rate": [0.01] if small else [0.1, 0.01, 0.001, "frozen"]},
+        {"training.layers.decay": [0.5] if small else [0.8, 0.5, 0.3]},
+        {
+            "training.layers.rates": by_stage[:1] if small else by_stage,
+            "training.layers.backbone_learning_rate": [0.03],
+        },
     ]
     return config

@@ -42,20 +42,24 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "epochs": 4.0 if size == "small" else 25.0,
-        "batch_size": 64 if full else 30,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "schedule": {"epochs": 4.0 if size == "small" else 25.0},
+        "batches": {"size": 64 if full else 30},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     rates = [0.01, 0.1] if size == "small" else ["frozen", 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
     config.factors = [
         {
-            "procedure.init": ["pretrained", "random"],
-            "procedure.body_learning_rate": rates,
+            "training.initialization.start": ["pretrained", "random"],
+            "training.layers.backbone_learning_rate": rates,
         }
     ]
     return config

@@ -35,17 +35,19 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "epochs": 4.0 if size == "small" else 25.0,
-        "batch_size": 64 if full else 30,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "schedule": {"epochs": 4.0 if size == "small" else 25.0},
+        "batches": {"size": 64 if full else 30},
+        "optimizer": {"weight_decay": 5e-4},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     momenta = [0.5, 0.9] if size == "small" else [0.0, 0.5, 0.9, 0.99]
     config.factors = [
-        {"procedure.learning_rate": [0.01], "procedure.momentum": momenta},
-        {"procedure.effective_learning_rate": [0.1], "procedure.momentum": momenta},
+        {"training.optimizer.learning_rate": [0.01], "training.optimizer.momentum": momenta},
+        {"training.optimizer.effective_learning_rate": [0.1], "training.optimizer.momentum": momenta},
     ]
     return config

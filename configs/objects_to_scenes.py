@@ -38,13 +38,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 20,
     }
 
-    config.procedure = ConfigDict()
-    config.procedure.learning_rate = 0.1  # the head's
-    config.procedure.epochs = 2.0 if small else 30.0
-    config.procedure.batch_size = 20
-    config.procedure.weight_decay = 5e-4
-    config.procedure.crop_padding_px = 4
-    config.procedure.flip = True
+    config.training = {
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # the head's rate
+        "schedule": {"epochs": 2.0 if small else 30.0},
+        "batches": {"size": 20},
+        "augmentation": {"crop": {"padding_px": 4}, "flip": {"enabled": True}},
+    }
 
     # As many rates to select from in every arm, each list around what validation prefers (seen on two other seeds).
     pretrained_rates, random_rates = [0.0003, 0.001, 0.003, 0.01], [0.003, 0.01, 0.03, 0.1]
@@ -53,10 +52,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.factors = [
         {
             "source.weights": weights,
-            "procedure.init": ["pretrained"],
-            "procedure.body_learning_rate": pretrained_rates,
+            "training.initialization.start": ["pretrained"],
+            "training.layers.backbone_learning_rate": pretrained_rates,
         },
-        {"procedure.init": ["random"], "procedure.body_learning_rate": random_rates},
+        {"training.initialization.start": ["random"], "training.layers.backbone_learning_rate": random_rates},
     ]
-    config.select_over = ["procedure.body_learning_rate"]
+    config.select_over = ["training.layers.backbone_learning_rate"]
     return config

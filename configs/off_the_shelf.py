@@ -52,12 +52,12 @@ def get_config(arg: str = "") -> ConfigDict:
     taps = [f"stage{number}" for number in stages]
     classifiers = ["logistic", "svm", "knn", "class_mean"]
     config.factors = [
-        {"procedure.tap": taps, "procedure.classifier": classifiers},
+        {"training.classifier.tap": taps, "training.classifier.kind": classifiers},
         {
-            "procedure.tap": taps[-1:] if small else taps[:3] if size else taps[-3:],
-            "procedure.pooling": ["max", "pyramid", "cross_layer", "bilinear", "covariance"],
-            "procedure.classifier": ["logistic"],
+            "training.classifier.tap": taps[-1:] if small else taps[:3] if size else taps[-3:],
+            "training.classifier.pooling": ["max", "pyramid", "cross_layer", "bilinear", "covariance"],
+            "training.classifier.kind": ["logistic"],
         },
-        {"target.train_per_class": [1, 5] if small else [1, 5, 20], "procedure.classifier": classifiers},
+        {"target.train_per_class": [1, 5] if small else [1, 5, 20], "training.classifier.kind": classifiers},
     ]
     return config

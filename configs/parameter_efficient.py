@@ -37,26 +37,30 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "batch_size": 64 if full else 30,
-        "epochs": 30.0 if full else 1.0 if small else 12.0,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "batches": {"size": 64 if full else 30},
+        "schedule": {"epochs": 30.0 if full else 1.0 if small else 12.0},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
     rates, ranks = ([0.01], [4]) if small else ([0.01, 0.1], [1, 4, 16])
     config.factors = [
-        {"procedure.tune": ["head"]},
+        {"training.layers.tune": ["head"]},
         {
-            "procedure.tune": ["bias", "batch_norm", "last_units", "all"],
-            "procedure.body_learning_rate": rates,
+            "training.layers.tune": ["bias", "batch_norm", "last_units", "all"],
+            "training.layers.backbone_learning_rate": rates,
         },
         {
-            "procedure.tune": ["lora"],
-            "procedure.lora_rank": ranks,
-            "procedure.body_learning_rate": rates,
+            "training.layers.tune": ["lora"],
+            "training.layers.lora_rank": ranks,
+            "training.layers.backbone_learning_rate": rates,
         },
     ]
-    config.select_over = ["procedure.body_learning_rate"]
+    config.select_over = ["training.layers.backbone_learning_rate"]
     return config

@@ -26,12 +26,11 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 20,
         "size_px": 16,
     }
-    config.source.procedure = {
-        "learning_rate": 0.1,
-        "weight_decay": 5e-4,
-        "epochs": 30.0,
-        "batch_size": 64,
-        "crop_padding_px": 2,
+    config.source.training = {
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},
+        "schedule": {"epochs": 30.0},
+        "batches": {"size": 64},
+        "augmentation": {"crop": {"padding_px": 2}},
     }
 
     config.target = {
@@ -41,14 +40,15 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 10,
     }
 
-    config.procedure = ConfigDict()
-    config.procedure.learning_rate = 0.1  # the head's
-    config.procedure.epochs = 10.0
-    config.procedure.batch_size = 25
+    config.training = {
+        "optimizer": {"learning_rate": 0.1},  # the head's
+        "schedule": {"epochs": 10.0},
+        "batches": {"size": 25},
+    }
 
     rates = [0.001, 0.01, 0.1, 1.0]
     config.factors = [
-        {"procedure.init": ["pretrained"], "procedure.body_learning_rate": ["frozen", *rates]},
-        {"procedure.init": ["random"], "procedure.body_learning_rate": rates},
+        {"training.initialization.start": ["pretrained"], "training.layers.backbone_learning_rate": ["frozen", *rates]},
+        {"training.initialization.start": ["random"], "training.layers.backbone_learning_rate": rates},
     ]
     return config

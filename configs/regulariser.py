@@ -40,29 +40,33 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 3 if small else 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "body_learning_rate": 0.01,
-        "epochs": 1.0 if small else 20.0,
-        "batch_size": 6 if small else 32 if full else 15,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "layers": {"backbone_learning_rate": 0.01},
+        "schedule": {"epochs": 1.0 if small else 20.0},
+        "batches": {"size": 6 if small else 32 if full else 15},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     domain = {} if full else {"target.domain": ["sketch"]}
     targets = [{"target.data": [near]}] if small else [{"target.data": [near]}, {"target.data": [far], **domain}]
     # With L2-SP the head alone decays to zero, as in its paper.
-    l2_sp = {"procedure.weight_decay": [0.0], "procedure.l2_sp_head": [5e-4]}
+    l2_sp = {"training.optimizer.weight_decay": [0.0], "training.regularization.l2_sp.head": [5e-4]}
     regularisers = [
         {},
-        {**l2_sp, "procedure.l2_sp": [0.01] if small else [0.01, 0.1]},
-        {"procedure.delta": [0.001] if small else [0.001, 0.01]},
-        {"procedure.distillation": [1.0]},
-        {"procedure.bss": [0.001]},
-        {"procedure.label_smoothing": [0.1]},
-        {"procedure.dropout": [0.3]},
-        {"procedure.stochastic_depth": [0.2]},
+        {**l2_sp, "training.regularization.l2_sp.strength": [0.01] if small else [0.01, 0.1]},
+        {"training.regularization.delta.strength": [0.001] if small else [0.001, 0.01]},
+        {"training.regularization.distillation.strength": [1.0]},
+        {"training.regularization.bss.strength": [0.001]},
+        {"training.loss.label_smoothing": [0.1]},
+        {"training.regularization.dropout.rate": [0.3]},
+        {"training.regularization.stochastic_depth.rate": [0.2]},
     ]
     config.factors = [{**target, **regulariser} for target in targets for regulariser in regularisers]
     return config

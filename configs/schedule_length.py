@@ -39,20 +39,24 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 10,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "batch_size": 64 if full else 30,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "batches": {"size": 64 if full else 30},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     lengths = [1500, 5000, 15000, 50000] if full else [6, 18] if size == "small" else [15, 45, 135, 405]
     config.factors = [
         {
-            "procedure.init": [init],
-            "procedure.body_learning_rate": [rate],  # about the best of learning_rate.py
-            "procedure.steps": lengths,
+            "training.initialization.start": [init],
+            "training.layers.backbone_learning_rate": [rate],  # about the best of learning_rate.py
+            "training.schedule.steps": lengths,
         }
         for init, rate in (("pretrained", 0.001), ("random", 0.1))
     ]

@@ -41,15 +41,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.source = ConfigDict()
     config.source.model = "resnet50" if full else "resnetsmall8"
     if full:
-        config.source.procedure = {
-            "learning_rate": 0.1,
-            "weight_decay": 1e-4,
-            "epochs": 90.0,
-            "batch_size": 256,
-            "flip": True,
-            "crop_px": 224,
-            "crop_scale_min": 0.08,
-            "select": "last",
+        config.source.training = {
+            "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4},
+            "schedule": {"epochs": 90.0},
+            "batches": {"size": 256},
+            "augmentation": {"flip": {"enabled": True}, "crop": {"size_px": 224, "scale_min": 0.08}},
+            "selection": {"weights": "last"},
         }
         places = {"data": "tfds:places365_small", "size_px": 256, "tested": False}
         objects = {"data": "tfds:imagenet2012", "size_px": 256, "tested": False}
@@ -62,13 +59,17 @@ def get_config(arg: str = "") -> ConfigDict:
         "val_per_class": 5 if full else 3,
         "size_px": 256 if full else 32,
     }
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "epochs": 2.0 if size == "small" else 12.0,
-        "batch_size": 32,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "schedule": {"epochs": 2.0 if size == "small" else 12.0},
+        "batches": {"size": 32},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     pretrained_rates, random_rates = ([0.003], [0.03]) if size == "small" else ([0.001, 0.01], [0.01, 0.1])
@@ -76,10 +77,14 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "target.data": targets,
             **origin,
-            "procedure.init": ["pretrained"],
-            "procedure.body_learning_rate": pretrained_rates,
+            "training.initialization.start": ["pretrained"],
+            "training.layers.backbone_learning_rate": pretrained_rates,
         },
-        {"target.data": targets, "procedure.init": ["random"], "procedure.body_learning_rate": random_rates},
+        {
+            "target.data": targets,
+            "training.initialization.start": ["random"],
+            "training.layers.backbone_learning_rate": random_rates,
+        },
     ]
-    config.select_over = ["procedure.body_learning_rate"]
+    config.select_over = ["training.layers.backbone_learning_rate"]
     return config

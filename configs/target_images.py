@@ -34,12 +34,16 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
     config.target = {"data": images, "val_per_class": 5 if full else 10, "size_px": 256 if full else 32}
-    config.procedure = {
-        "learning_rate": 0.1,  # the head's
-        "batch_size": 64 if full else 30,
-        "weight_decay": 5e-4,
-        "flip": True,
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "optimizer": {
+            "learning_rate": 0.1,  # the head's
+            "weight_decay": 5e-4,
+        },
+        "batches": {"size": 64 if full else 30},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
     }
 
     # Every arm sees as many images, the few again and again.
@@ -49,12 +53,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.factors = [
         {
             "target.train_per_class": [count],
-            "procedure.epochs": [images_seen / (classes * count)],
-            "procedure.init": [init],
-            "procedure.body_learning_rate": rates,
+            "training.schedule.epochs": [images_seen / (classes * count)],
+            "training.initialization.start": [init],
+            "training.layers.backbone_learning_rate": rates,
         }
         for init, rates in (("pretrained", pretrained_rates), ("random", random_rates))
         for count in counts
     ]
-    config.select_over = ["procedure.body_learning_rate"]
+    config.select_over = ["training.layers.backbone_learning_rate"]
     return config

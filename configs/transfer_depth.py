@@ -42,33 +42,38 @@ def get_config(arg: str = "") -> ConfigDict:
     side = 256 if full else 32
     config.source = {
         "model": "resnet50" if full else "resnetsmall14",
-        "procedure": {
-            "learning_rate": 0.1,
-            "weight_decay": 1e-4 if full else 5e-4,
-            "epochs": 90.0 if full else 1.0 if small else 20.0,
-            "batch_size": 256 if full else 30,
-            "flip": True,
-            "select": "last",
-            **({"crop_px": 224, "crop_scale_min": 0.08} if full else {"crop_padding_px": 4}),
+        "training": {
+            "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4 if full else 5e-4},
+            "schedule": {"epochs": 90.0 if full else 1.0 if small else 20.0},
+            "batches": {"size": 256 if full else 30},
+            "augmentation": {
+                "flip": {"enabled": True},
+                "crop": {"size_px": 224, "scale_min": 0.08} if full else {"padding_px": 4},
+            },
+            "selection": {"weights": "last"},
         },
     }
     config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 5, "size_px": side}
-    config.procedure = {
-        "batch_size": 64 if full else 30,
-        "epochs": 90.0 if full else 1.0 if small else 8.0,
-        "weight_decay": 5e-4,
-        "flip": True,
-        "select": "last",  # the control's source may have seen the images to select on
-        **({"crop_px": 224, "crop_scale_min": 0.3} if full else {"crop_padding_px": 4}),
+    config.training = {
+        "batches": {"size": 64 if full else 30},
+        "schedule": {"epochs": 90.0 if full else 1.0 if small else 8.0},
+        "optimizer": {"weight_decay": 5e-4},
+        "augmentation": {
+            "flip": {"enabled": True},
+            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
+        },
+        "selection": {
+            "weights": "last",  # the control's source may have seen the images to select on
+        },
     }
 
     depths = ["stem", "stage1", "stage2", "stage3", "stage4"] if full else [1, 4, 7] if small else [1, 2, 3, 4, 5, 6, 7]
     of_scenes = {"data": scenes, "size_px": side, "train_per_class": 50, "tested": False}
-    arms = {"procedure.copied_units": depths, "procedure.copied": ["frozen", "tuned"]}
-    rates = {"procedure.learning_rate": [0.05] if full or small else [0.005, 0.05]}
+    arms = {"training.initialization.copied_units": depths, "training.initialization.copied": ["frozen", "tuned"]}
+    rates = {"training.optimizer.learning_rate": [0.05] if full or small else [0.005, 0.05]}
     config.factors = [
         {"source.weights": [weights], **arms, **rates},
-        {"source.images": [of_scenes], **arms, "procedure.learning_rate": [0.05]},
-        {"source.weights": [weights], "procedure.init": ["random"], **rates},
+        {"source.images": [of_scenes], **arms, "training.optimizer.learning_rate": [0.05]},
+        {"source.weights": [weights], "training.initialization.start": ["random"], **rates},
     ]
     return config

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the arguments of a command line, and its overrides `procedure.learning_rate=0.01`."""
+    """Returns the arguments of a command line, and its overrides `training.optimizer.learning_rate=0.01`."""
     parser = argparse.ArgumentParser(
         prog="jaxft", description="Fine-tune vision networks many times at once, then see what changed."
     )
@@ -61,7 +61,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         command = importlib.import_module(f"jaxft.commands.{name}")
-        epilog = "--config.FIELD=VALUE overrides a field, such as --config.procedure.learning_rate=0.01."
+        epilog = "--config.FIELD=VALUE overrides a field, such as --config.training.optimizer.learning_rate=0.01."
         takes_config = name in ("study", "config", "split")
         subparser = subparsers.add_parser(
             name,

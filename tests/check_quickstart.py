@@ -12,15 +12,19 @@ def main(workdir: Path) -> None:
     """Checks the results, the tables and the page of the quickstart in `workdir`."""
     results = jaxft.load_results(workdir)
     assert len(results) == 45 and (results["status"] == "done").all(), results["status"].value_counts()
-    means = results.groupby(["procedure.init", "procedure.body_learning_rate"])["test_accuracy"].mean()
+    means = results.groupby(["training.initialization.start", "training.layers.backbone_learning_rate"])[
+        "test_accuracy"
+    ].mean()
     print((100 * means).round(1).to_string())
     # The directions that the config's docstring expects: pretrained beats random over the shared grid, and a body that
     # moves at a moderate rate beats a frozen one.
     rates = [0.001, 0.01, 0.1, 1.0]
     assert (means["pretrained"][rates].mean() - means["random"][rates].mean()) > 0.05
     assert means["pretrained"][0.1] > means["pretrained"]["frozen"] > 0.4  # chance is 20%
-    tuned = results.query("`procedure.init` == 'pretrained' and `procedure.body_learning_rate` == 0.1")
-    frozen = results.query("`procedure.body_learning_rate` == 'frozen'")
+    tuned = results.query(
+        "`training.initialization.start` == 'pretrained' and `training.layers.backbone_learning_rate` == 0.1"
+    )
+    frozen = results.query("`training.layers.backbone_learning_rate` == 'frozen'")
     assert (frozen["relative_change"] == 0).all() and (tuned["relative_change"] > 0).all()
     assert pd.read_csv(workdir / "results.csv")["trial"].tolist() == results["trial"].tolist()
     assert pd.read_parquet(workdir / "results.parquet")["trial"].tolist() == results["trial"].tolist()

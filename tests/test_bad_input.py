@@ -27,7 +27,7 @@ def get_config(arg=""):
     return {
         "seeds": 1,
         "target": {"size_px": 8, "train_per_class": 5, "val_per_class": 2},
-        "procedure": {"init": "random", "epochs": 1.0},
+        "training": {"initialization": {"start": "random"}, "schedule": {"epochs": 1.0}},
     }
 '''
 
@@ -83,24 +83,30 @@ def refused(config, old_study, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (["--config.procedure.learning_rte=1"], ["'procedure.learning_rte'", "did you mean 'learning_rate'"]),
-        (["--config.procedur.epochs=1"], ["'procedur'", "did you mean 'procedure'"]),
-        (["--config.procedure.epochs=many"], ["'procedure.epochs' is 'many'", "a number at least 0"]),
-        (["--config.procedure.batch_size=2.5"], ["'procedure.batch_size' is 2.5", "a whole number at least 1"]),
-        (["--config.procedure.batch_size", "0"], ["'procedure.batch_size' is 0"]),
-        (["--config.procedure.optimizer=adamx"], ["'adamx'", "'sgd' or 'adam' or", "did you mean 'adam'"]),
+        (
+            ["--config.training.learning_rte=1"],
+            ["'training.learning_rte'", "did you mean 'training.optimizer.learning_rate'"],
+        ),
+        (["--config.trainin.schedule.epochs=1"], ["'trainin'", "did you mean 'training'"]),
+        (["--config.training.schedule.epochs=many"], ["'training.schedule.epochs' is 'many'", "a number at least 0"]),
+        (["--config.training.batches.size=2.5"], ["'training.batches.size' is 2.5", "a whole number at least 1"]),
+        (["--config.training.batches.size", "0"], ["'training.batches.size' is 0"]),
+        (["--config.training.optimizer.name=adamx"], ["'adamx'", "'sgd' or 'adam' or", "did you mean 'adam'"]),
         (["--config.seeds=0"], ["'seeds' is 0"]),
         (["--config.execution.executor=worker"], ["'execution.executor' is 'worker'", "did you mean 'workers'"]),
         (["--shard=4/4"], ["--shard is '4/4'", "from 0 to n - 1"]),
         (["--shard=a"], ["--shard is 'a'", "i/n"]),
-        (["--config.procedure.layer_rates=[('haed/.*', 1.0)]"], ["'haed/.*' matches no parameter", "'head/.*'"]),
-        (["--config.procedure.layer_rates=[('head', 1.0)]"], ["'head' matches no parameter", "'head/.*'"]),
-        (["--config.procedure.layer_rates=[('head/(', 1.0)]"], ["'head/('", "not a regular expression"]),
-        (["--config.procedure.layer_rates=[('.*', 'frozen')]"], ["freeze every parameter"]),
+        (["--config.training.layers.rates=[('haed/.*', 1.0)]"], ["'haed/.*' matches no parameter", "'head/.*'"]),
+        (["--config.training.layers.rates=[('head', 1.0)]"], ["'head' matches no parameter", "'head/.*'"]),
+        (["--config.training.layers.rates=[('head/(', 1.0)]"], ["'head/('", "not a regular expression"]),
+        (["--config.training.layers.rates=[('.*', 'frozen')]"], ["freeze every parameter"]),
         (["--config.source.model=cifar_resnet9"], ["'cifar_resnet9'", "6n + 2"]),
         (["--config.source.model=cifar_resent20"], ["'cifar_resent20'", "did you mean 'cifar_resnet20'"]),
-        (["--config.procedure.init=pretrained"], ["'procedure.init'", "'source.weights'"]),
-        (["--config.procedure.batch_size=51"], ["50 images", "51", "'procedure.batch_size'"]),
+        (
+            ["--config.training.initialization.start=pretrained"],
+            ["'training.initialization.start'", "'source.weights'"],
+        ),
+        (["--config.training.batches.size=51"], ["50 images", "51", "'training.batches.size'"]),
         (["--config.target.data=digit"], ["'digit'", "allowed: 'digits'"]),
         (["--config.target.classes=['1', 'x']"], ["no class 'x'", "it has 0, 1, 2"]),
         (["--config.target.train_per_class=173"], ["'8' has 174 images", "'target' asks for 175", "173 to train on"]),
@@ -156,7 +162,7 @@ def weights(tmp_path_factory):
 
 def from_file(path):
     """Returns the overrides that start a study from a weight file."""
-    return ["--config.procedure.init=pretrained", f"--config.source.weights={path}"]
+    return ["--config.training.initialization.start=pretrained", f"--config.source.weights={path}"]
 
 
 def test_the_weight_file_itself_is_fine(weights):
@@ -323,7 +329,7 @@ def test_more_images_asked_for_than_a_class_has(refused, tmp_path):
 
 
 def test_images_for_the_source_are_named_as_such(refused):
-    words = ["--config.procedure.init=pretrained", "--config.source.images.train_per_class=500"]
+    words = ["--config.training.initialization.start=pretrained", "--config.source.images.train_per_class=500"]
     refused(*words, names=["class '0' has 178 images", "'source.images' asks for 500"])
 
 

@@ -70,19 +70,17 @@ def test_networks_of_three_families_lower_by_every_executor(model, executor, on_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("procedure", PROCEDURES)
-def test_every_kind_of_step_lowers(procedure, on_an_accelerator):
+@pytest.mark.parametrize("training", PROCEDURES)
+def test_every_kind_of_step_lowers(training, on_an_accelerator):
     names = set()
-    for name, function, args in programs_of(procedure=PROCEDURES[procedure]):
+    for name, function, args in programs_of(training=PROCEDURES[training]):
         # In JAX's 64-bit mode Optax's line search has float64 of its own, and so has JAX's decomposition on a TPU.
-        has_own = "L-BFGS" in procedure or procedure == "all terms of the loss"
-        calls = SINGULAR_VALUES if procedure == "all terms of the loss" else ()
+        has_own = "L-BFGS" in training or training == "all terms of the loss"
+        calls = SINGULAR_VALUES if training == "all terms of the loss" else ()
         lowered(function, args, calls, double=not has_own)
         names.add(name)
     assert {"init", "train", "finite", "evaluate"} <= names
-    assert ("moments" in names) == (procedure == "statistics") and ("merge" in names) == (
-        procedure == "low-rank factors"
-    )
+    assert ("moments" in names) == (training == "statistics") and ("merge" in names) == (training == "low-rank factors")
 
 
 def test_features_classifiers_and_analyses_lower(on_an_accelerator):
@@ -111,20 +109,25 @@ def test_a_study_compiles_nothing_else(tmp_path):
         if event.endswith("/backend_compile_duration"):
             names.add(labels["fun_name"].removeprefix("jit(").removesuffix(")"))
 
-    towards_the_source = {"delta": 0.1, "bss": 0.1, "distillation": 0.1, "batch_norm": "recalibrated"}
-    frozen = {"probe_epochs": 1.0, "layer_rates": [["stem/.*", "frozen"]]}
-    low_rank = {"tune": "lora", "lora_rank": 2, "head_init": "class_means"}
-    readouts = [{"classifier": name} for name in ("logistic", "knn", "class_mean")]
+    towards_the_source = {
+        "regularization.delta.strength": 0.1,
+        "regularization.bss.strength": 0.1,
+        "regularization.distillation.strength": 0.1,
+        "batch_norm.statistics": "recalibrated",
+    }
+    frozen = {"linear_probe.epochs": 1.0, "layers.rates": [["stem/.*", "frozen"]]}
+    low_rank = {"layers.tune": "lora", "layers.lora_rank": 2, "initialization.head": "class_means"}
+    readouts = [{"classifier.kind": name} for name in ("logistic", "knn", "class_mean")]
     jax.clear_caches()
     monitoring.register_event_duration_secs_listener(heard)
     try:
-        for i, procedure in enumerate((towards_the_source, frozen, low_rank, *readouts)):
-            common = {} if "classifier" in procedure else {"batch_size": 8, "epochs": 1.0}
+        for i, training in enumerate((towards_the_source, frozen, low_rank, *readouts)):
+            common = {} if "classifier" in training else {"batches.size": 8, "schedule.epochs": 1.0}
             fields = {
                 "seeds": 2,
                 "source": {"model": "toy", "images": {"data": "digits", "train_per_class": 2, "size_px": 8}},
                 "target": {"data": "digits", "train_per_class": 4, "val_per_class": 2},
-                "procedure": procedure | common,
+                "training": training | common,
             }
             jaxft.run_study(from_dict(Study, fields), tmp_path / str(i), quiet=True)
     finally:

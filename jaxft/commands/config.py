@@ -106,8 +106,8 @@ def _group_table(trials: "Sequence[PlannedTrial]") -> str:
         f"{rule:<{widths[0]}}  {rate:<{widths[1]}}  {leaves:>{widths[2]}}  {size:>{widths[3]}}  {late}".rstrip()
         for rule, rate, leaves, size, late in rows
     ]
-    stepped = [trial.trial.procedure for trial, has_rate in zip(trials, by_steps, strict=True) if has_rate]
-    effective = list(dict.fromkeys(f"{procedure.effective_rate:.4g}" for procedure in stepped))
+    stepped = [trial.trial.training for trial, has_rate in zip(trials, by_steps, strict=True) if has_rate]
+    effective = list(dict.fromkeys(f"{training.optimizer.effective_rate:.4g}" for training in stepped))
     some = effective if len(effective) <= MOST_RATES else [*effective[:MOST_RATES], "..."]
     of_head = f"; the head's effective rate at the peak is {', '.join(some)}" if some else ""
     total = f"{first.model.architecture}: {trained:,} of {sum(sizes.values()):,} parameters train{of_head}"
@@ -119,7 +119,7 @@ def rates_of(trial: "PlannedTrial") -> dict[str, LayerRate]:
     from jaxft.training.optimizers import resolve_rates
     from jaxft.training.phases import unit_depths
 
-    return resolve_rates(trial.trial.procedure, trial.layers, unit_depths(trial.model, trial.layers))
+    return resolve_rates(trial.trial.training, trial.layers, unit_depths(trial.model, trial.layers))
 
 
 def sizes_of(trial: "PlannedTrial") -> dict[str, int]:

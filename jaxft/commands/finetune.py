@@ -22,7 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxft.commands.study import keep_compiled, run_record, study
-from jaxft.config import FROZEN, Execution, Images, Procedure, Source, Streams, Study, Trial, as_config_file, to_dict
+from jaxft.config import (
+    FROZEN,
+    Execution,
+    Images,
+    Source,
+    Streams,
+    Study,
+    Training,
+    Trial,
+    as_config_file,
+    get_at,
+    to_dict,
+)
 from jaxft.core.errors import UserError
 from jaxft.core.files import replacing, saying_what_is_wrong
 from jaxft.store.records import Store
@@ -46,16 +58,16 @@ PROBE_DECAY = 0.01  # of the head before all else
 RATES = (0.0003, 0.001)  # of head and body after that: more of it loses what a head fitted to the end begins with
 STEPS = 100  # about, of all that trains; six passes at least
 RECIPE: dict[str, Any] = {
-    "optimizer": "adamw",  # chosen, with what else is here, by configs/finetune_recipe.py
-    "momentum": 0.9,
-    "weight_decay": 1e-4,
-    "layer_decay": 0.9,
-    "batch_norm": "frozen",
-    "crop_scale_min": 0.5,
-    "flip": True,
-    "select": "last",
-    "probe_optimizer": "lbfgs",  # by steps a head ends short of the minimum, and how far is a matter of the rate
-    "probe_epochs": 60.0,
+    "optimizer.name": "adamw",  # chosen, with what else is here, by configs/finetune_recipe.py
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 1e-4,
+    "layers.decay": 0.9,
+    "batch_norm.statistics": "frozen",
+    "augmentation.crop.scale_min": 0.5,
+    "augmentation.flip.enabled": True,
+    "selection.weights": "last",
+    "linear_probe.optimizer": "lbfgs",  # by steps a head ends short of the minimum, and how far is a matter of the rate
+    "linear_probe.epochs": 60.0,
 }
 MOST_MISTAKES = 24
 RECORD = "finetune.json"
@@ -197,7 +209,7 @@ def finetune(
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is fine-tuned on what, and by which candidates: fields of a procedure, by name."""
+    """What is fine-tuned on what, and by which candidates: fields of the section `training`, by name."""
 
     weights: str
     data: str
@@ -224,11 +236,11 @@ class Task:
             title=f"{title}: {self.model.architecture} on {Path(self.data).name}",
             source=Source(model=self.model.architecture, weights=self.weights),
             target=target,
-            procedure=Procedure(**RECIPE, views=self.candidates[names[0]]["views"]),
+            training=Training.of({**RECIPE, "augmentation.views": self.candidates[names[0]]["augmentation.views"]}),
             streams=streams,
             seeds=tuple(range(seeds)),
             factors=tuple(
-                {f"procedure.{field}": (level,) for field, level in self.candidates[name].items()} for name in names
+                {f"training.{field}": (level,) for field, level in self.candidates[name].items()} for name in names
             ),
             execution=self.execution,
         )
@@ -253,7 +265,7 @@ class Task:
         return next(
             name
             for name, fields in self.candidates.items()
-            if all(getattr(trial.procedure, field) == level for field, level in fields.items())
+            if all(get_at(trial.training, field) == level for field, level in fields.items())
         )
 
 
@@ -281,7 +293,7 @@ def make_task(weights: str, data: str, model: str | None, size_px: int | None, t
 
 
 def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str, dict[str, Any]]:
-    """Returns the candidates for `num_train` images: fields of a procedure, by name.
+    """Returns the candidates for `num_train` images: fields of the section `training`, by name.
 
     Fewer images are passed over more often, and stand for more views.
     """
@@ -290,7 +302,7 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
     batch_size = min(32, num_train)
     views = min(max(round(4000 / num_train), 2), 8)
     epochs = float(min(max(round(STEPS * batch_size / num_train), 6), 40))
-    common = {"views": views, "batch_size": batch_size}
+    common = {"augmentation.views": views, "batches.size": batch_size}
     if train == "auto":
         train = "top" if jax.default_backend() == "cpu" else "all"
     found: dict[str, dict[str, Any]] = {}
@@ -304,17 +316,17 @@ def make_candidates(model: "Network", num_train: int, train: Train) -> dict[str,
         for rate in RATES:
             found[f"{depth} at {rate:g}"] = {
                 **common,
-                "layer_rates": rules,
-                "learning_rate": rate,
-                "epochs": epochs,
-                "probe_weight_decay": PROBE_DECAY,
+                "layers.rates": rules,
+                "optimizer.learning_rate": rate,
+                "schedule.epochs": epochs,
+                "linear_probe.weight_decay": PROBE_DECAY,
             }
     for decay in DECAYS:  # last, as the others keep what it asks for on their way
         found[f"head with decay {decay:g}"] = {
             **common,
-            "body_learning_rate": FROZEN,
-            "epochs": 0.0,
-            "probe_weight_decay": decay,
+            "layers.backbone_learning_rate": FROZEN,
+            "schedule.epochs": 0.0,
+            "linear_probe.weight_decay": decay,
         }
     return found
 
@@ -361,7 +373,7 @@ def judged(task: Task, tried: "Plan", store: Store) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "trained": name.partition(" ")[0],
-                "learning_rate": task.candidates[name].get("learning_rate"),
+                "learning_rate": task.candidates[name].get("optimizer.learning_rate"),
                 "val_accuracy": None if diverged else float(np.mean([record["val_accuracy"] for record in records])),
                 "diverged": diverged,
                 "seconds": sum(record["seconds"] for record in records),

@@ -83,9 +83,9 @@ def predict(
       batch_size: how many pictures are in memory at a time.
 
     Pictures are resized and cut as in training: the shorter side to the size that the weights expect, or to a larger
-    one where the network was trained on parts (`procedure.crop_px`), the centre kept. Networks for ImageNet's own
-    classes see the centre 224 of 256 pixels, as is usual when they are tested. A picture that cannot be read has a
-    `problem` and no classes.
+    one where the network was trained on crops (`training.augmentation.crop.size_px`), the center kept. Networks for
+    ImageNet's own classes see the center 224 of 256 pixels, as is usual when they are tested. A picture that cannot be
+    read has a `problem` and no classes.
 
     Raises:
       UserError: the weights cannot be used, or there are no pictures.

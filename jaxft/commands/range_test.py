@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.config import Procedure, Source, Streams, Study, to_dict
+from jaxft.config import Source, Streams, Study, Training, to_dict
 from jaxft.core.errors import UserError
 from jaxft.core.files import replacing, saying_what_is_wrong
 from jaxft.store.records import Store
@@ -99,7 +99,7 @@ def find_rate(task: "Task", out: Path, progress: "Progress") -> RangeTest:
 
 def deepest(task: "Task") -> str:
     """Returns the name of the candidate that trains most, by steps."""
-    names = [name for name, fields in task.candidates.items() if fields["epochs"]]
+    names = [name for name, fields in task.candidates.items() if fields["schedule.epochs"]]
     if not names:
         raise UserError("--find-lr is of no use with --train head, whose heads have no learning rate; give top or all.")
     return names[-1]
@@ -109,14 +109,14 @@ def range_study(task: "Task") -> Study:
     """Returns the study of the range test: the candidate at the highest rate, for as many steps."""
     from jaxft.commands.finetune import RECIPE
 
-    fields: dict[str, Any] = {**RECIPE, **task.candidates[deepest(task)], "steps": NUM_STEPS}
-    del fields["epochs"]
-    fields |= {"learning_rate": HIGHEST, "decay_factor": LOWEST / HIGHEST}
+    fields: dict[str, Any] = {**RECIPE, **task.candidates[deepest(task)], "schedule.steps": NUM_STEPS}
+    del fields["schedule.epochs"]
+    fields |= {"optimizer.learning_rate": HIGHEST, "schedule.decay_factor": LOWEST / HIGHEST}
     return Study(
         title="Range test",
         source=Source(model=task.model.architecture, weights=task.weights),
         target=dataclasses.replace(task.target, tested=False),
-        procedure=Procedure(**fields),
+        training=Training.of({**fields}),
         streams=Streams(split=0),
         seeds=(0,),
         execution=task.execution,
@@ -168,7 +168,7 @@ def run_range(plan: "Plan", progress: "Progress") -> tuple[list[float], list[flo
             say=progress.note,
             clock=progress.clock,
         )
-    procedure = trial.trial.procedure
-    share = make_schedule(schedule, procedure.decay_factor)
-    rates = [procedure.learning_rate * float(share(jnp.int32(step))) for step in range(phase.num_steps)]
+    training = trial.trial.training
+    share = make_schedule(schedule, training.schedule.decay_factor)
+    rates = [training.optimizer.learning_rate * float(share(jnp.int32(step))) for step in range(phase.num_steps)]
     return rates, [float(loss) for loss in outcome.curves["train_loss"][-phase.num_steps :]]

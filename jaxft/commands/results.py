@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jaxft.config.labels import label
 from jaxft.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from jaxft.store.records import Store
 
 HELP = "print a study's results: means and intervals, or every trial"
-CHANGE_RATES = {"procedure.momentum", "procedure.optimizer", "procedure.effective_learning_rate"}
+CHANGE_RATES = {"training.optimizer.momentum", "training.optimizer.name", "training.optimizer.effective_learning_rate"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +222,7 @@ def print_table(header: list[str], rows: list[list[str]], num_words: int) -> Non
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
-        title = name if sys.stdout.isatty() is False else name.rpartition(".")[2]
+        title = label(name) if sys.stdout.isatty() and "." in name else name
         table.add_column(title, justify="left" if i < num_words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)

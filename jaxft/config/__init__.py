@@ -1,53 +1,34 @@
 """Trials and studies as frozen dataclasses, read from config files; what identifies them.
 
-Imports `core` alone, and no JAX. Grows by a file for each section.
+Imports `core` alone, and no JAX. Grows by a file for each section, with the section's own `check`.
 """
 
-from jaxft.config.schema import (
-    DRAWN,
-    FROZEN,
-    MAX_SEED,
-    SCHEMA_VERSION,
-    TOWARDS_SOURCE,
-    Block,
-    ConfigFile,
-    Execution,
-    Images,
-    LayerRate,
-    Procedure,
-    Similarity,
-    Source,
-    Streams,
-    Study,
-    Trial,
-    as_config_file,
-    digest,
-    fields_of,
-    from_dict,
-    get_at,
-    load_config,
-    non_default,
-    setting,
-    study_data,
-    to_dict,
-)
+from jaxft.config.digest import SCHEMA_VERSION, digest
+from jaxft.config.execution import Execution
+from jaxft.config.fields import FROZEN, MAX_SEED, LayerRate, setting
+from jaxft.config.images import DRAWN, Images, Similarity
+from jaxft.config.loading import ConfigFile, as_config_file, load_config, study_data
+from jaxft.config.source import Source
+from jaxft.config.streams import Streams
+from jaxft.config.study import Block, Study, Trial
+from jaxft.config.training import Training
+from jaxft.config.values import fields_of, from_dict, get_at, non_default, to_dict, with_fields
 
 __all__ = [
     "DRAWN",
     "FROZEN",
     "MAX_SEED",
     "SCHEMA_VERSION",
-    "TOWARDS_SOURCE",
     "Block",
     "ConfigFile",
     "Execution",
     "Images",
     "LayerRate",
-    "Procedure",
     "Similarity",
     "Source",
     "Streams",
     "Study",
+    "Training",
     "Trial",
     "as_config_file",
     "digest",
@@ -59,4 +40,5 @@ __all__ = [
     "setting",
     "study_data",
     "to_dict",
+    "with_fields",
 ]

@@ -28,21 +28,21 @@ class Exemption:
 
 
 def _classifier_is_not(*kinds: str) -> Callable[[Trial], bool]:
-    return lambda trial: trial.procedure.classifier not in kinds
+    return lambda trial: trial.training.classifier.kind not in kinds
 
 
-def _procedure(*names: str) -> tuple[str, ...]:
-    return tuple(f"procedure.{name}" for name in names)
+def _training(*names: str) -> tuple[str, ...]:
+    return tuple(f"training.{name}" for name in names)
 
 
 def _trains_no_network(trial: Trial) -> bool:
-    return trial.procedure.classifier != "network"
+    return trial.training.classifier.kind != "network"
 
 
 EXEMPTIONS = (
     # Content takes their place.
     Exemption(
-        ("source.weights", "source.images", "source.procedure", "source.epoch", "streams.source"),
+        ("source.weights", "source.images", "source.training", "source.epoch", "streams.source"),
         "the digest of the source's weights covers them, and a random start reads no weights",
     ),
     Exemption(
@@ -69,41 +69,39 @@ EXEMPTIONS = (
     # The kind of trial.
     Exemption(("streams.order", "streams.augment"), "a classifier of features has no batches", _trains_no_network),
     Exemption(
-        _procedure(
-            *("copied", "head_init", "tune", "tuned_units", "lora_rank", "lora_alpha", "optimizer", "learning_rate"),
-            *("body_learning_rate", "layer_rates", "layer_decay", "momentum", "nesterov", "beta2", "weight_decay"),
-            *("label_smoothing", "epochs", "probe_epochs", "probe_optimizer", "probe_weight_decay"),
-            *("probe_learning_rate", "batch_size", "schedule", "warmup_epochs", "decay_epochs", "decay_factor"),
-            *("effective_learning_rate", "steps", "warmup_steps", "decay_steps", "unfreeze_epochs", "clip_norm"),
-            *("accumulate", "sam_radius", "ema_decay", "batch_norm", "batch_norm_affine", "virtual_batch_size"),
-            *("l2_sp", "l2_sp_rules", "l2_sp_head", "delta", "bss", "bss_count", "distillation"),
-            *("distillation_temperature", "dropout", "stochastic_depth", "crop_padding_px", "crop_scale_min", "flip"),
-            *("randaugment_ops", "randaugment_magnitude", "jitter_brightness", "jitter_contrast"),
-            *("jitter_saturation", "jitter_hue", "erase_probability", "mixup_alpha", "cutmix_alpha", "sampling"),
-            *("views", "select", "test_crops"),
+        (
+            *_training("layers", "optimizer", "schedule", "batches", "linear_probe", "batch_norm", "regularization"),
+            *_training("initialization.copied", "initialization.head", "loss.label_smoothing", "selection"),
+            *_training("augmentation.crop.padding_px", "augmentation.crop.scale_min", "augmentation.flip"),
+            *_training("augmentation.randaugment", "augmentation.color_jitter", "augmentation.erasing"),
+            *_training("augmentation.mixup", "augmentation.cutmix", "augmentation.views"),
         ),
         "a classifier of features trains no network",
         _trains_no_network,
     ),
     Exemption(
-        _procedure("tap", "pooling", "cross_tap", "feature_scaling"),
+        _training("classifier.tap", "classifier.pooling", "classifier.cross_tap", "classifier.scaling"),
         "only classifiers of features read them",
-        lambda trial: trial.procedure.classifier == "network",
+        lambda trial: trial.training.classifier.kind == "network",
     ),
     Exemption(
-        _procedure("cross_tap"),
+        _training("classifier.cross_tap"),
         "only the pooling 'cross_layer' reads it",
-        lambda trial: trial.procedure.pooling != "cross_layer",
+        lambda trial: trial.training.classifier.pooling != "cross_layer",
     ),
     Exemption(
-        _procedure("strengths"), "only 'logistic' and 'svm' have a penalty", _classifier_is_not("logistic", "svm")
+        _training("classifier.strengths"),
+        "only 'logistic' and 'svm' have a penalty",
+        _classifier_is_not("logistic", "svm"),
     ),
-    Exemption(_procedure("neighbours"), "only 'knn' has neighbors", _classifier_is_not("knn")),
+    Exemption(_training("classifier.neighbours"), "only 'knn' has neighbors", _classifier_is_not("knn")),
     Exemption(
-        _procedure("metric"), "only 'knn' and 'class_mean' measure distances", _classifier_is_not("knn", "class_mean")
+        _training("classifier.metric"),
+        "only 'knn' and 'class_mean' measure distances",
+        _classifier_is_not("knn", "class_mean"),
     ),
     Exemption(
-        _procedure("loss_weighting", "loss_beta"),
+        _training("loss.class_weights", "loss.beta"),
         "'knn' and 'class_mean' have no loss",
         _classifier_is_not("network", "logistic", "svm"),
     ),

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxft.analysis import linear
 from jaxft.analysis.linear import Metric, Scaling
-from jaxft.config import Procedure
+from jaxft.config import Training
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.metrics import mean_per_class
 from jaxft.data.augmentation.augment import Changes
@@ -61,85 +61,88 @@ class Read:
 
 def make_readout(
     model: Network,
-    procedure: Procedure,
+    training: Training,
     preprocessing: Preprocessing,
     num_images: tuple[int, int, int],
     max_bytes: float,
 ) -> Readout:
-    """Returns the classifier of a procedure, resolved for a network and its images to train, select and test on.
+    """Returns the classifier of a trial, resolved for a network and its images to train, select and test on.
 
     Raises a `UserError` where there is no such tap, where its pooling needs a map and it has none, where features of
     the images would take more than `max_bytes`, or where there are several levels and no images to choose on.
     """
-    look = _make_look(model, procedure, preprocessing.size_px)
+    look = _make_look(model, training, preprocessing.size_px)
     size = num_features(model, look, preprocessing.size_px)
     num_train, num_val, _ = num_images
     num_bytes = 4 * size * sum(num_images)
     if num_bytes > max_bytes:
         raise UserError(
-            f"procedure.pooling {procedure.pooling!r} of {look.unit!r} makes {size:,} features an image, "
-            f"{num_bytes / 1e9:.1f} GB of all; name a tap with fewer channels, or raise "
+            f"training.classifier.pooling {training.classifier.pooling!r} of {look.unit!r} makes {size:,} features "
+            f"an image, {num_bytes / 1e9:.1f} GB of all; name a tap with fewer channels, or raise "
             "'execution.feature_cache_bytes'."
         )
-    levels: tuple[float, ...] = procedure.strengths if procedure.classifier in ("logistic", "svm") else ()
-    if procedure.classifier == "knn":
-        levels = tuple(k for k in procedure.neighbours if k <= num_train)
+    levels: tuple[float, ...] = training.classifier.strengths if training.classifier.kind in ("logistic", "svm") else ()
+    if training.classifier.kind == "knn":
+        levels = tuple(k for k in training.classifier.neighbours if k <= num_train)
         if not levels:
             raise UserError(
-                f"config field 'procedure.neighbours' is {list(procedure.neighbours)}, but there are {num_train} "
-                "images to train on; give a number that is no larger."
+                f"config field 'training.classifier.neighbours' is {list(training.classifier.neighbours)}, but there "
+                f"are {num_train} images to train on; give a number that is no larger."
             )
     readout = Readout(
-        procedure.classifier,
+        training.classifier.kind,
         look,
         preprocessing,
-        procedure.crop_px,
-        procedure.feature_scaling,
-        procedure.metric,
+        training.augmentation.crop.size_px,
+        training.classifier.scaling,
+        training.classifier.metric,
         levels,
     )
     if len(levels) > 1 and not num_val:
         raise UserError(
-            f"config field 'procedure.{readout.level_name}' has {len(levels)} values, but there are no images to "
-            "choose on; give 'target.val_per_class' or 'target.val_fraction', or a single value."
+            f"config field 'training.classifier.{readout.level_name}' has {len(levels)} values, but there are no "
+            "images to choose on; give 'target.val_per_class' or 'target.val_fraction', or a single value."
         )
     return readout
 
 
-def _make_look(model: Network, procedure: Procedure, size_px: int) -> Look:
+def _make_look(model: Network, training: Training, size_px: int) -> Look:
     body = model.units[:-1]
     stages = {tap.name: tap.unit for tap in model.taps}
 
     def unit_at(field: str) -> str:
-        name = getattr(procedure, field)
+        name = getattr(training.classifier, field)
         unit = stages.get(name, name)
         if unit not in body:
             raise UserError(
-                f"config field 'procedure.{field}' is {name!r}, which {model.architecture} does not have below its "
+                f"config field 'training.classifier.{field}' is {name!r}, which {model.architecture} does not have "
+                "below its "
                 f"head{did_you_mean(name, [*stages, *body])}; it has {', '.join(dict.fromkeys([*stages, *body]))}."
             )
         return unit
 
-    unit = body[-1] if procedure.tap is None else unit_at("tap")
-    if procedure.pooling in NEEDS_MAP:
-        _check_map(model, procedure, unit, size_px)
-    if procedure.pooling != "cross_layer":
-        return Look(unit, procedure.pooling)
-    if procedure.cross_tap is None and unit == body[0]:
-        raise UserError(f"procedure.pooling is 'cross_layer', but there is no unit below {unit!r}; name another tap.")
-    below = body[body.index(unit) - 1] if procedure.cross_tap is None else unit_at("cross_tap")
-    _check_map(model, procedure, below, size_px)
+    unit = body[-1] if training.classifier.tap is None else unit_at("tap")
+    if training.classifier.pooling in NEEDS_MAP:
+        _check_map(model, training, unit, size_px)
+    if training.classifier.pooling != "cross_layer":
+        return Look(unit, training.classifier.pooling)
+    if training.classifier.cross_tap is None and unit == body[0]:
+        raise UserError(
+            f"training.classifier.pooling is 'cross_layer', but there is no unit below {unit!r}; name another tap."
+        )
+    below = body[body.index(unit) - 1] if training.classifier.cross_tap is None else unit_at("cross_tap")
+    _check_map(model, training, below, size_px)
     if body.index(below) >= body.index(unit):
-        raise UserError(f"procedure.cross_tap {below!r} is not below procedure.tap {unit!r}.")
-    return Look(unit, procedure.pooling, below)
+        raise UserError(f"training.classifier.cross_tap {below!r} is not below training.classifier.tap {unit!r}.")
+    return Look(unit, training.classifier.pooling, below)
 
 
-def _check_map(model: Network, procedure: Procedure, unit: str, size_px: int) -> None:
+def _check_map(model: Network, training: Training, unit: str, size_px: int) -> None:
     shape = output_shape(model, unit, size_px)
     if len(shape) != 3:
         raise UserError(
-            f"procedure.pooling {procedure.pooling!r} is of a map, but what leaves {unit!r} is none; "
-            f"give 'procedure.tap', such as {model.taps[-1].name!r}."
+            f"training.classifier.pooling {training.classifier.pooling!r} is of a map, but what leaves {unit!r} is "
+            f"none; give 'training.classifier.tap', such as {model.taps[-1].name!r}."
         )
 
 

@@ -26,6 +26,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from jaxft.analysis.statistics import Interval, mean_interval
+from jaxft.config.labels import label
 
 INK, MUTED, HAIR, UNCHANGED = "#1d2430", "#7b8290", "#e4e5e1", "#dcdcd6"
 # Okabe and Ito, "Color Universal Design", 2008, without its yellow, which white paper swallows.
@@ -170,11 +171,6 @@ def _level_text(level: Any) -> str:
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     """Returns `text` with its middle cut where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
-
-
-def last_name(dotted: str) -> str:
-    """Returns the last component of a dotted name, as words."""
-    return dotted.rsplit(".", 1)[-1].replace("_", " ")
 
 
 def setting_labels(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -336,7 +332,7 @@ def accuracy_by_factor(
     ]
     ends = places.place[order[0]] - 0.5, places.place[order[-1]] + 0.5
     width = max(3.4, max(room) * (ends[1] - ends[0]))
-    title = " · ".join(last_name(other) for other in factors if other != factor)
+    title = " · ".join(label(other) for other in factors if other != factor)
     with_legend = len(lines) > 1
     legend = max(map(text_inches, (title, *(line.label for line in lines)))) + 0.6 if with_legend else 0.0
     figure = Figure(figsize=(width + 0.75 + legend, 3.2), layout="constrained")
@@ -356,7 +352,7 @@ def accuracy_by_factor(
                 )  # fmt: skip
     axes.set_xticks([places.place[key] for key in order], [labels[key] for key in order])
     axes.set_xlim(*ends)
-    axes.set_xlabel(last_name(factor), labelpad=6)
+    axes.set_xlabel(label(factor), labelpad=6)
     axes.set_ylabel("test accuracy, %")
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
     low, high = axes.get_ylim()

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.config import Study, to_dict
+from jaxft.config.labels import label
 from jaxft.core.files import replacing, saying_what_is_wrong
 from jaxft.report import figures
 from jaxft.report.figures import Arm, Curve, Setting
@@ -52,11 +53,11 @@ def render(store: Store) -> str:
         tested=any(s.test.num_values for s in settings),
         uneven=plan.get("uneven", False),
         factors=varying,
-        named_by=" · ".join(figures.last_name(name) for name in varying),
+        named_by=" · ".join(label(name) for name in varying),
         labels={name: figures.level_labels(figures.levels_of(name, settings)) for name in varying},
         key=figures.level_key,
         scale=scale_of([s.test for s in settings]),
-        last_name=figures.last_name,
+        label=label,
         arms=arm_section(plan, arms_of(store, plan, results)),
         factor_figures=factor_figures(plan, settings, varying),
         done_seeds=seeds_text(s.done for s in settings) if counts(plan, results)["done"] else "",
@@ -278,7 +279,8 @@ def changed_fields(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def factors_text(blocks: Sequence[Mapping[str, Sequence[Any]]]) -> str:
-    """Returns a line for each product block, such as 'procedure.init: random × procedure.epochs: 5, 10'."""
+    """Returns a line for each product block, such as 'training.initialization.start: random × "
+    "training.schedule.epochs: 5, 10'."""
     return "\n".join(
         " × ".join(f"{name}: {', '.join(map(as_text, levels))}" for name, levels in block.items()) for block in blocks
     )

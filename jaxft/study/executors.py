@@ -197,7 +197,7 @@ def candidates(
             sizes = ", ".join(map(str, dict.fromkeys(batch_sizes)))
             raise UserError(
                 f"execution.executor is 'data_parallel', but no number from 2 to {devices} devices divides the batches "
-                f"of {sizes}; choose a 'procedure.batch_size' that the devices divide."
+                f"of {sizes}; choose a 'training.batches.size' that the devices divide."
             )
         return [spread_batch]
     if name == "auto" and on_cpu and not heads_only:

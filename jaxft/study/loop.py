@@ -439,7 +439,7 @@ def _make_feed(
         if isinstance(images, Stream):
             if phase.whole:
                 raise UserError(
-                    "'procedure.probe_optimizer' is 'lbfgs', whose every step is over all images, but they take "
+                    "'training.linear_probe.optimizer' is 'lbfgs', whose every step is over all images, but they take "
                     f"{images.images.nbytes / 1e9:.1f} GB; raise 'execution.device_data_bytes', or use 'same'."
                 )
             windows = Windows(images, indices % len(images), executor.place_shared)

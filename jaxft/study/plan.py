@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxft import config as cfg
-from jaxft.config import FROZEN, Images, LayerRate, Study, Trial
+from jaxft.config import FROZEN, Images, LayerRate, Study, Trial, with_fields
 from jaxft.config.identity import identity
 from jaxft.core import paths
 from jaxft.core.errors import UserError, say_warnings
@@ -123,20 +123,22 @@ class PlannedTrial:
 
     def base(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns what identifies the values of leaves below the head at the start, and which are the source's."""
-        procedure, seed = self.trial.procedure, self.trial.stream_seed("init")
-        copied = copied_units(procedure, self.model, tuple(self.layers))
-        drawn = f"matched {self.source.digest} {seed}" if procedure.init == "matched" else f"random {seed}"
+        training, seed = self.trial.training, self.trial.stream_seed("init")
+        copied = copied_units(training, self.model, tuple(self.layers))
+        drawn = (
+            f"matched {self.source.digest} {seed}" if training.initialization.start == "matched" else f"random {seed}"
+        )
         all_units = self.model.units
-        units = {unit_of(name, all_units) for name in names if not is_new(procedure, name)}
+        units = {unit_of(name, all_units) for name in names if not is_new(training, name)}
         theirs, others = sorted(units.intersection(copied)), sorted(units.difference(copied))
-        grown = [f"grown {seed}"] * any(is_new(procedure, name) for name in names)
+        grown = [f"grown {seed}"] * any(is_new(training, name) for name in names)
         of_source = [self.source.digest, *theirs * bool(others)] * bool(theirs)
         return (*of_source, *[drawn] * bool(others), *grown)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every leaf by name, with its collection, those that the network does not have too."""
-        shapes, rank = dict(expected_shapes(self.model, self.size_px)), self.trial.procedure.lora_rank
+        shapes, rank = dict(expected_shapes(self.model, self.size_px)), self.trial.training.layers.lora_rank
         for name in filter(is_adapter, self.layers):
             shapes[f"params/{name}"] = adapter_shape(name, shapes[f"params/{kernel_of(name)}"], rank)
         return shapes
@@ -158,18 +160,18 @@ class PlannedTrial:
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         if self.readout is not None:
-            drawn = ["init"] * draws_body(self.trial.procedure, self.model, tuple(self.layers))
+            drawn = ["init"] * draws_body(self.trial.training, self.model, tuple(self.layers))
             return (*["split"] * _uses_split(self.trial), *["source"] * trains_source, *drawn, *["fold"] * folds)
         last = self.program.phases[-1]
         random_images = last.changes_images or last.regularisers.is_random
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
-        drawn = ["init"] * draws(self.trial.procedure, self.model, tuple(self.layers))
+        drawn = ["init"] * draws(self.trial.training, self.model, tuple(self.layers))
         return (*["split"] * _uses_split(self.trial), *drawn, "order", *optional)
 
     @property
     def starts_from_source(self) -> bool:
         """Tells whether the trial's start depends on its source's weights."""
-        return self.trial.procedure.init != "random"
+        return self.trial.training.initialization.start != "random"
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -223,7 +225,9 @@ class Plan:
 
     def effective_rates(self) -> list[float]:
         """Returns the head's effective learning rate in each setting."""
-        of_levels = {tuple(self.levels(t.trial).items()): t.trial.procedure.effective_rate for t in self.trials}
+        of_levels = {
+            tuple(self.levels(t.trial).items()): t.trial.training.optimizer.effective_rate for t in self.trials
+        }
         return [of_levels[tuple(levels.items())] for levels in self.settings]
 
     def varied(self) -> tuple[str, ...]:
@@ -395,20 +399,20 @@ class _Planner:
             )
         size_px = _seen_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
-        model = create_model(grown_model(trial.source.model, trial.procedure), len(images.class_names))
+        model = create_model(grown_model(trial.source.model, trial.training), len(images.class_names))
         model = model.computing(self.execution.precision)
         names = parameter_names(model, size_px)
         identified = identity(trial, self.execution, _content(trial, source, drawn, preprocessing))
-        procedure, eval_batch_size = trial.procedure, self.execution.eval_batch_size
-        if procedure.classifier != "network":
+        training, eval_batch_size = trial.training, self.execution.eval_batch_size
+        if training.classifier.kind != "network":
             counts = len(split.train), len(split.val), len(split.test)
-            readout = make_readout(model, procedure, preprocessing, counts, self.execution.feature_cache_bytes)
+            readout = make_readout(model, training, preprocessing, counts, self.execution.feature_cache_bytes)
             resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
-            nothing = make_program((), procedure.select, eval_batch_size, len(split.train))
+            nothing = make_program((), training.selection.weights, eval_batch_size, len(split.train))
             return PlannedTrial(trial, identified, source, drawn, model, resting, nothing, readout)
-        check_head(procedure, model)
-        first = tuning_rules(procedure, model, names)
-        layers = resolve_layers(procedure, adaptable(procedure, names), first)
+        check_head(training, model)
+        first = tuning_rules(training, model, names)
+        layers = resolve_layers(training, adaptable(training, names), first)
         check_pairs({name for name, match in layers.items() if match.value == FROZEN})
         # A frozen change of a kernel is none.
         layers = {n: match for n, match in layers.items() if match.value != FROZEN or not is_adapter(n)}
@@ -419,15 +423,17 @@ class _Planner:
         stats = [
             n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
         ]
-        phases = make_phases(model, preprocessing, procedure, layers, stats, len(split.train), self.execution.remat)
+        phases = make_phases(model, preprocessing, training, layers, stats, len(split.train), self.execution.remat)
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
-                f"{procedure.epochs:g} epochs of {len(split.train)} images make no full batch of "
-                f"{procedure.batch_size}; lower 'procedure.batch_size' or raise the epochs, or give 'steps'."
+                f"{training.schedule.epochs:g} epochs of {len(split.train)} images make no full batch of "
+                f"{training.batches.size}; lower 'training.batches.size' or raise the epochs, or give 'steps'."
             )
         if any(phase.regularisers.distillation for phase in phases):
             _check_own_head(source, size_px)
-        program = make_program(phases, procedure.select, eval_batch_size, len(split.train), procedure.test_crops)
+        program = make_program(
+            phases, training.selection.weights, eval_batch_size, len(split.train), training.selection.test_crops
+        )
         return PlannedTrial(trial, identified, source, drawn, model, layers, program)
 
     def source(self, trial: Trial) -> PlannedSource:
@@ -450,7 +456,7 @@ class _Planner:
         drawn = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), asked=source.images)
         mean, std = channel_statistics(drawn.images.images, drawn.split.train)
         preprocessing = Preprocessing(
-            source.procedure.crop_px or drawn.images.images.shape[1],
+            source.training.augmentation.crop.size_px or drawn.images.images.shape[1],
             tuple(round(float(value), 4) for value in mean),
             tuple(round(max(float(value), 1e-4), 4) for value in std),
         )
@@ -458,7 +464,7 @@ class _Planner:
         pretraining = Trial(
             cfg.Source(source.model),
             source.images,
-            dataclasses.replace(source.procedure, init="random"),
+            with_fields(source.training, {"initialization.start": "random"}),
             seed=seed,
         )
         planned = self.resolved(pretraining, untrained, "source.images", drawn)
@@ -468,7 +474,7 @@ class _Planner:
         if source.epoch is not None and source.epoch > planned.program.num_epochs:
             raise UserError(
                 f"config field 'source.epoch' is {source.epoch}, but the source is trained for "
-                f"{planned.program.num_epochs} epochs; raise 'source.procedure.epochs'."
+                f"{planned.program.num_epochs} epochs; raise 'source.training.schedule.epochs'."
             )
         return PlannedSource(source.model, preprocessing, trained=planned, epoch=source.epoch)
 
@@ -527,17 +533,17 @@ def _uses_split(trial: Trial) -> bool:
 
 def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
     """Returns the side of what the network sees of the images; raises a `UserError` where they are too small."""
-    side, crop_px = images.images.shape[1], trial.procedure.crop_px
-    procedure = "procedure" if where == "target" else "source.procedure"
+    side, crop_px = images.images.shape[1], trial.training.augmentation.crop.size_px
+    training = "training" if where == "target" else "source.training"
     if crop_px is not None and crop_px > side:
         raise UserError(
-            f"config field '{procedure}.crop_px' is {crop_px}, but the images are {side} px; "
+            f"config field '{training}.augmentation.crop.size_px' is {crop_px}, but the images are {side} px; "
             f"give '{where}.size_px' {crop_px} or more."
         )
-    if crop_px == side and trial.procedure.test_crops == "ten":
+    if crop_px == side and trial.training.selection.test_crops == "ten":
         raise UserError(
-            f"config field '{procedure}.test_crops' is 'ten', but '{procedure}.crop_px' {crop_px} is the images' own "
-            f"size; give '{where}.size_px' more, such as {round(side * 8 / 7)}."
+            f"config field '{training}.selection.test_crops' is 'ten', but '{training}.augmentation.crop.size_px' "
+            f"{crop_px} is the images' own size; give '{where}.size_px' more, such as {round(side * 8 / 7)}."
         )
     return crop_px or side
 
@@ -547,8 +553,8 @@ def _check_own_head(source: PlannedSource, size_px: int) -> None:
     model = create_model(source.model, 2)
     if source.path is not None and num_classes_of(read_file(source.path, model)[0], model) is None:
         raise UserError(
-            f"'procedure.distillation' keeps what the source's own head says, but {source.path!r} has no classifier; "
-            "leave it out."
+            "'training.regularization.distillation.strength' keeps what the source's own head says, but "
+            f"{source.path!r} has no classifier; leave it out."
         )
     own_px = source.preprocessing.size_px
     own, ours = (
@@ -557,8 +563,8 @@ def _check_own_head(source: PlannedSource, size_px: int) -> None:
     )
     if own != ours:
         raise UserError(
-            f"'procedure.distillation' keeps what the source's own head says, which is for images of {own_px} px; "
-            f"give 'target.size_px' {own_px}, or leave it out."
+            "'training.regularization.distillation.strength' keeps what the source's own head says, which is for "
+            f"images of {own_px} px; give 'target.size_px' {own_px}, or leave it out."
         )
 
 
@@ -569,7 +575,7 @@ def _content(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: P
         "images": drawn.images.fingerprint,
         "split": drawn.split.digest,
     }
-    return content if trial.procedure.init == "random" else content | {"weights": source.digest}
+    return content if trial.training.initialization.start == "random" else content | {"weights": source.digest}
 
 
 def _group_key(trial: PlannedTrial) -> str:
@@ -590,12 +596,12 @@ def _group_key(trial: PlannedTrial) -> str:
     start = trial.base(in_body)
     head: Any = None
     if len(in_body) < len(frozen):
-        how = trial.trial.procedure.head_init
+        how = trial.trial.training.initialization.head
         head = trial.digest if how == "class_means" else (how, trial.trial.stream_seed("init"))
-    views = trial.trial.stream_seed("augment") if trial.trial.procedure.views else None
+    views = trial.trial.stream_seed("augment") if trial.trial.training.augmentation.views else None
     towards = [trial.source.digest] * any(phase.regularisers.needs_source for phase in trial.program.phases)
     # What is stacked must be alike: which numbers there are, also of what cannot act, and the sizes of changes.
-    numbers = jax.tree.structure(make_hparams(trial.trial.procedure, trial.layers))
+    numbers = jax.tree.structure(make_hparams(trial.trial.training, trial.layers))
     sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
     text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards, numbers, sizes))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -190,7 +190,9 @@ class Work:
                     if is_out_of_memory(error) and job.group is not None:
                         if pieces := self._halved(job):
                             return pieces
-                        advice = "set execution.remat, raise procedure.accumulate, or lower procedure.batch_size"
+                        advice = (
+                            "set execution.remat, raise training.batches.accumulate, or lower training.batches.size"
+                        )
                         reason = f"a trial takes more memory than the device has; {advice}"
                     else:
                         reason = f"{type(error).__name__}: {error}"
@@ -212,7 +214,7 @@ class Work:
         if job.kind == "sources":
             self._train_source(job)
         elif source is not None and (self.store.read("sources", source.digest) or {})["status"] == "diverged":
-            raise FloatingPointError("training its source diverged; lower 'source.procedure.learning_rate'")
+            raise FloatingPointError("training its source diverged; lower 'source.training.optimizer.learning_rate'")
         elif job.looks:
             self._read_out(job)
         else:
@@ -254,15 +256,15 @@ class Work:
 
     def lane(self, planned: PlannedTrial) -> Lane:
         """Returns the arrays of a trial as it begins."""
-        procedure, start = planned.trial.procedure, self.start(planned)
+        training, start = planned.trial.training, self.start(planned)
         params = start["params"]
-        if procedure.head_init != "lecun":
+        if training.initialization.head != "lecun":
             images, split = planned.images, planned.split
             preprocessing = planned.program.phases[-1].preprocessing
             sees = self.images_of(planned), images.fingerprint, split.train, split.labels[split.train], self.features
-            params = params | start_head(planned.model, preprocessing, procedure, start, *sees)
+            params = params | start_head(planned.model, preprocessing, training, start, *sees)
         key = stream_key("init", planned.trial.stream_seed("init"))
-        params = params | init_adapters(filter(is_adapter, planned.layers), params, procedure.lora_rank, key)
+        params = params | init_adapters(filter(is_adapter, planned.layers), params, training.layers.lora_rank, key)
         lane = _make_lane(planned, params, start["batch_stats"])
         if not any(phase.regularisers.needs_source for phase in planned.program.phases):
             return lane
@@ -275,7 +277,7 @@ class Work:
         """Returns the flat `params` and `batch_stats` that a trial starts from, its head drawn."""
         key = stream_key("init", planned.trial.stream_seed("init"))
         body = self._body_of(planned.source) if planned.starts_from_source else None
-        return start_body(planned.model, planned.trial.procedure, key, planned.size_px, body)
+        return start_body(planned.model, planned.trial.training, key, planned.size_px, body)
 
     def _body_of(self, source: PlannedSource) -> Mapping[str, Any]:
         """Returns the leaves of a source's weights below its head, by name with their collection."""
@@ -674,28 +676,28 @@ def _can_start(trial: PlannedTrial, store: Store) -> bool:
 def _make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> Lane:
     import jax
 
-    trial, procedure = planned.trial, planned.trial.procedure
+    trial, training = planned.trial, planned.trial.training
     return Lane(
         params=dict(params),
         batch_stats=dict(batch_stats),
-        hparams=make_hparams(procedure, planned.layers, loss_weights(planned)),
+        hparams=make_hparams(training, planned.layers, loss_weights(planned)),
         labels=planned.split.labels,
         train=planned.split.train,
         val=planned.split.val,
         test=planned.split.test,
         order_seed=trial.stream_seed("order"),
         augment_key=jax.random.key_data(stream_key("augment", trial.stream_seed("augment"))),
-        balanced=procedure.sampling == "balanced",
+        balanced=training.batches.sampling == "balanced",
     )
 
 
 def loss_weights(planned: PlannedTrial) -> np.ndarray:
     """Returns how much each class weighs in a trial's loss: [classes], or 1 where they all weigh the same."""
-    procedure, split = planned.trial.procedure, planned.split
-    if procedure.loss_weighting == "none":
+    training, split = planned.trial.training, planned.split
+    if training.loss.class_weights == "none":
         return np.ones((), np.float32)
     of_train = split.labels[split.train]
-    return class_weights(of_train, planned.model.num_classes, procedure.loss_weighting, procedure.loss_beta)
+    return class_weights(of_train, planned.model.num_classes, training.loss.class_weights, training.loss.beta)
 
 
 def stream_key(stream: str, seed: int) -> Any:

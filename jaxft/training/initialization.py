@@ -3,7 +3,7 @@
 Transfer depth (Yosinski et al. 2014): the first units are copied from the source, the others begin anew, and the copied
 ones are frozen (AnB, BnB) or tuned (AnB+, BnB+). Random starts with the pretrained weights' mean and variance, and
 copies of the first units alone ("weight transfusion"), are those of Raghu et al. 2019, section 5. Presets of what
-trains are ordered rules, ahead of a procedure's own, which are made when a study is planned.
+trains are ordered rules, ahead of the config's own, which are made when a study is planned.
 """
 
 import re
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config import FROZEN, LayerRate, Procedure
+from jaxft.config import FROZEN, LayerRate, Training
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.paths import flatten
 from jaxft.core.rules import Rule
@@ -30,33 +30,41 @@ from jaxft.weights.files import init_head, init_variables
 BATCH_NORM = r"(?:.*/)?bn\d*/"
 
 
-def grown_model(model: str, procedure: Procedure) -> str:
-    """Returns the name of the network that a procedure trains, of the source's."""
-    return model if procedure.grow == "none" else f"{model}+{procedure.grow}{procedure.grown_features}"
+def grown_model(model: str, training: Training) -> str:
+    """Returns the name of the network that is trained, of the source's."""
+    return (
+        model
+        if training.initialization.grow == "none"
+        else f"{model}+{training.initialization.grow}{training.initialization.grown_features}"
+    )
 
 
-def is_new(procedure: Procedure, name: str) -> bool:
-    """Tells whether a leaf is of units that the procedure grows, which the source has not."""
-    return procedure.grow != "none" and re.match(NEW_UNITS, name) is not None
+def is_new(training: Training, name: str) -> bool:
+    """Tells whether a leaf is of units that are grown, which the source has not."""
+    return training.initialization.grow != "none" and re.match(NEW_UNITS, name) is not None
 
 
-def with_parameters(procedure: Procedure, model: Network, names: Sequence[str]) -> list[str]:
+def with_parameters(training: Training, model: Network, names: Sequence[str]) -> list[str]:
     """Returns the units below the head that have parameters, from the first on, without those that are grown."""
-    have = {unit_of(name, model.units) for name in names if not is_new(procedure, name)}
+    have = {unit_of(name, model.units) for name in names if not is_new(training, name)}
     return [unit for unit in model.units[:-1] if unit in have]
 
 
-def copied_units(procedure: Procedure, model: Network, names: Sequence[str]) -> tuple[str, ...]:
+def copied_units(training: Training, model: Network, names: Sequence[str]) -> tuple[str, ...]:
     """Returns the units that are copied from the source, without the new units beside them; none for a random start.
 
     Raises a `UserError` for a unit that the network does not have.
     """
-    if procedure.init == "random" or (procedure.init == "matched" and procedure.copied_units is None):
+    if training.initialization.start == "random" or (
+        training.initialization.start == "matched" and training.initialization.copied_units is None
+    ):
         return ()
-    units = with_parameters(procedure, model, names)
-    if procedure.copied_units is None:
+    units = with_parameters(training, model, names)
+    if training.initialization.copied_units is None:
         return tuple(units)
-    return tuple(units[: _place(procedure.copied_units, units, "copied_units", model, -1) + 1])
+    return tuple(
+        units[: _place(training.initialization.copied_units, units, "initialization.copied_units", model, -1) + 1]
+    )
 
 
 def _place(asked: int | str, units: Sequence[str], field: str, model: Network, of_several: int) -> int:
@@ -64,59 +72,59 @@ def _place(asked: int | str, units: Sequence[str], field: str, model: Network, o
     if isinstance(asked, int):
         if asked > len(units):
             raise UserError(
-                f"config field 'procedure.{field}' is {asked}; {model.architecture} has {len(units)} units with "
+                f"config field 'training.{field}' is {asked}; {model.architecture} has {len(units)} units with "
                 f"parameters below the head: {', '.join(units)}."
             )
         return asked - 1
     found = [i for i, unit in enumerate(units) if unit == asked or unit.startswith(asked + "/")]
     if not found:
         raise UserError(
-            f"config field 'procedure.{field}' is {asked!r}{did_you_mean(asked, units)}; units with parameters below "
+            f"config field 'training.{field}' is {asked!r}{did_you_mean(asked, units)}; units with parameters below "
             f"the head of {model.architecture} are {', '.join(units)}, or a number of them."
         )
     return found[of_several]
 
 
-def adaptable(procedure: Procedure, names: Sequence[str]) -> list[str]:
+def adaptable(training: Training, names: Sequence[str]) -> list[str]:
     """Returns the parameters that the rules decide about: `names`, and after each kernel the factors of its change."""
     found = []
     for name in names:
         found.append(name)
-        is_old = not (name.startswith("head/") or is_new(procedure, name))
-        if procedure.tune == "lora" and name.endswith("/kernel") and is_old:
+        is_old = not (name.startswith("head/") or is_new(training, name))
+        if training.layers.tune == "lora" and name.endswith("/kernel") and is_old:
             found += adapter_names(name)
     return found
 
 
-def tuning_rules(procedure: Procedure, model: Network, names: Sequence[str]) -> list[Rule[LayerRate]]:
+def tuning_rules(training: Training, model: Network, names: Sequence[str]) -> list[Rule[LayerRate]]:
     """Returns the rules that freeze what `tune` and `copied` leave out; they stand before all others.
 
     The head and the new units of a grown network always train. Of a network whose batch norms stand for biases,
     'bias' trains their shifts (Ben Zaken et al. 2022 tune the biases of layer norms too); 'batch_norm' trains scales
     and shifts (Mudrakarta et al. 2019; Frankle et al. 2021).
     """
-    kept = "(?!head/)" if procedure.grow == "none" else f"(?!head/|{NEW_UNITS})"
+    kept = "(?!head/)" if training.initialization.grow == "none" else f"(?!head/|{NEW_UNITS})"
     rules: list[Rule[LayerRate]] = []
-    if procedure.copied == FROZEN:
-        rules.append(_freeze(f"{kept}{_of_units(copied_units(procedure, model, names), names)}"))
-    match procedure.tune:
+    if training.initialization.copied == FROZEN:
+        rules.append(_freeze(f"{kept}{_of_units(copied_units(training, model, names), names)}"))
+    match training.layers.tune:
         case "head":
             rules.append(_freeze(f"{kept}.*"))
         case "bias":
             rules.append(_freeze(f"{kept}(?!.*/bias$).*"))
         case "batch_norm":
             if not any(re.match(BATCH_NORM, name) for name in names):
-                raise UserError(f"config field 'procedure.tune' is 'batch_norm'; {model.architecture} has none.")
+                raise UserError(f"config field 'training.layers.tune' is 'batch_norm'; {model.architecture} has none.")
             rules.append(_freeze(f"{kept}(?!{BATCH_NORM}).*"))
         case "lora":
             rules.append(_freeze(rf"{kept}(?!.*/lora_[ab]$).*"))
         case "last_units":
-            units_there = with_parameters(procedure, model, names)
-            asked = procedure.tuned_units
+            units_there = with_parameters(training, model, names)
+            asked = training.layers.tuned_units
             if isinstance(asked, int):
-                first = len(units_there) - 1 - _place(asked, units_there, "tuned_units", model, 0)
+                first = len(units_there) - 1 - _place(asked, units_there, "layers.tuned_units", model, 0)
             else:
-                first = _place(asked, units_there, "tuned_units", model, 0)
+                first = _place(asked, units_there, "layers.tuned_units", model, 0)
             if first:
                 rules.append(_freeze(f"{kept}{_of_units(units_there[:first], names)}"))
     return rules
@@ -132,19 +140,21 @@ def _freeze(pattern: str) -> Rule[LayerRate]:
     return Rule(pattern, "frozen", optional=True)
 
 
-def draws_body(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
+def draws_body(training: Training, model: Network, names: Sequence[str]) -> bool:
     """Tells whether anything of the network below the head is drawn as it starts."""
-    copies_all = copied_units(procedure, model, names) == tuple(with_parameters(procedure, model, names))
-    return not copies_all or procedure.grow != "none"
+    copies_all = copied_units(training, model, names) == tuple(with_parameters(training, model, names))
+    return not copies_all or training.initialization.grow != "none"
 
 
-def draws(procedure: Procedure, model: Network, names: Sequence[str]) -> bool:
+def draws(training: Training, model: Network, names: Sequence[str]) -> bool:
     """Tells whether anything of the start is drawn, changes of kernels too: the stream `init` matters."""
-    return draws_body(procedure, model, names) or procedure.head_init == "lecun" or procedure.tune == "lora"
+    return (
+        draws_body(training, model, names) or training.initialization.head == "lecun" or training.layers.tune == "lora"
+    )
 
 
 def start_body(
-    model: Network, procedure: Procedure, key: jax.Array, size_px: int, source: Mapping[str, Any] | None
+    model: Network, training: Training, key: jax.Array, size_px: int, source: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
     """Returns the flat `params` and `batch_stats` at the start, with a head drawn from `key` (LeCun's scheme).
 
@@ -159,12 +169,12 @@ def start_body(
         return collections(flatten(init_variables(model, key, size_px)))
     old = {name: leaf for name, leaf in source.items() if not name.startswith("counters/")}
     names = [name.partition("/")[2] for name in old if name.startswith("params/")]
-    copied = set(copied_units(procedure, model, names))
+    copied = set(copied_units(training, model, names))
     taken = {name: leaf for name, leaf in old.items() if unit_of(name.partition("/")[2], model.units) in copied}
-    if len(taken) == len(old) and procedure.grow == "none":
+    if len(taken) == len(old) and training.initialization.grow == "none":
         return collections(taken | flatten(init_head(model, key, size_px)))
     fresh = flatten(init_variables(model, key, size_px))
-    if procedure.init == "matched":
+    if training.initialization.start == "matched":
         params = {name: leaf for name, leaf in old.items() if name.startswith("params/") and name not in taken}
         for name, leaf in params.items():
             fresh[name] = matched(leaf, jax.random.fold_in(key, zlib.crc32(name.encode())))
@@ -181,7 +191,7 @@ def matched(leaf: Any, key: jax.Array) -> jax.Array:
 def start_head(
     model: Network,
     preprocessing: Preprocessing,
-    procedure: Procedure,
+    training: Training,
     start: Mapping[str, Mapping[str, Any]],
     images: Pixels,
     fingerprint: str,
@@ -201,10 +211,10 @@ def start_head(
       rows: [m] of the images, to train on; `labels`: [m] their classes, as the trial sees them.
     """
     head = {name: leaf for name, leaf in start["params"].items() if name.startswith(model.units[-1] + "/")}
-    if procedure.head_init == "lecun":
+    if training.initialization.head == "lecun":
         return head
-    check_head(procedure, model)
-    if procedure.head_init == "zeros":
+    check_head(training, model)
+    if training.initialization.head == "zeros":
         return {name: jnp.zeros_like(leaf) for name, leaf in head.items()}
     size_px = preprocessing.size_px
     centre = Changes(crop_px=None if images.shape[1] == size_px else size_px)
@@ -226,11 +236,11 @@ def imprint(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.nd
     return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).T.astype(np.float32)
 
 
-def check_head(procedure: Procedure, model: Network) -> None:
+def check_head(training: Training, model: Network) -> None:
     """Raises a `UserError` where the head has to begin from other weights, and is no dense layer of features."""
-    if procedure.head_init != "lecun" and "pool" not in model.units:
+    if training.initialization.head != "lecun" and "pool" not in model.units:
         raise UserError(
-            f"config field 'procedure.head_init' is {procedure.head_init!r}, but the classifier of "
+            f"config field 'training.initialization.head' is {training.initialization.head!r}, but the classifier of "
             f"{model.architecture} reads maps and has a ReLU after it; use 'lecun'."
         )
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxft.config import FROZEN, LayerRate, Procedure
+from jaxft.config import FROZEN, LayerRate, Training
 from jaxft.core.paths import flatten
 from jaxft.core.rules import Match, Rule, match_rules
 from jaxft.models.growth import NEW_UNITS
@@ -71,71 +71,75 @@ class Optimizer:
     clipped: bool = False
 
 
-def layer_rules(procedure: Procedure, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
-    """Returns the ordered rules: those that stand `first`, the procedure's own, batch norm's, the head's, the body's.
+def layer_rules(training: Training, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
+    """Returns the ordered rules: those that stand `first`, the config's own, batch norm's, the head's, the body's.
 
     New units of a grown network have the head's rate. Values are multipliers of the head's rate, or 'frozen'.
     """
-    body = procedure.body_learning_rate
+    body = training.layers.backbone_learning_rate
     if body is None:
         body_multiplier: LayerRate = 1.0
     else:
-        body_multiplier = FROZEN if body == FROZEN else float(body) / procedure.given_rate
-    own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in procedure.layer_rates]
+        body_multiplier = FROZEN if body == FROZEN else float(body) / training.optimizer.given_rate
+    own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in training.layers.rates]
     # The rules before them may leave nothing to these.
-    if procedure.batch_norm_affine == FROZEN:
+    if training.batch_norm.affine == FROZEN:
         own.append(Rule(f"{BATCH_NORM}.*", FROZEN, optional=True))
-    if procedure.grow != "none":
+    if training.initialization.grow != "none":
         own.append(Rule(f"{NEW_UNITS}.*", 1.0, optional=True))
     return [*first, *own, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
 
 
 def resolve_layers(
-    procedure: Procedure, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
+    training: Training, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
 ) -> dict[str, Match[LayerRate]]:
-    """Returns what the rules, those that stand `first` and the procedure's, say of each parameter."""
-    return match_rules(layer_rules(procedure, first), names, "layer rate")
+    """Returns what the rules, those that stand `first` and the config's, say of each parameter."""
+    return match_rules(layer_rules(training, first), names, "layer rate")
 
 
 def resolve_rates(
-    procedure: Procedure, layers: Mapping[str, Match[LayerRate]], depths: Mapping[str, int]
+    training: Training, layers: Mapping[str, Match[LayerRate]], depths: Mapping[str, int]
 ) -> dict[str, LayerRate]:
     """Returns the learning rate of each parameter at the peak of the schedule, decayed by its depth, or 'frozen'."""
-    peak = procedure.given_rate * procedure.rate_scale
+    peak = training.optimizer.given_rate * training.optimizer.rate_scale
     return {
         name: match.value
         if isinstance(match.value, str)
-        else peak * match.value * procedure.layer_decay ** depths[name]
+        else peak * match.value * training.layers.decay ** depths[name]
         for name, match in layers.items()
     }
 
 
 def make_hparams(
-    procedure: Procedure, layers: Mapping[str, Match[LayerRate]], class_weights: np.ndarray | float = 1.0
+    training: Training, layers: Mapping[str, Match[LayerRate]], class_weights: np.ndarray | float = 1.0
 ) -> HParams:
-    """Returns the numbers of a procedure; groups that are frozen have none."""
+    """Returns the numbers of training; groups that are frozen have none."""
     rates = {match.pattern: match.value for match in layers.values() if match.value != FROZEN}
     return HParams(
-        learning_rate=jnp.float32(procedure.given_rate * procedure.rate_scale),
-        probe_learning_rate=jnp.float32((procedure.probe_learning_rate or procedure.given_rate) * procedure.rate_scale),
+        learning_rate=jnp.float32(training.optimizer.given_rate * training.optimizer.rate_scale),
+        probe_learning_rate=jnp.float32(
+            (training.linear_probe.learning_rate or training.optimizer.given_rate) * training.optimizer.rate_scale
+        ),
         probe_weight_decay=jnp.float32(
-            procedure.weight_decay if procedure.probe_weight_decay is None else procedure.probe_weight_decay
+            training.optimizer.weight_decay
+            if training.linear_probe.weight_decay is None
+            else training.linear_probe.weight_decay
         ),
         multipliers={pattern: jnp.float32(rate) for pattern, rate in sorted(rates.items())},
-        layer_decay=jnp.float32(procedure.layer_decay),
-        momentum=jnp.float32(procedure.momentum),
-        beta2=jnp.float32(procedure.beta2),
-        weight_decay=jnp.float32(procedure.weight_decay),
-        label_smoothing=jnp.float32(procedure.label_smoothing),
-        decay_factor=jnp.float32(procedure.decay_factor),
-        mixup_alpha=jnp.float32(procedure.mixup_alpha),
-        cutmix_alpha=jnp.float32(procedure.cutmix_alpha),
+        layer_decay=jnp.float32(training.layers.decay),
+        momentum=jnp.float32(training.optimizer.momentum),
+        beta2=jnp.float32(training.optimizer.beta2),
+        weight_decay=jnp.float32(training.optimizer.weight_decay),
+        label_smoothing=jnp.float32(training.loss.label_smoothing),
+        decay_factor=jnp.float32(training.schedule.decay_factor),
+        mixup_alpha=jnp.float32(training.augmentation.mixup.alpha),
+        cutmix_alpha=jnp.float32(training.augmentation.cutmix.alpha),
         class_weights=jnp.asarray(class_weights, jnp.float32),
-        lora_scale=jnp.float32(procedure.lora_alpha / procedure.lora_rank),
-        clip_norm=jnp.float32(procedure.clip_norm),
-        sam_radius=jnp.float32(procedure.sam_radius),
-        ema_decay=jnp.float32(procedure.ema_decay),
-        regularisers=make_numbers(procedure),
+        lora_scale=jnp.float32(training.layers.lora_alpha / training.layers.lora_rank),
+        clip_norm=jnp.float32(training.optimizer.clip_norm),
+        sam_radius=jnp.float32(training.optimizer.sam_radius),
+        ema_decay=jnp.float32(training.optimizer.ema_decay),
+        regularisers=make_numbers(training),
     )
 
 

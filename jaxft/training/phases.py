@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from jaxft.config import FROZEN, LayerRate, Procedure
+from jaxft.config import FROZEN, LayerRate, Training
 from jaxft.core.errors import UserError
 from jaxft.core.rules import Match
 from jaxft.data.augmentation.augment import Changes, make_changes
@@ -117,19 +117,19 @@ class Evaluated:
 def make_phases(
     model: Network,
     preprocessing: Preprocessing,
-    procedure: Procedure,
+    training: Training,
     layers: Mapping[str, Match[LayerRate]],
     batch_stats: Sequence[str],
     num_train: int,
     remat: bool = False,
 ) -> tuple[Phase, ...]:
-    """Returns the phases of a procedure: the head alone, where it is probed first, then all that is not frozen.
+    """Returns the phases of training: the head alone, where it is probed first, then all that is not frozen.
 
     With gradual unfreezing (Howard & Ruder 2018, section 3.3, there a layer an epoch) the second is several, each with
     a stage more than the one before; they share the schedule and go on from each other.
 
     Args:
-      layers: what the procedure's rules say of each parameter.
+      layers: what the rules say of each parameter.
       batch_stats: names of the network's batch-norm statistics.
       num_train: images a pass.
       remat: whether the insides of units are computed again for the gradient.
@@ -138,7 +138,7 @@ def make_phases(
     depth_of = unit_depths(model, layers)
 
     def steps(epochs: float) -> int:
-        return num_steps(num_train, epochs, procedure.batch_size)
+        return num_steps(num_train, epochs, training.batches.size)
 
     def phase(
         trained: Mapping[str, str],
@@ -147,59 +147,60 @@ def make_phases(
         joined: Mapping[str, int] | None = None,
         probe: bool = False,
     ) -> Phase:
-        whole = probe and procedure.probe_optimizer == "lbfgs"
+        whole = probe and training.linear_probe.optimizer == "lbfgs"
         prefix = frozen_prefix(model, trained)
         live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
         tracked = [name for name in batch_stats if unit_of(name, model.units) in live]
         optimizer = Optimizer(
-            "lbfgs" if whole else procedure.optimizer,
-            procedure.nesterov,
+            "lbfgs" if whole else training.optimizer.name,
+            training.optimizer.nesterov,
             schedule,
             tuple(sorted(trained.items())),
             tuple((name, depth_of[name]) for name in sorted(trained)),
             probe,
             tuple((name, step) for name, step in sorted((joined or {}).items()) if step),
-            procedure.clip_norm > 0 and not whole,
+            training.optimizer.clip_norm > 0 and not whole,
         )
         return Phase(
             model,
             preprocessing,
             optimizer,
             prefix,
-            tuple(tracked) if procedure.batch_norm != FROZEN else (),
-            num_train * max(procedure.views, 1) if whole else procedure.batch_size,
-            make_changes(procedure),
-            procedure.views,
-            mixes=("mixup",) * (procedure.mixup_alpha > 0) + ("cutmix",) * (procedure.cutmix_alpha > 0),
-            weighted=procedure.loss_weighting != "none",
+            tuple(tracked) if training.batch_norm.statistics != FROZEN else (),
+            num_train * max(training.augmentation.views, 1) if whole else training.batches.size,
+            make_changes(training),
+            training.augmentation.views,
+            mixes=("mixup",) * (training.augmentation.mixup.alpha > 0)
+            + ("cutmix",) * (training.augmentation.cutmix.alpha > 0),
+            weighted=training.loss.class_weights != "none",
             part=part,
-            num_parts=1 if whole else procedure.accumulate,
-            sharpness=procedure.sam_radius > 0 and not whole,
-            averaged=procedure.ema_decay > 0 and not whole,
-            regularisers=NONE if probe else make_regularisers(model, procedure, tuple(layers), trained, prefix),
-            virtual_batch_size=procedure.virtual_batch_size,
-            recalibrates=procedure.batch_norm == "recalibrated" and bool(tracked),
+            num_parts=1 if whole else training.batches.accumulate,
+            sharpness=training.optimizer.sam_radius > 0 and not whole,
+            averaged=training.optimizer.ema_decay > 0 and not whole,
+            regularisers=NONE if probe else make_regularisers(model, training, tuple(layers), trained, prefix),
+            virtual_batch_size=training.batch_norm.virtual_batch_size,
+            recalibrates=training.batch_norm.statistics == "recalibrated" and bool(tracked),
             remat=remat and not whole,
         )
 
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
     phases = []
-    if procedure.probe_epochs:
+    if training.linear_probe.epochs:
         head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
         if head:  # which a rule may have frozen
-            shape, length = procedure.schedule, steps(procedure.probe_epochs)
-            if procedure.probe_optimizer == "lbfgs":
-                shape, length = "constant", round(procedure.probe_epochs)
-            decays = tuple(map(steps, procedure.decay_epochs)) or procedure.decay_steps
+            shape, length = training.schedule.shape, steps(training.linear_probe.epochs)
+            if training.linear_probe.optimizer == "lbfgs":
+                shape, length = "constant", round(training.linear_probe.epochs)
+            decays = tuple(map(steps, training.schedule.decay_epochs)) or training.schedule.decay_steps
             schedule = Schedule(shape, length, 0, decays if shape == "step" else ())
             phases.append(phase(head, schedule, probe=True))
-    if procedure.epochs or procedure.steps:
-        schedule = main_schedule(procedure, steps)
-        if not procedure.unfreeze_epochs:
+    if training.schedule.epochs or training.schedule.steps:
+        schedule = main_schedule(training, steps)
+        if not training.layers.unfreeze_epochs:
             return (*phases, phase(trained, schedule))
         stages = stages_of(model, trained)
-        moments = (0, *map(steps, procedure.unfreeze_epochs), schedule.num_steps)
-        _check_unfreezing(procedure, stages, moments)
+        moments = (0, *map(steps, training.layers.unfreeze_epochs), schedule.num_steps)
+        _check_unfreezing(training, stages, moments)
         joined: dict[str, int] = {}
         for i, (begin, end) in enumerate(itertools.pairwise(moments)):
             last = end == schedule.num_steps
@@ -209,23 +210,23 @@ def make_phases(
     return tuple(phases)
 
 
-def main_schedule(procedure: Procedure, steps: Callable[[float], int]) -> Schedule:
+def main_schedule(training: Training, steps: Callable[[float], int]) -> Schedule:
     """Returns the schedule of all that follows the probe; `steps` says how many steps so many passes are.
 
     Raises a `UserError` where a warm-up or a decay that is given in steps is not within it.
     """
-    length = procedure.steps or steps(procedure.epochs)
-    warmup = procedure.warmup_steps or steps(procedure.warmup_epochs)
-    decays = procedure.decay_steps or tuple(map(steps, procedure.decay_epochs))
-    decays = decays if procedure.schedule == "step" else ()
-    in_steps = bool(procedure.steps or procedure.warmup_steps or procedure.decay_steps)
+    length = training.schedule.steps or steps(training.schedule.epochs)
+    warmup = training.schedule.warmup_steps or steps(training.schedule.warmup_epochs)
+    decays = training.schedule.decay_steps or tuple(map(steps, training.schedule.decay_epochs))
+    decays = decays if training.schedule.shape == "step" else ()
+    in_steps = bool(training.schedule.steps or training.schedule.warmup_steps or training.schedule.decay_steps)
     for name, at in (("warmup", warmup), *(("decay", at) for at in decays)):
         if in_steps and length and at >= length:
             raise UserError(
-                f"config field 'procedure.{name}_steps', or {name}_epochs, comes to step {at}, "
+                f"config field 'training.schedule.{name}_steps', or {name}_epochs, comes to step {at}, "
                 f"but there are {length} steps; it must be before the end."
             )
-    return Schedule(procedure.schedule, length, warmup, decays)
+    return Schedule(training.schedule.shape, length, warmup, decays)
 
 
 def unit_depths(model: Network, names: Iterable[str]) -> dict[str, int]:
@@ -247,17 +248,17 @@ def stages_of(model: Network, trained: Iterable[str]) -> list[list[str]]:
     return [names for names in stages.values() if names]
 
 
-def _check_unfreezing(procedure: Procedure, stages: Sequence[Sequence[str]], moments: Sequence[int]) -> None:
-    given = list(procedure.unfreeze_epochs)
+def _check_unfreezing(training: Training, stages: Sequence[Sequence[str]], moments: Sequence[int]) -> None:
+    given = list(training.layers.unfreeze_epochs)
     if len(given) >= len(stages):
         raise UserError(
-            f"config field 'procedure.unfreeze_epochs' is {given}, but after the first there "
+            f"config field 'training.layers.unfreeze_epochs' is {given}, but after the first there "
             f"{'is' if len(stages) == 2 else 'are'} {len(stages) - 1} stage{'s' * (len(stages) != 2)} to let in; "
             "give no more than that."
         )
     if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
         raise UserError(
-            f"config field 'procedure.unfreeze_epochs' is {given}, which are steps {list(moments[1:-1])} of "
+            f"config field 'training.layers.unfreeze_epochs' is {given}, which are steps {list(moments[1:-1])} of "
             f"{moments[-1]}; each must be a step later than the one before, and before the end."
         )
 

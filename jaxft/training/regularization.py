@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.analysis import linear
-from jaxft.config import Procedure
+from jaxft.config import Training
 from jaxft.core.errors import UserError
 from jaxft.core.paths import unflatten
 from jaxft.core.rules import Rule, match_rules
@@ -93,7 +93,7 @@ class Reference(NamedTuple):
 
 
 def make_regularisers(
-    model: Network, procedure: Procedure, names: Sequence[str], trained: Collection[str], prefix: str | None
+    model: Network, training: Training, names: Sequence[str], trained: Collection[str], prefix: str | None
 ) -> Regularisers:
     """Returns what acts in a phase that trains the leaves `trained`, of `names`, above the frozen `prefix`.
 
@@ -105,41 +105,51 @@ def make_regularisers(
     """
     head, features = model.units[-1], model.units[-2]
     live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
-    if procedure.stochastic_depth and not model.residual_blocks:
+    if training.regularization.stochastic_depth.rate and not model.residual_blocks:
         raise UserError(
-            f"'procedure.stochastic_depth' is {procedure.stochastic_depth:g}, but {model.architecture} has no residual "
-            "blocks that could be skipped; leave it out."
+            f"'training.regularization.stochastic_depth.rate' is {training.regularization.stochastic_depth.rate:g}, "
+            f"but {model.architecture} has no residual blocks that could be skipped; leave it out."
         )
     pulled: tuple[tuple[str, str], ...] = ()
-    if procedure.l2_sp or procedure.l2_sp_rules:
-        others = f"{head}/.*" if procedure.grow == "none" else f"{head}/.*|{NEW_UNITS}.*"
+    if training.regularization.l2_sp.strength or training.regularization.l2_sp.rules:
+        others = f"{head}/.*" if training.initialization.grow == "none" else f"{head}/.*|{NEW_UNITS}.*"
         rules = [Rule(others, 0.0, optional=True)]  # of which the source has no counterpart
-        rules += [Rule(pattern, strength) for pattern, strength in procedure.l2_sp_rules]
+        rules += [Rule(pattern, strength) for pattern, strength in training.regularization.l2_sp.rules]
         of_network = [name for name in names if not is_adapter(name)]
-        matches = match_rules([*rules, Rule(REST, procedure.l2_sp, optional=True)], of_network, "L2-SP rule")
+        matches = match_rules(
+            [*rules, Rule(REST, training.regularization.l2_sp.strength, optional=True)], of_network, "L2-SP rule"
+        )
         moving = {kernel_of(name) if is_adapter(name) else name for name in trained}
         pulled = tuple((name, matches[name].pattern) for name in sorted(moving) if matches[name].value)
     taps = [tap.unit for tap in model.taps if tap.unit in live and tap.unit != model.units[0]]
     return Regularisers(
         pulled,
-        procedure.l2_sp_head > 0,
-        tuple(taps) if procedure.delta else (),
-        procedure.bss_count if procedure.bss and features in live else 0,
-        procedure.distillation > 0 and features in live,
-        procedure.dropout > 0,
+        training.regularization.l2_sp.head > 0,
+        tuple(taps) if training.regularization.delta.strength else (),
+        training.regularization.bss.count if training.regularization.bss.strength and features in live else 0,
+        training.regularization.distillation.strength > 0 and features in live,
+        training.regularization.dropout.rate > 0,
         tuple(block for block in model.residual_blocks if unit_of(f"{block}/", model.units) in live)
-        if procedure.stochastic_depth
+        if training.regularization.stochastic_depth.rate
         else (),
     )
 
 
-def make_numbers(procedure: Procedure) -> dict[str, Any]:
+def make_numbers(training: Training) -> dict[str, Any]:
     """Returns the strengths of the regularisers that act, float32 scalars; of L2-SP by the pattern of its rules."""
-    names = ("l2_sp_head", "delta", "bss", "distillation", "dropout", "stochastic_depth")
-    found: dict[str, Any] = {name: jnp.float32(getattr(procedure, name)) for name in names if getattr(procedure, name)}
-    if procedure.distillation:
-        found["distillation_temperature"] = jnp.float32(procedure.distillation_temperature)
-    strengths = {REST: procedure.l2_sp} | dict(reversed(procedure.l2_sp_rules))
+    terms = training.regularization
+    strengths_of = {
+        "l2_sp_head": terms.l2_sp.head,
+        "delta": terms.delta.strength,
+        "bss": terms.bss.strength,
+        "distillation": terms.distillation.strength,
+        "dropout": terms.dropout.rate,
+        "stochastic_depth": terms.stochastic_depth.rate,
+    }
+    found: dict[str, Any] = {name: jnp.float32(value) for name, value in strengths_of.items() if value}
+    if training.regularization.distillation.strength:
+        found["distillation_temperature"] = jnp.float32(training.regularization.distillation.temperature)
+    strengths = {REST: training.regularization.l2_sp.strength} | dict(reversed(training.regularization.l2_sp.rules))
     if any(strengths.values()):
         found["l2_sp"] = {pattern: jnp.float32(strength) for pattern, strength in strengths.items() if strength}
     return found

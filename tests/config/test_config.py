@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from jaxft.config import (
     Images,
-    Procedure,
     Source,
     Streams,
     Study,
+    Training,
     Trial,
     digest,
     fields_of,
@@ -25,21 +25,22 @@ from jaxft.config import (
     non_default,
     to_dict,
 )
+from jaxft.config.training import InitializationConfig, LayersConfig, OptimizerConfig, ScheduleConfig
 from jaxft.core.errors import UserError
 
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.py"))
-RANDOM = {"procedure": {"init": "random"}}
+RANDOM = {"training": {"initialization.start": "random"}}
 SELECTED = RANDOM | {
     "target": {"val_per_class": 5},
-    "factors": [{"procedure.epochs": [1, 2]}],
-    "select_over": ["procedure.epochs"],
+    "factors": [{"training.schedule.epochs": [1, 2]}],
+    "select_over": ["training.schedule.epochs"],
 }
 
 
 def study(**fields):
     """Returns a study of random networks (they need no source) with some fields set."""
     fields = {name: dict(value) if isinstance(value, dict) else value for name, value in fields.items()}
-    fields["procedure"] = {"init": "random", **fields.get("procedure", {})}
+    fields["training"] = {"initialization.start": "random", **fields.get("training", {})}
     return from_dict(Study, fields)
 
 
@@ -62,44 +63,56 @@ WRONG = [
     ("target.val_per_class", -1, "allowed: a whole number at least 0"),
     ("target.val_per_class", None, "allowed: a whole number at least 0"),
     ("target.val_per_class", True, "allowed: a whole number at least 0"),
-    ("procedure.init", "pretraind", "allowed: 'pretrained' or 'random' or 'matched' (did you mean 'pretrained'?)"),
-    ("procedure.optimizer", "adamv", "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion' (did you mean 'adam'?)"),
-    ("procedure.optimizer", 1, "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion'"),
-    ("procedure.learning_rate", "fast", "allowed: a number above 0"),
-    ("procedure.learning_rate", 0, "allowed: a number above 0"),
-    ("procedure.learning_rate", float("nan"), "allowed: a number above 0"),
-    ("procedure.learning_rate", float("inf"), "allowed: a number above 0"),
     (
-        "procedure.body_learning_rate",
+        "training.initialization.start",
+        "pretraind",
+        "allowed: 'pretrained' or 'random' or 'matched' (did you mean 'pretrained'?)",
+    ),
+    (
+        "training.optimizer.name",
+        "adamv",
+        "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion' (did you mean 'adam'?)",
+    ),
+    ("training.optimizer.name", 1, "allowed: 'sgd' or 'adam' or 'adamw' or 'lamb' or 'lion'"),
+    ("training.optimizer.learning_rate", "fast", "allowed: a number above 0"),
+    ("training.optimizer.learning_rate", 0, "allowed: a number above 0"),
+    ("training.optimizer.learning_rate", float("nan"), "allowed: a number above 0"),
+    ("training.optimizer.learning_rate", float("inf"), "allowed: a number above 0"),
+    (
+        "training.layers.backbone_learning_rate",
         "frosen",
         "allowed: a number above 0 or 'frozen' or none (did you mean 'frozen'?)",
     ),
-    ("procedure.body_learning_rate", 0.0, "allowed: a number above 0 or 'frozen' or none"),
-    ("procedure.layer_rates", {"head/.*": 1.0}, "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
-    ("procedure.layer_rates", [["head/.*", 1.0, 2.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
-    ("procedure.layer_rates", [["head/.*", -1.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
-    ("procedure.momentum", 1.0, "allowed: a number at least 0 and below 1"),
-    ("procedure.nesterov", "yes", "allowed: True or False"),
-    ("procedure.nesterov", 1, "allowed: True or False"),
-    ("procedure.weight_decay", -0.1, "allowed: a number at least 0"),
-    ("procedure.label_smoothing", 1, "allowed: a number at least 0 and below 1"),
-    ("procedure.epochs", -1, "allowed: a number at least 0"),
-    ("procedure.probe_optimizer", "lbfg", "allowed: 'same' or 'lbfgs' (did you mean 'lbfgs'?)"),
-    ("procedure.batch_size", 0, "allowed: a whole number at least 1"),
+    ("training.layers.backbone_learning_rate", 0.0, "allowed: a number above 0 or 'frozen' or none"),
+    ("training.layers.rates", {"head/.*": 1.0}, "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
+    ("training.layers.rates", [["head/.*", 1.0, 2.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
+    ("training.layers.rates", [["head/.*", -1.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
+    ("training.optimizer.momentum", 1.0, "allowed: a number at least 0 and below 1"),
+    ("training.optimizer.nesterov", "yes", "allowed: True or False"),
+    ("training.optimizer.nesterov", 1, "allowed: True or False"),
+    ("training.optimizer.weight_decay", -0.1, "allowed: a number at least 0"),
+    ("training.loss.label_smoothing", 1, "allowed: a number at least 0 and below 1"),
+    ("training.schedule.epochs", -1, "allowed: a number at least 0"),
+    ("training.linear_probe.optimizer", "lbfg", "allowed: 'same' or 'lbfgs' (did you mean 'lbfgs'?)"),
+    ("training.batches.size", 0, "allowed: a whole number at least 1"),
     (
-        "procedure.schedule",
+        "training.schedule.shape",
         "cosin",
         "allowed: 'constant' or 'cosine' or 'linear' or 'step' or 'onecycle' (did you mean 'cosine'?)",
     ),
-    ("procedure.decay_epochs", [0], "allowed: a list of numbers"),
-    ("procedure.decay_factor", 1.5, "allowed: a number above 0 and at most 1"),
-    ("procedure.batch_norm", "freeze", "allowed: 'tracked' or 'frozen' or 'recalibrated' (did you mean 'frozen'?)"),
-    ("procedure.flip", None, "allowed: True or False"),
-    ("procedure.select", "bets", "allowed: 'best' or 'last' (did you mean 'best'?)"),
+    ("training.schedule.decay_epochs", [0], "allowed: a list of numbers"),
+    ("training.schedule.decay_factor", 1.5, "allowed: a number above 0 and at most 1"),
+    (
+        "training.batch_norm.statistics",
+        "freeze",
+        "allowed: 'tracked' or 'frozen' or 'recalibrated' (did you mean 'frozen'?)",
+    ),
+    ("training.augmentation.flip.enabled", None, "allowed: True or False"),
+    ("training.selection.weights", "bets", "allowed: 'best' or 'last' (did you mean 'best'?)"),
     ("source.model", None, "allowed: a text"),
     ("source.images", "digits", "allowed: a group of fields or none"),
     ("source.images.size_px", "big", "allowed: a whole number at least 1 or none"),
-    ("source.procedure.learning_rate", -1, "allowed: a number above 0"),
+    ("source.training.optimizer.learning_rate", -1, "allowed: a number above 0"),
     ("streams.split", -1, "allowed: a whole number at least 0 and at most 4294967295 or none"),
     (
         "execution.executor",
@@ -122,10 +135,10 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"procedur": {}}, "unknown config field 'procedur' (did you mean 'procedure'?)"),
+        ({"trainin": {}}, "unknown config field 'trainin' (did you mean 'training'?)"),
         (
-            {"procedure": {"learning_rat": 1}},
-            "unknown config field 'procedure.learning_rat' (did you mean 'learning_rate'?)",
+            {"training": {"learning_rat": 1}},
+            "unknown config field 'training.learning_rat' (did you mean 'training.optimizer.learning_rate'?)",
         ),
         (
             {"source": {"images": {"clases": []}}},
@@ -135,7 +148,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"target": {"xyzzy": 1}},
             "'target' has data, domain, label, unreadable, union, classes, num_classes, ",
         ),
-        ({"procedure": "fast"}, "config field 'procedure' is 'fast', but holds fields of its own."),
+        ({"training": "fast"}, "config field 'training' is 'fast', but holds fields of its own."),
         (
             {"seeds": "many"},
             "config field 'seeds' is 'many'; allowed: a number of seeds, or a list of seeds from 0 to 4294967295.",
@@ -144,94 +157,122 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ({"seeds": [0, 0]}, "config field 'seeds' is [0, 0]; it needs one seed at least, and none twice."),
         ({"seeds": 0}, "config field 'seeds' is 0; it needs one seed at least"),
         ({"seeds": True}, "config field 'seeds' is True; allowed:"),
-        ({"factors": "procedure.epochs"}, "config field 'factors' is 'procedure.epochs'; allowed: a list of blocks"),
+        (
+            {"factors": "training.schedule.epochs"},
+            "config field 'factors' is 'training.schedule.epochs'; allowed: a list of blocks",
+        ),
         ({"factors": [{"learning_rate": [1]}]}, "factor 'learning_rate' is not a field of a trial"),
         (
-            {"factors": [{"procedure.epochs": 3}]},
-            "factor 'procedure.epochs' is 3; allowed: a list of one level or more.",
+            {"factors": [{"training.schedule.epochs": 3}]},
+            "factor 'training.schedule.epochs' is 3; allowed: a list of one level or more.",
         ),
-        ({"factors": [{"procedure.epochs": []}]}, "factor 'procedure.epochs' is []; allowed:"),
+        ({"factors": [{"training.schedule.epochs": []}]}, "factor 'training.schedule.epochs' is []; allowed:"),
         (
-            RANDOM | {"factors": [{"procedure.epoch": [1]}]},
-            "unknown config field 'procedure.epoch' (did you mean 'epochs'?)",
-        ),
-        (
-            RANDOM | {"factors": [{"procedure.epochs": [1, 0]}]},
-            "'procedure.epochs' is 0, and so is probe_epochs: nothing would be trained.",
+            RANDOM | {"factors": [{"training.epoch": [1]}]},
+            "unknown config field 'training.epoch' (did you mean '",
         ),
         (
-            SELECTED | {"select_over": ["procedure.epoch"]},
-            "config field 'select_over' names 'procedure.epoch' (did you mean 'procedure.epochs'?); "
-            "it is no factor of this study, which has procedure.epochs.",
+            RANDOM | {"factors": [{"training.schedule.epochs": [1, 0]}]},
+            "'training.schedule.epochs' is 0, and so is 'training.linear_probe.epochs': nothing would be trained.",
         ),
         (
-            RANDOM | {"select_over": ["procedure.epochs"]},
+            SELECTED | {"select_over": ["training.epoch"]},
+            "config field 'select_over' names 'training.epoch' (did you mean 'training.schedule.epochs'?); "
+            "it is no factor of this study, which has training.schedule.epochs.",
+        ),
+        (
+            RANDOM | {"select_over": ["training.schedule.epochs"]},
             "it is no factor of this study, which has none.",
         ),
-        (SELECTED | {"select_over": ["procedure.epochs"] * 2}, "'procedure.epochs']; it names a factor twice."),
+        (
+            SELECTED | {"select_over": ["training.schedule.epochs"] * 2},
+            "'training.schedule.epochs']; it names a factor twice.",
+        ),
         (
             SELECTED | {"target": {"val_per_class": 0}},
             "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'.",
         ),
-        ({"procedure": {"schedule": "step"}}, "config field 'procedure.decay_epochs' is empty"),
+        ({"training": {"schedule.shape": "step"}}, "config field 'training.schedule.decay_epochs' is empty"),
         (
-            {"procedure": {"warmup_epochs": 20}},
-            "config field 'procedure.warmup_epochs' is 20; it must be below epochs, 20.",
-        ),
-        ({"procedure": {"epochs": 0}}, "'procedure.epochs' is 0, and so is probe_epochs: nothing would be trained."),
-        (
-            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "flip": True}},
-            "'procedure.probe_optimizer' is 'lbfgs', which needs the same images at every iteration; give views",
+            {"training": {"schedule.warmup_epochs": 20}},
+            "config field 'training.schedule.warmup_epochs' is 20; it must be below epochs, 20.",
         ),
         (
-            {"procedure": {"views": 2}},
-            "'procedure.views' is 2, but nothing makes them differ; give flip, crop_scale_min or another random",
+            {"training": {"schedule.epochs": 0}},
+            "'training.schedule.epochs' is 0, and so is 'training.linear_probe.epochs': nothing would be trained.",
         ),
         (
-            {"procedure": {"views": 2, "flip": True, "mixup_alpha": 0.2}},
-            "'procedure.mixup_alpha' is 0.2, but images are mixed anew in every batch, and 'procedure.views' 2 needs "
-            "the same ones again; keep one of them.",
+            {
+                "training": {
+                    "linear_probe.epochs": 1,
+                    "linear_probe.optimizer": "lbfgs",
+                    "augmentation.flip.enabled": True,
+                }
+            },
+            "'training.linear_probe.optimizer' is 'lbfgs', which needs the same images at every iteration; give "
+            "'training.augmentation.views'",
         ),
         (
-            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "cutmix_alpha": 1}},
-            "'procedure.cutmix_alpha' is 1, but images are mixed anew in every batch, and "
-            "'procedure.probe_optimizer' 'lbfgs' needs the same ones again; keep one of them.",
+            {"training": {"augmentation.views": 2}},
+            "'training.augmentation.views' is 2, but no augmentation makes them differ; give flip, crop.scale_min or "
+            "another one.",
         ),
         (
-            {"procedure": {"probe_epochs": 1, "probe_optimizer": "lbfgs", "sampling": "balanced"}},
-            "'procedure.sampling' is 'balanced', but a probe by 'lbfgs' is over all images at once; "
-            "give loss_weighting 'inverse' instead.",
+            {"training": {"augmentation.views": 2, "augmentation.flip.enabled": True, "augmentation.mixup.alpha": 0.2}},
+            "'training.augmentation.mixup.alpha' is 0.2, but images are mixed anew in every batch, and "
+            "'training.augmentation.views' 2 needs the same ones again; keep one of them.",
         ),
         (
-            {"procedure": {"test_crops": "ten"}},
-            "'procedure.test_crops' is 'ten', which are parts of larger images; give 'procedure.crop_px', below the "
-            "images' size_px.",
+            {"training": {"linear_probe.epochs": 1, "linear_probe.optimizer": "lbfgs", "augmentation.cutmix.alpha": 1}},
+            "'training.augmentation.cutmix.alpha' is 1, but images are mixed anew in every batch, and "
+            "'training.linear_probe.optimizer' 'lbfgs' needs the same ones again; keep one of them.",
         ),
         (
-            {"procedure": {"steps": 10, "epochs": 3}},
-            "'procedure.steps' and 'procedure.epochs' are both given; keep one of them.",
+            {"training": {"linear_probe.epochs": 1, "linear_probe.optimizer": "lbfgs", "batches.sampling": "balanced"}},
+            "'training.batches.sampling' is 'balanced', but a linear probe by 'lbfgs' fits all images at once; "
+            "give 'training.loss.class_weights' 'inverse' instead.",
         ),
         (
-            {"procedure": {"effective_learning_rate": 0.1, "learning_rate": 0.1}},
-            "'procedure.effective_learning_rate' and 'procedure.learning_rate' are both given; keep one of them.",
+            {"training": {"selection.test_crops": "ten"}},
+            "'training.selection.test_crops' is 'ten', which are crops of larger images; give "
+            "'training.augmentation.crop.size_px', below the images' size_px.",
         ),
         (
-            {"procedure": {"effective_learning_rate": 0.1, "optimizer": "lamb"}},
-            "'procedure.effective_learning_rate' is for 'sgd': the rate of 'lamb' does not grow with its momentum",
+            {"training": {"schedule.steps": 10, "schedule.epochs": 3}},
+            "'training.schedule.steps' and 'training.schedule.epochs' are both given; keep one of them.",
         ),
         (
-            {"procedure": {"unfreeze_epochs": [2, 1]}},
-            "'procedure.unfreeze_epochs' is [2.0, 1.0]; each must be after the one before.",
+            {"training": {"optimizer.effective_learning_rate": 0.1, "optimizer.learning_rate": 0.1}},
+            "'training.optimizer.effective_learning_rate' and 'training.optimizer.learning_rate' are both given; "
+            "keep one of them.",
         ),
         (
-            {"procedure": {"unfreeze_epochs": [1], "epochs": 0, "probe_epochs": 2}},
-            "'procedure.unfreeze_epochs' is [1.0], but epochs is 0: none is let in.",
+            {"training": {"optimizer.effective_learning_rate": 0.1, "optimizer.name": "lamb"}},
+            "'training.optimizer.effective_learning_rate' is for 'sgd': the rate of 'lamb' does not grow with its "
+            "momentum",
         ),
-        ({"procedure": {"nesterov": True, "optimizer": "lion"}}, "'procedure.nesterov' is True, which 'lion' does not"),
-        ({"procedure": {"accumulate": 5}}, "'procedure.accumulate' is 5, which does not divide batch_size, 32."),
-        ({"source": {"procedure": {"init": "pretrained"}}}, "'source.procedure.init' is 'pretrained'"),
+        (
+            {"training": {"layers.unfreeze_epochs": [2, 1]}},
+            "'training.layers.unfreeze_epochs' is [2.0, 1.0]; each must be after the one before.",
+        ),
+        (
+            {"training": {"layers.unfreeze_epochs": [1], "schedule.epochs": 0, "linear_probe.epochs": 2}},
+            "'training.layers.unfreeze_epochs' is [1.0], but 'training.schedule.epochs' is 0: no stage is unfrozen.",
+        ),
+        (
+            {"training": {"optimizer.nesterov": True, "optimizer.name": "lion"}},
+            "'training.optimizer.nesterov' is True, which 'lion' does not",
+        ),
+        (
+            {"training": {"batches.accumulate": 5}},
+            "'training.batches.accumulate' is 5, which does not divide 'training.batches.size', 32.",
+        ),
+        (
+            {"source": {"training": {"initialization.start": "pretrained"}}},
+            "'source.training.initialization.start' is 'pretrained'",
+        ),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
-        ({}, "'procedure.init' is 'pretrained', but there is nothing to start from"),
+        ({}, "'training.initialization.start' is 'pretrained', but there is nothing to start from"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
 )
@@ -245,26 +286,26 @@ def test_a_wrong_config_is_one_sentence(fields, message):
 @pytest.mark.parametrize(
     ("field", "value", "kept"),
     [
-        ("procedure.epochs", 3, 3.0),
-        ("procedure.batch_size", 16.0, 16),
-        ("procedure.body_learning_rate", 1, 1.0),
-        ("procedure.body_learning_rate", "frozen", "frozen"),
-        ("procedure.layer_rates", [["stem/.*", "frozen"], ["head/.*", 2]], (("stem/.*", "frozen"), ("head/.*", 2.0))),
+        ("training.schedule.epochs", 3, 3.0),
+        ("training.batches.size", 16.0, 16),
+        ("training.layers.backbone_learning_rate", 1, 1.0),
+        ("training.layers.backbone_learning_rate", "frozen", "frozen"),
+        ("training.layers.rates", [["stem/.*", "frozen"], ["head/.*", 2]], (("stem/.*", "frozen"), ("head/.*", 2.0))),
         ("target.classes", ["1", "2"], ("1", "2")),
     ],
 )
 def test_values_are_kept_as_the_type_of_their_field(field, value, kept):
     fields = nested(field, value)
-    fields.setdefault("procedure", {})["init"] = "random"
+    fields.setdefault("training", {})["initialization"] = {"start": "random"}
     found = get_at(from_dict(Study, fields), field)
     assert found == kept and type(found) is type(kept)
 
 
 def test_what_is_left_out_keeps_the_default_of_its_place():
-    # A source is trained from random weights by default; naming one field of its procedure must not change that.
-    config = from_dict(Study, {"source": {"images": {}, "procedure": {"epochs": 3}}})
-    assert config.source.procedure == Procedure(init="random", epochs=3.0)
-    assert config.procedure == Procedure()
+    # A source is trained from random weights by default; naming one field of its training must not change that.
+    config = from_dict(Study, {"source": {"images": {}, "training": {"schedule.epochs": 3}}})
+    assert config.source.training == Training.of({"initialization.start": "random", "schedule.epochs": 3.0})
+    assert config.training == Training()
 
 
 # --- round trip, differences, digests ---------------------------------------------------------------------------
@@ -277,27 +318,30 @@ IMAGES = st.builds(
     size_px=st.none() | st.integers(1, 64),
     val_per_class=st.integers(0, 9),
 )
-PROCEDURES = st.builds(
-    Procedure,
-    init=st.just("random"),
-    optimizer=st.sampled_from(["sgd", "adamw"]),
-    learning_rate=RATES,
-    body_learning_rate=st.none() | st.just("frozen") | RATES,
-    layer_rates=st.lists(st.tuples(st.text(max_size=3), st.just("frozen") | RATES), max_size=2).map(tuple),
-    nesterov=st.booleans(),
-    decay_epochs=st.lists(st.floats(0.5, 9), max_size=2).map(tuple),
+TRAININGS = st.builds(
+    Training,
+    initialization=st.just(InitializationConfig(start="random")),
+    optimizer=st.builds(
+        OptimizerConfig, name=st.sampled_from(["sgd", "adamw"]), learning_rate=RATES, nesterov=st.booleans()
+    ),
+    layers=st.builds(
+        LayersConfig,
+        backbone_learning_rate=st.none() | st.just("frozen") | RATES,
+        rates=st.lists(st.tuples(st.text(max_size=3), st.just("frozen") | RATES), max_size=2).map(tuple),
+    ),
+    schedule=st.builds(ScheduleConfig, decay_epochs=st.lists(st.floats(0.5, 9), max_size=2).map(tuple)),
 )
 STUDIES = st.builds(
     Study,
     title=st.text(max_size=5),
-    source=st.builds(Source, images=st.none() | IMAGES, procedure=PROCEDURES),
+    source=st.builds(Source, images=st.none() | IMAGES, training=TRAININGS),
     target=IMAGES,
-    procedure=PROCEDURES,
+    training=TRAININGS,
     streams=st.builds(Streams, split=st.none() | st.integers(0, 2**32 - 1)),
     seeds=st.lists(st.integers(0, 2**31), min_size=1, max_size=4, unique=True).map(tuple),
-    factors=st.lists(st.fixed_dictionaries({"procedure.learning_rate": st.tuples(RATES, RATES)}), max_size=2).map(
-        tuple
-    ),
+    factors=st.lists(
+        st.fixed_dictionaries({"training.optimizer.learning_rate": st.tuples(RATES, RATES)}), max_size=2
+    ).map(tuple),
 )
 
 
@@ -314,14 +358,14 @@ def test_non_default_fields_make_the_same_trial(trial):
 
 
 def test_non_default_holds_what_differs_and_nothing_else():
-    assert non_default(Procedure()) == {}
-    assert non_default(Procedure(learning_rate=0.5, decay_epochs=(1.0,))) == {
-        "learning_rate": 0.5,
-        "decay_epochs": [1.0],
+    assert non_default(Training()) == {}
+    assert non_default(Training.of({"optimizer.learning_rate": 0.5, "schedule.decay_epochs": (1.0,)})) == {
+        "optimizer": {"learning_rate": 0.5},
+        "schedule": {"decay_epochs": [1.0]},
     }
-    # The default of a field is that of its place: a source's procedure starts at random.
+    # The default of a field is that of its section: a source's training starts at random.
     assert non_default(Source()) == {}
-    assert non_default(Source(procedure=Procedure())) == {"procedure": {"init": "pretrained"}}
+    assert non_default(Source(training=Training())) == {"training": {"initialization": {"start": "pretrained"}}}
     assert non_default(Source(images=Images(size_px=8))) == {"images": {"size_px": 8}}
     assert non_default(Source(images=Images())) == {"images": {}}
 
@@ -330,8 +374,8 @@ IDENTITY = {"b": [1, 2.5, None], "a": {"d": "é", "c": True}}
 
 
 def test_a_digest_is_known_and_does_not_depend_on_the_order_of_fields():
-    # sha256sum of {"a":{"c":true,"d":"\u00e9"},"b":[1,2.5,null],"schema":3}
-    assert digest(IDENTITY) == "a1ae00c1c525b4a8"
+    # sha256sum of {"a":{"c":true,"d":"\u00e9"},"b":[1,2.5,null],"schema":4}
+    assert digest(IDENTITY) == "74fd6299211e36bc"
     assert digest(dict(reversed(IDENTITY.items()))) == digest(IDENTITY)
 
 
@@ -341,7 +385,11 @@ def planned_digest(fields):
     return make_plan(from_dict(Study, fields)).trials[0].digest
 
 
-TINY = {"seeds": 1, "target": {"size_px": 8, "train_per_class": 5}, "procedure": {"init": "random", "batch_size": 8}}
+TINY = {
+    "seeds": 1,
+    "target": {"size_px": 8, "train_per_class": 5},
+    "training": {"initialization.start": "random", "batches.size": 8},
+}
 
 
 def in_another_process(code):
@@ -371,7 +419,7 @@ def test_a_planned_trials_digest_is_the_same_in_another_process():
 
 def test_writing_out_every_default_does_not_change_a_trials_digest():
     written_out = to_dict(from_dict(Study, TINY))
-    assert len(written_out["procedure"]) == len(dataclasses.fields(Procedure))
+    assert len(written_out["training"]) == len(dataclasses.fields(Training))
     assert planned_digest(written_out) == planned_digest(TINY)
 
 
@@ -384,17 +432,17 @@ def test_writing_out_every_default_does_not_change_a_trials_digest():
         ("target.train_per_class", 6),
         ("target.val_per_class", 1),
         ("target.classes", ["1", "2"]),
-        ("procedure.learning_rate", 0.02),
-        ("procedure.epochs", 3),
-        ("procedure.flip", True),
-        ("procedure.crop_px", 7),
-        ("procedure.randaugment_ops", 1),
-        ("procedure.jitter_hue", 0.1),
-        ("procedure.erase_probability", 0.5),
-        ("procedure.mixup_alpha", 0.2),
-        ("procedure.cutmix_alpha", 1.0),
-        ("procedure.sampling", "balanced"),
-        ("procedure.loss_weighting", "effective"),
+        ("training.optimizer.learning_rate", 0.02),
+        ("training.schedule.epochs", 3),
+        ("training.augmentation.flip.enabled", True),
+        ("training.augmentation.crop.size_px", 7),
+        ("training.augmentation.randaugment.num_operations", 1),
+        ("training.augmentation.color_jitter.hue", 0.1),
+        ("training.augmentation.erasing.probability", 0.5),
+        ("training.augmentation.mixup.alpha", 0.2),
+        ("training.augmentation.cutmix.alpha", 1.0),
+        ("training.batches.sampling", "balanced"),
+        ("training.loss.class_weights", "effective"),
         ("streams.order", 5),
     ],
 )
@@ -410,7 +458,7 @@ def test_what_decides_a_result_changes_the_digest(field, value):
         ("title", "another"),
         ("execution", {"executor": "vmap", "width": 3, "eval_batch_size": 64}),
         ("streams", {"init": 0, "split": 0}),  # the trial's seed is 0 already
-        ("source", {"procedure": {"epochs": 3}}),  # nothing starts from the source
+        ("source", {"training": {"schedule.epochs": 3}}),  # nothing starts from the source
     ],
 )
 def test_what_does_not_decide_a_result_leaves_the_digest(field, value):
@@ -431,28 +479,30 @@ def test_no_factors_is_one_setting():
 
 
 def test_a_block_is_a_product():
-    config = study(seeds=2, factors=[{"procedure.learning_rate": [0.1, 0.2], "target.train_per_class": [5, 10, 20]}])
-    found = {(t.procedure.learning_rate, t.target.train_per_class, t.seed) for t in config.trials()}
+    config = study(
+        seeds=2, factors=[{"training.optimizer.learning_rate": [0.1, 0.2], "target.train_per_class": [5, 10, 20]}]
+    )
+    found = {(t.training.optimizer.learning_rate, t.target.train_per_class, t.seed) for t in config.trials()}
     assert found == {(rate, n, seed) for rate in (0.1, 0.2) for n in (5, 10, 20) for seed in (0, 1)}
     assert len(config.trials()) == 2 * 3 * 2
-    assert config.factor_names() == ("procedure.learning_rate", "target.train_per_class")
+    assert config.factor_names() == ("training.optimizer.learning_rate", "target.train_per_class")
 
 
 def test_blocks_are_joined_and_what_they_share_is_there_once():
     blocks = [
-        {"procedure.learning_rate": [0.1, 0.2]},
-        {"procedure.learning_rate": [0.2, 0.4], "procedure.flip": [False]},
+        {"training.optimizer.learning_rate": [0.1, 0.2]},
+        {"training.optimizer.learning_rate": [0.2, 0.4], "training.augmentation.flip.enabled": [False]},
     ]
-    rates = [trial.procedure.learning_rate for trial in study(seeds=1, factors=blocks).trials()]
+    rates = [trial.training.optimizer.learning_rate for trial in study(seeds=1, factors=blocks).trials()]
     assert rates == [0.1, 0.2, 0.4]
 
 
 def test_equal_levels_are_one():
-    assert len(study(seeds=1, factors=[{"procedure.epochs": [1, 1.0, 2]}]).trials()) == 2
+    assert len(study(seeds=1, factors=[{"training.schedule.epochs": [1, 1.0, 2]}]).trials()) == 2
 
 
 def test_one_block_needs_no_list():
-    assert len(study(seeds=1, factors={"procedure.epochs": [1, 2]}).trials()) == 2
+    assert len(study(seeds=1, factors={"training.schedule.epochs": [1, 2]}).trials()) == 2
 
 
 def test_a_level_may_hold_fields():
@@ -463,7 +513,7 @@ def test_a_level_may_hold_fields():
 def test_the_quickstart_has_9_settings_and_45_trials(root):
     # pretrained x (frozen + 4 rates) and random x 4 rates; 5 seeds of each
     trials = load_config(str(root / "configs/quickstart.py")).study.trials()
-    settings = {(t.procedure.init, t.procedure.body_learning_rate) for t in trials}
+    settings = {(t.training.initialization.start, t.training.layers.backbone_learning_rate) for t in trials}
     assert len(trials) == 45
     assert len(settings) == 9 and ("random", "frozen") not in settings
     assert {t.seed for t in trials} == {0, 1, 2, 3, 4}
@@ -483,10 +533,10 @@ def test_a_pinned_stream_does_not_vary_and_the_others_do():
     assert [trial.stream_seed("source") for trial in unpinned] == [4, 6]
 
 
-@pytest.mark.parametrize("path", ["procedure.learning_rate", "source.images.size_px", "target"])
+@pytest.mark.parametrize("path", ["training.optimizer.learning_rate", "source.images.size_px", "target"])
 def test_get_at(path):
     config = Trial(source=Source(images=Images(size_px=8)))
-    expected = {"procedure.learning_rate": 0.01, "source.images.size_px": 8, "target": Images()}
+    expected = {"training.optimizer.learning_rate": 0.01, "source.images.size_px": 8, "target": Images()}
     assert get_at(config, path) == expected[path]
 
 
@@ -502,10 +552,10 @@ from ml_collections import ConfigDict
 
 def get_config(arg="0.01"):
     config = ConfigDict()
-    config.procedure = ConfigDict({"init": "random", "learning_rate": float(arg)})
+    config.training = {"initialization": {"start": "random"}, "optimizer": {"learning_rate": float(arg)}}
     config.target = {"train_per_class": 5}
     config.seeds = 2
-    config.factors = [{"procedure.epochs": [1.0, 2.0]}]
+    config.factors = [{"training.schedule.epochs": [1.0, 2.0]}]
     return config
 '''
 
@@ -524,28 +574,28 @@ def test_a_config_file_gives_study_docstring_and_title(config_path):
     assert loaded.path == config_path and loaded.overrides == ()
     assert loaded.study == study(
         title="best rate",
-        procedure={"learning_rate": 0.01},
+        training={"optimizer.learning_rate": 0.01},
         target={"train_per_class": 5},
         seeds=2,
-        factors=[{"procedure.epochs": [1.0, 2.0]}],
+        factors=[{"training.schedule.epochs": [1.0, 2.0]}],
     )
 
 
 def test_an_argument_of_a_config_file_follows_a_colon(config_path):
     loaded = load_config(config_path + ":0.5")
-    assert loaded.study.procedure.learning_rate == 0.5
+    assert loaded.study.training.optimizer.learning_rate == 0.5
     assert loaded.path == config_path
 
 
 @pytest.mark.parametrize(
     ("override", "field", "value"),
     [
-        ("procedure.learning_rate=0.25", "procedure.learning_rate", 0.25),
-        ("procedure.learning_rate=1e-4", "procedure.learning_rate", 1e-4),
-        ("procedure.optimizer=adamw", "procedure.optimizer", "adamw"),
-        ("procedure.body_learning_rate=frozen", "procedure.body_learning_rate", "frozen"),
-        ("procedure.flip=true", "procedure.flip", True),
-        ("procedure.flip=True", "procedure.flip", True),
+        ("training.optimizer.learning_rate=0.25", "training.optimizer.learning_rate", 0.25),
+        ("training.optimizer.learning_rate=1e-4", "training.optimizer.learning_rate", 1e-4),
+        ("training.optimizer.name=adamw", "training.optimizer.name", "adamw"),
+        ("training.layers.backbone_learning_rate=frozen", "training.layers.backbone_learning_rate", "frozen"),
+        ("training.augmentation.flip.enabled=true", "training.augmentation.flip.enabled", True),
+        ("training.augmentation.flip.enabled=True", "training.augmentation.flip.enabled", True),
         ("target.train_per_class=none", "target.train_per_class", None),
         ("target.classes=['1', '2']", "target.classes", ("1", "2")),
         ("target.data=a=b.npz", "target.data", "a=b.npz"),
@@ -567,24 +617,31 @@ def test_an_override_may_name_a_field_below_one_that_is_none(config_path):
 
 
 def test_the_last_override_of_a_field_wins(config_path):
-    overrides = ["procedure.learning_rate=1.0", "procedure.learning_rate=2.0"]
-    assert load_config(config_path, overrides).study.procedure.learning_rate == 2.0
+    overrides = ["training.optimizer.learning_rate=1.0", "training.optimizer.learning_rate=2.0"]
+    assert load_config(config_path, overrides).study.training.optimizer.learning_rate == 2.0
 
 
-@pytest.mark.parametrize("blocks", ["[{'procedure.epochs': [1.0, 2.0]}]", "{'procedure.epochs': [1.0, 2.0]}"])
+@pytest.mark.parametrize(
+    "blocks", ["[{'training.schedule.epochs': [1.0, 2.0]}]", "{'training.schedule.epochs': [1.0, 2.0]}"]
+)
 def test_overriding_a_factor_is_an_error(tmp_path, blocks):
     path = tmp_path / "config.py"
-    path.write_text(f"def get_config(arg=''):\n    return {{'procedure': {{'init': 'random'}}, 'factors': {blocks}}}\n")
-    with pytest.raises(UserError, match=r"procedure\.epochs is a factor of this study, so it cannot be overridden"):
-        load_config(str(path), ["procedure.epochs=5"])
+    path.write_text(
+        "def get_config(arg=''):\n    return "
+        f"{{'training': {{'initialization.start': 'random'}}, 'factors': {blocks}}}\n"
+    )
+    with pytest.raises(
+        UserError, match=r"training\.schedule\.epochs is a factor of this study, so it cannot be overridden"
+    ):
+        load_config(str(path), ["training.schedule.epochs=5"])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("procedure.learning_rat=1", "unknown config field 'procedure.learning_rat'"),
-        ("procedure.learning_rate.peak=1", "unknown config field 'procedure.learning_rate.peak'"),
-        ("procedure.learning_rate=fast", "config field 'procedure.learning_rate' is 'fast'"),
+        ("training.learning_rat=1", "unknown config field 'training.learning_rat'"),
+        ("training.optimizer.learning_rate.peak=1", "unknown config field 'training.optimizer.learning_rate.peak'"),
+        ("training.optimizer.learning_rate=fast", "config field 'training.optimizer.learning_rate' is 'fast'"),
         ("learning_rate=1", "unknown config field 'learning_rate'"),
         ("factors=3", "config field 'factors' is 3"),
     ],

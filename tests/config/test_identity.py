@@ -13,10 +13,10 @@ from jaxft.config import (
     SCHEMA_VERSION,
     Execution,
     Images,
-    Procedure,
     Source,
     Streams,
     Study,
+    Training,
     Trial,
     digest,
     fields_of,
@@ -32,14 +32,21 @@ TRIALS = {
     "manifest": Trial(target=Images(manifest="a.json")),
     "shuffled manifest": Trial(target=Images(manifest="a.json", shuffle_px=2)),
     **{
-        kind: Trial(procedure=Procedure(init="random", classifier=kind, pooling="cross_layer"))
+        kind: Trial(
+            training=Training.of(
+                {"initialization.start": "random", "classifier.kind": kind, "classifier.pooling": "cross_layer"}
+            )
+        )
         for kind in ("logistic", "svm", "knn", "class_mean")
     },
-    "average": Trial(procedure=Procedure(classifier="svm")),
+    "average": Trial(training=Training.of({"classifier.kind": "svm"})),
 }
-# What of the procedure decides the result of a classifier of features: what the network is, and what it sees.
-OF_CLASSIFIERS = {"init", "copied_units", "grow", "grown_features", "crop_px", "classifier", "tap", "pooling"}
-OF_CLASSIFIERS |= {"feature_scaling"}
+# Fields of the section `training` that decide the result of a classifier of features: which network, which images.
+OF_CLASSIFIERS = {f"initialization.{name}" for name in ("start", "copied_units", "grow", "grown_features")}
+OF_CLASSIFIERS |= {
+    "augmentation.crop.size_px",
+    *(f"classifier.{name}" for name in ("kind", "tap", "pooling", "scaling")),
+}
 DECIDE_OTHERS = {"seed", "target.manifest", "target.shuffle_px"}  # seeds of streams, and whether they matter
 
 
@@ -94,23 +101,22 @@ def test_what_is_listed_is_what_is_meant():
         names = [name for name, _, _ in (*fields_of(trial), *fields_of(Execution(), "execution"))]
         return {name for name in names if exemption(name, trial) is None}
 
-    procedure = {f"procedure.{field.name}" for field in dataclasses.fields(Procedure)}
-    of_features = {f"procedure.{n}" for n in ("tap", "pooling", "cross_tap", "feature_scaling")}
-    of_features |= {f"procedure.{n}" for n in ("strengths", "neighbours", "metric")}
+    training = {name for name, _, _ in fields_of(Training(), "training")}
+    of_features = {name for name in training if name.startswith("training.classifier.")} - {"training.classifier.kind"}
     drawn = {"train_per_class", "num_images", "imbalance", "val_per_class", "val_fraction", "train_on_val"}
     drawn |= {"test_fraction", "test_per_class", "tested", "label_noise"}
     always = {"source.model", "execution.precision"} | {f"target.{name}" for name in drawn}
     batches = {"streams.order", "streams.augment"}
-    assert counted("network") == always | (procedure - of_features) | batches | {"streams.split", "streams.init"}
+    assert counted("network") == always | (training - of_features) | batches | {"streams.split", "streams.init"}
     assert counted("network from images") == counted("network") | {"streams.fold"}
     assert counted("manifest") == counted("network") - {"streams.split"}
     assert counted("shuffled manifest") == counted("network")
-    base = always | {f"procedure.{name}" for name in OF_CLASSIFIERS} | {"streams.split", "streams.init"}
-    cross, weighted = {"procedure.cross_tap"}, {"procedure.loss_weighting", "procedure.loss_beta"}
-    assert counted("logistic") == counted("svm") == base | cross | weighted | {"procedure.strengths"}
+    base = always | {f"training.{name}" for name in OF_CLASSIFIERS} | {"streams.split", "streams.init"}
+    cross, weighted = {"training.classifier.cross_tap"}, {"training.loss.class_weights", "training.loss.beta"}
+    assert counted("logistic") == counted("svm") == base | cross | weighted | {"training.classifier.strengths"}
     assert counted("average") == counted("svm") - cross
-    assert counted("knn") == base | cross | {"procedure.neighbours", "procedure.metric"}
-    assert counted("class_mean") == base | cross | {"procedure.metric"}
+    assert counted("knn") == base | cross | {"training.classifier.neighbours", "training.classifier.metric"}
+    assert counted("class_mean") == base | cross | {"training.classifier.metric"}
 
 
 def test_every_exemption_has_fields_that_exist_and_a_reason():
@@ -126,13 +132,13 @@ def test_a_new_field_is_part_of_the_identity_of_trials_that_set_it(monkeypatch):
     """A field that nobody thought of when the exemptions were written makes another trial."""
 
     @dataclasses.dataclass(frozen=True)
-    class Newer(Procedure):
+    class Newer(Training):
         newest: float = 0.0
 
     for kind in ("network", "logistic"):
-        usual = dataclasses.replace(TRIALS[kind], procedure=Newer(classifier=TRIALS[kind].procedure.classifier))
-        varied = set_at(usual, "procedure.newest", other)
-        assert identity(varied, Execution(), CONTENT)["fields"]["procedure.newest"] == 1.0
+        usual = dataclasses.replace(TRIALS[kind], training=Newer(classifier=TRIALS[kind].training.classifier))
+        varied = set_at(usual, "training.newest", other)
+        assert identity(varied, Execution(), CONTENT)["fields"]["training.newest"] == 1.0
         assert identity(usual, Execution(), CONTENT) != identity(varied, Execution(), CONTENT)
 
 
@@ -174,7 +180,11 @@ def test_fields_that_the_images_stand_for_change_the_digest(sets):
     digests = {}
     for name, values in levels.items():
         for value in values:
-            study = {"seeds": 1, "target": target | {name: value}, "procedure": {"init": "random", "batch_size": 2}}
+            study = {
+                "seeds": 1,
+                "target": target | {name: value},
+                "training": {"initialization.start": "random", "batches.size": 2},
+            }
             digests[name, str(value)] = make_plan(from_dict(Study, study)).trials[0].digest
     assert len(set(digests.values())) == len(digests)
 
@@ -191,11 +201,11 @@ def test_defaults_are_those_of_the_committed_table():
 
 def test_the_table_takes_a_changed_default_only_with_a_new_schema_version():
     table = json.loads(defaults.TABLE.read_text())
-    altered = table | {"defaults": table["defaults"] | {"procedure.momentum": 0.8}}
-    assert "procedure.momentum changed" in defaults.problem(table, altered)
-    assert "procedure.momentum changed" in defaults.problem(table, altered | {"schema": SCHEMA_VERSION - 1})
+    altered = table | {"defaults": table["defaults"] | {"training.optimizer.momentum": 0.8}}
+    assert "training.optimizer.momentum changed" in defaults.problem(table, altered)
+    assert "training.optimizer.momentum changed" in defaults.problem(table, altered | {"schema": SCHEMA_VERSION - 1})
     assert defaults.problem(table, altered | {"schema": SCHEMA_VERSION + 1}) is None
-    assert "procedure.epochs" in defaults.problem(
-        table, table | {"defaults": table["defaults"] | {"procedure.epochs": 20}}
+    assert "training.schedule.epochs" in defaults.problem(
+        table, table | {"defaults": table["defaults"] | {"training.schedule.epochs": 20}}
     )
-    assert defaults.problem(table, table | {"defaults": table["defaults"] | {"procedure.newest": 1}}) is None
+    assert defaults.problem(table, table | {"defaults": table["defaults"] | {"training.newest": 1}}) is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from jaxft.config import Procedure
+from jaxft.config import Training
 from jaxft.data.augmentation import augment as ops
 from jaxft.data.augmentation.augment import (
     RANDAUGMENT,
@@ -376,20 +376,22 @@ def test_erasing_with_probability_zero_and_one():
 
 
 def test_a_procedures_changes():
-    assert make_changes(Procedure(randaugment_magnitude=5.0)).is_none
-    procedure = Procedure(
-        crop_scale_min=0.3,
-        crop_padding_px=2,
-        flip=True,
-        crop_px=24,
-        randaugment_ops=2,
-        jitter_brightness=0.4,
-        jitter_contrast=0.4,
-        jitter_saturation=0.4,
-        jitter_hue=0.1,
-        erase_probability=0.5,
+    assert make_changes(Training.of({"augmentation.randaugment.magnitude": 5.0})).is_none
+    training = Training.of(
+        {
+            "augmentation.crop.scale_min": 0.3,
+            "augmentation.crop.padding_px": 2,
+            "augmentation.flip.enabled": True,
+            "augmentation.crop.size_px": 24,
+            "augmentation.randaugment.num_operations": 2,
+            "augmentation.color_jitter.brightness": 0.4,
+            "augmentation.color_jitter.contrast": 0.4,
+            "augmentation.color_jitter.saturation": 0.4,
+            "augmentation.color_jitter.hue": 0.1,
+            "augmentation.erasing.probability": 0.5,
+        }
     )
-    assert make_changes(procedure) == ALL
+    assert make_changes(training) == ALL
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_more_classes_than_there_are_is_one_sentence():
 )
 def test_fields_that_do_not_go_together_are_one_sentence(fields, message):
     with pytest.raises(UserError) as error:
-        from_dict(Study, {"target": fields, "procedure": {"init": "random"}})
+        from_dict(Study, {"target": fields, "training": {"initialization.start": "random"}})
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -435,7 +435,7 @@ def test_draws_are_the_same_on_every_python_and_in_every_process():
 TINY = {
     "source": {"model": "toy"},
     "target": {"train_per_class": 2, "val_per_class": 1, "test_per_class": 4, "size_px": 8},
-    "procedure": {"init": "random", "epochs": 1, "batch_size": 4},
+    "training": {"initialization.start": "random", "schedule.epochs": 1, "batches.size": 4},
     "seeds": [0, 1],
 }
 
@@ -460,7 +460,7 @@ def test_noise_is_in_the_labels_of_a_lane_and_the_images_are_shared():
 
 def test_classes_weigh_by_the_labels_that_are_trained_on():
     fields = {"target": TINY["target"] | {"label_noise": 0.5}, "seeds": [0]}
-    fields |= {"procedure": TINY["procedure"] | {"loss_weighting": "inverse"}}
+    fields |= {"training": TINY["training"] | {"loss.class_weights": "inverse"}}
     (trial,) = make_plan(from_dict(Study, TINY | fields)).trials
     counts = np.bincount(trial.split.labels[trial.split.train], minlength=10)
     weights = np.asarray(example_lane(trial).hparams.class_weights)
@@ -529,7 +529,7 @@ def test_a_manifest_without_test_images_can_be_planned(tmp_path):
 
 def test_a_source_of_few_classes_is_drawn_by_the_source_stream():
     source = {"model": "cifar_resnet8", "images": {"num_classes": 3, "num_images": 30, "size_px": 8}}
-    fields = TINY | {"source": source, "procedure": TINY["procedure"] | {"init": "pretrained"}}
+    fields = TINY | {"source": source, "training": TINY["training"] | {"initialization.start": "pretrained"}}
     shared = make_plan(from_dict(Study, fields))
     assert len(shared.sources) == 1 and len(shared.sources[0].split.train) == 30
     varied = make_plan(from_dict(Study, fields | {"streams": {"source": None}}))
@@ -546,7 +546,7 @@ def test_the_nearest_source_classes_by_features(real_data):
     fields = TINY | {
         "source": {"model": "resnetsmall8", "images": images},
         "target": target,
-        "procedure": TINY["procedure"] | {"init": "pretrained"},
+        "training": TINY["training"] | {"initialization.start": "pretrained"},
         "seeds": [0],
     }
     near = make_plan(from_dict(Study, fields)).sources[0]
@@ -564,7 +564,7 @@ def test_a_source_class_without_images_to_train_on_has_no_mean(real_data, tmp_pa
     images = {"data": str(tmp_path / "source.npz"), "num_classes": 2, "class_choice": "nearest"}
     source = {"model": "resnetsmall8", "images": images | {"similarity": similarity, "size_px": 32}}
     with pytest.raises(UserError, match=r"class '2' of '.*source\.npz' has no images to train on, and so no mean"):
-        make_plan(from_dict(Study, TINY | {"source": source, "procedure": {"init": "pretrained"}}))
+        make_plan(from_dict(Study, TINY | {"source": source, "training": {"initialization.start": "pretrained"}}))
 
 
 @pytest.mark.slow

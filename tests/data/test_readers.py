@@ -510,7 +510,7 @@ def test_a_study_says_what_was_left_out(tmp_path):
     fields = {
         "seeds": 1,
         "target": {"data": data, "size_px": 8, "train_per_class": 1, "unreadable": "skip"},
-        "procedure": {"init": "random", "epochs": 1.0, "batch_size": 3},
+        "training": {"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 3},
     }
     plan = make_plan(from_dict(Study, fields))
     said = "3 pictures of {!r} cannot be used and are left out: 'cat/bad.png' (it has no known picture format), ..."
@@ -524,8 +524,8 @@ def test_where_pictures_lie_and_what_is_left_out_is_no_part_of_a_trials_identity
         {"data": write_tar(tmp_path / "a.tar.gz", PICTURES, "w:gz")},
         {"data": write_zip(tmp_path / "a.zip", PICTURES | BAD), "unreadable": "skip"},
     ]
-    procedure = {"init": "random", "epochs": 1.0, "batch_size": 3}
-    studies = [{"seeds": 1, "target": fields | spec, "procedure": procedure} for spec in specs]
+    training = {"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 3}
+    studies = [{"seeds": 1, "target": fields | spec, "training": training} for spec in specs]
     assert len({make_plan(from_dict(Study, study)).trials[0].digest for study in studies}) == 1
 
 

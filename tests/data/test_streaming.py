@@ -67,10 +67,10 @@ EXECUTORS = {
     "devices": Executor("devices", 4, 2),  # two under vmap on each
     "data_parallel": Executor("data_parallel", 1, 2),
 }
-AUGMENTED = {"flip": True, "crop_padding_px": 1}
+AUGMENTED = {"augmentation.flip.enabled": True, "augmentation.crop.padding_px": 1}
 CASES = [
     *(pytest.param(n, AUGMENTED, marks=[pytest.mark.nightly] * (n == "devices")) for n in EXECUTORS),
-    ("in_turn", {"flip": True, "views": 3}),
+    ("in_turn", {"augmentation.flip.enabled": True, "augmentation.views": 3}),
 ]
 
 
@@ -93,8 +93,8 @@ def test_a_streamed_trial_is_the_same_bit_by_bit(name, fields):
 @pytest.mark.parametrize("views", [0, 2])
 def test_features_of_streamed_images_are_the_same(tmp_path, views):
     on_device, _ = images()
-    fields = {"body_learning_rate": "frozen", "batch_norm": "frozen"} | (
-        {"views": views, "flip": True} if views else {}
+    fields = {"layers.backbone_learning_rate": "frozen", "batch_norm.statistics": "frozen"} | (
+        {"augmentation.views": views, "augmentation.flip.enabled": True} if views else {}
     )
     program, lanes = program_and_lanes([0.1], **fields)
     outcomes = [
@@ -123,7 +123,7 @@ class Kept:
 @pytest.mark.slow
 def test_a_streamed_trial_goes_on_from_any_step(monkeypatch):
     on_device, _ = images()
-    program, lanes = program_and_lanes([0.1], flip=True)
+    program, lanes = program_and_lanes([0.1], **{"augmentation.flip.enabled": True})
     every = Stream(np.asarray(on_device))
     (expected,) = run_chunk(program, lanes, every)
     kept, asked = Kept(), []
@@ -145,7 +145,7 @@ def test_a_streamed_trial_goes_on_from_any_step(monkeypatch):
 
 def test_what_looks_at_all_images_at_once_says_so():
     on_device, _ = images()
-    program, lanes = program_and_lanes([0.1], probe_epochs=3.0, probe_optimizer="lbfgs")
+    program, lanes = program_and_lanes([0.1], **{"linear_probe.epochs": 3.0, "linear_probe.optimizer": "lbfgs"})
     with pytest.raises(
         UserError, match=r"is 'lbfgs', whose every step is over all images, but they take 0\.0 GB; raise"
     ):

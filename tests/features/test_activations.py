@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import draw_variables
 
-from jaxft.config import Execution, Procedure
+from jaxft.config import Execution, Training
 from jaxft.core import devices, paths
 from jaxft.core.cache import cache_dir
 from jaxft.core.locks import locked
@@ -353,7 +353,7 @@ def test_a_runs_cache_is_below_the_cache_folder():
 
 
 def test_a_trial_has_the_same_bits_by_features_from_disk(tmp_path):
-    first, second = (trained(on_disk(tmp_path), body_learning_rate="frozen") for _ in range(2))
+    first, second = (trained(on_disk(tmp_path), **{"layers.backbone_learning_rate": "frozen"}) for _ in range(2))
     assert packs(tmp_path)
     for name, leaf in first.params.items():
         np.testing.assert_array_equal(leaf, second.params[name])
@@ -364,15 +364,21 @@ def test_a_trial_has_the_same_bits_by_features_from_disk(tmp_path):
 
 def trained(features, **fields):
     """Returns the outcome of a short trial of 12 images, with or without kept features."""
-    fields = {"init": "random", "epochs": 3.0, "batch_size": 5, "learning_rate": 0.05, **fields}
-    procedure = Procedure(**fields)
-    layers = resolve_layers(procedure, FLAT["params"])
-    phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(FLAT["batch_stats"]), 12)
+    fields = {
+        "initialization.start": "random",
+        "schedule.epochs": 3.0,
+        "batches.size": 5,
+        "optimizer.learning_rate": 0.05,
+        **fields,
+    }
+    training = Training.of({**fields})
+    layers = resolve_layers(training, FLAT["params"])
+    phases = make_phases(MODEL, PLAIN, training, layers, tuple(FLAT["batch_stats"]), 12)
     program = make_program(phases, "last", eval_batch_size=16, num_train=12)
     rows, labels = np.arange(NUM, dtype=np.int32), (np.arange(NUM) % 3).astype(np.int32)
     parts = rows[:12], rows[12:20], rows[20:]
     lane = Lane(
-        FLAT["params"], FLAT["batch_stats"], make_hparams(procedure, layers), labels, *parts, 0, jax.random.PRNGKey(1)
+        FLAT["params"], FLAT["batch_stats"], make_hparams(training, layers), labels, *parts, 0, jax.random.PRNGKey(1)
     )
     return run_chunk(program, [lane], IMAGES, features=features, fingerprint="images")[0]
 
@@ -380,23 +386,33 @@ def trained(features, **fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"body_learning_rate": "frozen"},
-        pytest.param({"probe_epochs": 2.0}, marks=pytest.mark.slow),
+        {"layers.backbone_learning_rate": "frozen"},
+        pytest.param({"linear_probe.epochs": 2.0}, marks=pytest.mark.slow),
         pytest.param(
-            {"layer_rates": (("(stem|stage1)/.*", "frozen"),), "views": 3, "flip": True, "crop_scale_min": 0.5},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"probe_epochs": 2.0, "views": 2, "flip": True, "layer_rates": (("stem/.*", "frozen"),)},
+            {
+                "layers.rates": (("(stem|stage1)/.*", "frozen"),),
+                "augmentation.views": 3,
+                "augmentation.flip.enabled": True,
+                "augmentation.crop.scale_min": 0.5,
+            },
             marks=pytest.mark.slow,
         ),
         pytest.param(
             {
-                "body_learning_rate": "frozen",
-                "views": 3,
-                "randaugment_ops": 1,
-                "jitter_hue": 0.1,
-                "erase_probability": 0.5,
+                "linear_probe.epochs": 2.0,
+                "augmentation.views": 2,
+                "augmentation.flip.enabled": True,
+                "layers.rates": (("stem/.*", "frozen"),),
+            },
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {
+                "layers.backbone_learning_rate": "frozen",
+                "augmentation.views": 3,
+                "augmentation.randaugment.num_operations": 1,
+                "augmentation.color_jitter.hue": 0.1,
+                "augmentation.erasing.probability": 0.5,
             },
             marks=pytest.mark.slow,
         ),
@@ -416,8 +432,8 @@ def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"flip": True, "body_learning_rate": "frozen"},
-        {"mixup_alpha": 1.0, "body_learning_rate": "frozen"},
+        {"augmentation.flip.enabled": True, "layers.backbone_learning_rate": "frozen"},
+        {"augmentation.mixup.alpha": 1.0, "layers.backbone_learning_rate": "frozen"},
         pytest.param({}, marks=pytest.mark.slow),
     ],
     ids=["random", "mixed", "no prefix"],
@@ -439,7 +455,12 @@ def test_each_pass_has_the_next_view():
 def test_views_of_one_seed_are_one_group():
     """Trials whose views differ do not run side by side: features are shared."""
     phases = make_phases(
-        MODEL, PLAIN, Procedure(flip=True, views=2), resolve_layers(Procedure(), FLAT["params"]), (), 12
+        MODEL,
+        PLAIN,
+        Training.of({"augmentation.flip.enabled": True, "augmentation.views": 2}),
+        resolve_layers(Training(), FLAT["params"]),
+        (),
+        12,
     )
     assert phases[0].views == 2 and dataclasses.replace(phases[0], views=0) != phases[0]
 

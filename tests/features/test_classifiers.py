@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import jaxft
-from jaxft.config import Procedure, Study, from_dict
+from jaxft.config import Study, Training, from_dict
 from jaxft.features.activations import Prefix
 from jaxft.features.classifiers import Readout, make_readout, read_out
 from jaxft.models import Preprocessing, create_model
@@ -30,14 +30,14 @@ STUDY = {
         "val_per_class": 4,
         "test_per_class": 10,
     },
-    "procedure": {"init": "random"},
+    "training": {"initialization.start": "random"},
     "streams": {"init": 0},
     "factors": [
-        {"procedure.classifier": ["logistic", "svm", "knn", "class_mean"], "procedure.tap": ["stage2"]},
+        {"training.classifier.kind": ["logistic", "svm", "knn", "class_mean"], "training.classifier.tap": ["stage2"]},
         {
-            "procedure.classifier": ["knn"],
-            "procedure.tap": ["stage1"],
-            "procedure.pooling": ["bilinear", "cross_layer"],
+            "training.classifier.kind": ["knn"],
+            "training.classifier.tap": ["stage1"],
+            "training.classifier.pooling": ["bilinear", "cross_layer"],
         },
     ],
 }
@@ -47,9 +47,11 @@ def study(**changes):
     return from_dict(Study, STUDY | changes)
 
 
-def procedure(**fields):
+def training(**fields):
     """Returns a study of one trial of a classifier."""
-    return study(procedure={"init": "random", "classifier": "logistic", **fields}, factors=[], seeds=[0])
+    return study(
+        training={"initialization.start": "random", "classifier.kind": "logistic", **fields}, factors=[], seeds=[0]
+    )
 
 
 pytestmark = pytest.mark.usefixtures("no_report")  # the study that several tests read has one
@@ -97,7 +99,7 @@ def test_results_have_no_epochs_and_the_network_rests(ran):
 @pytest.mark.slow
 def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
     workdir, _, _ = ran
-    planned = next(t for t in make_plan(study()).trials if t.trial.procedure.classifier == "logistic")
+    planned = next(t for t in make_plan(study()).trials if t.trial.training.classifier.kind == "logistic")
     store, split = Store.open(workdir), planned.split
     record, arrays = store.read("trials", planned.digest), store.arrays("trials", planned.digest)
     variables = init_variables(planned.model, jaxft_key(), planned.size_px)
@@ -135,8 +137,8 @@ def test_a_record_that_is_lost_comes_again(ran, tmp_path):
 def test_classifiers_and_networks_are_arms_of_one_study(tmp_path):
     both = study(
         seeds=1,
-        factors=[{"procedure.classifier": ["class_mean"]}, {"procedure.body_learning_rate": ["frozen"]}],
-        procedure={"init": "random", "epochs": 1.0, "batch_size": 12},
+        factors=[{"training.classifier.kind": ["class_mean"]}, {"training.layers.backbone_learning_rate": ["frozen"]}],
+        training={"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 12},
     )
     results = jaxft.run_study(both, tmp_path / "study", quiet=True)
     assert results["selected_epoch"].isna().tolist() == [True, False]
@@ -146,27 +148,42 @@ def test_classifiers_and_networks_are_arms_of_one_study(tmp_path):
 
 
 def digest_of(**fields):
-    return make_plan(procedure(**fields)).trials[0].digest
+    return make_plan(training(**fields)).trials[0].digest
 
 
 def test_what_only_concerns_training_is_no_part_of_a_classifiers_identity():
     usual = digest_of()
-    assert digest_of(epochs=3.0, flip=True, learning_rate=0.5) == usual
-    assert digest_of(neighbours=[3]) == usual == digest_of(cross_tap="stem")
-    assert digest_of(strengths=[0.1]) != usual
-    assert digest_of(classifier="knn", strengths=[0.1]) == digest_of(classifier="knn") != usual
-    assert digest_of(pooling="max", tap="stage2") != digest_of(tap="stage2") != usual
+    assert (
+        digest_of(**{"schedule.epochs": 3.0, "augmentation.flip.enabled": True, "optimizer.learning_rate": 0.5})
+        == usual
+    )
+    assert digest_of(**{"classifier.neighbours": [3]}) == usual == digest_of(**{"classifier.cross_tap": "stem"})
+    assert digest_of(**{"classifier.strengths": [0.1]}) != usual
+    assert (
+        digest_of(**{"classifier.kind": "knn", "classifier.strengths": [0.1]})
+        == digest_of(**{"classifier.kind": "knn"})
+        != usual
+    )
+    assert (
+        digest_of(**{"classifier.pooling": "max", "classifier.tap": "stage2"})
+        != digest_of(**{"classifier.tap": "stage2"})
+        != usual
+    )
 
 
 def test_a_networks_identity_knows_nothing_of_classifiers():
-    (usual,) = make_plan(procedure(classifier="network")).trials
-    (other,) = make_plan(procedure(classifier="network", strengths=[0.1], metric="euclidean")).trials
+    (usual,) = make_plan(training(**{"classifier.kind": "network"})).trials
+    (other,) = make_plan(
+        training(**{"classifier.kind": "network", "classifier.strengths": [0.1], "classifier.metric": "euclidean"})
+    ).trials
     assert other.digest == usual.digest
-    assert [name for name in usual.identity["fields"] if name.startswith("procedure.")] == ["procedure.init"]
+    assert [name for name in usual.identity["fields"] if name.startswith("training.")] == [
+        "training.initialization.start"
+    ]
 
 
 def test_the_streams_of_a_classifier_are_the_split_and_a_random_start():
-    (trial,) = make_plan(procedure()).trials
+    (trial,) = make_plan(training()).trials
     assert trial.streams_used == ("split", "init")
 
 
@@ -220,58 +237,70 @@ def test_classes_weigh_in_the_loss():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"tap": "stage9"}, "procedure.tap' is 'stage9', which toy does not have below its head"),
-        ({"tap": "head"}, "does not have below its head"),
-        ({"pooling": "bilinear"}, "'bilinear' is of a map, but what leaves 'pool' is none; give 'procedure.tap'"),
-        ({"pooling": "cross_layer", "tap": "stem"}, "there is no unit below 'stem'"),
-        ({"pooling": "cross_layer", "tap": "stem", "cross_tap": "stage1"}, "is not below procedure.tap 'stem'"),
-        ({"classifier": "knn", "neighbours": [100]}, "there are 24 images to train on"),
+        ({"classifier.tap": "stage9"}, "training.classifier.tap' is 'stage9', which toy does not have below its head"),
+        ({"classifier.tap": "head"}, "does not have below its head"),
+        (
+            {"classifier.pooling": "bilinear"},
+            "'bilinear' is of a map, but what leaves 'pool' is none; give 'training.classifier.tap'",
+        ),
+        ({"classifier.pooling": "cross_layer", "classifier.tap": "stem"}, "there is no unit below 'stem'"),
+        (
+            {"classifier.pooling": "cross_layer", "classifier.tap": "stem", "classifier.cross_tap": "stage1"},
+            "is not below training.classifier.tap 'stem'",
+        ),
+        ({"classifier.kind": "knn", "classifier.neighbours": [100]}, "there are 24 images to train on"),
     ],
 )
 def test_a_classifier_that_cannot_be_is_refused(fields, sentence):
     with pytest.raises(jaxft.UserError, match=re.escape(sentence)):
-        make_plan(procedure(**fields))
+        make_plan(training(**fields))
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"classifier": "network", "tap": "stage1"}, "'procedure.tap' is 'stage1', which is for classifiers"),
-        ({"classifier": "network", "pooling": "max"}, "'procedure.pooling' is 'max', which is for classifiers"),
-        ({"strengths": []}, "'procedure.strengths' is empty"),
-        ({"strengths": [0.0]}, "'procedure.strengths' is [0.0]"),
-        ({"classifier": "tree"}, "'procedure.classifier' is 'tree'"),
-        ({"test_crops": "ten", "crop_px": 6}, "the classifier 'logistic' sees the centre"),
+        (
+            {"classifier.kind": "network", "classifier.tap": "stage1"},
+            "'training.classifier.tap' is 'stage1', which is for classifiers",
+        ),
+        (
+            {"classifier.kind": "network", "classifier.pooling": "max"},
+            "'training.classifier.pooling' is 'max', which is for classifiers",
+        ),
+        ({"classifier.strengths": []}, "'training.classifier.strengths' is empty"),
+        ({"classifier.strengths": [0.0]}, "'training.classifier.strengths' is [0.0]"),
+        ({"classifier.kind": "tree"}, "'training.classifier.kind' is 'tree'"),
+        ({"selection.test_crops": "ten", "augmentation.crop.size_px": 6}, "the classifier 'logistic' sees the center"),
     ],
 )
 def test_a_procedure_that_contradicts_itself_is_refused(fields, sentence):
     with pytest.raises(jaxft.UserError, match=re.escape(sentence)):
-        procedure(**fields)
+        training(**fields)
 
 
 def test_a_source_is_a_network():
     with pytest.raises(jaxft.UserError, match="a source is a network that is trained"):
-        study(source={"images": {"data": "digits"}, "procedure": {"classifier": "svm"}})
+        study(source={"images": {"data": "digits"}, "training": {"classifier.kind": "svm"}})
 
 
 def test_several_levels_need_images_to_choose_on():
     none = STUDY["target"] | {"val_per_class": 0}
     with pytest.raises(jaxft.UserError, match="has 7 values, but there are no images to choose on"):
-        make_plan(study(target=none, factors=[], procedure={"init": "random", "classifier": "svm"}))
-    one = {"init": "random", "classifier": "svm", "strengths": [0.1]}
-    assert make_plan(study(target=none, factors=[], procedure=one)).trials[0].readout.levels == (0.1,)
+        make_plan(study(target=none, factors=[], training={"initialization.start": "random", "classifier.kind": "svm"}))
+    one = {"initialization.start": "random", "classifier.kind": "svm", "classifier.strengths": [0.1]}
+    assert make_plan(study(target=none, factors=[], training=one)).trials[0].readout.levels == (0.1,)
 
 
 def test_features_that_take_too_much_memory_are_refused():
     model = create_model("cifar_resnet8", 3)
-    wide = Procedure(classifier="svm", tap="stage3", pooling="bilinear")
+    wide = Training.of({"classifier.kind": "svm", "classifier.tap": "stage3", "classifier.pooling": "bilinear"})
     with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.0 GB"):
         make_readout(model, wide, PLAIN, (10, 5, 5), 1e5)
 
 
 def test_neighbours_beyond_the_training_images_are_left_out():
     model = create_model("cifar_resnet8", 3)
-    assert make_readout(model, Procedure(classifier="knn"), PLAIN, (6, 5, 9), 1e9).levels == (1, 3, 5)
+    assert make_readout(model, Training.of({"classifier.kind": "knn"}), PLAIN, (6, 5, 9), 1e9).levels == (1, 3, 5)
 
 
 # --- documentation and config ---
@@ -285,5 +314,5 @@ def test_the_config_runs_at_its_small_size(root, real_data, tmp_path):
     small = load_config(f"{root}/configs/off_the_shelf.py:small,{real_data}")
     results = jaxft.run_study(small.study, tmp_path / "study", quiet=True)
     assert len(results) == 2 * (12 + 5 + 8) and (results["status"] == "done").all()
-    averages = results.groupby(["procedure.tap", "procedure.classifier"])["test_accuracy"].mean()
+    averages = results.groupby(["training.classifier.tap", "training.classifier.kind"])["test_accuracy"].mean()
     assert averages["stage3"].mean() > 1 / 6

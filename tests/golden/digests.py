@@ -43,12 +43,12 @@ def named_programs():
         for name, function, args in programs_of("toy", 8, executor=executor):
             if name in ("train", "evaluate") and kind != "in_turn":
                 yield f"{kind}: {name}", function, args
-    for procedure, fields in PROCEDURES.items():
+    for training, fields in PROCEDURES.items():
         count = collections.Counter()
         for name, function, args in programs_of("toy", 12, fields):
             count[name] += 1
             if name in ("train", "moments", "merge"):
-                yield f"{procedure}: {name} {count[name]}", function, args
+                yield f"{training}: {name} {count[name]}", function, args
     for name, (function, args) in other_programs().items():
         yield f"other: {name}", function, args
 

@@ -28,65 +28,84 @@ EXECUTORS = {
 FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "toy_lite": 32}
 
 ALL_CHANGES = {
-    "flip": True,
-    "crop_padding_px": 2,
-    "crop_scale_min": 0.5,
-    "randaugment_ops": 2,
-    "jitter_brightness": 0.2,
-    "jitter_contrast": 0.2,
-    "jitter_saturation": 0.2,
-    "jitter_hue": 0.1,
-    "erase_probability": 0.5,
-    "mixup_alpha": 0.2,
-    "cutmix_alpha": 1.0,
-    "loss_weighting": "effective",
+    "augmentation.flip.enabled": True,
+    "augmentation.crop.padding_px": 2,
+    "augmentation.crop.scale_min": 0.5,
+    "augmentation.randaugment.num_operations": 2,
+    "augmentation.color_jitter.brightness": 0.2,
+    "augmentation.color_jitter.contrast": 0.2,
+    "augmentation.color_jitter.saturation": 0.2,
+    "augmentation.color_jitter.hue": 0.1,
+    "augmentation.erasing.probability": 0.5,
+    "augmentation.mixup.alpha": 0.2,
+    "augmentation.cutmix.alpha": 1.0,
+    "loss.class_weights": "effective",
 }
 PROCEDURES = {
     "all changes of images": ALL_CHANGES,
     "all terms of the loss": {
-        "init": "pretrained",
-        "l2_sp": 0.1,
-        "delta": 0.1,
-        "bss": 0.1,
-        "dropout": 0.1,
-        "stochastic_depth": 0.1,
-        "distillation": 0.5,
+        "initialization.start": "pretrained",
+        "regularization.l2_sp.strength": 0.1,
+        "regularization.delta.strength": 0.1,
+        "regularization.bss.strength": 0.1,
+        "regularization.dropout.rate": 0.1,
+        "regularization.stochastic_depth.rate": 0.1,
+        "regularization.distillation.strength": 0.5,
     },
-    "low-rank factors": {"tune": "lora", "lora_rank": 2},
-    "sharpness, parts, averages": {"sam_radius": 0.05, "accumulate": 2, "ema_decay": 0.9, "clip_norm": 1.0},
-    "statistics": {"batch_norm": "recalibrated", "virtual_batch_size": 4},
-    "a probe, then stages": {"probe_epochs": 1.0, "epochs": 3.0, "unfreeze_epochs": [1.0], "layer_decay": 0.5},
+    "low-rank factors": {"layers.tune": "lora", "layers.lora_rank": 2},
+    "sharpness, parts, averages": {
+        "optimizer.sam_radius": 0.05,
+        "batches.accumulate": 2,
+        "optimizer.ema_decay": 0.9,
+        "optimizer.clip_norm": 1.0,
+    },
+    "statistics": {"batch_norm.statistics": "recalibrated", "batch_norm.virtual_batch_size": 4},
+    "a probe, then stages": {
+        "linear_probe.epochs": 1.0,
+        "schedule.epochs": 3.0,
+        "layers.unfreeze_epochs": [1.0],
+        "layers.decay": 0.5,
+    },
     "a probe by L-BFGS on views": {
-        "probe_epochs": 9.0,
-        "probe_optimizer": "lbfgs",
-        "views": 2,
-        "flip": True,
-        "body_learning_rate": "frozen",
-        "batch_norm": "frozen",
+        "linear_probe.epochs": 9.0,
+        "linear_probe.optimizer": "lbfgs",
+        "augmentation.views": 2,
+        "augmentation.flip.enabled": True,
+        "layers.backbone_learning_rate": "frozen",
+        "batch_norm.statistics": "frozen",
     },
-    "ten crops": {"crop_px": 8, "test_crops": "ten"},
-    "lamb": {"optimizer": "lamb", "schedule": "onecycle"},
+    "ten crops": {"augmentation.crop.size_px": 8, "selection.test_crops": "ten"},
+    "lamb": {"optimizer.name": "lamb", "schedule.shape": "onecycle"},
 }
 
 
-def planned(model="toy", size_px=12, procedure=None):
+def planned(model="toy", size_px=12, training=None):
     """Returns the first group of a study of digits."""
-    fields = {"epochs": 1.0, "batch_size": 8, "learning_rate": 0.05, "init": "random"} | (procedure or {})
+    fields = {
+        "schedule.epochs": 1.0,
+        "batches.size": 8,
+        "optimizer.learning_rate": 0.05,
+        "initialization.start": "random",
+    } | (training or {})
     study = from_dict(
         Study,
         {
             "seeds": 1,
             "source": {"model": model}
-            | ({"images": {"data": "digits", "train_per_class": 2}} if fields["init"] != "random" else {}),
+            | (
+                {"images": {"data": "digits", "train_per_class": 2}}
+                if fields["initialization.start"] != "random"
+                else {}
+            ),
             "target": {"data": "digits", "train_per_class": 4, "val_per_class": 2, "size_px": size_px},
-            "procedure": fields,
+            "training": fields,
         },
     )
     return study, make_plan(study).groups[0]
 
 
-def programs_of(model="toy", size_px=12, procedure=None, executor=None):
-    study, group = planned(model, size_px, procedure)
+def programs_of(model="toy", size_px=12, training=None, executor=None):
+    study, group = planned(model, size_px, training)
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
     yield from loop.compiled_programs(group.program, lane, images, executor or Executor())
 

@@ -27,21 +27,26 @@ from jaxft.study.run import example_lane
 TABLE = Path(__file__).with_suffix(".json")
 NUM_STEPS = 10
 TRIALS = {
-    "full fine-tuning": {"weight_decay": 0.01, "flip": True, "warmup_steps": 2},
+    "full fine-tuning": {"optimizer.weight_decay": 0.01, "augmentation.flip.enabled": True, "schedule.warmup_steps": 2},
     "frozen prefix, AdamW": {
-        "layer_rates": [["(stem|stage1)/.*", "frozen"]],
-        "optimizer": "adamw",
-        "learning_rate": 0.01,
-        "label_smoothing": 0.1,
+        "layers.rates": [["(stem|stage1)/.*", "frozen"]],
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 0.01,
+        "loss.label_smoothing": 0.1,
     },
     "a probe, then stages": {
-        "probe_epochs": 1.0,
-        "epochs": 4.0,
-        "unfreeze_epochs": [1.0],
-        "layer_decay": 0.5,
-        "batch_size": 20,  # two steps an epoch, so that ten steps are of all stages
+        "linear_probe.epochs": 1.0,
+        "schedule.epochs": 4.0,
+        "layers.unfreeze_epochs": [1.0],
+        "layers.decay": 0.5,
+        "batches.size": 20,  # two steps an epoch, so that ten steps are of all stages
     },
-    "low-rank factors at SAM's point": {"tune": "lora", "lora_rank": 2, "sam_radius": 0.05, "ema_decay": 0.9},
+    "low-rank factors at SAM's point": {
+        "layers.tune": "lora",
+        "layers.lora_rank": 2,
+        "optimizer.sam_radius": 0.05,
+        "optimizer.ema_decay": 0.9,
+    },
     "all terms of the loss": PROCEDURES["all terms of the loss"],
 }
 
@@ -62,7 +67,7 @@ def drawn(name, shape):
 
 def outcome_of(name, num_steps=NUM_STEPS, dtype=np.float32, executor=None):
     """Returns what became of the trial `name` of `TRIALS` after its first steps, evaluated after each."""
-    _, group = planned("toy", 8, {"epochs": 2.0} | TRIALS[name])  # of 40 images, 8 a step
+    _, group = planned("toy", 8, {"schedule.epochs": 2.0} | TRIALS[name])  # of 40 images, 8 a step
     trial = group.trials[0]
     program, left = trial.program, num_steps
     phases, ends = [], []

@@ -28,14 +28,19 @@ from jaxft.training.step import make_train_step
 NETWORKS = {"toy": 8, "squeezenet1_1": 48, "resnetsmall8+wider16": 16, "toy+deeper16": 8}
 
 
-def study_of(procedure=None, model="toy", size_px=8, **execution):
-    fields = {"epochs": 1.0, "batch_size": 8, "init": "random", "learning_rate": 0.05} | (procedure or {})
+def study_of(training=None, model="toy", size_px=8, **execution):
+    fields = {
+        "schedule.epochs": 1.0,
+        "batches.size": 8,
+        "initialization.start": "random",
+        "optimizer.learning_rate": 0.05,
+    } | (training or {})
     source = {"model": model}
-    if fields["init"] != "random":
+    if fields["initialization.start"] != "random":
         source["images"] = {"data": "digits", "train_per_class": 2}
     target = {"data": "digits", "train_per_class": 4, "val_per_class": 2, "size_px": size_px}
     rest = {"source": source, "target": target, "execution": execution, "seeds": 1}
-    return from_dict(Study, {"procedure": fields, **rest})
+    return from_dict(Study, {"training": fields, **rest})
 
 
 def one_step(study):
@@ -100,7 +105,10 @@ def test_precision_is_part_of_what_a_trial_is():
     digests = {make_plan(study_of(precision=name)).trials[0].digest for name in ("float32", "tf32", "bfloat16")}
     assert len(digests) == 3
     assert make_plan(study_of()).trials[0].digest == make_plan(study_of(remat=True)).trials[0].digest
-    trained = [make_plan(study_of({"init": "pretrained"}, precision=name)).sources[0] for name in ("float32", "tf32")]
+    trained = [
+        make_plan(study_of({"initialization.start": "pretrained"}, precision=name)).sources[0]
+        for name in ("float32", "tf32")
+    ]
     assert trained[0].digest != trained[1].digest
     with pytest.raises(UserError, match=r"'execution\.precision' is 'float16'"):
         study_of(precision="float16")
@@ -108,9 +116,18 @@ def test_precision_is_part_of_what_a_trial_is():
 
 TERMS = {
     "tracked statistics": {},
-    "noise and terms": {"stochastic_depth": 0.3, "dropout": 0.3, "bss": 0.1, "virtual_batch_size": 4},
-    "low-rank factors, frozen statistics": {"tune": "lora", "lora_rank": 2, "batch_norm": "frozen"},
-    "sharpness in parts": {"sam_radius": 0.05, "accumulate": 2},
+    "noise and terms": {
+        "regularization.stochastic_depth.rate": 0.3,
+        "regularization.dropout.rate": 0.3,
+        "regularization.bss.strength": 0.1,
+        "batch_norm.virtual_batch_size": 4,
+    },
+    "low-rank factors, frozen statistics": {
+        "layers.tune": "lora",
+        "layers.lora_rank": 2,
+        "batch_norm.statistics": "frozen",
+    },
+    "sharpness in parts": {"optimizer.sam_radius": 0.05, "batches.accumulate": 2},
 }
 
 
@@ -187,7 +204,13 @@ def get_config():
         "seeds": 1,
         "source": {"model": "cifar_resnet8"},
         "target": {"data": "digits", "size_px": 8, "train_per_class": 5, "val_per_class": 2},
-        "procedure": {"init": "random", "learning_rate": 0.1, "epochs": 2.0, "batch_size": 25, "crop_padding_px": 2},
+        "training": {
+            "initialization": {"start": "random"},
+            "optimizer": {"learning_rate": 0.1},
+            "schedule": {"epochs": 2.0},
+            "batches": {"size": 25},
+            "augmentation": {"crop": {"padding_px": 2}},
+        },
         "execution": {"executor": "in_turn"},
     }
 """

@@ -111,7 +111,10 @@ def generate(script: Path, out: Path) -> None:
             families.setdefault(name.rstrip("0123456789_"), {})[name] = record_of(script, name, Path(folder))
     for family, records in families.items():
         write_family(out / f"{family}.npz", records)
-    results = {"batch_norm": batch_norm()} | {name: optimize(**case) for name, case in layers.OPTIMIZERS.items()}
+    results = {"batch_norm": batch_norm()} | {
+        name: optimize(**{field.removeprefix("optimizer."): value for field, value in case.items()})
+        for name, case in layers.OPTIMIZERS.items()
+    }
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(result)}" for name, result in results.items())
     (out / layers.PATH.name).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 

@@ -9,12 +9,16 @@ import numpy as np
 PATH = Path(__file__).parent / "layers.json"
 NUM_STEPS = 5
 LEARNING_RATES = {"body/kernel": 0.02, "head/bias": 0.1}
-# Fields of `jaxft.config.Procedure`, by name of the case; the optimizer is the first word of the name.
+# Fields of `jaxft.config.Training`, by name of the case; the optimizer is the first word of the name.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"momentum": 0.9},
-    "sgd, weight decay": {"momentum": 0.9, "weight_decay": 0.1},
-    "sgd, nesterov, weight decay": {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01},
-    "adamw": {"momentum": 0.9, "beta2": 0.99, "weight_decay": 0.1},
+    "sgd": {"optimizer.momentum": 0.9},
+    "sgd, weight decay": {"optimizer.momentum": 0.9, "optimizer.weight_decay": 0.1},
+    "sgd, nesterov, weight decay": {
+        "optimizer.momentum": 0.8,
+        "optimizer.nesterov": True,
+        "optimizer.weight_decay": 0.01,
+    },
+    "adamw": {"optimizer.momentum": 0.9, "optimizer.beta2": 0.99, "optimizer.weight_decay": 0.1},
 }
 
 

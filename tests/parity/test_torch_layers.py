@@ -7,7 +7,7 @@ import optax
 import pytest
 from layers import LEARNING_RATES, NUM_STEPS, OPTIMIZERS, draw_batch_norm, draw_quadratic, read_reference
 
-from jaxft.config import Procedure
+from jaxft.config import Training
 from jaxft.models.layers import BatchNorm
 from jaxft.training.optimizers import Optimizer, make_hparams, make_tx, resolve_layers
 from jaxft.training.schedules import Schedule
@@ -38,17 +38,25 @@ def test_updates_are_torchs(case):
     theirs, fields, kind = read_reference()[case], OPTIMIZERS[case], case.partition(",")[0]
     start, scale = draw_quadratic()
     body, head = LEARNING_RATES["body/kernel"], LEARNING_RATES["head/bias"]
-    procedure = Procedure(init="random", optimizer=kind, learning_rate=head, body_learning_rate=body, **fields)
+    training = Training.of(
+        {
+            "initialization.start": "random",
+            "optimizer.name": kind,
+            "optimizer.learning_rate": head,
+            "layers.backbone_learning_rate": body,
+            **fields,
+        }
+    )
     with jax.enable_x64(True):
-        layers = resolve_layers(procedure, list(start))
-        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(procedure, layers))
+        layers = resolve_layers(training, list(start))
+        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(training, layers))
         # The numbers are float32 as trials have them; exact ones make the comparison exact.
-        exact = {"learning_rate": head, "weight_decay": fields.get("weight_decay", 0.0)}
-        exact |= {"momentum": procedure.momentum, "beta2": procedure.beta2}
+        exact = {"learning_rate": head, "weight_decay": fields.get("optimizer.weight_decay", 0.0)}
+        exact |= {"momentum": training.optimizer.momentum, "beta2": training.optimizer.beta2}
         hparams = hparams._replace(**{name: jnp.float64(value) for name, value in exact.items()})
         hparams = hparams._replace(multipliers={"head/.*": jnp.float64(1), ".*": jnp.float64(body / head)})
         groups = tuple((name, match.pattern) for name, match in layers.items())
-        tx = make_tx(Optimizer(kind, procedure.nesterov, Schedule("constant", NUM_STEPS), groups))(hparams)
+        tx = make_tx(Optimizer(kind, training.optimizer.nesterov, Schedule("constant", NUM_STEPS), groups))(hparams)
         params = {name: jnp.asarray(value) for name, value in start.items()}
         opt_state = tx.init(params)
         for _ in range(NUM_STEPS):

@@ -167,7 +167,10 @@ def test_the_top_begins_at_the_last_change_of_resolution(name, last_frozen):
 @pytest.mark.parametrize(("num_train", "epochs", "views"), [(32, 40, 8), (400, 8, 8), (1000, 6, 4), (100_000, 6, 2)])
 def test_fewer_images_are_passed_over_more_often(num_train, epochs, views):
     candidates = make_candidates(create_model("cifar_resnet8", 2), num_train, "top")
-    assert candidates["top at 0.001"]["epochs"] == epochs and candidates["top at 0.001"]["views"] == views
+    assert (
+        candidates["top at 0.001"]["schedule.epochs"] == epochs
+        and candidates["top at 0.001"]["augmentation.views"] == views
+    )
     heads = ["head with decay 0.003", "head with decay 0.01", "head with decay 0.03"]
     assert list(candidates) == ["top at 0.0003", "top at 0.001", *heads]
 

@@ -55,7 +55,13 @@ STUDY = {
         "val_per_class": 6,
         "test_per_class": 10,
     },
-    "procedure": {"init": "random", "epochs": 3.0, "batch_size": 8, "learning_rate": 0.05, "select": "last"},
+    "training": {
+        "initialization.start": "random",
+        "schedule.epochs": 3.0,
+        "batches.size": 8,
+        "optimizer.learning_rate": 0.05,
+        "selection.weights": "last",
+    },
     "streams": {"split": 0, "init": 0},
 }
 
@@ -134,7 +140,7 @@ def test_the_head_may_stay_as_it_became(ran, tmp_path):
 
 @pytest.mark.slow
 def test_networks_of_several_splits_make_no_soup(tmp_path):
-    apart = STUDY | {"streams": {"init": 0}, "seeds": 2, "procedure": STUDY["procedure"] | {"epochs": 1.0}}
+    apart = STUDY | {"streams": {"init": 0}, "seeds": 2, "training": STUDY["training"] | {"schedule.epochs": 1.0}}
     jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
     found = jaxft.make_soups(tmp_path / "study", num_alphas=2, quiet=True)
     assert found.soups.empty and "pin it: streams.split 0" in found.notes[0]
@@ -143,18 +149,18 @@ def test_networks_of_several_splits_make_no_soup(tmp_path):
 @pytest.mark.slow
 def test_networks_that_see_other_pictures_make_no_soup(tmp_path):
     apart = STUDY | {"factors": [{"target.shuffle_px": [None, 4]}], "seeds": 1}
-    apart["procedure"] = STUDY["procedure"] | {"epochs": 1.0}
+    apart["training"] = STUDY["training"] | {"schedule.epochs": 1.0}
     jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
     found = jaxft.make_soups(tmp_path / "study", over=["target.shuffle_px"], num_alphas=2, quiet=True)
     assert found.soups.empty and "they see other pictures" in found.notes[0]
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path):
-    features = STUDY | {"procedure": {"init": "random", "classifier": "class_mean"}, "seeds": 1}
+    features = STUDY | {"training": {"initialization.start": "random", "classifier.kind": "class_mean"}, "seeds": 1}
     jaxft.run_study(from_dict(Study, features), tmp_path / "study", quiet=True)
     for arguments, sentence in [
         ({}, "has no final weights of a trained network"),
-        ({"over": ["procedure.epochs"]}, "'procedure.epochs' is no factor of this study"),
+        ({"over": ["training.schedule.epochs"]}, "'training.schedule.epochs' is no factor of this study"),
         ({"head": "new"}, "head is 'new'"),
         ({"num_alphas": 1}, "alphas is 1"),
     ]:

@@ -66,7 +66,7 @@ def make_record(names: tuple[str, ...] = NAMES, confusion: Any = CONFUSION) -> d
             candidate("top at 0.0003", 3e-4, None),
         ],
         "selected": "top at 0.0001",
-        "recipe": {"views": 8, "layer_decay": 0.9, "flip": True},
+        "recipe": {"augmentation.views": 8, "layers.decay": 0.9, "augmentation.flip.enabled": True},
         "seeds": [0, 1, 2],
         "delivered_seed": 0,
         "files": ["weights.safetensors", "weights.msgpack"],
@@ -158,7 +158,7 @@ def test_candidates_classes_and_confusions():
 def test_what_made_it_is_on_the_page():
     text = text_of(page_of(make_record()))
     assert "--data 'pictures/my images.zip' --out mine" in text
-    assert "views 8 layer_decay 0.9 flip true" in text
+    assert "augmentation.views 8 layers.decay 0.9 augmentation.flip.enabled true" in text
     assert "seed 0: 90.0 %, seed 1: 93.3 %, seed 2: 86.7 %" in text
     assert "selection 30 s, refit 1 min 35 s, total 2 min 05 s" in text
     assert "jaxft predict PICTURES --weights weights.safetensors" in text
@@ -292,7 +292,7 @@ def test_the_card_has_front_matter_and_says_what_was_done():
     assert "| top at 0.0003 | top | 0.0003 | diverged |\n" in body
     assert "80 images to train, 20 to validate, 30 to test" in body
     assert "from the number of test images (Wilson) | 74.4 to 96.5 % |" in body
-    assert "| seed 2 | 86.7 % |" in body and "| layer_decay | 0.9 |" in body
+    assert "| seed 2 | 86.7 % |" in body and "| layers.decay | 0.9 |" in body
     assert f"sha256 `{'ab' * 32}`" in body
     assert model_card(record | {"license": "cc-by-4.0"}).startswith('---\nlicense: "cc-by-4.0"\n')
 

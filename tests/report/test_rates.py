@@ -12,21 +12,23 @@ from jaxft.config import Study, from_dict
 from jaxft.study.plan import make_plan
 
 TARGET = {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4}
-RANDOM = {"init": "random", "batch_size": 9, "epochs": 2.0}
+RANDOM = {"initialization.start": "random", "batches.size": 9, "schedule.epochs": 2.0}
 
 
-def tables(factors, **procedure):
-    study = {"seeds": 1, "target": TARGET, "procedure": RANDOM | procedure, "factors": factors}
+def tables(factors, **training):
+    study = {"seeds": 1, "target": TARGET, "training": RANDOM | training, "factors": factors}
     return group_tables(make_plan(from_dict(Study, study)).trials)
 
 
 def test_rules_are_told_once_with_what_they_come_to():
     """The stem has 16 * 27 + 32 numbers, the stages 2 * 2304 + 64, 4608 + 9216 + 128 and 18432 + 36864 + 256."""
     (table,) = tables(
-        [{"procedure.learning_rate": [0.1, 0.2]}],
-        layer_rates=(("stem/.*", "frozen"), ("stage1/.*", 0.1)),
-        body_learning_rate=0.05,
-        layer_decay=0.5,
+        [{"training.optimizer.learning_rate": [0.1, 0.2]}],
+        **{
+            "layers.rates": (("stem/.*", "frozen"), ("stage1/.*", 0.1)),
+            "layers.backbone_learning_rate": 0.05,
+            "layers.decay": 0.5,
+        },
     )
     rows = [line.split() for line in table.splitlines()]
     assert rows[0] == ["rule", "learning", "rate", "leaves", "parameters"]
@@ -41,14 +43,21 @@ def test_rules_are_told_once_with_what_they_come_to():
 
 
 def test_every_set_of_rules_has_a_table_and_says_when_it_joins():
-    found = tables([{"procedure.body_learning_rate": ["frozen", 0.01]}, {"procedure.unfreeze_epochs": [(1.0,)]}])
+    found = tables(
+        [{"training.layers.backbone_learning_rate": ["frozen", 0.01]}, {"training.layers.unfreeze_epochs": [(1.0,)]}]
+    )
     assert len(found) == 3
     assert "frozen" in found[0] and "from step" not in found[1]
     assert [line.split()[-3:] for line in found[2].splitlines()[1:3]] == [["from", "step", "2"], ["0.01", "2", "195"]]
 
 
 def test_a_head_that_is_fitted_has_no_rate():
-    fields = {"probe_epochs": 5.0, "probe_optimizer": "lbfgs", "epochs": 0.0, "body_learning_rate": "frozen"}
+    fields = {
+        "linear_probe.epochs": 5.0,
+        "linear_probe.optimizer": "lbfgs",
+        "schedule.epochs": 0.0,
+        "layers.backbone_learning_rate": "frozen",
+    }
     (table,) = tables([], **fields)
     assert "none, by L-BFGS" in table and "effective" not in table
 
@@ -58,8 +67,8 @@ def test_results_show_the_effective_rate_where_it_varies(tmp_path, capsys):
     study = {
         "seeds": 1,
         "target": TARGET,
-        "procedure": RANDOM | {"learning_rate": 0.05, "body_learning_rate": "frozen"},
-        "factors": [{"procedure.momentum": [0.0, 0.5]}],
+        "training": RANDOM | {"optimizer.learning_rate": 0.05, "layers.backbone_learning_rate": "frozen"},
+        "factors": [{"training.optimizer.momentum": [0.0, 0.5]}],
     }
     run_study(study, tmp_path / "work", quiet=True)
     assert cli.main(["results", str(tmp_path / "work")]) == 0

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from jaxft.cli import main
-from jaxft.config import Images, Procedure, Source, Study, to_dict
+from jaxft.config import Images, Source, Study, Training, to_dict
 from jaxft.report import figures, page, write_report
 from jaxft.store.records import Store
 
-BODY_RATE = "procedure.body_learning_rate"
+BODY_RATE = "training.layers.backbone_learning_rate"
 LEVELS = ("frozen", 0.01, 0.1)
 LAYERS = ("stem/conv1", "stage1/block1/downsample/convolution_1x1", "head")
 # By setting and seed; None: the trial diverged.
@@ -53,7 +53,7 @@ def build(
     study = Study(
         title=title,
         source=Source(images=Images(classes=("0", "1"))),
-        procedure=Procedure(epochs=6.0),
+        training=Training.of({"schedule.epochs": 6.0}),
         seeds=(0, 1, 2, 3),
         factors=({BODY_RATE: LEVELS},),
         select_over=select_over,
@@ -174,7 +174,7 @@ def test_numbers_are_those_worked_out_by_hand(written):
     assert row_of(text, 2) == "2 74.0 ± 9.9 0.1 84.0 0.4 3 of 4 1"
     summary = text_of(text[text.index('id="summary"') : text.index("</dl>")])
     assert "12 of 12 11 done, 1 diverged, 0 failed; 3 settings, 4 seeds" in summary
-    assert "0.01 setting 1 (body learning rate); validation 91.0 %" in summary
+    assert "0.01 setting 1 (backbone learning rate); validation 91.0 %" in summary
     assert "Its test accuracy 83.0 ± 4.1 % over 4 seeds; chance is 10.0 %" in summary
     assert "Over seeds these varied: split, init." in text_of(text)
     assert 'id="unfinished"' not in text
@@ -203,8 +203,8 @@ def test_what_made_it_is_on_the_page(written):
     assert "jaxft study configs/body_rate.py --workdir 'a place'" in text
     assert "versions jaxft 0.1.0, jax 0.10.1 device cpu git commit abcdef0, dirty true seconds 2 min 05 s" in text
     assert "feedfacefeedface model resnet18 status done validation 98.0 % time 1 min 15 s" in text
-    assert "procedure.epochs 6.0" in text.split("All fields")[0]
-    assert "procedure.momentum" not in text.split("All fields")[0]  # left at its default
+    assert "training.schedule.epochs 6.0" in text.split("All fields")[0]
+    assert "training.optimizer.momentum" not in text.split("All fields")[0]  # left at its default
     assert f"factors {BODY_RATE}: frozen, 0.01, 0.1" in text
     assert f"{digest_of(2, 1)} 2 0.1 1 diverged – – – 20.5 s in_turn" in text
     assert f"{digest_of(1, 3)} 1 0.01 3 done 92.0 86.0 5 20.5 s in_turn" in text

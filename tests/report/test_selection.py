@@ -16,7 +16,7 @@ from jaxft.report import page, selection
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 
-INIT, RATE = "procedure.init", "procedure.body_learning_rate"
+INIT, RATE = "training.initialization.start", "training.layers.backbone_learning_rate"
 A, B = "/far/away/net.birds.safetensors", "/far/away/net.cars.safetensors"
 SETTINGS = [
     {"source.weights": weights, INIT: init, RATE: rate}
@@ -169,7 +169,10 @@ def test_a_study_that_selects_over_nothing_has_no_arms(tmp_path, capsys):
     assert arms_in(store) == [] and 'id="arms"' not in page.render(store)
     assert main(["results", str(tmp_path), "--selected"]) == 2
     said = capsys.readouterr().err
-    assert "selects over no factor; name one of source.weights, procedure.init, procedure.body_learning_rate" in said
+    assert (
+        "selects over no factor; name one of source.weights, training.initialization.start, "
+        "training.layers.backbone_learning_rate" in said
+    )
 
 
 def test_all_factors_selected_over_make_one_arm(tmp_path):
@@ -191,7 +194,9 @@ def test_the_table_of_arms_and_the_selected_trials(tmp_path, capsys):
     assert "net.birds · pretrained − random +20.0 ± 0.0 < 0.001 2" in lines
     assert main(["results", str(tmp_path), "--selected", "--csv"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.startswith("arm,trial,status,setting,source.weights,procedure.init,procedure.body_learning_rate,seed")
+    assert header.startswith(
+        "arm,trial,status,setting,source.weights,training.initialization.start,training.layers.backbone_learning_rate,seed"
+    )
     assert len(rows) == 8 and rows[0].startswith(
         f"net.birds · pretrained,{0:016x},done,0,{A},pretrained,0.01,0,0.8,0.7"
     )
@@ -230,7 +235,7 @@ def test_selection_is_no_part_of_a_trials_identity():
     fields = {
         "seeds": 2,
         "target": {"classes": ["0", "1"], "train_per_class": 4, "val_per_class": 4},
-        "procedure": {"init": "random", "batch_size": 4},
+        "training": {"initialization.start": "random", "batches.size": 4},
         "factors": [{RATE: [0.01, 0.1]}],
         "source": {"model": "cifar_resnet8"},
     }
@@ -270,8 +275,12 @@ def test_scenes_at_a_reduced_size_select_and_compare_by_the_records(root, real_d
     best: dict[tuple[str, int], tuple[float, float, float]] = {}  # accuracy, minus loss, accuracy on test
     for path in tmp_path.glob("trials/*.json"):
         record = json.loads(path.read_bytes())
-        procedure, source = record["trial"]["procedure"], record["trial"]["source"]
-        arm = f"{Path(source['weights']).stem} · pretrained" if procedure["init"] == "pretrained" else "random"
+        training, source = record["trial"]["training"], record["trial"]["source"]
+        arm = (
+            f"{Path(source['weights']).stem} · pretrained"
+            if training["initialization"]["start"] == "pretrained"
+            else "random"
+        )
         with np.load(path.with_suffix(".npz")) as arrays:
             loss = arrays["val_loss"][arrays["epoch"] == record["selected_epoch"]].item()
         scores = record["val_accuracy"], -loss, record["test_accuracy"]

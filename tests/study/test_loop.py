@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxft import UserError
-from jaxft.config import Execution, Procedure
+from jaxft.config import Execution, Training
 from jaxft.core import paths
 from jaxft.data.augmentation.augment import ten_crops, view
 from jaxft.data.batches import balanced_indices, batch_indices
@@ -64,21 +64,29 @@ def images():
 
 def program_and_lanes(rates, **fields):
     """Returns a program and a lane for each learning rate, each with a seed of its own."""
-    fields = {"init": "random", "epochs": 2.0, "batch_size": 6, "momentum": 0.5, **fields}
+    fields = {
+        "initialization.start": "random",
+        "schedule.epochs": 2.0,
+        "batches.size": 6,
+        "optimizer.momentum": 0.5,
+        **fields,
+    }
     lanes, program = [], None
     for seed, rate in enumerate(rates):
-        procedure = Procedure(learning_rate=rate, **fields)
-        variables = init_variables(MODEL, jax.random.key(0 if "body_learning_rate" in fields else seed), SIZE)
+        training = Training.of({"optimizer.learning_rate": rate, **fields})
+        variables = init_variables(
+            MODEL, jax.random.key(0 if "layers.backbone_learning_rate" in fields else seed), SIZE
+        )
         params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
-        layers = resolve_layers(procedure, params)
-        phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(stats), 12)
-        program = make_program(phases, procedure.select, eval_batch_size=16, num_train=12)
+        layers = resolve_layers(training, params)
+        phases = make_phases(MODEL, PLAIN, training, layers, tuple(stats), 12)
+        program = make_program(phases, training.selection.weights, eval_batch_size=16, num_train=12)
         rows = np.random.default_rng(seed).permutation(NUM).astype(np.int32)
         lanes.append(
             Lane(
                 params,
                 stats,
-                make_hparams(procedure, layers),
+                make_hparams(training, layers),
                 images()[1],
                 np.sort(rows[:12]),
                 np.sort(rows[12:20]),
@@ -99,8 +107,8 @@ def assert_close(one, other):
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param({"flip": True, "crop_padding_px": 1}, marks=pytest.mark.slow),
-        {"body_learning_rate": "frozen"},
+        pytest.param({"augmentation.flip.enabled": True, "augmentation.crop.padding_px": 1}, marks=pytest.mark.slow),
+        {"layers.backbone_learning_rate": "frozen"},
     ],
     ids=["all", "frozen"],
 )
@@ -128,7 +136,7 @@ def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
 
 
 def test_a_network_of_nan_has_diverged_and_its_curves_are_empty():
-    program, (lane,) = program_and_lanes([0.01], body_learning_rate=1e25)
+    program, (lane,) = program_and_lanes([0.01], **{"layers.backbone_learning_rate": 1e25})
     (outcome,) = run_chunk(program, [lane], images()[0])
     assert outcome.diverged and outcome.selected_epoch is None and outcome.val_accuracy is outcome.test_accuracy is None
     assert not any(np.isfinite(outcome.curves[name]).any() for name in CURVES)
@@ -149,13 +157,13 @@ def test_a_study_whose_parameters_are_nan_while_its_loss_is_ln_4_has_diverged(tm
     study = {
         "seeds": 1,
         "target": {"data": "digits", "classes": ["0", "1", "2", "3"], "train_per_class": 10, "size_px": 8},
-        "procedure": {
-            "init": "random",
-            "epochs": 2.0,
-            "batch_size": 20,
-            "select": "last",
-            "learning_rate": 0.01,
-            "body_learning_rate": 1e25,
+        "training": {
+            "initialization.start": "random",
+            "schedule.epochs": 2.0,
+            "batches.size": 20,
+            "selection.weights": "last",
+            "optimizer.learning_rate": 0.01,
+            "layers.backbone_learning_rate": 1e25,
         },
     }
     code = f"import jaxft; print(*jaxft.run_study({study!r}, {str(tmp_path / 's')!r}, quiet=True)['status'])"
@@ -165,7 +173,7 @@ def test_a_study_whose_parameters_are_nan_while_its_loss_is_ln_4_has_diverged(tm
 
 
 def test_every_leaf_counts_for_whether_a_network_is_finite():
-    _, (lane,) = program_and_lanes([0.01], body_learning_rate="frozen")
+    _, (lane,) = program_and_lanes([0.01], **{"layers.backbone_learning_rate": "frozen"})
     for leaf in ("params", "batch_stats"):
         values = {"params": dict(lane.params), "batch_stats": dict(lane.batch_stats)}
         name = {"params": "head/bias", "batch_stats": "stage1/block1/bn1/var"}[leaf]
@@ -178,7 +186,14 @@ def test_every_leaf_counts_for_whether_a_network_is_finite():
 def test_a_diverged_epoch_is_never_selected(select):
     """The head trains alone for an epoch; the body joins it at a rate that makes NaN of it."""
     program, (lane,) = program_and_lanes(
-        [0.01], body_learning_rate=1e25, unfreeze_epochs=(1.0,), epochs=3.0, select=select, schedule="constant"
+        [0.01],
+        **{
+            "layers.backbone_learning_rate": 1e25,
+            "layers.unfreeze_epochs": (1.0,),
+            "schedule.epochs": 3.0,
+            "selection.weights": select,
+            "schedule.shape": "constant",
+        },
     )
     (outcome,) = run_chunk(program, [lane], images()[0])
     assert outcome.diverged and np.isfinite(outcome.curves["val_loss"]).tolist() == [True, False, False]
@@ -210,7 +225,10 @@ def test_a_trial_that_diverges_harms_no_other(executor):
     def outcomes(body_rate):
         lanes = []
         for i, rate in enumerate(healthy_rates):
-            fields = {"body_learning_rate": body_rate if i == bad else rate, "flip": True}
+            fields = {
+                "layers.backbone_learning_rate": body_rate if i == bad else rate,
+                "augmentation.flip.enabled": True,
+            }
             program, seeded = program_and_lanes([rate] * (i + 1), **fields)
             lanes.append(seeded[i])
         chunks = [lanes] if executor.width > 1 else [[lane] for lane in lanes]
@@ -231,7 +249,7 @@ def test_a_trial_that_diverges_harms_no_other(executor):
 
 @pytest.mark.slow
 def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it():
-    program, lanes = program_and_lanes([0.3], epochs=6.0)
+    program, lanes = program_and_lanes([0.3], **{"schedule.epochs": 6.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     accuracy, loss = outcome.curves["val_accuracy"], outcome.curves["val_loss"]
     best = max(range(6), key=lambda epoch: (accuracy[epoch], -loss[epoch]))
@@ -246,7 +264,7 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it()
 
 @pytest.mark.slow
 def test_a_trial_learns_what_can_be_learnt():
-    program, lanes = program_and_lanes([0.1], epochs=30.0)
+    program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 30.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     assert outcome.test_accuracy > 0.9 and outcome.curves["train_loss"][-1] < 0.1
 
@@ -275,7 +293,9 @@ class Memory:
 def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
     """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
     monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)  # a step at a time
-    program, lanes = program_and_lanes([0.05, 0.1], probe_epochs=2.0, epochs=3.0, flip=True)
+    program, lanes = program_and_lanes(
+        [0.05, 0.1], **{"linear_probe.epochs": 2.0, "schedule.epochs": 3.0, "augmentation.flip.enabled": True}
+    )
     # A probe freezes the body, which side by side must be the same.
     lanes = [lanes[0], dataclasses.replace(lanes[1], params=lanes[0].params)][:width]
     whole = run_chunk(program, lanes, images()[0])
@@ -294,7 +314,9 @@ def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatc
 
 @pytest.mark.slow
 def test_a_probe_moves_the_head_and_then_everything():
-    program, lanes = program_and_lanes([0.1], probe_epochs=1.0, epochs=1.0, select="last")
+    program, lanes = program_and_lanes(
+        [0.1], **{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0, "selection.weights": "last"}
+    )
     probe_only = dataclasses.replace(program, phases=program.phases[:1], epoch_ends=program.epoch_ends[:1])
     probed, whole = run_chunk(probe_only, lanes, images()[0])[0], run_chunk(program, lanes, images()[0])[0]
     for name, start in lanes[0].params.items():
@@ -359,7 +381,9 @@ def test_width_one_takes_the_trial_axis_off():
 )
 def test_executors_agree(executor):
     """Trials one after another, and spread over devices, one or two under `vmap` on each."""
-    program, lanes = program_and_lanes([0.01 * (1 + i) for i in range(executor.width)], epochs=1.0, flip=True)
+    program, lanes = program_and_lanes(
+        [0.01 * (1 + i) for i in range(executor.width)], **{"schedule.epochs": 1.0, "augmentation.flip.enabled": True}
+    )
     expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
     for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
         assert_close(one.params, other.params)
@@ -394,7 +418,10 @@ def test_the_width_fits_in_the_memory():
 
 def test_the_memory_of_trials_is_that_of_their_compiled_programs():
     """Each lane has a head of 8 x 3 and 3 numbers, its momentum and best, a stretch's metrics, and a batch of 6."""
-    program, lanes = program_and_lanes([0.1], body_learning_rate="frozen", batch_norm="frozen", momentum=0.9)
+    program, lanes = program_and_lanes(
+        [0.1],
+        **{"layers.backbone_learning_rate": "frozen", "batch_norm.statistics": "frozen", "optimizer.momentum": 0.9},
+    )
     pixels = np.asarray(images()[0])
     one, two, eight = (needed_bytes(program, lanes[0], pixels, Executor("vmap", width)) for width in (1, 2, 8))
     lane = 3 * 4 * (8 * 3 + 3) + 4 * MOST_STEPS * 2 + 4 * 6 * 8
@@ -429,7 +456,7 @@ def test_as_many_lanes_as_fit():
 
 @pytest.mark.slow
 def test_steps_are_timed_as_an_executor_runs_them():
-    program, lanes = program_and_lanes([0.1], epochs=1.0)
+    program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 1.0})
     for executor in (Executor(), Executor("vmap", 2)):
         assert 0 < time_steps(program, lanes[0], np.asarray(images()[0]), executor, seconds=0.01) < 60
 
@@ -437,7 +464,7 @@ def test_steps_are_timed_as_an_executor_runs_them():
 @pytest.mark.slow
 def test_a_batch_over_devices_has_the_statistics_of_the_whole():
     """One trial whose batches of six are on three devices, two images each."""
-    program, lanes = program_and_lanes([0.05], epochs=2.0)
+    program, lanes = program_and_lanes([0.05], **{"schedule.epochs": 2.0})
     one = run_chunk(program, lanes, images()[0])[0]
     other = run_chunk(program, lanes, images()[0], executor=Executor("data_parallel", 1, 3))[0]
     assert_close(one.params, other.params)
@@ -468,7 +495,7 @@ def test_balanced_batches_reach_the_steps(monkeypatch):
 
 
 def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predictions():
-    program, lanes = program_and_lanes([0.1], epochs=3.0)
+    program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 3.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     chosen = outcome.curves["epoch"].tolist().index(outcome.selected_epoch)
     assert outcome.val_mean_per_class == outcome.curves["val_mean_per_class"][chosen]
@@ -480,12 +507,15 @@ def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predicti
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
-    [{"body_learning_rate": "frozen", "views": 2, "flip": True}, {"flip": True}],
+    [
+        {"layers.backbone_learning_rate": "frozen", "augmentation.views": 2, "augmentation.flip.enabled": True},
+        {"augmentation.flip.enabled": True},
+    ],
     ids=["kept features", "images"],
 )
 def test_ten_crops_of_the_test_images_alone(fields):
     """Parts of 8 x 8 of images of 11 x 11: selection sees the centre, the test all ten, whatever is kept."""
-    program, lanes = program_and_lanes([0.1], crop_px=SIZE, **fields)
+    program, lanes = program_and_lanes([0.1], **{"augmentation.crop.size_px": SIZE}, **fields)
     larger = jnp.asarray(np.random.default_rng(2).integers(0, 256, (NUM, 11, 11, 3)), jnp.uint8)
     features = FeatureCache(1e9)
     centre, ten = (
@@ -506,8 +536,13 @@ def test_ten_crops_of_the_test_images_alone(fields):
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_executors_agree_on_random_changes():
-    fields = {"jitter_hue": 0.1, "erase_probability": 0.5, "cutmix_alpha": 1.0, "loss_weighting": "inverse"}
-    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], epochs=1.0, **fields)
+    fields = {
+        "augmentation.color_jitter.hue": 0.1,
+        "augmentation.erasing.probability": 0.5,
+        "augmentation.cutmix.alpha": 1.0,
+        "loss.class_weights": "inverse",
+    }
+    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], **{"schedule.epochs": 1.0}, **fields)
     weights = jnp.array([0.5, 1.0, 1.5])
     lanes = [dataclasses.replace(lane, hparams=lane.hparams._replace(class_weights=weights)) for lane in lanes]
     expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
@@ -522,9 +557,15 @@ def test_executors_agree_on_random_changes():
 
 def test_frozen_leaves_do_not_move_by_a_bit():
     """Beside decay, clipping, SAM and an average; nor do the statistics of a frozen prefix."""
-    fields = {"weight_decay": 0.1, "clip_norm": 0.5, "sam_radius": 0.1, "ema_decay": 0.9, "optimizer": "adamw"}
+    fields = {
+        "optimizer.weight_decay": 0.1,
+        "optimizer.clip_norm": 0.5,
+        "optimizer.sam_radius": 0.1,
+        "optimizer.ema_decay": 0.9,
+        "optimizer.name": "adamw",
+    }
     rules = (("stem/.*|stage1/.*|stage2/.*/scale", "frozen"),)
-    program, lanes = program_and_lanes([0.05], epochs=1.0, layer_rates=rules, **fields)
+    program, lanes = program_and_lanes([0.05], **{"schedule.epochs": 1.0, "layers.rates": rules}, **fields)
     outcome = run_chunk(program, lanes, images()[0])[0]
     for name, start in lanes[0].params.items():
         frozen = name.startswith(("stem", "stage1")) or (name.startswith("stage2") and name.endswith("scale"))
@@ -539,9 +580,15 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 
     So its momentum, its place in the schedule and its average go on, and the best epoch is one of all.
     """
-    fields = {"batch_norm": "frozen", "body_learning_rate": 1e-30, "epochs": 4.0, "ema_decay": 0.8, "momentum": 0.9}
-    whole, lanes = program_and_lanes([0.3], schedule="cosine", **fields)
-    parts, _ = program_and_lanes([0.3], schedule="cosine", unfreeze_epochs=(1.0, 2.5), **fields)
+    fields = {
+        "batch_norm.statistics": "frozen",
+        "layers.backbone_learning_rate": 1e-30,
+        "schedule.epochs": 4.0,
+        "optimizer.ema_decay": 0.8,
+        "optimizer.momentum": 0.9,
+    }
+    whole, lanes = program_and_lanes([0.3], **{"schedule.shape": "cosine"}, **fields)
+    parts, _ = program_and_lanes([0.3], **{"schedule.shape": "cosine", "layers.unfreeze_epochs": (1.0, 2.5)}, **fields)
     assert [phase.num_steps for phase in parts.phases] == [2, 3, 3] and parts.num_epochs == 5
     last = (dataclasses.replace(program, select="last") for program in (whole, parts))
     one, other = (run_chunk(program, lanes, images()[0])[0] for program in last)
@@ -557,7 +604,13 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
     """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
     monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)  # a step at a time
-    fields = {"epochs": 3.0, "unfreeze_epochs": (1.0, 2.0), "optimizer": "adamw", "ema_decay": 0.9, "select": "last"}
+    fields = {
+        "schedule.epochs": 3.0,
+        "layers.unfreeze_epochs": (1.0, 2.0),
+        "optimizer.name": "adamw",
+        "optimizer.ema_decay": 0.9,
+        "selection.weights": "last",
+    }
     program, lanes = program_and_lanes([0.05], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
     memory = Memory(killed_at)
@@ -578,9 +631,9 @@ def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, 
 @pytest.mark.slow
 def test_the_average_is_evaluated_and_kept():
     """After two steps it is (d w1 + w2) / (1 + d)."""
-    fields = {"schedule": "constant", "select": "last", "epochs": 20.0}
+    fields = {"schedule.shape": "constant", "selection.weights": "last", "schedule.epochs": 20.0}
     ends = []
-    for changes in ({"steps": 1}, {"steps": 2}, {"steps": 2, "ema_decay": 0.75}):
+    for changes in ({"schedule.steps": 1}, {"schedule.steps": 2}, {"schedule.steps": 2, "optimizer.ema_decay": 0.75}):
         program, lanes = program_and_lanes([0.1], **fields, **changes)
         ends.append(run_chunk(program, lanes, images()[0])[0])
     one, two, average = ends
@@ -595,8 +648,14 @@ def test_the_average_is_evaluated_and_kept():
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_executors_agree_on_what_a_step_may_be():
-    fields = {"accumulate": 2, "sam_radius": 0.05, "ema_decay": 0.9, "clip_norm": 1.0, "unfreeze_epochs": (0.5,)}
-    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], epochs=1.0, **fields)
+    fields = {
+        "batches.accumulate": 2,
+        "optimizer.sam_radius": 0.05,
+        "optimizer.ema_decay": 0.9,
+        "optimizer.clip_norm": 1.0,
+        "layers.unfreeze_epochs": (0.5,),
+    }
+    program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], **{"schedule.epochs": 1.0}, **fields)
     lanes = [dataclasses.replace(lane, params=lanes[0].params) for lane in lanes]
     expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
     for executor in (Executor("vmap", 4), Executor("devices", 4, 2), Executor("pmap", 4, 4)):
@@ -613,7 +672,7 @@ def low_rank(lanes, rank=2, alpha=4.0):
     """Returns lanes of one network with factors of changes, those of B no longer zero."""
     found = []
     for lane in lanes:
-        names = [n for n in adaptable(Procedure(tune="lora"), tuple(lane.params)) if is_adapter(n)]
+        names = [n for n in adaptable(Training.of({"layers.tune": "lora"}), tuple(lane.params)) if is_adapter(n)]
         drawn = init_adapters(names, lane.params, rank, jax.random.key(3))
         moved = {n: leaf + 0.02 * jax.random.normal(jax.random.key(5), leaf.shape) for n, leaf in drawn.items()}
         found.append(dataclasses.replace(lane, params=dict(lanes[0].params) | moved, batch_stats=lanes[0].batch_stats))
@@ -622,17 +681,31 @@ def low_rank(lanes, rank=2, alpha=4.0):
 
 def lora_program_and_lanes(rates, **fields):
     """Returns what `program_and_lanes` does, of trials whose kernels below the head change by low rank."""
-    fields = {"tune": "lora", "lora_rank": 2, "lora_alpha": 4.0, "init": "pretrained", **fields}
+    fields = {
+        "layers.tune": "lora",
+        "layers.lora_rank": 2,
+        "layers.lora_alpha": 4.0,
+        "initialization.start": "pretrained",
+        **fields,
+    }
     _, lanes = program_and_lanes(rates, **fields)
     names = tuple(lanes[0].params)
     found, program = [], None
     for lane, rate in zip(low_rank(lanes), rates):
-        procedure = Procedure(**{"epochs": 2.0, "batch_size": 6, "momentum": 0.5, **fields, "learning_rate": rate})
-        layers = resolve_layers(procedure, adaptable(procedure, names), tuning_rules(procedure, MODEL, names))
-        phases = make_phases(MODEL, PLAIN, procedure, layers, tuple(lane.batch_stats), 12)
-        program = make_program(phases, procedure.select, eval_batch_size=16, num_train=12)
+        training = Training.of(
+            {
+                "schedule.epochs": 2.0,
+                "batches.size": 6,
+                "optimizer.momentum": 0.5,
+                **fields,
+                "optimizer.learning_rate": rate,
+            }
+        )
+        layers = resolve_layers(training, adaptable(training, names), tuning_rules(training, MODEL, names))
+        phases = make_phases(MODEL, PLAIN, training, layers, tuple(lane.batch_stats), 12)
+        program = make_program(phases, training.selection.weights, eval_batch_size=16, num_train=12)
         source = {"params": {name: lane.params[name] for name in names}, "batch_stats": lane.batch_stats}
-        found.append(dataclasses.replace(lane, hparams=make_hparams(procedure, layers), source=source))
+        found.append(dataclasses.replace(lane, hparams=make_hparams(training, layers), source=source))
     return program, found
 
 
@@ -642,8 +715,20 @@ def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
 
     With a single value the average is that value.
     """
-    fields = {"l2_sp": 2.0, "sam_radius": 0.05, "ema_decay": 0.9, "accumulate": 2, "batch_norm": "frozen"}
-    fields |= {"schedule": "constant", "momentum": 0.0, "steps": 1, "select": "last", "epochs": 20.0}
+    fields = {
+        "regularization.l2_sp.strength": 2.0,
+        "optimizer.sam_radius": 0.05,
+        "optimizer.ema_decay": 0.9,
+        "batches.accumulate": 2,
+        "batch_norm.statistics": "frozen",
+    }
+    fields |= {
+        "schedule.shape": "constant",
+        "optimizer.momentum": 0.0,
+        "schedule.steps": 1,
+        "selection.weights": "last",
+        "schedule.epochs": 20.0,
+    }
     program, (lane,) = lora_program_and_lanes([0.05], **fields)
     (phase,) = program.phases
     assert {name for name, _ in phase.regularisers.pulled} == {
@@ -681,14 +766,25 @@ def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
 
 
 TOGETHER = {
-    "low rank": {"l2_sp": 0.5, "sam_radius": 0.05, "ema_decay": 0.9, "accumulate": 2, "dropout": 0.3},
-    "unfreezing": {"unfreeze_epochs": (0.5, 1.0), "batch_norm": "recalibrated", "ema_decay": 0.9, "l2_sp_head": 0.1},
+    "low rank": {
+        "regularization.l2_sp.strength": 0.5,
+        "optimizer.sam_radius": 0.05,
+        "optimizer.ema_decay": 0.9,
+        "batches.accumulate": 2,
+        "regularization.dropout.rate": 0.3,
+    },
+    "unfreezing": {
+        "layers.unfreeze_epochs": (0.5, 1.0),
+        "batch_norm.statistics": "recalibrated",
+        "optimizer.ema_decay": 0.9,
+        "regularization.l2_sp.head": 0.1,
+    },
     "parts of virtual batches": {
-        "batch_size": 12,
-        "accumulate": 2,
-        "virtual_batch_size": 3,
-        "batch_norm": "recalibrated",
-        "bss": 0.01,
+        "batches.size": 12,
+        "batches.accumulate": 2,
+        "batch_norm.virtual_batch_size": 3,
+        "batch_norm.statistics": "recalibrated",
+        "regularization.bss.strength": 0.01,
     },
 }
 
@@ -699,7 +795,7 @@ TOGETHER = {
 )
 def test_factors_together_side_by_side_and_in_turn(name):
     of_low_rank = name == "low rank"
-    batch_norm = {"batch_norm": "recalibrated"} if of_low_rank else {}
+    batch_norm = {"batch_norm.statistics": "recalibrated"} if of_low_rank else {}
     make = lora_program_and_lanes if of_low_rank else program_and_lanes
     program, lanes = make([0.02, 0.05], **TOGETHER[name], **batch_norm)
     lanes = [dataclasses.replace(lane, params=lanes[0].params, batch_stats=lanes[0].batch_stats) for lane in lanes]
@@ -722,9 +818,15 @@ def test_factors_together_side_by_side_and_in_turn(name):
 @pytest.mark.slow
 def test_noise_is_that_of_the_whole_batch_in_parts_too():
     """Where statistics rest, a batch in parts drops the same values, skips the same blocks, is pulled the same."""
-    fields = {"dropout": 0.4, "stochastic_depth": 0.4, "l2_sp_head": 0.3, "batch_norm": "frozen", "epochs": 1.0}
+    fields = {
+        "regularization.dropout.rate": 0.4,
+        "regularization.stochastic_depth.rate": 0.4,
+        "regularization.l2_sp.head": 0.3,
+        "batch_norm.statistics": "frozen",
+        "schedule.epochs": 1.0,
+    }
     program, lanes = program_and_lanes([0.05], **fields)
-    in_parts, _ = program_and_lanes([0.05], **fields, accumulate=3)
+    in_parts, _ = program_and_lanes([0.05], **fields, **{"batches.accumulate": 3})
     one, other = (run_chunk(each, lanes, images()[0])[0] for each in (program, in_parts))
     assert_close(one.params, other.params)
 
@@ -739,12 +841,17 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     from sklearn.linear_model import LogisticRegression
 
     decays = [0.01, 0.1]
-    changes = {"views": num_views, "flip": True} if num_views else {}
-    fields = {"probe_epochs": 60.0, "epochs": 0.0, "probe_optimizer": "lbfgs", "body_learning_rate": "frozen"}
+    changes = {"augmentation.views": num_views, "augmentation.flip.enabled": True} if num_views else {}
+    fields = {
+        "linear_probe.epochs": 60.0,
+        "schedule.epochs": 0.0,
+        "linear_probe.optimizer": "lbfgs",
+        "layers.backbone_learning_rate": "frozen",
+    }
     pixels, labels = images()
     outcomes = []
     for decay in decays:
-        program, lanes = program_and_lanes([0.1], probe_weight_decay=decay, **fields, **changes)
+        program, lanes = program_and_lanes([0.1], **{"linear_probe.weight_decay": decay}, **fields, **changes)
         outcomes += run_chunk(program, lanes, pixels, features=FeatureCache(1e9))
     assert outcomes[0].curves["epoch"].tolist() == [0.0]  # it passes over nothing in batches
     lane, variables = lanes[0], {"params": paths.unflatten(lanes[0].params)}
@@ -769,7 +876,12 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
 @pytest.mark.slow
 def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     """Twelve images in pieces of five: the last one has three that count for nothing."""
-    fields = {"probe_epochs": 20.0, "epochs": 1.0, "probe_optimizer": "lbfgs", "probe_weight_decay": 0.1}
+    fields = {
+        "linear_probe.epochs": 20.0,
+        "schedule.epochs": 1.0,
+        "linear_probe.optimizer": "lbfgs",
+        "linear_probe.weight_decay": 0.1,
+    }
     program, lanes = program_and_lanes([0.01], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
     monkeypatch.setattr("jaxft.training.step.PIECE", 5)
@@ -806,7 +918,7 @@ def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
     def heard(event, seconds, **labels):
         names.update([labels.get("fun_name")] * event.endswith("/backend_compile_duration"))
 
-    program, lanes = program_and_lanes([0.011] * 16, epochs=2.0)
+    program, lanes = program_and_lanes([0.011] * 16, **{"schedule.epochs": 2.0})
     jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:

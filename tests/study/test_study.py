@@ -43,13 +43,13 @@ TINY = {
     "source": {
         "model": "toy",
         "images": {"data": "digits", "classes": ["0", "1"], "train_per_class": 20, "val_per_class": 5},
-        "procedure": {"epochs": 2.0, "batch_size": 20, "learning_rate": 0.05},
+        "training": {"schedule.epochs": 2.0, "batches.size": 20, "optimizer.learning_rate": 0.05},
     },
     "target": {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4},
-    "procedure": {"epochs": 2.0, "batch_size": 9, "learning_rate": 0.05},
+    "training": {"schedule.epochs": 2.0, "batches.size": 9, "optimizer.learning_rate": 0.05},
     "factors": [
-        {"procedure.body_learning_rate": ["frozen", 0.01]},
-        {"procedure.init": ["random"], "procedure.body_learning_rate": [0.01]},
+        {"training.layers.backbone_learning_rate": ["frozen", 0.01]},
+        {"training.initialization.start": ["random"], "training.layers.backbone_learning_rate": [0.01]},
     ],
 }
 
@@ -113,10 +113,12 @@ def test_a_pinned_stream_does_not_vary():
 
 def test_a_random_start_does_not_depend_on_how_the_source_is_trained():
     one = make_plan(tiny())
-    longer = TINY["source"] | {"procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05}}
+    longer = TINY["source"] | {
+        "training": {"schedule.epochs": 3.0, "batches.size": 20, "optimizer.learning_rate": 0.05}
+    }
     two = make_plan(tiny(source=longer))
     for a, b in zip(one.trials, two.trials):
-        assert (a.digest == b.digest) == (a.trial.procedure.init == "random")
+        assert (a.digest == b.digest) == (a.trial.training.initialization.start == "random")
 
 
 @pytest.mark.slow
@@ -138,7 +140,9 @@ def test_weights_are_known_by_content_not_by_path(real_data, tmp_path):
 
 def test_a_crop_decides_what_the_network_sees():
     fields = {"factors": [], "seeds": 1, "target": TINY["target"] | {"size_px": 12}}
-    plan = make_plan(tiny(**fields, procedure=TINY["procedure"] | {"crop_px": 8, "test_crops": "ten"}))
+    plan = make_plan(
+        tiny(**fields, training=TINY["training"] | {"augmentation.crop.size_px": 8, "selection.test_crops": "ten"})
+    )
     (trial,) = plan.trials
     assert trial.size_px == 8 and trial.images.images.shape[1:3] == (12, 12)
     assert trial.program.phases[0].preprocessing.size_px == 8 and trial.program.test_crops == "ten"
@@ -148,24 +152,31 @@ def test_a_crop_decides_what_the_network_sees():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"crop_px": 13}, "'procedure.crop_px' is 13, but the images are 12 px; give 'target.size_px' 13 or more."),
         (
-            {"crop_px": 12, "test_crops": "ten"},
-            "'procedure.test_crops' is 'ten', but 'procedure.crop_px' 12 is the images' own size; give "
-            "'target.size_px' more, such as 14.",
+            {"augmentation.crop.size_px": 13},
+            "'training.augmentation.crop.size_px' is 13, but the images are 12 px; give 'target.size_px' 13 or more.",
+        ),
+        (
+            {"augmentation.crop.size_px": 12, "selection.test_crops": "ten"},
+            "'training.selection.test_crops' is 'ten', but 'training.augmentation.crop.size_px' 12 is the images' "
+            "own size; give 'target.size_px' more, such as 14.",
         ),
     ],
 )
 def test_a_crop_must_fit(fields, message):
-    fields = {"procedure": TINY["procedure"] | fields, "target": TINY["target"] | {"size_px": 12}}
+    fields = {"training": TINY["training"] | fields, "target": TINY["target"] | {"size_px": 12}}
     with pytest.raises(jaxft.UserError) as error:
         make_plan(tiny(factors=[], **fields))
     assert message in str(error.value)
 
 
 def test_weights_of_classes_and_balanced_batches_reach_a_trial():
-    fields = TINY["procedure"] | {"init": "random", "loss_weighting": "inverse", "sampling": "balanced"}
-    (trial,) = make_plan(tiny(seeds=1, factors=[], procedure=fields)).trials
+    fields = TINY["training"] | {
+        "initialization.start": "random",
+        "loss.class_weights": "inverse",
+        "batches.sampling": "balanced",
+    }
+    (trial,) = make_plan(tiny(seeds=1, factors=[], training=fields)).trials
     lane = example_lane(trial)
     assert lane.balanced and lane.hparams.class_weights.tolist() == [1, 1, 1]  # six images of each
     assert trial.program.phases[0].weighted
@@ -177,7 +188,9 @@ def test_the_plan_says_whether_the_test_classes_are_uneven(more, tmp_path):
     labels = np.repeat([0, 1], (10, 10 + more))
     np.savez(tmp_path / "some.npz", images=np.zeros((len(labels), 8, 8, 3), np.uint8), labels=labels)
     target = {"data": str(tmp_path / "some.npz"), "train_per_class": 2, "val_per_class": 1}
-    plan = make_plan(tiny(seeds=1, target=target, factors=[], procedure={"init": "random", "batch_size": 2}))
+    plan = make_plan(
+        tiny(seeds=1, target=target, factors=[], training={"initialization.start": "random", "batches.size": 2})
+    )
     assert plan.record(jaxft.config.ConfigFile(plan.study))["uneven"] is (more > 0)
 
 
@@ -195,8 +208,8 @@ def test_results_have_a_row_a_trial(ran):
         "trial",
         "status",
         "setting",
-        "procedure.body_learning_rate",
-        "procedure.init",
+        "training.layers.backbone_learning_rate",
+        "training.initialization.start",
         "seed",
         "val_accuracy",
         "test_accuracy",
@@ -213,14 +226,14 @@ def test_results_have_a_row_a_trial(ran):
     # Heads on kept features train side by side.
     assert results["executor"].tolist() == ["vmap"] * 2 + ["in_turn"] * 4
     assert results["test_accuracy"].between(0, 1).all() and results["val_accuracy"].between(0, 1).all()
-    assert results["procedure.body_learning_rate"].tolist() == ["frozen"] * 2 + [0.01] * 4
-    assert results["procedure.init"].tolist() == ["pretrained"] * 4 + ["random"] * 2
+    assert results["training.layers.backbone_learning_rate"].tolist() == ["frozen"] * 2 + [0.01] * 4
+    assert results["training.initialization.start"].tolist() == ["pretrained"] * 4 + ["random"] * 2
     assert results["seed"].tolist() == [0, 1] * 3
 
 
 def test_a_frozen_body_does_not_move_by_a_bit(ran):
     workdir, results = ran
-    frozen = results[results["procedure.body_learning_rate"] == "frozen"]
+    frozen = results[results["training.layers.backbone_learning_rate"] == "frozen"]
     assert (frozen["relative_change"] == 0).all()
     assert (results.loc[~results.index.isin(frozen.index), "relative_change"] > 0).all()
     source = load_file(next((workdir / "sources").glob("[!.]*.safetensors")))
@@ -272,7 +285,10 @@ def test_changes_are_those_of_the_stored_weights(ran):
     workdir, results = ran
     store = Store.open(workdir)
     source = load_file(next((workdir / "sources").glob("[!.]*.safetensors")))
-    tuned = results[(results["procedure.init"] == "pretrained") & (results["procedure.body_learning_rate"] == 0.01)]
+    tuned = results[
+        (results["training.initialization.start"] == "pretrained")
+        & (results["training.layers.backbone_learning_rate"] == 0.01)
+    ]
     digest = tuned["trial"].iloc[0]
     final = load_file(store.weights_path(digest))
     w0, w = (tensors["layer2.0.conv1.weight"].astype(np.float64) for tensors in (source, final))
@@ -334,7 +350,7 @@ def test_a_study_that_grows_does_only_what_is_new(copied):
     workdir, results = copied
     before, sources = records(workdir), list((workdir / "sources").iterdir())
     factors = [dict(TINY["factors"][0]), dict(TINY["factors"][1])]
-    factors[0]["procedure.body_learning_rate"] = ["frozen", 0.01, 0.03]
+    factors[0]["training.layers.backbone_learning_rate"] = ["frozen", 0.01, 0.03]
     grown = jaxft.run_study(tiny(seeds=3, factors=factors), workdir, quiet=True)
     assert len(grown) == 4 * 3
     after = records(workdir)
@@ -364,8 +380,8 @@ def test_vmap_fills_short_chunks_and_agrees(ran, tmp_path):
 def test_trials_side_by_side_keep_what_is_their_own(ran, tmp_path):
     """Frozen statistics of other starts, frozen heads of other seeds, trials without validation: none leaks."""
     factors = [
-        {"procedure.batch_norm": ["frozen"], "procedure.init": ["pretrained", "random"]},
-        {"procedure.layer_rates": [[["head/.*", "frozen"]]]},
+        {"training.batch_norm.statistics": ["frozen"], "training.initialization.start": ["pretrained", "random"]},
+        {"training.layers.rates": [[["head/.*", "frozen"]]]},
         {"target.val_per_class": [0, 4]},
     ]
     alone, together = (
@@ -387,8 +403,8 @@ def test_what_is_frozen_must_be_shared(tmp_path):
     from jaxft.study.loop import run_chunk
     from jaxft.study.run import Work
 
-    frozen = {"init": "random", "body_learning_rate": "frozen"}
-    plan = make_plan(tiny(procedure=TINY["procedure"] | frozen, factors=[]))
+    frozen = {"initialization.start": "random", "layers.backbone_learning_rate": "frozen"}
+    plan = make_plan(tiny(training=TINY["training"] | frozen, factors=[]))
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
     work = Work(plan, Store.create(tmp_path / "s"), Progress(quiet=True), False, FeatureCache(0))
     lanes = [work.lane(trial) for trial in plan.trials]
@@ -397,8 +413,8 @@ def test_what_is_frozen_must_be_shared(tmp_path):
 
 
 def test_a_source_that_diverges_stops_only_what_starts_from_it(tmp_path):
-    source = TINY["source"] | {"procedure": TINY["source"]["procedure"] | {"learning_rate": 1e38}}
-    study = tiny(source=source, seeds=1, factors=[{"procedure.init": ["pretrained", "random"]}])
+    source = TINY["source"] | {"training": TINY["source"]["training"] | {"optimizer.learning_rate": 1e38}}
+    study = tiny(source=source, seeds=1, factors=[{"training.initialization.start": ["pretrained", "random"]}])
     for _ in range(2):  # and the second time it is not trained again
         results = jaxft.run_study(study, tmp_path / "s", quiet=True)
         assert results["status"].tolist() == ["failed", "done"]
@@ -419,14 +435,17 @@ def test_images_of_the_source_in_the_target_are_warned_of():
 def test_levels_of_every_kind_are_in_the_tables(copied):
     workdir, _ = copied
     rules = [[], [["stem/.*", 0.1], ["stage1/.*", "frozen"]]]
-    factors = [{"procedure.layer_rates": rules}, {"procedure.body_learning_rate": [None, "frozen"]}]
+    factors = [{"training.layers.rates": rules}, {"training.layers.backbone_learning_rate": [None, "frozen"]}]
     study = tiny(
-        factors=factors, seeds=1, execution={"keep_weights": "none"}, procedure={"epochs": 0.5, "batch_size": 9}
+        factors=factors,
+        seeds=1,
+        execution={"keep_weights": "none"},
+        training={"schedule.epochs": 0.5, "batches.size": 9},
     )
     results = jaxft.run_study(study, workdir, quiet=True)
     assert len(results) == 3  # the two blocks have one setting in common
-    assert results["procedure.body_learning_rate"].tolist() == ["none", "none", "frozen"]
-    assert results["procedure.layer_rates"].tolist()[1] == (("stem/.*", 0.1), ("stage1/.*", "frozen"))
+    assert results["training.layers.backbone_learning_rate"].tolist() == ["none", "none", "frozen"]
+    assert results["training.layers.rates"].tolist()[1] == (("stem/.*", 0.1), ("stage1/.*", "frozen"))
     assert pd.read_parquet(workdir / "results.parquet")["trial"].tolist() == results["trial"].tolist()
 
 
@@ -445,7 +464,7 @@ def test_no_weights_are_kept_where_none_are_asked_for(tmp_path):
 
 
 def test_a_trial_that_diverges_is_a_result(tmp_path):
-    factors = [{"procedure.init": ["random"], "procedure.learning_rate": [0.05, 1e38]}]
+    factors = [{"training.initialization.start": ["random"], "training.optimizer.learning_rate": [0.05, 1e38]}]
     results = jaxft.run_study(tiny(factors=factors, seeds=1), tmp_path / "d", quiet=True)
     assert results["status"].tolist() == ["done", "diverged"]
     assert results["test_accuracy"].isna().tolist() == [False, True]
@@ -464,7 +483,7 @@ def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
             raise MemoryError("no room on the device")
         return whole(*args, **kwargs)
 
-    study = tiny(factors=[{"procedure.init": ["random"]}], seeds=3)
+    study = tiny(factors=[{"training.initialization.start": ["random"]}], seeds=3)
     monkeypatch.setattr(jaxft.study.run, "run_chunk", fails_once)
     results = jaxft.run_study(study, tmp_path / "f", quiet=True)
     assert results["status"].tolist() == ["done", "failed", "done"]
@@ -576,7 +595,7 @@ def test_shards_are_parts_of_the_work_that_make_the_whole(ran, tmp_path):
 def groups_of_one_network(tmp_path):
     """Returns the plan and the store of three groups, of which one trains heads alone, and a list for what is timed."""
     rules = [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]
-    study = tiny(factors=[{"procedure.layer_rates": rules}], execution={"workers": 2})
+    study = tiny(factors=[{"training.layers.rates": rules}], execution={"workers": 2})
     return make_plan(study), Store.create(tmp_path / "study")
 
 
@@ -649,7 +668,7 @@ ALIKE = {
     "factors": [],
     "seeds": 8,
     "source": {"model": "toy"},
-    "procedure": TINY["procedure"] | {"init": "random"},
+    "training": TINY["training"] | {"initialization.start": "random"},
 }
 
 
@@ -733,7 +752,7 @@ def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path, mon
         "seeds": 6,
         "factors": [],
         "source": {"model": "cifar_resnet8"},
-        "procedure": TINY["procedure"] | {"init": "random", "epochs": 6.0},
+        "training": TINY["training"] | {"initialization.start": "random", "schedule.epochs": 6.0},
     }
     in_turn = tiny(**fields, execution={"executor": "in_turn"})
     alone = jaxft.run_study(in_turn, tmp_path / "alone", quiet=True)
@@ -761,7 +780,7 @@ def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path,
     model = "toy" if executor == "in_turn" else "cifar_resnet8"
     fields = {"seeds": 1, "factors": [], "source": {"model": model}}
     fields["execution"] = {"executor": executor, "checkpoint_seconds": 0.5}
-    fields["procedure"] = TINY["procedure"] | {"init": "random", "epochs": 300.0}
+    fields["training"] = TINY["training"] | {"initialization.start": "random", "schedule.epochs": 300.0}
     config = tmp_path / "config.py"
     config.write_text(f"{WITH_TOY}\ndef get_config():\n    return {TINY | fields!r}\n")
     command = [sys.executable, "-m", "jaxft.cli", "study", f"--config={config}", f"--workdir={tmp_path / 'stopped'}"]
@@ -803,14 +822,14 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
     """Two rates, momenta, decays and seeds: 16 trials, one program to train and one to evaluate."""
     factors = [
         {
-            "procedure.learning_rate": [0.01, 0.05],
-            "procedure.momentum": [0.5, 0.9],
-            "procedure.weight_decay": [0.0, 1e-3],
+            "training.optimizer.learning_rate": [0.01, 0.05],
+            "training.optimizer.momentum": [0.5, 0.9],
+            "training.optimizer.weight_decay": [0.0, 1e-3],
         }
     ]
     source = {"model": "toy"}
-    procedure = TINY["procedure"] | {"init": "random", "epochs": 1.0, "batch_size": 7}
-    study = tiny(source=source, factors=factors, procedure=procedure, execution={"executor": "in_turn"})
+    training = TINY["training"] | {"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 7}
+    study = tiny(source=source, factors=factors, training=training, execution={"executor": "in_turn"})
     jax.clear_caches()  # of what other tests compiled
     with jax.log_compiles(True), caplog.at_level("WARNING"):
         assert len(jaxft.run_study(study, tmp_path / "n", quiet=True)) == 16
@@ -824,14 +843,14 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_onednn")
 def test_a_study_goes_on_with_the_convolutions_it_began_with(tmp_path):
-    began = tiny(seeds=1, execution={"cpu_convolution": "xla"}, factors=[{"procedure.init": ["random"]}])
+    began = tiny(seeds=1, execution={"cpu_convolution": "xla"}, factors=[{"training.initialization.start": ["random"]}])
     jaxft.run_study(began, tmp_path, quiet=True)
     assert json.loads((tmp_path / "convolution.json").read_text()) == {"computed_by": "XLA", "threads": 0}
     assert jaxft.run_study(began, tmp_path, quiet=True).shape[0] == 1
-    grown = tiny(seeds=2, factors=[{"procedure.init": ["random"]}])
+    grown = tiny(seeds=2, factors=[{"training.initialization.start": ["random"]}])
     with pytest.raises(UserError, match="was begun with convolutions by XLA, and this process has them by oneDNN"):
         jaxft.run_study(grown, tmp_path, quiet=True)
-    finished = tiny(seeds=1, factors=[{"procedure.init": ["random"]}])
+    finished = tiny(seeds=1, factors=[{"training.initialization.start": ["random"]}])
     assert jaxft.run_study(finished, tmp_path, quiet=True).shape[0] == 1, "with nothing to run, nothing is computed"
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxft
-from jaxft.config import Procedure, Study, from_dict
+from jaxft.config import Study, Training, from_dict
 from jaxft.core.errors import UserError
 from jaxft.core.paths import flatten
 from jaxft.models import create_model, list_models
@@ -35,10 +35,16 @@ TINY = {
     "source": {
         "model": "toy",
         "images": {"data": "digits", "classes": ["0", "1"], "train_per_class": 20},
-        "procedure": {"epochs": 3.0, "batch_size": 20, "learning_rate": 0.05, "select": "last", "ema_decay": 0.5},
+        "training": {
+            "schedule.epochs": 3.0,
+            "batches.size": 20,
+            "optimizer.learning_rate": 0.05,
+            "selection.weights": "last",
+            "optimizer.ema_decay": 0.5,
+        },
     },
     "target": {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4},
-    "procedure": {"epochs": 2.0, "batch_size": 9, "learning_rate": 0.05},
+    "training": {"schedule.epochs": 2.0, "batches.size": 9, "optimizer.learning_rate": 0.05},
 }
 
 
@@ -46,8 +52,8 @@ def tiny(**changes):
     return from_dict(Study, TINY | changes)
 
 
-def planned(**procedure):
-    return make_plan(tiny(procedure=TINY["procedure"] | procedure)).trials[0]
+def planned(**training):
+    return make_plan(tiny(training=TINY["training"] | training)).trials[0]
 
 
 def names_of(model, size_px=SIZE_PX):
@@ -64,8 +70,8 @@ def source():
     return {n: np.asarray(leaf) + rng.normal(0, 0.1, leaf.shape) for n, leaf in flat.items() if "/head/" not in n}
 
 
-def start(source, **procedure):
-    return start_body(create_model("toy", 3), Procedure(**procedure), KEY, SIZE_PX, source)
+def start(source, **training):
+    return start_body(create_model("toy", 3), Training.of({**training}), KEY, SIZE_PX, source)
 
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -86,21 +92,21 @@ pytestmark = pytest.mark.usefixtures("no_report")
 )
 def test_units_are_counted_or_named(asked, units):
     model = create_model("cifar_resnet8", 3)
-    assert list(copied_units(Procedure(copied_units=asked), model, names_of(model))) == units
+    assert list(copied_units(Training.of({"initialization.copied_units": asked}), model, names_of(model))) == units
 
 
 def test_a_stage_is_copied_as_a_whole():
     model = create_model("resnetsmall14", 3)
-    copied = copied_units(Procedure(copied_units="stage2"), model, names_of(model, 32))
+    copied = copied_units(Training.of({"initialization.copied_units": "stage2"}), model, names_of(model, 32))
     assert copied == ("stem", "stage1/block1", "stage1/block2", "stage2/block1", "stage2/block2")
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_the_first_units_are_the_sources_and_no_others(source, depth):
-    found = start(source, copied_units=depth)
-    scratch = start_body(create_model("toy", 3), Procedure(init="random"), KEY, SIZE_PX, None)
+    found = start(source, **{"initialization.copied_units": depth})
+    scratch = start_body(create_model("toy", 3), Training.of({"initialization.start": "random"}), KEY, SIZE_PX, None)
     model = create_model("toy", 3)
-    copied = with_parameters(Procedure(), model, names_of(model))[:depth]
+    copied = with_parameters(Training(), model, names_of(model))[:depth]
     for collection in ("params", "batch_stats"):
         assert found[collection].keys() == scratch[collection].keys()
         for name, leaf in found[collection].items():
@@ -117,7 +123,7 @@ def test_without_a_depth_the_start_is_what_it_was(source):
 
 
 def test_copied_units_are_frozen_by_rules_that_are_planned():
-    trial = planned(copied_units=2, copied="frozen")
+    trial = planned(**{"initialization.copied_units": 2, "initialization.copied": "frozen"})
     assert trial.program.phases[0].prefix == "stage1/block1"
     assert {match.pattern for match in trial.layers.values() if match.value == "frozen"} == {
         "(?!head/)(?:stem|stage1/block1)/.*"
@@ -126,24 +132,32 @@ def test_copied_units_are_frozen_by_rules_that_are_planned():
 
 
 def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
-    def groups(**procedure):
-        return len(make_plan(tiny(seeds=3, procedure=TINY["procedure"] | procedure)).groups)
+    def groups(**training):
+        return len(make_plan(tiny(seeds=3, training=TINY["training"] | training)).groups)
 
-    assert groups(copied_units=2, copied="frozen") == 1
-    assert groups(copied_units=2) == 1  # nothing is frozen
-    assert groups(copied_units=2, tune="bias") == 3  # random kernels are frozen, another draw by each seed
-    assert groups(tune="bias") == 1
-    assert groups(init="matched", tune="bias") == 3
-    assert groups(tune="lora") == groups(tune="lora", probe_epochs=1.0) == 1
+    assert groups(**{"initialization.copied_units": 2, "initialization.copied": "frozen"}) == 1
+    assert groups(**{"initialization.copied_units": 2}) == 1  # nothing is frozen
+    assert (
+        groups(**{"initialization.copied_units": 2, "layers.tune": "bias"}) == 3
+    )  # random kernels are frozen, another draw by each seed
+    assert groups(**{"layers.tune": "bias"}) == 1
+    assert groups(**{"initialization.start": "matched", "layers.tune": "bias"}) == 3
+    assert groups(**{"layers.tune": "lora"}) == groups(**{"layers.tune": "lora", "linear_probe.epochs": 1.0}) == 1
 
 
 @pytest.mark.parametrize(
     "factors",
     [
-        {"procedure.copied_units": [1, 2], "procedure.tune": ["bias"]},  # what is frozen starts otherwise
-        {"procedure.tune": ["lora"], "procedure.lora_rank": [1, 4]},  # sizes
-        {"procedure.body_learning_rate": ["frozen"], "procedure.l2_sp": [0.0, 0.1]},  # a number that cannot act
-        {"procedure.head_init": ["lecun", "zeros"], "procedure.layer_rates": [(("head/.*", "frozen"),)]},
+        {
+            "training.initialization.copied_units": [1, 2],
+            "training.layers.tune": ["bias"],
+        },  # what is frozen starts otherwise
+        {"training.layers.tune": ["lora"], "training.layers.lora_rank": [1, 4]},  # sizes
+        {
+            "training.layers.backbone_learning_rate": ["frozen"],
+            "training.regularization.l2_sp.strength": [0.0, 0.1],
+        },  # a number that cannot act
+        {"training.initialization.head": ["lecun", "zeros"], "training.layers.rates": [(("head/.*", "frozen"),)]},
     ],
     ids=["copied units", "ranks", "numbers", "frozen heads"],
 )
@@ -157,36 +171,51 @@ def test_units_that_the_source_has_are_no_new_ones():
     model = create_model("toy+wider4", 3)
     names = names_of(model)
     grown = [name for name in names if re.match(NEW_UNITS, name)]
-    assert len(grown) == 3 and not draws_body(Procedure(), model, names)
+    assert len(grown) == 3 and not draws_body(Training(), model, names)
     flat = {n: w for n, w in flatten(init_variables(model, jax.random.key(7), SIZE_PX)).items() if "head/" not in n}
-    found = start_body(model, Procedure(), KEY, SIZE_PX, flat)["params"]
+    found = start_body(model, Training(), KEY, SIZE_PX, flat)["params"]
     assert all(np.array_equal(found[name], flat[f"params/{name}"]) for name in names if not name.startswith("head/"))
-    (rule,) = tuning_rules(Procedure(copied="frozen"), model, names)
+    (rule,) = tuning_rules(Training.of({"initialization.copied": "frozen"}), model, names)
     assert all(re.fullmatch(rule.pattern, name) for name in grown)
 
 
 def test_a_change_trains_whole_or_not_at_all():
     with pytest.raises(UserError, match=r"a rule freezes 'stem/conv/lora_b' and none 'stem/conv/lora_a'"):
-        planned(tune="lora", layer_rates=[["stem/.*/lora_b", "frozen"]])
+        planned(**{"layers.tune": "lora", "layers.rates": [["stem/.*/lora_b", "frozen"]]})
 
 
 def test_another_alpha_is_no_other_program():
-    plan = make_plan(tiny(factors=[{"procedure.tune": ["lora"], "procedure.lora_alpha": [1.0, 8.0]}]))
+    plan = make_plan(tiny(factors=[{"training.layers.tune": ["lora"], "training.layers.lora_alpha": [1.0, 8.0]}]))
     assert len(plan.trials) == 2 and plan.num_programs == 2  # the source's too
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"copied_units": 0}, "'procedure.copied_units' is 0; allowed: a whole number at least 1"),
-        ({"copied_units": 9}, "'procedure.copied_units' is 9; toy has 3 units with parameters"),
-        ({"copied_units": "stage4"}, "'procedure.copied_units' is 'stage4'"),
-        ({"copied_units": 2, "init": "random"}, "'procedure.init' is 'random', which copies nothing"),
-        ({"copied": "frozen", "init": "random"}, "with init 'random' nothing is copied; give 'procedure.copied_units'"),
-        ({"copied": "frozen", "init": "matched"}, "with init 'matched' nothing is copied"),
-        ({"tune": "last_units", "tuned_units": 5}, "'procedure.tuned_units' is 5; toy has 3 units"),
-        ({"tune": "last_units", "tuned_units": "stage9"}, "'procedure.tuned_units' is 'stage9'"),
-        ({"tune": "head", "layer_rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
+        (
+            {"initialization.copied_units": 0},
+            "'training.initialization.copied_units' is 0; allowed: a whole number at least 1",
+        ),
+        (
+            {"initialization.copied_units": 9},
+            "'training.initialization.copied_units' is 9; toy has 3 units with parameters",
+        ),
+        ({"initialization.copied_units": "stage4"}, "'training.initialization.copied_units' is 'stage4'"),
+        (
+            {"initialization.copied_units": 2, "initialization.start": "random"},
+            "'training.initialization.start' is 'random', which copies nothing",
+        ),
+        (
+            {"initialization.copied": "frozen", "initialization.start": "random"},
+            "with start 'random' nothing is copied; give 'training.initialization.copied_units'",
+        ),
+        (
+            {"initialization.copied": "frozen", "initialization.start": "matched"},
+            "with start 'matched' nothing is copied",
+        ),
+        ({"layers.tune": "last_units", "layers.tuned_units": 5}, "'training.layers.tuned_units' is 5; toy has 3 units"),
+        ({"layers.tune": "last_units", "layers.tuned_units": "stage9"}, "'training.layers.tuned_units' is 'stage9'"),
+        ({"layers.tune": "head", "layers.rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(fields, message):
@@ -196,25 +225,32 @@ def test_what_does_not_go_together_is_one_sentence(fields, message):
 
 
 def test_a_source_has_no_later_weights_than_its_last():
-    message = "'source.epoch' is 4, but the source is trained for 3 epochs; raise 'source.procedure.epochs'."
+    message = "'source.epoch' is 4, but the source is trained for 3 epochs; raise 'source.training.schedule.epochs'."
     with pytest.raises(UserError, match=message):
         make_plan(tiny(source=TINY["source"] | {"epoch": 4}))
     with pytest.raises(UserError, match=r"'source.epoch' is for sources that are trained here"):
         from_dict(Study, {"source": {"weights": "some.safetensors", "epoch": 1}})
     with pytest.raises(UserError, match=r"'source.epoch' is of a source whose statistics are 'recalibrated'"):
-        recalibrated = TINY["source"]["procedure"] | {"batch_norm": "recalibrated"}
-        tiny(source=TINY["source"] | {"epoch": 1, "procedure": recalibrated})
+        recalibrated = TINY["source"]["training"] | {"batch_norm.statistics": "recalibrated"}
+        tiny(source=TINY["source"] | {"epoch": 1, "training": recalibrated})
 
 
 def test_networks_without_batch_norms_or_dense_heads_say_so():
     fields = TINY | {"source": {"model": "squeezenet1_1"}, "target": TINY["target"] | {"size_px": 64}}
-    for procedure, message in (
-        ({"tune": "batch_norm"}, "'procedure.tune' is 'batch_norm'; squeezenet1_1 has none."),
-        ({"head_init": "zeros"}, "the classifier of squeezenet1_1 reads maps and has a ReLU after it; use 'lecun'."),
-        ({"grow": "wider"}, "squeezenet1_1 cannot be grown: its classifier reads maps"),
+    for training, message in (
+        ({"layers.tune": "batch_norm"}, "'training.layers.tune' is 'batch_norm'; squeezenet1_1 has none."),
+        (
+            {"initialization.head": "zeros"},
+            "the classifier of squeezenet1_1 reads maps and has a ReLU after it; use 'lecun'.",
+        ),
+        ({"initialization.grow": "wider"}, "squeezenet1_1 cannot be grown: its classifier reads maps"),
     ):
         with pytest.raises(UserError) as error:
-            make_plan(from_dict(Study, fields | {"procedure": TINY["procedure"] | {"init": "random"} | procedure}))
+            make_plan(
+                from_dict(
+                    Study, fields | {"training": TINY["training"] | {"initialization.start": "random"} | training}
+                )
+            )
         assert message in str(error.value)
 
 
@@ -232,32 +268,35 @@ def test_matched_values_have_the_leafs_mean_and_deviation():
 
 
 def test_a_matched_start_is_drawn_leaf_by_leaf(source):
-    found = start(source, init="matched")
+    found = start(source, **{"initialization.start": "matched"})
     for name, leaf in found["params"].items():
         if not name.startswith("head/"):
             assert not np.array_equal(leaf, source[f"params/{name}"])
     assert all(np.all(leaf == float(name.endswith("var"))) for name, leaf in found["batch_stats"].items())
-    model, procedure = create_model("toy", 3), Procedure(init="matched")
-    again, other = (start_body(model, procedure, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
+    model, training = create_model("toy", 3), Training.of({"initialization.start": "matched"})
+    again, other = (start_body(model, training, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
     name = "stage1/block1/conv1/kernel"
     assert np.array_equal(found["params"][name], again["params"][name])
     assert not np.array_equal(found["params"][name], other["params"][name])
 
 
 def test_the_stream_init_is_told_where_it_matters():
-    assert "init" in planned().streams_used and "init" in planned(head_init="zeros", copied_units=2).streams_used
-    assert "init" not in planned(head_init="zeros").streams_used
+    assert (
+        "init" in planned().streams_used
+        and "init" in planned(**{"initialization.head": "zeros", "initialization.copied_units": 2}).streams_used
+    )
+    assert "init" not in planned(**{"initialization.head": "zeros"}).streams_used
 
 
 def test_neutral_values_are_no_part_of_an_identity():
     """A digest is that of the identity, so that those of trials without these factors are what they were."""
-    pretrained, random = make_plan(tiny(factors=[{"procedure.init": ["pretrained", "random"]}])).trials
-    written = {f"procedure.{name}": value for name, value in TINY["procedure"].items()}
+    pretrained, random = make_plan(tiny(factors=[{"training.initialization.start": ["pretrained", "random"]}])).trials
+    written = {f"training.{name}": value for name, value in TINY["training"].items()}
     fields = [
-        {n: v for n, v in trial.identity["fields"].items() if n.startswith("procedure.")}
+        {n: v for n, v in trial.identity["fields"].items() if n.startswith("training.")}
         for trial in (pretrained, random)
     ]
-    assert fields == [written, written | {"procedure.init": "random"}]
+    assert fields == [written, written | {"training.initialization.start": "random"}]
     contents = [trial.identity["content"] for trial in (pretrained, random)]
     assert contents[0] == contents[1] | {"weights": pretrained.source.trained.digest}
     assert contents[1].keys() == {"images", "split", "preprocessing"}
@@ -301,30 +340,34 @@ def test_presets_train_what_they_say():
     every = set(planned().program.phases[0].trainable)
     head = {name for name in every if name.startswith("head/")}
 
-    def below_head(**procedure):
-        found = set(planned(**procedure).program.phases[0].trainable)
+    def below_head(**training):
+        found = set(planned(**training).program.phases[0].trainable)
         assert head <= found <= every
         return found - head
 
-    assert below_head(tune="head") == set()
-    assert below_head(tune="bias") == {name for name in every - head if name.endswith("/bias")}
-    assert below_head(tune="batch_norm") == {name for name in every - head if "/bn" in name}
-    assert below_head(tune="last_units") == {name for name in every if name.startswith("stage2/")}
+    assert below_head(**{"layers.tune": "head"}) == set()
+    assert below_head(**{"layers.tune": "bias"}) == {name for name in every - head if name.endswith("/bias")}
+    assert below_head(**{"layers.tune": "batch_norm"}) == {name for name in every - head if "/bn" in name}
+    assert below_head(**{"layers.tune": "last_units"}) == {name for name in every if name.startswith("stage2/")}
     upper = {name for name in every if name.startswith(("stage1/", "stage2/"))}
-    assert below_head(tune="last_units", tuned_units=2) == upper == below_head(tune="last_units", tuned_units="stage1")
+    assert (
+        below_head(**{"layers.tune": "last_units", "layers.tuned_units": 2})
+        == upper
+        == below_head(**{"layers.tune": "last_units", "layers.tuned_units": "stage1"})
+    )
 
 
 # --- a study ----------------------------------------------------------------------------------------------------
 
 
 ARMS = {
-    "frozen": {"procedure.copied_units": 2, "procedure.copied": "frozen"},
-    "bias": {"procedure.tune": "bias", "procedure.head_init": "class_means"},
-    "lora": {"procedure.tune": "lora", "procedure.lora_rank": 2, "procedure.probe_epochs": 1.0},
-    "zeros": {"procedure.head_init": "zeros", "procedure.tune": "head"},
-    "wider": {"procedure.grow": "wider", "procedure.grown_features": 3},
-    "early": {"source.epoch": 1, "procedure.tune": "head"},
-    "late": {"source.epoch": 3, "procedure.tune": "head"},
+    "frozen": {"training.initialization.copied_units": 2, "training.initialization.copied": "frozen"},
+    "bias": {"training.layers.tune": "bias", "training.initialization.head": "class_means"},
+    "lora": {"training.layers.tune": "lora", "training.layers.lora_rank": 2, "training.linear_probe.epochs": 1.0},
+    "zeros": {"training.initialization.head": "zeros", "training.layers.tune": "head"},
+    "wider": {"training.initialization.grow": "wider", "training.initialization.grown_features": 3},
+    "early": {"source.epoch": 1, "training.layers.tune": "head"},
+    "late": {"source.epoch": 3, "training.layers.tune": "head"},
 }
 
 
@@ -399,7 +442,7 @@ def test_lora_side_by_side_is_lora_in_turn(tmp_path):
     for executor in ("in_turn", "vmap"):
         study = tiny(
             seeds=2,
-            procedure=TINY["procedure"] | {"tune": "lora", "epochs": 1.0},
+            training=TINY["training"] | {"layers.tune": "lora", "schedule.epochs": 1.0},
             execution={"executor": executor},
         )
         jaxft.run_study(study, tmp_path / executor, quiet=True)
@@ -429,7 +472,7 @@ def test_a_source_is_trained_again_for_another_snapshot(ran, tmp_path):
     _, plan, trials = ran
     store = Store.open(shutil.copytree(ran[0].workdir, tmp_path / "work"))
     before = source_of(store, trials["early"])["params"]
-    study = tiny(factors=[{"source.epoch": [2], "procedure.tune": ["head"]}])
+    study = tiny(factors=[{"source.epoch": [2], "training.layers.tune": ["head"]}])
     table = jaxft.run_study(study, store.workdir, quiet=True)
     assert (table["status"] == "done").all()
     grown = make_plan(study)

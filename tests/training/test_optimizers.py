@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxft.config import Procedure
+from jaxft.config import Training
 from jaxft.training.optimizers import Optimizer, go_on_from, make_hparams, make_tx, resolve_layers, resolve_rates
 from jaxft.training.schedules import Schedule, make_schedule
 
@@ -25,24 +25,26 @@ SHAPES = {
 DEPTHS = {name: {"head": 0, "stage2": 1, "stage1": 2, "stem": 3}[name.partition("/")[0]] for name in SHAPES}
 STEPS = 6
 # Numbers that float32 holds exactly, so that the comparison in float64 is exact.
-NUMBERS = {"learning_rate": 0.5, "momentum": 0.75, "beta2": 0.875, "layer_decay": 0.5}
+NUMBERS = {"optimizer.learning_rate": 0.5, "optimizer.momentum": 0.75, "optimizer.beta2": 0.875, "layers.decay": 0.5}
 RULES = (("stage2/.*/kernel", 0.25), ("stage1/.*/bn1/.*", "frozen"), ("stem/.*", 2.0))
 
 
 def resolved(**fields):
     """Returns the procedure, what its rules say, the rates and the optimiser of all that trains."""
-    procedure = Procedure(**{**NUMBERS, "layer_rates": RULES, "body_learning_rate": 0.125, **fields})
-    layers = resolve_layers(procedure, list(SHAPES))
-    rates = resolve_rates(procedure, layers, DEPTHS)
+    training = Training.of({**NUMBERS, "layers.rates": RULES, "layers.backbone_learning_rate": 0.125, **fields})
+    layers = resolve_layers(training, list(SHAPES))
+    rates = resolve_rates(training, layers, DEPTHS)
     groups = tuple((name, match.pattern) for name, match in layers.items() if match.value != "frozen")
-    return procedure, layers, rates, groups
+    return training, layers, rates, groups
 
 
-def optimizer_of(procedure, groups, schedule=None, joined=()):
+def optimizer_of(training, groups, schedule=None, joined=()):
     schedule = schedule or Schedule("cosine", STEPS, warmup_steps=2)
     depths = tuple((name, DEPTHS[name]) for name, _ in groups)
-    clipped = procedure.clip_norm > 0
-    return Optimizer(procedure.optimizer, procedure.nesterov, schedule, groups, depths, False, joined, clipped)
+    clipped = training.optimizer.clip_norm > 0
+    return Optimizer(
+        training.optimizer.name, training.optimizer.nesterov, schedule, groups, depths, False, joined, clipped
+    )
 
 
 def draws(names, seed=0):
@@ -52,7 +54,7 @@ def draws(names, seed=0):
 
 def moved_by_hand(kind, nesterov, grads, start, rates, decay):
     """Returns what one leaf has become after the gradients, each at its rate: the definitions, leaf by leaf."""
-    b1, b2 = NUMBERS["momentum"], NUMBERS["beta2"]
+    b1, b2 = NUMBERS["optimizer.momentum"], NUMBERS["optimizer.beta2"]
     w, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
     for t, (g, rate) in enumerate(zip(grads, rates, strict=True), 1):
         if kind in ("sgd", "adam"):
@@ -91,7 +93,14 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
     Decay is on kernels; that of adamw, lamb and lion goes with the leaf's rate. The norm that is clipped is over all
     leaves that train, whatever their rates.
     """
-    procedure, layers, rates, groups = resolved(optimizer=kind, nesterov=nesterov, weight_decay=decay, clip_norm=clip)
+    training, layers, rates, groups = resolved(
+        **{
+            "optimizer.name": kind,
+            "optimizer.nesterov": nesterov,
+            "optimizer.weight_decay": decay,
+            "optimizer.clip_norm": clip,
+        }
+    )
     assert rates["head/bias"] == 0.5 and rates["stage2/block1/conv1/kernel"] == 0.5 * 0.25 * 0.5
     assert rates["stage2/block1/bn1/scale"] == 0.125 * 0.5 and rates["stage1/block1/bn1/bias"] == "frozen"
     assert rates["stage1/block1/conv1/kernel"] == 0.125 * 0.25 and rates["stem/bn/scale"] == 0.5 * 2 * 0.125
@@ -106,8 +115,8 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
     with jax.enable_x64(True):
         shares = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
         shares = [float(shares(jnp.int32(step))) for step in range(STEPS)]
-        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(procedure, layers))
-        tx = make_tx(optimizer_of(procedure, groups))(hparams)
+        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(training, layers))
+        tx = make_tx(optimizer_of(training, groups))(hparams)
         params = {name: jnp.asarray(value) for name, value in start.items()}
         opt_state = tx.init(params)
         update = jax.jit(tx.update)
@@ -138,10 +147,10 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
 def test_optimisers_are_optaxs(kind, theirs):
     """One group, kernels alone, where optax's own know no rules."""
     names = [name for name in SHAPES if name.endswith("kernel")]
-    fields = {"weight_decay": 0.125 * (kind != "adam"), "layer_rates": (), "layer_decay": 1.0}
-    procedure, layers, _, _ = resolved(optimizer=kind, body_learning_rate=None, **fields)
+    fields = {"optimizer.weight_decay": 0.125 * (kind != "adam"), "layers.rates": (), "layers.decay": 1.0}
+    training, layers, _, _ = resolved(**{"optimizer.name": kind, "layers.backbone_learning_rate": None}, **fields)
     groups = tuple((name, layers[name].pattern) for name in names)
-    ours = make_tx(optimizer_of(procedure, groups, Schedule("constant", STEPS)))(make_hparams(procedure, layers))
+    ours = make_tx(optimizer_of(training, groups, Schedule("constant", STEPS)))(make_hparams(training, layers))
     start = {name: jnp.asarray(value, jnp.float32) for name, value in draws(names).items()}
     ends = []
     for tx in (ours, theirs()):
@@ -157,11 +166,11 @@ def test_optimisers_are_optaxs(kind, theirs):
 
 
 def test_clipping_leaves_a_short_gradient_as_it_is():
-    procedure, layers, _, groups = resolved(optimizer="sgd", clip_norm=1000.0)
-    free = resolved(optimizer="sgd")[0]
+    training, layers, _, groups = resolved(**{"optimizer.name": "sgd", "optimizer.clip_norm": 1000.0})
+    free = resolved(**{"optimizer.name": "sgd"})[0]
     grads = {name: jnp.asarray(value, jnp.float32) for name, value in draws([n for n, _ in groups]).items()}
     found = []
-    for one in (procedure, free):
+    for one in (training, free):
         tx = make_tx(optimizer_of(one, groups))(make_hparams(one, layers))
         found.append(tx.update(grads, tx.init(grads), grads)[0])
     for name in grads:
@@ -174,17 +183,17 @@ def test_what_joins_begins_at_zero_and_what_trained_goes_on(kind):
 
     So Adam's correction counts a leaf's own steps; the schedule is that of the whole for all.
     """
-    procedure, layers, rates, groups = resolved(optimizer=kind, weight_decay=0.125)
+    training, layers, rates, groups = resolved(**{"optimizer.name": kind, "optimizer.weight_decay": 0.125})
     joined = {name: 3 * (not name.startswith("head")) for name, _ in groups}
     head = tuple((name, pattern) for name, pattern in groups if name.startswith("head"))
     start, grads = draws(list(joined)), [draws(list(joined), seed) for seed in range(1, STEPS + 1)]
     with jax.enable_x64(True):
         shares = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
         shares = [float(shares(jnp.int32(step))) for step in range(STEPS)]
-        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(procedure, layers))
+        hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(training, layers))
         late = tuple((name, step) for name, step in joined.items() if step)
         first, second = (
-            make_tx(optimizer_of(procedure, some, joined=of))(hparams) for some, of in ((head, ()), (groups, late))
+            make_tx(optimizer_of(training, some, joined=of))(hparams) for some, of in ((head, ()), (groups, late))
         )
         params = {name: jnp.asarray(value) for name, value in start.items()}
         some = {name: params[name] for name, _ in head}
@@ -211,27 +220,35 @@ def test_what_joins_begins_at_zero_and_what_trained_goes_on(kind):
 
 def test_an_effective_rate_is_divided_among_the_steps_that_a_gradient_lasts():
     """0.8 at momentum 0.75 is a rate of 0.2; body and probe go with it, multipliers do not change."""
-    fields = {"effective_learning_rate": 0.8, "body_learning_rate": 0.4, "probe_learning_rate": 1.6}
-    procedure = Procedure(momentum=0.75, **fields)
-    layers = resolve_layers(procedure, list(SHAPES))
-    hparams = make_hparams(procedure, layers)
+    fields = {
+        "optimizer.effective_learning_rate": 0.8,
+        "layers.backbone_learning_rate": 0.4,
+        "linear_probe.learning_rate": 1.6,
+    }
+    training = Training.of({"optimizer.momentum": 0.75, **fields})
+    layers = resolve_layers(training, list(SHAPES))
+    hparams = make_hparams(training, layers)
     assert float(hparams.learning_rate) == pytest.approx(0.2)
     assert float(hparams.probe_learning_rate) == pytest.approx(0.4)
     assert float(hparams.multipliers[".*"]) == pytest.approx(0.5)
-    rates = resolve_rates(procedure, layers, dict.fromkeys(SHAPES, 0))
+    rates = resolve_rates(training, layers, dict.fromkeys(SHAPES, 0))
     assert rates["head/bias"] == pytest.approx(0.2) and rates["stem/bn/scale"] == pytest.approx(0.1)
-    assert procedure.effective_rate == pytest.approx(0.8)
-    assert Procedure(learning_rate=0.1, momentum=0.9).effective_rate == pytest.approx(1.0)
-    assert Procedure(learning_rate=0.1, optimizer="adamw").effective_rate == pytest.approx(0.1)
+    assert training.optimizer.effective_rate == pytest.approx(0.8)
+    assert Training.of(
+        {"optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9}
+    ).optimizer.effective_rate == pytest.approx(1.0)
+    assert Training.of(
+        {"optimizer.learning_rate": 0.1, "optimizer.name": "adamw"}
+    ).optimizer.effective_rate == pytest.approx(0.1)
 
 
 def test_a_constant_gradient_moves_the_weights_by_the_effective_rate_each_step():
     """After many steps of a gradient of one, whatever the momentum."""
     for momentum in (0.0, 0.5, 0.9):
-        procedure = Procedure(effective_learning_rate=0.25, momentum=momentum)
-        layers = resolve_layers(procedure, ["head/bias"])
+        training = Training.of({"optimizer.effective_learning_rate": 0.25, "optimizer.momentum": momentum})
+        layers = resolve_layers(training, ["head/bias"])
         optimizer = Optimizer("sgd", False, Schedule("constant", 200), (("head/bias", "head/.*"),))
-        tx = make_tx(optimizer)(make_hparams(procedure, layers))
+        tx = make_tx(optimizer)(make_hparams(training, layers))
         ones = {"head/bias": jnp.ones(1)}
         opt_state = tx.init(ones)
         update = jax.jit(tx.update)
@@ -242,9 +259,9 @@ def test_a_constant_gradient_moves_the_weights_by_the_effective_rate_each_step()
 
 def test_labels_of_groups_are_apart():
     """Leaves of one rule that join at two moments are two groups, and their counts are two."""
-    procedure, layers, _, groups = resolved(optimizer="adamw")
+    training, layers, _, groups = resolved(**{"optimizer.name": "adamw"})
     joined = tuple((name, 2) for name, _ in groups if name.startswith("stage2/block1/bn1"))
-    tx = make_tx(optimizer_of(procedure, groups, joined=joined))(make_hparams(procedure, layers))
+    tx = make_tx(optimizer_of(training, groups, joined=joined))(make_hparams(training, layers))
     state = tx.init({name: jnp.asarray(value, jnp.float32) for name, value in draws([n for n, _ in groups]).items()})
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     assert len(paths) == len(set(paths))

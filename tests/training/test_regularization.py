@@ -11,7 +11,7 @@ from study.test_loop import MODEL, PLAIN, SIZE, Memory, assert_close, images, pr
 
 import jaxft
 from jaxft.analysis.linear import fit
-from jaxft.config import Procedure, Study, from_dict
+from jaxft.config import Study, Training, from_dict
 from jaxft.core import paths
 from jaxft.core.errors import UserError
 from jaxft.data.batches import batch_indices
@@ -43,10 +43,17 @@ UNITS = tuple(CHANNELS)
 OWN_CLASSES = 5  # of the source's head
 ATTENTION = {u: np.random.default_rng(n).dirichlet(np.ones(n)).astype(np.float32) for u, n in CHANNELS.items()}
 STRONG = {  # every one that looks at the source, strong enough to show
-    "l2_sp": {"l2_sp": 3.0, "l2_sp_rules": (("stage2/.*", 0.0), (".*/kernel", 7.0)), "l2_sp_head": 0.2},
-    "delta": {"delta": 0.01},
-    "bss": {"bss": 0.05, "bss_count": 2},
-    "distillation": {"distillation": 4.0, "distillation_temperature": 3.0},
+    "regularization.l2_sp.strength": {
+        "regularization.l2_sp.strength": 3.0,
+        "regularization.l2_sp.rules": (("stage2/.*", 0.0), (".*/kernel", 7.0)),
+        "regularization.l2_sp.head": 0.2,
+    },
+    "regularization.delta.strength": {"regularization.delta.strength": 0.01},
+    "regularization.bss.strength": {"regularization.bss.strength": 0.05, "regularization.bss.count": 2},
+    "regularization.distillation.strength": {
+        "regularization.distillation.strength": 4.0,
+        "regularization.distillation.temperature": 3.0,
+    },
 }
 
 
@@ -184,8 +191,8 @@ def test_attention_is_how_much_the_loss_rises_without_a_channel():
 
 def lanes_with_source(rates, attention=ATTENTION, **fields):
     """Returns a program and lanes that start from the body of one source, whose training rows are twelve."""
-    fields = {"momentum": 0.0, "schedule": "constant", **fields}
-    program, lanes = program_and_lanes(rates, **fields | {"init": "pretrained"})
+    fields = {"optimizer.momentum": 0.0, "schedule.shape": "constant", **fields}
+    program, lanes = program_and_lanes(rates, **fields | {"initialization.start": "pretrained"})
     source = source_of()
     found = []
     for lane in lanes:
@@ -228,7 +235,10 @@ def whole_loss(fields, source, params, stats, rows, labels):
 @pytest.mark.parametrize("name", STRONG)
 def test_a_step_follows_the_gradient_of_the_whole_loss(name):
     """Two steps of plain SGD away from the source; fixed statistics, so that maps are kept."""
-    fields, usual = STRONG[name], {"epochs": 1.0, "batch_norm": "frozen", "select": "last"}
+    fields, usual = (
+        STRONG[name],
+        {"schedule.epochs": 1.0, "batch_norm.statistics": "frozen", "selection.weights": "last"},
+    )
     rng = np.random.default_rng(11)
     program, (lane,) = lanes_with_source([0.05], **usual, **fields)
     moved_away = {n: leaf + 0.03 * rng.normal(size=leaf.shape).astype(np.float32) for n, leaf in lane.params.items()}
@@ -255,13 +265,22 @@ def test_a_step_follows_the_gradient_of_the_whole_loss(name):
 @pytest.mark.slow
 def test_kept_maps_are_those_of_a_forward_pass_of_the_source():
     """The budget leaves no room for maps, so that the source runs at each step."""
-    program, (lane,) = lanes_with_source([0.05], delta=0.01, epochs=1.0, select="last")
+    program, (lane,) = lanes_with_source(
+        [0.05], **{"regularization.delta.strength": 0.01, "schedule.epochs": 1.0, "selection.weights": "last"}
+    )
     kept = run_chunk(program, [lane], images()[0], features=FeatureCache(1e9))[0]
     anew = run_chunk(program, [lane], images()[0], features=FeatureCache(0))[0]
     assert_close(kept.params, anew.params)
 
 
-EVERYTHING = {"l2_sp": 0.1, "delta": 0.01, "bss": 0.01, "distillation": 0.5, "dropout": 0.2, "stochastic_depth": 0.3}
+EVERYTHING = {
+    "regularization.l2_sp.strength": 0.1,
+    "regularization.delta.strength": 0.01,
+    "regularization.bss.strength": 0.01,
+    "regularization.distillation.strength": 0.5,
+    "regularization.dropout.rate": 0.2,
+    "regularization.stochastic_depth.rate": 0.3,
+}
 
 
 @pytest.mark.slow
@@ -270,7 +289,12 @@ EVERYTHING = {"l2_sp": 0.1, "delta": 0.01, "bss": 0.01, "distillation": 0.5, "dr
 )
 def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
     rules = (("stem/.*|stage1/.*", "frozen"),)
-    fields = {**EVERYTHING, "layer_rates": rules, "flip": flip, "mixup_alpha": 0.2 * flip}
+    fields = {
+        **EVERYTHING,
+        "layers.rates": rules,
+        "augmentation.flip.enabled": flip,
+        "augmentation.mixup.alpha": 0.2 * flip,
+    }
     attention = {unit: ATTENTION[unit] for unit in UNITS[1:]}
     program, lanes = lanes_with_source([0.02, 0.05], attention, **fields)
     phase = program.phases[0]
@@ -287,7 +311,7 @@ def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
 @pytest.mark.slow
 def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
     monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)
-    program, (lane,) = lanes_with_source([0.05], batch_norm="recalibrated", **EVERYTHING)
+    program, (lane,) = lanes_with_source([0.05], **{"batch_norm.statistics": "recalibrated"}, **EVERYTHING)
     whole = run_chunk(program, [lane], images()[0])[0]
     memory = Memory(3)
     with pytest.raises(KeyboardInterrupt):
@@ -300,48 +324,68 @@ def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
 
 
 def phase_of(**fields):
-    procedure = Procedure(**fields)
+    training = Training.of({**fields})
     variables = draw_variables(MODEL, SIZE)
     names = tuple(paths.flatten(variables["params"]))
-    layers = resolve_layers(procedure, names)
+    layers = resolve_layers(training, names)
     stats = tuple(paths.flatten(variables["batch_stats"]))
-    return make_phases(MODEL, PLAIN, procedure, layers, stats, 12)[-1], make_hparams(procedure, layers)
+    return make_phases(MODEL, PLAIN, training, layers, stats, 12)[-1], make_hparams(training, layers)
 
 
 def test_what_does_not_act_leaves_no_trace():
     phase, hparams = phase_of()
     assert phase.regularisers == NONE and hparams.regularisers == {} and phase.virtual_batch_size is None
-    frozen, numbers = phase_of(body_learning_rate="frozen", **EVERYTHING)
+    frozen, numbers = phase_of(**{"layers.backbone_learning_rate": "frozen"}, **EVERYTHING)
     assert frozen.regularisers == dataclasses.replace(NONE, dropout=True)  # nothing else can act on a frozen body
-    assert set(numbers.regularisers) == {*EVERYTHING, "distillation_temperature"}
-    assert phase_of(probe_epochs=1.0, epochs=1.0, dropout=0.1)[0].regularisers.dropout
+    assert set(numbers.regularisers) == {name.split(".")[1] for name in EVERYTHING if name != "x"} | {
+        "distillation_temperature"
+    }
+    assert phase_of(**{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0, "regularization.dropout.rate": 0.1})[
+        0
+    ].regularisers.dropout
 
 
 def test_strengths_do_not_recompile():
-    one, of_one = phase_of(l2_sp=0.1, dropout=0.1, l2_sp_rules=(("stem/.*", 0.5),))
-    two, of_two = phase_of(l2_sp=0.2, dropout=0.3, l2_sp_rules=(("stem/.*", 0.1),))
+    one, of_one = phase_of(
+        **{
+            "regularization.l2_sp.strength": 0.1,
+            "regularization.dropout.rate": 0.1,
+            "regularization.l2_sp.rules": (("stem/.*", 0.5),),
+        }
+    )
+    two, of_two = phase_of(
+        **{
+            "regularization.l2_sp.strength": 0.2,
+            "regularization.dropout.rate": 0.3,
+            "regularization.l2_sp.rules": (("stem/.*", 0.1),),
+        }
+    )
     assert one == two and jax.tree.structure(of_one) == jax.tree.structure(of_two)
     assert float(of_two.regularisers["l2_sp"]["stem/.*"]) == pytest.approx(0.1)
-    assert phase_of(l2_sp=0.1)[0] != one
+    assert phase_of(**{"regularization.l2_sp.strength": 0.1})[0] != one
 
 
 def test_rules_of_the_pull():
-    procedure = Procedure(l2_sp=0.2, l2_sp_rules=(("stem/.*", 0.0), (".*", 0.5)))
+    training = Training.of(
+        {"regularization.l2_sp.strength": 0.2, "regularization.l2_sp.rules": (("stem/.*", 0.0), (".*", 0.5))}
+    )
     names = ("stem/conv/kernel", "stage1/block1/conv1/kernel", "head/kernel")
-    acts = make_regularisers(MODEL, procedure, names, names, None)
+    acts = make_regularisers(MODEL, training, names, names, None)
     assert acts.pulled == (("stage1/block1/conv1/kernel", ".*"),)
-    assert {name: float(of) for name, of in make_numbers(procedure)["l2_sp"].items()} == {".*": 0.5}
+    assert {name: float(of) for name, of in make_numbers(training)["l2_sp"].items()} == {".*": 0.5}
     with pytest.raises(UserError, match=r"L2-SP rule 'stge1/\.\*' matches no parameter"):
-        make_regularisers(MODEL, Procedure(l2_sp_rules=(("stge1/.*", 0.5),)), names, names, None)
+        make_regularisers(MODEL, Training.of({"regularization.l2_sp.rules": (("stge1/.*", 0.5),)}), names, names, None)
     with pytest.raises(UserError, match="squeezenet1_0 has no residual blocks"):
-        make_regularisers(create_model("squeezenet1_0", 2), Procedure(stochastic_depth=0.2), (), (), None)
+        make_regularisers(
+            create_model("squeezenet1_0", 2), Training.of({"regularization.stochastic_depth.rate": 0.2}), (), (), None
+        )
 
 
 @pytest.mark.slow
 def test_a_wider_network_skips_the_blocks_of_the_plain_one():
     """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
     wide = create_model("toy+wider4", 3)
-    blocks = make_regularisers(wide, Procedure(stochastic_depth=0.6), (), (), None).blocks
+    blocks = make_regularisers(wide, Training.of({"regularization.stochastic_depth.rate": 0.6}), (), (), None).blocks
     assert blocks == UNITS
     factors = branch_factors(jax.random.key(0), wide, blocks, 0.6)
     for kept, factor in zip((0.7, 0.4), factors.values(), strict=True):
@@ -359,7 +403,14 @@ def test_a_wider_network_skips_the_blocks_of_the_plain_one():
 
 @pytest.mark.slow
 def test_dropout_and_depth_depend_on_the_key_and_the_step():
-    phase, hparams = phase_of(dropout=0.5, stochastic_depth=0.9, batch_size=6, schedule="constant")
+    phase, hparams = phase_of(
+        **{
+            "regularization.dropout.rate": 0.5,
+            "regularization.stochastic_depth.rate": 0.9,
+            "batches.size": 6,
+            "schedule.shape": "constant",
+        }
+    )
     variables = draw_variables(MODEL, SIZE)
     flat = {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
     live, tracked, frozen = split_variables(phase, flat["params"], flat["batch_stats"])
@@ -425,7 +476,7 @@ def test_moments_of_batches_are_those_of_all():
 @pytest.mark.slow
 @pytest.mark.parametrize("rules", [(("stem/.*", "frozen"),), pytest.param((), marks=pytest.mark.nightly)])
 def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeypatch):
-    program, lanes = program_and_lanes([0.05], batch_norm="recalibrated", layer_rates=rules)
+    program, lanes = program_and_lanes([0.05], **{"batch_norm.statistics": "recalibrated", "layers.rates": rules})
     outcome = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
     tracked = program.phases[0].tracked
     assert ("stem/bn/mean" in tracked) == (not rules)
@@ -441,7 +492,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
     expected = paths.flatten(updated["batch_stats"])
     for name in tracked:
         np.testing.assert_allclose(outcome.batch_stats[name], 10 * expected[name], rtol=1e-3, atol=1e-5)
-    usual = run_chunk(*program_and_lanes([0.05], layer_rates=rules), images()[0], features=FeatureCache(1e9))[0]
+    usual = run_chunk(*program_and_lanes([0.05], **{"layers.rates": rules}), images()[0], features=FeatureCache(1e9))[0]
     np.testing.assert_array_equal(usual.params["head/kernel"], outcome.params["head/kernel"])
     np.testing.assert_array_equal(usual.curves["val_loss"], outcome.curves["val_loss"])
     monkeypatch.setattr("jaxft.study.loop.MOMENTS_BATCH", 5)
@@ -454,7 +505,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["frozen", pytest.param("tracked", marks=pytest.mark.slow)])
 def test_frozen_statistics_have_the_bits_that_they_began_with(policy):
-    program, lanes = program_and_lanes([0.1], batch_norm=policy, batch_norm_affine="frozen")
+    program, lanes = program_and_lanes([0.1], **{"batch_norm.statistics": policy, "batch_norm.affine": "frozen"})
     outcome = run_chunk(program, lanes, images()[0])[0]
     same = {n: np.array_equal(outcome.batch_stats[n], leaf) for n, leaf in lanes[0].batch_stats.items()}
     assert set(same.values()) == {policy == "frozen"}
@@ -477,19 +528,37 @@ def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"virtual_batch_size": 5}, "it must divide 'procedure.batch_size', 32"),
-        ({"virtual_batch_size": 8, "batch_norm": "frozen"}, "no batch's statistics are used"),
-        ({"l2_sp": 0.1, "init": "random"}, "pulls towards a source, but 'procedure.init' is 'random'"),
-        ({"delta": 0.1, "init": "matched"}, "'procedure.init' is 'matched', which starts units anew"),
-        ({"delta": 0.1, "copied_units": 2}, "'procedure.copied_units' is 2, which starts units anew"),
-        ({"bss": 0.1, "bss_count": 40}, "32 images, which are seen at a time, have fewer singular values"),
-        ({"dropout": 0.1, "epochs": 0.0, "probe_epochs": 1.0}, "acts after the probe of the head"),
-        ({"l2_sp_rules": [["stem/.*", "frozen"]]}, r"allowed: a list of pairs \(pattern, number\)"),
+        ({"batch_norm.virtual_batch_size": 5}, "it must divide 'training.batches.size', 32"),
+        (
+            {"batch_norm.virtual_batch_size": 8, "batch_norm.statistics": "frozen"},
+            "the statistics of no batch are used",
+        ),
+        (
+            {"regularization.l2_sp.strength": 0.1, "initialization.start": "random"},
+            "pulls towards a source, but 'training.initialization.start' is 'random'",
+        ),
+        (
+            {"regularization.delta.strength": 0.1, "initialization.start": "matched"},
+            "'training.initialization.start' is 'matched', which starts blocks anew",
+        ),
+        (
+            {"regularization.delta.strength": 0.1, "initialization.copied_units": 2},
+            "'training.initialization.copied_units' is 2, which starts blocks anew",
+        ),
+        (
+            {"regularization.bss.strength": 0.1, "regularization.bss.count": 40},
+            "32 images, which are processed at a time, have fewer singular values",
+        ),
+        (
+            {"regularization.dropout.rate": 0.1, "schedule.epochs": 0.0, "linear_probe.epochs": 1.0},
+            "acts in fine-tuning, after the linear probe",
+        ),
+        ({"regularization.l2_sp.rules": [["stem/.*", "frozen"]]}, r"allowed: a list of pairs \(pattern, number\)"),
     ],
 )
 def test_what_cannot_act_is_said(fields, message):
     with pytest.raises(UserError, match=message):
-        from_dict(Study, {"source": {"weights": "a.safetensors"}, "procedure": fields})
+        from_dict(Study, {"source": {"weights": "a.safetensors"}, "training": fields})
 
 
 @pytest.mark.nightly
@@ -501,15 +570,20 @@ def test_a_study_towards_a_source_that_it_trains(tmp_path):
         "source": {
             "model": "cifar_resnet8",
             "images": fields,
-            "procedure": {"init": "random", "learning_rate": 0.1, "epochs": 3.0, "batch_size": 12},
+            "training": {
+                "initialization.start": "random",
+                "optimizer.learning_rate": 0.1,
+                "schedule.epochs": 3.0,
+                "batches.size": 12,
+            },
         },
         "target": {**fields, "classes": ["3", "4"]},
-        "procedure": {
+        "training": {
             **EVERYTHING,
-            "learning_rate": 0.05,
-            "epochs": 2.0,
-            "batch_size": 8,
-            "batch_norm": "recalibrated",
+            "optimizer.learning_rate": 0.05,
+            "schedule.epochs": 2.0,
+            "batches.size": 8,
+            "batch_norm.statistics": "recalibrated",
         },
         "seeds": 2,
     }
@@ -526,7 +600,7 @@ def test_distillation_needs_a_source_with_a_head(real_data):
     study = {
         "source": {"model": "squeezenet1_1_keras", "weights": str(file)},
         "target": {"data": "digits", "size_px": 64, "train_per_class": 2},
-        "procedure": {"distillation": 1.0, "epochs": 1.0, "batch_size": 4},
+        "training": {"regularization.distillation.strength": 1.0, "schedule.epochs": 1.0, "batches.size": 4},
     }
     with pytest.raises(UserError, match="has no classifier"):
         make_plan(from_dict(Study, study))

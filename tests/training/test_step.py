@@ -10,7 +10,7 @@ import pytest
 from helpers import draw_variables
 
 import jaxft
-from jaxft.config import Procedure
+from jaxft.config import Training
 from jaxft.core import paths
 from jaxft.core.metrics import mean_per_class
 from jaxft.data.augmentation.augment import mix
@@ -32,14 +32,20 @@ class Trial:
     """One trial of `MODEL` on random images, ready to step."""
 
     def __init__(self, num_train=12, **fields):
-        fields = {"init": "random", "epochs": 2.0, "batch_size": 6, "schedule": "constant", **fields}
-        self.procedure = Procedure(**fields)
+        fields = {
+            "initialization.start": "random",
+            "schedule.epochs": 2.0,
+            "batches.size": 6,
+            "schedule.shape": "constant",
+            **fields,
+        }
+        self.training = Training.of({**fields})
         variables = draw_variables(MODEL, SIZE)
         self.params, self.stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
-        self.layers = resolve_layers(self.procedure, self.params)
-        self.phases = make_phases(MODEL, PLAIN, self.procedure, self.layers, tuple(self.stats), num_train)
+        self.layers = resolve_layers(self.training, self.params)
+        self.phases = make_phases(MODEL, PLAIN, self.training, self.layers, tuple(self.stats), num_train)
         self.phase = self.phases[-1]
-        self.hparams = make_hparams(self.procedure, self.layers)
+        self.hparams = make_hparams(self.training, self.layers)
         rng = np.random.default_rng(0)
         self.images = jnp.asarray(rng.integers(0, 256, (num_train, SIZE, SIZE, 3)), jnp.uint8)
         self.labels = jnp.asarray(rng.integers(0, 3, num_train), jnp.int32)
@@ -69,10 +75,12 @@ class Trial:
 def test_every_leaf_moves_as_its_rule_says():
     """With plain SGD the first update of a leaf is minus its multiplier times the learning rate times its gradient."""
     trial = Trial(
-        learning_rate=0.5,
-        body_learning_rate=0.05,
-        momentum=0.0,
-        layer_rates=(("stage1/.*/kernel", 0.02), ("stage2/block1/bn1/.*", 3.0)),
+        **{
+            "optimizer.learning_rate": 0.5,
+            "layers.backbone_learning_rate": 0.05,
+            "optimizer.momentum": 0.0,
+            "layers.rates": (("stage1/.*/kernel", 0.02), ("stage2/block1/bn1/.*", 3.0)),
+        },
     )
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
@@ -87,7 +95,7 @@ def test_every_leaf_moves_as_its_rule_says():
 
 
 def test_frozen_leaves_are_not_in_the_state_and_their_statistics_rest():
-    trial = Trial(body_learning_rate="frozen")
+    trial = Trial(**{"layers.backbone_learning_rate": "frozen"})
     assert trial.phase.prefix == "pool" and trial.phase.tracked == ()
     assert set(trial.phase.trainable) == {"head/kernel", "head/bias"}
     state, frozen = trial.start()
@@ -99,7 +107,9 @@ def test_frozen_leaves_are_not_in_the_state_and_their_statistics_rest():
 
 def test_a_head_step_by_hand():
     """Frozen body: the gradient of the head's kernel is features^T (softmax - one hot) / n."""
-    trial = Trial(body_learning_rate="frozen", learning_rate=0.1, momentum=0.0)
+    trial = Trial(
+        **{"layers.backbone_learning_rate": "frozen", "optimizer.learning_rate": 0.1, "optimizer.momentum": 0.0}
+    )
     state, frozen = trial.start()
     after, metrics = trial.step(state, frozen)
     rows = trial.indices[0]
@@ -120,8 +130,15 @@ def test_a_head_step_by_hand():
 def test_half_frozen_prefix_gives_the_gradients_of_the_whole():
     """Where statistics rest everywhere, cutting the network at the prefix changes no gradient above it."""
     rules = (("stem/.*|stage1/.*", "frozen"),)
-    cut = Trial(layer_rates=rules, batch_norm="frozen", momentum=0.0, learning_rate=1.0)
-    whole = Trial(batch_norm="frozen", momentum=0.0, learning_rate=1.0)
+    cut = Trial(
+        **{
+            "layers.rates": rules,
+            "batch_norm.statistics": "frozen",
+            "optimizer.momentum": 0.0,
+            "optimizer.learning_rate": 1.0,
+        }
+    )
+    whole = Trial(**{"batch_norm.statistics": "frozen", "optimizer.momentum": 0.0, "optimizer.learning_rate": 1.0})
     assert cut.phase.prefix == "stage1/block1" and whole.phase.prefix is None
     after_cut, _ = cut.step(*cut.start())
     after_whole, _ = whole.step(*whole.start())
@@ -132,12 +149,12 @@ def test_half_frozen_prefix_gives_the_gradients_of_the_whole():
 @pytest.mark.slow
 def test_statistics_are_tracked_above_the_prefix_or_frozen():
     rules = (("stem/.*|stage1/.*", "frozen"),)
-    tracked = Trial(layer_rates=rules)
+    tracked = Trial(**{"layers.rates": rules})
     state, frozen = tracked.start()
     after, _ = tracked.step(state, frozen)
     assert {name.split("/")[0] for name in after.batch_stats} == {"stage2"}
     assert all((after.batch_stats[name] != tracked.stats[name]).any() for name in after.batch_stats)
-    resting = Trial(batch_norm="frozen")
+    resting = Trial(**{"batch_norm.statistics": "frozen"})
     assert resting.phase.tracked == () and resting.phase.prefix is None
     state, frozen = resting.start()
     after, _ = resting.step(state, frozen)
@@ -146,7 +163,7 @@ def test_statistics_are_tracked_above_the_prefix_or_frozen():
 
 @pytest.mark.slow
 def test_a_frozen_middle_is_no_prefix():
-    trial = Trial(layer_rates=(("stage1/.*", "frozen"),))
+    trial = Trial(**{"layers.rates": (("stage1/.*", "frozen"),)})
     assert trial.phase.prefix is None and not any(name.startswith("stage1") for name in trial.phase.trainable)
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
@@ -155,7 +172,7 @@ def test_a_frozen_middle_is_no_prefix():
 
 def test_a_useless_layer_rule_is_named():
     with pytest.raises(jaxft.UserError, match=r"layer rate 'stage4/\.\*' matches no parameter"):
-        Trial(layer_rates=(("stage4/.*", 0.1),))
+        Trial(**{"layers.rates": (("stage4/.*", 0.1),)})
 
 
 @pytest.mark.slow
@@ -173,7 +190,7 @@ def test_evaluation_ignores_padding():
 
 def test_label_smoothing_by_hand():
     """With equal logits the loss is log 3 whatever the smoothing; a zero head has equal logits."""
-    trial = Trial(label_smoothing=0.3)
+    trial = Trial(**{"loss.label_smoothing": 0.3})
     trial.params |= {name: jnp.zeros_like(trial.params[name]) for name in ("head/kernel", "head/bias")}
     state, frozen = trial.start()
     after, metrics = trial.step(state, frozen)
@@ -187,10 +204,10 @@ def test_label_smoothing_by_hand():
 @pytest.mark.parametrize(
     "augmented",
     [
-        {"flip": True},
-        {"crop_padding_px": 2},
-        {"cutmix_alpha": 1.0},
-        {"randaugment_ops": 1},
+        {"augmentation.flip.enabled": True},
+        {"augmentation.crop.padding_px": 2},
+        {"augmentation.cutmix.alpha": 1.0},
+        {"augmentation.randaugment.num_operations": 1},
     ],
 )
 def test_augmentation_depends_on_the_key_alone(augmented):
@@ -206,7 +223,14 @@ def test_augmentation_depends_on_the_key_alone(augmented):
 @pytest.mark.slow
 def test_mixed_images_have_soft_labels():
     """The loss of a batch mixed by hand, against labels that are shared out by hand, with smoothing."""
-    trial = Trial(mixup_alpha=0.5, label_smoothing=0.2, batch_norm="frozen", momentum=0.0)
+    trial = Trial(
+        **{
+            "augmentation.mixup.alpha": 0.5,
+            "loss.label_smoothing": 0.2,
+            "batch_norm.statistics": "frozen",
+            "optimizer.momentum": 0.0,
+        }
+    )
     assert trial.phase.mixes == ("mixup",) and not trial.phase.keeps_prefix
     state, frozen = trial.start()
     _, metrics = trial.step(state, frozen)
@@ -223,18 +247,21 @@ def test_mixed_images_have_soft_labels():
 
 
 def test_alphas_of_mixing_do_not_recompile():
-    one, two = Trial(mixup_alpha=0.2, cutmix_alpha=1.0), Trial(mixup_alpha=0.4, cutmix_alpha=0.3)
+    one, two = (
+        Trial(**{"augmentation.mixup.alpha": 0.2, "augmentation.cutmix.alpha": 1.0}),
+        Trial(**{"augmentation.mixup.alpha": 0.4, "augmentation.cutmix.alpha": 0.3}),
+    )
     assert one.phase == two.phase and one.phase.mixes == ("mixup", "cutmix")
-    assert Trial(cutmix_alpha=1.0).phase.mixes == ("cutmix",)
+    assert Trial(**{"augmentation.cutmix.alpha": 1.0}).phase.mixes == ("cutmix",)
 
 
 @pytest.mark.slow
 def test_weights_of_classes_in_the_loss_by_hand():
     """A zero head says log 3 of every image; its bias moves by the weighted mean of one third minus one hot."""
-    trial = Trial(loss_weighting="inverse", momentum=0.0, learning_rate=0.3)
+    trial = Trial(**{"loss.class_weights": "inverse", "optimizer.momentum": 0.0, "optimizer.learning_rate": 0.3})
     trial.params |= {name: jnp.zeros_like(trial.params[name]) for name in ("head/kernel", "head/bias")}
     weights = np.array([0.5, 1.0, 3.0], np.float32)
-    trial.hparams = make_hparams(trial.procedure, trial.layers, weights)
+    trial.hparams = make_hparams(trial.training, trial.layers, weights)
     state, frozen = trial.start()
     after, metrics = trial.step(state, frozen)
     labels = np.asarray(trial.labels[trial.indices[0]])
@@ -280,7 +307,7 @@ def test_the_mean_over_classes_by_hand():
 
 
 def test_probe_first_trains_the_head_alone():
-    trial = Trial(probe_epochs=3.0, epochs=2.0)
+    trial = Trial(**{"linear_probe.epochs": 3.0, "schedule.epochs": 2.0})
     probe, rest = trial.phases
     assert set(probe.trainable) == {"head/kernel", "head/bias"} and probe.num_steps == 6
     assert len(rest.trainable) == len(trial.params) and rest.num_steps == 4
@@ -293,7 +320,7 @@ def test_probe_first_trains_the_head_alone():
 def test_layer_decay_scales_each_units_update(kind):
     """Units from the head down: head, stage2/block1, stage1/block1, stem (the pool has no leaves)."""
     depths = {"head": 0, "stage2/block1": 1, "stage1/block1": 2, "stem": 3}
-    usual, decayed = Trial(optimizer=kind), Trial(optimizer=kind, layer_decay=0.5)
+    usual, decayed = Trial(**{"optimizer.name": kind}), Trial(**{"optimizer.name": kind, "layers.decay": 0.5})
     updates = []
     for trial in (usual, decayed):
         state, frozen = trial.start()
@@ -306,10 +333,15 @@ def test_layer_decay_scales_each_units_update(kind):
 
 
 def test_the_probe_has_a_rate_of_its_own():
-    fields = {"probe_epochs": 1.0, "learning_rate": 0.1, "probe_learning_rate": 0.4, "momentum": 0.0}
-    trial, usual = Trial(**fields), Trial(**fields | {"probe_learning_rate": None})
-    layers = resolve_layers(Procedure(), list(trial.params))
-    probe = make_phases(MODEL, PLAIN, Procedure(**fields), layers, list(trial.stats), 12)[0]
+    fields = {
+        "linear_probe.epochs": 1.0,
+        "optimizer.learning_rate": 0.1,
+        "linear_probe.learning_rate": 0.4,
+        "optimizer.momentum": 0.0,
+    }
+    trial, usual = Trial(**fields), Trial(**fields | {"linear_probe.learning_rate": None})
+    layers = resolve_layers(Training(), list(trial.params))
+    probe = make_phases(MODEL, PLAIN, Training.of({**fields}), layers, list(trial.stats), 12)[0]
     assert probe.optimizer.probe and not trial.phase.optimizer.probe
     grads = {name: jnp.ones_like(trial.params[name]) for name in probe.trainable}
     moved = []
@@ -324,14 +356,14 @@ def test_the_probe_has_a_rate_of_its_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{}, {"mixup_alpha": 1.0, "flip": True}])
+@pytest.mark.parametrize("fields", [{}, {"augmentation.mixup.alpha": 1.0, "augmentation.flip.enabled": True}])
 def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
     """Where statistics rest, a batch of six in three parts gives the same step, random changes and pairs included."""
-    fields = {"batch_norm": "frozen", "label_smoothing": 0.1, "loss_weighting": "inverse", **fields}
+    fields = {"batch_norm.statistics": "frozen", "loss.label_smoothing": 0.1, "loss.class_weights": "inverse", **fields}
     results = []
     for parts in (1, 3):
-        trial = Trial(accumulate=parts, **fields)
-        trial.hparams = make_hparams(trial.procedure, trial.layers, np.array([0.5, 1.0, 3.0], np.float32))
+        trial = Trial(**{"batches.accumulate": parts}, **fields)
+        trial.hparams = make_hparams(trial.training, trial.layers, np.array([0.5, 1.0, 3.0], np.float32))
         results.append(trial.step(*trial.start()))
     (one, metrics), (other, in_parts) = results
     assert float(metrics.loss) == pytest.approx(float(in_parts.loss), rel=1e-5)
@@ -347,7 +379,7 @@ def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
 @pytest.mark.slow
 def test_statistics_go_from_part_to_part():
     """Each part is normalised by its own images: the running statistics are those of three small batches in a row."""
-    trial = Trial(accumulate=3)
+    trial = Trial(**{"batches.accumulate": 3})
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
     stats = trial.stats
@@ -362,8 +394,13 @@ def test_statistics_go_from_part_to_part():
 def test_sam_descends_by_the_gradient_at_its_point(parts):
     """The body frozen up to stage 2: the norm is over what trains, and the second pass leaves the statistics alone."""
     rules = (("stem/.*|stage1/.*", "frozen"),)
-    fields = {"momentum": 0.0, "learning_rate": 1.0, "layer_rates": rules, "accumulate": parts}
-    plain, sharp = Trial(**fields), Trial(**fields, sam_radius=0.5)
+    fields = {
+        "optimizer.momentum": 0.0,
+        "optimizer.learning_rate": 1.0,
+        "layers.rates": rules,
+        "batches.accumulate": parts,
+    }
+    plain, sharp = Trial(**fields), Trial(**fields, **{"optimizer.sam_radius": 0.5})
     state, frozen = plain.start()
     first, metrics = plain.step(state, frozen)
     gradient = {name: np.asarray(state.params[name] - first.params[name], np.float64) for name in state.params}
@@ -385,7 +422,7 @@ def test_sam_descends_by_the_gradient_at_its_point(parts):
 @pytest.mark.slow
 def test_the_average_is_of_the_weights_after_each_step():
     """(d w1 + w2) / (1 + d) after two steps, of weights and statistics, whatever they began with."""
-    trial, plain = Trial(ema_decay=0.75), Trial()
+    trial, plain = Trial(**{"optimizer.ema_decay": 0.75}), Trial()
     state, frozen = trial.start()
     other, _ = plain.start()
     steps = []
@@ -403,7 +440,14 @@ def test_the_average_is_of_the_weights_after_each_step():
 
 
 def test_stages_are_let_in_from_the_head_down():
-    trial = Trial(epochs=4.0, unfreeze_epochs=(1.0, 2.0), layer_rates=(("stage1/.*", "frozen"),), schedule="cosine")
+    trial = Trial(
+        **{
+            "schedule.epochs": 4.0,
+            "layers.unfreeze_epochs": (1.0, 2.0),
+            "layers.rates": (("stage1/.*", "frozen"),),
+            "schedule.shape": "cosine",
+        }
+    )
     first, second, third = trial.phases
     tops = [{name.partition("/")[0] for name in phase.trainable} for phase in trial.phases]
     assert tops == [{"head"}, {"head", "stage2"}, {"head", "stage2", "stem"}]
@@ -418,11 +462,14 @@ def test_stages_are_let_in_from_the_head_down():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"unfreeze_epochs": (0.5, 0.9, 1.1, 1.5, 1.9)}, "after the first there are 3 stages to let in"),
-        ({"unfreeze_epochs": (0.5, 0.6)}, r"which are steps \[1, 1\] of 4; each must be a step later"),
-        ({"unfreeze_epochs": (2.0,)}, "before the end"),
-        ({"warmup_steps": 4}, "'procedure.warmup_steps', or warmup_epochs, comes to step 4, but there are 4 steps"),
-        ({"schedule": "step", "decay_steps": (2, 9)}, "comes to step 9, but there are 4"),
+        ({"layers.unfreeze_epochs": (0.5, 0.9, 1.1, 1.5, 1.9)}, "after the first there are 3 stages to let in"),
+        ({"layers.unfreeze_epochs": (0.5, 0.6)}, r"which are steps \[1, 1\] of 4; each must be a step later"),
+        ({"layers.unfreeze_epochs": (2.0,)}, "before the end"),
+        (
+            {"schedule.warmup_steps": 4},
+            "'training.schedule.warmup_steps', or warmup_epochs, comes to step 4, but there are 4 steps",
+        ),
+        ({"schedule.shape": "step", "schedule.decay_steps": (2, 9)}, "comes to step 9, but there are 4"),
     ],
 )
 def test_what_does_not_fit_in_the_length_is_an_error(fields, message):
@@ -432,9 +479,32 @@ def test_what_does_not_fit_in_the_length_is_an_error(fields, message):
 
 def test_lengths_in_steps_and_in_passes_are_the_same_phase():
     """Twelve images in batches of six: two steps a pass."""
-    passes = Trial(epochs=3.0, schedule="step", decay_epochs=(2.0,), warmup_epochs=1.0)
-    steps = Trial(epochs=20.0, steps=6, schedule="step", decay_steps=(4,), warmup_steps=2)
-    mixed = Trial(epochs=20.0, steps=6, schedule="step", decay_epochs=(2.0,), warmup_epochs=1.0)
+    passes = Trial(
+        **{
+            "schedule.epochs": 3.0,
+            "schedule.shape": "step",
+            "schedule.decay_epochs": (2.0,),
+            "schedule.warmup_epochs": 1.0,
+        }
+    )
+    steps = Trial(
+        **{
+            "schedule.epochs": 20.0,
+            "schedule.steps": 6,
+            "schedule.shape": "step",
+            "schedule.decay_steps": (4,),
+            "schedule.warmup_steps": 2,
+        }
+    )
+    mixed = Trial(
+        **{
+            "schedule.epochs": 20.0,
+            "schedule.steps": 6,
+            "schedule.shape": "step",
+            "schedule.decay_epochs": (2.0,),
+            "schedule.warmup_epochs": 1.0,
+        }
+    )
     assert passes.phase == steps.phase == mixed.phase and passes.phase.num_steps == 6
 
 
@@ -443,11 +513,24 @@ def test_lengths_in_steps_and_in_passes_are_the_same_phase():
 
 def test_numbers_do_not_recompile():
     """Trials that differ in numbers only share their phase, and the compiled step is traced once."""
-    numbers = [{"learning_rate": 0.1}, {"learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.1, "beta2": 0.9}]
-    numbers += [{"body_learning_rate": 0.01, "label_smoothing": 0.1, "decay_factor": 0.5}]
-    numbers += [{"clip_norm": 0.1, "ema_decay": 0.5, "layer_decay": 0.5}, {"effective_learning_rate": 0.4}]
-    shape = {"schedule": "step", "decay_epochs": (1.0,)}
-    trials = [Trial(**{"clip_norm": 1.0, "ema_decay": 0.9, **shape, **fields}) for fields in numbers]
+    numbers = [
+        {"optimizer.learning_rate": 0.1},
+        {
+            "optimizer.learning_rate": 0.3,
+            "optimizer.momentum": 0.5,
+            "optimizer.weight_decay": 0.1,
+            "optimizer.beta2": 0.9,
+        },
+    ]
+    numbers += [{"layers.backbone_learning_rate": 0.01, "loss.label_smoothing": 0.1, "schedule.decay_factor": 0.5}]
+    numbers += [
+        {"optimizer.clip_norm": 0.1, "optimizer.ema_decay": 0.5, "layers.decay": 0.5},
+        {"optimizer.effective_learning_rate": 0.4},
+    ]
+    shape = {"schedule.shape": "step", "schedule.decay_epochs": (1.0,)}
+    trials = [
+        Trial(**{"optimizer.clip_norm": 1.0, "optimizer.ema_decay": 0.9, **shape, **fields}) for fields in numbers
+    ]
     assert len({trial.phase for trial in trials}) == 1
     step = jax.jit(make_train_step(trials[0].phase))
     for trial in trials:
@@ -459,17 +542,17 @@ def test_numbers_do_not_recompile():
 def test_another_structure_is_another_phase():
     usual = Trial().phase
     for fields in (
-        {"flip": True},
-        {"jitter_hue": 0.1},
-        {"loss_weighting": "inverse"},
-        {"optimizer": "adamw"},
-        {"schedule": "linear"},
-        {"sam_radius": 0.05},
-        {"ema_decay": 0.9},
-        {"clip_norm": 1.0},
-        {"accumulate": 2},
-        {"batch_norm": "frozen"},
-        {"epochs": 3.0},
+        {"augmentation.flip.enabled": True},
+        {"augmentation.color_jitter.hue": 0.1},
+        {"loss.class_weights": "inverse"},
+        {"optimizer.name": "adamw"},
+        {"schedule.shape": "linear"},
+        {"optimizer.sam_radius": 0.05},
+        {"optimizer.ema_decay": 0.9},
+        {"optimizer.clip_norm": 1.0},
+        {"batches.accumulate": 2},
+        {"batch_norm.statistics": "frozen"},
+        {"schedule.epochs": 3.0},
     ):
         assert Trial(**fields).phase != usual
     assert dataclasses.replace(usual) == usual

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxft.config import Procedure
+from jaxft.config import Training
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop; Szegedy et al. 2015, section 6
 ERASED_AREA = (0.02, 0.4)  # share of the image; Zhong et al. 2020, section 4.2
@@ -52,17 +52,22 @@ class Changes:
         return self.randaugment_ops > 0 or any(self.jitter) or self.erase_probability > 0
 
 
-def make_changes(procedure: Procedure) -> Changes:
-    """Returns the changes of single images that a procedure makes."""
+def make_changes(training: Training) -> Changes:
+    """Returns the changes of single images that are made at random."""
     return Changes(
-        procedure.crop_scale_min,
-        procedure.crop_padding_px,
-        procedure.flip,
-        procedure.crop_px,
-        procedure.randaugment_ops,
-        procedure.randaugment_magnitude if procedure.randaugment_ops else 0.0,
-        (procedure.jitter_brightness, procedure.jitter_contrast, procedure.jitter_saturation, procedure.jitter_hue),
-        procedure.erase_probability,
+        training.augmentation.crop.scale_min,
+        training.augmentation.crop.padding_px,
+        training.augmentation.flip.enabled,
+        training.augmentation.crop.size_px,
+        training.augmentation.randaugment.num_operations,
+        training.augmentation.randaugment.magnitude if training.augmentation.randaugment.num_operations else 0.0,
+        (
+            training.augmentation.color_jitter.brightness,
+            training.augmentation.color_jitter.contrast,
+            training.augmentation.color_jitter.saturation,
+            training.augmentation.color_jitter.hue,
+        ),
+        training.augmentation.erasing.probability,
     )
 
 

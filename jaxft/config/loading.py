@@ -1,0 +1,114 @@
+"""Reading config files and overrides."""
+
+import ast
+import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxft.config.study import Study, parse_blocks
+from jaxft.config.values import from_dict, set_at, to_dict
+from jaxft.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A study, and where it was read from: the file's path, its docstring and the overrides."""
+
+    study: Study
+    path: str = ""
+    docstring: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
+    """Reads `path.py` or `path.py:arg`, applies overrides such as `training.optimizer.learning_rate=0.01`.
+
+    Raises a `UserError` where the file is missing, is no config file, or any field is wrong.
+    """
+    path_text, _, arg = spec.partition(".py:")
+    path = Path(path_text if spec.endswith(path_text) and not arg else f"{path_text}.py")
+    if not path.is_file():
+        raise UserError(f"there is no config file {str(path)!r}.")
+    module_spec = importlib.util.spec_from_file_location(f"jaxft_config_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"the config file {str(path)!r} is not a Python file.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        if get_config is None:
+            raise UserError(f"the config file {str(path)!r} defines no get_config(arg).")
+        config = get_config(arg) if arg else get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the config file {str(path)!r} fails: {type(error).__name__}: {reason}.") from error
+    fields = _plain(config)
+    for override in overrides:
+        name, _, text = override.partition("=")
+        blocks = parse_blocks(fields.get("factors", ()))
+        if any(_overlap(name, factor) for block in blocks for factor in block):
+            raise UserError(f"{name} is a factor of this study, so it cannot be overridden; override 'factors'.")
+        set_at(fields, name, _literal(text))
+    study = from_dict(Study, fields)
+    if not study.title:
+        study = dataclasses.replace(study, title=path.stem.replace("_", " "))
+    return ConfigFile(study, str(path), (module.__doc__ or "").strip(), tuple(overrides))
+
+
+def study_data(arg: str, config_path: str, *names: str) -> tuple[str, list[str]]:
+    """Returns the size that a config's argument asks for ('', 'small', 'full'), and the paths of its data files.
+
+    The argument is a size, a folder, or both: 'small,FOLDER'. Without one the folder is shared/data beside the clone
+    that the config lies in. The size 'full' is that of a publication, whose data are those of TFDS: it has no paths.
+
+    Raises a `UserError` where the folder lacks one of the files `names`.
+    """
+    first, _, rest = arg.partition(",")
+    size = first if first in ("small", "full") else ""
+    if size == "full":
+        return size, []
+    config = Path(config_path).resolve()
+    folder = Path((rest if size else arg) or config.parent.parent.parent / "shared" / "data")
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(
+                f"the study's data are not all in {str(folder)!r}: there is no {name}; "
+                f"name their folder, --config={config.parent.name}/{config.name}:FOLDER."
+            )
+    return size, [str(folder / name) for name in names]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def as_config_file(config: Any) -> ConfigFile:
+    """Returns the config file for whatever a caller may hand over: a path, a `Study`, a ConfigDict or a dict."""
+    if isinstance(config, ConfigFile):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(str(config))
+    study = from_dict(Study, _plain(config))
+    return ConfigFile(study if study.title else dataclasses.replace(study, title="untitled study"))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    if isinstance(config, Study):
+        return to_dict(config)
+    if hasattr(config, "to_dict"):  # ml_collections.ConfigDict
+        config = config.to_dict()
+    if not isinstance(config, Mapping):
+        raise UserError(f"a config is a ConfigDict, a dict or a Study, not a {type(config).__name__}.")
+    return to_dict(config)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return {"none": None, "true": True, "false": False}.get(text.lower(), text)

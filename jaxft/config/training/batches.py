@@ -1,0 +1,36 @@
+"""The section `training.batches`: size and sampling of batches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxft.config.fields import setting
+from jaxft.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchesConfig:
+    """Size and sampling of the training batches."""
+
+    size: int = setting(32, "images in a batch", at_least=1)
+    sampling: Literal["uniform", "balanced"] = setting(
+        "uniform", "sampling of batches: every image equally often, or every class equally often"
+    )
+    accumulate: int = setting(
+        1,
+        "number of equal micro-batches whose gradients are averaged for a step; batch normalization and BSS see one "
+        "micro-batch at a time",
+        at_least=1,
+    )
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Returns the number of images that are processed at a time."""
+        return self.size // self.accumulate
+
+    def check(self, where: str) -> None:
+        """Raises a `UserError` if fields of the section contradict each other."""
+        if self.size % self.accumulate:
+            raise UserError(
+                f"config field '{where}.accumulate' is {self.accumulate}, which does not divide '{where}.size', "
+                f"{self.size}."
+            )

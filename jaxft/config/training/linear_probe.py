@@ -1,0 +1,29 @@
+"""The section `training.linear_probe`: training the head alone before fine-tuning."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxft.config.fields import setting
+
+
+@dataclass(frozen=True)
+class LinearProbeConfig:
+    """A phase that trains the head alone, before fine-tuning (LP-FT)."""
+
+    epochs: float = setting(
+        0.0, "epochs that train the head alone before fine-tuning; 0 skips the linear probe", at_least=0
+    )
+    optimizer: Literal["same", "lbfgs"] = setting(
+        "same",
+        "optimizer of the linear probe: 'same' as in fine-tuning, or 'lbfgs', which fits all images at once, an "
+        "iteration for each epoch",
+    )
+    learning_rate: float | None = setting(
+        None, "peak learning rate of the linear probe; if None, optimizer.learning_rate", traced=True, above=0
+    )
+    weight_decay: float | None = setting(
+        None,
+        "weight decay of the head's kernel in the linear probe; if None, optimizer.weight_decay",
+        traced=True,
+        at_least=0,
+    )

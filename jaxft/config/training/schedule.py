@@ -1,0 +1,57 @@
+"""The section `training.schedule`: how long, and the shape of the learning rate."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxft.config.fields import setting
+from jaxft.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The length of fine-tuning and the shape of the learning rate, in epochs or in steps."""
+
+    shape: Literal["constant", "cosine", "linear", "step", "onecycle"] = setting(
+        "cosine", "shape of the learning rate; 'onecycle' rises to the peak over the warmup, then falls"
+    )
+    epochs: float = setting(20.0, "epochs of fine-tuning after the linear probe; 0 skips fine-tuning", at_least=0)
+    steps: int | None = setting(None, "steps of fine-tuning, given instead of epochs", at_least=1)
+    warmup_epochs: float = setting(0.0, "epochs over which the learning rate rises from zero to its peak", at_least=0)
+    warmup_steps: int = setting(
+        0, "steps over which the learning rate rises to its peak, given instead of warmup_epochs", at_least=0
+    )
+    decay_epochs: tuple[float, ...] = setting(
+        (), "epochs after which the shape 'step' lowers the learning rate", above=0
+    )
+    decay_steps: tuple[int, ...] = setting(
+        (), "steps after which the shape 'step' lowers the learning rate, given instead of decay_epochs", at_least=1
+    )
+    decay_factor: float = setting(
+        0.1, "factor by which the shape 'step' lowers the learning rate", traced=True, above=0, at_most=1
+    )
+
+    def check(self, where: str) -> None:
+        """Raises a `UserError` if fields contradict each other; the number of images is not known here."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        for in_steps, in_epochs in (
+            ("steps", "epochs"),
+            ("warmup_steps", "warmup_epochs"),
+            ("decay_steps", "decay_epochs"),
+        ):
+            if all(getattr(self, name) != usual[name] for name in (in_steps, in_epochs)):
+                raise UserError(f"'{where}.{in_steps}' and '{where}.{in_epochs}' are both given; keep one of them.")
+        if self.shape == "step" and not self.decay_epochs and not self.decay_steps:
+            raise UserError(f"config field '{where}.decay_epochs' is empty; the shape 'step' needs it, or decay_steps.")
+        if self.steps is not None:
+            return
+        late = [at for at in self.decay_epochs if at >= self.epochs]
+        if self.shape == "step" and late:
+            raise UserError(
+                f"config field '{where}.decay_epochs' has {late[0]:g}, which is not before the end, {self.epochs:g}."
+            )
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise UserError(
+                f"config field '{where}.warmup_epochs' is {self.warmup_epochs:g}; "
+                f"it must be below epochs, {self.epochs:g}."
+            )

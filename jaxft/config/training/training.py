@@ -1,0 +1,160 @@
+"""The section `training` as a whole, and what concerns several of its sections at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxft.config.training.augmentation import AugmentationConfig
+from jaxft.config.training.batch_norm import BatchNormConfig
+from jaxft.config.training.batches import BatchesConfig
+from jaxft.config.training.classifier import ClassifierConfig
+from jaxft.config.training.initialization import InitializationConfig
+from jaxft.config.training.layers import LayersConfig
+from jaxft.config.training.linear_probe import LinearProbeConfig
+from jaxft.config.training.loss import LossConfig
+from jaxft.config.training.optimizer import OptimizerConfig
+from jaxft.config.training.regularization import RegularizationConfig
+from jaxft.config.training.schedule import ScheduleConfig
+from jaxft.config.training.selection import SelectionConfig
+from jaxft.config.values import from_dict, get_at
+from jaxft.core.errors import UserError
+
+# Fields of `training.regularization` that act, and those of them that need the weights of a source.
+TOWARDS_SOURCE = ("l2_sp.strength", "l2_sp.rules", "delta.strength", "distillation.strength")
+ACTING = (*TOWARDS_SOURCE, "l2_sp.head", "bss.strength", "dropout.rate", "stochastic_depth.rate")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained."""
+
+    initialization: InitializationConfig = InitializationConfig()
+    layers: LayersConfig = LayersConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    batches: BatchesConfig = BatchesConfig()
+    loss: LossConfig = LossConfig()
+    linear_probe: LinearProbeConfig = LinearProbeConfig()
+    batch_norm: BatchNormConfig = BatchNormConfig()
+    regularization: RegularizationConfig = RegularizationConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    selection: SelectionConfig = SelectionConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Training":
+        """Returns the section with some fields set, by dotted names: `Training.of({"optimizer.momentum": 0.5})`.
+
+        Raises:
+          UserError: a field is unknown, or its value is not allowed.
+        """
+        return from_dict(cls, fields, "training")
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Returns whether fine-tuning follows the linear probe."""
+        return bool(self.schedule.epochs or self.schedule.steps)
+
+    @property
+    def probes_by_lbfgs(self) -> bool:
+        """Returns whether there is a linear probe that is fitted by L-BFGS."""
+        return bool(self.linear_probe.epochs) and self.linear_probe.optimizer == "lbfgs"
+
+    def check(self, where: str) -> None:
+        """Raises a `UserError` if sections contradict each other."""
+        self._check_lengths(where)
+        self._check_images(where)
+        self._check_regularization(where)
+        if self.classifier.kind != "network" and self.selection.test_crops == "ten":
+            raise UserError(
+                f"config field '{where}.selection.test_crops' is 'ten', which is for the network; "
+                f"the classifier {self.classifier.kind!r} sees the center."
+            )
+
+    def _check_lengths(self, where: str) -> None:
+        if not self.fine_tunes and self.classifier.kind == "network" and not self.linear_probe.epochs:
+            raise UserError(
+                f"config field '{where}.schedule.epochs' is 0, and so is '{where}.linear_probe.epochs': nothing "
+                "would be trained."
+            )
+        moments = self.layers.unfreeze_epochs
+        if moments and not self.fine_tunes:
+            raise UserError(
+                f"config field '{where}.layers.unfreeze_epochs' is {list(moments)}, but '{where}.schedule.epochs' is "
+                "0: no stage is unfrozen."
+            )
+        size, at_a_time = self.batch_norm.virtual_batch_size, self.batches.micro_batch_size
+        if size is not None and at_a_time % size:
+            over = f" / '{where}.batches.accumulate'" if self.batches.accumulate > 1 else ""
+            raise UserError(
+                f"config field '{where}.batch_norm.virtual_batch_size' is {size}; it must divide "
+                f"'{where}.batches.size'{over}, {at_a_time}."
+            )
+
+    def _check_images(self, where: str) -> None:
+        """Checks that augmentation and sampling go with fixed views and with the linear probe."""
+        augmentation = self.augmentation
+        if self.probes_by_lbfgs and augmentation.varies and not augmentation.views:
+            raise UserError(
+                f"config field '{where}.linear_probe.optimizer' is 'lbfgs', which needs the same images at every "
+                f"iteration; give '{where}.augmentation.views', or no augmentation."
+            )
+        if augmentation.views and not augmentation.varies:
+            raise UserError(
+                f"config field '{where}.augmentation.views' is {augmentation.views}, but no augmentation makes them "
+                "differ; give flip, crop.scale_min or another one."
+            )
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(augmentation, name).alpha
+            if alpha and (augmentation.views or self.probes_by_lbfgs):
+                other = "augmentation.views" if augmentation.views else "linear_probe.optimizer"
+                raise UserError(
+                    f"config field '{where}.augmentation.{name}.alpha' is {alpha:g}, but images are mixed anew in "
+                    "every "
+                    f"batch, and '{where}.{other}' {get_at(self, other)!r} needs the same ones again; keep one of them."
+                )
+        if self.probes_by_lbfgs and self.batches.sampling == "balanced":
+            raise UserError(
+                f"config field '{where}.batches.sampling' is 'balanced', but a linear probe by 'lbfgs' fits all "
+                f"images at once; give '{where}.loss.class_weights' 'inverse' instead."
+            )
+        if self.selection.test_crops == "ten" and augmentation.crop.size_px is None:
+            raise UserError(
+                f"config field '{where}.selection.test_crops' is 'ten', which are crops of larger images; "
+                f"give '{where}.augmentation.crop.size_px', below the images' size_px."
+            )
+
+    def _check_regularization(self, where: str) -> None:
+        start, dotted = self.initialization, f"{where}.regularization"
+        given = next((name for name in TOWARDS_SOURCE if get_at(self.regularization, name)), None)
+        if given is not None and start.start == "random":
+            raise UserError(
+                f"config field '{dotted}.{given}' pulls towards a source, but '{where}.initialization.start' is "
+                "'random'; leave it out."
+            )
+        anew = "start" if start.start == "matched" else "copied_units" if start.copied_units is not None else None
+        if self.regularization.delta.strength and anew is not None:
+            raise UserError(
+                f"config field '{dotted}.delta.strength' compares feature maps with the source's, but "
+                f"'{where}.initialization.{anew}' is {getattr(start, anew)!r}, which starts blocks anew; leave one "
+                "of them out."
+            )
+        comparing = ("delta.strength", "distillation.strength")
+        compared = next((name for name in comparing if get_at(self.regularization, name)), None)
+        if compared is not None and start.grow != "none":
+            raise UserError(
+                f"config field '{dotted}.{compared}' compares the network's layers with the source's, but "
+                f"'{where}.initialization.grow' gives it others; leave one of them out."
+            )
+        bss, at_a_time = self.regularization.bss, self.batches.micro_batch_size
+        if bss.strength and bss.count > at_a_time:
+            raise UserError(
+                f"config field '{dotted}.bss.count' is {bss.count}; {at_a_time} images, which are processed at a time, "
+                "have fewer singular values."
+            )
+        acting = next((name for name in ACTING if get_at(self.regularization, name)), None)
+        if acting is not None and not self.fine_tunes:
+            raise UserError(
+                f"config field '{dotted}.{acting}' acts in fine-tuning, after the linear probe, but "
+                f"'{where}.schedule.epochs' is 0; give epochs, or leave it out."
+            )
