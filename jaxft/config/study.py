@@ -15,6 +15,7 @@ from jaxft.config.streams import Streams
 from jaxft.config.training import Training
 from jaxft.config.values import fields_of, from_dict, get_at, set_at, to_dict
 from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.plugins import load_plugins
 
 Block = Mapping[str, tuple[Any, ...]]
 
@@ -97,10 +98,21 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def parse_plugins(value: Any) -> tuple[str, ...]:
+    """Returns the names of plug-ins, which are loaded; raises a `UserError` if one cannot be."""
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"config field 'plugins' is {value!r}; allowed: a list of texts.")
+    load_plugins(value)
+    return tuple(value)
+
+
 @dataclass(frozen=True)
 class Study:
     """A set of trials: a trial, the factors that vary in it, and the seeds."""
 
+    plugins: tuple[str, ...] = setting(
+        (), "Python modules, or entry points, that register optimizers, regularizers and the like", parse=parse_plugins
+    )
     title: str = setting("", "heading of the report")
     source: Source = Source()
     target: Images = Images()

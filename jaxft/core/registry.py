@@ -1,5 +1,6 @@
 """Registries: the things of one kind that a study can name, built in or from a plug-in."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -77,3 +78,13 @@ class Registry(Mapping[str, Entry[T]]):
 
 
 _loading: list[str] = []  # plug-ins that are being imported, the innermost last
+
+
+@contextlib.contextmanager
+def registering(plugin: str) -> Iterator[None]:
+    """Marks what is registered in the context as registered by `plugin`."""
+    _loading.append(plugin)
+    try:
+        yield
+    finally:
+        _loading.pop()
