@@ -29,15 +29,17 @@ import numpy as np
 import jaxft
 from jaxft.analysis import parameters
 from jaxft.cli import start_again
-from jaxft.commands.study import keep_compiled, versions
 from jaxft.config import Study, from_dict
+from jaxft.core.compile_cache import keep_compiled
 from jaxft.core.devices import device_name, fast_environment
 from jaxft.models.cost import unit_costs
 from jaxft.ops.precision import products
+from jaxft.recipes.run_record import versions
+from jaxft.study.chunk.memory import needed_bytes
+from jaxft.study.chunk.timing import example_steps
+from jaxft.study.examples import example_images, example_lane
 from jaxft.study.executors import Executor
-from jaxft.study.loop import example_steps, needed_bytes
 from jaxft.study.plan import make_plan
-from jaxft.study.run import example_images, example_lane
 
 OUT = Path(__file__).resolve().parent / "results" / "accelerator.json"
 PRECISIONS = ("float32", "tf32", "bfloat16")

@@ -148,17 +148,20 @@ def streamed(num_bytes: str, how: str) -> Record:
 
     from jaxft.config import Training
     from jaxft.core import paths
+    from jaxft.core.events import ignore
     from jaxft.data.readers.decoded import decoded
     from jaxft.data.streaming import Stream
     from jaxft.models import create_model
-    from jaxft.study.loop import Lane, make_program, run_chunk
+    from jaxft.study.chunk.lanes import Lane
+    from jaxft.study.chunk.loop import run_chunk
+    from jaxft.study.chunk.program import make_program
     from jaxft.training.optimizers import make_hparams, resolve_layers
     from jaxft.training.phases import make_phases
     from jaxft.weights.files import init_variables
 
     count = int(num_bytes) // (STREAMED_PX**2 * 3)
     one = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (STREAMED_PX, STREAMED_PX, 3), np.uint8)
-    images, _ = decoded("benchmark", count, STREAMED_PX, lambda number: one ^ np.uint8(number % 251), "", print_nothing)
+    images, _ = decoded("benchmark", count, STREAMED_PX, lambda number: one ^ np.uint8(number % 251), "", ignore)
     model = create_model("cifar_resnet8", num_classes=2)
     preprocessing = model.preprocessing
     training = Training.of(
@@ -196,10 +199,6 @@ def streamed(num_bytes: str, how: str) -> Record:
         "added bytes": after["peak"] - before["now"],
         "file bytes": after["file"],
     }
-
-
-def print_nothing(line: str) -> None:
-    """Takes a line of progress."""
 
 
 def memory() -> dict[str, int]:

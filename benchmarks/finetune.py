@@ -27,11 +27,11 @@ import finetune_torch as plain
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from jaxft.commands.study import versions
 from jaxft.config import Images
 from jaxft.core.cache import cache_dir
 from jaxft.data.readers.image_sets import load_images
 from jaxft.data.readers.listings import PARTS
+from jaxft.recipes.run_record import versions
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 WAYS = ("probe", "jaxft", "torch")

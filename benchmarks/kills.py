@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxft
-from jaxft.commands.study import versions
+from jaxft.recipes.run_record import versions
 from jaxft.store.records import Store
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"

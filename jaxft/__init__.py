@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 from jaxft.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from jaxft.commands.data import check_data
-    from jaxft.commands.finetune import finetune
-    from jaxft.commands.predict import predict
-    from jaxft.commands.results import load_results
-    from jaxft.commands.soup import make_soups
-    from jaxft.commands.study import run_study
     from jaxft.core.errors import UserError
     from jaxft.models import create_model, list_models
+    from jaxft.recipes.check_data import check_data
+    from jaxft.recipes.finetune.run import finetune
+    from jaxft.recipes.predict import predict
+    from jaxft.recipes.results import load_results
+    from jaxft.recipes.soup import make_soups
+    from jaxft.recipes.study import run_study
     from jaxft.weights.files import load_weights, save_weights
 
 _HOMES = {
     "UserError": "jaxft.core.errors",
-    "check_data": "jaxft.commands.data",
+    "check_data": "jaxft.recipes.check_data",
     "create_model": "jaxft.models",
-    "finetune": "jaxft.commands.finetune",
+    "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
-    "load_results": "jaxft.commands.results",
+    "load_results": "jaxft.recipes.results",
     "load_weights": "jaxft.weights.files",
-    "make_soups": "jaxft.commands.soup",
-    "predict": "jaxft.commands.predict",
-    "run_study": "jaxft.commands.study",
+    "make_soups": "jaxft.recipes.soup",
+    "predict": "jaxft.recipes.predict",
+    "run_study": "jaxft.recipes.study",
     "save_weights": "jaxft.weights.files",
 }
 _FOLDERS = ("analysis", "config", "core", "data", "features", "models", "ops", "report", "store", "training", "weights")

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft import models
-from jaxft.commands.study import as_config_file
-from jaxft.core import paths
+from jaxft.config import as_config_file
+from jaxft.core import events, paths
 from jaxft.models.families.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import Head, Pool
@@ -18,7 +18,8 @@ from jaxft.models.network import Extent, Family, Tap
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 from jaxft.study.run import run_plan
-from jaxft.tracking.console import Progress
+from jaxft.study.services import make_services
+from jaxft.tracking.lines import describe
 from jaxft.weights.files import expected_shapes
 
 
@@ -71,27 +72,26 @@ models.registry.FAMILIES += (
 )
 
 
-class Counting(Progress):
-    """Counts the trials that this process does, and the sources that it trains."""
+class Heard(list):
+    """A listener that keeps the events; its lines are those that people see."""
 
-    done = sources = 0
+    def __call__(self, event):
+        self.append(event)
 
-    def trials(self, count):
-        self.done += count
+    def of(self, kind):
+        return [event for event in self if isinstance(event, kind)]
 
-    def elsewhere(self, epochs, count):
-        pass
-
-    def say(self, line):
-        self.sources += line.startswith("source") and "trained in" in line
+    @property
+    def lines(self):
+        return list(map(describe, self))
 
 
 def counted_run(workdir, study, shard=(0, 1)):
     """Returns (trials done, sources trained, failed) after running a study, or a shard of it, in a directory."""
-    plan, store, progress = make_plan(study), Store.create(workdir), Counting(quiet=True)
+    plan, store, heard = make_plan(study), Store.create(workdir), Heard()
     store.write_plan(plan.record(as_config_file(study)))
-    failed = run_plan(plan, store, progress, shard=shard)
-    return progress.done, progress.sources, failed
+    failed = run_plan(plan, store, make_services(study.execution, heard), shard)
+    return len(heard.of(events.TrialFinished)), len(heard.of(events.SourceTrained)), failed
 
 
 def draw_variables(model, size_px, seed=1):

@@ -13,7 +13,7 @@ from jax import monitoring
 
 import jaxft
 from jaxft.config import Study, from_dict
-from jaxft.study import loop
+from jaxft.study.chunk import compiled
 from jaxft.training.evaluation import make_eval_step, make_moments_step
 from jaxft.training.step import make_train_step
 
@@ -24,8 +24,8 @@ SINGULAR_VALUES = {"cusolver_gesvdj_ffi", "Qr", "Eigh", "ProductOfElementaryHous
 @pytest.fixture
 def on_an_accelerator(monkeypatch):
     """Makes jaxft trace programs as it does on an accelerator, and forget them afterwards."""
-    caches = loop.make_steps, loop.make_run_steps, loop._make_eval, loop._make_moments, make_train_step
-    caches += loop._make_init_states, loop._make_merge, loop._make_finite, make_eval_step, make_moments_step
+    caches = compiled.make_steps, compiled.make_run_steps, compiled.make_eval, compiled.make_moments, make_train_step
+    caches += compiled.make_init_states, compiled.make_merge, compiled.make_finite, make_eval_step, make_moments_step
 
     def forget():
         for cache in caches:
@@ -148,21 +148,21 @@ def test_programs_differ_by_platform_in_a_few_places():
                 places.add(f"{path.relative_to(root).with_suffix('')}.{function.name}")
     of_programs = {
         "data/augmentation/augment.over_images",
-        "study/loop.eval_batch",
-        "study/loop.loops_on_device",
+        "study/chunk/evaluation.eval_batch",
+        "study/chunk/compiled.loops_on_device",
         "training/gradients.in_parts",
         "training/gradients.whole",
         "models/layers.max_pool",
         "weights/files._jit_once",
     }
     of_choices = {
-        "commands/finetune.make_candidates",
-        "commands/study._check_deterministic",
-        "commands/study._slow_convolutions",
+        "recipes/finetune/candidates.make_candidates",
+        "recipes/study._check_deterministic",
+        "recipes/study._slow_convolutions",
         "core/devices.device_kind",
         "core/devices.device_name",
         "study/executors.candidates",
-        "features/activations._made_by",
+        "features/prefix._made_by",
         "study/jobs.work_key",
         "ops/convolution.implementation",
     }

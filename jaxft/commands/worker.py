@@ -1,4 +1,4 @@
-"""A worker process of a study (`jaxft.study.workers`): reads from standard input what to do, and says how it goes.
+"""A worker process of a study (`jaxft.study.workers`): reads from standard input what to do, and writes events.
 
 It is no command of its own; `jaxft study` begins it.
 """
@@ -8,43 +8,10 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-
-class Telling:
-    """A study's progress, told to the process that began this one."""
-
-    def __init__(self, out: TextIO):
-        from jaxft.core.timing import Clock
-
-        self.out, self.clock = out, Clock()
-
-    def tell(self, **message: Any) -> None:
-        """Says a message."""
-        self.out.write(json.dumps(message) + "\n")
-        self.out.flush()
-
-    def begin(self, total_epochs: int, total_trials: int, trials_done: int) -> None:
-        """Says nothing: the other process knows."""
-
-    def epoch(self, phase: str, trials: int, line: str) -> None:
-        """Says that `trials` trials ended an epoch."""
-        self.tell(epoch=[phase, trials, line])
-
-    def trials(self, count: int) -> None:
-        """Says that `count` trials are stored."""
-        self.tell(trials=[count])
-
-    def elsewhere(self, epochs: int, trials: int) -> None:
-        """Says nothing: whoever did it has said so."""
-
-    def note(self, line: str) -> None:
-        """Says how far something between two epochs is."""
-        self.tell(note=[line])
-
-    def say(self, line: str) -> None:
-        """Says a line that stays."""
-        self.tell(say=[line])
+if TYPE_CHECKING:
+    from jaxft.core.events import Listener
 
 
 def main() -> None:
@@ -58,6 +25,7 @@ def main() -> None:
         os.sched_setaffinity(0, {first["core"]})  # before JAX counts the cores
 
     from jaxft.core import interrupts
+    from jaxft.tracking.pipe import PipeWriter
 
     lines: list[str] = []
     came = threading.Condition()
@@ -72,24 +40,29 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     try:
         with interrupts.on_signal():
-            work(first, Telling(out), came, lines)
+            do_work(first, PipeWriter(out), came, lines)
     except interrupts.Stopped:
         sys.exit(interrupts.TERMINATED)
 
 
-def work(first: dict[str, Any], progress: Telling, came: threading.Condition, lines: list[str]) -> None:
+def do_work(first: dict[str, Any], emit: "Listener", came: threading.Condition, lines: list[str]) -> None:
     """Plans the study, then does what the lines say."""
     from jaxft import config as cfg
-    from jaxft.commands.study import keep_compiled
     from jaxft.core import interrupts
+    from jaxft.core.compile_cache import keep_compiled
     from jaxft.core.errors import UserError
+    from jaxft.core.events import WorkerDone, WorkerFailed
     from jaxft.store.records import Store
     from jaxft.study.plan import make_plan
-    from jaxft.study.run import run_workers_share
+    from jaxft.study.pool import run_workers_share
+    from jaxft.study.services import make_services
+    from jaxft.study.work import Work
 
     keep_compiled()
     plan = make_plan(cfg.from_dict(cfg.Study, first["study"]))
     store = Store(first["workdir"])
+    services = make_services(plan.study.execution, emit)
+    work = Work(plan, store, services, first["debug"])
     while True:
         with came:
             while not lines:
@@ -97,7 +70,8 @@ def work(first: dict[str, Any], progress: Telling, came: threading.Condition, li
                 came.wait(0.2)
             message = json.loads(lines.pop(0))
         try:
-            run_workers_share(plan, store, progress, first["debug"], message["run"], first["worker"])
+            run_workers_share(work, message["run"], first["worker"])
         except UserError as error:
-            progress.tell(error=str(error))
-        progress.tell(done=True, seconds=progress.clock.seconds, num_compiled=progress.clock.num_compiled)
+            emit(WorkerFailed(str(error)))
+        clock = services.clock
+        emit(WorkerDone(clock.seconds, clock.num_compiled))

@@ -1,6 +1,5 @@
-"""The one kind of error that a user's mistake raises, and warnings."""
+"""The one kind of error that a user's mistake raises."""
 
-import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -13,9 +12,3 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the allowed word nearest to `word`, or an empty string."""
     near = get_close_matches(word, list(allowed), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def say_warnings(line: str) -> None:
-    """Prints a line on standard error if it begins with 'warning: ', for work whose progress nobody follows."""
-    if line.startswith("warning: "):
-        print(line, file=sys.stderr, flush=True)

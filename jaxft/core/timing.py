@@ -4,21 +4,21 @@ import collections
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from jaxft.core.text import duration
+from jaxft.core.events import Listener, Working, ignore
 
 
 class Clock:
     """Adds up seconds by activity; what is done within another activity, or compiled, is not counted in both.
 
-    `on_compile` is called as the compilation of a program begins.
+    `emit` hears as the compilation of a program begins.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, emit: Listener = ignore) -> None:
         self.seconds: dict[str, float] = collections.defaultdict(float)
         self.num_compiled = 0
-        self.on_compile: Callable[[], None] = lambda: None
+        self.emit = emit
 
     @contextlib.contextmanager
     def of(self, activity: str) -> Iterator[None]:
@@ -34,15 +34,6 @@ class Clock:
             self.seconds[activity] += elapsed - apart
             if _open:
                 _open[-1][1][0] += elapsed
-
-    def __str__(self) -> str:
-        """Returns the activities in a line, the longest first."""
-        longest = sorted(self.seconds.items(), key=lambda item: -item[1])
-        return ", ".join(
-            f"{activity} {duration(seconds)}" + f" ({self.num_compiled} programs)" * (activity == "compile")
-            for activity, seconds in longest
-            if seconds >= 0.5
-        )
 
     def add(self, seconds: Mapping[str, float], num_compiled: int) -> None:
         """Adds what another process counted."""
@@ -69,7 +60,7 @@ def _listen() -> None:
 
     def begins(event: str, **_: str | int) -> None:
         if _open and event.endswith("/compile_requests_use_cache"):
-            _open[-1][0].on_compile()
+            _open[-1][0].emit(Working("compiling"))
 
     monitoring.register_event_duration_secs_listener(heard)
     monitoring.register_event_listener(begins)

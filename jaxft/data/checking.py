@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.config import Images
+from jaxft.core.events import ImagesChecked, Listener, Working, ignore
 from jaxft.data.readers import pictures
 from jaxft.data.readers.arrays import Arrays
 from jaxft.data.readers.image_sets import content_hash, find_images
@@ -70,7 +71,7 @@ class _Seen:
     small: np.ndarray  # [SIDE, SIDE] uint8
 
 
-def check_images(spec: Images, say: Callable[[str], None] = lambda line: None) -> Report:
+def check_images(spec: Images, emit: Listener = ignore) -> Report:
     """Returns what is wrong with the images at `spec.data`, and odd about them; nothing is kept, nothing is changed.
 
     Raises a `UserError` where they cannot be listed at all.
@@ -80,7 +81,7 @@ def check_images(spec: Images, say: Callable[[str], None] = lambda line: None) -
     names, classes, parts, domains, _ = zip(*items)
 
     seen = pictures.try_each(
-        lambda item: item[-1](), items, lambda done: say(f"checking {spec.data!r}: {done:,} of {len(items):,}")
+        lambda item: item[-1](), items, lambda done: emit(ImagesChecked(repr(spec.data), done, len(items)))
     )
     bad = [(name, why) for name, (_, why) in zip(names, seen) if why is not None]
     good = [(name, part, of, it) for name, part, of, (it, why) in zip(names, parts, classes, seen) if why is None]
@@ -90,7 +91,7 @@ def check_images(spec: Images, say: Callable[[str], None] = lambda line: None) -
         Finding(DAMAGED, True, tuple((name, it.damage) for name, _, _, it in good if it.damage)),
         Finding(SPELLING, True, tuple(_misspelt(counts))),
         Finding(ONLY, True, tuple(_missing(classes, parts))),
-        *_duplicates(good, divided=len(set(parts)) > 1, say=say),
+        *_duplicates(good, divided=len(set(parts)) > 1, emit=emit),
         *(
             Finding(trait, False, tuple((name, "") for name, _, _, it in good if trait in it.traits))
             for trait in dict.fromkeys(trait for _, _, _, it in good for trait in it.traits)
@@ -185,7 +186,7 @@ def _missing(classes: Sequence[str], parts: Sequence[str]) -> Iterator[tuple[str
 Good = tuple[str, str, str, _Seen]
 
 
-def _duplicates(good: Sequence[Good], divided: bool, say: Callable[[str], None]) -> list[Finding]:
+def _duplicates(good: Sequence[Good], divided: bool, emit: Listener) -> list[Finding]:
     """Returns what is twice: across parts where the data are divided, else anywhere, as a split may part them."""
     across, within, classes = [], [], []
     by_content: dict[str, list[int]] = {}
@@ -201,7 +202,7 @@ def _duplicates(good: Sequence[Good], divided: bool, say: Callable[[str], None])
                 across.append((again, f"is {name}"))
             elif of == its_class:
                 within.append((again, f"is {name}"))
-    say("comparing pictures")
+    emit(Working("comparing pictures"))
     near = [
         (good[other][0], f"is nearly {good[one][0]} ({bits} of 64 bits differ)")
         for one, other, bits in near_pairs(

@@ -19,7 +19,7 @@ from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.metrics import mean_per_class
 from jaxft.data.augmentation.augment import Changes
 from jaxft.data.streaming import Pixels
-from jaxft.features.activations import Prefix, num_features, output_shape
+from jaxft.features.prefix import Prefix, num_features, output_shape
 from jaxft.models import Network, Preprocessing
 from jaxft.ops.pooling import NEEDS_MAP, Look
 

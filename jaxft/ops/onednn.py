@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from jaxft.core.cache import cache_dir
 from jaxft.core.devices import num_cores
-from jaxft.core.errors import say_warnings
+from jaxft.core.events import Warned, print_warnings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,7 +166,7 @@ def _find_whole(folder: Path, key: str) -> Path | None:
         if path.stem == f"{key}-{_digest(path.read_bytes())}":
             whole = path
         else:
-            say_warnings(f"warning: {str(path)!r} does not match its digest; it is compiled again")
+            print_warnings(Warned(f"{str(path)!r} does not match its digest; it is compiled again"))
             path.unlink()
     return whole
 

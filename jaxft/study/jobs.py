@@ -13,7 +13,7 @@ import jax
 from jaxft.ops.pooling import Look
 from jaxft.store.records import Store
 from jaxft.study.executors import Executor
-from jaxft.study.plan import Group, Plan, PlannedTrial
+from jaxft.study.planned import Group, Plan, PlannedTrial
 
 
 @dataclass(frozen=True, eq=False)

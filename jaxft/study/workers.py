@@ -1,7 +1,8 @@
-"""Worker processes: each runs trials of one study on a core of its own, and tells this process how it goes.
+"""Worker processes: each runs trials of one study on a core of its own, and tells this process its events.
 
 Two processes with a thread each do more than one with two threads, because a step has parts that one thread does
-alone. They share the work directory as any processes do; what is said between them is a line of JSON each.
+alone. They share the work directory as any processes do. They are told what to do in lines of JSON, and answer with
+events (`jaxft.core.events`), a line each.
 """
 
 import contextlib
@@ -16,13 +17,14 @@ from typing import Any
 
 from jaxft.core import interrupts
 from jaxft.core.devices import child_command, fast_environment
+from jaxft.core.events import Event, WorkerDone, from_json
 
 
 class Workers:
     """Processes that know a study and wait to be told what to do. They end with this process, however it ends."""
 
     def __init__(self, study: Mapping[str, Any], workdir: Path, count: int, debug: bool = False):
-        self.heard: queue.SimpleQueue[tuple[int, dict[str, Any] | None]] = queue.SimpleQueue()
+        self.heard: queue.SimpleQueue[tuple[int, Event | None]] = queue.SimpleQueue()
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self.processes: list[subprocess.Popen[str]] = []
         self.listeners: list[threading.Thread] = []
@@ -46,7 +48,7 @@ class Workers:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                self.heard.put((number, json.loads(line)))
+                self.heard.put((number, from_json(line)))
         self.heard.put((number, None))
 
     def _tell(self, process: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
@@ -57,21 +59,21 @@ class Workers:
         except BrokenPipeError:  # it has ended, which `ask` finds out
             pass
 
-    def ask(self, message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Tells every worker something, and yields what they say until each has done it or has ended."""
+    def ask(self, message: Mapping[str, Any]) -> Iterator[Event]:
+        """Tells every worker something, and yields their events until each has done it or has ended."""
         for process in self.processes:
             self._tell(process, message)
         busy = {number for number, process in enumerate(self.processes) if process.poll() is None}
         while busy:
             interrupts.check()
             try:
-                number, said = self.heard.get(timeout=0.2)
+                number, event = self.heard.get(timeout=0.2)
             except queue.Empty:
                 continue
-            if said is None or "done" in said:
+            if event is None or isinstance(event, WorkerDone):
                 busy.discard(number)
-            if said is not None:
-                yield said
+            if event is not None:
+                yield event
 
     def ended(self) -> list[int]:
         """Returns the exit codes of those that have ended; none should before `close`."""

@@ -1,4 +1,4 @@
-"""Listeners to the events of a run.
+"""Listeners to the events of a run (`jaxft.core.events`): the console, the pipe from worker processes, trackers.
 
-Imports `core`. A tracker is a file.
+May import `core`. A tracker is a file, and a line in `trackers.TRACKERS`.
 """

@@ -1,4 +1,4 @@
-"""Progress of long work: one line that moves on a terminal, plain lines in a log."""
+"""Progress on the console: one line that moves on a terminal, plain lines in a log."""
 
 import collections
 import statistics
@@ -7,23 +7,37 @@ import time
 from types import TracebackType
 from typing import Any
 
+from jaxft.core import events
+from jaxft.core.events import Event
 from jaxft.core.text import duration
-from jaxft.core.timing import Clock
+from jaxft.tracking.lines import describe
 
 LOG_SECONDS = 10.0
 RECENT_EPOCHS = 60
 
+# Events whose lines stay.
+LASTING = (
+    events.StudyPlanned,
+    events.StudyFinished,
+    events.ExecutorChosen,
+    events.OutOfMemory,
+    events.SourceTrained,
+    events.TrialsFailed,
+    events.AnalysisSkipped,
+    events.FinetuneStarted,
+    events.CandidateSelected,
+    events.Warned,
+)
+
 
 class Progress:
-    """Counts epochs of trials; tells the phase, the trials done of all, and the time left.
+    """A listener that shows the phase, the trials done of all, and the time left by the epochs so far.
 
     Use it as a context manager: leaving it takes the moving line away.
     """
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
-        self.clock = Clock()
-        self.clock.on_compile = lambda: self.note("compiling")
         self._live: Any = None
         self._task: Any = None
         self._started = self._last_line = time.monotonic()
@@ -43,12 +57,40 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def begin(self, total_epochs: int, total_trials: int, trials_done: int) -> None:
-        """Says how much is to be done."""
+    def __call__(self, event: Event) -> None:
+        """Shows an event."""
+        match event:
+            case events.StudyStarted():
+                self._start(event)
+            case events.EpochEnded():
+                self._end_epoch(event)
+            case events.TrialFinished():
+                self._add_trials(1)
+            case events.WorkDoneElsewhere():
+                self._total_epochs -= event.epochs
+                if self._live is not None:
+                    self._live.update(self._task, total=self._total_epochs)
+                self._add_trials(event.trials)
+            case _ if isinstance(event, LASTING):
+                self._last_epoch = time.monotonic()
+                self.say(describe(event))
+            case _:
+                self._note(describe(event))
+
+    def say(self, line: str) -> None:
+        """Shows a line that stays."""
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _start(self, event: events.StudyStarted) -> None:
         self._started = self._last_line = self._last_epoch = time.monotonic()
-        self._done_epochs, self._total_epochs = 0, total_epochs
-        self._done_trials, self._total_trials = trials_done, total_trials
-        if self.quiet or not total_epochs or not sys.stderr.isatty():
+        self._done_epochs, self._total_epochs = 0, event.total_epochs
+        self._done_trials, self._total_trials = event.trials_done, event.total_trials
+        if self.quiet or not event.total_epochs or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -63,54 +105,35 @@ class Progress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._live.add_task("", total=total_epochs, **self._fields("start", "compiling"))
+        self._task = self._live.add_task("", total=event.total_epochs, **self._fields("start", "compiling"))
         self._live.start()
 
-    def epoch(self, phase: str, trials: int, line: str) -> None:
-        """Says that `trials` trials ended an epoch of `phase`."""
-        self._done_epochs += trials
-        now = time.monotonic()
-        self._recent.extend([(now - self._last_epoch) / trials] * trials)
+    def _end_epoch(self, event: events.EpochEnded) -> None:
+        num_trials, now = len(event.trials), time.monotonic()
+        self._done_epochs += num_trials
+        if num_trials:
+            self._recent.extend([(now - self._last_epoch) / num_trials] * num_trials)
         self._last_epoch = now
         if self._live is not None:
-            self._live.update(self._task, completed=self._done_epochs, **self._fields(phase, line))
-        elif time.monotonic() - self._last_line > LOG_SECONDS:
-            self._log(phase, line)
+            self._live.update(self._task, completed=self._done_epochs, **self._fields(event.phase, describe(event)))
+        elif now - self._last_line > LOG_SECONDS:
+            self._log(event.phase, describe(event))
 
-    def trials(self, count: int) -> None:
-        """Says that `count` trials are stored."""
+    def _add_trials(self, count: int) -> None:
         self._done_trials += count
         if self._live is not None:
             self._live.update(self._task, trials=f"{self._done_trials}/{self._total_trials} trials")
         elif self._done_trials == self._total_trials:
             self._log("train", "")
 
-    def elsewhere(self, epochs: int, trials: int) -> None:
-        """Says that another process did what was counted here."""
-        self._total_epochs -= epochs
-        if self._live is not None:
-            self._live.update(self._task, total=self._total_epochs)
-        self.trials(trials)
-
-    def note(self, line: str) -> None:
-        """Says how far something between two epochs is; a warning stays."""
+    def _note(self, line: str) -> None:
+        """Shows how far something between two epochs is."""
         self._last_epoch = time.monotonic()  # its time is no epoch's
-        if line.startswith("warning: "):
-            self.say(line)
-        elif self._live is not None:
+        if self._live is not None:
             self._live.update(self._task, line=line)
         elif time.monotonic() - self._last_line > LOG_SECONDS:
             self._last_line = time.monotonic()
             self.say(line)
-
-    def say(self, line: str) -> None:
-        """Says a line that stays."""
-        if self.quiet:
-            return
-        if self._live is not None:
-            self._live.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
 
     def _fields(self, phase: str, line: str) -> dict[str, str]:
         return {
@@ -128,5 +151,6 @@ class Progress:
 
     def _log(self, phase: str, line: str) -> None:
         self._last_line = time.monotonic()
-        parts = [f"{phase}: {self._done_trials}/{self._total_trials} trials", self._left(), line]
+        trials = f"{phase}: {self._done_trials}/{self._total_trials} trials" if self._total_trials else ""
+        parts = [trials, self._left(), line]
         self.say(", ".join(part for part in parts if part))

@@ -21,7 +21,8 @@ from jaxft.core.paths import flatten
 from jaxft.core.rules import Rule
 from jaxft.data.augmentation.augment import Changes
 from jaxft.data.streaming import Pixels
-from jaxft.features.activations import FeatureCache, Prefix
+from jaxft.features.cache import FeatureCache
+from jaxft.features.prefix import Prefix
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.models.growth import NEW_UNITS, WIDER
 from jaxft.training.adapters import adapter_names

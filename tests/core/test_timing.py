@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxft.core.events import Working
 from jaxft.core.text import duration
 from jaxft.core.timing import Clock
 
@@ -20,13 +21,13 @@ def test_what_is_within_another_activity_is_not_counted_twice():
 
 
 def test_compiling_is_counted_apart_and_told_when_it_begins():
-    clock, begun = Clock(), []
-    clock.on_compile = lambda: begun.append(clock.num_compiled)
+    begun = []
+    clock = Clock(lambda event: begun.append((event, clock.num_compiled)))
     x = jnp.arange(7.0)
     with clock.of("train"):
         jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x) + 1.2345)(x).block_until_ready()
     assert clock.num_compiled == 1 and clock.seconds["compile"] > 0
-    assert begun == [0]
+    assert begun == [(Working("compiling"), 0)]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5400, "1 h 30 min")])

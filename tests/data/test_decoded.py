@@ -12,6 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from data.test_data import png, write_folder
+from helpers import Heard
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,6 +21,7 @@ from jaxft.config import Images
 from jaxft.core import interrupts
 from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
+from jaxft.core.events import ImagesDecoded, Waiting, Warned, ignore
 from jaxft.data import load_images
 from jaxft.data.readers import decoded as module
 from jaxft.data.readers import pictures
@@ -32,12 +34,8 @@ def image_of(number, size=4):
     return np.full((size, size, 3), number % 251, np.uint8)
 
 
-def silent(line):
-    pass
-
-
-def make(count, one=image_of, size=4, say=silent):
-    return decoded("f", count, size, one, "'them'", say)
+def make(count, one=image_of, size=4, emit=ignore):
+    return decoded("f", count, size, one, "'them'", emit)
 
 
 @pytest.fixture(autouse=True)
@@ -83,29 +81,32 @@ def test_a_kept_image_is_not_made_again():
 
 
 def test_it_is_told_how_far_it_is_and_how_long_it_takes():
-    lines = []
-    make(25, say=lines.append)
-    assert len(lines) == 3 and lines[0].startswith("decoding 'them': 10 of 25, ") and lines[0].endswith(" left")
-    assert lines[-1] == "decoding 'them': 25 of 25, 0 s left"
+    heard = Heard()
+    make(25, emit=heard)
+    assert len(heard) == 3 and heard[0].seconds_left > 0
+    assert heard.lines[0].startswith("decoding 'them': 10 of 25, ") and heard.lines[0].endswith(" left")
+    assert (
+        heard[-1] == ImagesDecoded("'them'", 25, 25, 0.0) and heard.lines[-1] == "decoding 'them': 25 of 25, 0 s left"
+    )
 
 
 def test_stopped_in_the_middle_it_goes_on(monkeypatch):
-    made, told = Counter(), []
+    made, heard = Counter(), []
 
     def one(number):
         made[number] += 1
         return image_of(number)
 
-    def say(line):
-        told.append(line)
-        if len(told) == 4:
+    def emit(event):
+        heard.append(event)
+        if len(heard) == 4:
             patch.setattr(interrupts, "check", stop)
 
     def stop():
         raise interrupts.Stopped
 
     with monkeypatch.context() as patch, pytest.raises(interrupts.Stopped):
-        make(200, one, say=say)
+        make(200, one, emit=emit)
     assert not (cache_dir() / "images" / "f.npy").exists()
     images, _ = make(200, one)
     assert images[:, 0, 0, 0].tolist() == list(range(200))
@@ -171,32 +172,32 @@ def test_a_damaged_file_is_made_again_and_a_line_says_so(damage):
         return image_of(number)
 
     first = make(50, one)[0].copy()
-    path, lines = cache_dir() / "images" / "f.npy", []
+    path, heard = cache_dir() / "images" / "f.npy", Heard()
     whole = path.read_bytes()
     damaged = DAMAGE[damage](whole)
     path.write_bytes(damaged)
     handle = path.open("rb")
-    images, told = make(50, one, say=lines.append)
+    images, told = make(50, one, emit=heard)
     assert (images == first).all() and told == bad and path.read_bytes() == whole
-    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    (warning,) = [event.message for event in heard.of(Warned)]
     assert "of the 50 images of 'them'" in warning and str(path) in warning and "made again" in warning
     with handle:
         assert handle.read() == damaged, "what other processes have mapped stays as it is"
-    assert (make(50, one, say=lambda line: pytest.fail(line))[0] == first).all()
+    assert (make(50, one, emit=lambda event: pytest.fail(event))[0] == first).all()
 
 
 def test_only_blocks_that_do_not_match_are_made_again():
     make(50)
-    path, made, lines = cache_dir() / "images" / "f.npy", Counter(), []
+    path, made, heard = cache_dir() / "images" / "f.npy", Counter(), Heard()
     path.write_bytes(flipped(flipped(path.read_bytes(), PIXELS.start), PIXELS.start + 25 * 48))
 
     def one(number):
         made[number] += 1
         return image_of(number)
 
-    assert make(50, one, say=lines.append)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert make(50, one, emit=heard)[0][:, 0, 0, 0].tolist() == list(range(50))
     assert sorted(made) == [*range(10), *range(20, 30)]
-    assert lines[0].startswith("warning: 20 of the 50 images of 'them' in ")
+    assert heard.lines[0].startswith("warning: 20 of the 50 images of 'them' in ")
 
 
 @given(st.integers(0, 2800), st.integers(1, 255))
@@ -211,46 +212,47 @@ def test_no_byte_can_change_unnoticed(place, bits):
 
 
 def test_a_file_without_checksums_is_made_again():
-    path, lines = cache_dir() / "images" / "f.npy", []
+    path, heard = cache_dir() / "images" / "f.npy", Heard()
     path.parent.mkdir()
     np.save(path, np.zeros((50, 4, 4, 3), np.uint8))
-    assert make(50, say=lines.append)[0][:, 0, 0, 0].tolist() == list(range(50))
-    assert lines[0].startswith("warning: 50 of the 50 images")
+    assert make(50, emit=heard)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert heard.lines[0].startswith("warning: 50 of the 50 images")
 
 
-@pytest.mark.parametrize("say", [(), (Progress().note,)], ids=["nobody follows", "progress"])
-def test_the_warning_reaches_standard_error(say, tmp_path, capsys):
+@pytest.mark.parametrize("listener", [(), (Progress(),)], ids=["nobody follows", "progress"])
+def test_the_warning_reaches_standard_error(listener, tmp_path, capsys):
     data = write_folder(tmp_path, {f"{'ab'[i // 5]}/{i}.png": png(i) for i in range(10)})
     first = load_images(Images(data=data), 4).images.copy()
     (path,) = (cache_dir() / "images").glob("*.npy")
     path.write_bytes(flipped(path.read_bytes(), PIXELS.start))
     capsys.readouterr()
-    assert (load_images(Images(data=data), 4, *say).images == first).all()
+    assert (load_images(Images(data=data), 4, *listener).images == first).all()
     assert f"warning: 10 of the 10 images of {data!r} in {str(path)!r} do not match" in capsys.readouterr().err
 
 
 def test_a_damaged_file_in_a_folder_that_cannot_be_written_is_not_used(monkeypatch):
     make(50)
-    path, lines = cache_dir() / "images" / "f.npy", []
+    path, heard = cache_dir() / "images" / "f.npy", Heard()
     path.write_bytes(flipped(path.read_bytes(), PIXELS.start))
 
     def refuse(path, wait=True):
         raise PermissionError(errno.EACCES, "")
 
     monkeypatch.setattr(module, "locked", refuse)
-    assert make(50, say=lines.append)[0][:, 0, 0, 0].tolist() == list(range(50))
-    assert lines[0].startswith("warning: 10 of the 50 images")
+    assert make(50, emit=heard)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert heard.lines[0].startswith("warning: 10 of the 50 images")
 
 
 KILLED = """
 import sys, time
 import numpy as np
 from jaxft.data.readers import decoded as module
+from jaxft.tracking.lines import describe
 module.BLOCK = 10
 def one(number):
     time.sleep(0.002)
     return np.full((4, 4, 3), number % 251, np.uint8)
-images, bad = module.decoded("f", 400, 4, one, "'them'", lambda line: print(line, flush=True))
+images, bad = module.decoded("f", 400, 4, one, "'them'", lambda event: print(describe(event), flush=True))
 print(int(images.astype(int).sum()))
 """
 
@@ -278,7 +280,7 @@ def test_killed_in_the_middle_it_goes_on(is_damaged):
 
 
 def test_two_at_once_make_it_once():
-    made, lines, results = Counter(), [], []
+    made, heard, results = Counter(), Heard(), []
 
     def one(number):
         made[number] += 1
@@ -286,7 +288,7 @@ def test_two_at_once_make_it_once():
         return image_of(number)
 
     def work():
-        results.append(make(30, one, say=lines.append)[0].sum())
+        results.append(make(30, one, emit=heard)[0].sum())
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -294,7 +296,7 @@ def test_two_at_once_make_it_once():
     for thread in threads:
         thread.join()
     assert set(made.values()) == {1} and len(set(map(int, results))) == 1
-    assert "waiting for another process that decodes 'them'" in lines
+    assert Waiting("another process that decodes 'them'") in heard
 
 
 def test_a_cache_that_cannot_be_written_is_said_where_memory_would_not_do(tmp_path, monkeypatch):
@@ -308,9 +310,9 @@ def test_a_cache_that_cannot_be_written_is_said_where_memory_would_not_do(tmp_pa
 
 def test_blocks_are_few_images_where_they_are_large(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 4 * 3 * 3)
-    lines = []
-    make(7, say=lines.append)
-    assert len(lines) == 3  # of three, three and one
+    heard = Heard()
+    make(7, emit=heard)
+    assert len(heard) == 3  # of three, three and one
 
 
 def test_only_a_few_blocks_are_in_memory_at_once(monkeypatch):
@@ -320,7 +322,7 @@ def test_only_a_few_blocks_are_in_memory_at_once(monkeypatch):
         ahead.append(number)
         return image_of(number)
 
-    for stop, _, _ in module._Blocks(500, 4, one, "them", silent).made(0):
+    for stop, _, _ in module._Blocks(500, 4, one, "them", ignore).made(0):
         assert max(ahead) < stop + 30
 
 
@@ -395,9 +397,9 @@ def test_other_pixels_than_pillows_are_not_used(simplejpeg, monkeypatch):
 def test_a_folder_is_decoded_in_blocks_and_goes_on(tmp_path, monkeypatch):
     files = {f"{'ab'[i // 20]}/{i:02}.png": png(i) for i in range(40)}
     data = write_folder(tmp_path, files)
-    lines = []
-    whole = load_images(Images(data=data), 4, lines.append)
-    assert lines[-1] == f"decoding {data!r}: 40 of 40, 0 s left"
+    heard = Heard()
+    whole = load_images(Images(data=data), 4, heard)
+    assert heard.lines[-1] == f"decoding {data!r}: 40 of 40, 0 s left"
     (kept,) = (cache_dir() / "images").glob("*.npy")
     content = kept.read_bytes()
     kept.unlink()

@@ -26,8 +26,8 @@ from jaxft.data.sampling.factors import (
     shuffle_blocks,
 )
 from jaxft.data.sampling.splits import noisy_labels, train_counts
+from jaxft.study.examples import example_lane
 from jaxft.study.plan import make_plan
-from jaxft.study.run import example_lane
 
 SEEDS = st.integers(0, 2**32)
 CLASSES = st.integers(2, 12)

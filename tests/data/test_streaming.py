@@ -8,14 +8,14 @@ import pytest
 from study.test_loop import NUM, images, program_and_lanes
 
 from jaxft.cli import main
-from jaxft.commands.results import load_results
 from jaxft.core import interrupts
 from jaxft.core.errors import UserError
 from jaxft.data import streaming
 from jaxft.data.streaming import Stream, Window, Windows
-from jaxft.features.activations import FeatureCache
+from jaxft.features.cache import FeatureCache
+from jaxft.recipes.results import load_results
+from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.executors import Executor
-from jaxft.study.loop import run_chunk
 
 pytest.importorskip("grain", reason="the extra 'stream' is not installed")
 
@@ -134,7 +134,7 @@ def test_a_streamed_trial_goes_on_from_any_step(monkeypatch):
             raise interrupts.Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxft.study.loop.MOST_STEPS", 1)
+        patch.setattr("jaxft.study.chunk.loop.MOST_STEPS", 1)
         patch.setattr(interrupts, "check", stop_later)
         with pytest.raises(interrupts.Stopped):
             run_chunk(program, lanes, every, checkpoints=kept)

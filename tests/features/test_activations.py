@@ -10,19 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import draw_variables
+from helpers import Heard, draw_variables
 
 from jaxft.config import Execution, Training
 from jaxft.core import devices, paths
 from jaxft.core.cache import cache_dir
+from jaxft.core.events import Waiting, ignore
 from jaxft.core.locks import locked
 from jaxft.data.augmentation.augment import Changes
 from jaxft.data.batches import batch_indices
-from jaxft.features import activations
-from jaxft.features.activations import BLOCK, FeatureCache, Prefix, make_feature_cache
+from jaxft.features import class_means
+from jaxft.features import packs as packs_module
+from jaxft.features import prefix as prefix_module
+from jaxft.features.cache import FeatureCache, make_feature_cache
+from jaxft.features.prefix import BLOCK, Prefix
 from jaxft.models import Preprocessing, create_model
 from jaxft.ops.pooling import Look
-from jaxft.study.loop import Lane, make_program, run_chunk
+from jaxft.study.chunk.lanes import Lane
+from jaxft.study.chunk.loop import run_chunk
+from jaxft.study.chunk.program import make_program
 from jaxft.training.optimizers import make_hparams, resolve_layers
 from jaxft.training.phases import make_phases
 
@@ -37,8 +43,8 @@ FLAT = {collection: paths.flatten(leaves) for collection, leaves in VARIABLES.it
 CHANGES = Changes(flip=True, crop_scale_min=0.5)
 
 
-def ask(cache, indices, unit="stage2/block1", changes=CHANGES, told=None, say=lambda line: None):
-    return cache.outputs(prefix(unit, changes), np.asarray(indices), say if told is None else told.append)
+def ask(cache, indices, unit="stage2/block1", changes=CHANGES, emit=ignore):
+    return cache.outputs(prefix(unit, changes), np.asarray(indices), emit)
 
 
 def prefix(unit="stage2/block1", changes=Changes(), variables=FLAT, through=None):  # noqa: B008
@@ -58,9 +64,9 @@ def test_bits_do_not_depend_on_what_else_is_asked_for():
 
 
 def test_class_means_by_hand(monkeypatch):
-    monkeypatch.setattr(activations, "MEANS_AT_ONCE", 3)  # so that classes lie across the pieces
+    monkeypatch.setattr(class_means, "MEANS_AT_ONCE", 3)  # so that classes lie across the pieces
     rows, labels = np.array([3, 39, 0, 7, 8]), np.array([4, 1, 4, 1, 4])  # of classes 0 to 4, some without images
-    found = activations.class_means(MODEL, PLAIN, VARIABLES, IMAGES, "images", rows, labels, FeatureCache(1e9))
+    found = class_means.class_means(MODEL, PLAIN, VARIABLES, IMAGES, "images", rows, labels, FeatureCache(1e9))
     outputs = np.asarray(MODEL.apply(VARIABLES, PLAIN.apply(IMAGES), stop=MODEL.units[-2]))  # pooled
     expected = [outputs[[39, 7]].mean(0), outputs[[3, 0, 8]].mean(0)]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -72,44 +78,44 @@ def test_outputs_go_to_a_cpu_without_a_copy():
 
 
 def test_nothing_is_computed_twice():
-    cache, told = FeatureCache(1e9), []
-    ask(cache, np.arange(NUM), told=told)
-    assert len(told) == 2  # 40 images are two blocks
-    ask(cache, [0, BLOCK + 1], told=told)
-    assert len(told) == 2
-    ask(cache, [NUM + 1], told=told)  # a view of an image is another picture
-    ask(cache, [1], unit="stage1/block1", told=told)
-    assert len(told) == 4
+    cache, heard = FeatureCache(1e9), Heard()
+    ask(cache, np.arange(NUM), emit=heard)
+    assert len(heard) == 2  # 40 images are two blocks
+    ask(cache, [0, BLOCK + 1], emit=heard)
+    assert len(heard) == 2
+    ask(cache, [NUM + 1], emit=heard)  # a view of an image is another picture
+    ask(cache, [1], unit="stage1/block1", emit=heard)
+    assert len(heard) == 4
     other = {"params": {n: leaf + 1 for n, leaf in FLAT["params"].items()}, "batch_stats": FLAT["batch_stats"]}
-    cache.outputs(prefix(variables=other), np.array([1]), told.append)
-    assert len(told) == 5
+    cache.outputs(prefix(variables=other), np.array([1]), heard)
+    assert len(heard) == 5
 
 
 def test_weights_of_later_units_do_not_matter():
-    cache, told = FeatureCache(1e9), []
+    cache, heard = FeatureCache(1e9), Heard()
     later = {n: leaf + float(n.startswith("head")) for n, leaf in FLAT["params"].items()}
     for params in (FLAT["params"], later):
-        cache.outputs(prefix(variables=FLAT | {"params": params}), np.array([1]), told.append)
-    assert len(told) == 1
+        cache.outputs(prefix(variables=FLAT | {"params": params}), np.array([1]), heard)
+    assert len(heard) == 1
 
 
 @pytest.mark.slow
 def test_a_prefix_goes_on_from_a_shorter_one_and_keeps_both():
-    cache, told = FeatureCache(1e9), []
-    through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), told.append)
+    cache, heard = FeatureCache(1e9), Heard()
+    through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), heard)
     np.testing.assert_allclose(through, ask(FeatureCache(1e9), [3, 35], "pool"), rtol=1e-4, atol=1e-5)
-    assert len(told) == 2
-    cache.outputs(prefix("stage1/block1"), np.array([3, 35]), told.append)
-    assert len(told) == 2
+    assert len(heard) == 2
+    cache.outputs(prefix("stage1/block1"), np.array([3, 35]), heard)
+    assert len(heard) == 2
 
 
 def test_what_was_used_longest_ago_is_dropped_first():
     block = BLOCK * 8 * 4 * 4 * 4  # 8 channels on a map of 4 x 4, four bytes each
-    cache, told = FeatureCache(block * 1.5), []
+    cache, heard = FeatureCache(block * 1.5), Heard()
     assert cache.fits(prefix(), np.arange(BLOCK)) and not cache.fits(prefix(), np.array([0, BLOCK]))
     for row in (0, BLOCK, BLOCK, 0):
-        ask(cache, [row], told=told)
-    assert len(told) == 3
+        ask(cache, [row], emit=heard)
+    assert len(heard) == 3
 
 
 def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
@@ -137,7 +143,7 @@ def packs(folder):
 @pytest.fixture
 def a_block_a_file(monkeypatch):
     """Makes files of one block, as large ones have."""
-    monkeypatch.setattr(activations, "PACK_BYTES", 1)
+    monkeypatch.setattr(prefix_module, "PACK_BYTES", 1)
 
 
 @pytest.fixture
@@ -146,13 +152,14 @@ def start():
     code = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from features.test_activations import VIEWS, activations, ask, on_disk, Path
-activations.PACK_BYTES = 1
-def say(line):
-    print(line, flush=True)
-    if line.startswith(sys.argv[3]):
+from features.test_activations import VIEWS, ask, on_disk, Path, prefix_module
+from jaxft.tracking.lines import describe
+prefix_module.PACK_BYTES = 1
+def emit(event):
+    print(describe(event), flush=True)
+    if describe(event).startswith(sys.argv[3]):
         time.sleep(600)
-ask(on_disk(Path(sys.argv[2])), VIEWS, say=say)
+ask(on_disk(Path(sys.argv[2])), VIEWS, emit=emit)
 """
     started = []
 
@@ -169,38 +176,38 @@ ask(on_disk(Path(sys.argv[2])), VIEWS, say=say)
 
 
 def test_bits_from_disk_are_those_computed(tmp_path):
-    computed, first, second = ask(FeatureCache(1e9), VIEWS), [], []
-    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, told=first), computed)
+    computed, first, second = ask(FeatureCache(1e9), VIEWS), Heard(), Heard()
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=first), computed)
     cache = on_disk(tmp_path)
     for _ in range(2):  # from disk, then from memory
-        np.testing.assert_array_equal(ask(cache, VIEWS, told=second), computed)
-    np.testing.assert_array_equal(ask(on_disk(tmp_path, max_bytes=0), VIEWS[::-1], told=second), computed[::-1])
+        np.testing.assert_array_equal(ask(cache, VIEWS, emit=second), computed)
+    np.testing.assert_array_equal(ask(on_disk(tmp_path, max_bytes=0), VIEWS[::-1], emit=second), computed[::-1])
     assert len(first) == 6 and not second
 
 
 def test_small_blocks_share_a_file_that_grows(tmp_path):
-    told = []
+    heard = Heard()
     for rows in ([3], [3, BLOCK], [BLOCK]):
-        ask(on_disk(tmp_path), rows, told=told)
-    assert len(told) == 2 and len(packs(tmp_path)) == 1
+        ask(on_disk(tmp_path), rows, emit=heard)
+    assert len(heard) == 2 and len(packs(tmp_path)) == 1
 
 
 def test_a_shorter_prefix_is_on_disk_too(tmp_path):
-    both, told = prefix("pool", through=prefix("stage1/block1")), []
+    both, heard = prefix("pool", through=prefix("stage1/block1")), Heard()
     outputs = on_disk(tmp_path).outputs(both, np.array([3, 35]))
-    np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), told.append), outputs)
-    ask(on_disk(tmp_path), [3, 35], "stage1/block1", told=told)
-    assert not told and len(packs(tmp_path)) == 2
+    np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), heard), outputs)
+    ask(on_disk(tmp_path), [3, 35], "stage1/block1", emit=heard)
+    assert not heard and len(packs(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        (activations, "FORMAT", activations.FORMAT + 1),
-        (activations, "VERSION", "another"),
+        (prefix_module, "FORMAT", prefix_module.FORMAT + 1),
+        (prefix_module, "VERSION", "another"),
         (jax, "__version__", "another"),
         (devices, "_processor", lambda: "another"),
-        (activations, "implementation", lambda: ("another", 1)),
+        (prefix_module, "implementation", lambda: ("another", 1)),
     ],
     ids=["format", "jaxft", "jax", "device", "convolution"],
 )
@@ -224,7 +231,7 @@ def damaged(content, how):
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "other", "other unit's"])
 def test_a_damaged_file_is_computed_anew(tmp_path, how):
-    told = []
+    heard = Heard()
     outputs = ask(on_disk(tmp_path), [3, 35])
     (path,) = packs(tmp_path)
     whole = path.read_bytes()
@@ -234,26 +241,28 @@ def test_a_damaged_file_is_computed_anew(tmp_path, how):
         path.write_bytes(other.read_bytes())
     else:
         path.write_bytes(damaged(whole, how))
-    np.testing.assert_array_equal(ask(on_disk(tmp_path), [3, 35], told=told), outputs)
-    assert told[0] == f"warning: the features in {str(path)!r} do not match their checksum; they are computed again"
-    assert len(told) == 1 + 2 and path.read_bytes() == whole
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), [3, 35], emit=heard), outputs)
+    assert (
+        heard.lines[0] == f"warning: the features in {str(path)!r} do not match their checksum; they are computed again"
+    )
+    assert len(heard) == 1 + 2 and path.read_bytes() == whole
 
 
 @pytest.mark.usefixtures("a_block_a_file")
 def test_the_disks_budget_is_kept_and_what_was_used_longest_ago_is_dropped(tmp_path):
-    cache, told = on_disk(tmp_path, 3.3 * STAGE2), []
+    cache, heard = on_disk(tmp_path, 3.3 * STAGE2), Heard()
     for age, number in enumerate(range(3)):
         ask(cache, [number * NUM])
         for path in packs(tmp_path):
             os.utime(path, (age, age))
     assert len(packs(tmp_path)) == 3
-    ask(on_disk(tmp_path), [0], told=told)  # now the one used last
+    ask(on_disk(tmp_path), [0], emit=heard)  # now the one used last
     ask(cache, [3 * NUM])
     assert sum(path.stat().st_size for path in packs(tmp_path)) <= 3.3 * STAGE2 and len(packs(tmp_path)) == 3
-    ask(on_disk(tmp_path), [0, 3 * NUM], told=told)
-    assert not told
-    ask(on_disk(tmp_path), [NUM], told=told)
-    assert len(told) == 1
+    ask(on_disk(tmp_path), [0, 3 * NUM], emit=heard)
+    assert not heard
+    ask(on_disk(tmp_path), [NUM], emit=heard)
+    assert len(heard) == 1
 
 
 def test_a_lower_budget_drops_what_is_there(tmp_path):
@@ -266,36 +275,36 @@ def test_a_lower_budget_drops_what_is_there(tmp_path):
 @pytest.mark.usefixtures("a_block_a_file")
 def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
     looked = []
-    look = activations._Packs._make_room
-    monkeypatch.setattr(activations._Packs, "_make_room", lambda *args: (looked.append(args), look(*args)))
+    look = packs_module.Packs._make_room
+    monkeypatch.setattr(packs_module.Packs, "_make_room", lambda *args: (looked.append(args), look(*args)))
     ask(on_disk(tmp_path), VIEWS)
     assert len(looked) == 1
 
 
 @pytest.mark.parametrize("max_disk_bytes", [0, STAGE2 - 1])
 def test_what_is_beyond_the_disks_budget_is_not_written(tmp_path, max_disk_bytes):
-    told = []
-    ask(on_disk(tmp_path, max_disk_bytes), [0], told=told)
-    assert len(told) == 1 and not list(tmp_path.iterdir())
+    heard = Heard()
+    ask(on_disk(tmp_path, max_disk_bytes), [0], emit=heard)
+    assert len(heard) == 1 and not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    cache, told = on_disk(tmp_path / "file" / "features"), []
-    np.testing.assert_array_equal(ask(cache, VIEWS, told=told), ask(FeatureCache(1e9), VIEWS))
-    assert len(told) == 7 and sum("cannot be kept" in line for line in told) == 1
+    cache, heard = on_disk(tmp_path / "file" / "features"), Heard()
+    np.testing.assert_array_equal(ask(cache, VIEWS, emit=heard), ask(FeatureCache(1e9), VIEWS))
+    assert len(heard) == 7 and sum("cannot be kept" in line for line in heard.lines) == 1
 
 
 def test_a_read_only_folder_is_read(tmp_path):
-    outputs, told = ask(on_disk(tmp_path), [0]), []
+    outputs, heard = ask(on_disk(tmp_path), [0]), Heard()
     tmp_path.chmod(0o500)
     try:
         if os.access(tmp_path, os.W_OK):
             pytest.skip("root writes everywhere")
-        np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], told=told), outputs)
-        assert not told
-        ask(on_disk(tmp_path), [NUM], told=told)
-        assert len(told) == 2 and "cannot be kept" in told[1]
+        np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], emit=heard), outputs)
+        assert not heard
+        ask(on_disk(tmp_path), [NUM], emit=heard)
+        assert len(heard) == 2 and "cannot be kept" in heard.lines[1]
     finally:
         tmp_path.chmod(0o700)
 
@@ -310,39 +319,39 @@ def test_of_two_processes_one_computes_each_block_and_a_third_reads_them(tmp_pat
     lines = [line for process in both for line in process.communicate()[0].splitlines()]
     assert sum("images" in line for line in lines) == 6 and len(packs(tmp_path)) == 6
     assert not list(tmp_path.glob("*.lock"))
-    told = []
-    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, told=told), ask(FeatureCache(1e9), VIEWS))
-    assert not told
+    heard = Heard()
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=heard), ask(FeatureCache(1e9), VIEWS))
+    assert not heard
 
 
 @pytest.mark.usefixtures("a_block_a_file")
 def test_who_waits_goes_on_where_a_killed_process_stopped(tmp_path, start):
     owner = start(tmp_path, f"features of stage2/block1: {5 * BLOCK} of")
     assert sum("images" in owner.stdout.readline() for _ in range(5)) == 5  # it has four and is about to keep the fifth
-    told = []
+    heard = Heard()
 
-    def say(line):
-        told.append(line)
-        if "waiting" in line:
+    def emit(event):
+        heard(event)
+        if isinstance(event, Waiting):
             owner.kill()
 
-    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, say=say), ask(FeatureCache(1e9), VIEWS))
-    assert "waiting" in told[0] and len(told) == 3
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=emit), ask(FeatureCache(1e9), VIEWS))
+    assert "waiting" in heard.lines[0] and len(heard) == 3
 
 
 def test_a_file_of_many_blocks_is_written_every_few_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(activations, "WRITE_SECONDS", 0)
-    views_of_two_blocks, told = np.arange(NUM, 3 * NUM), []
+    monkeypatch.setattr(packs_module, "WRITE_SECONDS", 0)
+    views_of_two_blocks, heard = np.arange(NUM, 3 * NUM), Heard()
 
-    def stop_at_third(line):
-        told.append(line)
-        if len(told) == 3:
+    def stop_at_third(event):
+        heard(event)
+        if len(heard) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(on_disk(tmp_path), views_of_two_blocks, say=stop_at_third)
-    ask(on_disk(tmp_path), views_of_two_blocks, told=told)
-    assert len(told) == 3 + 2 and len(packs(tmp_path)) == 1
+        ask(on_disk(tmp_path), views_of_two_blocks, emit=stop_at_third)
+    ask(on_disk(tmp_path), views_of_two_blocks, emit=heard)
+    assert len(heard) == 3 + 2 and len(packs(tmp_path)) == 1
 
 
 def test_a_runs_cache_is_below_the_cache_folder():

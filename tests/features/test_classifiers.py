@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 import jaxft
 from jaxft.config import Study, Training, from_dict
-from jaxft.features.activations import Prefix
 from jaxft.features.classifiers import Readout, make_readout, read_out
+from jaxft.features.prefix import Prefix
 from jaxft.models import Preprocessing, create_model
 from jaxft.ops.pooling import Look
 from jaxft.store.records import Store
@@ -116,7 +116,7 @@ def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
 
 
 def jaxft_key():
-    from jaxft.study.run import stream_key
+    from jaxft.study.starts import stream_key
 
     return stream_key("init", 0)
 

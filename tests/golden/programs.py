@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxft.analysis import linear, parameters
 from jaxft.config import Study, from_dict
 from jaxft.data.augmentation.augment import Changes
-from jaxft.features.activations import _make_outputs, _make_outputs_after
+from jaxft.features.prefix import make_outputs, make_outputs_after
 from jaxft.models import create_model
 from jaxft.ops.pooling import Look
-from jaxft.study import loop
+from jaxft.study.chunk import epochs, memory
+from jaxft.study.examples import example_images, example_lane
 from jaxft.study.executors import Executor
 from jaxft.study.plan import make_plan
-from jaxft.study.run import example_images, example_lane
 from jaxft.training import regularization
 from jaxft.weights.files import _make_init, _make_init_head
 
@@ -107,7 +107,7 @@ def planned(model="toy", size_px=12, training=None):
 def programs_of(model="toy", size_px=12, training=None, executor=None):
     study, group = planned(model, size_px, training)
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    yield from loop.compiled_programs(group.program, lane, images, executor or Executor())
+    yield from memory.compiled_programs(group.program, lane, images, executor or Executor())
 
 
 def other_programs():
@@ -117,10 +117,10 @@ def other_programs():
     images, rows = arrays((20, 12, 12, 3), jnp.uint8), arrays((8,), jnp.int32)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))))
     preprocessing, views = model.preprocessing, Changes(flip=True)
-    outputs = _make_outputs(model, preprocessing, "stage1/block1", views, ())
+    outputs = make_outputs(model, preprocessing, "stage1/block1", views, ())
     both = Look("stage2/block1", "average"), Look("stage3/block1", "cross_layer", "stage2/block1")
-    looks = _make_outputs(model, preprocessing, "stage3/block1", Changes(), both)
-    after = _make_outputs_after(model, "stage2/block1", "pool")
+    looks = make_outputs(model, preprocessing, "stage3/block1", Changes(), both)
+    after = make_outputs_after(model, "stage2/block1", "pool")
     features, labels = arrays((20, 5), jnp.float32), arrays((20,), jnp.int32)
     fit_args = features, labels, arrays((20,), jnp.float32), arrays((3,), jnp.float32), arrays((), jnp.float32)
     kernel, runs = arrays((3, 3, 4, 6), jnp.float32), arrays((2, 3, 3, 4, 6), jnp.float32)
@@ -140,6 +140,6 @@ def other_programs():
         "change": (parameters._change, (sums,)),
         "plus": (parameters._plus, (sums, sums)),
         "pairwise_distances": (parameters.pairwise_distances, ({"conv/kernel": runs, "conv/bias": runs},)),
-        "where": (loop._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),
+        "where": (epochs._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),
         "masked_loss": (regularization._make_masked_loss(model, "stage3/block1"), (variables, *probe, *masked)),
     }

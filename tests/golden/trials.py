@@ -21,8 +21,8 @@ import numpy as np
 from golden.programs import PROCEDURES, planned
 
 from jaxft.ops import convolution
-from jaxft.study.loop import run_chunk
-from jaxft.study.run import example_lane
+from jaxft.study.chunk.loop import run_chunk
+from jaxft.study.examples import example_lane
 
 TABLE = Path(__file__).with_suffix(".json")
 NUM_STEPS = 10

@@ -232,7 +232,7 @@ def test_what_the_user_chose_stays(monkeypatch):
 def test_importing_changes_no_environment():
     code = (
         "import os; before = dict(os.environ)\n"
-        "import jaxft.ops.convolution, jaxft.commands.study\n"
+        "import jaxft.ops.convolution, jaxft.recipes.study\n"
         "changed = {n for n in {*before, *os.environ} if before.get(n) != os.environ.get(n)}\n"
         "print({n for n in changed if n.startswith(('GLIBC', 'OMP', 'GOMP', 'XLA', 'LD', 'JAX'))})"
     )

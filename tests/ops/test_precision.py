@@ -17,10 +17,10 @@ from jaxft.config import Study, from_dict
 from jaxft.core.paths import flatten
 from jaxft.models import create_model
 from jaxft.ops import precision
+from jaxft.study.chunk.memory import compiled_programs
+from jaxft.study.examples import example_images, example_lane
 from jaxft.study.executors import Executor
-from jaxft.study.loop import compiled_programs
 from jaxft.study.plan import make_plan
-from jaxft.study.run import example_images, example_lane
 from jaxft.training.forward import apply_network
 from jaxft.training.state import init_state, split_variables
 from jaxft.training.step import make_train_step

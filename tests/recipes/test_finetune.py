@@ -10,10 +10,12 @@ from PIL import Image
 
 import jaxft
 from jaxft import cli
-from jaxft.commands.finetune import HELD_OUT, below_last_stage, make_candidates, rank
-from jaxft.commands.range_test import HIGHEST, LOWEST, NUM_STEPS
 from jaxft.data import load_images
 from jaxft.models import create_model
+from jaxft.recipes.finetune.candidates import below_last_stage, make_candidates
+from jaxft.recipes.finetune.selection import rank
+from jaxft.recipes.finetune.task import HELD_OUT
+from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS
 from jaxft.weights.files import init_variables, read_network, save_weights
 
 SIZE = 8

@@ -18,11 +18,11 @@ from safetensors.numpy import load_file, save_file
 
 import jaxft
 from jaxft.cli import main
-from jaxft.commands.predict import find_pictures, load_classifier
 from jaxft.core import paths
 from jaxft.data.readers.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
+from jaxft.recipes.predict import find_pictures, load_classifier
 from jaxft.weights.files import Manifest, save_weights
 
 NAMES = ("oak tree", "ash", "elm")

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from jaxft import cli
-from jaxft.commands.config import group_tables
-from jaxft.commands.range_test import judge
-from jaxft.commands.study import run_study
 from jaxft.config import Study, from_dict
+from jaxft.recipes.range_test import judge
+from jaxft.recipes.rate_tables import rate_tables
+from jaxft.recipes.study import run_study
 from jaxft.study.plan import make_plan
 
 TARGET = {"data": "digits", "classes": ["2", "3", "4"], "train_per_class": 6, "val_per_class": 4}
@@ -17,7 +17,7 @@ RANDOM = {"initialization.start": "random", "batches.size": 9, "schedule.epochs"
 
 def tables(factors, **training):
     study = {"seeds": 1, "target": TARGET, "training": RANDOM | training, "factors": factors}
-    return group_tables(make_plan(from_dict(Study, study)).trials)
+    return rate_tables(make_plan(from_dict(Study, study)).trials)
 
 
 def test_rules_are_told_once_with_what_they_come_to():

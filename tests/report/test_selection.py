@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxft.cli import main
-from jaxft.commands.results import load_selected
 from jaxft.config import Study, from_dict, load_config, to_dict
+from jaxft.recipes.results import load_selected
 from jaxft.report import page, selection
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan

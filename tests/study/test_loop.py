@@ -18,25 +18,18 @@ from jaxft.config import Execution, Training
 from jaxft.core import paths
 from jaxft.data.augmentation.augment import ten_crops, view
 from jaxft.data.batches import balanced_indices, batch_indices
-from jaxft.features.activations import FeatureCache
+from jaxft.features.cache import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.study import executors
+from jaxft.study.chunk.compiled import MOST_STEPS, make_run_steps, make_steps
+from jaxft.study.chunk.evaluation import eval_batch, evaluate, one_behind
+from jaxft.study.chunk.feed import Feed
+from jaxft.study.chunk.lanes import CURVES, Lane
+from jaxft.study.chunk.loop import run_chunk
+from jaxft.study.chunk.memory import needed_bytes
+from jaxft.study.chunk.program import make_program
+from jaxft.study.chunk.timing import time_steps
 from jaxft.study.executors import Executor, candidates, fitting, let_go_of_programs, num_workers, over_trials
-from jaxft.study.loop import (
-    CURVES,
-    MOST_STEPS,
-    Feed,
-    Lane,
-    eval_batch,
-    evaluate,
-    make_program,
-    make_run_steps,
-    make_steps,
-    needed_bytes,
-    one_behind,
-    run_chunk,
-    time_steps,
-)
 from jaxft.training.adapters import init_adapters, is_adapter
 from jaxft.training.evaluation import is_finite
 from jaxft.training.initialization import adaptable, tuning_rules
@@ -292,7 +285,7 @@ class Memory:
 @pytest.mark.parametrize(("killed_at", "width"), [(11, 1), *((at, 2) for at in (1, 3, 6, 9, 11, 16))])
 def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
     """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
-    monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)  # a step at a time
+    monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)  # a step at a time
     program, lanes = program_and_lanes(
         [0.05, 0.1], **{"linear_probe.epochs": 2.0, "schedule.epochs": 3.0, "augmentation.flip.enabled": True}
     )
@@ -483,7 +476,7 @@ def test_balanced_batches_reach_the_steps(monkeypatch):
         seen.append(args)
         return balanced_indices(*args)
 
-    monkeypatch.setattr("jaxft.study.loop.balanced_indices", spy)
+    monkeypatch.setattr("jaxft.study.chunk.feed.balanced_indices", spy)
     program, lanes = program_and_lanes([0.1])
     labels = images()[1]
     rows = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate((8, 3, 1))])
@@ -603,7 +596,7 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 @pytest.mark.parametrize("killed_at", [2, 3, 5, 6, 10], ids="place{}".format)
 def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
     """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
-    monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)  # a step at a time
+    monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)  # a step at a time
     fields = {
         "schedule.epochs": 3.0,
         "layers.unfreeze_epochs": (1.0, 2.0),

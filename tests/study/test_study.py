@@ -22,20 +22,24 @@ from safetensors.numpy import load_file
 
 import jaxft
 from jaxft import UserError
-from jaxft.commands.study import git_state, shard
+from jaxft.commands.study import shard
 from jaxft.config import Study, from_dict, load_config
+from jaxft.core import events
 from jaxft.core.text import duration
 from jaxft.models import create_model
 from jaxft.models.cost import unit_costs
+from jaxft.recipes.run_record import git_state
 from jaxft.store.records import Store
-from jaxft.study import loop
-from jaxft.study import run as study_module
+from jaxft.study import chooser as chooser_module
+from jaxft.study.chooser import Chooser, num_macs
+from jaxft.study.chunk import loop
+from jaxft.study.examples import example_lane
 from jaxft.study.executors import Executor
 from jaxft.study.jobs import assign_chunks, chunk_jobs, in_order_of
 from jaxft.study.plan import make_plan
-from jaxft.study.run import Chooser, example_lane, num_macs
 from jaxft.study.workers import Workers
 from jaxft.tracking.console import Progress
+from jaxft.tracking.json_lines import read_events
 from jaxft.weights.files import load
 
 TINY = {
@@ -332,6 +336,25 @@ def test_tables_and_page_are_written(ran):
     assert run["versions"]["jax"] and run["device"] and run["seconds"] > 0
 
 
+def test_the_log_of_events_has_every_epoch_and_trial(ran):
+    workdir, results = ran
+    logged = [event for _, event in read_events(workdir / "events.jsonl")]
+    assert isinstance(logged[0], events.StudyPlanned) and isinstance(logged[-1], events.StudyFinished)
+    finished = {event.trial: event for event in logged if isinstance(event, events.TrialFinished)}
+    assert list(finished) == results["trial"].tolist()
+    store = Store.open(workdir)
+    for digest, accuracy in zip(results["trial"], results["test_accuracy"]):
+        assert finished[digest].metrics["test_accuracy"] == accuracy
+        curve = store.arrays("trials", digest)["val_loss"]
+        of_trial = [e for e in logged if isinstance(e, events.EpochEnded) and digest in e.trials]
+        assert [event.epoch for event in of_trial] == [1, 2]
+        losses = [event.metrics["val_loss"][event.trials.index(digest)] for event in of_trial]
+        np.testing.assert_allclose(losses, curve, rtol=1e-5)
+    (started,) = [event for event in logged if isinstance(event, events.StudyStarted)]
+    assert started == events.StudyStarted(total_epochs=2 * 6 + 2, total_trials=6, trials_done=0)
+    assert sum(len(event.trials) for event in logged if isinstance(event, events.EpochEnded)) == 2 * 6 + 2
+
+
 # --- doing only what is missing ---
 
 
@@ -399,14 +422,15 @@ def test_trials_side_by_side_keep_what_is_their_own(ran, tmp_path):
 
 
 def test_what_is_frozen_must_be_shared(tmp_path):
-    from jaxft.features.activations import FeatureCache
-    from jaxft.study.loop import run_chunk
-    from jaxft.study.run import Work
+    from jaxft.features.cache import FeatureCache
+    from jaxft.study.chunk.loop import run_chunk
+    from jaxft.study.services import Services
+    from jaxft.study.work import Work
 
     frozen = {"initialization.start": "random", "layers.backbone_learning_rate": "frozen"}
     plan = make_plan(tiny(training=TINY["training"] | frozen, factors=[]))
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
-    work = Work(plan, Store.create(tmp_path / "s"), Progress(quiet=True), False, FeatureCache(0))
+    work = Work(plan, Store.create(tmp_path / "s"), Services(FeatureCache(0)))
     lanes = [work.lane(trial) for trial in plan.trials]
     with pytest.raises(ValueError, match="must share what is frozen"):
         run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
@@ -472,9 +496,9 @@ def test_a_trial_that_diverges_is_a_result(tmp_path):
 
 
 def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
-    import jaxft.study.run
+    import jaxft.study.work
 
-    whole = jaxft.study.run.run_chunk
+    whole = jaxft.study.work.run_chunk
     calls = []
 
     def fails_once(*args, **kwargs):
@@ -484,7 +508,7 @@ def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
         return whole(*args, **kwargs)
 
     study = tiny(factors=[{"training.initialization.start": ["random"]}], seeds=3)
-    monkeypatch.setattr(jaxft.study.run, "run_chunk", fails_once)
+    monkeypatch.setattr(jaxft.study.work, "run_chunk", fails_once)
     results = jaxft.run_study(study, tmp_path / "f", quiet=True)
     assert results["status"].tolist() == ["done", "failed", "done"]
     failure = Store.open(tmp_path / "f").read("failures", results["trial"][1])
@@ -603,8 +627,8 @@ def groups_of_one_network(tmp_path):
 def test_on_a_cpu_workers_do_what_takes_long(groups_of_one_network, monkeypatch, capsys, core_macs, choice):
     """Groups that train networks are chosen for together, in one line; heads on kept features are one program."""
     plan, store = groups_of_one_network
-    monkeypatch.setattr("jaxft.study.run.CORE_MACS", core_macs)
-    monkeypatch.setattr("jaxft.study.run.num_cores", lambda: 2)
+    monkeypatch.setattr("jaxft.study.chooser.CORE_MACS", core_macs)
+    monkeypatch.setattr("jaxft.study.chooser.num_cores", lambda: 2)
     with Progress() as progress:
         chooser = Chooser(plan, store, progress)
         chosen = [chooser.choose(group) for group in plan.groups]
@@ -709,12 +733,12 @@ def test_out_of_memory_halves_the_lanes_of_each_device(tmp_path, little_memory, 
 
 def test_nothing_is_timed_in_a_deterministic_study(monkeypatch, tmp_path):
     plan = make_plan(tiny(**ALIKE, execution={"deterministic": True}))
-    monkeypatch.setattr(study_module, "time_steps", None)
+    monkeypatch.setattr(chooser_module, "time_steps", None)
     for found, chosen in (
         ([Executor(), Executor("vmap", 8)], Executor("vmap", 8)),
         ([Executor(), Executor("data_parallel", 1, 4)], Executor()),
     ):
-        monkeypatch.setattr(study_module, "candidates", lambda *_, found=found: found)
+        monkeypatch.setattr(chooser_module, "candidates", lambda *_, found=found: found)
         with Progress(quiet=True) as progress:
             chooser = Chooser(plan, Store.create(tmp_path / chosen.name), progress)
             assert chooser.choose(plan.groups[0])[0] == chosen
@@ -728,8 +752,8 @@ def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch,
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
         return 10.0
 
-    monkeypatch.setattr(study_module, "time_steps", time_steps)
-    monkeypatch.setattr(study_module, "candidates", lambda *_: [Executor(), Executor("vmap", 8)])
+    monkeypatch.setattr(chooser_module, "time_steps", time_steps)
+    monkeypatch.setattr(chooser_module, "candidates", lambda *_: [Executor(), Executor("vmap", 8)])
     with Progress(quiet=True) as progress:
         chooser = Chooser(plan, Store.create(tmp_path / "study"), progress)
         assert chooser.choose(plan.groups[0])[0] == Executor()

@@ -492,11 +492,12 @@ def test_new_units_have_moved_and_old_ones_are_compared(ran):
 
 @pytest.mark.slow
 def test_a_head_of_class_means_begins_ahead(ran):
-    from jaxft.features.activations import FeatureCache
-    from jaxft.study.run import Work
+    from jaxft.features.cache import FeatureCache
+    from jaxft.study.services import Services
+    from jaxft.study.work import Work
 
     store, plan, trials = ran
-    work = Work(plan, store, None, True, FeatureCache(1e9))
+    work = Work(plan, store, Services(FeatureCache(1e9)))
     trial = trials["bias"]
     lane = work.lane(trial)
     variables = {

@@ -15,12 +15,13 @@ from jaxft.config import Study, Training, from_dict
 from jaxft.core import paths
 from jaxft.core.errors import UserError
 from jaxft.data.batches import batch_indices
-from jaxft.features.activations import FeatureCache
+from jaxft.features.cache import FeatureCache
 from jaxft.models import create_model
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import BatchNorm, batch_norm_in_groups
-from jaxft.study.loop import check_frozen, run_chunk
-from jaxft.study.run import with_attention
+from jaxft.study.chunk.loop import run_chunk
+from jaxft.study.chunk.recalibration import check_frozen
+from jaxft.study.starts import with_attention
 from jaxft.training.evaluation import pool_moments
 from jaxft.training.optimizers import make_hparams, resolve_layers
 from jaxft.training.phases import NONE, make_phases
@@ -310,7 +311,7 @@ def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
 
 @pytest.mark.slow
 def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
-    monkeypatch.setattr("jaxft.study.loop.STRETCH_SECONDS", 0.0)
+    monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)
     program, (lane,) = lanes_with_source([0.05], **{"batch_norm.statistics": "recalibrated"}, **EVERYTHING)
     whole = run_chunk(program, [lane], images()[0])[0]
     memory = Memory(3)
@@ -495,7 +496,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
     usual = run_chunk(*program_and_lanes([0.05], **{"layers.rates": rules}), images()[0], features=FeatureCache(1e9))[0]
     np.testing.assert_array_equal(usual.params["head/kernel"], outcome.params["head/kernel"])
     np.testing.assert_array_equal(usual.curves["val_loss"], outcome.curves["val_loss"])
-    monkeypatch.setattr("jaxft.study.loop.MOMENTS_BATCH", 5)
+    monkeypatch.setattr("jaxft.study.chunk.recalibration.MOMENTS_BATCH", 5)
     in_batches = run_chunk(program, lanes, images()[0])[0]
     first = "stage1/block1/bn1" if rules else "stem/bn"  # below which no batch norm is tracked
     for name in (f"{first}/mean", f"{first}/var"):

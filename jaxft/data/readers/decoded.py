@@ -31,8 +31,8 @@ import numpy as np
 from jaxft.core import interrupts
 from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
+from jaxft.core.events import ImagesDecoded, ImagesVerified, Listener, Waiting, Warned
 from jaxft.core.locks import locked
-from jaxft.core.text import duration
 from jaxft.data.readers.pictures import FAILURES, no_warnings, shortened
 
 BLOCK = 256  # images, at most
@@ -40,12 +40,11 @@ BLOCK_BYTES = 1 << 24
 PIECE_BYTES = 1 << 18  # read at a time to check a block, so that it stays in a core's cache
 RUN = 8  # images that a thread makes at a time
 MOST_UNKEPT_BYTES = 2e9  # in memory, where the cache folder cannot be written
-Say = Callable[[str], None]
 Bad = dict[int, str]
 
 
 def decoded(
-    fingerprint: str, count: int, size: int, make: Callable[[int], np.ndarray], what: str, say: Say
+    fingerprint: str, count: int, size: int, make: Callable[[int], np.ndarray], what: str, emit: Listener
 ) -> tuple[np.ndarray, Bad]:
     """Returns ([kept, size, size, 3] uint8, {number: why it could not be made}) for the images 0 to `count` - 1.
 
@@ -56,27 +55,29 @@ def decoded(
       fingerprint: what identifies all of them.
       make: returns the image of a number, [size, size, 3] uint8; called from several threads.
       what: names them to people.
-      say: told how far it is; what is damaged in a line that begins with 'warning: '.
+      emit: hears how far it is, and warnings about what is damaged.
 
     Raises a `UserError` where they cannot be kept and take too much memory, `stopping.Stopped` where the process was
     told to end.
     """
     kept = cache_dir() / "images" / f"{fingerprint}.npy"
-    blocks = _Blocks(count, size, make, what, say)
+    blocks = _Blocks(count, size, make, what, emit)
     found = _read(kept, blocks)
     if found is not None and found.is_whole:
         return found.images, found.bad
     if found is not None:
         damaged = count - sum(entry.stop - entry.start for entry in found.entries)
-        say(
-            f"warning: {damaged:,} of the {count:,} images of {what} in {str(kept)!r} do not match their checksums, or "
-            "have none; they are made again"
+        emit(
+            Warned(
+                f"{damaged:,} of the {count:,} images of {what} in {str(kept)!r} do not match their checksums, or have "
+                "none; they are made again"
+            )
         )
     try:
         with contextlib.ExitStack() as stack:
             lock = kept.with_suffix(".lock")
             if not stack.enter_context(locked(lock, wait=False)):
-                say(f"waiting for another process that decodes {what}")
+                emit(Waiting(f"another process that decodes {what}"))
                 stack.enter_context(locked(lock))
             found = _read(kept, blocks)  # who had the lock before may have made them
             if found is not None and found.is_whole:
@@ -171,14 +172,14 @@ def _entries(lines: Iterable[bytes], blocks: "_Blocks") -> list[_Entry]:
 
 def _matching(handle: int, entries: list[_Entry], blocks: "_Blocks") -> Iterator[_Entry]:
     """Yields the entries that match the pixels in an open file, which are read over all cores."""
-    told = time.monotonic()
+    emitted = time.monotonic()
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         for entry, matches in zip(entries, pool.map(lambda entry: entry.matches(handle), entries)):
             interrupts.check()
-            if time.monotonic() - told > 1:
-                blocks.say(f"checking the images of {blocks.what}: {entry.stop:,} of {blocks.count:,}")
-                told = time.monotonic()
+            if time.monotonic() - emitted > 1:
+                blocks.emit(ImagesVerified(blocks.what, entry.stop, blocks.count))
+                emitted = time.monotonic()
             if matches:
                 yield entry
     finally:
@@ -201,7 +202,7 @@ def _completing(found: _Kept, blocks: "_Blocks") -> "_Blocks":
     def copy_or_make(number: int) -> np.ndarray:
         return found.images[row_of[number]] if row_of[number] >= 0 else blocks.make(number)
 
-    return _Blocks(blocks.count, blocks.size, copy_or_make, blocks.what, blocks.say)
+    return _Blocks(blocks.count, blocks.size, copy_or_make, blocks.what, blocks.emit)
 
 
 def _write(path: Path, blocks: "_Blocks") -> tuple[np.ndarray, Bad]:
@@ -261,8 +262,8 @@ def _header(count: int, size: int) -> bytes:
 class _Blocks:
     """Images in blocks, made in threads, two blocks ahead of who takes them."""
 
-    def __init__(self, count: int, size: int, make: Callable[[int], np.ndarray], what: str, say: Say):
-        self.count, self.size, self.make, self.what, self.say = count, size, make, what, say
+    def __init__(self, count: int, size: int, make: Callable[[int], np.ndarray], what: str, emit: Listener):
+        self.count, self.size, self.make, self.what, self.emit = count, size, make, what, emit
         self.image_bytes = size * size * 3
 
     def made(self, first: int) -> Iterator[tuple[int, np.ndarray, Bad]]:
@@ -308,7 +309,7 @@ class _Blocks:
         interrupts.check()
         stop = start + len(images)
         left = (time.monotonic() - started) / (stop - first) * (self.count - stop)
-        self.say(f"decoding {self.what}: {stop:,} of {self.count:,}, {duration(left)} left")
+        self.emit(ImagesDecoded(self.what, stop, self.count, left))
         if bad:
             images = np.delete(images, [number - start for number in bad], axis=0)
         return stop, images, bad

@@ -6,7 +6,7 @@ their bytes, the resizer and the size (`$JAXFT_CACHE` names another folder).
 
 import collections
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxft.config import Images
-from jaxft.core.errors import UserError, did_you_mean, say_warnings
+from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.events import ImagesRead, Listener, print_warnings
 from jaxft.data.readers import arrays, tfds
 from jaxft.data.readers.archives import is_archive, members_of
 from jaxft.data.readers.arrays import Arrays
@@ -25,8 +26,6 @@ from jaxft.data.readers.pictures import RESIZER, decode, fit, is_hidden, try_eac
 NATIVE_PX = 32  # of pictures, where neither a config nor a network says their size
 NAMED = 5  # of bad pictures, in an error
 STATISTICS_BLOCK = 1024  # images
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +51,21 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def load_images(spec: Images, size_px: int | None, say: Say = say_warnings) -> ImageSet:
+def load_images(spec: Images, size_px: int | None, emit: Listener = print_warnings) -> ImageSet:
     """Returns the images that `spec` names, at `size_px` (arrays keep their own size where it is None).
 
-    A picture's shorter side is resized (bilinear with antialiasing, Pillow) and the centre cut out. `say` is told how
-    far this is.
+    A picture's shorter side is resized (bilinear with antialiasing, Pillow) and the centre cut out. `emit` hears
+    how far this is.
 
     Raises a `UserError` where the data are missing or empty, have fewer than two classes, or, unless `spec.unreadable`
     is 'skip', hold a picture that cannot be read, or a class that is spelt in several ways; the message names it.
     """
     found = find_images(spec)
     if isinstance(found, Arrays):
-        everything = _from_arrays(found, spec, size_px, say)
+        everything = _from_arrays(found, spec, size_px, emit)
     else:
-        everything = _from_pictures(found, spec, size_px or NATIVE_PX, say)
-    kept = keep_classes(everything, spec, say)
+        everything = _from_pictures(found, spec, size_px or NATIVE_PX, emit)
+    kept = keep_classes(everything, spec, emit)
     if len(kept.class_names) < 2:
         raise UserError(
             f"{spec.data!r} has one class only, {kept.class_names[0]!r}; "
@@ -130,7 +129,7 @@ def _without_labels(spec: Images, found: Arrays) -> Arrays:
     return found
 
 
-def keep_classes(images: ImageSet, spec: Images, say: Say = say_warnings) -> ImageSet:
+def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings) -> ImageSet:
     """Returns the images of the classes that `spec` names, labelled anew in the order of the data set."""
     if spec.classes is None:
         return images
@@ -149,7 +148,7 @@ def keep_classes(images: ImageSet, spec: Images, say: Say = say_warnings) -> Ima
     names = tuple(images.class_names[label] for label in chosen)
     fingerprint = _fingerprint([images.fingerprint, *names])
     return ImageSet(
-        take_rows(images.images, rows, fingerprint, say),
+        take_rows(images.images, rows, fingerprint, emit),
         relabel[images.labels[rows]],
         names,
         tuple(images.ids[row] for row in rows),
@@ -159,18 +158,18 @@ def keep_classes(images: ImageSet, spec: Images, say: Say = say_warnings) -> Ima
     )
 
 
-def take_rows(images: np.ndarray, rows: np.ndarray, fingerprint: str, say: Say) -> np.ndarray:
+def take_rows(images: np.ndarray, rows: np.ndarray, fingerprint: str, emit: Listener) -> np.ndarray:
     """Returns some of `images: [n, size, size, 3]`; what would take much memory is a map on disk of its own."""
     if images[:1].nbytes * len(rows) <= MOST_UNKEPT_BYTES:
         return images[rows]
-    kept, _ = decoded(fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", say)
+    kept, _ = decoded(fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", emit)
     return kept
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-def _from_arrays(found: Arrays, spec: Images, size_px: int | None, say: Say) -> ImageSet:
+def _from_arrays(found: Arrays, spec: Images, size_px: int | None, emit: Listener) -> ImageSet:
     from PIL import Image
 
     pixels = found.pixels if found.pixels.ndim == 4 else found.pixels[..., None]
@@ -184,7 +183,7 @@ def _from_arrays(found: Arrays, spec: Images, size_px: int | None, say: Say) -> 
     images = pixels
     if pixels.shape[1:3] != (size, size):
         images, _ = decoded(
-            fingerprint, len(pixels), size, lambda i: fit(Image.fromarray(pixels[i]), size), repr(spec.data), say
+            fingerprint, len(pixels), size, lambda i: fit(Image.fromarray(pixels[i]), size), repr(spec.data), emit
         )
     ids = tuple(f"{part}/{i}" for i, part in enumerate(found.parts))
     return ImageSet(images, found.labels.astype(np.int32), found.class_names, ids, found.parts, fingerprint)
@@ -193,12 +192,12 @@ def _from_arrays(found: Arrays, spec: Images, size_px: int | None, say: Say) -> 
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
-def _from_pictures(listing: Listing, spec: Images, size: int, say: Say) -> ImageSet:
+def _from_pictures(listing: Listing, spec: Images, size: int, emit: Listener) -> ImageSet:
     pictures, skipped = _well_spelt(listing, spec)
     hashed = try_each(
         lambda picture: content_hash(picture.read()),
         pictures,
-        lambda done: say(f"reading {spec.data!r}: {done:,} of {len(pictures):,}"),
+        lambda done: emit(ImagesRead(repr(spec.data), done, len(pictures))),
     )
     skipped += [(picture, why) for picture, (_, why) in zip(pictures, hashed) if why is not None]
     readable = [(picture, content) for picture, (content, why) in zip(pictures, hashed) if why is None]
@@ -218,7 +217,7 @@ def _from_pictures(listing: Listing, spec: Images, size: int, say: Say) -> Image
         size,
         lambda i: to_pixels(readable[i][0].read(), size),
         repr(spec.data),
-        say,
+        emit,
     )
     skipped += [(readable[i][0], why) for i, why in bad.items()]
     kept = [item for i, item in enumerate(readable) if i not in bad]

@@ -222,11 +222,11 @@ def damage(content: bytes) -> str:
 
 
 def try_each(
-    task: Callable[[Any], Any], items: Sequence[Any], say: Callable[[int], None] = lambda done: None
+    task: Callable[[Any], Any], items: Sequence[Any], on_done: Callable[[int], None] = lambda done: None
 ) -> list[tuple[Any, str | None]]:
     """Returns the task's result for every item, worked out over all cores, or (None, why there is none).
 
-    `say` is told how many are done, now and then.
+    `on_done` is called with how many are done, now and then.
     """
 
     def attempt(item: Any) -> tuple[Any, str | None]:
@@ -245,7 +245,7 @@ def try_each(
             at_once = items[begin : begin + AT_ONCE]
             for done in pool.map(attempt_all, [at_once[i : i + RUN] for i in range(0, len(at_once), RUN)]):
                 results += done
-            say(len(results))
+            on_done(len(results))
     return results
 
 

@@ -25,9 +25,10 @@ import numpy as np
 
 from jaxft.config import DRAWN, Images, non_default
 from jaxft.core import version
-from jaxft.core.errors import UserError, say_warnings
+from jaxft.core.errors import UserError
+from jaxft.core.events import Listener, print_warnings
 from jaxft.core.files import replacing
-from jaxft.data.readers.image_sets import ImageSet, Say, keep_classes, load_images
+from jaxft.data.readers.image_sets import ImageSet, keep_classes, load_images
 from jaxft.data.sampling.factors import change_pixels, choose_classes, join_sets, merge_classes, merged_names, set_names
 from jaxft.data.sampling.splits import Split, draw_split, split_digest
 
@@ -105,7 +106,7 @@ def draw(
     size_px: int | None = None,
     where: str = "target",
     fold: int = 0,
-    say: Say = say_warnings,
+    emit: Listener = print_warnings,
     sets: dict[Any, ImageSet] | None = None,
 ) -> Drawn:
     """Returns the images of `spec` and their split, as drawn by a seed, or as its manifest has them.
@@ -114,7 +115,7 @@ def draw(
       size_px: side of the images; none: `spec.size_px`, or what they have themselves.
       where: the config's field that `spec` is, for errors.
       fold: which share of `spec.val_fraction` is selected on.
-      say: told how far the reading is.
+      emit: hears how far the reading is.
       sets: image sets that were read or made by such calls before, and will be by later ones.
 
     Raises a `UserError` where something cannot be drawn.
@@ -122,11 +123,11 @@ def draw(
     sets = {} if sets is None else sets
     size_px = size_px or spec.size_px
     if spec.manifest is not None:
-        return _recreated(spec, seed, read_manifest(spec.manifest), size_px, where, say, sets)
+        return _recreated(spec, seed, read_manifest(spec.manifest), size_px, where, emit, sets)
     asked = spec
     if spec.num_classes is not None:
-        spec = choose_classes(spec, read_images(spec, size_px, say, sets).class_names, seed, where)
-    images = read_images(spec, size_px, say, sets)
+        spec = choose_classes(spec, read_images(spec, size_px, emit, sets).class_names, seed, where)
+    images = read_images(spec, size_px, emit, sets)
     merged = {name: name for name in images.class_names}
     if spec.wordnet_depth is not None:
         merged = merged_names(images.class_names, spec.wordnet_depth, spec.synsets)
@@ -135,7 +136,7 @@ def draw(
     return Drawn(_changed(final, spec, seed, where, sets), split, asked, spec, seed, fold, images, merged)
 
 
-def read_images(spec: Images, size_px: int | None, say: Say, sets: dict[Any, ImageSet]) -> ImageSet:
+def read_images(spec: Images, size_px: int | None, emit: Listener, sets: dict[Any, ImageSet]) -> ImageSet:
     """Returns the images of `spec`: its data and what is joined to them, of the classes that it names.
 
     Joined sets have the size of the first where none is said.
@@ -143,15 +144,15 @@ def read_images(spec: Images, size_px: int | None, say: Say, sets: dict[Any, Ima
     plain = dataclasses.replace(Images(), **{name: getattr(spec, name) for name in READ})
 
     def read() -> ImageSet:
-        first = load_images(plain, size_px, say)
+        first = load_images(plain, size_px, emit)
         if not spec.union:
             return first
         size = first.images.shape[1]
-        further = [load_images(Images(data=data, unreadable=spec.unreadable), size, say) for data in spec.union]
+        further = [load_images(Images(data=data, unreadable=spec.unreadable), size, emit) for data in spec.union]
         return join_sets(dict(zip(set_names((spec.data, *spec.union)), (first, *further))))
 
     everything = _once(sets, ("read", plain, spec.union, size_px), read)
-    return _once(sets, ("kept", everything.fingerprint, spec.classes), lambda: keep_classes(everything, spec, say))
+    return _once(sets, ("kept", everything.fingerprint, spec.classes), lambda: keep_classes(everything, spec, emit))
 
 
 def _merged(images: ImageSet, merged: Mapping[str, str]) -> ImageSet:
@@ -234,7 +235,7 @@ def _recreated(
     manifest: Mapping[str, Any],
     size_px: int | None,
     where: str,
-    say: Say,
+    emit: Listener,
     sets: dict[Any, ImageSet],
 ) -> Drawn:
     """Returns the images and the split of a manifest; the pixels are changed as `spec` says."""
@@ -242,7 +243,7 @@ def _recreated(
     told, merged = manifest["data"], manifest["merged"]
     kept = None if told.get("kept") is None else tuple(told["kept"])
     kept_spec = dataclasses.replace(spec, classes=kept)
-    images = read_images(kept_spec, size_px, say, sets)
+    images = read_images(kept_spec, size_px, emit, sets)
     if told.get("size_px") == images.images.shape[1] and told.get("fingerprint") not in (None, images.fingerprint):
         raise UserError(f"{named} is of other images than those of '{where}.data', {spec.data!r}.")
     if set(merged) != set(images.class_names):

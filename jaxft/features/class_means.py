@@ -1,0 +1,42 @@
+"""The mean features of each class."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxft.core.paths import flatten
+from jaxft.data.augmentation.augment import Changes
+from jaxft.data.streaming import Pixels
+from jaxft.features.cache import FeatureCache
+from jaxft.features.prefix import BLOCK, Prefix
+from jaxft.models import Network, Preprocessing
+
+MEANS_AT_ONCE = 128 * BLOCK  # images
+
+
+def class_means(
+    model: Network,
+    preprocessing: Preprocessing,
+    variables: Mapping[str, Any],
+    images: Pixels,
+    fingerprint: str,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    cache: FeatureCache,
+) -> np.ndarray:
+    """Returns the mean over the images of each class of what leaves the unit below the head: [classes, features].
+
+    Args:
+      images: [n, size, size, 3] uint8; `fingerprint` identifies them.
+      rows: [m] images to use; `labels`: [m] their classes, those of the means in ascending order.
+    """
+    flat = {collection: flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
+    prefix = Prefix(model, preprocessing, model.units[-2], flat, images, fingerprint, Changes())
+    classes, of_row = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(classes), prefix.output_shape[-1]))
+    for begin in range(0, len(rows), MEANS_AT_ONCE):  # whose maps are in memory at a time
+        outputs = cache.outputs(prefix, rows[begin : begin + MEANS_AT_ONCE])
+        pooled = outputs.reshape(len(outputs), -1, outputs.shape[-1]).mean(axis=1, dtype=np.float64)
+        np.add.at(sums, of_row[begin : begin + MEANS_AT_ONCE], pooled)
+    return sums / np.bincount(of_row)[:, None]

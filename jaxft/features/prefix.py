@@ -1,0 +1,201 @@
+"""Activations of frozen layers, as a function of images: the layers up to a block, before a set of images."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.core.devices import device_kind
+from jaxft.core.paths import unflatten
+from jaxft.core.version import VERSION
+from jaxft.data.augmentation.augment import Changes, centre_crop, view
+from jaxft.data.streaming import Pixels, at_hand
+from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.ops.convolution import implementation
+from jaxft.ops.pooling import Look
+from jaxft.ops.precision import true_products
+
+FORMAT = 2  # to raise where the code gives other outputs, or writes them otherwise
+
+BLOCK = 32  # images computed at a time
+
+VALUES = "<f4"  # how an output is kept
+
+PACK_BYTES = 4 << 20  # of blocks to a file: pooled features have thousands, each of some kilobytes
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The units up to `unit`, which are frozen, before a set of images.
+
+    Attributes:
+      variables: flat `params` and `batch_stats`; those of later units do not matter.
+      images: [n, h, w, 3] uint8, on the device, or a stream of as many; `fingerprint` identifies them.
+      changes: what makes the views of an image, which are drawn from `key` (`data.augment.view`).
+      through: a shorter prefix whose outputs are kept too, and which this one goes on from.
+      looks: what is kept in the place of the output of `unit`: poolings of outputs up to it, side by side.
+    """
+
+    model: Network
+    preprocessing: Preprocessing
+    unit: str
+    variables: Mapping[str, Mapping[str, Any]]
+    images: Pixels
+    fingerprint: str
+    changes: Changes
+    key: Any = None
+    through: "Prefix | None" = None
+    looks: tuple[Look, ...] = ()
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Returns the shape of the output for one image."""
+        size_px = self.preprocessing.size_px
+        if self.looks:
+            return (sum(num_features(self.model, look, size_px) for look in self.looks),)
+        return output_shape(self.model, self.unit, size_px)
+
+    def columns(self, look: Look) -> slice:
+        """Returns where the features of one of the looks are in the output."""
+        sizes = [num_features(self.model, each, self.preprocessing.size_px) for each in self.looks]
+        place = self.looks.index(look)
+        return slice(sum(sizes[:place]), sum(sizes[: place + 1]))
+
+    @functools.cached_property
+    def own(self) -> dict[str, dict[str, Any]]:
+        """Returns the variables of the units up to `unit`."""
+        units = self.model.units[: self.model.units.index(self.unit) + 1]
+        return {
+            collection: {name: leaf for name, leaf in leaves.items() if unit_of(name, self.model.units) in units}
+            for collection, leaves in self.variables.items()
+        }
+
+    @functools.cached_property
+    def digests(self) -> tuple[str, str]:
+        """Returns what identifies the outputs for the images themselves, and for views of them."""
+        total = hashlib.sha256(repr(_made_by()).encode())
+        for collection, leaves in sorted(self.own.items()):
+            for name, leaf in sorted(leaves.items()):
+                total.update(f"{collection}/{name}".encode())
+                total.update(np.ascontiguousarray(leaf).tobytes())
+        total.update(repr((self.model.architecture, self.model.precision)).encode())
+        total.update(repr((self.unit, self.preprocessing, self.fingerprint)).encode())
+        if self.looks:
+            total.update(repr(self.looks).encode())
+        plain = total.hexdigest()
+        total.update(repr((self.changes, np.asarray(self.key).tolist())).encode())
+        return plain, total.hexdigest()
+
+    @functools.cached_property
+    def record(self) -> np.dtype:
+        """Returns how a block lies in a file."""
+        return np.dtype([("number", "<i8"), ("values", VALUES, (BLOCK, *self.output_shape))])
+
+    def pack_of(self, number: int) -> tuple[str, int]:
+        """Returns the file that the block `number` goes to: what identifies the outputs, and which file of them."""
+        of_pack = max(PACK_BYTES // self.record.itemsize, 1)
+        return self.digests[number >= num_blocks(len(self.images))], number // of_pack
+
+    def outputs_of_block(self, number: int) -> jax.Array:
+        """Returns the output for the block `number`: all blocks of images, then all of their first views, and so on."""
+        of_view, block = divmod(number, num_blocks(len(self.images)))
+        rows = np.minimum(np.arange(block * BLOCK, (block + 1) * BLOCK), len(self.images) - 1)
+        run = make_outputs(self.model, self.preprocessing, self.unit, self.changes, self.looks)
+        return run(self._nested, at_hand(self.images, rows), jnp.asarray(rows), jnp.int32(of_view), self.key)
+
+    def outputs_after(self, x: jax.Array) -> jax.Array:
+        """Returns the output for a block from that of the shorter prefix."""
+        assert self.through is not None
+        start = self.model.units[self.model.units.index(self.through.unit) + 1]
+        return make_outputs_after(self.model, start, self.unit)(self._nested, x)
+
+    @functools.cached_property
+    def _nested(self) -> dict[str, Any]:
+        return {collection: unflatten(leaves) for collection, leaves in self.own.items()}
+
+
+def _made_by() -> tuple[Any, ...]:
+    """Returns what the bits of an output depend on besides its prefix: what computes it."""
+    code = FORMAT, BLOCK, VALUES, VERSION, jax.__version__, version("jaxlib")
+    device = jax.default_backend(), device_kind()
+    return *code, *device, implementation()[0]
+
+
+def blocks_of(indices: np.ndarray, num_images: int) -> np.ndarray:
+    """Returns the block that each index is in."""
+    return indices // num_images * num_blocks(num_images) + indices % num_images // BLOCK
+
+
+def num_blocks(num_images: int) -> int:
+    """Returns how many blocks a set of images is computed in."""
+    return -(-num_images // BLOCK)
+
+
+@functools.cache
+def make_outputs(
+    model: Network, preprocessing: Preprocessing, unit: str, changes: Changes, looks: tuple[Look, ...]
+) -> Callable[..., jax.Array]:
+    @jax.jit
+    @true_products
+    def outputs(variables: Any, images: jax.Array, rows: jax.Array, number: jax.Array, key: Any) -> jax.Array:
+        x = images[rows]
+        if not changes.is_none:
+            numbers = jnp.broadcast_to(number, rows.shape)
+            itself = centre_crop(x, changes.crop_px)
+            x = jax.lax.cond(number == 0, lambda: itself, lambda: view(key, x, rows, numbers, changes))
+        if looks:
+            return _looked_at(model, variables, preprocessing.apply(x), looks)
+        return model.apply(variables, preprocessing.apply(x), stop=unit)
+
+    return outputs
+
+
+def _looked_at(model: Network, variables: Any, x: jax.Array, looks: Sequence[Look]) -> jax.Array:
+    """Returns [n, features] of `x`, the network's input: what each look makes of it, side by side, in one pass."""
+    outputs, start = {}, None
+    for unit in sorted({unit for look in looks for unit in look.units}, key=model.units.index):
+        outputs[unit] = x = model.apply(variables, x, start=start, stop=unit)
+        start = model.units[model.units.index(unit) + 1]
+    return jnp.concatenate([look.of(outputs) for look in looks], axis=1)
+
+
+@functools.cache
+def make_outputs_after(model: Network, start: str, unit: str) -> Callable[..., jax.Array]:
+    @jax.jit
+    def outputs_after(variables: Any, x: jax.Array) -> jax.Array:
+        return model.apply(variables, x, start=start, stop=unit)
+
+    return outputs_after
+
+
+def output_shape(model: Network, unit: str, size_px: int) -> tuple[int, ...]:
+    """Returns the shape of the output of `unit` for one image."""
+    return _output_shapes(model, size_px)[unit]
+
+
+@functools.cache
+def _output_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of the output of every unit for one image, from one pass through the network."""
+    images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
+    key = jax.random.key(0)
+
+    def outputs(x: jax.Array) -> dict[str, jax.Array]:
+        found = {}
+        for unit in model.units:
+            found[unit] = x = model.init_with_output(key, x, start=unit, stop=unit)[0]
+        return found
+
+    return {unit: output.shape[1:] for unit, output in jax.eval_shape(outputs, images).items()}
+
+
+@functools.cache
+def num_features(model: Network, look: Look, size_px: int) -> int:
+    """Returns how many features a look makes of an image."""
+    shapes = {unit: jax.ShapeDtypeStruct((1, *output_shape(model, unit, size_px)), jnp.float32) for unit in look.units}
+    return jax.eval_shape(look.of, shapes).shape[1]

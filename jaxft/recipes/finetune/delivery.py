@@ -1,0 +1,120 @@
+"""The files that `finetune` delivers: weights, record, page and model card; and its predictions of the test images."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.recipes.finetune.folder import RECORD
+from jaxft.recipes.finetune.task import Task
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from jaxft.study.planned import PlannedTrial
+
+MAX_MISTAKES = 24
+BATCH_SIZE = 32
+
+
+def deliver_weights(weights: Path, folder: Path, task: Task) -> list[str]:
+    """Writes weights in the format of the pretrained file, and for Flax. Returns the names of the files.
+
+    Args:
+      weights: the trained weights.
+      folder: the folder to write to.
+      task: the task, which knows the pretrained file.
+    """
+    from jaxft.weights.files import SUFFIXES, convert_weights
+
+    suffix, format_name = Path(task.manifest.file).suffix, task.manifest.format
+    if format_name in ("safetensors", "msgpack"):
+        suffix = f".{format_name}"
+    elif suffix not in SUFFIXES:
+        suffix = ".pth"
+    names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
+    for name in names:
+        convert_weights(weights, folder / name)
+    return names
+
+
+@dataclass(frozen=True, eq=False)
+class TestPredictions:
+    """Predictions of the test images.
+
+    Attributes:
+      confusion: [classes][classes], how many images of each class (row) are predicted as each class (column).
+      mean_per_class: the accuracy on each class, averaged over the classes.
+      mistakes: the mistakes with the highest probability, the most confident one first.
+      pictures: the images of these mistakes, by their id.
+    """
+
+    confusion: list[list[int]]
+    mean_per_class: float
+    mistakes: list[dict[str, Any]]
+    pictures: dict[str, "np.ndarray"]
+
+
+def predict_test_images(weights: Path, trial: "PlannedTrial") -> TestPredictions:
+    """Returns the predictions of a trial's test images by the weights in a file."""
+    import numpy as np
+
+    from jaxft.core.metrics import mean_per_class
+
+    images, rows = trial.images, trial.split.test
+    names, labels = images.class_names, images.labels[rows]
+    probabilities = class_probabilities(weights, images.images, rows)
+    predicted = probabilities.argmax(1)
+    confusion = np.zeros((len(names), len(names)), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    wrong = np.flatnonzero(predicted != labels)
+    order = np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")
+    shown = wrong[order][:MAX_MISTAKES]
+    mistakes = [
+        {
+            "id": images.ids[rows[i]],
+            "label": names[labels[i]],
+            "predicted": names[predicted[i]],
+            "probability": float(probabilities[i, predicted[i]]),
+            "label_probability": float(probabilities[i, labels[i]]),
+        }
+        for i in shown
+    ]
+    pictures = {images.ids[rows[i]]: np.asarray(images.images[rows[i]]) for i in shown}
+    return TestPredictions(confusion.tolist(), mean_per_class(labels, predicted), mistakes, pictures)
+
+
+def class_probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray") -> "np.ndarray":
+    """Returns probabilities [rows, classes] of `images[rows]` by the network in a file.
+
+    The images have the size that the network expects.
+    """
+    import jax
+    import numpy as np
+
+    from jaxft.data.batches import padded_batches
+    from jaxft.weights.files import read_network
+
+    model, variables, manifest = read_network(weights)
+    variables = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+
+    @jax.jit
+    def classify(variables: Any, batch: "jax.Array") -> "jax.Array":
+        return jax.nn.softmax(model.apply(variables, manifest.preprocessing.apply(batch)))
+
+    batches, _ = padded_batches(rows, BATCH_SIZE)
+    return np.concatenate([np.asarray(classify(variables, images[batch])) for batch in batches])[: len(rows)]
+
+
+def write_documents(folder: Path, record: Mapping[str, Any], pictures: Mapping[str, "np.ndarray"]) -> None:
+    """Writes the record, the page and the model card. `pictures` are the images of the mistakes, by their id."""
+    from jaxft.report.finetune import CARD, PAGE, model_card, write_finetune_page
+
+    texts = {RECORD: json.dumps(record, indent=1, allow_nan=False), CARD: model_card(record)}
+    for name, text in texts.items():
+        with saying_what_is_wrong(folder / name), replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_finetune_page(folder / PAGE, record, pictures)

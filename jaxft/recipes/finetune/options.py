@@ -1,0 +1,49 @@
+"""The options of `finetune`, and the command line that they come from."""
+
+import shlex
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxft.core.errors import UserError
+
+Train = Literal["auto", "head", "top", "all"]
+DEPTHS = typing.get_args(Train)
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """The options of `jaxft.finetune`, which documents them."""
+
+    weights: str
+    data: str
+    out: str
+    model: str | None = None
+    seeds: int = 3
+    train: Train = "auto"
+    size_px: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UserError(f"--seeds is {self.seeds}; it must be 1 or more.")
+        if self.train not in DEPTHS:
+            raise UserError(f"--train is {self.train!r}; allowed: {', '.join(DEPTHS)}.")
+        if self.size_px is not None and self.size_px < 1:
+            raise UserError(f"--size-px is {self.size_px}; it must be 1 or more.")
+
+    def command(self) -> str:
+        """Returns the command line with these options."""
+        options = {
+            "weights": self.weights,
+            "data": self.data,
+            "out": self.out,
+            "seeds": self.seeds,
+            "train": self.train,
+            "model": self.model,
+            "size-px": self.size_px,
+        }
+        words = ["jaxft", "finetune"]
+        for name, value in options.items():
+            if value is not None:
+                words += [f"--{name}", str(value)]
+        return shlex.join(words)

@@ -1,0 +1,193 @@
+"""A learning-rate range test (Smith 2017, section 3.3).
+
+The deepest candidate of `finetune` is trained for a hundred steps, from its initial weights and by the training step,
+while the learning rate grows by one factor from step to step. As long as the rate is too small the loss hardly moves,
+and at too high a rate it grows. The suggested rate is a tenth of the rate at which the smoothed loss is least.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxft.config import Source, Streams, Study, Training, to_dict
+from jaxft.core.compile_cache import keep_compiled
+from jaxft.core.errors import UserError
+from jaxft.core.events import Listener
+from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.recipes.finetune.candidates import RECIPE
+from jaxft.recipes.finetune.folder import RANGE_FIGURE, RANGE_RECORD, make_folder
+from jaxft.recipes.finetune.options import FinetuneOptions
+from jaxft.recipes.finetune.task import Task, make_task
+from jaxft.store.records import Store
+from jaxft.tracking.console import Progress
+
+if TYPE_CHECKING:
+    from jaxft.study.chunk.program import Program
+    from jaxft.study.planned import Plan, PlannedTrial
+
+LOWEST, HIGHEST = 1e-6, 10.0  # learning rates of the first and last step
+NUM_STEPS = 100
+SMOOTHING = 0.9  # decay of the moving average of the loss
+NUM_NOISY_STEPS = 10  # the first steps, whose average is over too few batches to tell a fall from noise
+DIVERGED = 4.0  # the curve ends where the smoothed loss exceeds its minimum by this factor
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The result of a range test, up to the step at which training diverged.
+
+    Attributes:
+      rates: the learning rate of each step.
+      losses: the loss of each step's batch.
+      smoothed: the exponential moving average of the losses.
+      suggested: the suggested learning rate.
+      steepest: the learning rate at which the smoothed loss falls fastest.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggested: float
+    steepest: float
+
+
+def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
+    """Returns the result of a range test.
+
+    Args:
+      rates: the learning rate of each step, growing by one factor.
+      losses: the loss of each step; it ends at the first that is not finite.
+
+    Raises:
+      FloatingPointError: the loss is finite at fewer than three steps.
+    """
+    smoothed: list[float] = []
+    mean = 0.0
+    for count, loss in enumerate(losses, 1):
+        if not math.isfinite(loss):
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        corrected = mean / (1 - SMOOTHING**count)
+        if smoothed and corrected > DIVERGED * min(smoothed):
+            break
+        smoothed.append(corrected)
+    if len(smoothed) < 3:
+        raise FloatingPointError(f"the loss diverges at once, at a learning rate of {rates[0]:g}")
+    least = min(range(len(smoothed)), key=smoothed.__getitem__)
+    falls = [before - after for before, after in itertools.pairwise(smoothed)]
+    steepest = max(range(NUM_NOISY_STEPS if len(falls) > NUM_NOISY_STEPS else 0, len(falls)), key=falls.__getitem__)
+    end = len(smoothed)
+    return RangeTest(tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[least] / 10, rates[steepest])
+
+
+def find_learning_rate(options: FinetuneOptions, quiet: bool = False) -> RangeTest:
+    """Runs a range test of the deepest candidate of a fine-tuning, and writes its figure and its record into `out`.
+
+    Args:
+      options: the options of the fine-tuning.
+      quiet: whether to print no progress on standard error.
+
+    Raises:
+      UserError: the weights, the images or the folder cannot be used, or no candidate trains by steps.
+    """
+    from jaxft.report.rates import draw_range_test
+    from jaxft.study.plan import make_plan
+
+    task = make_task(options)
+    folder = make_folder(Path(options.out))
+    keep_compiled()
+    with Progress(quiet) as progress:
+        rates, losses = run_range(make_plan(range_study(task), progress), progress)
+    found = judge(rates, losses)
+    figure = draw_range_test(found.rates, found.losses, found.smoothed, found.suggested, found.steepest, task.title)
+    record = {"candidate": deepest(task), **dataclasses.asdict(found)}
+    with saying_what_is_wrong(folder), replacing(folder / RANGE_FIGURE) as temporary:
+        temporary.write_bytes(figure)
+    with saying_what_is_wrong(folder), replacing(folder / RANGE_RECORD) as temporary:
+        temporary.write_text(json.dumps(to_dict(record), indent=1), encoding="utf-8")
+    return found
+
+
+def deepest(task: Task) -> str:
+    """Returns the name of the candidate that trains the most parameters by steps.
+
+    Raises:
+      UserError: no candidate trains by steps.
+    """
+    names = [name for name, fields in task.candidates.items() if fields["schedule.epochs"]]
+    if not names:
+        raise UserError("--find-lr is of no use with --train head, whose heads have no learning rate; give top or all.")
+    return names[-1]
+
+
+def range_study(task: Task) -> Study:
+    """Returns the study of the range test: the deepest candidate at the highest rate, for `NUM_STEPS` steps."""
+    fields: dict[str, Any] = {**RECIPE, **task.candidates[deepest(task)], "schedule.steps": NUM_STEPS}
+    del fields["schedule.epochs"]
+    fields |= {"optimizer.learning_rate": HIGHEST, "schedule.decay_factor": LOWEST / HIGHEST}
+    return Study(
+        title="Range test",
+        source=Source(model=task.model.architecture, weights=task.weights),
+        target=dataclasses.replace(task.target, tested=False),
+        training=Training.of({**fields}),
+        streams=Streams(split=0),
+        seeds=(0,),
+        execution=task.execution,
+    )
+
+
+def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
+    """Returns the learning rate and the loss of every step of the last phase of a plan's first trial.
+
+    The rate grows to the trial's learning rate; all else is as in training: earlier phases, batches, augmentation,
+    weight decay. The losses end at the first that is not finite.
+    """
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxft.ops import convolution
+    from jaxft.study.chunk.loop import run_chunk
+    from jaxft.study.services import make_services
+    from jaxft.study.work import Work
+    from jaxft.training.schedules import make_schedule
+
+    trial, execution = plan.trials[0], plan.study.execution
+    program = _range_program(trial)
+    services = make_services(execution, emit)
+    with tempfile.TemporaryDirectory() as folder, convolution.use(execution.cpu_convolution):
+        work = Work(plan, Store.create(folder), services, debug=True)
+        nothing = np.zeros(0, np.int32)
+        lane = dataclasses.replace(work.lane(trial), val=nothing, test=nothing)
+        (outcome,) = run_chunk(
+            program,
+            [lane],
+            work.images_of(trial),
+            features=services.features,
+            fingerprint=trial.images.fingerprint,
+            emit=emit,
+            clock=services.clock,
+        )
+    phase, training = program.phases[-1], trial.trial.training
+    share = make_schedule(phase.optimizer.schedule, training.schedule.decay_factor)
+    rates = [training.optimizer.learning_rate * float(share(jnp.int32(step))) for step in range(phase.num_steps)]
+    return rates, [float(loss) for loss in outcome.curves["train_loss"][-phase.num_steps :]]
+
+
+def _range_program(trial: "PlannedTrial") -> "Program":
+    """Returns a trial's program whose last phase has a growing learning rate, and records the loss of every step."""
+    from jaxft.training.schedules import Schedule
+
+    *before, phase = trial.program.phases
+    optimizer = dataclasses.replace(phase.optimizer, schedule=Schedule("range", phase.num_steps))
+    every_step = tuple(range(1, phase.num_steps + 1))
+    return dataclasses.replace(
+        trial.program,
+        phases=(*before, dataclasses.replace(phase, optimizer=optimizer)),
+        epoch_ends=(*trial.program.epoch_ends[:-1], every_step),
+    )

@@ -1,0 +1,80 @@
+"""The record of a run: when, by which command, with which versions, on what, from which commit."""
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxft.config import to_dict
+
+if TYPE_CHECKING:
+    from jaxft.config import ConfigFile
+
+
+def run_record(config: "ConfigFile") -> dict[str, Any]:
+    """Returns what a run was: when, by which command, with which versions, on what, from which commit."""
+    import jax
+
+    from jaxft.ops import convolution
+
+    device = jax.devices()[0]
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": command_line(),
+        "config_path": config.path,
+        "overrides": list(config.overrides),
+        "config": to_dict(config.study),
+        "versions": versions(),
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
+        "convolution": convolution.described(*convolution.implementation()),
+        "git": git_state(Path(config.path).parent if config.path else Path()),
+    }
+
+
+def command_line() -> list[str]:
+    """Returns the words that began this process, as one would type them again."""
+    program = Path(sys.argv[0]).name
+    return ["jaxft" if program in ("cli.py", "__main__.py") else program, *sys.argv[1:]]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide a result."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("jaxft", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "pillow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Returns the commit that `folder` is at, and whether it has changes; nothing where it is in no repository.
+
+    Git runs nothing that the repository names: no hook, no file system monitor, no content filter, nothing of a
+    submodule, no remote. A file whose filter would undo its changes counts as changed.
+    """
+    environment = os.environ | {"GIT_ALLOW_PROTOCOL": "", "JAXFT_NOTHING": ""}
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=folder, env=environment, capture_output=True, check=True)
+        return os.fsdecode(done.stdout)
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        settings = git("config", "--list", "--name-only", "--show-scope", "-z").split("\0")
+        filters = {
+            name
+            for scope, name in zip(settings[::2], settings[1::2])
+            if scope in ("local", "worktree") and name.startswith("filter.")
+        }
+        # Unlike `-c`, `--config-env` sets names with an equals sign too.
+        without = [f"--config-env={name}=JAXFT_NOTHING" for name in filters]
+        without += ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks"]
+        return {"commit": commit, "dirty": bool(git(*without, "status", "--porcelain", "--ignore-submodules=dirty"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}

@@ -1,0 +1,39 @@
+"""Exports the splits of a study as manifests, which recreate them exactly, without running the study."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxft.config import Study
+from jaxft.core.errors import UserError
+from jaxft.tracking.console import Progress
+
+if TYPE_CHECKING:
+    from jaxft.data import Drawn
+
+
+def export_splits(study: Study, out: str | os.PathLike[str], quiet: bool = False) -> "dict[str, Drawn]":
+    """Writes a manifest for each different split of a study's sources and trials. Returns the splits by digest.
+
+    Args:
+      study: the study.
+      out: folder for the manifests, each of which is called DIGEST.json.
+      quiet: whether to print no progress on standard error.
+
+    Raises:
+      UserError: the study cannot be planned, or the folder cannot be made.
+    """
+    from jaxft.data import write_manifest
+    from jaxft.study.plan import make_plan
+
+    with Progress(quiet) as progress:
+        plan = make_plan(study, progress)
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {str(out)!r} cannot be made: {error.strerror}.") from None
+    splits = {trial.drawn.manifest["digest"]: trial.drawn for trial in (*plan.sources, *plan.trials)}
+    for digest, drawn in splits.items():
+        write_manifest(folder / f"{digest}.json", drawn)
+    return splits

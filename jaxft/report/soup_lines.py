@@ -1,0 +1,50 @@
+"""The figure of `jaxft soup`: validation accuracy along the line from start to end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxft.store.records import Store
+
+
+def mean_interval_of(values: "pd.Series") -> Any:
+    """Returns the mean of accuracies and its interval over seeds."""
+    from jaxft.analysis.statistics import mean_interval
+
+    return mean_interval(values.to_numpy())
+
+
+def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> Path:
+    """Draws validation accuracy along the lines, a curve a setting, to `soup.png`, and returns its path."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from jaxft.core.files import replacing, saying_what_is_wrong
+    from jaxft.report.figures import setting_colours, style
+
+    colours = setting_colours(plan["factors"], plan["settings"])
+    path = store.workdir / "soup.png"
+    with style():
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained", facecolor="white", dpi=150)
+        axes = figure.subplots()
+        known = lines.astype({"val_accuracy": "float64"})
+        for number in sorted(known["setting"].unique().tolist()):
+            by_alpha = known[known["setting"] == number].groupby("alpha")["val_accuracy"]
+            found = [mean_interval_of(values) for _, values in by_alpha]
+            alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in found])
+            half = 100 * np.nan_to_num([each.half_width for each in found])
+            axes.fill_between(alphas, mean - half, mean + half, color=colours[number], alpha=0.15, linewidth=0)
+            label = " · ".join(levels[number])
+            axes.plot(alphas, mean, color=colours[number], marker="o", markersize=3, linewidth=1.6, label=label)
+        axes.set_xlabel("alpha: 0 the start, 1 the fine-tuned network")
+        axes.set_ylabel("validation accuracy, %")
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -2), min(high, 102))
+        if plan["factors"]:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        with saying_what_is_wrong(store.workdir), replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
+    return path

@@ -1,0 +1,64 @@
+"""The state of trials that run side by side, at the end of a step: all that they need to go on."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.study.chunk.lanes import CURVES
+from jaxft.study.chunk.program import Program
+from jaxft.training.phases import Phase
+from jaxft.training.state import State, continue_state
+
+
+@dataclass
+class Carry:
+    """Everything that a chunk of trials needs to go on from the end of a step."""
+
+    state: State
+    best: Any  # (params, batch_stats) of the best epoch so far
+    best_score: np.ndarray  # [trials, 2] validation accuracy and minus loss
+    best_epoch: np.ndarray  # [trials], -1 where there is none
+    history: np.ndarray  # [trials, epochs, curves]
+    epochs_done: np.ndarray  # [], evaluated
+    metrics: np.ndarray  # [trials, most steps of an epoch, 2] loss and accuracy of the steps of this epoch
+    diverged: np.ndarray  # [trials]
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(()))
+
+    def tree(self) -> dict[str, Any]:
+        """Returns the carry as a tree of arrays."""
+        return dict(self.__dict__)
+
+
+def next_carry(carry: Carry | None, state: State, program: Program, phase: Phase, width: int) -> Carry:
+    """Returns the carry at the start of a phase.
+
+    The curves go on. So do state and selection in a phase that goes on from the one before, whose best is one of this
+    phase too: what joins had rested until then. Any other phase selects anew.
+    """
+    most_steps = max(end - begin for ends in program.epoch_ends for begin, end in zip((0, *ends), ends))
+    copied = jax.tree.map(jnp.copy, state.evaluated)  # the state's own are given up to the steps
+    first = Carry(
+        state=state,
+        best=copied,
+        best_score=np.full((width, 2), -np.inf),
+        best_epoch=np.full(width, -1),
+        history=carry.history if carry else np.full((width, program.num_epochs, len(CURVES)), np.nan),
+        epochs_done=carry.epochs_done if carry else np.zeros((), int),
+        metrics=np.zeros((width, most_steps, 2), np.float32),
+        diverged=carry.diverged if carry else np.zeros(width, bool),
+        seconds=carry.seconds if carry else np.zeros(()),
+    )
+    if carry is None or not phase.first_step:
+        return first
+    rested = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
+    return dataclasses.replace(
+        first,
+        state=continue_state(carry.state, state),
+        best=(rested[0] | carry.best[0], rested[1] | carry.best[1]),
+        best_score=carry.best_score,
+        best_epoch=carry.best_epoch,
+    )

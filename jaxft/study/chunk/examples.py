@@ -1,0 +1,36 @@
+"""The arrays of a phase for compiling and timing, whose values do not matter."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxft.features.prefix import output_shape
+from jaxft.study.chunk.lanes import Lane
+from jaxft.training.phases import Phase
+from jaxft.training.regularization import Reference, source_network
+from jaxft.training.state import Flat, Frozen, split_variables
+
+
+def example_phase(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, Flat, Flat, Frozen, np.ndarray]:
+    """Returns (phase, trainable, tracked, frozen, images) as the phase will have them; kept features are zeros."""
+    live, tracked, frozen = split_variables(phase, lane.params, lane.batch_stats)
+    if phase.keeps_prefix and phase.prefix is not None:
+        shape = output_shape(phase.model, phase.prefix, phase.preprocessing.size_px)
+        images, phase = np.zeros((len(images), *shape), np.float32), dataclasses.replace(phase, from_features=True)
+    return phase, live, tracked, frozen._replace(reference=_example_reference(phase, lane)), images
+
+
+def _example_reference(phase: Phase, lane: Lane) -> Reference | None:
+    """Returns what the regularisers of a phase will have of the source, of an image; kept maps are zeros."""
+    terms, row = phase.regularisers, np.zeros(1, np.int32)
+    if not terms.needs_source:
+        return None
+    reference = Reference(dict(lane.params), dict(lane.batch_stats))
+    if terms.distillation:
+        said = np.zeros((1, source_network(phase.model, lane.params).num_classes), np.float32)
+        reference = reference._replace(logits=said, logit_rows=row)
+    if terms.maps and (phase.views or not phase.changes_images):
+        shapes = {unit: output_shape(phase.model, unit, phase.preprocessing.size_px) for unit in terms.maps}
+        maps = {unit: np.zeros((1, *shape), np.float32) for unit, shape in shapes.items()}
+        reference = reference._replace(maps=maps, map_rows=row)
+    return reference

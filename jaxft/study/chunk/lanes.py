@@ -1,0 +1,60 @@
+"""The arrays of one trial, before it runs (`Lane`) and after (`Outcome`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxft.training.optimizers import HParams
+from jaxft.training.state import Flat
+
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_mean_per_class")
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The arrays of one trial.
+
+    `params` and `batch_stats` are flat and whole, as the trial begins; leaves that a phase freezes are the same in
+    all lanes that run side by side. `train`, `val` and `test` are rows of the images; `balanced` says that batches
+    have every class as often. `source` is the source's network, flat `params` (its own head's too, where a file has
+    one) and `batch_stats`, where regularisers need it. `name` is the trial's digest in events; it is empty for a lane
+    that only fills up a chunk.
+    """
+
+    params: Flat
+    batch_stats: Flat
+    hparams: HParams
+    labels: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    order_seed: int
+    augment_key: jax.Array
+    balanced: bool = False
+    source: Mapping[str, Flat] | None = None
+    name: str = ""
+
+
+@dataclass
+class Outcome:
+    """What became of a trial. Accuracies are None where it diverged, or where there were no such images."""
+
+    params: Flat
+    batch_stats: Flat
+    curves: dict[str, np.ndarray]
+    diverged: bool
+    selected_epoch: float | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+    val_mean_per_class: float | None
+    test_mean_per_class: float | None
+    test_predictions: np.ndarray
+    seconds: float
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Returns trees of one structure as one on the host, whose leaves have a leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)

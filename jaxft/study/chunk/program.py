@@ -1,0 +1,45 @@
+"""What is static in a whole trial: its phases, when it is evaluated, how its weights are selected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxft.data.batches import epoch_ends
+from jaxft.training.phases import Phase
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is static in a whole trial: its phases, after which steps of each it is evaluated, what is selected.
+
+    `test_crops` are what is looked at of test images (`train.Evaluated`); of those to select on it is the centre.
+    """
+
+    phases: tuple[Phase, ...]
+    epoch_ends: tuple[tuple[int, ...], ...]
+    select: str
+    eval_batch_size: int
+    num_train: int
+    test_crops: str = "centre"
+
+    @property
+    def epochs(self) -> tuple[float, ...]:
+        """Returns after how many passes over the training images each evaluation is."""
+        found, before = [], 0.0
+        for phase, ends in zip(self.phases, self.epoch_ends):
+            a_step = 0.0 if phase.whole else phase.batch_size / self.num_train  # a fit to all images is no pass
+            found += [before + end * a_step for end in ends]
+            before = found[-1]
+        return tuple(round(passes, 6) for passes in found)
+
+    @property
+    def num_epochs(self) -> int:
+        """Returns the number of evaluations on the validation images."""
+        return sum(len(ends) for ends in self.epoch_ends)
+
+
+def make_program(
+    phases: Sequence[Phase], select: str, eval_batch_size: int, num_train: int, test_crops: str = "centre"
+) -> Program:
+    """Returns the program of phases that are evaluated after each pass, or at the end where every step is over all."""
+    ends = [[p.num_steps] if p.whole else epoch_ends(num_train, p.num_steps, p.batch_size) for p in phases]
+    return Program(tuple(phases), tuple(map(tuple, ends)), select, eval_batch_size, num_train, test_crops)

@@ -1,0 +1,70 @@
+"""What the regularizers of a phase need of the source network: its weights, outputs and feature maps."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxft.core.events import Listener
+from jaxft.data.streaming import Pixels
+from jaxft.features.cache import FeatureCache
+from jaxft.features.prefix import Prefix
+from jaxft.models import unit_of
+from jaxft.study.chunk.lanes import Lane
+from jaxft.study.chunk.prefixes import prefix_of
+from jaxft.training.phases import Phase
+from jaxft.training.regularization import Reference, source_network
+
+
+def make_reference(
+    phase: Phase,
+    lanes: Sequence[Lane],
+    images: Pixels,
+    fingerprint: str,
+    features: FeatureCache,
+    indices: np.ndarray,
+    rows: np.ndarray,
+    emit: Listener,
+) -> Reference | None:
+    """Returns what a phase's regularisers need of the source; None where they need nothing.
+
+    Its feature maps are kept where images do not vary and they fit in memory.
+
+    Args:
+      indices: those of all batches, view * n + row.
+      rows: [rows] which of them each row of the phase's images is.
+    """
+    terms, model, source = phase.regularisers, phase.model, lanes[0].source
+    if not terms.needs_source:
+        return None
+    if source is None:
+        raise ValueError("regularisers towards the source need the source of each lane.")
+    trained_on = np.unique(indices)
+    head, n = model.units[-1], len(images)
+
+    def positions(table: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.clip(np.searchsorted(table, of), 0, len(table) - 1).astype(np.int32)
+
+    reference = Reference({name: source["params"][name] for name, _ in terms.pulled}, {})
+    if terms.distillation:
+        own_head = {name: leaf for name, leaf in source["params"].items() if unit_of(name, model.units) == head}
+        recorded_of = np.unique(trained_on % n)
+        whole = dataclasses.replace(phase, model=source_network(model, own_head), views=0)
+        said = features.outputs(prefix_of(whole, head, source, images, fingerprint, lanes[0]), recorded_of, emit)
+        reference.params.update(own_head)
+        reference = reference._replace(logits=said, logit_rows=positions(recorded_of, rows % n))
+    if terms.maps:
+        prefixes: list[Prefix] = []
+        for unit in terms.maps:
+            through = prefixes[-1] if prefixes else None
+            prefixes.append(prefix_of(phase, unit, source, images, fingerprint, lanes[0], through))
+        num_bytes = 4 * len(trained_on) * sum(math.prod(prefix.output_shape) for prefix in prefixes)
+        if (phase.views or not phase.changes_images) and num_bytes <= features.max_bytes:
+            maps = {prefix.unit: features.outputs(prefix, trained_on, emit) for prefix in prefixes}
+            return reference._replace(maps=maps, map_rows=positions(trained_on, rows))
+        first = model.units.index(phase.prefix) + 1 if phase.prefix else 0
+        run = model.units[first : model.units.index(terms.maps[-1]) + 1]
+        for ours, theirs in zip((reference.params, reference.batch_stats), (source["params"], source["batch_stats"])):
+            ours.update({name: leaf for name, leaf in theirs.items() if unit_of(name, model.units) in run})
+    return reference

@@ -1,0 +1,38 @@
+"""Which trials can share a compiled program and its frozen leaves."""
+
+import hashlib
+from typing import Any
+
+from jaxft.study.planned import PlannedTrial
+from jaxft.training.adapters import is_adapter
+from jaxft.training.optimizers import make_hparams
+from jaxft.weights.files import expected_shapes
+
+
+def group_key(trial: PlannedTrial) -> str:
+    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes.
+
+    Classifiers of features share the network as it starts.
+    """
+    import jax
+
+    if trial.readout is not None:
+        network = trial.model.architecture, trial.model.precision, trial.readout.preprocessing, trial.readout.crop_px
+        text = repr(("features", network, trial.images.fingerprint, trial.base(trial.body)))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
+    live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
+    frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in live) and not is_adapter(n)]
+    in_body = [name for name in frozen if not name.startswith(trial.model.units[-1] + "/")]
+    start = trial.base(in_body)
+    head: Any = None
+    if len(in_body) < len(frozen):
+        how = trial.trial.training.initialization.head
+        head = trial.digest if how == "class_means" else (how, trial.trial.stream_seed("init"))
+    views = trial.trial.stream_seed("augment") if trial.trial.training.augmentation.views else None
+    towards = [trial.source.digest] * any(phase.regularisers.needs_source for phase in trial.program.phases)
+    # What is stacked must be alike: which numbers there are, also of what cannot act, and the sizes of changes.
+    numbers = jax.tree.structure(make_hparams(trial.trial.training, trial.layers))
+    sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
+    text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards, numbers, sizes))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""Distances between the final weights of trials."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxft import config as cfg
+from jaxft.analysis import parameters
+from jaxft.core import events
+from jaxft.core.errors import UserError
+from jaxft.core.events import Listener
+from jaxft.store.records import Store
+from jaxft.study.chunk.lanes import stack
+from jaxft.study.planned import Plan, PlannedTrial
+from jaxft.weights.files import load_weights
+
+MOST_PAIR_BYTES = 4_000_000_000
+
+
+def measure_pairs(plan: Plan, store: Store, emit: Listener) -> None:
+    """Measures how far apart the kept final weights of the trials are, for each shape of network once.
+
+    All of them are in memory at once: where they take more than `MOST_PAIR_BYTES` they are not compared.
+    """
+    import jax
+
+    shapes: dict[Any, list[PlannedTrial]] = {}
+    for trial in plan.trials:
+        if store.has("trials", trial.digest) and store.weights_path(trial.digest).is_file():
+            shapes.setdefault((trial.model, trial.size_px), []).append(trial)
+    for trials in shapes.values():
+        digests = [trial.digest for trial in trials]
+        digest = cfg.digest({"analysis": "pairwise", "trials": digests})
+        if len(trials) < 2 or store.has("analyses", digest):
+            continue
+        num_bytes = len(trials) * trials[0].num_bytes
+        if num_bytes > MOST_PAIR_BYTES:
+            reason = f"the weights of {len(trials)} take {num_bytes / 1e9:.0f} GB"
+            emit(events.AnalysisSkipped("distances between runs", reason))
+            continue
+        try:
+            loaded = [load_weights(store.weights_path(t.digest), t.model, check_values=False)["params"] for t in trials]
+        except UserError as error:
+            emit(events.AnalysisSkipped("distances between runs", str(error)))
+            continue
+        by_layer = jax.device_get(parameters.pairwise_distances(stack(loaded)))
+        layers = list(trials[0].layer_names)
+        distances = np.stack([by_layer[layer] for layer in layers]).astype(np.float32)
+        record = {"analysis": "pairwise", "trials": digests, "layers": layers}
+        store.write("analyses", digest, record, {"distances": distances})

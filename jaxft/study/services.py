@@ -1,0 +1,27 @@
+"""What the work of a study shares, whatever it does: the feature cache, the listener to events, the clock."""
+
+from dataclasses import dataclass, field
+
+from jaxft.config import Execution
+from jaxft.core.events import Listener, print_warnings
+from jaxft.core.timing import Clock
+from jaxft.features.cache import FeatureCache, make_feature_cache
+
+
+@dataclass(frozen=True)
+class Services:
+    """The feature cache, the listener to events, and the clock that adds up where the time goes."""
+
+    features: FeatureCache
+    emit: Listener = print_warnings
+    clock: Clock = field(default_factory=Clock)
+
+
+def make_services(
+    execution: Execution,
+    emit: Listener = print_warnings,
+    clock: Clock | None = None,
+    features: FeatureCache | None = None,
+) -> Services:
+    """Returns the services of a run; the cache has the run's budgets if `features` is None."""
+    return Services(features or make_feature_cache(execution), emit, clock or Clock(emit))

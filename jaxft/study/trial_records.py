@@ -1,0 +1,80 @@
+"""Records and arrays of finished trials, as the store keeps them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxft import config as cfg
+from jaxft.core import events
+from jaxft.features.classifiers import Read
+from jaxft.study.changes import finite_or_none
+from jaxft.study.chunk.lanes import CURVES, Outcome
+from jaxft.study.executors import Executor
+from jaxft.study.planned import PlannedTrial
+
+METRICS = ("val_accuracy", "test_accuracy", "val_mean_per_class", "test_mean_per_class")  # of a trial's record
+
+
+def describe_trial(
+    planned: PlannedTrial, outcome: Outcome, changes: Mapping[str, Any], executor: Executor
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns (arrays, record) of a finished trial, as the store keeps them."""
+    arrays = {name: np.asarray(values) for name, values in outcome.curves.items()}
+    arrays |= {"test_rows": planned.split.test, "test_predictions": outcome.test_predictions}
+    for level in ("leaf", "filter"):
+        for name, change in changes.get(level, {}).items():
+            arrays |= {f"{level}/{measure}/{name}": np.asarray(value) for measure, value in change.items()}
+    status = "diverged" if outcome.diverged else "done"
+    record = _record(planned, status, outcome, outcome.seconds, executor)
+    record["selected_epoch"] = outcome.selected_epoch
+    if changes:
+        record["changes"] = {
+            layer: {measure: finite_or_none(value) for measure, value in changes["layer"][layer].items()}
+            for layer in planned.layer_names
+        }
+    return arrays, record
+
+
+def describe_classifier(
+    planned: PlannedTrial, read: Read, seconds: float
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
+    assert planned.readout is not None
+    arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | read.by_level
+    arrays |= {"test_rows": planned.split.test, "test_predictions": read.test_predictions}
+    record = _record(planned, "done", read, seconds, Executor())
+    record |= {"selected_level": read.level, "level_of": planned.readout.level_name}
+    return arrays, record | {"relative_change": 0.0}  # the network rests
+
+
+def _record(
+    planned: PlannedTrial, status: str, outcome: Outcome | Read, seconds: float, executor: Executor
+) -> dict[str, Any]:
+    """Returns what the record of every finished trial has."""
+    split = planned.split
+    return {
+        "schema": cfg.SCHEMA_VERSION,
+        "status": status,
+        "seed": planned.trial.seed,
+        "val_accuracy": outcome.val_accuracy,
+        "test_accuracy": outcome.test_accuracy,
+        "val_mean_per_class": outcome.val_mean_per_class,
+        "test_mean_per_class": outcome.test_mean_per_class,
+        "selected_epoch": None,
+        "seconds": round(seconds, 3),
+        "executor": executor.name,
+        "width": executor.width,
+        "source": planned.source.digest if planned.starts_from_source else "",
+        "split": split.digest,
+        "manifest": planned.drawn.manifest["digest"],
+        "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+        "identity": planned.identity,
+        "trial": cfg.to_dict(planned.trial),
+    }
+
+
+def trial_finished(planned: PlannedTrial, record: Mapping[str, Any]) -> events.TrialFinished:
+    """Returns the event of a stored trial."""
+    metrics = {name: record[name] for name in METRICS}
+    return events.TrialFinished(planned.digest, record["status"], record["seconds"], metrics)
