@@ -152,12 +152,12 @@ def streamed(num_bytes: str, how: str) -> Record:
     from jaxft.data.readers.decoded import decoded
     from jaxft.data.streaming import Stream
     from jaxft.models import create_model
+    from jaxft.models.initialization import init_variables
     from jaxft.study.chunk.lanes import Lane
     from jaxft.study.chunk.loop import run_chunk
     from jaxft.study.chunk.program import make_program
     from jaxft.training.optimizers import make_hparams, resolve_layers
     from jaxft.training.phases import make_phases
-    from jaxft.weights.files import init_variables
 
     count = int(num_bytes) // (STREAMED_PX**2 * 3)
     one = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (STREAMED_PX, STREAMED_PX, 3), np.uint8)
@@ -175,7 +175,7 @@ def streamed(num_bytes: str, how: str) -> Record:
     )
     variables = init_variables(model, jax.random.key(0), STREAMED_PX)
     params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
-    layers = resolve_layers(training, params)
+    layers = resolve_layers(training, model, params)
 
     def train(num_train: int) -> float:
         phases = make_phases(model, preprocessing, training, layers, tuple(stats), num_train)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from jaxft.recipes.check_data import check_data
     from jaxft.recipes.finetune.run import finetune
     from jaxft.recipes.predict import predict
-    from jaxft.recipes.results import load_results
     from jaxft.recipes.soup import make_soups
     from jaxft.recipes.study import run_study
+    from jaxft.store.tables import load_results
     from jaxft.weights.files import load_weights, save_weights
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "create_model": "jaxft.models",
     "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
-    "load_results": "jaxft.recipes.results",
+    "load_results": "jaxft.store.tables",
     "load_weights": "jaxft.weights.files",
     "make_soups": "jaxft.recipes.soup",
     "predict": "jaxft.recipes.predict",

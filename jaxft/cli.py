@@ -1,6 +1,6 @@
-"""The command line: parses, calls a command, exits.
+"""The command line: parses arguments, runs a command (`jaxft.commands`), and exits.
 
-Exit codes: 0 done; 1 a failure; 2 a mistake in what was asked for, said in one sentence; 130 and 143 interrupted.
+Exit codes: 0 done; 1 a failure; 2 a mistake of the user, told in one sentence; 130 and 143 interrupted.
 """
 
 import argparse
@@ -9,16 +9,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from types import ModuleType
 
+from jaxft.commands import COMMANDS
 from jaxft.core import interrupts
 from jaxft.core.devices import deterministic_environment, fast_environment
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.version import VERSION
 from jaxft.ops import onednn
 
-COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")
-COMPUTING = ("study", "finetune", "predict", "soup")
 INTERRUPTED = 130
+EPILOG = "--config.FIELD=VALUE overrides a field, such as --config.training.optimizer.learning_rate=0.01."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,24 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = None
     try:
         args, overrides = parse(sys.argv[1:] if argv is None else argv)
-        if argv is None and args.command in COMPUTING:
-            start_again(
-                fast_environment() | (deterministic_environment() if getattr(args, "deterministic", False) else {})
-            )
+        command = load_command(args.command)
+        if argv is None and _declares(command, "COMPUTES"):
+            deterministic = deterministic_environment() if getattr(args, "deterministic", False) else {}
+            start_again(fast_environment() | deterministic)
             onednn.compile_ahead()
-        command = importlib.import_module(f"jaxft.commands.{args.command}")
         with interrupts.on_signal():
             return command.run(args, overrides)
     except UserError as error:
         return _stop(f"jaxft: {error}", 2, args)
     except (KeyboardInterrupt, interrupts.Stopped) as error:
-        resumable = (
-            " What was finished is kept; the same command goes on."
-            if args and args.command in ("study", "finetune")
-            else ""
-        )
+        resumes = args is not None and _declares(load_command(args.command), "RESUMES")
+        advice = " What was finished is kept; the same command goes on." if resumes else ""
         code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else interrupts.TERMINATED
-        return _stop(f"jaxft: interrupted.{resumable}", code, args)
+        return _stop(f"jaxft: interrupted.{advice}", code, args)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -60,20 +57,28 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--version", action="version", version=f"jaxft {VERSION}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        command = importlib.import_module(f"jaxft.commands.{name}")
-        epilog = "--config.FIELD=VALUE overrides a field, such as --config.training.optimizer.learning_rate=0.01."
-        takes_config = name in ("study", "config", "split")
+        command = load_command(name)
         subparser = subparsers.add_parser(
             name,
             help=command.HELP,
             description=command.HELP,
-            epilog=epilog if takes_config else None,
+            epilog=EPILOG if _declares(command, "TAKES_CONFIG") else None,
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
         subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     args, rest = parser.parse_known_args(argv)
-    return args, _overrides(rest, takes_config=hasattr(args, "config"))
+    return args, _overrides(rest, takes_config=_declares(load_command(args.command), "TAKES_CONFIG"))
+
+
+def load_command(name: str) -> ModuleType:
+    """Returns the file of a command."""
+    return importlib.import_module(f"jaxft.commands.{name}")
+
+
+def _declares(command: ModuleType, flag: str) -> bool:
+    """Tells whether a command's file sets a flag, all of which are False by default."""
+    return bool(getattr(command, flag, False))
 
 
 def start_again(wanted: dict[str, str]) -> None:

@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, settings
 
 from jaxft.core.locks import locked
 from jaxft.ops import onednn
-from jaxft.study.executors import let_go_of_programs
+from jaxft.study.device_memory import let_go_of_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -15,12 +15,12 @@ from jaxft.models.families.cifar_resnet import IMAGENET_32, CifarResNet, Stage, 
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import Head, Pool
 from jaxft.models.network import Extent, Family, Tap
+from jaxft.models.structure import expected_shapes
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 from jaxft.study.run import run_plan
 from jaxft.study.services import make_services
 from jaxft.tracking.lines import describe
-from jaxft.weights.files import expected_shapes
 
 
 class Toy(CifarResNet):

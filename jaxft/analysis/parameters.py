@@ -1,42 +1,40 @@
 """How far parameters moved: per leaf, layer and filter, of many runs at once.
 
 `before` is any tree of arrays, `after` the same tree with a leading axis of R runs on every leaf. Where `before` has
-that axis too, each run is compared with its own start.
+that axis too, each run is compared with its own start. What is measured is the registry `measures.MEASURES`.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxft.analysis.measures import MEASURES, Totals, extra_terms
 from jaxft.core.paths import flatten, layer_of
 
 
-class Change(NamedTuple):
-    """What changed from w0 to w, with d = w - w0.
+@jax.tree_util.register_pytree_with_keys_class
+class Change(dict[str, jax.Array]):
+    """What changed from w0 to w, {measure: value}, in the order of MEASURES, which JAX would lose in a plain dict."""
 
-    Attributes:
-      l2: ||d||.
-      relative_l2: ||d|| / ||w0||; inf where w0 is zero and w is not, nan where both are.
-      rms: ||d|| / sqrt(number of values).
-      cosine: w . w0 / (||w|| ||w0||); nan where either is zero.
-      sign_flips: share of values whose sign turned; a zero has none.
-    """
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, jax.Array]], tuple[str, ...]]:
+        """Returns the values with their keys, and the names of the measures."""
+        return [(jax.tree_util.DictKey(name), value) for name, value in self.items()], tuple(self)
 
-    l2: jax.Array
-    relative_l2: jax.Array
-    rms: jax.Array
-    cosine: jax.Array
-    sign_flips: jax.Array
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Sequence[Any]) -> "Change":
+        """Returns the change with these values."""
+        return cls(zip(names, values))
 
 
 class Sums(NamedTuple):
     """What a change is worked out from; those of parts add up to that of the whole.
 
     Attributes:
-      terms: [5, ...]: the sums of d^2, w0^2, w^2, w w0, and the number of signs that turned.
+      terms: [5 + extra, ...]: the sums of d^2, w0^2, w^2, w w0, the number of signs that turned, and `extra_terms`.
       num_values: how many values they are over.
     """
 
@@ -54,21 +52,17 @@ class Sums(NamedTuple):
     @property
     def change(self) -> Change:
         """Returns the change."""
-        l2, norm0, norm = jnp.sqrt(self.terms[:3])
-        return Change(
-            l2=l2,
-            relative_l2=l2 / norm0,
-            rms=l2 / jnp.sqrt(self.num_values),
-            cosine=self.terms[3] / (norm * norm0),
-            sign_flips=self.terms[4] / self.num_values,
-        )
+        l2, norm_before, norm_after = jnp.sqrt(self.terms[:3])
+        totals = Totals(l2, norm_before, norm_after, self.terms, self.num_values, tuple(extra_terms()))
+        return Change({name: entry.value.of(totals) for name, entry in MEASURES.items()})
 
 
 def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
     """Returns the sums over some axes of two arrays, which have one shape but for the runs."""
     flips = (before * jnp.sign(after) < 0).astype(after.dtype)
     products = (after - before) ** 2, before**2, after**2, after * before, flips
-    found = jnp.broadcast_arrays(*(product.sum(tuple(axes)) for product in products))
+    extra = (term(before, after).astype(after.dtype) for term in extra_terms().values())
+    found = jnp.broadcast_arrays(*(product.sum(tuple(axes)) for product in (*products, *extra)))
     return Sums(jnp.stack(found), jnp.asarray(math.prod(after.shape[axis] for axis in axes), after.dtype))
 
 
@@ -82,23 +76,39 @@ def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
 
     Leaves of one shape share a compiled program: one of the whole tree would take as long to compile as a network.
     """
-    w0, w = flatten(before), flatten(after)
+    w0, w, measures = flatten(before), flatten(after), tuple(MEASURES)
     _check_trees(w0, w)
     of_layers: dict[str, Sums] = {}
     found: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for name, leaf in w.items():
-        of_filters, whole = _of_leaf(w0[name], leaf)
+        of_filters, whole = _of_leaf(w0[name], leaf, measures)
         if of_filters is not None:
             found["filter"][name] = of_filters
-        found["leaf"][name] = _change(whole)
+        found["leaf"][name] = _change(whole, measures)
         layer = layer_of(name)
         of_layers[layer] = _plus(of_layers[layer], whole) if layer in of_layers else whole
-    found["layer"] = {layer: _change(whole) for layer, whole in of_layers.items()}
+    found["layer"] = {layer: _change(whole, measures) for layer, whole in of_layers.items()}
     return found
 
 
-@jax.jit
-def _of_leaf(before: jax.Array, after: jax.Array) -> tuple[Change | None, Sums]:
+def whole_measures(before: Mapping[str, jax.Array], after: Mapping[str, jax.Array]) -> dict[str, float]:
+    """Returns {measure: value} of one run over all leaves together, for the measures that are registered as `whole`.
+
+    Args:
+      before: leaves by name; after: the same leaves, of the same shapes.
+    """
+    wanted = [name for name, entry in MEASURES.items() if entry.value.whole]
+    if not wanted:
+        return {}
+    measures = tuple(MEASURES)
+    of_leaves = (_of_leaf(jnp.asarray(before[name])[None], jnp.asarray(after[name])[None], measures) for name in after)
+    change = _change(functools.reduce(_plus, (whole for _, whole in of_leaves)), measures)
+    return {name: float(change[name][0]) for name in wanted}
+
+
+# JAX keeps one compiled program for each set of registered measures: `measures` has no other use.
+@functools.partial(jax.jit, static_argnames="measures")
+def _of_leaf(before: jax.Array, after: jax.Array, measures: tuple[str, ...] = ()) -> tuple[Change | None, Sums]:
     """Returns the change of each filter of a leaf [R, ...], where it has any, and the sums over all its values."""
     if before.ndim < after.ndim:
         before = before[None]
@@ -108,8 +118,8 @@ def _of_leaf(before: jax.Array, after: jax.Array) -> tuple[Change | None, Sums]:
     return of_filters.change, of_filters.total()
 
 
-@jax.jit
-def _change(sums: Sums) -> Change:
+@functools.partial(jax.jit, static_argnames="measures")
+def _change(sums: Sums, measures: tuple[str, ...] = ()) -> Change:
     return sums.change
 
 

@@ -1,6 +1,7 @@
 """Means, intervals and paired differences over seeds."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,15 +37,12 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
 def proportion_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Returns the ends of the interval of a probability, after `share` of `count` independent tries came true.
 
-    With z = normal(1 - (1 - confidence) / 2): (share + z^2 / 2n ± z sqrt(share (1 - share) / n + z^2 / 4n^2)) /
-    (1 + z^2 / n), which stays within [0, 1] (Wilson 1927, "Probable inference").
+    Wilson's interval, which stays within [0, 1] (Wilson 1927, "Probable inference").
     """
-    from scipy.special import ndtri
+    from scipy.stats import binomtest  # late: it takes long to import
 
-    z = float(ndtri(0.5 + confidence / 2))
-    middle = share + z**2 / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, (middle - reach) / (1 + z**2 / count)), min(1.0, (middle + reach) / (1 + z**2 / count))
+    found = binomtest(round(share * count), count).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 class Difference(NamedTuple):
@@ -65,12 +63,12 @@ def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float], c
     interval = mean_interval(differences, confidence)
     if interval.num_values < 2:
         return Difference(interval, math.nan)
-    from scipy.special import stdtr
+    from scipy.stats import ttest_1samp
 
-    error = differences.std(ddof=1) / math.sqrt(len(differences))
-    if error == 0:
-        return Difference(interval, float(interval.mean == 0))
-    return Difference(interval, float(2 * stdtr(len(differences) - 1, -abs(interval.mean) / error)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of differences that are all the same
+        p_value = float(ttest_1samp(differences, 0).pvalue)
+    return Difference(interval, 1.0 if math.isnan(p_value) else p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxft.study.planned import Plan
 
 HELP = "show a config: every field, the factors, and what the study comes to"
+TAKES_CONFIG = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

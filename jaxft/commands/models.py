@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jaxft.core.tables import print_table
+
 if TYPE_CHECKING:
     from jaxft.models import Network, Published
     from jaxft.models.cost import UnitCost
@@ -96,7 +98,7 @@ def print_networks(descriptions: Sequence[Description]) -> None:
         for d in descriptions
     ]
     header = ["network", "size px", "parameters", "million MACs", "head for", "taps", "published weights for"]
-    _print_columns(header, rows, numbers=range(1, 4))
+    print_table(header, rows, range(1, 4), ruled=False)
     print(f"\n{_NOTE}")
 
 
@@ -115,18 +117,8 @@ def print_units(description: Description) -> None:
         place = [f"{tap.stride_px}", f"{tap.receptive_field_px}", tap.name] if tap else ["", "", ""]
         output = " x ".join(map(str, unit.output))
         rows.append([unit.name, output, f"{unit.num_params:,}", f"{unit.num_macs:,}", *place])
-    _print_columns(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, numbers=range(1, 6))
+    print_table(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, range(1, 6), ruled=False)
     print(f"\n{_NOTE} stride, field: step and receptive field in px.")
 
 
 _NOTE = "MACs: multiply-accumulates of convolutions and dense layers."
-
-
-def _print_columns(header: list[str], rows: list[list[str]], numbers: range) -> None:
-    """Prints a table whose columns in `numbers` end flush; a narrow terminal wraps it and cuts nothing off."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    for row in (header, *rows):
-        cells = [
-            cell.rjust(width) if i in numbers else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))
-        ]
-        print("  ".join(cells).rstrip())

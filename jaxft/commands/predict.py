@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxft.data.readers.archives import Member
 
 HELP = "say what is on pictures: the most probable classes, by any network"
+COMPUTES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,12 +2,18 @@
 
 import argparse
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jaxft.recipes.interpolation import HEADS
 from jaxft.recipes.soup import Soups, make_soups
 from jaxft.report.soup_lines import draw_lines, mean_interval_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HELP = "average a finished study's networks (soups), and interpolate with what they started from (WiSE-FT)"
+COMPUTES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,39 +35,51 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def print_soups(workdir: str | os.PathLike[str], found: Soups) -> None:
     """Prints a table of soups and one of lines, and draws the lines to `soup.png` in the work directory."""
-    from jaxft.commands.results import interval, level_texts, percent, print_table
+    from jaxft.report.labels import level_texts
     from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
     for note in found.notes:
         print(note)
-    shown = found.soups.astype({name: "float64" for name in found.soups.columns if name.startswith(("val", "test"))})
-    if len(shown):
-        names = [name for name in plan["factors"] if name in shown]
-        kinds = ("single", "uniform", "greedy")
-        header = [*names, "networks", *(f"{kind} {part} %" for kind in kinds for part in ("val", "test"))]
-        rows = [
-            [
-                *(str(row[name]) for name in names),
-                f"{row['in_greedy']} of {row['networks']}",
-                *(percent(row[f"{part}_{kind}"]) for kind in kinds for part in ("val", "test")),
-            ]
-            for _, row in shown.iterrows()
-        ]
-        print_table(header, rows, len(names))
-        print("single: the best on validation. uniform: the average of all. greedy: of so many of them.")
-    levels, rows = level_texts(plan), []
-    lines = found.lines.astype({"val_accuracy": "float64", "test_accuracy": "float64"})
+    if len(found.soups):
+        print_soup_table(plan["factors"], found.soups)
+    levels = level_texts(plan)
+    print_line_table(plan["factors"], levels, found.lines)
+    print(f"\nlines: {draw_lines(store, plan, levels, found.lines)}")
+
+
+def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
+    """Prints a row for each set of networks: its best network, its uniform soup and its greedy soup."""
+    from jaxft.core.tables import print_table
+    from jaxft.core.text import percent
+
+    soups = soups.astype({name: "float64" for name in soups.columns if name.startswith(("val", "test"))})
+    names = [name for name in factors if name in soups]
+    columns = [(kind, part) for kind in ("single", "uniform", "greedy") for part in ("val", "test")]
+    rows = []
+    for _, row in soups.iterrows():
+        accuracy = [percent(row[f"{part}_{kind}"]) for kind, part in columns]
+        rows.append([*(str(row[name]) for name in names), f"{row['in_greedy']} of {row['networks']}", *accuracy])
+    header = [*names, "networks", *(f"{kind} {part} %" for kind, part in columns)]
+    print_table(header, rows, range(len(names), len(header)))
+    print("single: the best on validation. uniform: the average of all. greedy: of so many of them.")
+
+
+def print_line_table(factors: Sequence[str], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> None:
+    """Prints a row for each setting: the selected points of its lines, and their accuracy."""
+    from jaxft.core.tables import print_table
+    from jaxft.core.text import percent, percent_interval
+
+    lines = lines.astype({"val_accuracy": "float64", "test_accuracy": "float64"})
+    rows = []
     for setting in sorted(lines["setting"].unique().tolist()):
         of_setting = lines[lines["setting"] == setting]
         chosen, end = of_setting[of_setting["chosen"]], of_setting[of_setting["alpha"] == 1]
         alphas = ", ".join(f"{alpha:.3g} ({count})" for alpha, count in chosen["alpha"].value_counts().items())
-        tested = [interval(mean_interval_of(part["test_accuracy"])) for part in (chosen, end)]
+        tested = [percent_interval(mean_interval_of(points["test_accuracy"])) for points in (chosen, end)]
         rows.append([*levels[setting], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
-    header = [*plan["factors"], "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
-    print_table(header, rows, len(plan["factors"]) + 1)
+    header = [*factors, "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
+    print_table(header, rows, range(len(factors) + 1, len(header)))
     print("alpha: 0 is what a network started from, 1 the network itself; chosen on validation by each seed.")
     print("test: mean and 95% interval over seeds.")
-    path = draw_lines(store, plan, levels, found.lines)
-    print(f"\nlines: {path}")

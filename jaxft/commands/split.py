@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxft.config import load_config
 
 HELP = "export the splits of a study as manifests: which images are trained, selected and tested on"
+TAKES_CONFIG = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxft.config import ConfigFile
 
 HELP = "run a study: fine-tune over factors and seeds, and report"
+TAKES_CONFIG = COMPUTES = RESUMES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -124,7 +124,7 @@ def checks(path: Path, name: str | None, reference: "tuple[np.ndarray, np.ndarra
     except UserError as error:
         yield Check("tensors", False, str(error))
         return
-    headless = not any(leaf.startswith(f"params/{model.units[-1]}/") for leaf in leaves)
+    headless = not any(model.in_head(leaf.removeprefix("params/")) for leaf in leaves)
     classes = "no classifier" if headless else f"{model.num_classes:,} classes"
     yield Check("tensors", True, f"all {len(tensors)} fit {model.architecture}, {classes}")
     yield from _check_values(leaves)
@@ -158,7 +158,7 @@ def _check_forward(model: "Network", leaves: Mapping[str, Any], manifest: "Manif
     side = manifest.preprocessing.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     images = manifest.preprocessing.apply(jnp.asarray(pixels))
-    outputs = _forward(model, leaves, images, model.units[-2] if headless else None)
+    outputs = _forward(model, leaves, images, model.feature_block if headless else None)
     finite = bool(np.isfinite(outputs).all())
     what = "features before the classifier" if headless else "logits"
     largest = f", the largest {outputs.max():.4g}" if finite else ""

@@ -1,9 +1,82 @@
-"""Values as people read them."""
+"""Values as people read them: times, percentages, intervals, p-values, long texts made short."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+MOST_CHARACTERS = 22  # of a label
 
 
-def duration(seconds: float) -> str:
-    """Returns a time for people: '42 s', '3 min', '2 h 05 min'."""
+def duration(seconds: float | None, precise: bool = False) -> str:
+    """Returns a time for people: '42 s', '3 min', '2 h 05 min'; a dash for a missing one.
+
+    With `precise`, times below a minute have three digits and those below an hour have seconds: '20.5 s', '2 min 05 s'.
+    """
+    if seconds is None or math.isnan(seconds):
+        return MISSING
+    if precise and seconds < 60:
+        return f"{seconds:.3g} s"
+    if precise:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest:02d} s" if minutes < 60 else _hours(minutes)
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes < 90 else _hours(minutes)
+
+
+def _hours(minutes: int) -> str:
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(value: float | None) -> str:
+    """Returns an accuracy in percent with one decimal, or a dash where there is none."""
+    return MISSING if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def percent_interval(value: tuple[float, float, int]) -> str:
+    """Returns (mean, half width of the interval, number of values) in percent: '83.0 ± 4.1'; one value: '83.0'."""
+    mean, half_width, _ = value
+    return percent(mean) + ("" if math.isnan(half_width) else f" ± {100 * half_width:.1f}")
+
+
+def points(value: tuple[float, float, int]) -> str:
+    """Returns a difference of accuracies, given as in `percent_interval`, in points with its sign: '+6.7 ± 11.5'."""
+    mean, half_width, num_values = value
+    if not num_values:
+        return MISSING
+    text = f"{100 * mean:+.1f}".replace("-", "−")
+    return text + ("" if math.isnan(half_width) else f" ± {100 * half_width:.1f}")
+
+
+def p_value(value: float) -> str:
+    """Returns a p-value with two digits; a dash where there is none."""
+    return MISSING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def number(value: float | None) -> str:
+    """Returns three digits of a number, or a dash where there is none."""
+    return MISSING if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+def plural(count: int, word: str) -> str:
+    """Returns a number of things, such as '1 seed' or '3 seeds'."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Returns `text` with its middle cut where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
+def as_text(value: Any) -> str:
+    """Returns a config's or a record's value as plain text."""
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(as_text, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {as_text(item)}" for name, item in value.items())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,5 @@
 """Activations of frozen layers, computed once and cached; classifiers of such features.
 
-Imports all rows up to `store`.
+May import all rows up to `store`. `prefix` computes activations, `cache` and `packs` keep them in memory and on disk,
+`class_means` and `classifiers` use them; another use of features is a file.
 """

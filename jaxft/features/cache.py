@@ -1,4 +1,4 @@
-"""What frozen units say of images, computed once and kept, in memory and on disk, for all trials that ask.
+"""Activations of frozen layers, computed once for all trials, and cached in memory and on disk.
 
 A frozen prefix's output depends on the weights, the unit, the preprocessing, the image and its view alone. It is
 computed in blocks of images that are always the same, so that it has the same bits whichever images are asked for.

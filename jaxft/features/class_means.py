@@ -15,24 +15,21 @@ from jaxft.models import Network, Preprocessing
 MEANS_AT_ONCE = 128 * BLOCK  # images
 
 
-def class_means(
-    model: Network,
-    preprocessing: Preprocessing,
-    variables: Mapping[str, Any],
-    images: Pixels,
-    fingerprint: str,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    cache: FeatureCache,
-) -> np.ndarray:
-    """Returns the mean over the images of each class of what leaves the unit below the head: [classes, features].
+def pooled_prefix(
+    model: Network, preprocessing: Preprocessing, variables: Mapping[str, Any], images: Pixels, fingerprint: str
+) -> Prefix:
+    """Returns the layers below the head, before images [n, size, size, 3] uint8 that `fingerprint` identifies."""
+    flat = {collection: flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
+    return Prefix(model, preprocessing, model.feature_block, flat, images, fingerprint, Changes())
+
+
+def class_means(prefix: Prefix, rows: np.ndarray, labels: np.ndarray, cache: FeatureCache) -> np.ndarray:
+    """Returns the mean over the images of each class of a prefix's output, pooled: [classes, features].
 
     Args:
-      images: [n, size, size, 3] uint8; `fingerprint` identifies them.
-      rows: [m] images to use; `labels`: [m] their classes, those of the means in ascending order.
+      rows: [m] images to use.
+      labels: [m] their classes, those of the means in ascending order.
     """
-    flat = {collection: flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
-    prefix = Prefix(model, preprocessing, model.units[-2], flat, images, fingerprint, Changes())
     classes, of_row = np.unique(labels, return_inverse=True)
     sums = np.zeros((len(classes), prefix.output_shape[-1]))
     for begin in range(0, len(rows), MEANS_AT_ONCE):  # whose maps are in memory at a time

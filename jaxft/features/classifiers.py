@@ -107,7 +107,7 @@ def make_readout(
 
 
 def _make_look(model: Network, training: Training, size_px: int) -> Look:
-    body = model.units[:-1]
+    body = model.units[: model.units.index(model.head)]
     stages = {tap.name: tap.unit for tap in model.taps}
 
     def unit_at(field: str) -> str:

@@ -141,6 +141,8 @@ def num_blocks(num_images: int) -> int:
 def make_outputs(
     model: Network, preprocessing: Preprocessing, unit: str, changes: Changes, looks: tuple[Look, ...]
 ) -> Callable[..., jax.Array]:
+    """Returns `outputs(variables, images, rows, number, key)`: those of a unit, or of looks, for a view of images."""
+
     @jax.jit
     @true_products
     def outputs(variables: Any, images: jax.Array, rows: jax.Array, number: jax.Array, key: Any) -> jax.Array:
@@ -167,6 +169,8 @@ def _looked_at(model: Network, variables: Any, x: jax.Array, looks: Sequence[Loo
 
 @functools.cache
 def make_outputs_after(model: Network, start: str, unit: str) -> Callable[..., jax.Array]:
+    """Returns `outputs_after(variables, x)`: the output of a unit from what enters the unit `start`."""
+
     @jax.jit
     def outputs_after(variables: Any, x: jax.Array) -> jax.Array:
         return model.apply(variables, x, start=start, stop=unit)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models.families.cifar_resnet import WIDTHS, CifarResNet
-from jaxft.models.layers import conv
+from jaxft.models.layers import Pool, conv
 from jaxft.models.network import Network, Port, Preprocessing, Tap, port_conv, port_dense
 from jaxft.ops.precision import Precision, at_least_float32, compute_dtype, products
 
@@ -67,7 +67,7 @@ class Grown(Network):
     @property
     def last(self) -> str:
         """Returns the last layer below the pool."""
-        return self.base.units[-3].partition("/")[0]
+        return self.base.units[self.base.units.index(self.base.feature_block) - 1].partition("/")[0]
 
     @nn.compact
     def __call__(
@@ -149,7 +149,7 @@ def grow(model: Network, kind: str, features: int) -> Grown:
 
     Raises a `ValueError` for a network without a pool below its classifier (SqueezeNet), or one that is grown already.
     """
-    if "pool" not in model.units:
+    if not issubclass(model.structure.layers[model.feature_block], Pool):
         raise ValueError("its classifier reads maps, so that no layer is the last below a pool")
     if isinstance(model, Grown):
         raise ValueError("it has new units already")

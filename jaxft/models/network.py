@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxft.models.layers import Chain
+from jaxft.models.structure import DENSE, Structure, structure_of
 from jaxft.ops.precision import Precision, compute_dtype, products
 
 if TYPE_CHECKING:
@@ -153,6 +154,40 @@ class Network(Chain):
     def units(self) -> tuple[str, ...]:
         """Returns the names of the units in the network's order; the last is the head."""
         raise AttributeError(type(self).__name__)
+
+    @property
+    def head(self) -> str:
+        """Returns the name of the head, the last unit: the classifier, which fine-tuning replaces."""
+        return self.units[-1]
+
+    @property
+    def feature_block(self) -> str:
+        """Returns the name of the unit whose output the head and classifiers of features read."""
+        return self.units[-2]
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Tells whether the head is one dense layer of features, with a kernel [features, classes] and a bias."""
+        return issubclass(self.structure.layers[self.head], DENSE)
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Returns the names of the normalization layers: `stage1/block1/bn1`."""
+        return self.structure.norms
+
+    @property
+    def decayed(self) -> frozenset[str]:
+        """Returns the names of the parameters that weight decay acts on."""
+        return self.structure.decayed
+
+    @property
+    def structure(self) -> Structure:
+        """Returns the leaves and layers for images of the usual size, traced once for equal networks."""
+        return structure_of(self, self.preprocessing.size_px)
+
+    def in_head(self, name: str) -> bool:
+        """Tells whether the parameter `name`, such as `head/kernel`, belongs to the head."""
+        return name.startswith(self.head + "/")
 
     @property
     def taps(self) -> tuple[Tap, ...]:

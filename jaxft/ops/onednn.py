@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import fcntl
 import functools
-import hashlib
 import importlib.util
 import os
 import platform
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from jaxft.core.cache import cache_dir
 from jaxft.core.devices import num_cores
+from jaxft.core.digests import short_digest
 from jaxft.core.events import Warned, print_warnings
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _handler() -> tuple[Path, Path]:
     made_of = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
     folder = cache_dir() / "onednn"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = _digest(b"".join(made_of))
+    key = short_digest(b"".join(made_of))
     _check_owned(folder, stat.S_IFDIR)
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -154,7 +154,7 @@ def _handler() -> tuple[Path, Path]:
                 shutil.rmtree(abandoned)
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 compiled = _compile(Path(temporary) / f"{key}.so", dnnl, headers)
-                path = compiled.replace(folder / f"{key}-{_digest(compiled.read_bytes())}.so")
+                path = compiled.replace(folder / f"{key}-{short_digest(compiled.read_bytes())}.so")
     _check_owned(path, stat.S_IFREG)
     return dnnl, path
 
@@ -163,16 +163,12 @@ def _find_whole(folder: Path, key: str) -> Path | None:
     """Returns the handler whose content has the digest in its name, or None; others of the key are removed."""
     whole = None
     for path in folder.glob(f"{key}*.so"):
-        if path.stem == f"{key}-{_digest(path.read_bytes())}":
+        if path.stem == f"{key}-{short_digest(path.read_bytes())}":
             whole = path
         else:
             print_warnings(Warned(f"{str(path)!r} does not match its digest; it is compiled again"))
             path.unlink()
     return whole
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_owned(path: Path, kind: int) -> None:

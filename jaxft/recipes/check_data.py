@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 def check_data(
     data: str | os.PathLike[str], domain: "list[str] | None" = None, label: str | None = None, quiet: bool = False
 ) -> "Report":
-    """Returns what is wrong with the images at `data`, and what is odd about them (`jaxft.data.checking.Report`).
+    """Returns a report of the problems of the images at `data`, and of what is unusual about them.
 
     Args:
       data: a folder, archive, table or .npz file, 'digits' or tfds:NAME.
-      domain: domains to look at, of those that the images have; none: all.
-      label: which labels, where images have several.
-      quiet: whether to leave out the progress on standard error.
+      domain: the domains to check; if None, all that the images have.
+      label: which labels, if the images have several.
+      quiet: whether to print no progress on standard error.
 
-    Raises a `UserError` where the images cannot be listed.
+    Raises:
+      UserError: the images cannot be listed.
     """
     from jaxft.data.checking import check_images
 

@@ -28,8 +28,7 @@ class Line:
         scorer, (params, batch_stats) = Scorer.of(work, trial), final_weights(work, trial)
         start = dict(scorer.lane.params)
         if head == "final":
-            prefix = f"{trial.model.units[-1]}/"
-            start |= {name: params[name] for name in start if name.startswith(prefix)}
+            start |= {name: params[name] for name in start if trial.model.in_head(name)}
         return cls(scorer, (start, scorer.lane.batch_stats), (params, batch_stats))
 
     def at(self, alpha: float) -> Weights:

@@ -180,7 +180,7 @@ def load_classifier(path: str | os.PathLike[str], name: str | None = None) -> Cl
     from jaxft.weights.files import read_network
 
     model, variables, manifest = read_network(os.fspath(path), name)
-    if model.units[-1] not in variables["params"]:
+    if model.head not in variables["params"]:
         raise UserError(f"{manifest.file} has no classifier to predict with; fine-tune it on your classes first.")
     kept = {collection: tree for collection, tree in variables.items() if collection != "counters"}
     return Classifier(model, jax.device_put(kept), manifest)

@@ -152,6 +152,7 @@ def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
     import numpy as np
 
     from jaxft.ops import convolution
+    from jaxft.study.chunk.lanes import SharedImages
     from jaxft.study.chunk.loop import run_chunk
     from jaxft.study.services import make_services
     from jaxft.study.work import Work
@@ -163,15 +164,12 @@ def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory() as folder, convolution.use(execution.cpu_convolution):
         work = Work(plan, Store.create(folder), services, debug=True)
         nothing = np.zeros(0, np.int32)
-        lane = dataclasses.replace(work.lane(trial), val=nothing, test=nothing)
+        lane = dataclasses.replace(work.starts.lane(trial), val=nothing, test=nothing)
         (outcome,) = run_chunk(
             program,
             [lane],
-            work.images_of(trial),
-            features=services.features,
-            fingerprint=trial.images.fingerprint,
-            emit=emit,
-            clock=services.clock,
+            SharedImages(work.starts.images_of(trial), trial.images.fingerprint),
+            services=services,
         )
     phase, training = program.phases[-1], trial.trial.training
     share = make_schedule(phase.optimizer.schedule, training.schedule.decay_factor)

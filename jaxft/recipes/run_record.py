@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_record(config: "ConfigFile") -> dict[str, Any]:
-    """Returns what a run was: when, by which command, with which versions, on what, from which commit."""
+    """Returns the record of a run: time, command, config, versions, device, and the commit of the config's folder."""
     import jax
 
     from jaxft.ops import convolution
@@ -36,13 +36,13 @@ def run_record(config: "ConfigFile") -> dict[str, Any]:
 
 
 def command_line() -> list[str]:
-    """Returns the words that began this process, as one would type them again."""
+    """Returns the words of the command line that started this process."""
     program = Path(sys.argv[0]).name
     return ["jaxft" if program in ("cli.py", "__main__.py") else program, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide a result."""
+    """Returns the versions of Python and of the packages that results depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Returns the commit that `folder` is at, and whether it has changes; nothing where it is in no repository.
+    """Returns the commit of the repository of `folder`, and whether there are changes; None if it is in no repository.
 
     Git runs nothing that the repository names: no hook, no file system monitor, no content filter, nothing of a
     submodule, no remote. A file whose filter would undo its changes counts as changed.

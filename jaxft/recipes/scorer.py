@@ -25,7 +25,7 @@ class Scorer:
     @classmethod
     def of(cls, work: "Work", planned: "PlannedTrial") -> "Scorer":
         """Returns the scorer of a trial."""
-        return cls(work, planned, work.lane(planned))
+        return cls(work, planned, work.starts.lane(planned))
 
     def recalibrated(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
         """Returns `batch_stats`; those that the trial updated in training are estimated again, from its images."""
@@ -35,34 +35,33 @@ class Scorer:
 
         if not self.planned.program.phases[-1].tracked:
             return dict(batch_stats)
-        feed, executor, trainable, tracked = self._inputs(params, batch_stats)
-        estimated = recalibrate(feed, executor, trainable, tracked, [self.lane])
+        estimated = recalibrate(*self._inputs(params, batch_stats))
         return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in estimated.items()}
 
     def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Part) -> float:
         """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan if it has none."""
         from jaxft.study.chunk.evaluation import evaluate
 
-        feed, executor, trainable, tracked = self._inputs(params, batch_stats)
-        scores = evaluate(self.planned.program, feed, executor, trainable, tracked, [self.lane], part)
+        scores = evaluate(*self._inputs(params, batch_stats), part)
         return float(scores.accuracy[0])
 
     def _inputs(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
-        """Returns (feed, executor, trainable parameters, tracked statistics); the feed has all parameters, frozen."""
+        """Returns (chunk, feed, trainable parameters, tracked statistics); the feed has all parameters, frozen."""
         import jax.numpy as jnp
 
         from jaxft.study.chunk.feed import Feed
-        from jaxft.study.chunk.lanes import stack
-        from jaxft.study.executors import Executor
+        from jaxft.study.chunk.lanes import Chunk, stack
+        from jaxft.study.executors import InTurn
         from jaxft.training.state import Frozen
 
-        executor, phase = Executor(), self.planned.program.phases[-1]
+        executor, phase = InTurn(), self.planned.program.phases[-1]
         tracked = {name: batch_stats[name] for name in phase.tracked}
         resting = {name: leaf for name, leaf in batch_stats.items() if name not in tracked}
         frozen = executor.place_shared(Frozen(dict(params), resting))
         labels, no_batches = jnp.asarray(self.lane.labels[None]), jnp.zeros((1, 1, 1), jnp.int32)
-        feed = Feed(phase, frozen, self.work.images_of(self.planned), labels, no_batches)
-        return feed, executor, {}, executor.place(stack([tracked]))
+        feed = Feed(phase, frozen, self.work.starts.images_of(self.planned), labels, no_batches)
+        chunk = Chunk(self.planned.program, [self.lane], executor)
+        return chunk, feed, {}, executor.place(stack([tracked]))
 
 
 def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:

@@ -68,7 +68,7 @@ def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False)
     Raises:
       UserError: the config, the data, the weights or the work directory cannot be used; nothing was run.
     """
-    from jaxft.recipes.results import load_results
+    from jaxft.store.tables import load_results
 
     run_config(as_config_file(config), workdir, RunOptions(quiet=quiet))
     return load_results(workdir)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from jaxft.report import figures
+from jaxft.report.colors import HUES, UNCHANGED
+from jaxft.report.figures.style import FONT_PT, style
 
 DPI = 160
 
 
-@figures.style()
+@style()
 def draw_range_test(
     rates: Sequence[float],
     losses: Sequence[float],
@@ -23,9 +24,9 @@ def draw_range_test(
     """Returns a PNG: the loss of each step by its rate, smoothed too, with the rates that follow from it marked."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.plot(rates, losses, color=figures.UNCHANGED, linewidth=1.0, label="loss of a step's batch")
-    axes.plot(rates, smoothed, color=figures.HUES[0], linewidth=1.8, label="smoothed")
-    for rate, hue, word in ((suggested, figures.HUES[1], "suggested"), (steepest, figures.HUES[2], "steepest fall")):
+    axes.plot(rates, losses, color=UNCHANGED, linewidth=1.0, label="loss of a step's batch")
+    axes.plot(rates, smoothed, color=HUES[0], linewidth=1.8, label="smoothed")
+    for rate, hue, word in ((suggested, HUES[1], "suggested"), (steepest, HUES[2], "steepest fall")):
         axes.axvline(rate, color=hue, linewidth=1.2, linestyle="--", label=f"{word}: {rate:.2g}")
     axes.set_xscale("log")
     axes.set_xlim(rates[0], rates[-1])
@@ -35,7 +36,7 @@ def draw_range_test(
     axes.minorticks_off()
     axes.set_xlabel("learning rate of the head")
     axes.set_ylabel("training loss")
-    axes.set_title(title, loc="left", fontsize=figures.FONT_PT)
+    axes.set_title(title, loc="left", fontsize=FONT_PT)
     axes.legend(loc="upper left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})

@@ -11,17 +11,41 @@ A trial that diverged is never selected. A seed counts once all of its trials ha
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from jaxft.analysis.statistics import Difference, holm, mean_interval, paired_difference
-from jaxft.report import figures
-from jaxft.report.figures import Arm
+from jaxft.analysis.statistics import Difference, Interval, holm, mean_interval, paired_difference
+from jaxft.core.errors import UserError
+from jaxft.report.colors import arm_colors
+from jaxft.report.labels import level_labels, setting_labels
+from jaxft.report.levels import distinct, level_key
 from jaxft.store.records import Store
 
 MOST_IN_PAIRS = 6
+
+
+class Arm(NamedTuple):
+    """Settings that differ in what is selected on validation alone, and by seed the row of results selected of them."""
+
+    number: int
+    factors: Mapping[str, Any]
+    label: str
+    color: str
+    num_levels: int
+    planned: int
+    diverged: int
+    selected: Mapping[int, Mapping[str, Any]]
+    val: Interval
+    test: Interval
+    per_class: Interval
+
+    @property
+    def test_by_seed(self) -> dict[int, float]:
+        """Returns the test accuracy of each seed's selected trial, in [0, 1]."""
+        return {seed: row["test_accuracy"] for seed, row in self.selected.items()}
 
 
 class Contrast(NamedTuple):
@@ -47,10 +71,10 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
     others = [name for name in plan["factors"] if name not in over]
     members: dict[str, list[int]] = {}
     for i, factors in enumerate(plan["settings"]):
-        members.setdefault(figures.level_key([factors.get(name) for name in others]), []).append(i)
+        members.setdefault(level_key([factors.get(name) for name in others]), []).append(i)
     firsts = [plan["settings"][numbers[0]] for numbers in members.values()]
-    labels = figures.setting_labels(others, firsts)
-    colours = figures.arm_colours(len(members))
+    labels = setting_labels(others, firsts)
+    colors = arm_colors(len(members))
     found = dict(zip(results["trial"], results.to_dict("records")))
     arms = []
     for i, numbers in enumerate(members.values()):
@@ -66,7 +90,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
                 number=i,
                 factors={name: firsts[i].get(name) for name in others},
                 label=labels[i],
-                colour=colours[i],
+                color=colors[i],
                 num_levels=len(numbers),
                 planned=len(trials),
                 diverged=len(finished) - len(selected),
@@ -101,6 +125,32 @@ def val_loss(store: Store, row: Mapping[str, Any]) -> float:
     return float(found[0]) if len(found) else math.inf
 
 
+def open_arms(store: Store) -> list[Arm]:
+    """Returns the arms of a study.
+
+    Raises a `UserError` where it selects over no factor.
+    """
+    plan = store.plan()
+    arms = arms_of(store, plan, store.results())
+    if not arms:
+        raise UserError(
+            f"the study in {str(store.workdir)!r} selects over no factor; name one of "
+            f"{', '.join(plan['factors']) or 'its factors (it has none)'} in 'select_over' and run it again: "
+            "no trial is repeated."
+        )
+    return arms
+
+
+def load_selected(workdir: str | os.PathLike[str]) -> pd.DataFrame:
+    """Returns the trial that each seed selected on validation in each arm, as rows of `load_results`.
+
+    In front is the column `arm`: the levels of the factors that the study does not select over (`select_over`).
+    Raises a `UserError` where the study selects over no factor.
+    """
+    store = Store.open(workdir)
+    return selected_results(open_arms(store), store.results())
+
+
 def selected_results(arms: Iterable[Arm], results: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of the results that were selected, by arm and seed, with the arm's label in front."""
     labels = {row["trial"]: arm.label for arm in arms for _, row in sorted(arm.selected.items())}
@@ -121,7 +171,7 @@ def contrasts_of(arms: Sequence[Arm]) -> list[Contrast]:
 def selected_text(arm: Arm, over: Sequence[str], arms: Sequence[Arm]) -> str:
     """Returns how often each level was selected, such as '0.01 (3), 0.1 (2)', the most frequent first."""
     rows = [row for other in arms for row in other.selected.values()]
-    labels = {name: figures.level_labels(figures.distinct([row[name] for row in rows])) for name in over}
-    texts = [" · ".join(labels[n][figures.level_key(row[n])] for n in over) for row in arm.selected.values()]
+    labels = {name: level_labels(distinct([row[name] for row in rows])) for name in over}
+    texts = [" · ".join(labels[n][level_key(row[n])] for n in over) for row in arm.selected.values()]
     counts = sorted(((texts.count(text), text) for text in dict.fromkeys(texts)), key=lambda pair: -pair[0])
     return ", ".join(f"{text} ({count})" for count, text in counts)

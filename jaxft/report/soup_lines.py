@@ -23,9 +23,10 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
     from matplotlib.figure import Figure
 
     from jaxft.core.files import replacing, saying_what_is_wrong
-    from jaxft.report.figures import setting_colours, style
+    from jaxft.report.colors import setting_colors
+    from jaxft.report.figures.style import style
 
-    colours = setting_colours(plan["factors"], plan["settings"])
+    colors = setting_colors(plan["factors"], plan["settings"])
     path = store.workdir / "soup.png"
     with style():
         figure = Figure(figsize=(6.4, 3.8), layout="constrained", facecolor="white", dpi=150)
@@ -36,9 +37,9 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
             found = [mean_interval_of(values) for _, values in by_alpha]
             alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in found])
             half = 100 * np.nan_to_num([each.half_width for each in found])
-            axes.fill_between(alphas, mean - half, mean + half, color=colours[number], alpha=0.15, linewidth=0)
+            axes.fill_between(alphas, mean - half, mean + half, color=colors[number], alpha=0.15, linewidth=0)
             label = " · ".join(levels[number])
-            axes.plot(alphas, mean, color=colours[number], marker="o", markersize=3, linewidth=1.6, label=label)
+            axes.plot(alphas, mean, color=colors[number], marker="o", markersize=3, linewidth=1.6, label=label)
         axes.set_xlabel("alpha: 0 the start, 1 the fine-tuned network")
         axes.set_ylabel("validation accuracy, %")
         low, high = axes.get_ylim()

@@ -36,7 +36,7 @@ def parameter_changes(
 
 def body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
     """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
-    names = [name for name in after if not name.startswith(model.units[-1] + "/")]
+    names = [name for name in after if not model.in_head(name)]
     moved = sum(
         float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum())
         for n in names
@@ -46,6 +46,13 @@ def body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Netw
     return finite_or_none(math.sqrt(moved / start))
 
 
+def body_measures(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> dict[str, dict[str, Any]]:
+    """Returns {'body_change': {measure: value}} for the measures registered for the whole body, if there are any."""
+    names = [name for name in after if not model.in_head(name)]
+    measured = parameters.whole_measures({n: before[n] for n in names}, {n: after[n] for n in names})
+    return {"body_change": {name: finite_or_none(value) for name, value in measured.items()}} if measured else {}
+
+
 def finite_or_none(value: Any) -> float | None:
     """Returns a float that JSON can hold: nothing for nan and infinity."""
     number = float(value)
@@ -53,6 +60,7 @@ def finite_or_none(value: Any) -> float | None:
 
 
 def lane_of(tree: Any, i: int) -> Any:
+    """Returns what a tree of arrays [trials, ...] has of trial `i`."""
     import jax
 
     return jax.tree.map(lambda leaf: leaf[i], tree)

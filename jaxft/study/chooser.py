@@ -11,10 +11,12 @@ from jaxft.core.events import Listener
 from jaxft.core.text import duration
 from jaxft.models.cost import unit_costs
 from jaxft.store.records import Store
+from jaxft.study.candidates import candidates
 from jaxft.study.chunk.memory import needed_bytes
 from jaxft.study.chunk.timing import time_steps
+from jaxft.study.device_memory import is_out_of_memory
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import Executor, candidates, is_out_of_memory
+from jaxft.study.executors import Executor, InTurn, Workload
 from jaxft.study.planned import Group, Plan
 
 WORTH_SECONDS = 20.0  # less work than this is not worth looking for a faster way to do it
@@ -33,7 +35,7 @@ class Chooser:
             if store.group(group.key) is None and len(self._candidates(group)) > 1:
                 self._alike.setdefault(self._kind(group), []).append(group)
         self._taken: dict[str, dict[Executor, float]] = {}
-        self._has_told = False
+        self._has_emitted = False
 
     def choose(self, group: Group) -> tuple[Executor, str]:
         """Returns an executor for a group, and why it.
@@ -46,11 +48,11 @@ class Chooser:
         found = self._candidates(group)
         if len(found) == 1:
             return found[0], ""
-        if found[-1].name == "workers":
+        if found[-1].in_workers:
             return self._workers_or(found[0], found[-1])
         if self.plan.study.execution.deterministic:
             # Sums over the devices of one trial's batch are repeatable only if the collectives keep their order.
-            found = [executor for executor in found if executor.name != "data_parallel"]
+            found = [executor for executor in found if executor.is_repeatable]
             return found[-1], "the widest, as nothing is timed"
         alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
@@ -67,9 +69,9 @@ class Chooser:
     def _workers_or(self, in_turn: Executor, workers: Executor) -> tuple[Executor, str]:
         chosen = workers if self._cpu_seconds >= WORTH_SECONDS else in_turn
         why = f"all steps take about {duration(self._cpu_seconds)} in turn"
-        if not self._has_told:
+        if not self._has_emitted:
             self.emit(events.ExecutorChosen(sum(len(group.trials) for group in self._new), str(chosen), why))
-            self._has_told = True
+            self._has_emitted = True
         return chosen, why
 
     @functools.cached_property
@@ -89,7 +91,7 @@ class Chooser:
 
     def _candidates(self, group: Group) -> list[Executor]:
         if group.looks:  # classifiers of features, each of which has all its strengths side by side
-            return [Executor()]
+            return [InTurn()]
         if group.key not in self._found:
             first, execution = group.trials[0], self.plan.study.execution
             heads_only = all(phase.heads_of_features for phase in group.program.phases)
@@ -99,7 +101,7 @@ class Chooser:
                 return needed_bytes(group.program, example_lane(first), example_images(first, execution), executor)
 
             batches = [phase.batch_size for phase in group.program.phases]
-            self._found[group.key] = candidates(execution, len(group.trials), batches, heads_only, needed)
+            self._found[group.key] = candidates(Workload(execution, len(group.trials), batches, heads_only, needed))
         return self._found[group.key]
 
     def _seconds_of(self, group: Group, executors: Sequence[Executor]) -> dict[Executor, float]:

@@ -12,7 +12,7 @@ from jaxft.ops import convolution
 from jaxft.store.records import Store
 from jaxft.study.chunk.timing import time_evaluation, time_steps
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import Executor
+from jaxft.study.executors import InTurn
 from jaxft.study.planned import Plan
 
 
@@ -49,7 +49,7 @@ def estimate(plan: Plan, store: Store | None, emit: Listener = print_warnings) -
                 lane, clock = example_lane(planned), Clock()
                 images = example_images(planned, plan.study.execution)
                 with clock.of("timing"):
-                    a_step = time_steps(program, lane, images, Executor())
+                    a_step = time_steps(program, lane, images, InTurn())
                     an_image = time_evaluation(program, lane, images)
                 timed[kind] = a_step, an_image, clock.seconds["compile"]
             programs.setdefault(kind, set()).update(program.phases)

@@ -6,23 +6,35 @@ from typing import Any
 
 from jaxft import config as cfg
 from jaxft.core import paths
+from jaxft.models import Preprocessing
 from jaxft.store.records import Store
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.weights.files import Manifest
 
 
 def nested_variables(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the variables of flat parameters and statistics, as Flax nests them."""
     return {"params": paths.unflatten(params), "batch_stats": paths.unflatten(batch_stats)}
 
 
+def source_manifest(source: PlannedTrial) -> Manifest:
+    """Returns the manifest of the weights of a source network that was trained here."""
+    return _manifest(source, source.program.phases[0].preprocessing, f"trained by jaxft, source {source.digest}")
+
+
 def final_manifest(trial: PlannedTrial) -> Manifest:
+    """Returns the manifest of a trial's final weights."""
+    return _manifest(trial, trial.program.phases[-1].preprocessing, f"fine-tuned by jaxft, trial {trial.digest}")
+
+
+def _manifest(trial: PlannedTrial, preprocessing: Preprocessing, origin: str) -> Manifest:
     return Manifest(
         f"{trial.digest}.safetensors",
         "",
         trial.model.architecture,
-        trial.program.phases[-1].preprocessing,
+        preprocessing,
         trial.images.class_names,
-        f"fine-tuned by jaxft, trial {trial.digest}",
+        origin,
         resize_px=trial.resize_px,
     )
 

@@ -3,10 +3,10 @@
 import hashlib
 from typing import Any
 
+from jaxft.models.structure import expected_shapes
 from jaxft.study.planned import PlannedTrial
 from jaxft.training.adapters import is_adapter
 from jaxft.training.optimizers import make_hparams
-from jaxft.weights.files import expected_shapes
 
 
 def group_key(trial: PlannedTrial) -> str:
@@ -23,7 +23,7 @@ def group_key(trial: PlannedTrial) -> str:
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
     live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
     frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in live) and not is_adapter(n)]
-    in_body = [name for name in frozen if not name.startswith(trial.model.units[-1] + "/")]
+    in_body = [name for name in frozen if not trial.model.in_head(name)]
     start = trial.base(in_body)
     head: Any = None
     if len(in_body) < len(frozen):

@@ -1,7 +1,7 @@
 """Pieces of a study's work, each done by one process of all that share a work directory: sources, and chunks of trials.
 
 Trials that run side by side are a chunk. Which they are, and by which executor, is decided once and kept, so that a
-study that was killed or has grown gives every trial the neighbours, and so the bits, that it had.
+study that was killed or has grown gives every trial the neighbors, and so the bits, that it had.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import jax
 
 from jaxft.ops.pooling import Look
 from jaxft.store.records import Store
-from jaxft.study.executors import Executor
+from jaxft.study.executors import Executor, InTurn, create_executor
 from jaxft.study.planned import Group, Plan, PlannedTrial
 
 
@@ -69,7 +69,7 @@ def source_jobs(plan: Plan, store: Store) -> list[Job]:
     todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     starts = {trial.source.trained for trial in todo if trial.starts_from_source}
     jobs = [
-        Job("sources", work_key([source.digest]), (source,), Executor(), plan.snapshots(source))
+        Job("sources", work_key([source.digest]), (source,), InTurn(), plan.snapshots(source))
         for source in plan.sources
         if source in starts
     ]
@@ -144,7 +144,7 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
         if here:
             trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
             key = work_key([trial.digest for trial in trials])
-            executor = Executor(record["executor"], len(chunk), record["devices"])  # a chunk has what ran it
+            executor = create_executor(record["executor"], len(chunk), record["devices"])  # a chunk has what ran it
             jobs.append(Job("trials", key, trials, executor, looks=group.looks, group=group))
     return jobs
 

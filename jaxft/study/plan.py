@@ -21,9 +21,10 @@ from jaxft.data.sampling.drawing import read_images
 from jaxft.data.sampling.factors import choose_classes, feature_nearness, name_nearness
 from jaxft.data.streaming import brought
 from jaxft.features.cache import make_feature_cache
-from jaxft.features.class_means import class_means
+from jaxft.features.class_means import class_means, pooled_prefix
 from jaxft.features.classifiers import make_readout
 from jaxft.models import Preprocessing, create_model
+from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
 from jaxft.study.grouping import group_key
 from jaxft.study.plan_warnings import left_out, overlap
@@ -32,7 +33,7 @@ from jaxft.training.adapters import check_pairs, is_adapter
 from jaxft.training.initialization import adaptable, check_head, grown_model, tuning_rules
 from jaxft.training.optimizers import resolve_layers
 from jaxft.training.phases import make_phases
-from jaxft.weights.files import expected_shapes, is_head, load, load_flat, num_classes_of, parameter_names, read_file
+from jaxft.weights.files import is_head, load, load_flat, num_classes_of, read_file
 
 
 def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
@@ -110,13 +111,13 @@ class _Planner:
             return PlannedTrial(trial, identified, source, drawn, model, resting, nothing, readout)
         check_head(training, model)
         first = tuning_rules(training, model, names)
-        layers = resolve_layers(training, adaptable(training, names), first)
+        layers = resolve_layers(training, model, adaptable(training, model, names), first)
         check_pairs({name for name, match in layers.items() if match.value == FROZEN})
         # A frozen change of a kernel is none.
         layers = {n: match for n, match in layers.items() if match.value != FROZEN or not is_adapter(n)}
         if all(match.value == FROZEN for match in layers.values()):
             raise UserError(
-                "the rules freeze every parameter, so there is nothing to train; leave 'head/.*' out of them."
+                f"the rules freeze every parameter, so there is nothing to train; leave '{model.head}/.*' out of them."
             )
         stats = [
             n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
@@ -194,8 +195,8 @@ class _Planner:
 
             def means(images: ImageSet, rows: np.ndarray) -> np.ndarray:
                 labels, pixels = images.labels[rows], brought(images.images, self.execution.device_data_bytes)
-                fingerprint = images.fingerprint
-                return class_means(model, manifest.preprocessing, variables, pixels, fingerprint, rows, labels, cache)
+                prefix = pooled_prefix(model, manifest.preprocessing, variables, pixels, images.fingerprint)
+                return class_means(prefix, rows, labels, cache)
 
             target = self.target(trial, size_px)  # of which the images to train on are looked at, and no others
             own = read_images(spec, size_px, self.emit, self.image_sets)

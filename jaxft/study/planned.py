@@ -16,11 +16,12 @@ from jaxft.core.rules import Match
 from jaxft.data import Drawn, ImageSet, Split
 from jaxft.features.classifiers import Readout
 from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.ops.pooling import Look
 from jaxft.study.chunk.program import Program
 from jaxft.training.adapters import adapter_shape, is_adapter, kernel_of
 from jaxft.training.initialization import copied_units, draws, draws_body, is_new
-from jaxft.weights.files import Manifest, expected_shapes, parameter_names
+from jaxft.weights.files import Manifest
 
 UNEVEN = 1.2
 
@@ -87,8 +88,7 @@ class PlannedTrial:
     @property
     def body(self) -> tuple[str, ...]:
         """Returns the names of its parameters below the head."""
-        head = self.model.units[-1] + "/"
-        return tuple(name for name in self.layers if not name.startswith(head))
+        return tuple(name for name in self.layers if not self.model.in_head(name))
 
     def base(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns what identifies the values of leaves below the head at the start, and which are the source's."""
@@ -268,6 +268,7 @@ def is_uneven(trial: PlannedTrial) -> bool:
 
 
 def one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
+    """Returns the first trial of each setting."""
     first: dict[Any, PlannedTrial] = {}
     for trial in plan.trials:
         first.setdefault(dataclasses.replace(trial.trial, seed=0), trial)

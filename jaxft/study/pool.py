@@ -5,8 +5,8 @@ from jaxft.core import events
 from jaxft.core.errors import UserError
 from jaxft.ops import convolution
 from jaxft.store.records import Store
+from jaxft.study.candidates import num_workers
 from jaxft.study.convolutions import check_convolution
-from jaxft.study.executors import num_workers
 from jaxft.study.jobs import chunk_jobs, in_order_of, source_jobs
 from jaxft.study.planned import Plan
 from jaxft.study.services import Services
@@ -54,6 +54,6 @@ def run_workers_share(work: Work, shard: tuple[int, int], worker: tuple[int, int
     with convolution.use(execution.cpu_convolution):
         check_convolution(store, is_worker=True)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
-        theirs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.name == "workers"]
+        theirs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.in_workers]
         own = in_order_of(worker, theirs)
         work.run([*source_jobs(plan, store), *own])

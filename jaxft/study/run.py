@@ -45,7 +45,7 @@ def run_plan(
         missing = sum(len(job.missing(store)) for job in chunks)
         total = sum(job.num_epochs(store) for job in (*sources, *chunks))
         emit(events.StudyStarted(total, len(plan.trials), len(plan.trials) - missing))
-        by_workers = [job for job in chunks if job.executor.name == "workers"]
+        by_workers = [job for job in chunks if job.executor.in_workers]
         if len(sources) < pool.size or not by_workers:  # each is trained the faster with all cores
             work.run(sources)
         if by_workers:

@@ -1,4 +1,4 @@
-"""What the work of a study shares, whatever it does: the feature cache, the listener to events, the clock."""
+"""Services that all work of a study shares: the feature cache, the listener to events, the clock."""
 
 from dataclasses import dataclass, field
 
@@ -10,11 +10,19 @@ from jaxft.features.cache import FeatureCache, make_feature_cache
 
 @dataclass(frozen=True)
 class Services:
-    """The feature cache, the listener to events, and the clock that adds up where the time goes."""
+    """The feature cache, the listener to events, and the clock that adds up where the time goes.
 
-    features: FeatureCache
+    If `features` is None, activations of frozen prefixes are computed at every step, and not kept.
+    """
+
+    features: FeatureCache | None = None
     emit: Listener = print_warnings
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def cache(self) -> FeatureCache:
+        """Returns the feature cache, for what is kept in any case."""
+        return self.features or FeatureCache(Execution().feature_cache_bytes)
 
 
 def make_services(

@@ -1,19 +1,111 @@
-"""Where trials start: weights of the source, head, adapters, numbers of the regularizers."""
+"""Where trials start: weights of the source, head, adapters, numbers of the regularizers; and their images."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxft.core import events
 from jaxft.data.batches import class_weights
-from jaxft.models import Network
+from jaxft.data.streaming import brought
+from jaxft.models import Network, create_model
 from jaxft.store.records import Store
 from jaxft.study.chunk.lanes import Lane
-from jaxft.study.planned import PlannedTrial
+from jaxft.study.planned import PlannedSource, PlannedTrial
+from jaxft.study.services import Services
+from jaxft.training.adapters import init_adapters, is_adapter
+from jaxft.training.initialization import collections, start_body, start_head
 from jaxft.training.optimizers import make_hparams
-from jaxft.weights.files import fit, is_head, read_file, refuse_damaged
+from jaxft.training.regularization import channel_attention
+from jaxft.weights.files import fit, is_head, load_flat, read_file, refuse_damaged
+
+
+class Starts:
+    """Loads what trials start from. Trials of one source or image set, one after another, share its arrays."""
+
+    def __init__(self, store: Store, services: Services, device_data_bytes: float):
+        self.store, self.services, self.device_data_bytes = store, services, device_data_bytes
+        self._images: tuple[str, Any] = ("", None)
+        self._load_body = functools.lru_cache(maxsize=1)(load_flat)
+        self._load_head = functools.lru_cache(maxsize=1)(load_own_head)
+        self._attention: dict[Any, dict[str, np.ndarray]] = {}
+
+    def images_of(self, trial: PlannedTrial) -> Any:
+        """Returns the images of a trial on the device, where those of one set stay until another's are asked for.
+
+        Those that take more than `execution.device_data_bytes` are streamed.
+        """
+        if self._images[0] != trial.images.fingerprint:
+            self._images = "", None
+            pixels = brought(trial.images.images, self.device_data_bytes)
+            self._images = trial.images.fingerprint, pixels
+        return self._images[1]
+
+    def lane(self, planned: PlannedTrial) -> Lane:
+        """Returns the arrays of a trial as it begins."""
+        training, start = planned.trial.training, self.start(planned)
+        params = start["params"]
+        if training.initialization.head != "lecun":
+            images, split = planned.images, planned.split
+            preprocessing = planned.program.phases[-1].preprocessing
+            sees = (
+                self.images_of(planned),
+                images.fingerprint,
+                split.train,
+                split.labels[split.train],
+                self.services.cache,
+            )
+            params = params | start_head(planned.model, preprocessing, training, start, *sees)
+        key = stream_key("init", planned.trial.stream_seed("init"))
+        params = params | init_adapters(filter(is_adapter, planned.layers), params, training.layers.lora_rank, key)
+        lane = make_lane(planned, params, start["batch_stats"])
+        if not any(phase.regularisers.needs_source for phase in planned.program.phases):
+            return lane
+        own = collections(self._body_of(planned.source))
+        own["params"].update(self._load_head(*self._weights_of(planned.source)))
+        lane = dataclasses.replace(lane, source=own)
+        return with_attention(lane, self._attention_of(planned, lane))
+
+    def start(self, planned: PlannedTrial) -> dict[str, dict[str, Any]]:
+        """Returns the flat `params` and `batch_stats` that a trial starts from, its head drawn."""
+        key = stream_key("init", planned.trial.stream_seed("init"))
+        body = self._body_of(planned.source) if planned.starts_from_source else None
+        return start_body(planned.model, planned.trial.training, key, planned.size_px, body)
+
+    def _body_of(self, source: PlannedSource) -> Mapping[str, Any]:
+        """Returns the leaves of a source's weights below its head, by name with their collection."""
+        body, _ = self._load_body(*self._weights_of(source), "new")
+        return body
+
+    def _weights_of(self, source: PlannedSource) -> tuple[Any, Network]:
+        """Returns the weight file of a source, and its network, for any number of classes."""
+        path = self.store.weights_path(source.digest, "sources") if source.trained else source.path
+        return path, create_model(source.model, 2)
+
+    def _attention_of(self, planned: PlannedTrial, lane: Lane) -> dict[str, np.ndarray]:
+        """Returns the attention of the channels that DELTA holds, measured once for trials of one source and split."""
+        units = held_units(planned)
+        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, planned.size_px, units
+        if units and key not in self._attention:
+            self.services.emit(events.Working("measuring the attention of channels"))
+            with self.services.clock.of("attention"):
+                self._attention[key] = channel_attention(
+                    planned.model,
+                    planned.program.phases[-1].preprocessing,
+                    lane.source or {},
+                    units,
+                    self.images_of(planned),
+                    planned.images.fingerprint,
+                    lane.train,
+                    lane.labels[lane.train],
+                    self.services.cache,
+                )
+        return self._attention[key] if units else {}
 
 
 def held_units(planned: PlannedTrial) -> tuple[str, ...]:
@@ -31,8 +123,6 @@ def with_attention(lane: Lane, attention: Mapping[str, np.ndarray]) -> Lane:
 
 def load_own_head(weights: Any, model: Network) -> dict[str, Any]:
     """Returns the leaves of the classifier that a weight file has, by name; none where it has none."""
-    import jax.numpy as jnp
-
     tensors, manifest = read_file(weights, model)
     _, flat = fit(tensors, model, manifest)
     refuse_damaged(flat, weights)
@@ -47,8 +137,7 @@ def can_start(trial: PlannedTrial, store: Store) -> bool:
 
 
 def make_lane(planned: PlannedTrial, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> Lane:
-    import jax
-
+    """Returns the arrays of a trial that starts from flat parameters and statistics."""
     trial, training = planned.trial, planned.trial.training
     return Lane(
         params=dict(params),
@@ -76,6 +165,4 @@ def loss_weights(planned: PlannedTrial) -> np.ndarray:
 
 def stream_key(stream: str, seed: int) -> Any:
     """Returns the JAX key of a named stream of random numbers."""
-    import jax
-
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))

@@ -10,16 +10,17 @@ from jaxft.core import events
 from jaxft.features.classifiers import Read
 from jaxft.study.changes import finite_or_none
 from jaxft.study.chunk.lanes import CURVES, Outcome
-from jaxft.study.executors import Executor
+from jaxft.study.executors import Executor, InTurn
 from jaxft.study.planned import PlannedTrial
 
-METRICS = ("val_accuracy", "test_accuracy", "val_mean_per_class", "test_mean_per_class")  # of a trial's record
+# Numbers of an outcome that a trial's record and its event have.
+METRICS = ("val_accuracy", "test_accuracy", "val_mean_per_class", "test_mean_per_class")
 
 
 def describe_trial(
     planned: PlannedTrial, outcome: Outcome, changes: Mapping[str, Any], executor: Executor
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns (arrays, record) of a finished trial, as the store keeps them."""
+    """Returns (arrays, record) of a trained trial, as the store keeps them; `changes` are those of its parameters."""
     arrays = {name: np.asarray(values) for name, values in outcome.curves.items()}
     arrays |= {"test_rows": planned.split.test, "test_predictions": outcome.test_predictions}
     for level in ("leaf", "filter"):
@@ -43,7 +44,7 @@ def describe_classifier(
     assert planned.readout is not None
     arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | read.by_level
     arrays |= {"test_rows": planned.split.test, "test_predictions": read.test_predictions}
-    record = _record(planned, "done", read, seconds, Executor())
+    record = _record(planned, "done", read, seconds, InTurn())
     record |= {"selected_level": read.level, "level_of": planned.readout.level_name}
     return arrays, record | {"relative_change": 0.0}  # the network rests
 
@@ -57,10 +58,7 @@ def _record(
         "schema": cfg.SCHEMA_VERSION,
         "status": status,
         "seed": planned.trial.seed,
-        "val_accuracy": outcome.val_accuracy,
-        "test_accuracy": outcome.test_accuracy,
-        "val_mean_per_class": outcome.val_mean_per_class,
-        "test_mean_per_class": outcome.test_mean_per_class,
+        **{name: getattr(outcome, name) for name in METRICS},
         "selected_epoch": None,
         "seconds": round(seconds, 3),
         "executor": executor.name,

@@ -87,14 +87,14 @@ def run_network(
             stats = stats | flatten(updated)
         return x.astype(dtype)
 
-    units, head = model.units, model.units[-1]
-    if start == head and units[-2] in keep:
-        outputs[units[-2]] = x
-    for unit in units[units.index(start) : -1]:
+    units, head, features = model.units, model.head, model.feature_block
+    if start == head and features in keep:
+        outputs[features] = x
+    for unit in units[units.index(start) : units.index(head)]:
         if unit in keep:
             outputs[unit] = x = run(x, start, unit)
             start = units[units.index(unit) + 1]
-    logits = run(before_head(x) if units[-2] in keep else x, start, head)
+    logits = run(before_head(x) if features in keep else x, start, head)
     return Pass(logits, {name: stats[name] for name in batch_stats}, entering, outputs)
 
 

@@ -25,10 +25,8 @@ from jaxft.features.cache import FeatureCache
 from jaxft.features.prefix import Prefix
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.models.growth import NEW_UNITS, WIDER
+from jaxft.models.initialization import init_head, init_variables
 from jaxft.training.adapters import adapter_names
-from jaxft.weights.files import init_head, init_variables
-
-BATCH_NORM = r"(?:.*/)?bn\d*/"
 
 
 def grown_model(model: str, training: Training) -> str:
@@ -48,7 +46,7 @@ def is_new(training: Training, name: str) -> bool:
 def with_parameters(training: Training, model: Network, names: Sequence[str]) -> list[str]:
     """Returns the units below the head that have parameters, from the first on, without those that are grown."""
     have = {unit_of(name, model.units) for name in names if not is_new(training, name)}
-    return [unit for unit in model.units[:-1] if unit in have]
+    return [unit for unit in model.units if unit in have and unit != model.head]
 
 
 def copied_units(training: Training, model: Network, names: Sequence[str]) -> tuple[str, ...]:
@@ -86,13 +84,13 @@ def _place(asked: int | str, units: Sequence[str], field: str, model: Network, o
     return found[of_several]
 
 
-def adaptable(training: Training, names: Sequence[str]) -> list[str]:
+def adaptable(training: Training, model: Network, names: Sequence[str]) -> list[str]:
     """Returns the parameters that the rules decide about: `names`, and after each kernel the factors of its change."""
     found = []
     for name in names:
         found.append(name)
-        is_old = not (name.startswith("head/") or is_new(training, name))
-        if training.layers.tune == "lora" and name.endswith("/kernel") and is_old:
+        is_old = not (model.in_head(name) or is_new(training, name))
+        if training.layers.tune == "lora" and is_old and name in model.structure.kernels:
             found += adapter_names(name)
     return found
 
@@ -104,7 +102,8 @@ def tuning_rules(training: Training, model: Network, names: Sequence[str]) -> li
     'bias' trains their shifts (Ben Zaken et al. 2022 tune the biases of layer norms too); 'batch_norm' trains scales
     and shifts (Mudrakarta et al. 2019; Frankle et al. 2021).
     """
-    kept = "(?!head/)" if training.initialization.grow == "none" else f"(?!head/|{NEW_UNITS})"
+    head = re.escape(model.head)
+    kept = f"(?!{head}/)" if training.initialization.grow == "none" else f"(?!{head}/|{NEW_UNITS})"
     rules: list[Rule[LayerRate]] = []
     if training.initialization.copied == FROZEN:
         rules.append(_freeze(f"{kept}{_of_units(copied_units(training, model, names), names)}"))
@@ -114,9 +113,9 @@ def tuning_rules(training: Training, model: Network, names: Sequence[str]) -> li
         case "bias":
             rules.append(_freeze(f"{kept}(?!.*/bias$).*"))
         case "batch_norm":
-            if not any(re.match(BATCH_NORM, name) for name in names):
+            if not model.norms:
                 raise UserError(f"config field 'training.layers.tune' is 'batch_norm'; {model.architecture} has none.")
-            rules.append(_freeze(f"{kept}(?!{BATCH_NORM}).*"))
+            rules.append(_freeze(f"{kept}(?!{leaves_of(model.norms)}).*"))
         case "lora":
             rules.append(_freeze(rf"{kept}(?!.*/lora_[ab]$).*"))
         case "last_units":
@@ -129,6 +128,11 @@ def tuning_rules(training: Training, model: Network, names: Sequence[str]) -> li
             if first:
                 rules.append(_freeze(f"{kept}{_of_units(units_there[:first], names)}"))
     return rules
+
+
+def leaves_of(layers: Sequence[str]) -> str:
+    """Returns the pattern of the leaves of layers."""
+    return f"(?:{'|'.join(map(re.escape, layers))})/.*"
 
 
 def _of_units(units: Sequence[str], names: Sequence[str]) -> str:
@@ -211,7 +215,7 @@ def start_head(
       start: the flat `params` and `batch_stats`.
       rows: [m] of the images, to train on; `labels`: [m] their classes, as the trial sees them.
     """
-    head = {name: leaf for name, leaf in start["params"].items() if name.startswith(model.units[-1] + "/")}
+    head = {name: leaf for name, leaf in start["params"].items() if model.in_head(name)}
     if training.initialization.head == "lecun":
         return head
     check_head(training, model)
@@ -220,9 +224,10 @@ def start_head(
     size_px = preprocessing.size_px
     centre = Changes(crop_px=None if images.shape[1] == size_px else size_px)
     key = jax.random.key_data(jax.random.key(0))  # for random views, of which none are asked for
-    prefix = Prefix(model, preprocessing, model.units[-2], start, images, fingerprint, centre, key)
+    prefix = Prefix(model, preprocessing, model.feature_block, start, images, fingerprint, centre, key)
     kernel = imprint(cache.outputs(prefix, rows), labels, model.num_classes)
-    return {"head/kernel": jnp.asarray(kernel), "head/bias": jnp.zeros(model.num_classes, jnp.float32)}
+    bias = jnp.zeros(model.num_classes, jnp.float32)
+    return {f"{model.head}/kernel": jnp.asarray(kernel), f"{model.head}/bias": bias}
 
 
 def imprint(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -239,7 +244,7 @@ def imprint(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.nd
 
 def check_head(training: Training, model: Network) -> None:
     """Raises a `UserError` where the head has to begin from other weights, and is no dense layer of features."""
-    if training.initialization.head != "lecun" and "pool" not in model.units:
+    if training.initialization.head != "lecun" and not model.has_linear_head:
         raise UserError(
             f"config field 'training.initialization.head' is {training.initialization.head!r}, but the classifier of "
             f"{model.architecture} reads maps and has a ReLU after it; use 'lecun'."

@@ -4,6 +4,7 @@ What shapes the compiled program is in `Optimizer` (hashable); what is only a nu
 update is built inside the traced step, `make_tx(optimizer)(hparams)`, so that another number never recompiles.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,8 +17,9 @@ import optax
 from jaxft.config import FROZEN, LayerRate, Training
 from jaxft.core.paths import flatten
 from jaxft.core.rules import Match, Rule, match_rules
+from jaxft.models import Network
 from jaxft.models.growth import NEW_UNITS
-from jaxft.training.initialization import BATCH_NORM
+from jaxft.training.initialization import leaves_of
 from jaxft.training.regularization import make_numbers
 from jaxft.training.schedules import Schedule, make_schedule
 
@@ -58,7 +60,7 @@ class Optimizer:
 
     The head has depth 0, the unit below it 1, and so on down; `probe` says which learning rate and decay are meant.
     `joined` are the leaves that begin to train at a later step of the schedule than its first, and at which;
-    `clipped` says that the gradient is clipped.
+    `clipped` says that the gradient is clipped. `decayed` are the leaves that weight decay acts on.
     """
 
     kind: str
@@ -69,9 +71,10 @@ class Optimizer:
     probe: bool = False
     joined: tuple[tuple[str, int], ...] = ()
     clipped: bool = False
+    decayed: tuple[str, ...] = ()
 
 
-def layer_rules(training: Training, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
+def layer_rules(training: Training, model: Network, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
     """Returns the ordered rules: those that stand `first`, the config's own, batch norm's, the head's, the body's.
 
     New units of a grown network have the head's rate. Values are multipliers of the head's rate, or 'frozen'.
@@ -84,17 +87,18 @@ def layer_rules(training: Training, first: Sequence[Rule[LayerRate]] = ()) -> li
     own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in training.layers.rates]
     # The rules before them may leave nothing to these.
     if training.batch_norm.affine == FROZEN:
-        own.append(Rule(f"{BATCH_NORM}.*", FROZEN, optional=True))
+        own.append(Rule(leaves_of(model.norms), FROZEN, optional=True))
     if training.initialization.grow != "none":
         own.append(Rule(f"{NEW_UNITS}.*", 1.0, optional=True))
-    return [*first, *own, Rule("head/.*", 1.0, optional=True), Rule(".*", body_multiplier, optional=True)]
+    head = Rule[LayerRate](f"{re.escape(model.head)}/.*", 1.0, optional=True)
+    return [*first, *own, head, Rule(".*", body_multiplier, optional=True)]
 
 
 def resolve_layers(
-    training: Training, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
+    training: Training, model: Network, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
 ) -> dict[str, Match[LayerRate]]:
     """Returns what the rules, those that stand `first` and the config's, say of each parameter."""
-    return match_rules(layer_rules(training, first), names, "layer rate")
+    return match_rules(layer_rules(training, model, first), names, "layer rate")
 
 
 def resolve_rates(
@@ -149,7 +153,7 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
     sgd: v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant); adam: Kingma & Ba 2015, decay in
     the gradient as in PyTorch; adamw: Loshchilov & Hutter 2019; lamb: You et al. 2020, algorithm 2, a trust ratio a
     leaf, without bounds; lion: Chen et al. 2023, algorithm 2. In the last three decay is scaled by the leaf's learning
-    rate. Decay acts on kernels only. Layer-wise decay of the rate is that of Howard & Ruder 2018, section 3.2, over
+    rate. Decay acts on the `decayed` leaves. Layer-wise decay of the rate is Howard & Ruder 2018, section 3.2, over
     units: rate * layer_decay^depth. Clipping (Pascanu et al. 2013, algorithm 1) is by the norm over all trainable
     leaves, before all else. lbfgs: Nocedal & Wright 2006, algorithm 7.4, with a memory of ten steps and a line search;
     it has no rate, and decay is a term of its loss.
@@ -159,13 +163,13 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
     """
     if optimizer.kind == "lbfgs":
         return lambda hparams: _with_promotion(optax.lbfgs())
-    depths, joined = dict(optimizer.depths), dict(optimizer.joined)
+    depths, joined, decayed = dict(optimizer.depths), dict(optimizer.joined), frozenset(optimizer.decayed)
     groups = {name: (pattern, joined.get(name, 0)) for name, pattern in optimizer.groups}
     labels = {name: f"{pattern} from step {step}" if step else pattern for name, (pattern, step) in groups.items()}
 
     def of_group(hparams: HParams, pattern: str, first_step: int) -> optax.GradientTransformation:
         strength = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
-        decay = optax.add_decayed_weights(strength, lambda params: {name: name.endswith("kernel") for name in params})
+        decay = optax.add_decayed_weights(strength, lambda params: {name: name in decayed for name in params})
         first, second = hparams.momentum, hparams.beta2
         parts = {
             "sgd": lambda: [decay, optax.trace(first, optimizer.nesterov)],

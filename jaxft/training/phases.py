@@ -82,12 +82,12 @@ class Phase:
     @property
     def head_only(self) -> bool:
         """Tells whether nothing is computed but the head."""
-        return self.from_features and self.prefix in self.model.units[-2:]
+        return self.from_features and self.prefix in (self.model.feature_block, self.model.head)
 
     @property
     def heads_of_features(self) -> bool:
         """Tells whether nothing will be computed but the head, step by step, of what is kept."""
-        return self.keeps_prefix and self.prefix in self.model.units[-2:] and not self.whole
+        return self.keeps_prefix and self.prefix in (self.model.feature_block, self.model.head) and not self.whole
 
     @property
     def evaluated(self) -> "Evaluated":
@@ -160,6 +160,7 @@ def make_phases(
             probe,
             tuple((name, step) for name, step in sorted((joined or {}).items()) if step),
             training.optimizer.clip_norm > 0 and not whole,
+            tuple(name for name in sorted(trained) if name in model.decayed),
         )
         return Phase(
             model,
@@ -186,7 +187,7 @@ def make_phases(
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
     phases = []
     if training.linear_probe.epochs:
-        head = {name: pattern for name, pattern in trained.items() if unit_of(name, model.units) == model.units[-1]}
+        head = {name: pattern for name, pattern in trained.items() if model.in_head(name)}
         if head:  # which a rule may have frozen
             shape, length = training.schedule.shape, steps(training.linear_probe.epochs)
             if training.linear_probe.optimizer == "lbfgs":

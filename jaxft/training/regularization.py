@@ -70,7 +70,7 @@ class Regularisers:
     def outputs(self, model: Network) -> tuple[str, ...]:
         """Returns the units whose outputs are looked at."""
         features = self.bss or self.distillation or self.dropout
-        return (*self.maps, *[model.units[-2]] * bool(features))
+        return (*self.maps, *[model.feature_block] * bool(features))
 
 
 class Reference(NamedTuple):
@@ -104,7 +104,7 @@ def make_regularisers(
 
     Raises a `UserError` for a rule of L2-SP that decides nothing, and where there is no residual block to skip.
     """
-    head, features = model.units[-1], model.units[-2]
+    head, features = model.head, model.feature_block
     live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
     if training.regularization.stochastic_depth.rate and not model.residual_blocks:
         raise UserError(
@@ -234,18 +234,18 @@ def penalty(
         strengths = {name: numbers["l2_sp"][pattern] for name, pattern in regularisers.pulled}
         total += squared_distance(params, reference.params, strengths)
     if regularisers.head_decay:
-        own = {name: leaf for name, leaf in params.items() if unit_of(name, model.units) == model.units[-1]}
+        own = {name: leaf for name, leaf in params.items() if model.in_head(name)}
         zero = dict.fromkeys(own, jnp.float32(0))
         total += squared_distance(own, zero, dict.fromkeys(own, numbers["l2_sp_head"]))
     if regularisers.maps:
         attention = {unit: numbers["attention"][unit] for unit in regularisers.maps}
         total += numbers["delta"] * map_distance(outputs, source_maps(), attention)
     if regularisers.bss:
-        total += numbers["bss"] * smallest_singular_values(pooled(outputs[model.units[-2]]), regularisers.bss)
+        total += numbers["bss"] * smallest_singular_values(pooled(outputs[model.feature_block]), regularisers.bss)
     if regularisers.distillation and reference is not None:
-        head = {name: leaf for name, leaf in reference.params.items() if name.startswith(model.units[-1] + "/")}
+        head = {name: leaf for name, leaf in reference.params.items() if model.in_head(name)}
         logits = source_network(model, head).apply(
-            {"params": unflatten(head)}, outputs[model.units[-2]], start=model.units[-1]
+            {"params": unflatten(head)}, outputs[model.feature_block], start=model.head
         )
         total += numbers["distillation"] * distilled(logits)
     return total
@@ -253,7 +253,7 @@ def penalty(
 
 def source_network(model: Network, params: Mapping[str, Any]) -> Network:
     """Returns `model` with as many classes as the head among the leaves `params`."""
-    in_head = next(leaf for name, leaf in params.items() if name.startswith(model.units[-1] + "/"))
+    in_head = next(leaf for name, leaf in params.items() if model.in_head(name))
     return model.clone(num_classes=in_head.shape[-1])
 
 
@@ -325,7 +325,7 @@ def channel_attention(
         key = jax.random.PRNGKey(0)  # of views, of which the first is the image itself
         return cache.outputs(Prefix(model, preprocessing, unit, variables, images, fingerprint, changes, key), rows)
 
-    features = np.asarray(pooled(jnp.asarray(outputs(model.units[-2], rows))))
+    features = np.asarray(pooled(jnp.asarray(outputs(model.feature_block, rows))))
     probe = linear.fit("logistic", features, labels, int(labels.max()) + 1, [PROBE_DECAY])
     kernel, bias = jnp.asarray(probe.kernel[0]), jnp.asarray(probe.bias[0])
     size = min(ATTENTION_BATCH, len(rows))
@@ -361,8 +361,8 @@ def _make_masked_loss(model: Network, unit: str) -> Callable[..., jax.Array]:
         variables: Any, kernel: jax.Array, bias: jax.Array, x: jax.Array, labels: jax.Array, kept: jax.Array
     ) -> jax.Array:
         x = x * kept.reshape((1,) * (x.ndim - 1) + (-1,))
-        if place < len(model.units) - 1:
-            x = model.apply(variables, x, start=model.units[place], stop=model.units[-2])
+        if place < model.units.index(model.head):
+            x = model.apply(variables, x, start=model.units[place], stop=model.feature_block)
         shares = jax.nn.log_softmax(pooled(x) @ kernel + bias.reshape(1, -1))
         return -jnp.take_along_axis(shares, labels.reshape(-1, 1), axis=1).mean()
 

@@ -145,7 +145,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
             return Metrics(total.loss / count, total.accuracy / count)
 
         def objective(params: Flat) -> jax.Array:
-            squares = sum(jnp.vdot(leaf, leaf) for name, leaf in params.items() if name.endswith("kernel"))
+            squares = sum(jnp.vdot(leaf, leaf) for name, leaf in params.items() if name in phase.optimizer.decayed)
             return metrics_of(params).loss + hparams.probe_weight_decay / 2 * squares
 
         value, grads = optax.value_and_grad_from_state(objective)(state.params, state=state.opt_state)

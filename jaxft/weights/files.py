@@ -8,11 +8,10 @@ carries a digest of its tensors. Either way a flipped bit is an error. What a ne
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,9 @@ from jaxft.core.errors import UserError
 from jaxft.core.files import replacing, saying_what_is_wrong
 from jaxft.models import Network, Preprocessing, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
+from jaxft.models.initialization import init_head
 from jaxft.models.network import Port
+from jaxft.models.structure import expected_shapes
 from jaxft.weights.formats.torch_pickle import (
     PICKLE_MAGIC,
     ZIP_MAGIC,
@@ -200,97 +201,9 @@ def fitting_size(model: Network, variables: Mapping[str, Any]) -> int:
     return usual
 
 
-def init_variables(model: Network, key: Any, size_px: int) -> Variables:
-    """Returns freshly drawn variables of `model` for images of `size_px`."""
-    return _make_init(model, size_px)(key)
-
-
-def init_head(model: Network, key: Any, size_px: int) -> Variables:
-    """Returns the head's part of what `init_variables` draws; it compiles in a tenth of the time."""
-    return _make_init_head(model, size_px)(key)
-
-
-@functools.cache
-def _make_init(model: Network, size_px: int) -> Callable[[Any], Variables]:
-    import jax.numpy as jnp
-
-    images = (1, size_px, size_px, 3)
-
-    def draw_all(key: Any) -> Variables:
-        return model.init(key, jnp.zeros(images, jnp.float32))
-
-    return _jit_once(draw_all)
-
-
-@functools.cache
-def _make_init_head(model: Network, size_px: int) -> Callable[[Any], Variables]:
-    import jax
-    import jax.numpy as jnp
-
-    *_, last, head = model.units
-    images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
-    x = jax.eval_shape(lambda key, x: model.init_with_output(key, x, stop=last)[0], jax.random.key(0), images)
-
-    def draw_head(key: Any) -> Variables:
-        return model.init(key, jnp.zeros(x.shape, x.dtype), start=head)
-
-    return _jit_once(draw_head)
-
-
-def _jit_once(function: Callable[[Any], Variables]) -> Callable[[Any], Variables]:
-    """Returns a compiled function that will run once: optimised by a CPU's XLA, it would take four times as long."""
-    import jax
-
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options)
-
-
-def expected_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every leaf of the model's variables, by name, for images of `size_px`."""
-    return _shapes_and_parameters(model, size_px)[0]
-
-
-def parameter_names(model: Network, size_px: int) -> tuple[str, ...]:
-    """Returns the names of the parameters in the order in which the network uses them."""
-    return _shapes_and_parameters(model, size_px)[1]
-
-
-@functools.cache
-def _shapes_and_parameters(model: Network, size_px: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Returns the shape of every leaf by name, and the names of the parameters in order of use, from one trace."""
-    import jax
-    import jax.numpy as jnp
-
-    names: list[str] = []
-
-    def collect(tree: Mapping[str, Any], prefix: str) -> None:
-        for name, node in tree.items():
-            if isinstance(node, Mapping):
-                collect(node, f"{prefix}{name}/")
-            else:
-                names.append(prefix + name)
-
-    def init(images: Any) -> Variables:
-        variables = model.init(jax.random.key(0), images)
-        collect(variables["params"], "")  # a dict in order of use, unlike the pytree that comes out
-        return variables
-
-    images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
-    try:
-        shapes = jax.eval_shape(init, images)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{model.architecture} cannot take images of {size_px} px: {str(error).splitlines()[0]}."
-        ) from None
-    flat = {name: tuple(leaf.shape) for name, leaf in paths.flatten(shapes).items()}
-    if any(0 in shape for shape in flat.values()):
-        raise UserError(f"{model.architecture} cannot take images of {size_px} px: nothing of them reaches the head.")
-    return flat, tuple(names)
-
-
 def is_head(name: str, model: Network) -> bool:
     """Tells whether the leaf `name` (with its collection, `params/head/kernel`) belongs to the head."""
-    return name.partition("/")[2].startswith(model.units[-1] + "/")
+    return model.in_head(name.partition("/")[2])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -605,7 +518,7 @@ def port(
     if headless and len(problems) == len(headless) == sum(is_head(name, model) for name in shapes):
         raise UserError(f"{manifest.file} has no classifier ({', '.join(headless)}); head='new' makes one.")
     if problems:
-        only_head = head == "load" and all("params/" + model.units[-1] + "/" in problem for problem in problems)
+        only_head = head == "load" and all(f"params/{model.head}/" in problem for problem in problems)
         hint = "; only the head differs: head='new' leaves it out" if only_head else ""
         more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
         shown = "; ".join(problems[:MOST_NAMED]) + more

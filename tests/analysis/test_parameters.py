@@ -7,30 +7,43 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.analysis.parameters import change, filter_changes, layer_changes, leaf_changes, pairwise_distances
+from jaxft.analysis.measures import MEASURES, Measure
+from jaxft.analysis.parameters import (
+    change,
+    filter_changes,
+    layer_changes,
+    leaf_changes,
+    pairwise_distances,
+    whole_measures,
+)
 from jaxft.analysis.statistics import holm, mean_interval, paired_difference, proportion_interval
 
 
 def test_change_by_hand():
     # w0 = (3, 4), w = (3, -4): d = (0, -8), |w0| = |w| = 5, w.w0 = 9 - 16 = -7; one of two signs turned.
     result = change(jnp.array([3.0, 4.0]), jnp.array([3.0, -4.0]))
-    assert result.l2 == 8
-    assert result.relative_l2 == pytest.approx(8 / 5)
-    assert result.rms == pytest.approx(8 / math.sqrt(2))
-    assert result.cosine == pytest.approx(-7 / 25)
-    assert result.sign_flips == 0.5
+    assert result["l2"] == 8
+    assert result["relative_l2"] == pytest.approx(8 / 5)
+    assert result["rms"] == pytest.approx(8 / math.sqrt(2))
+    assert result["cosine"] == pytest.approx(-7 / 25)
+    assert result["sign_flips"] == 0.5
 
 
 def test_change_from_zero():
     result = change(jnp.zeros(4), jnp.ones(4))
-    assert result.l2 == 2 and result.relative_l2 == np.inf and np.isnan(result.cosine) and result.sign_flips == 0
+    assert (
+        result["l2"] == 2
+        and result["relative_l2"] == np.inf
+        and np.isnan(result["cosine"])
+        and result["sign_flips"] == 0
+    )
 
 
 def test_unchanged():
     w = jnp.array([1.0, -2.0, 0.5])
     result = change(w, w)
-    assert result.l2 == 0 and result.relative_l2 == 0 and result.rms == 0 and result.sign_flips == 0
-    assert result.cosine == pytest.approx(1)
+    assert result["l2"] == 0 and result["relative_l2"] == 0 and result["rms"] == 0 and result["sign_flips"] == 0
+    assert result["cosine"] == pytest.approx(1)
 
 
 @pytest.fixture
@@ -61,7 +74,7 @@ def numpy_change(w0, w):
 
 def assert_same(changes, expected):
     for measure, value in expected.items():
-        np.testing.assert_allclose(getattr(changes, measure), value, rtol=2e-6, atol=1e-7)
+        np.testing.assert_allclose(changes[measure], value, rtol=2e-6, atol=1e-7)
 
 
 def test_leaves_layers_and_filters_against_numpy(runs):
@@ -89,6 +102,46 @@ def test_each_run_against_its_own_start(runs):
     for run, factor in enumerate((1, 2, -1)):
         expected = numpy_change(factor * before["head"]["kernel"], after["head"]["kernel"][run])
         assert_same(jax.tree.map(lambda x: x[run], own), expected)  # noqa: B023
+
+
+@pytest.fixture
+def mean_abs_change():
+    """Registers, for one test, a measure that needs a sum of its own."""
+    measure = Measure(
+        lambda totals: totals.extra["abs_change"] / totals.num_values,
+        label="mean absolute change",
+        terms={"abs_change": lambda before, after: abs(after - before)},
+        whole=True,
+    )
+    MEASURES.register("mean_abs_change", measure)
+    yield
+    del MEASURES.entries["mean_abs_change"]
+
+
+def test_a_registered_measure_is_measured_at_every_level(runs, mean_abs_change):
+    before, after = runs
+    differences = jax.tree.map(lambda w0, w: np.abs(w - w0[None]), before, after)
+    kernel, bias = differences["conv"]["kernel"], differences["conv"]["bias"]
+    both = np.concatenate([kernel.reshape(3, -1), bias], axis=1)
+    layers = layer_changes(before, after)
+    np.testing.assert_allclose(layers["conv"]["mean_abs_change"], both.mean(1), rtol=1e-6)
+    filters = filter_changes(before, after)["conv/kernel"]["mean_abs_change"]
+    np.testing.assert_allclose(filters, kernel.mean((1, 2, 3)), rtol=1e-6)
+    assert_same(
+        jax.tree.map(lambda x: x[0], layers["head"]), numpy_change(before["head"]["kernel"], after["head"]["kernel"][0])
+    )
+    one = jax.tree.map(lambda w: w[0], after)
+    found = whole_measures(
+        before["conv"] | {"head": before["head"]["kernel"]}, one["conv"] | {"head": one["head"]["kernel"]}
+    )
+    everything = np.concatenate([both[0], differences["head"]["kernel"][0].ravel()])
+    assert found == {"mean_abs_change": pytest.approx(everything.mean(), rel=1e-6)}
+
+
+def test_without_such_a_measure_none_is_over_the_whole(runs):
+    before, _ = runs
+    assert list(MEASURES) == ["l2", "relative_l2", "rms", "cosine", "sign_flips"]
+    assert whole_measures(before["head"], before["head"]) == {}
 
 
 def test_trees_that_differ_are_named(runs):

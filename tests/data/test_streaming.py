@@ -13,9 +13,12 @@ from jaxft.core.errors import UserError
 from jaxft.data import streaming
 from jaxft.data.streaming import Stream, Window, Windows
 from jaxft.features.cache import FeatureCache
-from jaxft.recipes.results import load_results
+from jaxft.store.tables import load_results
+from jaxft.study.chunk.lanes import SharedImages
 from jaxft.study.chunk.loop import run_chunk
-from jaxft.study.executors import Executor
+from jaxft.study.chunk.resuming import Keeping
+from jaxft.study.executors import DataParallel, Devices, InTurn
+from jaxft.study.services import Services
 
 pytest.importorskip("grain", reason="the extra 'stream' is not installed")
 
@@ -63,9 +66,9 @@ def test_a_window_is_at_least_a_step_and_never_more_than_all():
 
 
 EXECUTORS = {
-    "in_turn": Executor(),
-    "devices": Executor("devices", 4, 2),  # two under vmap on each
-    "data_parallel": Executor("data_parallel", 1, 2),
+    "in_turn": InTurn(),
+    "devices": Devices(4, 2),  # two under vmap on each
+    "data_parallel": DataParallel(1, 2),
 }
 AUGMENTED = {"augmentation.flip.enabled": True, "augmentation.crop.padding_px": 1}
 CASES = [
@@ -98,7 +101,7 @@ def test_features_of_streamed_images_are_the_same(tmp_path, views):
     )
     program, lanes = program_and_lanes([0.1], **fields)
     outcomes = [
-        run_chunk(program, lanes, every, features=FeatureCache(1e9), fingerprint="f")[0]
+        run_chunk(program, lanes, SharedImages(every, "f"), services=Services(FeatureCache(1e9)))[0]
         for every in (on_device, Stream(np.asarray(on_device)))
     ]
     assert all(np.array_equal(outcomes[0].params[name], outcomes[1].params[name]) for name in outcomes[0].params)
@@ -137,9 +140,9 @@ def test_a_streamed_trial_goes_on_from_any_step(monkeypatch):
         patch.setattr("jaxft.study.chunk.loop.MOST_STEPS", 1)
         patch.setattr(interrupts, "check", stop_later)
         with pytest.raises(interrupts.Stopped):
-            run_chunk(program, lanes, every, checkpoints=kept)
+            run_chunk(program, lanes, every, keeping=Keeping(kept))
     assert kept.latest() is not None
-    (found,) = run_chunk(program, lanes, every, checkpoints=kept)
+    (found,) = run_chunk(program, lanes, every, keeping=Keeping(kept))
     assert all(np.array_equal(found.params[name], expected.params[name]) for name in expected.params)
 
 
@@ -166,7 +169,7 @@ def get_config():
         "seeds": 2,
         "source": {"model": "toy"},
         "target": {"size_px": 8, "train_per_class": 5, "val_per_class": 2},
-        "procedure": {"init": "random", "epochs": 2.0, "flip": True},
+        "training": {"initialization.start": "random", "schedule.epochs": 2.0, "augmentation.flip.enabled": True},
         "execution": {"executor": "in_turn"},
     }
 """

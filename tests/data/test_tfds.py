@@ -193,7 +193,8 @@ def test_a_study_of_a_prepared_set(here, tmp_path, capsys):
     config.write_text(
         "def get_config():\n"
         "    return {'seeds': 1, 'target': {'data': 'tfds:digits_tiny/plain', 'size_px': 8, 'val_fraction': 0.5},\n"
-        "            'source': {'model': 'toy'}, 'procedure': {'init': 'random', 'epochs': 1.0, 'batch_size': 16}}\n"
+        "            'source': {'model': 'toy'}, 'training': "
+        "{'initialization.start': 'random', 'schedule.epochs': 1.0, 'batches.size': 16}}\n"
     )
     assert main(["study", f"--config={config}", f"--workdir={tmp_path / 'work'}"]) == 0
     capsys.readouterr()

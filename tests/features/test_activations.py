@@ -26,9 +26,10 @@ from jaxft.features.cache import FeatureCache, make_feature_cache
 from jaxft.features.prefix import BLOCK, Prefix
 from jaxft.models import Preprocessing, create_model
 from jaxft.ops.pooling import Look
-from jaxft.study.chunk.lanes import Lane
+from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.program import make_program
+from jaxft.study.services import Services
 from jaxft.training.optimizers import make_hparams, resolve_layers
 from jaxft.training.phases import make_phases
 
@@ -66,7 +67,8 @@ def test_bits_do_not_depend_on_what_else_is_asked_for():
 def test_class_means_by_hand(monkeypatch):
     monkeypatch.setattr(class_means, "MEANS_AT_ONCE", 3)  # so that classes lie across the pieces
     rows, labels = np.array([3, 39, 0, 7, 8]), np.array([4, 1, 4, 1, 4])  # of classes 0 to 4, some without images
-    found = class_means.class_means(MODEL, PLAIN, VARIABLES, IMAGES, "images", rows, labels, FeatureCache(1e9))
+    pooled = class_means.pooled_prefix(MODEL, PLAIN, VARIABLES, IMAGES, "images")
+    found = class_means.class_means(pooled, rows, labels, FeatureCache(1e9))
     outputs = np.asarray(MODEL.apply(VARIABLES, PLAIN.apply(IMAGES), stop=MODEL.units[-2]))  # pooled
     expected = [outputs[[39, 7]].mean(0), outputs[[3, 0, 8]].mean(0)]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -381,7 +383,7 @@ def trained(features, **fields):
         **fields,
     }
     training = Training.of({**fields})
-    layers = resolve_layers(training, FLAT["params"])
+    layers = resolve_layers(training, MODEL, FLAT["params"])
     phases = make_phases(MODEL, PLAIN, training, layers, tuple(FLAT["batch_stats"]), 12)
     program = make_program(phases, "last", eval_batch_size=16, num_train=12)
     rows, labels = np.arange(NUM, dtype=np.int32), (np.arange(NUM) % 3).astype(np.int32)
@@ -389,7 +391,7 @@ def trained(features, **fields):
     lane = Lane(
         FLAT["params"], FLAT["batch_stats"], make_hparams(training, layers), labels, *parts, 0, jax.random.PRNGKey(1)
     )
-    return run_chunk(program, [lane], IMAGES, features=features, fingerprint="images")[0]
+    return run_chunk(program, [lane], SharedImages(IMAGES, "images"), services=Services(features))[0]
 
 
 @pytest.mark.parametrize(
@@ -467,7 +469,7 @@ def test_views_of_one_seed_are_one_group():
         MODEL,
         PLAIN,
         Training.of({"augmentation.flip.enabled": True, "augmentation.views": 2}),
-        resolve_layers(Training(), FLAT["params"]),
+        resolve_layers(Training(), MODEL, FLAT["params"]),
         (),
         12,
     )

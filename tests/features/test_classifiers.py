@@ -15,10 +15,10 @@ from jaxft.config import Study, Training, from_dict
 from jaxft.features.classifiers import Readout, make_readout, read_out
 from jaxft.features.prefix import Prefix
 from jaxft.models import Preprocessing, create_model
+from jaxft.models.initialization import init_variables
 from jaxft.ops.pooling import Look
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
-from jaxft.weights.files import init_variables
 
 STUDY = {
     "seeds": 2,

@@ -10,20 +10,20 @@ from jaxft.config import Study, from_dict
 from jaxft.data.augmentation.augment import Changes
 from jaxft.features.prefix import make_outputs, make_outputs_after
 from jaxft.models import create_model
+from jaxft.models.initialization import make_init, make_init_head
 from jaxft.ops.pooling import Look
 from jaxft.study.chunk import epochs, memory
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import Executor
+from jaxft.study.executors import DataParallel, Devices, InTurn, Pmap, Vmap
 from jaxft.study.plan import make_plan
 from jaxft.training import regularization
-from jaxft.weights.files import _make_init, _make_init_head
 
 EXECUTORS = {
-    "in_turn": Executor(),
-    "vmap": Executor("vmap", 2),
-    "devices": Executor("devices", 16, 8),
-    "pmap": Executor("pmap", 16, 8),
-    "data_parallel": Executor("data_parallel", 1, 8),
+    "in_turn": InTurn(),
+    "vmap": Vmap(2),
+    "devices": Devices(16, 8),
+    "pmap": Pmap(16, 8),
+    "data_parallel": DataParallel(1, 8),
 }
 FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "toy_lite": 32}
 
@@ -107,7 +107,7 @@ def planned(model="toy", size_px=12, training=None):
 def programs_of(model="toy", size_px=12, training=None, executor=None):
     study, group = planned(model, size_px, training)
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    yield from memory.compiled_programs(group.program, lane, images, executor or Executor())
+    yield from memory.compiled_programs(group.program, lane, images, executor or InTurn())
 
 
 def other_programs():
@@ -128,8 +128,8 @@ def other_programs():
     probe = arrays((64, 3), jnp.float32), arrays((3,), jnp.float32)
     masked = arrays((8, 3, 3, 64), jnp.float32), arrays((8,), jnp.int32), arrays((64,), jnp.float32)
     return {
-        "draw_all": (_make_init(model, 12), (arrays((2,), jnp.uint32),)),
-        "draw_head": (_make_init_head(model, 12), (arrays((2,), jnp.uint32),)),
+        "draw_all": (make_init(model, 12), (arrays((2,), jnp.uint32),)),
+        "draw_head": (make_init_head(model, 12), (arrays((2,), jnp.uint32),)),
         "outputs": (outputs, (variables, images, rows, arrays((), jnp.int32), arrays((2,), jnp.uint32))),
         "outputs, looked at": (looks, (variables, images, rows, arrays((), jnp.int32), None)),
         "outputs_after": (after, (variables, arrays((8, 12, 12, 16), jnp.float32))),

@@ -18,7 +18,8 @@ from jaxft.core import paths
 from jaxft.models import create_model, list_families, unit_of
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import BatchNorm
-from jaxft.weights.files import expected_shapes, find_port, load
+from jaxft.models.structure import expected_shapes
+from jaxft.weights.files import find_port, load
 
 # One network or more a family, as shallow as the family allows, with the smallest images that leave something at its
 # last unit. EfficientNet-Lite has a block of each kind: without expansion, with a stride, with a shortcut.

@@ -19,7 +19,7 @@ from jaxft.models import create_model
 from jaxft.ops import precision
 from jaxft.study.chunk.memory import compiled_programs
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import Executor
+from jaxft.study.executors import InTurn
 from jaxft.study.plan import make_plan
 from jaxft.training.forward import apply_network
 from jaxft.training.state import init_state, split_variables
@@ -167,7 +167,7 @@ def temporary_bytes(model, **execution):
     study = study_of(model=model, size_px=32, **execution)
     group = make_plan(study).groups[0]
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    programs = {name: (f, args) for name, f, args in compiled_programs(group.program, lane, images, Executor())}
+    programs = {name: (f, args) for name, f, args in compiled_programs(group.program, lane, images, InTurn())}
     function, args = programs["train"]
     return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
 

@@ -26,7 +26,8 @@ import numpy as np
 
 from jaxft.core import paths
 from jaxft.models import Network, create_model
-from jaxft.weights.files import Manifest, expected_shapes, find_port, port
+from jaxft.models.structure import expected_shapes
+from jaxft.weights.files import Manifest, find_port, port
 
 # The side of the summarized images, in pixels. 48 is even at every stride but the last, so one-sided padding is seen,
 # and leaves batch norm eight values a channel at the end. At 50, each pool of SqueezeNet 1.1 rounds up.

@@ -8,6 +8,7 @@ import pytest
 from layers import LEARNING_RATES, NUM_STEPS, OPTIMIZERS, draw_batch_norm, draw_quadratic, read_reference
 
 from jaxft.config import Training
+from jaxft.models import create_model
 from jaxft.models.layers import BatchNorm
 from jaxft.training.optimizers import Optimizer, make_hparams, make_tx, resolve_layers
 from jaxft.training.schedules import Schedule
@@ -48,7 +49,7 @@ def test_updates_are_torchs(case):
         }
     )
     with jax.enable_x64(True):
-        layers = resolve_layers(training, list(start))
+        layers = resolve_layers(training, create_model("cifar_resnet8", 2), list(start))
         hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(training, layers))
         # The numbers are float32 as trials have them; exact ones make the comparison exact.
         exact = {"learning_rate": head, "weight_decay": fields.get("optimizer.weight_decay", 0.0)}
@@ -56,7 +57,8 @@ def test_updates_are_torchs(case):
         hparams = hparams._replace(**{name: jnp.float64(value) for name, value in exact.items()})
         hparams = hparams._replace(multipliers={"head/.*": jnp.float64(1), ".*": jnp.float64(body / head)})
         groups = tuple((name, match.pattern) for name, match in layers.items())
-        tx = make_tx(Optimizer(kind, training.optimizer.nesterov, Schedule("constant", NUM_STEPS), groups))(hparams)
+        schedule, decayed = Schedule("constant", NUM_STEPS), ("body/kernel",)
+        tx = make_tx(Optimizer(kind, training.optimizer.nesterov, schedule, groups, decayed=decayed))(hparams)
         params = {name: jnp.asarray(value) for name, value in start.items()}
         opt_state = tx.init(params)
         for _ in range(NUM_STEPS):

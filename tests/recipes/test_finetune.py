@@ -12,11 +12,12 @@ import jaxft
 from jaxft import cli
 from jaxft.data import load_images
 from jaxft.models import create_model
+from jaxft.models.initialization import init_variables
 from jaxft.recipes.finetune.candidates import below_last_stage, make_candidates
 from jaxft.recipes.finetune.selection import rank
 from jaxft.recipes.finetune.task import HELD_OUT
 from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS
-from jaxft.weights.files import init_variables, read_network, save_weights
+from jaxft.weights.files import read_network, save_weights
 
 SIZE = 8
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}

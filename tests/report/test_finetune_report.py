@@ -20,6 +20,7 @@ from report.test_report import CHROMIUM, Tags, measure, text_of
 from jaxft.cli import main
 from jaxft.models import create_model
 from jaxft.report import finetune
+from jaxft.report.figures.confusion import luminance, matrix_of
 from jaxft.report.finetune import model_card, summary_lines, write_finetune_page
 from jaxft.weights.files import save_weights
 
@@ -216,14 +217,14 @@ def test_a_class_without_test_images_has_no_accuracy():
 
 
 def test_colours_are_mixed_by_the_share_of_the_row_and_numbers_are_legible():
-    (right, wrong, nothing), *_ = finetune.matrix_of(make_record(confusion=[[6, 4, 0], [0, 10, 0], [0, 0, 10]]))
+    (right, wrong, nothing), *_ = matrix_of(make_record(confusion=[[6, 4, 0], [0, 10, 0], [0, 0, 10]]))
     # Of f4f5f2, 0.4 and 0b5c8a, 0.6; then 1 - sqrt(0.4) = 0.3675 and d55e00, 0.6325.
-    assert (right.colour, wrong.colour, nothing.colour) == ("#6899b4", "#e09559", "#f4f5f2")
-    assert finetune.luminance(np.array([0.5, 0.5, 0.5])) == pytest.approx(0.21404, abs=1e-5)
+    assert (right.color, wrong.color, nothing.color) == ("#6899b4", "#e09559", "#f4f5f2")
+    assert luminance(np.array([0.5, 0.5, 0.5])) == pytest.approx(0.21404, abs=1e-5)
     for share in range(101):
-        row = finetune.matrix_of(make_record(confusion=[[share, 100 - share, 0], [0, 1, 0], [0, 0, 1]]))[0]
+        row = matrix_of(make_record(confusion=[[share, 100 - share, 0], [0, 1, 0], [0, 0, 1]]))[0]
         for cell in row:
-            dark, light = sorted(finetune.luminance(np.array(to_rgb(c))) for c in (cell.colour, cell.ink))
+            dark, light = sorted(luminance(np.array(to_rgb(c))) for c in (cell.color, cell.ink))
             assert (light + 0.05) / (dark + 0.05) > 3  # WCAG 2.2, 1.4.11
 
 

@@ -16,9 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.cli import main
 from jaxft.config import Images, Source, Study, Training, to_dict
-from jaxft.report import figures, page, write_report
+from jaxft.core.text import shortened
+from jaxft.report import page, write_report
+from jaxft.report.colors import setting_colors
+from jaxft.report.figures.factors import factor_lines
+from jaxft.report.labels import level_labels
+from jaxft.report.levels import level_key, place_levels
+from jaxft.report.sections import change as change_section
+from jaxft.report.sections import distances as distances_section
+from jaxft.report.sections.curves import mean_curve
+from jaxft.report.sections.settings import scale_of
+from jaxft.report.settings import Setting
 from jaxft.store.records import Store
 
 BODY_RATE = "training.layers.backbone_learning_rate"
@@ -212,7 +223,7 @@ def test_what_made_it_is_on_the_page(written):
 
 def test_distances_are_over_the_body_and_in_order(tmp_path, monkeypatch):
     store, drawn = build(tmp_path), []
-    monkeypatch.setattr(figures, "distance_map", lambda *args: drawn.append(args) or "")
+    monkeypatch.setattr(distances_section, "distance_map", lambda *args: drawn.append(args) or "")
     page.render(store)
     ((_, _, owners, distances),) = drawn
     assert owners == [0, 0, 1]
@@ -221,9 +232,9 @@ def test_distances_are_over_the_body_and_in_order(tmp_path, monkeypatch):
 
 def test_change_is_the_mean_over_finished_trials_in_the_networks_order(tmp_path, monkeypatch):
     store, drawn = build(tmp_path), []
-    monkeypatch.setattr(figures, "change_map", lambda *args: drawn.append(args) or "")
+    monkeypatch.setattr(change_section, "change_map", lambda *args: drawn.append(args) or "")
     page.render(store)
-    ((_, _, layers, values),) = drawn
+    ((_, _, layers, values, _),) = drawn
     assert layers == list(LAYERS)
     # Seeds 0 to 3 change by 1, 2, 3, 4 times the setting's; of the last setting seed 1 diverged.
     body = [0.0, 0.02 * 2.5, 0.4 * 8 / 3]
@@ -231,7 +242,7 @@ def test_change_is_the_mean_over_finished_trials_in_the_networks_order(tmp_path,
 
 
 def test_an_interval_beyond_what_is_possible_is_cut():
-    assert page.scale_of([page.Interval(0.9, 0.5, 2), page.Interval(0.2, 0.1, 2)]) == pytest.approx((0.061, 1.0))
+    assert scale_of([Interval(0.9, 0.5, 2), Interval(0.2, 0.1, 2)]) == pytest.approx((0.061, 1.0))
 
 
 def test_a_docstring_is_unwrapped_but_for_lists_and_labels():
@@ -246,7 +257,7 @@ def test_a_docstring_is_unwrapped_but_for_lists_and_labels():
 
 
 def test_a_curve_leaves_out_what_is_not_finite():
-    curve = page.mean_curve(np.arange(2.0), [np.array([1.0, np.nan]), np.array([3.0, 4.0])])
+    curve = mean_curve(np.arange(2.0), [np.array([1.0, np.nan]), np.array([3.0, 4.0])])
     np.testing.assert_allclose(curve.mean, [2.0, 4.0])
     # t(0.975, 1) = 12.706, s = sqrt(2), n = 2
     np.testing.assert_allclose(curve.half_width, [12.7062, np.nan], rtol=1e-5)
@@ -256,49 +267,49 @@ def test_a_curve_leaves_out_what_is_not_finite():
 
 
 def test_numbers_stand_on_a_log_axis_and_words_apart_at_the_left():
-    places = figures.place_levels(["frozen", 1.0, 0.01, 0.1])
-    at = [places.place[figures.level_key(level)] for level in ("frozen", 0.01, 0.1, 1.0)]
+    places = place_levels(["frozen", 1.0, 0.01, 0.1])
+    at = [places.place[level_key(level)] for level in ("frozen", 0.01, 0.1, 1.0)]
     assert at == pytest.approx([-1.3, 0, 1, 2])
     assert places.apart == pytest.approx(-0.65) and "logarithmic" in places.note
-    linear = figures.place_levels([5, 10, 20])
+    linear = place_levels([5, 10, 20])
     assert list(linear.place.values()) == pytest.approx([0, 2 / 3, 2]) and linear.apart is None and not linear.note
-    crowded = figures.place_levels([0, 1e-4, 1.0])
+    crowded = place_levels([0, 1e-4, 1.0])
     assert list(crowded.place.values()) == [0, 1, 2] and crowded.note == "evenly spaced"
 
 
 def test_labels_tell_levels_apart():
-    labels = figures.level_labels([None, True, 1e-5, ["a", 3], "/far/away/photographs.zip"])
+    labels = level_labels([None, True, 1e-5, ["a", 3], "/far/away/photographs.zip"])
     assert list(labels.values()) == ["none", "true", "1e-05", "a, 3", "photographs"]
     draws = [{"data": "/far/away/scenes.zip", "size_px": size} for size in (32, 64)]
-    assert list(figures.level_labels([None, draws[0]]).values()) == ["none", "scenes"]
-    assert all(f'"size_px": {size}' in label for size, label in zip((32, 64), figures.level_labels(draws).values()))
-    same_name = figures.level_labels(["/one/data.npz", "/two/data.npz"])
+    assert list(level_labels([None, draws[0]]).values()) == ["none", "scenes"]
+    assert all(f'"size_px": {size}' in label for size, label in zip((32, 64), level_labels(draws).values()))
+    same_name = level_labels(["/one/data.npz", "/two/data.npz"])
     assert list(same_name.values()) == ["/one/data.npz", "/two/data.npz"]
-    assert figures.shortened("abcdefghij" * 4, 10) == "abcd…fghij"
+    assert shortened("abcdefghij" * 4, 10) == "abcd…fghij"
 
 
-def some_setting(number: int, factors: dict[str, Any], by_seed: dict[int, float]) -> figures.Setting:
-    interval = figures.mean_interval(list(by_seed.values()))
-    return figures.Setting(number, factors, "", "#000000", 2, 2, 0, by_seed, interval, interval, interval, interval)
+def some_setting(number: int, factors: dict[str, Any], by_seed: dict[int, float]) -> Setting:
+    interval = mean_interval(list(by_seed.values()))
+    return Setting(number, factors, "", "#000000", 2, 2, 0, by_seed, {"test_accuracy": interval})
 
 
 def test_many_lines_become_one_average_seed_by_seed():
     grid = [{"a": a, "b": b} for b in range(9) for a in ("x", "y")][:-1]  # the last has no 'y'
     settings = [some_setting(i, f, {0: f["b"] / 10, 1: f["b"] / 10 + 0.1}) for i, f in enumerate(grid)]
-    (line,), words = figures.factor_lines("a", ["a", "b"], settings)
+    (line,), words = factor_lines("a", ["a", "b"], settings)
     assert [level for level, _, _ in line.points] == ["x", "y"]
     # The eight whole combinations, b = 0 to 7, have the means 0.35 (seed 0) and 0.45 (seed 1).
     assert [value.mean for _, value, _ in line.points] == pytest.approx([0.4, 0.4])
     assert line.points[0][1].half_width == pytest.approx(12.7062 * 0.05, rel=1e-4)
     assert words == "averaged, seed by seed, over the 8 combinations of b that have every level"
-    lines, words = figures.factor_lines("b", ["a", "b"], settings)
+    lines, words = factor_lines("b", ["a", "b"], settings)
     assert [line.label for line in lines] == ["x", "y"] and words.startswith("a line for each a;")
 
 
 @pytest.mark.parametrize("others", [1, 2, 8, 9])
-def test_every_setting_has_a_colour_of_its_own(others):
+def test_every_setting_has_a_color_of_its_own(others):
     settings = [{"rate": rate, "other": other} for other in range(others) for rate in ("frozen", *range(1, 10))]
-    assert len(set(figures.setting_colours(["other", "rate"], settings))) == len(settings)
+    assert len(set(setting_colors(["other", "rate"], settings))) == len(settings)
 
 
 # --- the page as a file -------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import pytest
 
 from jaxft.cli import main
 from jaxft.config import Study, from_dict, load_config, to_dict
-from jaxft.recipes.results import load_selected
 from jaxft.report import page, selection
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
@@ -200,7 +199,7 @@ def test_the_table_of_arms_and_the_selected_trials(tmp_path, capsys):
     assert len(rows) == 8 and rows[0].startswith(
         f"net.birds · pretrained,{0:016x},done,0,{A},pretrained,0.01,0,0.8,0.7"
     )
-    assert load_selected(tmp_path)["test_accuracy"].tolist() == [*SELECTED[0], *SELECTED[1], *SELECTED[2]]
+    assert selection.load_selected(tmp_path)["test_accuracy"].tolist() == [*SELECTED[0], *SELECTED[1], *SELECTED[2]]
 
 
 def test_the_page_has_the_arms_and_their_differences(tmp_path):

@@ -114,16 +114,17 @@ def test_another_schema_is_refused_in_a_sentence_that_says_what_to_do(store, use
 
 def test_checkpoints_come_back_as_they_were(store):
     tree = {"state": (jnp.arange(6.0).reshape(2, 3), {"count": jnp.int32(4)}), "history": np.full((2, 4), np.nan)}
-    assert store.latest_checkpoint("k") is None
-    store.save_checkpoint("k", 1, tree)
-    store.save_checkpoint("k", 2, tree | {"history": np.zeros((2, 4))})
-    assert store.latest_checkpoint("k") == 2
-    back = store.load_checkpoint("k", 2, tree)
+    checkpoints = store.checkpoints("k")
+    assert checkpoints.latest() is None
+    checkpoints.save(1, tree)
+    checkpoints.save(2, tree | {"history": np.zeros((2, 4))})
+    assert checkpoints.latest() == 2
+    back = checkpoints.load(2, tree)
     np.testing.assert_array_equal(back["state"][0], tree["state"][0])
     np.testing.assert_array_equal(back["history"], np.zeros((2, 4)))
     assert back["history"].dtype == np.float64
-    store.drop_checkpoint("k")
-    assert store.latest_checkpoint("k") is None
+    checkpoints.drop()
+    assert checkpoints.latest() is None
 
 
 WRITER = """

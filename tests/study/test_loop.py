@@ -12,24 +12,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxft import UserError
 from jaxft.config import Execution, Training
-from jaxft.core import paths
+from jaxft.core import interrupts, paths
 from jaxft.data.augmentation.augment import ten_crops, view
 from jaxft.data.batches import balanced_indices, batch_indices
 from jaxft.features.cache import FeatureCache
 from jaxft.models import Preprocessing, create_model
-from jaxft.study import executors
+from jaxft.models.initialization import init_variables
+from jaxft.study import device_memory
+from jaxft.study.candidates import candidates, num_workers
+from jaxft.study.chunk import loop
+from jaxft.study.chunk.carry import Position
 from jaxft.study.chunk.compiled import MOST_STEPS, make_run_steps, make_steps
 from jaxft.study.chunk.evaluation import eval_batch, evaluate, one_behind
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import CURVES, Lane
+from jaxft.study.chunk.lanes import CURVES, Chunk, Lane
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.memory import needed_bytes
 from jaxft.study.chunk.program import make_program
+from jaxft.study.chunk.resuming import Keeping, number_of, position_of
 from jaxft.study.chunk.timing import time_steps
-from jaxft.study.executors import Executor, candidates, fitting, let_go_of_programs, num_workers, over_trials
+from jaxft.study.device_memory import let_go_of_programs
+from jaxft.study.executors import (
+    EXECUTORS,
+    DataParallel,
+    Devices,
+    Executor,
+    InTurn,
+    Pmap,
+    Vmap,
+    Workers,
+    Workload,
+    create_executor,
+    fitting,
+    over_trials,
+)
+from jaxft.study.services import Services
 from jaxft.training.adapters import init_adapters, is_adapter
 from jaxft.training.evaluation import is_finite
 from jaxft.training.initialization import adaptable, tuning_rules
@@ -37,7 +59,6 @@ from jaxft.training.optimizers import make_hparams, resolve_layers
 from jaxft.training.phases import make_phases
 from jaxft.training.state import split_variables
 from jaxft.training.step import make_train_step
-from jaxft.weights.files import init_variables
 
 SIZE, CLASSES, NUM = 8, 3, 40
 MODEL = create_model("toy", num_classes=CLASSES)
@@ -71,7 +92,7 @@ def program_and_lanes(rates, **fields):
             MODEL, jax.random.key(0 if "layers.backbone_learning_rate" in fields else seed), SIZE
         )
         params, stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
-        layers = resolve_layers(training, params)
+        layers = resolve_layers(training, MODEL, params)
         phases = make_phases(MODEL, PLAIN, training, layers, tuple(stats), 12)
         program = make_program(phases, training.selection.weights, eval_batch_size=16, num_train=12)
         rows = np.random.default_rng(seed).permutation(NUM).astype(np.int32)
@@ -202,11 +223,11 @@ def test_a_diverged_epoch_is_never_selected(select):
 @pytest.mark.parametrize(
     "executor",
     [
-        Executor(),
-        Executor("vmap", 8),
-        Executor("devices", 8, 4),
-        Executor("pmap", 8, 4),
-        Executor("data_parallel", 1, 2),
+        InTurn(),
+        Vmap(8),
+        Devices(8, 4),
+        Pmap(8, 4),
+        DataParallel(1, 2),
     ],
     ids=str,
 )
@@ -271,18 +292,22 @@ class Memory:
     def latest(self):
         return max(self.saved, default=None)
 
-    def load(self, epoch, like):
-        assert jax.tree.structure(self.saved[epoch]) == jax.tree.structure(like)
-        return self.saved[epoch]
+    def load(self, position, like):
+        assert jax.tree.structure(self.saved[position]) == jax.tree.structure(like)
+        return self.saved[position]
 
-    def save(self, epoch, tree):
-        self.saved = {epoch: jax.tree.map(np.array, tree)}
-        if epoch == self.killed_at:
+    def save(self, position, tree):
+        assert all(position > before for before in self.saved)
+        self.saved = {position: jax.tree.map(np.array, tree)}
+        if position == self.killed_at:
             raise KeyboardInterrupt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("killed_at", "width"), [(11, 1), *((at, 2) for at in (1, 3, 6, 9, 11, 16))])
+@pytest.mark.parametrize(
+    ("killed_at", "width"),
+    [((1, 3, 1), 1), *((at, 2) for at in ((0, 1, 0), (0, 2, 1), (0, 4, 2), (1, 2, 0), (1, 3, 1), (1, 6, 3)))],
+)
 def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
     """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
     monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)  # a step at a time
@@ -292,17 +317,42 @@ def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatc
     # A probe freezes the body, which side by side must be the same.
     lanes = [lanes[0], dataclasses.replace(lanes[1], params=lanes[0].params)][:width]
     whole = run_chunk(program, lanes, images()[0])
-    memory = Memory(killed_at)
+    memory = Memory(Position(*killed_at))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+        run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+    continued = run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))
     for one, other in zip(whole, continued):
         for name in one.params:
             np.testing.assert_array_equal(one.params[name], other.params[name])
         for name in one.curves:
             np.testing.assert_array_equal(one.curves[name], other.curves[name])
         assert one.test_accuracy == other.test_accuracy and one.selected_epoch == other.selected_epoch
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 10**9 - 1), st.integers(0, 10**5 - 1)), min_size=2))
+def test_checkpoints_are_numbered_in_the_order_of_their_positions(fields):
+    positions = [Position(*each) for each in fields]
+    assert [position_of(number_of(position)) for position in positions] == positions
+    assert sorted(positions) == sorted(positions, key=number_of)
+
+
+def test_a_chunk_stopped_while_features_are_computed_keeps_the_phase_before(monkeypatch):
+    program, lanes = program_and_lanes([0.05], **{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0})
+    (whole,), memory = run_chunk(program, lanes, images()[0]), Memory()
+    make_feed = loop.make_feed
+
+    def stopped_in_phase_1(chunk, number, *args):
+        if number == 1:
+            raise interrupts.Stopped
+        return make_feed(chunk, number, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(interrupts.Stopped):
+        patch.setattr(loop, "make_feed", stopped_in_phase_1)
+        run_chunk(program, lanes, images()[0], keeping=Keeping(memory))
+    assert memory.latest() == Position(1)
+    (continued,) = run_chunk(program, lanes, images()[0], keeping=Keeping(memory))
+    assert all(np.array_equal(whole.params[name], continued.params[name]) for name in whole.params)
 
 
 @pytest.mark.slow
@@ -338,7 +388,7 @@ def test_evaluation_of_sets_of_every_size():
     rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
     lanes = [dataclasses.replace(lane, val=of) for lane, of in zip(lanes, rows)]
     feed = Feed(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
-    scores = evaluate(program, feed, Executor("vmap", 2), *stacked, lanes, "val")
+    scores = evaluate(Chunk(program, lanes, Vmap(2)), feed, *stacked, "val")
     loss, accuracy, predictions = scores.loss, scores.accuracy, scores.predictions
     assert [len(p) for p in predictions] == [37, 3]
     for i, lane in enumerate(lanes):
@@ -366,9 +416,9 @@ def test_width_one_takes_the_trial_axis_off():
 @pytest.mark.parametrize(
     "executor",
     [
-        Executor("devices", 2, 2),
-        pytest.param(Executor("devices", 8, 4), marks=pytest.mark.nightly),
-        Executor("pmap", 8, 4),
+        Devices(2, 2),
+        pytest.param(Devices(8, 4), marks=pytest.mark.nightly),
+        Pmap(8, 4),
     ],
     ids=str,
 )
@@ -390,11 +440,11 @@ def ten_each(executor):
 
 
 def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
-    monkeypatch.setattr("jaxft.study.executors.num_cores", lambda: 3)
+    monkeypatch.setattr("jaxft.study.candidates.num_cores", lambda: 3)
     execution = Execution()
-    assert candidates(execution, 8, [32], False, ten_each) == [Executor(), Executor("workers")]
-    assert candidates(execution, 1, [32], False, ten_each) == [Executor()]
-    assert candidates(execution, 8, [32], True, ten_each) == [Executor("vmap", 8)]
+    assert candidates(Workload(execution, 8, [32], False, ten_each)) == [InTurn(), Workers()]
+    assert candidates(Workload(execution, 1, [32], False, ten_each)) == [InTurn()]
+    assert candidates(Workload(execution, 8, [32], True, ten_each)) == [Vmap(8)]
     assert num_workers(execution, 8) == 3 and num_workers(execution, 2) == 2
     assert num_workers(Execution(workers=2), 8) == 2
 
@@ -402,11 +452,11 @@ def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
 def test_the_width_fits_in_the_memory():
     """Eleven trials of 10 bytes each, on eight devices."""
     wide = Execution(executor="vmap", memory_bytes=45.0)
-    assert candidates(wide, 11, [32], False, ten_each) == [Executor("vmap", 4)]
-    assert candidates(wide, 3, [32], False, ten_each) == [Executor("vmap", 3)]
-    assert candidates(Execution(executor="vmap", width=2), 11, [32], False, ten_each) == [Executor("vmap", 2)]
-    assert candidates(Execution(executor="devices"), 11, [32], False, ten_each) == [Executor("devices", 16, 8)]
-    assert candidates(Execution(executor="pmap", width=1), 11, [32], False, ten_each) == [Executor("pmap", 8, 8)]
+    assert candidates(Workload(wide, 11, [32], False, ten_each)) == [Vmap(4)]
+    assert candidates(Workload(wide, 3, [32], False, ten_each)) == [Vmap(3)]
+    assert candidates(Workload(Execution(executor="vmap", width=2), 11, [32], False, ten_each)) == [Vmap(2)]
+    assert candidates(Workload(Execution(executor="devices"), 11, [32], False, ten_each)) == [Devices(16, 8)]
+    assert candidates(Workload(Execution(executor="pmap", width=1), 11, [32], False, ten_each)) == [Pmap(8, 8)]
 
 
 def test_the_memory_of_trials_is_that_of_their_compiled_programs():
@@ -416,22 +466,22 @@ def test_the_memory_of_trials_is_that_of_their_compiled_programs():
         **{"layers.backbone_learning_rate": "frozen", "batch_norm.statistics": "frozen", "optimizer.momentum": 0.9},
     )
     pixels = np.asarray(images()[0])
-    one, two, eight = (needed_bytes(program, lanes[0], pixels, Executor("vmap", width)) for width in (1, 2, 8))
+    one, two, eight = (needed_bytes(program, lanes[0], pixels, Vmap(width)) for width in (1, 2, 8))
     lane = 3 * 4 * (8 * 3 + 3) + 4 * MOST_STEPS * 2 + 4 * 6 * 8
     assert lane <= two - one <= lane + 4 * 6 * 8 + 2000
     assert eight - two == pytest.approx(6 * (two - one), rel=0.05)
     shared = 4 * 8 * len(pixels)  # the kept features
     assert one >= shared + lane
-    over_devices = needed_bytes(program, lanes[0], pixels, Executor("devices", 16, 8))
+    over_devices = needed_bytes(program, lanes[0], pixels, Devices(16, 8))
     assert over_devices == pytest.approx(two, rel=0.05)
-    assert needed_bytes(program, lanes[0], pixels, Executor("pmap", 16, 8)) == two
+    assert needed_bytes(program, lanes[0], pixels, Pmap(16, 8)) == two
 
 
 def test_a_batch_is_spread_over_as_many_devices_as_divide_it():
     execution = Execution(executor="data_parallel")
-    assert candidates(execution, 4, [32, 20], False, ten_each) == [Executor("data_parallel", 1, 4)]
+    assert candidates(Workload(execution, 4, [32, 20], False, ten_each)) == [DataParallel(1, 4)]
     with pytest.raises(UserError, match="no number from 2 to 8 devices divides the batches of 9, 11"):
-        candidates(execution, 4, [9, 11], False, ten_each)
+        candidates(Workload(execution, 4, [9, 11], False, ten_each))
 
 
 def test_as_many_lanes_as_fit():
@@ -440,17 +490,17 @@ def test_as_many_lanes_as_fit():
         lanes = executor.width // executor.num_devices
         return math.inf if lanes > 20 else 100 + 10 * lanes
 
-    assert fitting(Executor("vmap", 16), needed, 260) == Executor("vmap", 16)
-    assert fitting(Executor("vmap", 32), needed, 1000) == Executor("vmap", 16)
-    assert fitting(Executor("vmap", 16), needed, 200) == Executor("vmap", 10)  # after 12
-    assert fitting(Executor("vmap", 16), needed, 50) == Executor("vmap", 1)
-    assert fitting(Executor("devices", 128, 8), needed, 200) == Executor("devices", 80, 8)
+    assert fitting(Vmap(16), needed, 260) == Vmap(16)
+    assert fitting(Vmap(32), needed, 1000) == Vmap(16)
+    assert fitting(Vmap(16), needed, 200) == Vmap(10)  # after 12
+    assert fitting(Vmap(16), needed, 50) == Vmap(1)
+    assert fitting(Devices(128, 8), needed, 200) == Devices(80, 8)
 
 
 @pytest.mark.slow
 def test_steps_are_timed_as_an_executor_runs_them():
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 1.0})
-    for executor in (Executor(), Executor("vmap", 2)):
+    for executor in (InTurn(), Vmap(2)):
         assert 0 < time_steps(program, lanes[0], np.asarray(images()[0]), executor, seconds=0.01) < 60
 
 
@@ -459,7 +509,7 @@ def test_a_batch_over_devices_has_the_statistics_of_the_whole():
     """One trial whose batches of six are on three devices, two images each."""
     program, lanes = program_and_lanes([0.05], **{"schedule.epochs": 2.0})
     one = run_chunk(program, lanes, images()[0])[0]
-    other = run_chunk(program, lanes, images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    other = run_chunk(program, lanes, images()[0], executor=DataParallel(1, 3))[0]
     assert_close(one.params, other.params)
     assert_close(one.batch_stats, other.batch_stats)
 
@@ -512,7 +562,7 @@ def test_ten_crops_of_the_test_images_alone(fields):
     larger = jnp.asarray(np.random.default_rng(2).integers(0, 256, (NUM, 11, 11, 3)), jnp.uint8)
     features = FeatureCache(1e9)
     centre, ten = (
-        run_chunk(dataclasses.replace(program, test_crops=crops), lanes, larger, features=features)[0]
+        run_chunk(dataclasses.replace(program, test_crops=crops), lanes, larger, services=Services(features))[0]
         for crops in ("centre", "ten")
     )
     assert_close(centre.params, ten.params)
@@ -527,6 +577,38 @@ def test_ten_crops_of_the_test_images_alone(fields):
 
 
 @pytest.mark.nightly
+@dataclasses.dataclass(frozen=True)
+class Unrolled(Executor):
+    """An executor of a plug-in: the trials one after another in one program, without vmap."""
+
+    name = "unrolled"
+
+    @classmethod
+    def fit(cls, workload):
+        return cls(min(workload.num_trials, 2))
+
+    def compile(self, function, num_shared, donate=()):
+        def unrolled(*args):
+            own, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
+            trials = [function(*jax.tree.map(lambda x, i=i: x[i], own), *shared) for i in range(self.width)]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trials)
+
+        return jax.jit(unrolled, donate_argnums=donate)
+
+
+def test_an_executor_is_a_class_and_a_line(monkeypatch):
+    monkeypatch.setattr(EXECUTORS, "entries", dict(EXECUTORS.entries))
+    EXECUTORS.register("unrolled", Unrolled)
+    execution = dataclasses.replace(Execution(), executor="unrolled")
+    (executor,) = candidates(Workload(execution, 3, [6], False, lambda executor: 0.0))
+    assert executor == create_executor("unrolled", 2) and str(executor) == "unrolled at width 2"
+    program, lanes = program_and_lanes([0.01, 0.03], **{"schedule.epochs": 1.0})
+    for lane, outcome in zip(lanes, run_chunk(program, lanes, images()[0], executor=executor)):
+        (alone,) = run_chunk(program, [lane], images()[0])
+        assert_close(alone.params, outcome.params)
+    assert all(entry.value.name == name for name, entry in EXECUTORS.items())
+
+
 @pytest.mark.slow
 def test_executors_agree_on_random_changes():
     fields = {
@@ -539,9 +621,9 @@ def test_executors_agree_on_random_changes():
     weights = jnp.array([0.5, 1.0, 1.5])
     lanes = [dataclasses.replace(lane, hparams=lane.hparams._replace(class_weights=weights)) for lane in lanes]
     expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
-    for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=Executor("devices", 4, 2))):
+    for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=Devices(4, 2))):
         assert_close(one.params, other.params)
-    alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    alone = run_chunk(program, lanes[:1], images()[0], executor=DataParallel(1, 3))[0]
     assert_close(expected[0].params, alone.params)
 
 
@@ -593,9 +675,9 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed_at", [2, 3, 5, 6, 10], ids="place{}".format)
+@pytest.mark.parametrize("killed_at", [(0, 2, 0), (0, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0)], ids=str)
 def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
-    """Two steps of the head, two of stage 3 too, two of all: places 0 to 3, 4 to 7, 8 to 11 are in these phases."""
+    """Two steps of the head, two of stage 3 too, two of all."""
     monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)  # a step at a time
     fields = {
         "schedule.epochs": 3.0,
@@ -606,11 +688,11 @@ def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, 
     }
     program, lanes = program_and_lanes([0.05], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
-    memory = Memory(killed_at)
+    memory = Memory(Position(*killed_at))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)
+        run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, lanes, images()[0], checkpoints=memory, checkpoint_seconds=0)[0]
+    continued = run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))[0]
     for name in whole.params:
         np.testing.assert_array_equal(whole.params[name], continued.params[name])
         assert (np.asarray(whole.params[name]) != np.asarray(lanes[0].params[name])).any()
@@ -651,10 +733,10 @@ def test_executors_agree_on_what_a_step_may_be():
     program, lanes = program_and_lanes([0.01, 0.02, 0.03, 0.04], **{"schedule.epochs": 1.0}, **fields)
     lanes = [dataclasses.replace(lane, params=lanes[0].params) for lane in lanes]
     expected = [run_chunk(program, [lane], images()[0])[0] for lane in lanes]
-    for executor in (Executor("vmap", 4), Executor("devices", 4, 2), Executor("pmap", 4, 4)):
+    for executor in (Vmap(4), Devices(4, 2), Pmap(4, 4)):
         for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
             assert_close(one.params, other.params)
-    alone = run_chunk(program, lanes[:1], images()[0], executor=Executor("data_parallel", 1, 3))[0]
+    alone = run_chunk(program, lanes[:1], images()[0], executor=DataParallel(1, 3))[0]
     assert_close(expected[0].params, alone.params)
 
 
@@ -665,7 +747,7 @@ def low_rank(lanes, rank=2, alpha=4.0):
     """Returns lanes of one network with factors of changes, those of B no longer zero."""
     found = []
     for lane in lanes:
-        names = [n for n in adaptable(Training.of({"layers.tune": "lora"}), tuple(lane.params)) if is_adapter(n)]
+        names = [n for n in adaptable(Training.of({"layers.tune": "lora"}), MODEL, tuple(lane.params)) if is_adapter(n)]
         drawn = init_adapters(names, lane.params, rank, jax.random.key(3))
         moved = {n: leaf + 0.02 * jax.random.normal(jax.random.key(5), leaf.shape) for n, leaf in drawn.items()}
         found.append(dataclasses.replace(lane, params=dict(lanes[0].params) | moved, batch_stats=lanes[0].batch_stats))
@@ -694,7 +776,9 @@ def lora_program_and_lanes(rates, **fields):
                 "optimizer.learning_rate": rate,
             }
         )
-        layers = resolve_layers(training, adaptable(training, names), tuning_rules(training, MODEL, names))
+        layers = resolve_layers(
+            training, MODEL, adaptable(training, MODEL, names), tuning_rules(training, MODEL, names)
+        )
         phases = make_phases(MODEL, PLAIN, training, layers, tuple(lane.batch_stats), 12)
         program = make_program(phases, training.selection.weights, eval_batch_size=16, num_train=12)
         source = {"params": {name: lane.params[name] for name in names}, "batch_stats": lane.batch_stats}
@@ -845,7 +929,7 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     outcomes = []
     for decay in decays:
         program, lanes = program_and_lanes([0.1], **{"linear_probe.weight_decay": decay}, **fields, **changes)
-        outcomes += run_chunk(program, lanes, pixels, features=FeatureCache(1e9))
+        outcomes += run_chunk(program, lanes, pixels, services=Services(FeatureCache(1e9)))
     assert outcomes[0].curves["epoch"].tolist() == [0.0]  # it passes over nothing in batches
     lane, variables = lanes[0], {"params": paths.unflatten(lanes[0].params)}
     variables["batch_stats"] = paths.unflatten(lane.batch_stats)
@@ -880,7 +964,7 @@ def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     monkeypatch.setattr("jaxft.training.step.PIECE", 5)
     for function in (make_train_step, make_steps, make_run_steps):
         function.cache_clear()
-    parts = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
+    parts = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))[0]
     for function in (make_train_step, make_steps, make_run_steps):
         function.cache_clear()
     assert whole.curves["epoch"].tolist() == [0.0, 1.0]
@@ -898,7 +982,7 @@ def test_programs_are_let_go_where_they_take_many_maps_of_memory(monkeypatch):
     assert double(jnp.float32(1)) == 2
     let_go_of_programs()  # this process is far from full, or the test before it would have let go of them
     assert double._cache_size() == 1
-    monkeypatch.setattr(executors, "MANY_MAPS", 0)
+    monkeypatch.setattr(device_memory, "MANY_MAPS", 0)
     let_go_of_programs()
     assert double._cache_size() == 0 and double(jnp.float32(2)) == 4
 
@@ -915,7 +999,7 @@ def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
     jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:
-        run_chunk(program, lanes, images()[0], executor=Executor("devices", 16, 8))
+        run_chunk(program, lanes, images()[0], executor=Devices(16, 8))
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)
     assert names["jit(step)"] == names["jit(eval_step)"] == 1

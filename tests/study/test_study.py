@@ -34,7 +34,7 @@ from jaxft.study import chooser as chooser_module
 from jaxft.study.chooser import Chooser, num_macs
 from jaxft.study.chunk import loop
 from jaxft.study.examples import example_lane
-from jaxft.study.executors import Executor
+from jaxft.study.executors import DataParallel, InTurn, Vmap
 from jaxft.study.jobs import assign_chunks, chunk_jobs, in_order_of
 from jaxft.study.plan import make_plan
 from jaxft.study.workers import Workers
@@ -431,7 +431,7 @@ def test_what_is_frozen_must_be_shared(tmp_path):
     plan = make_plan(tiny(training=TINY["training"] | frozen, factors=[]))
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
     work = Work(plan, Store.create(tmp_path / "s"), Services(FeatureCache(0)))
-    lanes = [work.lane(trial) for trial in plan.trials]
+    lanes = [work.starts.lane(trial) for trial in plan.trials]
     with pytest.raises(ValueError, match="must share what is frozen"):
         run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
 
@@ -496,9 +496,9 @@ def test_a_trial_that_diverges_is_a_result(tmp_path):
 
 
 def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
-    import jaxft.study.work
+    import jaxft.study.pieces
 
-    whole = jaxft.study.work.run_chunk
+    whole = jaxft.study.pieces.run_chunk
     calls = []
 
     def fails_once(*args, **kwargs):
@@ -508,7 +508,7 @@ def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
         return whole(*args, **kwargs)
 
     study = tiny(factors=[{"training.initialization.start": ["random"]}], seeds=3)
-    monkeypatch.setattr(jaxft.study.work, "run_chunk", fails_once)
+    monkeypatch.setattr(jaxft.study.pieces, "run_chunk", fails_once)
     results = jaxft.run_study(study, tmp_path / "f", quiet=True)
     assert results["status"].tolist() == ["done", "failed", "done"]
     failure = Store.open(tmp_path / "f").read("failures", results["trial"][1])
@@ -654,7 +654,7 @@ def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
 def test_workers_begin_with_programs_of_their_own(groups_of_one_network):
     plan, store = groups_of_one_network
     for group in plan.groups:
-        assign_chunks(group, store, "in_turn", lambda group: (Executor(), ""))
+        assign_chunks(group, store, "in_turn", lambda group: (InTurn(), ""))
     jobs = [job for group in plan.groups for job in chunk_jobs(group, store)]
     a, b, c = (jobs[i : i + 2] for i in (0, 2, 4))  # a chunk a seed
     assert in_order_of((0, 2), jobs) == [*a, *b, *c]
@@ -735,8 +735,8 @@ def test_nothing_is_timed_in_a_deterministic_study(monkeypatch, tmp_path):
     plan = make_plan(tiny(**ALIKE, execution={"deterministic": True}))
     monkeypatch.setattr(chooser_module, "time_steps", None)
     for found, chosen in (
-        ([Executor(), Executor("vmap", 8)], Executor("vmap", 8)),
-        ([Executor(), Executor("data_parallel", 1, 4)], Executor()),
+        ([InTurn(), Vmap(8)], Vmap(8)),
+        ([InTurn(), DataParallel(1, 4)], InTurn()),
     ):
         monkeypatch.setattr(chooser_module, "candidates", lambda *_, found=found: found)
         with Progress(quiet=True) as progress:
@@ -753,10 +753,10 @@ def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch,
         return 10.0
 
     monkeypatch.setattr(chooser_module, "time_steps", time_steps)
-    monkeypatch.setattr(chooser_module, "candidates", lambda *_: [Executor(), Executor("vmap", 8)])
+    monkeypatch.setattr(chooser_module, "candidates", lambda *_: [InTurn(), Vmap(8)])
     with Progress(quiet=True) as progress:
         chooser = Chooser(plan, Store.create(tmp_path / "study"), progress)
-        assert chooser.choose(plan.groups[0])[0] == Executor()
+        assert chooser.choose(plan.groups[0])[0] == InTurn()
 
 
 @pytest.mark.slow

@@ -12,12 +12,13 @@ import jaxft
 from jaxft.config import Study, Training, from_dict
 from jaxft.core.errors import UserError
 from jaxft.core.paths import flatten
-from jaxft.models import create_model, list_models
+from jaxft.models import create_model
 from jaxft.models.growth import NEW_UNITS
+from jaxft.models.initialization import init_variables
+from jaxft.models.structure import expected_shapes
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 from jaxft.training.initialization import (
-    BATCH_NORM,
     copied_units,
     draws_body,
     imprint,
@@ -26,7 +27,7 @@ from jaxft.training.initialization import (
     tuning_rules,
     with_parameters,
 )
-from jaxft.weights.files import expected_shapes, init_variables, load
+from jaxft.weights.files import load
 
 SIZE_PX = 8
 KEY = jax.random.key(0)
@@ -326,16 +327,6 @@ def test_the_largest_logit_is_the_nearest_direction():
 # --- presets ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnetsmall8", "wrn10_1", "resnet18", "resnet50", "efficientnet_lite0"])
-def test_batch_norms_are_what_has_a_scale(name):
-    import re
-
-    assert name in list_models()
-    names = names_of(create_model(name, 2), 64)
-    layers = {n.rpartition("/")[0] for n in names if n.endswith("/scale")}
-    assert layers == {n.rpartition("/")[0] for n in names if re.match(BATCH_NORM, n)}
-
-
 def test_presets_train_what_they_say():
     every = set(planned().program.phases[0].trainable)
     head = {name for name in every if name.startswith("head/")}
@@ -499,7 +490,7 @@ def test_a_head_of_class_means_begins_ahead(ran):
     store, plan, trials = ran
     work = Work(plan, store, Services(FeatureCache(1e9)))
     trial = trials["bias"]
-    lane = work.lane(trial)
+    lane = work.starts.lane(trial)
     variables = {
         "params": jaxft.core.paths.unflatten(lane.params),
         "batch_stats": jaxft.core.paths.unflatten(lane.batch_stats),
@@ -509,4 +500,6 @@ def test_a_head_of_class_means_begins_ahead(ran):
     np.testing.assert_allclose(lane.params["head/kernel"], imprint(features, lane.labels[lane.train], 3), atol=1e-5)
     accuracy = (np.asarray(features @ lane.params["head/kernel"]).argmax(1) == lane.labels[lane.train]).mean()
     assert accuracy > 0.6 and not np.any(lane.params["head/bias"])
-    assert not any(np.any(leaf) for name, leaf in work.lane(trials["zeros"]).params.items() if name.startswith("head/"))
+    assert not any(
+        np.any(leaf) for name, leaf in work.starts.lane(trials["zeros"]).params.items() if name.startswith("head/")
+    )

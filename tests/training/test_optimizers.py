@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxft.config import Training
+from jaxft.models import create_model
 from jaxft.training.optimizers import Optimizer, go_on_from, make_hparams, make_tx, resolve_layers, resolve_rates
 from jaxft.training.schedules import Schedule, make_schedule
 
@@ -23,6 +24,8 @@ SHAPES = {
     "head/bias": (3,),
 }
 DEPTHS = {name: {"head": 0, "stage2": 1, "stage1": 2, "stem": 3}[name.partition("/")[0]] for name in SHAPES}
+KERNELS = tuple(name for name in SHAPES if name.endswith("kernel"))
+MODEL = create_model("cifar_resnet8", 2)  # whose head and norms the rules name
 STEPS = 6
 # Numbers that float32 holds exactly, so that the comparison in float64 is exact.
 NUMBERS = {"optimizer.learning_rate": 0.5, "optimizer.momentum": 0.75, "optimizer.beta2": 0.875, "layers.decay": 0.5}
@@ -30,9 +33,9 @@ RULES = (("stage2/.*/kernel", 0.25), ("stage1/.*/bn1/.*", "frozen"), ("stem/.*",
 
 
 def resolved(**fields):
-    """Returns the procedure, what its rules say, the rates and the optimiser of all that trains."""
+    """Returns the config, the rule of each parameter, the learning rates, and the groups of all that trains."""
     training = Training.of({**NUMBERS, "layers.rates": RULES, "layers.backbone_learning_rate": 0.125, **fields})
-    layers = resolve_layers(training, list(SHAPES))
+    layers = resolve_layers(training, MODEL, list(SHAPES))
     rates = resolve_rates(training, layers, DEPTHS)
     groups = tuple((name, match.pattern) for name, match in layers.items() if match.value != "frozen")
     return training, layers, rates, groups
@@ -42,9 +45,9 @@ def optimizer_of(training, groups, schedule=None, joined=()):
     schedule = schedule or Schedule("cosine", STEPS, warmup_steps=2)
     depths = tuple((name, DEPTHS[name]) for name, _ in groups)
     clipped = training.optimizer.clip_norm > 0
-    return Optimizer(
-        training.optimizer.name, training.optimizer.nesterov, schedule, groups, depths, False, joined, clipped
-    )
+    decayed = tuple(name for name, _ in groups if name in KERNELS)
+    chosen = training.optimizer
+    return Optimizer(chosen.name, chosen.nesterov, schedule, groups, depths, False, joined, clipped, decayed)
 
 
 def draws(names, seed=0):
@@ -146,7 +149,7 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
 )
 def test_optimisers_are_optaxs(kind, theirs):
     """One group, kernels alone, where optax's own know no rules."""
-    names = [name for name in SHAPES if name.endswith("kernel")]
+    names = list(KERNELS)
     fields = {"optimizer.weight_decay": 0.125 * (kind != "adam"), "layers.rates": (), "layers.decay": 1.0}
     training, layers, _, _ = resolved(**{"optimizer.name": kind, "layers.backbone_learning_rate": None}, **fields)
     groups = tuple((name, layers[name].pattern) for name in names)
@@ -226,7 +229,7 @@ def test_an_effective_rate_is_divided_among_the_steps_that_a_gradient_lasts():
         "linear_probe.learning_rate": 1.6,
     }
     training = Training.of({"optimizer.momentum": 0.75, **fields})
-    layers = resolve_layers(training, list(SHAPES))
+    layers = resolve_layers(training, MODEL, list(SHAPES))
     hparams = make_hparams(training, layers)
     assert float(hparams.learning_rate) == pytest.approx(0.2)
     assert float(hparams.probe_learning_rate) == pytest.approx(0.4)
@@ -246,7 +249,7 @@ def test_a_constant_gradient_moves_the_weights_by_the_effective_rate_each_step()
     """After many steps of a gradient of one, whatever the momentum."""
     for momentum in (0.0, 0.5, 0.9):
         training = Training.of({"optimizer.effective_learning_rate": 0.25, "optimizer.momentum": momentum})
-        layers = resolve_layers(training, ["head/bias"])
+        layers = resolve_layers(training, MODEL, ["head/bias"])
         optimizer = Optimizer("sgd", False, Schedule("constant", 200), (("head/bias", "head/.*"),))
         tx = make_tx(optimizer)(make_hparams(training, layers))
         ones = {"head/bias": jnp.ones(1)}

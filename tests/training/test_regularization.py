@@ -19,8 +19,11 @@ from jaxft.features.cache import FeatureCache
 from jaxft.models import create_model
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import BatchNorm, batch_norm_in_groups
+from jaxft.study.chunk.carry import Position
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.recalibration import check_frozen
+from jaxft.study.chunk.resuming import Keeping
+from jaxft.study.services import Services
 from jaxft.study.starts import with_attention
 from jaxft.training.evaluation import pool_moments
 from jaxft.training.optimizers import make_hparams, resolve_layers
@@ -269,8 +272,8 @@ def test_kept_maps_are_those_of_a_forward_pass_of_the_source():
     program, (lane,) = lanes_with_source(
         [0.05], **{"regularization.delta.strength": 0.01, "schedule.epochs": 1.0, "selection.weights": "last"}
     )
-    kept = run_chunk(program, [lane], images()[0], features=FeatureCache(1e9))[0]
-    anew = run_chunk(program, [lane], images()[0], features=FeatureCache(0))[0]
+    kept = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(1e9)))[0]
+    anew = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(0)))[0]
     assert_close(kept.params, anew.params)
 
 
@@ -301,9 +304,9 @@ def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
     phase = program.phases[0]
     assert phase.prefix == UNITS[0] and phase.regularisers.maps == UNITS[1:] == phase.regularisers.blocks
     assert all(not name.startswith(("stem", "stage1")) for name, _ in phase.regularisers.pulled)
-    together = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))
+    together = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))
     for lane, outcome in zip(lanes, together):
-        alone = run_chunk(program, [lane], images()[0], features=FeatureCache(1e9))[0]
+        alone = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(1e9)))[0]
         assert_close(alone.params, outcome.params)
         without_cache = run_chunk(program, [lane], images()[0])[0]
         assert_close(alone.params, without_cache.params)
@@ -314,11 +317,11 @@ def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
     monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)
     program, (lane,) = lanes_with_source([0.05], **{"batch_norm.statistics": "recalibrated"}, **EVERYTHING)
     whole = run_chunk(program, [lane], images()[0])[0]
-    memory = Memory(3)
+    memory = Memory(Position(0, 2, 1))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, [lane], images()[0], checkpoints=memory, checkpoint_seconds=0)
+        run_chunk(program, [lane], images()[0], keeping=Keeping(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, [lane], images()[0], checkpoints=memory, checkpoint_seconds=0)[0]
+    continued = run_chunk(program, [lane], images()[0], keeping=Keeping(memory, 0))[0]
     for one, other in ((whole.params, continued.params), (whole.batch_stats, continued.batch_stats)):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
@@ -328,7 +331,7 @@ def phase_of(**fields):
     training = Training.of({**fields})
     variables = draw_variables(MODEL, SIZE)
     names = tuple(paths.flatten(variables["params"]))
-    layers = resolve_layers(training, names)
+    layers = resolve_layers(training, MODEL, names)
     stats = tuple(paths.flatten(variables["batch_stats"]))
     return make_phases(MODEL, PLAIN, training, layers, stats, 12)[-1], make_hparams(training, layers)
 
@@ -478,7 +481,7 @@ def test_moments_of_batches_are_those_of_all():
 @pytest.mark.parametrize("rules", [(("stem/.*", "frozen"),), pytest.param((), marks=pytest.mark.nightly)])
 def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeypatch):
     program, lanes = program_and_lanes([0.05], **{"batch_norm.statistics": "recalibrated", "layers.rates": rules})
-    outcome = run_chunk(program, lanes, images()[0], features=FeatureCache(1e9))[0]
+    outcome = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))[0]
     tracked = program.phases[0].tracked
     assert ("stem/bn/mean" in tracked) == (not rules)
     params, stats = paths.unflatten(outcome.params), paths.unflatten(outcome.batch_stats)
@@ -493,7 +496,9 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
     expected = paths.flatten(updated["batch_stats"])
     for name in tracked:
         np.testing.assert_allclose(outcome.batch_stats[name], 10 * expected[name], rtol=1e-3, atol=1e-5)
-    usual = run_chunk(*program_and_lanes([0.05], **{"layers.rates": rules}), images()[0], features=FeatureCache(1e9))[0]
+    usual = run_chunk(
+        *program_and_lanes([0.05], **{"layers.rates": rules}), images()[0], services=Services(FeatureCache(1e9))
+    )[0]
     np.testing.assert_array_equal(usual.params["head/kernel"], outcome.params["head/kernel"])
     np.testing.assert_array_equal(usual.curves["val_loss"], outcome.curves["val_loss"])
     monkeypatch.setattr("jaxft.study.chunk.recalibration.MOMENTS_BATCH", 5)

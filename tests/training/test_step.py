@@ -42,7 +42,7 @@ class Trial:
         self.training = Training.of({**fields})
         variables = draw_variables(MODEL, SIZE)
         self.params, self.stats = paths.flatten(variables["params"]), paths.flatten(variables["batch_stats"])
-        self.layers = resolve_layers(self.training, self.params)
+        self.layers = resolve_layers(self.training, MODEL, self.params)
         self.phases = make_phases(MODEL, PLAIN, self.training, self.layers, tuple(self.stats), num_train)
         self.phase = self.phases[-1]
         self.hparams = make_hparams(self.training, self.layers)
@@ -340,7 +340,7 @@ def test_the_probe_has_a_rate_of_its_own():
         "optimizer.momentum": 0.0,
     }
     trial, usual = Trial(**fields), Trial(**fields | {"linear_probe.learning_rate": None})
-    layers = resolve_layers(Training(), list(trial.params))
+    layers = resolve_layers(Training(), MODEL, list(trial.params))
     probe = make_phases(MODEL, PLAIN, Training.of({**fields}), layers, list(trial.stats), 12)[0]
     assert probe.optimizer.probe and not trial.phase.optimizer.probe
     grads = {name: jnp.ones_like(trial.params[name]) for name in probe.trainable}

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save_file
 import jaxft
 from jaxft.core import paths
 from jaxft.models import create_model, list_families
+from jaxft.models.initialization import init_variables
+from jaxft.models.structure import expected_shapes
 from jaxft.weights.files import (
     Manifest,
     convert_weights,
-    expected_shapes,
     find_file,
     find_model,
-    init_variables,
     load,
     load_weights,
     read_network,

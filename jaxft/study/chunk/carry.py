@@ -14,6 +14,15 @@ from jaxft.training.phases import Phase
 from jaxft.training.state import State, continue_state
 
 
+@dataclass(frozen=True, order=True)
+class Position:
+    """How far a chunk is: the number of its phase, the steps done in it, and the epochs evaluated in it."""
+
+    phase: int = 0
+    step: int = 0
+    epoch: int = 0
+
+
 @dataclass
 class Carry:
     """Everything that a chunk of trials needs to go on from the end of a step."""
@@ -23,7 +32,6 @@ class Carry:
     best_score: np.ndarray  # [trials, 2] validation accuracy and minus loss
     best_epoch: np.ndarray  # [trials], -1 where there is none
     history: np.ndarray  # [trials, epochs, curves]
-    epochs_done: np.ndarray  # [], evaluated
     metrics: np.ndarray  # [trials, most steps of an epoch, 2] loss and accuracy of the steps of this epoch
     diverged: np.ndarray  # [trials]
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(()))
@@ -47,7 +55,6 @@ def next_carry(carry: Carry | None, state: State, program: Program, phase: Phase
         best_score=np.full((width, 2), -np.inf),
         best_epoch=np.full(width, -1),
         history=carry.history if carry else np.full((width, program.num_epochs, len(CURVES)), np.nan),
-        epochs_done=carry.epochs_done if carry else np.zeros((), int),
         metrics=np.zeros((width, most_steps, 2), np.float32),
         diverged=carry.diverged if carry else np.zeros(width, bool),
         seconds=carry.seconds if carry else np.zeros(()),

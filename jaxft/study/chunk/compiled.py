@@ -20,6 +20,7 @@ MOST_STEPS = 256  # of a stretch on the device
 
 @functools.cache
 def make_init_states(phase: Phase) -> Callable[[Flat, Flat, HParams, jax.Array], State]:
+    """Returns `init(params, batch_stats, hparams, keys) -> state` at the start of a phase, over the trial axis."""
     return jax.jit(jax.vmap(functools.partial(init_state, phase)))
 
 
@@ -84,21 +85,26 @@ def make_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[State, j
 
 @functools.cache
 def make_moments(network: Evaluated, executor: Executor) -> Callable[..., Flat]:
+    """Returns the compiled `moments_step` of a network, over the trial axis."""
     return executor.compile(make_moments_step(network), num_shared=2)
 
 
 @functools.cache
 def make_eval(network: Evaluated, executor: Executor) -> Callable[..., Evaluation]:
+    """Returns the compiled `eval_step` of a network, over the trial axis."""
     return executor.compile(make_eval_step(network), num_shared=2)
 
 
 @functools.cache
 def make_finite(executor: Executor) -> Callable[..., jax.Array]:
+    """Returns the program that tells of each trial whether its variables are finite: [trials]."""
     return executor.compile(is_finite, num_shared=0)
 
 
 @functools.cache
 def make_merge(executor: Executor) -> Callable[..., Flat]:
+    """Returns `merged(params, scale, frozen) -> params`: low-rank adapters merged into their kernels."""
+
     def merged(params: Flat, scale: jax.Array, frozen: Flat) -> Flat:
         return merge(params, frozen, scale)
 

@@ -13,26 +13,20 @@ from jaxft.core.events import EpochEnded
 from jaxft.study.chunk.carry import Carry
 from jaxft.study.chunk.evaluation import evaluate
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import CURVES, Lane
-from jaxft.study.chunk.program import Program
-from jaxft.study.executors import Executor
+from jaxft.study.chunk.lanes import CURVES, Chunk, Lane
 
 
-def end_epoch(
-    program: Program,
-    feed: Feed,
-    executor: Executor,
-    carry: Carry,
-    epoch: int,
-    num_steps: int,
-    lanes: Sequence[Lane],
-) -> None:
-    """Evaluates on the validation images, notes the curves and who diverged, and keeps the best.
+def end_epoch(chunk: Chunk, feed: Feed, carry: Carry, epoch: int, num_steps: int) -> None:
+    """Evaluates on the validation images, and updates the carry: the curves, who diverged, the best epoch.
 
     A trial has diverged once its loss, a parameter or a statistic is no finite number; its curves end there.
+
+    Args:
+      epoch: its number over all phases, from 0.
+      num_steps: how many steps it had.
     """
-    state = carry.state
-    scores = evaluate(program, feed, executor, *state.evaluated, lanes, "val")
+    state, lanes = carry.state, chunk.lanes
+    scores = evaluate(chunk, feed, *state.evaluated, "val")
     loss, accuracy = scores.loss, scores.accuracy
     last = 1 if feed.phase.whole else num_steps  # a step over all images is no mean's part
     trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
@@ -42,12 +36,11 @@ def end_epoch(
     carry.history[carry.diverged, epoch] = np.nan
     # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
     ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
-    better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (program.select == "last")
+    better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (chunk.program.select == "last")
     better &= ~carry.diverged
-    carry.best = _where(executor.place(better), state.evaluated, carry.best)
+    carry.best = _where(chunk.executor.place(better), state.evaluated, carry.best)
     carry.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), carry.best_score)
     carry.best_epoch = np.where(better, epoch, carry.best_epoch)
-    carry.epochs_done = np.asarray(epoch + 1)
 
 
 @functools.partial(jax.jit, donate_argnums=2)
@@ -58,13 +51,13 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(choose, new, old)
 
 
-def epoch_ended(kind: str, carry: Carry, epoch: int, lanes: Sequence[Lane]) -> EpochEnded:
+def epoch_ended(lanes: Sequence[Lane], carry: Carry, epoch: int) -> EpochEnded:
     """Returns the event of an epoch, counted from 0, of the lanes that have a name."""
     named = [i for i, lane in enumerate(lanes) if lane.name]
     curves = carry.history[named, epoch]
     metrics = {name: tuple(map(_rounded, curves[:, i].tolist())) for i, name in enumerate(CURVES)}
     names = tuple(lanes[i].name for i in named)
-    return EpochEnded(kind, names, epoch + 1, carry.history.shape[1], metrics)
+    return EpochEnded(lanes[0].kind, names, epoch + 1, carry.history.shape[1], metrics)
 
 
 def _rounded(value: float) -> float | None:

@@ -14,9 +14,8 @@ from jaxft.data.batches import padded_batches
 from jaxft.data.streaming import Stream, Windows
 from jaxft.study.chunk.compiled import make_eval, make_finite, make_merge
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import Lane, stack
+from jaxft.study.chunk.lanes import Chunk, Lane, stack
 from jaxft.study.chunk.program import Program
-from jaxft.study.executors import Executor
 from jaxft.training.adapters import is_adapter
 from jaxft.training.evaluation import Evaluation
 from jaxft.training.state import Flat
@@ -24,16 +23,15 @@ from jaxft.training.state import Flat
 T = TypeVar("T")
 
 LEAST_EVAL_BATCH = 32
-
 USUAL_EVAL_BATCH = 256  # but on a CPU, whose caches do not hold so much: there the least
 
 
-def merge_adapters(params: Flat, feed: Feed, executor: Executor, lanes: Sequence[Lane]) -> Flat:
+def merge_adapters(chunk: Chunk, feed: Feed, params: Flat) -> Flat:
     """Returns the trials' parameters, changes of kernels merged into them."""
     if not any(map(is_adapter, params)):
         return params
-    scale = executor.place(stack([lane.hparams.lora_scale for lane in lanes]))
-    return make_merge(executor)(params, scale, feed.frozen.params)
+    scale = chunk.executor.place(stack([lane.hparams.lora_scale for lane in chunk.lanes]))
+    return make_merge(chunk.executor)(params, scale, feed.frozen.params)
 
 
 class Scores(NamedTuple):
@@ -49,21 +47,21 @@ class Scores(NamedTuple):
     finite: np.ndarray
 
 
-def evaluate(
-    program: Program,
-    feed: Feed,
-    executor: Executor,
-    params: Flat,
-    batch_stats: Flat,
-    lanes: Sequence[Lane],
-    part: Literal["val", "test"],
-) -> Scores:
-    """Returns what the trials' networks say of their own images to select or to test on."""
+def evaluate(chunk: Chunk, feed: Feed, params: Flat, batch_stats: Flat, part: Literal["val", "test"]) -> Scores:
+    """Returns the scores of the trials' networks on their own validation or test images.
+
+    Args:
+      feed: where the images and labels are read from.
+      params: trainable parameters, with a leading trial axis.
+      batch_stats: tracked statistics, with a leading trial axis.
+      part: the images to evaluate on.
+    """
+    program, lanes, executor = chunk.program, chunk.lanes, chunk.executor
     rows = [getattr(lane, part) for lane in lanes]
     most = max(len(r) for r in rows)
     size = eval_batch(program, lanes, executor.num_devices)
     network = feed.phase.evaluated
-    params = merge_adapters(params, feed, executor, lanes)
+    params = merge_adapters(chunk, feed, params)
     finite = make_finite(executor)(params, batch_stats)
     if part == "test" and program.test_crops == "ten":
         network = dataclasses.replace(network, crops="ten")
@@ -90,10 +88,10 @@ def evaluate(
         correct += np.asarray(result.correct, np.float64)
         predictions.append(np.asarray(result.predictions))
     every = np.concatenate(predictions, axis=1) if predictions else np.zeros((len(rows), 0), np.int32)
-    said = [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
-    per_class = [mean_per_class(lane.labels[r], p) for lane, r, p in zip(lanes, rows, said)]
+    of_trials = [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
+    per_class = [mean_per_class(lane.labels[r], p) for lane, r, p in zip(lanes, rows, of_trials)]
     with np.errstate(invalid="ignore"):
-        return Scores(loss / counts, correct / counts, np.array(per_class), said, np.asarray(finite))
+        return Scores(loss / counts, correct / counts, np.array(per_class), of_trials, np.asarray(finite))
 
 
 def one_behind(dispatched: Iterable[T]) -> Iterator[T]:

@@ -21,7 +21,7 @@ def example_phase(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, 
 
 
 def _example_reference(phase: Phase, lane: Lane) -> Reference | None:
-    """Returns what the regularisers of a phase will have of the source, of an image; kept maps are zeros."""
+    """Returns what the regularizers of a phase will have of the source, of an image; kept maps are zeros."""
     terms, row = phase.regularisers, np.zeros(1, np.int32)
     if not terms.needs_source:
         return None

@@ -1,6 +1,7 @@
 """What the steps of a phase read: images or activations of its frozen prefix, labels, indices of batches."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,21 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft.config import Execution
 from jaxft.core.errors import UserError
-from jaxft.core.events import Listener
 from jaxft.data.batches import balanced_indices, batch_indices
 from jaxft.data.streaming import Pixels, Stream, Windows
-from jaxft.features.cache import FeatureCache
 from jaxft.features.prefix import Prefix
 from jaxft.study.chunk.compiled import MOST_STEPS
-from jaxft.study.chunk.lanes import Lane
+from jaxft.study.chunk.lanes import Chunk, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
-from jaxft.study.chunk.program import Program
 from jaxft.study.chunk.reference import make_reference
-from jaxft.study.executors import Executor
+from jaxft.study.services import Services
 from jaxft.training.phases import Phase
-from jaxft.training.regularization import Reference
 from jaxft.training.state import Frozen
 
 
@@ -44,7 +40,7 @@ class Feed:
 
     @property
     def resting(self) -> Frozen:
-        """Returns what is frozen, without what regularisers need: the same program evaluates with and without."""
+        """Returns what is frozen, without what regularizers need: the same program evaluates with and without."""
         return self.frozen._replace(reference=None)
 
     def at_step(self, step: int) -> tuple[Any, int]:
@@ -55,82 +51,119 @@ class Feed:
         """Returns where the images of `indices` are."""
         return indices if self.place is None else self.place[indices]
 
-    def of_images(self, images: Pixels, labels: jax.Array) -> "Feed":
-        """Returns the feed of the images themselves, [n, h, w, 3] uint8, whose labels are `labels: [trials, n]`."""
+    def of_images(self, inputs: "Inputs") -> "Feed":
+        """Returns the feed of the images themselves."""
         phase = dataclasses.replace(self.phase, from_features=False)
-        return dataclasses.replace(self, phase=phase, images=images, labels=labels, place=None)
+        return dataclasses.replace(self, phase=phase, images=inputs.images.pixels, labels=inputs.labels, place=None)
 
 
-def make_feed(
-    program: Program,
-    phase: Phase,
-    frozen: Frozen,
-    lanes: Sequence[Lane],
-    first_step: int,
-    images: Pixels,
-    labels: jax.Array,
-    executor: Executor,
-    features: FeatureCache | None,
-    fingerprint: str,
-    emit: Listener,
-) -> Feed:
-    """Returns the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory.
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The images of all trials, and the labels [trials, images], on the devices."""
 
-    `first_step` is how many steps the phases before had.
+    images: SharedImages
+    labels: jax.Array
+
+
+def make_feed(chunk: Chunk, number: int, frozen: Frozen, inputs: Inputs, services: Services) -> Feed:
+    """Returns the feed of the phase of a number, whose frozen variables are `frozen`.
+
+    It has the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory.
     """
-    first, steps = (0, 1) if phase.whole else (first_step, phase.num_steps)
-    views = max(phase.views, 1)
-    where = first, steps, phase.batch_size, views, len(images)
-    indices = np.stack(
+    phase = chunk.program.phases[number]
+    maker = _FeedMaker(chunk, phase, frozen, inputs, services, batches_of(chunk, number, len(inputs.images)))
+    prefix = maker.kept_prefix()
+    return maker.of_images() if prefix is None else maker.of_features(prefix)
+
+
+def batches_of(chunk: Chunk, number: int, num_images: int) -> np.ndarray:
+    """Returns the images of every step of the phase of a number: [trials, steps, batch], each view * n + row."""
+    phase = chunk.program.phases[number]
+    first, steps = (0, 1) if phase.whole else (chunk.program.steps_before(number), phase.num_steps)
+    where = first, steps, phase.batch_size, max(phase.views, 1), num_images
+    return np.stack(
         [
             balanced_indices(lane.train, lane.labels, lane.order_seed, *where)
             if lane.balanced
             else batch_indices(lane.train, lane.order_seed, *where)
-            for lane in lanes
+            for lane in chunk.lanes
         ]
     )
 
-    def refer(rows: np.ndarray) -> Reference | None:
-        cache = features or FeatureCache(Execution().feature_cache_bytes)
-        return executor.place_shared(make_reference(phase, lanes, images, fingerprint, cache, indices, rows, emit))
 
-    def make_whole() -> Feed:
-        windows = None
-        if isinstance(images, Stream):
-            if phase.whole:
+@dataclass(frozen=True, eq=False)
+class _FeedMaker:
+    chunk: Chunk
+    phase: Phase
+    frozen: Frozen
+    inputs: Inputs
+    services: Services
+    indices: np.ndarray  # [trials, steps, batch]
+
+    def of_images(self) -> Feed:
+        """Returns the feed of the images themselves."""
+        executor, pixels, windows = self.chunk.executor, self.inputs.images.pixels, None
+        if isinstance(pixels, Stream):
+            if self.phase.whole:
                 raise UserError(
                     "'training.linear_probe.optimizer' is 'lbfgs', whose every step is over all images, but they take "
-                    f"{images.images.nbytes / 1e9:.1f} GB; raise 'execution.device_data_bytes', or use 'same'."
+                    f"{pixels.images.nbytes / 1e9:.1f} GB; raise 'execution.device_data_bytes', or use 'same'."
                 )
-            windows = Windows(images, indices % len(images), executor.place_shared)
-        with_source = frozen._replace(reference=refer(np.arange(views * len(images))))
-        return Feed(phase, with_source, images, labels, executor.place_batches(indices), windows=windows)
+            windows = Windows(pixels, self.indices % len(pixels), executor.place_shared)
+        frozen = self._with_reference(np.arange(self._num_views * len(pixels)))
+        return Feed(
+            self.phase, frozen, pixels, self.inputs.labels, executor.place_batches(self.indices), windows=windows
+        )
 
-    if features is None or phase.prefix is None or not phase.keeps_prefix:
-        return make_whole()
+    def of_features(self, prefix: Prefix) -> Feed:
+        """Returns the feed of the outputs of the phase's frozen prefix."""
+        executor, features, needed = self.chunk.executor, self.services.cache, self._needed
+        num_images = len(self.inputs.images)
+        place = np.full(self._num_views * num_images, -1, np.int32)
+        place[needed] = np.arange(len(needed))
+        outputs = executor.place_shared(features.outputs(prefix, needed, self.services.emit))
+        labels = executor.place(np.asarray(self.inputs.labels)[:, needed % num_images])
+        phase = dataclasses.replace(self.phase, from_features=True)
+        frozen = self._with_reference(needed)
+        return Feed(phase, frozen, outputs, labels, executor.place_batches(place[self.indices]), place)
 
-    def prefix_to(unit: str, through: Prefix | None) -> Prefix:
-        variables = {"params": frozen.params, "batch_stats": frozen.batch_stats}
-        return prefix_of(phase, unit, variables, images, fingerprint, lanes[0], through)
+    def kept_prefix(self) -> Prefix | None:
+        """Returns the phase's frozen prefix; None where its outputs vary, or do not fit in memory."""
+        features, phase = self.services.features, self.phase
+        if features is None or phase.prefix is None or not phase.keeps_prefix:
+            return None
+        # A later phase begins lower down: what it will ask for is kept on the way.
+        order = phase.model.units.index
+        lower = min((p.prefix for p in self.chunk.program.phases if p.prefix), key=order)
+        through = self._prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
+        prefix = self._prefix_to(phase.prefix, through)
+        if not features.fits(prefix, self._needed):
+            prefix = dataclasses.replace(prefix, through=None)
+        return prefix if features.fits(prefix, self._needed) else None
 
-    # A later phase begins lower down: what it will ask for is kept on the way.
-    order = phase.model.units.index
-    lower = min((p.prefix for p in program.phases if p.prefix), key=order)
-    through = prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
-    prefix = prefix_to(phase.prefix, through)
-    evaluated = [rows for lane in lanes for rows in (lane.val, lane.test, *[lane.train] * phase.recalibrates)]
-    needed = np.unique(np.concatenate([indices.ravel(), *evaluated]))
-    if not features.fits(prefix, needed):
-        prefix = dataclasses.replace(prefix, through=None)
-    if not features.fits(prefix, needed):
-        return make_whole()
-    place = np.full(views * len(images), -1, np.int32)
-    place[needed] = np.arange(len(needed))
-    outputs = executor.place_shared(features.outputs(prefix, needed, emit))
-    from_features = dataclasses.replace(phase, from_features=True)
-    of_needed = executor.place(np.asarray(labels)[:, needed % len(images)])
-    with_source = frozen._replace(reference=refer(needed))
-    return Feed(from_features, with_source, outputs, of_needed, executor.place_batches(place[indices]), place)
+    def _prefix_to(self, unit: str, through: Prefix | None) -> Prefix:
+        variables = {"params": self.frozen.params, "batch_stats": self.frozen.batch_stats}
+        return prefix_of(self.phase, unit, variables, self.inputs.images, self.chunk.lanes[0], through)
+
+    @property
+    def _num_views(self) -> int:
+        return max(self.phase.views, 1)
+
+    @functools.cached_property
+    def _needed(self) -> np.ndarray:
+        """Returns the images and views that are trained or evaluated on, in ascending order."""
+        recalibrates = self.phase.recalibrates
+        evaluated = [
+            rows
+            for lane in self.chunk.lanes
+            for rows in ((lane.val, lane.test, lane.train) if recalibrates else (lane.val, lane.test))
+        ]
+        return np.unique(np.concatenate([self.indices.ravel(), *evaluated]))
+
+    def _with_reference(self, rows: np.ndarray) -> Frozen:
+        """Returns what is frozen, with what regularizers need of the source."""
+        reference = make_reference(self.phase, self.chunk.lanes, self.inputs.images, self.services, self.indices, rows)
+        return self.frozen._replace(reference=self.chunk.executor.place_shared(reference))
 
 
 def shared_frozen(frozen: Sequence[Frozen]) -> Frozen:

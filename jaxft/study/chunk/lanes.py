@@ -1,4 +1,4 @@
-"""The arrays of one trial, before it runs (`Lane`) and after (`Outcome`)."""
+"""The arrays of one trial, before it runs (`Lane`) and after (`Outcome`); trials side by side (`Chunk`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxft.data.streaming import Pixels
+from jaxft.study.chunk.program import Program
+from jaxft.study.executors import Executor
 from jaxft.training.optimizers import HParams
 from jaxft.training.state import Flat
 
@@ -20,8 +23,8 @@ class Lane:
     `params` and `batch_stats` are flat and whole, as the trial begins; leaves that a phase freezes are the same in
     all lanes that run side by side. `train`, `val` and `test` are rows of the images; `balanced` says that batches
     have every class as often. `source` is the source's network, flat `params` (its own head's too, where a file has
-    one) and `batch_stats`, where regularisers need it. `name` is the trial's digest in events; it is empty for a lane
-    that only fills up a chunk.
+    one) and `batch_stats`, where regularizers need it. In events a trial is called `name`, its digest, and its epochs
+    are of the phase `kind`, 'train' or 'source'; a lane that only fills up a chunk has no name.
     """
 
     params: Flat
@@ -36,6 +39,27 @@ class Lane:
     balanced: bool = False
     source: Mapping[str, Flat] | None = None
     name: str = ""
+    kind: str = "train"
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Trials that run side by side: their program, a lane each, and the executor that runs them."""
+
+    program: Program
+    lanes: Sequence[Lane]
+    executor: Executor
+
+
+@dataclass(frozen=True, eq=False)
+class SharedImages:
+    """The images of all trials, [n, h, w, 3] uint8 or a stream of as many, and what identifies them for a cache."""
+
+    pixels: Pixels
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
 
 @dataclass

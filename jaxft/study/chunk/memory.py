@@ -22,7 +22,8 @@ from jaxft.study.chunk.examples import example_phase
 from jaxft.study.chunk.lanes import Lane
 from jaxft.study.chunk.program import Program
 from jaxft.study.chunk.recalibration import MOMENTS_BATCH
-from jaxft.study.executors import Executor, is_out_of_memory
+from jaxft.study.device_memory import is_out_of_memory
+from jaxft.study.executors import Executor
 from jaxft.training.adapters import is_adapter
 
 
@@ -33,8 +34,7 @@ def needed_bytes(program: Program, lane: Lane, images: np.ndarray, executor: Exe
     temporary memory. The best weights so far, which are in memory beside, are added. It is infinite where a program
     cannot even be compiled for want of memory.
     """
-    if executor.name == "pmap":  # where a device runs what it would run under vmap alone
-        executor = Executor("vmap", executor.width // executor.num_devices)
+    executor = executor.on_one_device()
     trained = {name for phase in program.phases for name in phase.trainable}
     tracked = {name for phase in program.phases for name in phase.tracked}
     of_one = _bytes(([lane.params[name] for name in trained], [lane.batch_stats[name] for name in tracked]))

@@ -1,68 +1,83 @@
 """What became of trials: the test images, read once with the selected weights."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxft.study.chunk.carry import Carry
-from jaxft.study.chunk.evaluation import evaluate
+from jaxft.study.chunk.evaluation import Scores, evaluate
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import CURVES, Lane, Outcome
-from jaxft.study.chunk.program import Program
+from jaxft.study.chunk.lanes import CURVES, Chunk, Lane, Outcome
 from jaxft.study.chunk.recalibration import check_frozen, recalibrate
-from jaxft.study.chunk.resuming import Saver
-from jaxft.study.executors import Executor
 from jaxft.training.adapters import merge
 from jaxft.training.state import Flat
 
 
-def read_outcomes(
-    program: Program,
-    feed: Feed,
-    executor: Executor,
-    carry: Carry,
-    lanes: Sequence[Lane],
-    params: list[Flat],
-    stats: list[Flat],
-    saver: Saver,
-) -> list[Outcome]:
-    """Reads the test images, once, with the selected weights."""
-    best_params, best_stats = carry.best
-    best_score, of_val = carry.best_score[:, 0], None
-    if program.phases[-1].recalibrates:
-        best_stats = recalibrate(feed, executor, best_params, best_stats, lanes)
-        of_val = evaluate(program, feed, executor, best_params, best_stats, lanes, "val")
-        best_score = of_val.accuracy
-    tested = evaluate(program, feed, executor, best_params, best_stats, lanes, "test")
-    best_params, best_stats = jax.device_get((best_params, best_stats))
-    moving = {name for phase in program.phases for name in phase.tracked}
-    seconds = saver.seconds(carry) / len(lanes)
+@dataclass(frozen=True)
+class Whole:
+    """All variables of a trial, flat, as they are after the last phase: trained ones and frozen ones."""
+
+    params: Flat
+    batch_stats: Flat
+
+
+def read_outcomes(chunk: Chunk, feed: Feed, carry: Carry, ends: Sequence[Whole], seconds: float) -> list[Outcome]:
+    """Evaluates on the test images, once, with the selected weights, and returns the outcomes of the trials.
+
+    Args:
+      ends: the variables of each trial after the last phase; the selected ones take their place.
+      seconds: how long a trial took.
+    """
+    (params, batch_stats), of_val = carry.best, None
+    if chunk.program.phases[-1].recalibrates:
+        batch_stats = recalibrate(chunk, feed, params, batch_stats)
+        of_val = evaluate(chunk, feed, params, batch_stats, "val")
+    of_test = evaluate(chunk, feed, params, batch_stats, "test")
+    params, batch_stats = jax.device_get((params, batch_stats))
     outcomes = []
-    for i, lane in enumerate(lanes):
-        diverged = bool(carry.diverged[i]) or not tested.finite[i]
-        selected = int(carry.best_epoch[i])
-        no_val, no_test = diverged or not len(lane.val), diverged or not len(lane.test)
-        curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
-        final_stats = stats[i] | {name: leaf[i] for name, leaf in best_stats.items()}
-        check_frozen(lane.batch_stats, final_stats, moving)
-        per_class = curves["val_mean_per_class"][selected] if of_val is None else of_val.mean_per_class[i]
-        outcomes.append(
-            Outcome(
-                params=plain_params(params[i] | {name: leaf[i] for name, leaf in best_params.items()}, lane),
-                batch_stats=final_stats,
-                curves={"epoch": np.array(program.epochs), **curves},
-                diverged=diverged,
-                selected_epoch=None if diverged else program.epochs[selected],
-                val_accuracy=None if no_val else float(best_score[i]),
-                test_accuracy=None if no_test else float(tested.accuracy[i]),
-                val_mean_per_class=None if no_val else float(per_class),
-                test_mean_per_class=None if no_test else float(tested.mean_per_class[i]),
-                test_predictions=tested.predictions[i],
-                seconds=seconds,
-            )
+    for i, end in enumerate(ends):
+        selected = Whole(
+            end.params | {name: leaf[i] for name, leaf in params.items()},
+            end.batch_stats | {name: leaf[i] for name, leaf in batch_stats.items()},
         )
+        outcomes.append(_outcome(chunk, carry, i, selected, Measured(of_val, of_test, seconds)))
     return outcomes
+
+
+class Measured(NamedTuple):
+    """Scores of a chunk after its last phase (`of_val` only of recalibrated statistics), and a trial's seconds."""
+
+    of_val: Scores | None
+    of_test: Scores
+    seconds: float
+
+
+def _outcome(chunk: Chunk, carry: Carry, i: int, selected: Whole, measured: Measured) -> Outcome:
+    """Returns the outcome of the trial `i`."""
+    lane, program, of_val, of_test = chunk.lanes[i], chunk.program, measured.of_val, measured.of_test
+    check_frozen(lane.batch_stats, selected.batch_stats, {name for p in program.phases for name in p.tracked})
+    diverged = bool(carry.diverged[i]) or not of_test.finite[i]
+    no_val, no_test = diverged or not len(lane.val), diverged or not len(lane.test)
+    curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
+    epoch = int(carry.best_epoch[i])
+    val_accuracy = carry.best_score[i, 0] if of_val is None else of_val.accuracy[i]
+    per_class = curves["val_mean_per_class"][epoch] if of_val is None else of_val.mean_per_class[i]
+    return Outcome(
+        params=plain_params(selected.params, lane),
+        batch_stats=selected.batch_stats,
+        curves={"epoch": np.array(program.epochs), **curves},
+        diverged=diverged,
+        selected_epoch=None if diverged else program.epochs[epoch],
+        val_accuracy=None if no_val else float(val_accuracy),
+        test_accuracy=None if no_test else float(of_test.accuracy[i]),
+        val_mean_per_class=None if no_val else float(per_class),
+        test_mean_per_class=None if no_test else float(of_test.mean_per_class[i]),
+        test_predictions=of_test.predictions[i],
+        seconds=measured.seconds,
+    )
 
 
 def plain_params(params: Flat, lane: Lane) -> Flat:

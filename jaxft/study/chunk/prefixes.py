@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 from jaxft.data.augmentation.augment import Changes
-from jaxft.data.streaming import Pixels
 from jaxft.features.prefix import Prefix
-from jaxft.study.chunk.lanes import Lane
+from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.training.phases import Phase
 from jaxft.training.state import Flat
 
@@ -14,15 +13,22 @@ def prefix_of(
     phase: Phase,
     unit: str,
     variables: Mapping[str, Flat],
-    images: Pixels,
-    fingerprint: str,
+    images: SharedImages,
     lane: Lane,
     through: Prefix | None = None,
 ) -> Prefix:
     """Returns the units up to `unit` before what a phase sees of the images where it does not vary, views included."""
     # Parts of larger images vary, but for the image itself, of which the centre is looked at.
-    crop_px = phase.preprocessing.size_px if images.shape[1] != phase.preprocessing.size_px else None
+    crop_px = phase.preprocessing.size_px if images.pixels.shape[1] != phase.preprocessing.size_px else None
     changes = phase.changes if phase.views else Changes(crop_px=crop_px)
     return Prefix(
-        phase.model, phase.preprocessing, unit, variables, images, fingerprint, changes, lane.augment_key, through
+        phase.model,
+        phase.preprocessing,
+        unit,
+        variables,
+        images.pixels,
+        images.fingerprint,
+        changes,
+        lane.augment_key,
+        through,
     )

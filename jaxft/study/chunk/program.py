@@ -34,7 +34,15 @@ class Program:
     @property
     def num_epochs(self) -> int:
         """Returns the number of evaluations on the validation images."""
-        return sum(len(ends) for ends in self.epoch_ends)
+        return self.epochs_before(len(self.phases))
+
+    def epochs_before(self, phase: int) -> int:
+        """Returns how many evaluations the phases before the one of a number have."""
+        return sum(len(ends) for ends in self.epoch_ends[:phase])
+
+    def steps_before(self, phase: int) -> int:
+        """Returns how many steps the phases before the one of a number have."""
+        return sum(phase.num_steps for phase in self.phases[:phase])
 
 
 def make_program(

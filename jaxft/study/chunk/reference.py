@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxft.core.events import Listener
-from jaxft.data.streaming import Pixels
-from jaxft.features.cache import FeatureCache
 from jaxft.features.prefix import Prefix
 from jaxft.models import unit_of
-from jaxft.study.chunk.lanes import Lane
+from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
+from jaxft.study.services import Services
 from jaxft.training.phases import Phase
 from jaxft.training.regularization import Reference, source_network
 
@@ -20,14 +18,12 @@ from jaxft.training.regularization import Reference, source_network
 def make_reference(
     phase: Phase,
     lanes: Sequence[Lane],
-    images: Pixels,
-    fingerprint: str,
-    features: FeatureCache,
+    images: SharedImages,
+    services: Services,
     indices: np.ndarray,
     rows: np.ndarray,
-    emit: Listener,
 ) -> Reference | None:
-    """Returns what a phase's regularisers need of the source; None where they need nothing.
+    """Returns what a phase's regularizers need of the source; None where they need nothing.
 
     Its feature maps are kept where images do not vary and they fit in memory.
 
@@ -36,29 +32,30 @@ def make_reference(
       rows: [rows] which of them each row of the phase's images is.
     """
     terms, model, source = phase.regularisers, phase.model, lanes[0].source
+    features, emit = services.cache, services.emit
     if not terms.needs_source:
         return None
     if source is None:
-        raise ValueError("regularisers towards the source need the source of each lane.")
+        raise ValueError("regularizers towards the source need the source of each lane.")
     trained_on = np.unique(indices)
-    head, n = model.units[-1], len(images)
+    head, n = model.head, len(images)
 
     def positions(table: np.ndarray, of: np.ndarray) -> np.ndarray:
         return np.clip(np.searchsorted(table, of), 0, len(table) - 1).astype(np.int32)
 
     reference = Reference({name: source["params"][name] for name, _ in terms.pulled}, {})
     if terms.distillation:
-        own_head = {name: leaf for name, leaf in source["params"].items() if unit_of(name, model.units) == head}
+        own_head = {name: leaf for name, leaf in source["params"].items() if model.in_head(name)}
         recorded_of = np.unique(trained_on % n)
         whole = dataclasses.replace(phase, model=source_network(model, own_head), views=0)
-        said = features.outputs(prefix_of(whole, head, source, images, fingerprint, lanes[0]), recorded_of, emit)
+        said = features.outputs(prefix_of(whole, head, source, images, lanes[0]), recorded_of, emit)
         reference.params.update(own_head)
         reference = reference._replace(logits=said, logit_rows=positions(recorded_of, rows % n))
     if terms.maps:
         prefixes: list[Prefix] = []
         for unit in terms.maps:
             through = prefixes[-1] if prefixes else None
-            prefixes.append(prefix_of(phase, unit, source, images, fingerprint, lanes[0], through))
+            prefixes.append(prefix_of(phase, unit, source, images, lanes[0], through))
         num_bytes = 4 * len(trained_on) * sum(math.prod(prefix.output_shape) for prefix in prefixes)
         if (phase.views or not phase.changes_images) and num_bytes <= features.max_bytes:
             maps = {prefix.unit: features.outputs(prefix, trained_on, emit) for prefix in prefixes}

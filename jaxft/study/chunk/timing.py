@@ -13,9 +13,9 @@ from jaxft.study.chunk.compiled import make_init_states, make_run_steps
 from jaxft.study.chunk.evaluation import eval_batch, evaluate
 from jaxft.study.chunk.examples import example_phase
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import Lane, stack
+from jaxft.study.chunk.lanes import Chunk, Lane, stack
 from jaxft.study.chunk.program import Program
-from jaxft.study.executors import Executor
+from jaxft.study.executors import Executor, InTurn
 from jaxft.training.phases import Phase
 
 
@@ -65,17 +65,18 @@ def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
     rows = getattr(lane, part)[: eval_batch(program, [lane], 1)] if len(lane.val) or len(lane.test) else lane.test
     if not len(rows):
         return 0.0
-    executor = Executor()
+    executor = InTurn()
     lane = dataclasses.replace(lane, val=rows) if part == "val" else dataclasses.replace(lane, test=rows)
     phase, live, tracked, frozen, images = example_phase(program.phases[-1], lane, images)
     labels, no_batches = executor.place((lane.labels[None], np.zeros((1, 1, 1), np.int32)))
     frozen, pixels = executor.place_shared((frozen, images))
     feed = Feed(phase, frozen, pixels, labels, no_batches)
+    chunk = Chunk(dataclasses.replace(program, test_crops="centre"), [lane], executor)
     params, batch_stats = executor.place((stack([live]), stack([tracked])))
     taken = []
     for _ in range(3):
         interrupts.check()
         start = time.perf_counter()
-        evaluate(dataclasses.replace(program, test_crops="centre"), feed, executor, params, batch_stats, [lane], part)
+        evaluate(chunk, feed, params, batch_stats, part)
         taken.append(time.perf_counter() - start)
     return min(taken[1:]) / len(rows)

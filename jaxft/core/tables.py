@@ -1,0 +1,52 @@
+"""The one way in which jaxft prints a table."""
+
+import io
+import sys
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from jaxft.core.labels import label
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 10_000  # of a console without bounds, which cuts nothing off
+
+
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], ruled: bool = True
+) -> None:
+    """Prints a table; a narrow terminal wraps its lines and cuts nothing off.
+
+    Args:
+      header: titles of the columns; on a terminal a config field has its short name.
+      rows: texts, as many in each row as there are columns.
+      numbers: columns that end flush right, counted from 0.
+      ruled: whether the header stands on a line, with room around the table.
+    """
+    if sys.stdout.isatty():
+        header = [label(title) if "." in title else title for title in header]
+    print(format_table(header, rows, numbers, ruled))
+
+
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], ruled: bool = True
+) -> str:
+    """Returns the text of the table that `print_table` prints, without spaces at the ends of lines."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    Console(file=file, width=WIDTH, markup=False, highlight=False).print(_table(header, rows, numbers, ruled))
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], ruled: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if ruled else None, pad_edge=False, padding=(0, 1) if ruled else (0, 2, 0, 0))
+    for i, title in enumerate(header):
+        table.add_column(title, justify="right" if i in numbers else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,127 @@
+"""Test accuracy against the levels of a factor."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from jaxft.analysis.statistics import Interval, mean_interval
+from jaxft.core.labels import label
+from jaxft.report.colors import HUES, INK, MUTED
+from jaxft.report.figures.axes import TICK_STEPS, draw_chance
+from jaxft.report.figures.style import style, text_inches
+from jaxft.report.figures.svg import to_svg
+from jaxft.report.labels import level_labels, setting_labels
+from jaxft.report.levels import is_number, level_key, main_factor, other_levels, place_levels
+from jaxft.report.settings import Setting, levels_of
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+
+class Line(NamedTuple):
+    """A line of the picture: its label, its color, and (level, interval, color) of its points."""
+
+    label: str
+    color: str
+    points: list[tuple[Any, Interval, str]]
+
+
+def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting]) -> tuple[list[Line], str]:
+    """Returns the lines for one of the factors, and how the caption names them.
+
+    There is a line for each combination of the other factors. Where there are more than eight, one line shows
+    the average over those of them that have every level of the factor (over all, where none has), for each
+    seed that all of them have, with the interval over those seeds.
+    """
+    others = [name for name in factors if name != factor]
+    names = " and ".join(others)
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        groups.setdefault(level_key(other_levels(setting.factors, factor, factors)), []).append(setting)
+    if len(groups) <= len(HUES):
+        has_hues = len(groups) > 1 and factor == main_factor(factors, [s.factors for s in settings])
+        labels = setting_labels(others, [group[0].factors for group in groups.values()])
+        lines = [
+            Line(label, hue if has_hues else MUTED, [(s.factors.get(factor), s.test, s.color) for s in group])
+            for label, group, hue in zip(labels, groups.values(), HUES)
+        ]
+        words = "a point has the colour of its setting"
+        return lines, f"a line for each {names}; {words}" if len(groups) > 1 else words
+    levels = levels_of(factor, settings)
+    tested = [[s for s in group if s.test_by_seed] for group in groups.values()]
+    complete = [group for group in tested if len(group) == len(levels)]
+    points = []
+    for level in levels:
+        there = [
+            s.test_by_seed
+            for group in complete or tested
+            for s in group
+            if level_key(s.factors.get(factor)) == level_key(level)
+        ]
+        seeds = set.intersection(*map(set, there)) if there else set()
+        means = [float(np.mean([by_seed[seed] for by_seed in there])) for seed in sorted(seeds)]
+        points.append((level, mean_interval(means), INK))
+    which = (
+        f"the {len(complete)} combinations of {names} that have every level"
+        if complete
+        else f"all {len(groups)} combinations of {names}, of which none has every level"
+    )
+    return [Line("", INK, points)], f"averaged, seed by seed, over {which}"
+
+
+@style()
+def accuracy_by_factor(
+    name: str, factor: str, factors: Sequence[str], settings: Sequence[Setting], chance: float | None
+) -> Markup:
+    """Returns test accuracy against the levels of one factor, with intervals over seeds."""
+    levels = levels_of(factor, settings)
+    labels, places = level_labels(levels), place_levels(levels)
+    lines, _ = factor_lines(factor, factors, settings)
+    order = sorted(places.place, key=lambda key: places.place[key])
+    room = [
+        (text_inches(labels[a]) + text_inches(labels[b]) + 0.3) / 2 / (places.place[b] - places.place[a])
+        for a, b in itertools.pairwise(order)
+    ]
+    ends = places.place[order[0]] - 0.5, places.place[order[-1]] + 0.5
+    width = max(3.4, max(room) * (ends[1] - ends[0]))
+    title = " · ".join(label(other) for other in factors if other != factor)
+    with_legend = len(lines) > 1
+    legend = max(map(text_inches, (title, *(line.label for line in lines)))) + 0.6 if with_legend else 0.0
+    figure = Figure(figsize=(width + 0.75 + legend, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (line, marker) in enumerate(zip(lines, MARKERS)):
+        shift = (i - (len(lines) - 1) / 2) * min(0.08, 0.5 / len(lines))
+        points = sorted(line.points, key=lambda point: places.place[level_key(point[0])])
+        for numeric in (False, True):
+            part = [p for p in points if is_number(p[0]) == numeric and p[1].num_values]
+            at = [places.place[level_key(level)] + shift for level, _, _ in part]
+            axes.plot(at, [100 * v.mean for _, v, _ in part], color=line.color, linewidth=1.3, alpha=0.75, zorder=2)
+            for x, (_, value, color) in zip(at, part):
+                whisker = None if math.isnan(value.half_width) else 100 * value.half_width
+                axes.errorbar(
+                    x, 100 * value.mean, whisker, fmt=marker, color=color, markersize=6, elinewidth=1.6,
+                    capsize=3, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+                )  # fmt: skip
+    axes.set_xticks([places.place[key] for key in order], [labels[key] for key in order])
+    axes.set_xlim(*ends)
+    axes.set_xlabel(label(factor), labelpad=6)
+    axes.set_ylabel("test accuracy, %")
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 102))  # intervals over few seeds can reach beyond what is possible
+    if places.apart is not None:
+        axes.axvline(places.apart, color=MUTED, linewidth=0.7)
+    draw_chance(axes, chance)
+    if with_legend:
+        handles = [
+            Line2D([], [], color=line.color, marker=marker, markersize=6, linewidth=1.3, label=line.label)
+            for line, marker in zip(lines, MARKERS)
+        ]
+        figure.legend(handles=handles, loc="outside right upper", title=title, alignment="left")
+    return to_svg(figure, name, f"Test accuracy against {factor}")

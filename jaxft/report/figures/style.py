@@ -1,0 +1,60 @@
+"""The style of all figures: fonts, lines and sizes, the same on every machine."""
+
+import contextlib
+from collections.abc import Iterator
+
+import matplotlib
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from jaxft.report.colors import HAIR, INK, MUTED
+
+FONT, FONT_PT = (
+    "DejaVu Sans",
+    9.5,
+)  # the font that matplotlib brings along, so that every machine draws the same
+
+STYLE = {
+    "font.family": FONT,
+    "font.size": FONT_PT,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelsize": FONT_PT,
+    "grid.color": HAIR,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": FONT_PT - 0.5,
+    "legend.title_fontsize": FONT_PT - 0.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.parse_math": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "jaxft",
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draws in the report's style, whatever this machine's matplotlib is set to."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def text_inches(text: str, size_pt: float = FONT_PT) -> float:
+    """Returns the width of a line of text in the report's font."""
+    if not text.strip():
+        return 0.0
+    return float(TextPath((0, 0), text, prop=FontProperties(family=FONT, size=size_pt)).get_extents().width) / 72

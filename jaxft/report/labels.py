@@ -1,0 +1,54 @@
+"""Levels of factors, settings and arms as short texts that tell them apart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from jaxft.core.text import shortened
+from jaxft.report.levels import distinct, is_number, level_key
+
+
+def level_labels(levels: Sequence[Any]) -> dict[str, str]:
+    """Returns a short label for each level, by its key: the names of files and data, long texts with their middle cut.
+
+    Where that would make two levels alike, all keep their whole text.
+    """
+    whole = [level_text(level) for level in levels]
+    named = [
+        str(level["data"]) if isinstance(level, dict) and "data" in level else level_text(level) for level in levels
+    ]
+    short = [shortened(PurePath(text).stem if "/" in text else text) for text in named]
+    return {level_key(level): text for level, text in zip(levels, short if len(set(short)) == len(short) else whole)}
+
+
+def level_text(level: Any) -> str:
+    if level is None:
+        return "none"
+    if is_number(level):
+        return f"{level:g}"
+    if isinstance(level, str):
+        return level
+    if isinstance(level, list | tuple):
+        return ", ".join(level_text(item) for item in level) or "empty"
+    return json.dumps(level)
+
+
+def setting_labels(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns what tells each setting from the others: its levels of the factors that vary.
+
+    Levels that are none are left out, unless that would make two settings alike or leave one without a label.
+    """
+    varying = [name for name in factors if len(distinct([s.get(name) for s in settings])) > 1]
+    labels = {name: level_labels(distinct([s.get(name) for s in settings])) for name in varying}
+    whole = [[(s.get(n), labels[n][level_key(s.get(n))]) for n in varying] for s in settings]
+    short = [" · ".join(text for level, text in pairs if level is not None) for pairs in whole]
+    if varying and "" not in short and len(set(short)) == len(short):
+        return short
+    return [" · ".join(text for _, text in pairs) or "as configured" for pairs in whole]
+
+
+def level_texts(plan: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the levels of each setting as short texts: names of files in the place of paths."""
+    labels = {name: level_labels(distinct([s.get(name) for s in plan["settings"]])) for name in plan["factors"]}
+    return [[labels[name][level_key(s.get(name))] for name in plan["factors"]] for s in plan["settings"]]

@@ -1,0 +1,29 @@
+"""Arms at the level that each seed selected on validation, and their paired differences."""
+
+from markupsafe import Markup
+
+from jaxft.report.context import ReportContext
+from jaxft.report.figures.arms import accuracy_by_arm
+from jaxft.report.selection import MOST_IN_PAIRS, contrasts_of, select_over, selected_text
+from jaxft.report.settings import seeds_text
+from jaxft.report.template import render_fragment
+
+
+def make_arms(context: ReportContext) -> Markup | None:
+    """Returns the section; None where the study selects over no factor."""
+    arms, plan = context.arms, context.plan
+    if not arms:
+        return None
+    over = select_over(plan)
+    return render_fragment(
+        "sections/arms.html",
+        over=over,
+        named_by=[name for name in plan["factors"] if name not in over],
+        rows=[(arm, selected_text(arm, over, arms)) for arm in arms],
+        svg=accuracy_by_arm("arms", arms, context.chance) if any(arm.selected for arm in arms) else None,
+        contrasts=contrasts_of(arms),
+        with_first=len(arms) > MOST_IN_PAIRS,
+        seeds=seeds_text(arm.test.num_values for arm in arms),
+        uneven=context.is_uneven,
+        chance=context.chance,
+    )

@@ -1,0 +1,30 @@
+"""Distances between the final weights of all pairs of runs."""
+
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from jaxft.report.context import ReportContext
+from jaxft.report.figures.maps import distance_map
+from jaxft.report.template import render_fragment
+
+
+def make_distances(context: ReportContext) -> Markup:
+    """Returns the section."""
+    found = distance_figure(context) or {"svg": None, "runs": 0}
+    return render_fragment("sections/distances.html", **found, finished=context.counts["finished"])
+
+
+def distance_figure(context: ReportContext) -> dict[str, Any] | None:
+    """Returns the map of distances between runs over the body, in order; None where none was measured."""
+    pairwise = context.store.pairwise()
+    if pairwise is None:
+        return None
+    place = {trial["trial"]: (trial["setting"], trial["seed"]) for trial in context.plan["trials"]}
+    order = sorted(range(len(pairwise["trials"])), key=lambda i: place[pairwise["trials"][i]])
+    body = [not layer.startswith("head") for layer in pairwise["layers"]]
+    squares = np.square(pairwise["distances"][body].astype(np.float64))
+    distances = np.sqrt(squares.sum(axis=0))[np.ix_(order, order)]
+    owners = [place[pairwise["trials"][i]][0] for i in order]
+    return {"svg": distance_map("distance", context.settings, owners, distances), "runs": len(order)}

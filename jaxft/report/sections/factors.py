@@ -1,0 +1,32 @@
+"""Test accuracy against the levels of each factor."""
+
+from typing import Any
+
+from markupsafe import Markup
+
+from jaxft.report.context import ReportContext
+from jaxft.report.figures.factors import accuracy_by_factor, factor_lines
+from jaxft.report.levels import place_levels
+from jaxft.report.settings import levels_of, seeds_text
+from jaxft.report.template import render_fragment
+
+
+def make_factors(context: ReportContext) -> Markup | None:
+    """Returns the section: a figure for each factor with more than one level; None where no trial was tested."""
+    if not context.varying or not any(s.test.num_values for s in context.settings):
+        return None
+    figures = [factor_figure(context, i, factor) for i, factor in enumerate(context.varying)]
+    return render_fragment("sections/factors.html", figures=figures, chance=context.chance)
+
+
+def factor_figure(context: ReportContext, number: int, factor: str) -> dict[str, Any]:
+    """Returns the figure of a factor, and the words of its caption."""
+    settings, varying = context.settings, context.varying
+    lines, words = factor_lines(factor, varying, settings)
+    return {
+        "factor": factor,
+        "svg": accuracy_by_factor(f"factor{number}", factor, varying, settings, context.chance),
+        "note": place_levels(levels_of(factor, settings)).note,
+        "lines": words,
+        "seeds": seeds_text(value.num_values for line in lines for _, value, _ in line.points),
+    }

@@ -1,0 +1,42 @@
+"""The table of settings."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from jaxft.analysis.statistics import Interval
+from jaxft.core.labels import label
+from jaxft.report.context import ReportContext
+from jaxft.report.levels import level_key
+from jaxft.report.template import render_fragment
+from jaxft.store.columns import summary_columns
+
+LEADING = ("val_accuracy", "test_accuracy", "test_mean_per_class")  # have their own place in the table
+
+
+def make_settings(context: ReportContext) -> Markup:
+    """Returns the section: a row a setting, means over the trials that are done."""
+    columns = summary_columns(context.plan, context.results.columns)
+    return render_fragment(
+        "sections/settings.html",
+        settings=context.settings,
+        best=context.best,
+        uneven=context.is_uneven,
+        factors=context.varying,
+        labels=context.labels,
+        key=level_key,
+        label=label,
+        scale=scale_of([s.test for s in context.settings]),
+        more={name: column for name, column in columns.items() if name not in LEADING},
+    )
+
+
+def scale_of(intervals: Sequence[Interval]) -> tuple[float, float]:
+    """Returns the ends of an axis that holds all intervals, as far as they are possible accuracies."""
+    known = [v for v in intervals if v.num_values]
+    halves = [0.0 if math.isnan(v.half_width) else v.half_width for v in known]
+    low = min((v.mean - half for v, half in zip(known, halves)), default=0.0)
+    high = max((v.mean + half for v, half in zip(known, halves)), default=1.0)
+    margin = 0.03 * (high - low) or 0.01
+    return max(low - margin, 0.0), min(high + margin, 1.0)

@@ -1,0 +1,39 @@
+"""The table of all trials."""
+
+from typing import Any
+
+from markupsafe import Markup
+
+from jaxft.core.labels import label
+from jaxft.report.context import ReportContext
+from jaxft.report.levels import level_key
+from jaxft.report.template import render_fragment
+from jaxft.store.columns import trial_columns
+
+
+def make_trials(context: ReportContext) -> Markup:
+    """Returns the section: a row a trial of the plan, with the columns of the results that have a title."""
+    return render_fragment(
+        "sections/trials.html",
+        trials=trial_rows(context),
+        columns=trial_columns(context.plan, context.results.columns),
+        settings=context.settings,
+        factors=context.varying,
+        labels=context.labels,
+        key=level_key,
+        label=label,
+    )
+
+
+def trial_rows(context: ReportContext) -> list[dict[str, Any]]:
+    """Returns a row for each trial of the plan, those that have not run among them."""
+    results = context.results
+    found = dict(zip(results["trial"], results.to_dict("records")))
+    return [
+        {
+            "status": "not yet run",
+            **trial,
+            **{k: v for k, v in found.get(trial["trial"], {}).items() if k not in trial},
+        }
+        for trial in context.plan["trials"]
+    ]

@@ -1,0 +1,109 @@
+"""A work directory: its marker, its schema, and JSON files that appear whole."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from jaxft.config import SCHEMA_VERSION
+from jaxft.core.errors import UserError
+from jaxft.core.files import TEMPORARY, replacing, saying_what_is_wrong, write_once
+
+FORMAT = "jaxft study"
+STALE_SECONDS = 3600.0
+
+
+class WorkDirectory:
+    """The folder of a study, marked by `study.json`."""
+
+    def __init__(self, workdir: str | os.PathLike[str]):
+        self.workdir = Path(workdir)
+
+    @classmethod
+    def create(cls, workdir: str | os.PathLike[str]) -> Self:
+        """Opens `workdir` for writing, making it where it is missing.
+
+        Raises a `UserError` where the directory holds something else, or cannot be written.
+        """
+        store = cls(workdir)
+        with saying_what_is_wrong(store.workdir):
+            if store.workdir.exists() and not store.workdir.is_dir():
+                raise UserError(f"the work directory {str(workdir)!r} is a file; name a folder.")
+            if store.workdir.is_dir() and not store._marker.exists():
+                others = sorted(p.name for p in store.workdir.iterdir() if not p.name.startswith(TEMPORARY))
+                if others:
+                    raise UserError(
+                        f"the work directory {str(workdir)!r} holds something else ({others[0]}); "
+                        "name an empty folder, or one that holds a study."
+                    )
+            store.workdir.mkdir(parents=True, exist_ok=True)
+            write_once(store._marker, to_json({"format": FORMAT, "schema": SCHEMA_VERSION}))
+            store._check_marker()
+            store._remove_stale()
+        return store
+
+    @classmethod
+    def open(cls, workdir: str | os.PathLike[str]) -> Self:
+        """Opens a work directory for reading; a `UserError` says where it holds no study."""
+        store = cls(workdir)
+        if not store._marker.is_file():
+            raise UserError(f"there is no study in {str(workdir)!r}; `jaxft study` makes one.")
+        store._check_marker()
+        return store
+
+    @property
+    def _marker(self) -> Path:
+        return self.workdir / "study.json"
+
+    def _check_marker(self) -> None:
+        try:
+            marker = json.loads(self._marker.read_bytes())
+        except ValueError:
+            marker = {}
+        if not isinstance(marker, dict) or marker.get("format") != FORMAT:
+            raise UserError(f"{str(self._marker)!r} is not a study's; name another work directory.")
+        schema = marker.get("schema")
+        if schema != SCHEMA_VERSION:
+            is_newer = isinstance(schema, int) and schema > SCHEMA_VERSION
+            remedy = "update jaxft" if is_newer else "read it with that version"
+            raise UserError(
+                f"the work directory {str(self.workdir)!r} was written by {'a newer' if is_newer else 'an older'} "
+                f"version of jaxft (schema {schema}, this version has {SCHEMA_VERSION}); {remedy}, or name another "
+                "work directory to run the study again."
+            )
+
+    def _remove_stale(self) -> None:
+        """Removes what killed writers left behind; what is young may belong to a writer still at work."""
+        for path in self.workdir.rglob(TEMPORARY + "*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Returns the JSON file `name` of the directory, or None where there is none.
+
+        Raises a `UserError` where it is damaged.
+        """
+        try:
+            return json.loads((self.workdir / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise UserError(f"the record {str(self.workdir / name)!r} is damaged; remove it and run again.") from None
+
+    def replace_json(self, name: str, record: Mapping[str, Any]) -> None:
+        """Writes a JSON file at once, in the place of one that is there."""
+        path = self.workdir / name
+        with saying_what_is_wrong(self.workdir):
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_bytes(to_json(record))
+
+
+def to_json(record: Mapping[str, Any]) -> bytes:
+    """Returns a record as JSON; nan and infinity, which JSON lacks, raise a ValueError."""
+    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()

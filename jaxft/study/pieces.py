@@ -1,0 +1,146 @@
+"""Pieces of a study's work: train a source, run trials side by side, fit classifiers of features."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxft.core import events
+from jaxft.features.classifiers import make_prefix, read_out
+from jaxft.store.records import Store
+from jaxft.study.changes import body_change, body_measures, lane_of, parameter_changes
+from jaxft.study.chunk.lanes import Lane, Outcome, SharedImages
+from jaxft.study.chunk.loop import run_chunk
+from jaxft.study.chunk.resuming import Keeping, StoredCheckpoints
+from jaxft.study.final_weights import drop_weights, final_manifest, nested_variables, source_manifest
+from jaxft.study.jobs import Job
+from jaxft.study.planned import Plan, PlannedTrial
+from jaxft.study.services import Services
+from jaxft.study.starts import Starts, can_start, loss_weights
+from jaxft.study.trial_records import describe_classifier, describe_trial, trial_finished
+from jaxft.training.state import Flat
+from jaxft.weights.files import save_weights
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a piece of work needs: the plan, the store, where trials start, and the services of the process."""
+
+    plan: Plan
+    store: Store
+    services: Services
+    starts: Starts
+
+    def run_lanes(
+        self, job: Job, lanes: Sequence[Lane], snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None
+    ) -> list[Outcome]:
+        """Returns the outcomes of the lanes of a job, from its checkpoint on if it has one."""
+        first, seconds = job.trials[0], self.plan.study.execution.checkpoint_seconds
+        images = SharedImages(self.starts.images_of(first), first.images.fingerprint)
+        keeping = Keeping(StoredCheckpoints(self.store, job.key), seconds, snapshots or {})
+        return run_chunk(first.program, lanes, images, job.executor, self.services, keeping)
+
+
+def do_piece(context: Context, job: Job) -> None:
+    """Does a job whose source, if it has one, is there, and stores what comes of it.
+
+    Raises:
+      FloatingPointError: the training of the source diverged.
+    """
+    source = job.source
+    if job.kind == "sources":
+        train_source(context, job)
+    elif source is not None and (context.store.read("sources", source.digest) or {})["status"] == "diverged":
+        raise FloatingPointError("training its source diverged; lower 'source.training.optimizer.learning_rate'")
+    elif job.looks:
+        for planned in job.missing(context.store):
+            fit_classifier(context, job, planned)
+    else:
+        run_trials(context, job)
+
+
+def fit_classifier(context: Context, job: Job, planned: PlannedTrial) -> None:
+    """Fits the classifier of features of a trial, and stores what comes of it."""
+    store, starts, services = context.store, context.starts, context.services
+    began, split, readout = time.monotonic(), planned.split, planned.readout
+    assert readout is not None
+    rows = np.unique(np.concatenate([split.train, split.val, split.test]))
+    start, images = starts.start(planned), starts.images_of(planned)
+    with services.clock.of("features"):
+        prefix = make_prefix(planned.model, readout, job.looks, start, images, planned.images.fingerprint)
+        features = services.cache.outputs(prefix, rows, services.emit, readout.look)
+    with services.clock.of("train"):
+        train, val, test = (np.searchsorted(rows, part) for part in (split.train, split.val, split.test))
+        classes = planned.model.num_classes
+        weights = loss_weights(planned)
+        read = read_out(readout, features, split.labels[rows], train, val, test, classes, weights)
+    arrays, record = describe_classifier(planned, read, time.monotonic() - began)
+    with services.clock.of("store"):
+        store.write_split(planned.drawn.manifest)
+        store.write("trials", planned.digest, record, arrays)
+    services.emit(trial_finished(planned, record))
+
+
+def train_source(context: Context, job: Job) -> None:
+    """Trains a source network and keeps its weights, with its manifest."""
+    store, (planned,) = context.store, job.trials
+
+    def save(digest: str, params: Flat, batch_stats: Flat) -> None:
+        with store.writing_weights(digest, "sources") as path:
+            save_weights(path, planned.model, nested_variables(params, batch_stats), source_manifest(planned))
+
+    snapshots = {epoch: functools.partial(save, digest) for epoch, digest in job.snapshots}
+    lane = dataclasses.replace(context.starts.lane(planned), kind="source")
+    (outcome,) = context.run_lanes(job, [lane], snapshots)
+    if not outcome.diverged:
+        save(planned.digest, outcome.params, outcome.batch_stats)
+    arrays, record = describe_trial(planned, outcome, {}, job.executor)
+    store.write_split(planned.drawn.manifest)
+    store.write("sources", planned.digest, record, arrays)
+    store.drop_checkpoint(job.key)
+    seconds = round(outcome.seconds, 3)
+    context.services.emit(events.SourceTrained(planned.digest, record["status"], seconds, outcome.val_accuracy))
+
+
+def run_trials(context: Context, job: Job) -> None:
+    """Runs trials side by side, and stores what comes of those that are missing."""
+    store, missing = context.store, job.missing(context.store)
+    lanes = lanes_of(job, missing, context)
+    outcomes = context.run_lanes(job, lanes)
+    with context.services.clock.of("analyse"):
+        changes = parameter_changes(job, lanes, outcomes)
+    for trial in missing:
+        i = job.trials.index(trial)
+        own = {level: {name: dict(change) for name, change in lane_of(changes[level], i).items()} for level in changes}
+        arrays, record = describe_trial(trial, outcomes[i], own, job.executor)
+        record["relative_change"] = body_change(lanes[i].params, outcomes[i].params, trial.model)
+        record |= body_measures(lanes[i].params, outcomes[i].params, trial.model)
+        with context.services.clock.of("store"):
+            if context.plan.study.execution.keep_weights != "none" and not outcomes[i].diverged:
+                with store.writing_weights(trial.digest) as path:
+                    variables = nested_variables(outcomes[i].params, outcomes[i].batch_stats)
+                    save_weights(path, trial.model, variables, final_manifest(trial))
+            store.write_split(trial.drawn.manifest)
+            store.write("trials", trial.digest, record, arrays)
+        context.services.emit(trial_finished(trial, record))
+    store.drop_checkpoint(job.key)
+    drop_weights(context.plan, store, missing)
+
+
+def lanes_of(job: Job, missing: Sequence[PlannedTrial], context: Context) -> list[Lane]:
+    """Returns a lane for each place of a chunk; those of trials that are not missing have no name.
+
+    Finished trials run again beside the missing ones, which so have the neighbors and bits of the first time. If one
+    cannot, as the weights of its source are gone, its place repeats a missing one.
+    """
+    lanes = {
+        trial.digest: context.starts.lane(trial)
+        for trial in job.trials
+        if trial in missing or can_start(trial, context.store)
+    }
+    counted = {job.trials.index(trial) for trial in missing}
+    found = [lanes.get(trial.digest, lanes[missing[0].digest]) for trial in job.trials]
+    return [lane if i in counted else dataclasses.replace(lane, name="") for i, lane in enumerate(found)]
