@@ -10,7 +10,6 @@ at once less than a fifth. PyTorch is needed for the tools of the other benchmar
 """
 
 import argparse
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +22,8 @@ import numpy as np
 from convolution import ResNet18, batch, compare, compiled, init, make_step
 from finetune import environment
 
-from jaxft.data.augmentation.augment import Changes, augment, mix
+from jaxft.data.augmentation.augment import Changes, augment
+from jaxft.data.augmentation.mixing import mix
 from jaxft.models import Preprocessing, create_model
 
 OUT = Path(__file__).resolve().parent / "results" / "augment.json"
@@ -37,21 +37,24 @@ SETTINGS = (  # images, their side, the crop's
 
 def every_change(side: int, crop: int) -> dict[str, Changes]:
     """Returns what is timed: the usual changes together, all of them, and each alone."""
-    plain = Changes(crop_padding_px=4) if side == crop else Changes(crop_px=crop)
-    resized = Changes(crop_scale_min=0.08, crop_px=crop)
-    jitter = (0.4, 0.4, 0.4, 0.1)
-    rand = {"augmentation.randaugment.num_operations": 2, "augmentation.randaugment.magnitude": 9.0}
-    return {
-        "crop, flip, normalise": dataclasses.replace(plain, flip=True),
-        "resized crop, flip, normalise": dataclasses.replace(resized, flip=True),
-        "everything": dataclasses.replace(resized, flip=True, jitter=jitter, erase_probability=1.0, **rand),
+    plain = {"crop.padding_px": 4} if side == crop else {"crop.size_px": crop}
+    resized = {"crop.scale_min": 0.08, "crop.size_px": crop}
+    flip, erasing, cropped = {"flip.enabled": True}, {"erasing.probability": 1.0}, {"crop.size_px": crop}
+    jitter = dict.fromkeys((f"color_jitter.{name}" for name in ("brightness", "contrast", "saturation")), 0.4)
+    jitter["color_jitter.hue"] = 0.1
+    rand = {"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}
+    fields = {
+        "crop, flip, normalise": plain | flip,
+        "resized crop, flip, normalise": resized | flip,
+        "everything": resized | flip | jitter | erasing | rand,
         "crop": plain,
         "resized crop": resized,
-        "RandAugment": Changes(crop_px=crop, **rand),
-        "colour jitter": Changes(crop_px=crop, jitter=jitter),
-        "erasing": Changes(crop_px=crop, erase_probability=1.0),
-        "mixup, cutmix": Changes(crop_px=crop),
+        "RandAugment": cropped | rand,
+        "color jitter": cropped | jitter,
+        "erasing": cropped | erasing,
+        "mixup, cutmix": cropped,
     }
+    return {name: Changes.of(each) for name, each in fields.items()}
 
 
 def make_prepare(

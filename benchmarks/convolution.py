@@ -34,7 +34,7 @@ from jaxft.models import create_model
 from jaxft.models.families.cifar_resnet import BasicBlock
 from jaxft.models.layers import BatchNorm, conv
 from jaxft.ops.convolution import conv_general_dilated, described, implementation
-from jaxft.weights.files import load
+from jaxft.weights import load
 
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
 LANES = 8

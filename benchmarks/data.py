@@ -120,13 +120,13 @@ def _sum(images: np.ndarray) -> int:
 
 def cached(folder: str) -> Record:
     """Returns the seconds of random batches over all images of a memory map, after one pass has read it."""
-    from jaxft.data.batches import batch_indices
+    from jaxft.data.batches import Stretch, batch_indices
     from jaxft.data.readers.decoded import decoded
 
     images, _ = decoded("benchmark", NUM_CACHED, CACHED_PX, _noise, folder, lambda line: None)
     total = _sum(images)
     start = time.perf_counter()
-    for rows in batch_indices(np.arange(NUM_CACHED), 0, 0, NUM_CACHED // 256, 256):
+    for rows in batch_indices(np.arange(NUM_CACHED), 0, Stretch(0, NUM_CACHED // 256, 256)):
         total -= int(images[rows][0, 0, 0, 0])
     return {"seconds": time.perf_counter() - start, "images": NUM_CACHED // 256 * 256, "sum": total}
 
@@ -156,7 +156,8 @@ def streamed(num_bytes: str, how: str) -> Record:
     from jaxft.study.chunk.lanes import Lane
     from jaxft.study.chunk.loop import run_chunk
     from jaxft.study.chunk.program import make_program
-    from jaxft.training.optimizers import make_hparams, resolve_layers
+    from jaxft.training.hparams import make_hparams
+    from jaxft.training.learning_rates import resolve_layers
     from jaxft.training.phases import make_phases
 
     count = int(num_bytes) // (STREAMED_PX**2 * 3)

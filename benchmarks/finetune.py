@@ -29,8 +29,8 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxft.config import Images
 from jaxft.core.cache import cache_dir
+from jaxft.data.readers.file_names import PARTS
 from jaxft.data.readers.image_sets import load_images
-from jaxft.data.readers.listings import PARTS
 from jaxft.recipes.run_record import versions
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)

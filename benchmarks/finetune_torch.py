@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from jaxft.analysis.statistics import mean_interval
 from jaxft.config import Images
-from jaxft.data.readers.image_sets import ImageSet, load_images
+from jaxft.data.readers.image_set import ImageSet
+from jaxft.data.readers.image_sets import load_images
 from jaxft.data.readers.pictures import decode
 from jaxft.data.sampling.splits import Split, draw_split
 

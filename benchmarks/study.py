@@ -257,9 +257,10 @@ def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
     from jaxft.study.executors import over_trials
     from jaxft.study.plan import make_plan
     from jaxft.training.forward import apply_network
-    from jaxft.training.optimizers import make_hparams
+    from jaxft.training.hparams import make_hparams
+    from jaxft.training.losses import cross_entropy
     from jaxft.training.state import init_state, split_variables
-    from jaxft.training.step import cross_entropy, make_train_step
+    from jaxft.training.step import make_train_step
 
     trial = make_plan(load_config(config, overrides).study).trials[0]
     phase, data, of = trial.program.phases[-1], trial.images.images.shape, jax.ShapeDtypeStruct

@@ -25,8 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jaxft.config import FROZEN, Trial, load_config
-from jaxft.data.batches import batch_indices, epoch_ends, num_steps
-from jaxft.data.readers.image_sets import ImageSet, load_images
+from jaxft.data.batches import Stretch, batch_indices, epoch_ends, num_steps
+from jaxft.data.readers.image_set import ImageSet
+from jaxft.data.readers.image_sets import load_images
 from jaxft.data.sampling.splits import draw_split
 
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # of CIFAR-100, as resnetsmall14 was trained
@@ -138,7 +139,7 @@ def run_trial(
     split = draw_split(images, trial.stream_seed("split"), trial.target, "target")
     training, num_train = trial.training, len(split.train)
     steps = num_steps(num_train, training.schedule.epochs, training.batches.size)
-    order = batch_indices(split.train, trial.stream_seed("order"), 0, steps, training.batches.size)
+    order = batch_indices(split.train, trial.stream_seed("order"), Stretch(0, steps, training.batches.size))
     ends = set(epoch_ends(num_train, steps, training.batches.size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, kept = (-1.0, 0.0), {}

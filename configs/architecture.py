@@ -17,7 +17,7 @@ publication (torchvision's files of ResNet-18 to 152 in the folder of the run; T
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 NETWORKS = (  # name, file, epochs of tuning everything
     ("resnetsmall8", "resnetsmall8.cifar10", 10),
@@ -39,37 +39,36 @@ RESNETS = tuple((f"resnet{depth}", f"resnet{depth}", 30) for depth in (18, 34, 5
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    names = [f"weights/{file}.safetensors" for _, file, _ in NETWORKS]
-    size, files = study_data(arg, __file__, *names, "images/caltech-101.zip")
-    full, small = size == "full", size == "small"
-    if full:
-        networks = [(model, f"{file}.safetensors", epochs) for model, file, epochs in RESNETS]
-    else:
-        networks = [(model, file, epochs) for (model, _, epochs), file in zip(NETWORKS, files)]
-    if small:
-        networks = [networks[0], networks[4], networks[7]]
+    scale = read_scale(arg, __file__)
+    networks = scale.pick(NETWORKS, full=RESNETS)
+    *weights, images = scale.files(
+        *(f"weights/{file}.safetensors" for _, file, _ in NETWORKS),
+        "images/caltech-101.zip",
+        full=(*(f"{file}.safetensors" for _, file, _ in RESNETS), "tfds:caltech101"),
+    )
+    starts = [(model, path, epochs) for (model, _, epochs), path in zip(networks, weights, strict=True)]
+    if scale.is_small:
+        starts = [starts[0], starts[4], starts[7]]
 
-    config = ConfigDict()
-    config.title = "Architecture: published networks at their own sizes"
-    config.seeds = 2 if small else 3
+    config = scale.study("Architecture: published networks at their own sizes", seeds=scale.pick(3, small=2))
     config.target = {
-        "data": "tfds:caltech101" if full else files[-1],
-        "train_per_class": 24 if full else 7,
-        "val_per_class": 6 if full else 3,
-        **({"classes": ["accordion", "anchor", "ant"]} if small else {}),
+        "data": images,
+        "train_per_class": scale.pick(7, full=24),
+        "val_per_class": scale.pick(3, full=6),
+        "classes": scale.pick(None, small=["accordion", "anchor", "ant"]),
     }
     config.training = {
         "optimizer": {"learning_rate": 0.01, "weight_decay": 5e-4},
-        "batches": {"size": 64 if full else 16},
+        "batches": {"size": scale.pick(16, full=64)},
     }
     config.factors = [
         {
             "source.model": [model],
-            "source.weights": [weights],
+            "source.weights": [path],
             "training.layers.tune": [tune],
-            "training.schedule.epochs": [length],
+            "training.schedule.epochs": [scale.pick(length, small=1.0)],
         }
-        for model, weights, epochs in networks
-        for tune, length in (("head", 1.0 if small else 30.0), ("all", 1.0 if small else float(epochs)))
+        for model, path, epochs in starts
+        for tune, length in (("head", 30.0), ("all", float(epochs)))
     ]
     return config

@@ -25,34 +25,24 @@ oxford_flowers102), for accelerators.
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    full, small = size == "full", size == "small"
-    weights, images = files or ("resnet50.safetensors", "tfds:oxford_flowers102")
-
-    config = ConfigDict()
-    config.title = "Batch norm: statistics frozen, tracked and recalibrated, by the size of the batch"
-    config.seeds = 1 if small else 3
-
-    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
-    config.target = {
-        "data": images,
-        "train_per_class": 5 if small else 10 if full else 20,
-        "val_per_class": 5 if small or full else 10,
-        "size_px": 256 if full else 32,
-    }
-    config.training = {
-        "schedule": {"epochs": 1.0 if small else 15.0},
-        "optimizer": {"weight_decay": 5e-4},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:oxford_flowers102"))
+    title = "Batch norm: statistics frozen, tracked and recalibrated, by the size of the batch"
+    config = scale.study(title, seeds=scale.pick(3, small=1))
+    config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
+    config.target = scale.images(
+        images,
+        train_per_class=scale.pick(20, small=5, full=10),
+        val_per_class=scale.pick(10, small=5, full=5),
+    )
+    config.training = scale.training()
+    config.training.schedule = {"epochs": scale.pick(15.0, small=1.0)}
 
     def in_batches_of(size: int) -> dict[str, list[float]]:
         rates = {
@@ -61,15 +51,15 @@ def get_config(arg: str = "") -> ConfigDict:
         }
         return {"training.batches.size": [size], **rates}
 
-    sizes = [2, 15] if small else [2, 8, 32]
+    sizes = scale.pick([2, 8, 32], small=[2, 15])
     config.factors = [
         {
             **in_batches_of(size),
             "training.batch_norm.statistics": ["frozen", "tracked", "recalibrated"],
-            "training.batch_norm.affine": ["tuned"] if small else ["tuned", "frozen"],
+            "training.batch_norm.affine": scale.pick(["tuned", "frozen"], small=["tuned"]),
         }
         for size in sizes
     ]
-    virtual = [5] if small else [2, 8]
+    virtual = scale.pick([2, 8], small=[5])
     config.factors += [{**in_batches_of(sizes[-1]), "training.batch_norm.virtual_batch_size": virtual}]
     return config

@@ -16,50 +16,37 @@ publications (ImageNet's ResNet-50 from the file named in --config.source.weight
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/pacs-7x4.zip")
-    full = size == "full"
-    weights, images = files or ("resnet50.safetensors", "")
+    scale = read_scale(arg, __file__)
+    weights, *images = scale.files(
+        *("weights/resnetsmall8.cifar100.safetensors", "images/pacs-7x4.zip"),
+        full=(
+            "resnet50.safetensors",
+            *(f"tfds:domainnet/{name}" for name in ("real", "painting", "clipart", "sketch")),
+        ),
+    )
+    config = scale.study("Domain shift: photographs, art, cartoons and sketches", seeds=scale.pick(5, small=2))
+    config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
+    config.target = scale.images(
+        images[0], train_per_class=scale.pick(10, full=20), val_per_class=scale.pick(10, full=5)
+    )
+    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(14, full=32))  # the head's rate
+    config.training.schedule = {"epochs": scale.pick(30.0, small=2.0)}
 
-    config = ConfigDict()
-    config.title = "Domain shift: photographs, art, cartoons and sketches"
-    config.seeds = 2 if size == "small" else 5
-
-    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
-    config.target = {
-        "train_per_class": 20 if full else 10,
-        "val_per_class": 5 if full else 10,
-        "size_px": 256 if full else 32,
-    }
-    config.training = {
-        "optimizer": {
-            "learning_rate": 0.1,  # the head's
-            "weight_decay": 5e-4,
-        },
-        "schedule": {"epochs": 2.0 if size == "small" else 30.0},
-        "batches": {"size": 32 if full else 14},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
-
-    if full:
-        domains = {"target.data": [f"tfds:domainnet/{name}" for name in ("real", "painting", "clipart", "sketch")]}
-    else:
-        config.target.data = images
-        domains = {"target.domain": ["photo", "art_painting", "cartoon", "sketch"]}
-    rates = ["frozen", 0.003] if size == "small" else ["frozen", 0.001, 0.01]
+    domains = {"target.domain": ["photo", "art_painting", "cartoon", "sketch"]}
+    if scale.is_full:
+        domains = {"target.data": images}
+    rates = scale.pick(["frozen", 0.001, 0.01], small=["frozen", 0.003])
     config.factors = [
         {**domains, "training.initialization.start": ["pretrained"], "training.layers.backbone_learning_rate": rates},
         {
             **domains,
             "training.initialization.start": ["random"],
-            "training.layers.backbone_learning_rate": [0.03] if size == "small" else [0.01, 0.1],
+            "training.layers.backbone_learning_rate": scale.pick([0.01, 0.1], small=[0.03]),
         },
     ]
     return config

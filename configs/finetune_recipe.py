@@ -2,7 +2,7 @@
 
 A residual network for 32 x 32 pixels, trained on CIFAR-100, is fine-tuned as `jaxft finetune` does it (a head fitted to
 the end first, then a hundred steps of the last stage, or of the head alone), and with one thing different at a time:
-what trains, the rates from layer to layer, batch norm, the schedule, the optimiser, averaging, each regulariser. Four
+what trains, the rates from layer to layer, batch norm, the schedule, the optimizer, averaging, each regularizer. Four
 targets, unlike in their classes and in how they look, 20 images of each class or 10 of Caltech-101's; a fifth is
 validated on, two fifths in turn. Nobody looks at test images, so that what is chosen here can be tested on other
 targets.
@@ -25,40 +25,40 @@ accelerators.
 
 from ml_collections import ConfigDict
 
-from jaxft.config import FROZEN, study_data
+from jaxft.config import FROZEN, read_scale
+
+# The targets at the scale 'full', of TensorFlow Datasets.
+SETS = ("caltech101", "sun397/standard-part1-120k", "domainnet/clipart", "domainnet/sketch")
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    images = [f"images/{name}.zip" for name in ("caltech-101", "intel-scenes-6", "pacs-7x4")]
-    size, files = study_data(arg, __file__, "weights/resnetsmall14.cifar100.safetensors", *images)
-    full, small = size == "full", size == "small"
-
-    config = ConfigDict()
-    config.title = "The recipe of jaxft finetune, and one thing different at a time"
-    config.seeds = 1 if small else 2
+    scale = read_scale(arg, __file__)
+    weights, *images = scale.files(
+        "weights/resnetsmall14.cifar100.safetensors",
+        *(f"images/{name}.zip" for name in ("caltech-101", "intel-scenes-6", "pacs-7x4")),
+        full=("resnet50.safetensors", *(f"tfds:{name}" for name in SETS)),
+    )
+    title = "The recipe of jaxft finetune, and one thing different at a time"
+    config = scale.study(title, seeds=scale.pick(2, small=1))
     config.streams = {"split": 0, "init": 0, "order": 0, "augment": 0, "fold": None}  # seeds: which fifth
-
-    weights = files[0] if files else "resnet50.safetensors"
-    config.source = {"model": "resnet50" if full else "resnetsmall14", "weights": weights}
-    config.target = {"val_fraction": 0.2, "tested": False, "size_px": 224 if full else 32}
-    below = "stem|stage1.*|stage2.*|stage3.*" if full else "stem|stage1.*|stage2.*"
+    config.source = {"model": scale.pick("resnetsmall14", full="resnet50"), "weights": weights}
+    config.target = {"val_fraction": 0.2, "tested": False, "size_px": scale.pick(32, full=224)}
+    below = scale.pick("stem|stage1.*|stage2.*", full="stem|stage1.*|stage2.*|stage3.*")
     config.training = {
         "optimizer": {"name": "sgd", "momentum": 0.9, "learning_rate": 0.003, "weight_decay": 1e-4},
         "layers": {"decay": 0.9, "rates": ((f"({below})/.*", FROZEN),)},
         "batch_norm": {"statistics": "frozen"},
         "batches": {"size": 32},
-        "schedule": {"steps": 20 if small else 100},
+        "schedule": {"steps": scale.pick(100, small=20)},
         "augmentation": {"views": 8, "crop": {"scale_min": 0.5}, "flip": {"enabled": True}},
         "selection": {"weights": "last"},
         "linear_probe": {"optimizer": "lbfgs", "epochs": 60.0, "weight_decay": 0.01},
     }
 
-    if full:
-        sets = ("caltech101", "sun397/standard-part1-120k", "domainnet/clipart", "domainnet/sketch")
-        targets = [{"target.data": [f"tfds:{name}"], "target.train_per_class": [20]} for name in sets]
-    else:
-        caltech, scenes, domains = files[1:]
+    targets = [{"target.data": [name], "target.train_per_class": [20]} for name in images]
+    if not scale.is_full:
+        caltech, scenes, domains = images
         targets = [
             {"target.data": [caltech]},
             {"target.data": [scenes], "target.train_per_class": [20]},
@@ -85,7 +85,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {**adamw, "training.schedule.shape": ["onecycle"]},  # what was best of these, together
         {**adamw, "training.optimizer.sam_radius": [0.05]},
     ]
-    if small:
+    if scale.is_small:
         targets, levels = targets[1:2], [levels[0], levels[11]]
     config.factors = [target | level for target in targets for level in levels]
     return config

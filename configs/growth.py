@@ -15,32 +15,22 @@ small,FOLDER) is a run of a minute or two, too short to answer anything; behind 
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
-    full, small = size == "full", size == "small"
-    weights, scenes = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
+    weights, scenes = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    config = scale.study("Growth: new units beside the last stage, or on top of it", seeds=scale.pick(3, small=2))
+    config.source = {"model": scale.pick("resnetsmall14", full="resnet50"), "weights": weights}
+    config.target = scale.images(scenes, train_per_class=50, val_per_class=10)
+    config.training = scale.training(learning_rate=0.05, batch_size=scale.pick(30, full=64))
+    config.training.layers = {"backbone_learning_rate": 0.01}
+    config.training.schedule = {"epochs": scale.pick(10.0, small=1.0, full=30.0)}
 
-    config = ConfigDict()
-    config.title = "Growth: new units beside the last stage, or on top of it"
-    config.seeds = 2 if small else 3
-
-    config.source = {"model": "resnet50" if full else "resnetsmall14", "weights": weights}
-    config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 10, "size_px": 256 if full else 32}
-    config.training = {
-        "optimizer": {"learning_rate": 0.05, "weight_decay": 5e-4},
-        "layers": {"backbone_learning_rate": 0.01},
-        "batches": {"size": 64 if full else 30},
-        "schedule": {"epochs": 30.0 if full else 1.0 if small else 10.0},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
-    widths = [512, 2048] if full else [16] if small else [16, 64]
+    widths = scale.pick([16, 64], small=[16], full=[512, 2048])
     config.factors = [
         {"training.initialization.grow": ["none"], "training.initialization.copied": ["tuned", "frozen"]},
         {

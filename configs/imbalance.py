@@ -16,38 +16,29 @@ itself, so cifar100 is made so), for accelerators.
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(
-        arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/fashion-mnist-8000.npz"
-    )
-    full = size == "full"
-    weights, images = files or ("resnet50.safetensors", "tfds:cifar100")
-
-    config = ConfigDict()
-    config.title = "Imbalance: uneven classes of the target, and batches drawn evenly"
-    config.seeds = 2 if size == "small" else 5
-
-    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall8.cifar100.safetensors", "images/fashion-mnist-8000.npz")
+    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:cifar100"))
+    title = "Imbalance: uneven classes of the target, and batches drawn evenly"
+    config = scale.study(title, seeds=scale.pick(5, small=2))
+    config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = {
         "data": images,
-        "num_images": 10_000 if full else 500,
+        "num_images": scale.pick(500, full=10_000),
         "val_per_class": 20,
-        "test_per_class": 100 if full else 50,
-        "size_px": 224 if full else 32,
+        "test_per_class": scale.pick(50, full=100),
+        "size_px": scale.pick(32, full=224),
     }
     config.training = {
-        "optimizer": {
-            "learning_rate": 0.1,  # the head's
-            "weight_decay": 5e-4,
-        },
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # the head's rate
         "layers": {"backbone_learning_rate": 0.01},
-        "schedule": {"epochs": 1.0 if size == "small" else 10.0},
+        "schedule": {"epochs": scale.pick(10.0, small=1.0)},
         "batches": {"size": 32},
     }
-
     config.factors = [{"target.imbalance": [1.0, 10.0, 50.0], "training.batches.sampling": ["uniform", "balanced"]}]
     return config

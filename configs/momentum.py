@@ -15,37 +15,21 @@ small,FOLDER) is a run of a minute or two, too short to answer anything; behind 
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    full = size == "full"
-    weights, images = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    config = scale.study("Momentum, at one learning rate and at one effective rate", seeds=scale.pick(5, small=2))
+    config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
+    config.target = scale.images(images, train_per_class=20, val_per_class=scale.pick(10, full=5))
+    config.training = scale.training(batch_size=scale.pick(30, full=64))
+    config.training.schedule = {"epochs": scale.pick(25.0, small=4.0)}
 
-    config = ConfigDict()
-    config.title = "Momentum, at one learning rate and at one effective rate"
-    config.seeds = 2 if size == "small" else 5
-
-    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
-    config.target = {
-        "data": images,
-        "train_per_class": 20,
-        "val_per_class": 5 if full else 10,
-        "size_px": 256 if full else 32,
-    }
-    config.training = {
-        "schedule": {"epochs": 4.0 if size == "small" else 25.0},
-        "batches": {"size": 64 if full else 30},
-        "optimizer": {"weight_decay": 5e-4},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
-
-    momenta = [0.5, 0.9] if size == "small" else [0.0, 0.5, 0.9, 0.99]
+    momenta = scale.pick([0.0, 0.5, 0.9, 0.99], small=[0.5, 0.9])
     config.factors = [
         {"training.optimizer.learning_rate": [0.01], "training.optimizer.momentum": momenta},
         {"training.optimizer.effective_learning_rate": [0.1], "training.optimizer.momentum": momenta},

@@ -15,40 +15,24 @@ a run of a minute or two, which shows that all works and is too short to answer 
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', or both as 'small,FOLDER'."""
+    scale = read_scale(arg, __file__)
     sources = [f"weights/resnetsmall14.{source}.safetensors" for source in ("cifar10", "cifar100")]
-    size, (*weights, images) = study_data(arg, __file__, *sources, "images/intel-scenes-6.zip")
-    small = size == "small"
-
-    config = ConfigDict()
-    config.title = "Objects to scenes: CIFAR-10 and CIFAR-100 to six kinds of scenes"
-    config.seeds = 2 if small else 5
-
-    config.source = ConfigDict()
-    config.source.model = "resnetsmall14"
-
-    config.target = {
-        "data": images,
-        "size_px": 32,
-        "train_per_class": 20,
-        "val_per_class": 20,
-    }
-
-    config.training = {
-        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # the head's rate
-        "schedule": {"epochs": 2.0 if small else 30.0},
-        "batches": {"size": 20},
-        "augmentation": {"crop": {"padding_px": 4}, "flip": {"enabled": True}},
-    }
+    *weights, images = scale.files(*sources, "images/intel-scenes-6.zip")
+    title = "Objects to scenes: CIFAR-10 and CIFAR-100 to six kinds of scenes"
+    config = scale.study(title, seeds=scale.pick(5, small=2))
+    config.source = {"model": "resnetsmall14"}
+    config.target = scale.images(images, train_per_class=20, val_per_class=20)
+    config.training = scale.training(learning_rate=0.1, batch_size=20)  # the head's rate
+    config.training.schedule = {"epochs": scale.pick(30.0, small=2.0)}
 
     # As many rates to select from in every arm, each list around what validation prefers (seen on two other seeds).
-    pretrained_rates, random_rates = [0.0003, 0.001, 0.003, 0.01], [0.003, 0.01, 0.03, 0.1]
-    if small:
-        pretrained_rates, random_rates = pretrained_rates[1:3], random_rates[1:3]
+    pretrained_rates = scale.pick([0.0003, 0.001, 0.003, 0.01], small=[0.001, 0.003])
+    random_rates = scale.pick([0.003, 0.01, 0.03, 0.1], small=[0.01, 0.03])
     config.factors = [
         {
             "source.weights": weights,

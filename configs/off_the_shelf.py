@@ -19,7 +19,7 @@ named in --config.source.weights; TFDS' caltech101, 25 images a class).
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 NETWORKS = {  # what looks, its weights, stages from low to high, of which the last three are pooled otherwise too, size
     "": ("efficientnet_lite0", "weights/efficientnet_lite0.imagenet.safetensors", (2, 3, 4, 5, 7), 224),
@@ -30,23 +30,19 @@ NETWORKS = {  # what looks, its weights, stages from low to high, of which the l
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    asked = arg.partition(",")[0]
-    model, weights, stages, size_px = NETWORKS.get(asked, NETWORKS[""])
-    size, files = study_data(arg, __file__, weights, "images/intel-scenes-6.zip")
-    weights, images = files or (weights, "tfds:caltech101")
-    small = size == "small"
-
-    config = ConfigDict()
-    config.title = "Off the shelf: layers, poolings and classifiers"
-    config.seeds = 2 if small else 5
-
+    scale = read_scale(arg, __file__)
+    model, weights, stages, size_px = NETWORKS[scale.name]
+    weights, images = scale.files(weights, "images/intel-scenes-6.zip", full=(weights, "tfds:caltech101"))
+    config = scale.study("Off the shelf: layers, poolings and classifiers", seeds=scale.pick(5, small=2))
     config.source = {"model": model, "weights": weights}
-    config.target = {"data": images, "size_px": size_px, "val_per_class": 5 if size else 20}
-    config.target.train_per_class = 10 if small else 25 if size else 50
-    if small:
-        config.target.test_per_class = 10
-
-    if size == "full":
+    config.target = {
+        "data": images,
+        "size_px": size_px,
+        "train_per_class": scale.pick(50, small=10, full=25),
+        "val_per_class": scale.pick(20, small=5, full=5),
+        "test_per_class": scale.pick(None, small=10),
+    }
+    if scale.is_full:
         config.execution = {"feature_cache_bytes": 20e9}
 
     taps = [f"stage{number}" for number in stages]
@@ -54,10 +50,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.factors = [
         {"training.classifier.tap": taps, "training.classifier.kind": classifiers},
         {
-            "training.classifier.tap": taps[-1:] if small else taps[:3] if size else taps[-3:],
+            "training.classifier.tap": scale.pick(taps[-3:], small=taps[-1:], full=taps[:3]),
             "training.classifier.pooling": ["max", "pyramid", "cross_layer", "bilinear", "covariance"],
             "training.classifier.kind": ["logistic"],
         },
-        {"target.train_per_class": [1, 5] if small else [1, 5, 20], "training.classifier.kind": classifiers},
+        {"target.train_per_class": scale.pick([1, 5, 20], small=[1, 5]), "training.classifier.kind": classifiers},
     ]
     return config

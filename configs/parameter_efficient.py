@@ -17,39 +17,22 @@ accelerators.
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
-    full, small = size == "full", size == "small"
-    weights, scenes = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
+    weights, scenes = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    title = "Parameter-efficient relatives: head, biases, batch norms, last unit, LoRA, all"
+    config = scale.study(title, seeds=scale.pick(3, small=2))
+    config.source = {"model": scale.pick("resnetsmall14", full="resnet50"), "weights": weights}
+    config.target = scale.images(scenes, train_per_class=20, val_per_class=scale.pick(10, full=5))
+    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(30, full=64))  # the head's rate
+    config.training.schedule = {"epochs": scale.pick(12.0, small=1.0, full=30.0)}
 
-    config = ConfigDict()
-    config.title = "Parameter-efficient relatives: head, biases, batch norms, last unit, LoRA, all"
-    config.seeds = 2 if small else 3
-
-    config.source = {"model": "resnet50" if full else "resnetsmall14", "weights": weights}
-    config.target = {
-        "data": scenes,
-        "train_per_class": 20,
-        "val_per_class": 5 if full else 10,
-        "size_px": 256 if full else 32,
-    }
-    config.training = {
-        "optimizer": {
-            "learning_rate": 0.1,  # the head's
-            "weight_decay": 5e-4,
-        },
-        "batches": {"size": 64 if full else 30},
-        "schedule": {"epochs": 30.0 if full else 1.0 if small else 12.0},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
-    rates, ranks = ([0.01], [4]) if small else ([0.01, 0.1], [1, 4, 16])
+    rates, ranks = scale.pick(([0.01, 0.1], [1, 4, 16]), small=([0.01], [4]))
     config.factors = [
         {"training.layers.tune": ["head"]},
         {

@@ -20,59 +20,36 @@ small,FOLDER) is a run of a minute or two, too short to answer anything; behind 
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(
-        arg,
-        __file__,
+    scale = read_scale(arg, __file__)
+    *sources, objects, scenes = scale.files(
         *(f"weights/resnetsmall8.{source}.safetensors" for source in ("cifar10", "cifar100")),
         *("images/caltech-101.zip", "images/intel-scenes-6.zip"),
+        full=("tfds:imagenet2012", "tfds:places365_small", "tfds:caltech101", "tfds:sun397/standard-part1-120k"),
     )
-    full = size == "full"
-    sources, targets = files[:2], files[2:] or ["tfds:caltech101", "tfds:sun397/standard-part1-120k"]
-
-    config = ConfigDict()
-    config.title = "Source identity: objects and scenes from CIFAR-10, CIFAR-100 and scratch"
-    config.seeds = 2 if size == "small" else 5
-
-    config.source = ConfigDict()
-    config.source.model = "resnet50" if full else "resnetsmall8"
-    if full:
-        config.source.training = {
-            "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4},
-            "schedule": {"epochs": 90.0},
-            "batches": {"size": 256},
-            "augmentation": {"flip": {"enabled": True}, "crop": {"size_px": 224, "scale_min": 0.08}},
-            "selection": {"weights": "last"},
-        }
-        places = {"data": "tfds:places365_small", "size_px": 256, "tested": False}
-        objects = {"data": "tfds:imagenet2012", "size_px": 256, "tested": False}
-        origin = {"source.images": [objects, places, objects | {"union": ["tfds:places365_small"]}]}
-    else:
-        origin = {"source.weights": sources}
+    title = "Source identity: objects and scenes from CIFAR-10, CIFAR-100 and scratch"
+    config = scale.study(title, seeds=scale.pick(5, small=2))
+    config.source = {"model": scale.pick("resnetsmall8", full="resnet50")}
+    origin = {"source.weights": sources}
+    if scale.is_full:
+        config.source.training = scale.source_training(epochs=90.0, batch_size=256)
+        imagenet, places = (scale.images(source, tested=False) for source in sources)
+        origin = {"source.images": [imagenet, places, imagenet | {"union": sources[1:]}]}
 
     config.target = {
-        "train_per_class": 20 if full else 7,
-        "val_per_class": 5 if full else 3,
-        "size_px": 256 if full else 32,
+        "train_per_class": scale.pick(7, full=20),
+        "val_per_class": scale.pick(3, full=5),
+        "size_px": scale.size_px,
     }
-    config.training = {
-        "optimizer": {
-            "learning_rate": 0.1,  # the head's
-            "weight_decay": 5e-4,
-        },
-        "schedule": {"epochs": 2.0 if size == "small" else 12.0},
-        "batches": {"size": 32},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
+    config.training = scale.training(learning_rate=0.1, batch_size=32)  # the head's rate
+    config.training.schedule = {"epochs": scale.pick(12.0, small=2.0)}
 
-    pretrained_rates, random_rates = ([0.003], [0.03]) if size == "small" else ([0.001, 0.01], [0.01, 0.1])
+    targets = [objects, scenes]
+    pretrained_rates, random_rates = scale.pick(([0.001, 0.01], [0.01, 0.1]), small=([0.003], [0.03]))
     config.factors = [
         {
             "target.data": targets,

@@ -18,7 +18,7 @@ small,FOLDER) is a run of a minute or two, too short to answer anything; behind 
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 ANIMALS = (
     *("ant", "beaver", "butterfly", "crab", "crayfish", "crocodile", "dalmatian", "dolphin", "dragonfly", "elephant"),
@@ -29,63 +29,28 @@ ANIMALS = (
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "images/tiny-imagenet-200.zip", "images/caltech-101.zip")
-    full = size == "full"
-    source, target = files or ("tfds:imagenet2012", "tfds:caltech101")
-
-    config = ConfigDict()
-    config.title = "Source categories: nearest to the target, drawn, or farthest"
-    config.seeds = 2 if size == "small" else 5
+    scale = read_scale(arg, __file__)
+    tiny, full = "images/tiny-imagenet-200.zip", ("tfds:imagenet2012", "tfds:caltech101")
+    source, target = scale.files(tiny, "images/caltech-101.zip", full=full)
+    config = scale.study("Source categories: nearest to the target, drawn, or farthest", seeds=scale.pick(5, small=2))
     config.streams = {"source": None}  # the source's own chance is in the intervals
+    rates = {"training.layers.backbone_learning_rate": scale.pick([0.01, 0.1], small=[0.01])}
+    config.source = {
+        "model": scale.pick("cifar_resnet8", full="resnet18"),
+        "images": scale.images(
+            source, num_classes=scale.pick(40, full=100), train_per_class=scale.pick(20, full=1000), tested=False
+        ),
+        "training": scale.source_training(epochs=scale.pick(30.0, small=3.0, full=90.0), batch_size=50),
+    }
+    config.target = scale.images(target, train_per_class=scale.pick(7, full=24), val_per_class=scale.pick(3, full=6))
+    config.training = scale.training(learning_rate=0.1, batch_size=32)  # the head's rate
+    config.training.schedule = {"epochs": scale.pick(12.0, small=2.0)}
 
-    config.source = ConfigDict()
-    config.source.model = "resnet18" if full else "cifar_resnet8"
-    config.source.images = {
-        "data": source,
-        "num_classes": 100 if full else 40,
-        "train_per_class": 1000 if full else 20,
-        "size_px": 256 if full else 32,
-        "tested": False,
-    }
-    config.source.training = {
-        "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4 if full else 5e-4},
-        "schedule": {"epochs": 90.0 if full else 3.0 if size == "small" else 30.0},
-        "batches": {"size": 256 if full else 50},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.08} if full else {"padding_px": 4},
-        },
-        "selection": {"weights": "last"},
-    }
-
-    config.target = {
-        "data": target,
-        "classes": ANIMALS,
-        "train_per_class": 24 if full else 7,
-        "val_per_class": 6 if full else 3,
-        "size_px": 256 if full else 32,
-    }
-    config.training = {
-        "optimizer": {
-            "learning_rate": 0.1,  # the head's
-            "weight_decay": 5e-4,
-        },
-        "schedule": {"epochs": 2.0 if size == "small" else 12.0},
-        "batches": {"size": 32},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
-
-    rates = [0.01] if size == "small" else [0.01, 0.1]
+    config.target.classes = ANIMALS
+    choices = ["nearest", "random", "farthest"]
     config.factors = [
-        {
-            "source.images.class_choice": ["nearest", "random", "farthest"],
-            "training.initialization.start": ["pretrained"],
-            "training.layers.backbone_learning_rate": rates,
-        },
-        {"training.initialization.start": ["random"], "training.layers.backbone_learning_rate": rates},
+        {"source.images.class_choice": choices, "training.initialization.start": ["pretrained"], **rates},
+        {"training.initialization.start": ["random"], **rates},
     ]
     config.select_over = ["training.layers.backbone_learning_rate"]
     return config

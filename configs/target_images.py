@@ -19,41 +19,27 @@ accelerators.
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    full = size == "full"
-    weights, images = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
-
-    config = ConfigDict()
-    config.title = "Target images: pretrained and from scratch, from few to many"
-    config.seeds = 2 if size == "small" else 5
-
-    config.source = {"model": "resnet50" if full else "resnetsmall8", "weights": weights}
-    config.target = {"data": images, "val_per_class": 5 if full else 10, "size_px": 256 if full else 32}
-    config.training = {
-        "optimizer": {
-            "learning_rate": 0.1,  # the head's
-            "weight_decay": 5e-4,
-        },
-        "batches": {"size": 64 if full else 30},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
+    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    config = scale.study("Target images: pretrained and from scratch, from few to many", seeds=scale.pick(5, small=2))
+    config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
+    config.target = scale.images(images, val_per_class=scale.pick(10, full=5))
+    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(30, full=64))  # the head's rate
 
     # Every arm sees as many images, the few again and again.
-    classes, counts = (397, [5, 10, 20, 50]) if full else (6, [5, 10, 20, 50])
-    images_seen = 2_000_000 if full else 600 if size == "small" else 3_600
-    pretrained_rates, random_rates = ([0.003], [0.03]) if size == "small" else ([0.001, 0.01], [0.01, 0.1])
+    num_classes, counts = scale.pick(6, full=397), [5, 10, 20, 50]
+    images_seen = scale.pick(3_600, small=600, full=2_000_000)
+    pretrained_rates, random_rates = scale.pick(([0.001, 0.01], [0.01, 0.1]), small=([0.003], [0.03]))
     config.factors = [
         {
             "target.train_per_class": [count],
-            "training.schedule.epochs": [images_seen / (classes * count)],
+            "training.schedule.epochs": [images_seen / (num_classes * count)],
             "training.initialization.start": [init],
             "training.layers.backbone_learning_rate": rates,
         }

@@ -26,51 +26,29 @@ anything; behind :full is the scale of the publication (ImageNet's ResNet-50 fro
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
-    full, small = size == "full", size == "small"
-    weights, scenes = files or ("resnet50.safetensors", "tfds:sun397/standard-part1-120k")
-
-    config = ConfigDict()
-    config.title = "Transfer depth: the first k units copied, frozen or tuned"
-    config.seeds = 2 if small else 3
-
-    side = 256 if full else 32
+    scale = read_scale(arg, __file__)
+    names = ("weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
+    weights, scenes = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    config = scale.study("Transfer depth: the first k units copied, frozen or tuned", seeds=scale.pick(3, small=2))
     config.source = {
-        "model": "resnet50" if full else "resnetsmall14",
-        "training": {
-            "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4 if full else 5e-4},
-            "schedule": {"epochs": 90.0 if full else 1.0 if small else 20.0},
-            "batches": {"size": 256 if full else 30},
-            "augmentation": {
-                "flip": {"enabled": True},
-                "crop": {"size_px": 224, "scale_min": 0.08} if full else {"padding_px": 4},
-            },
-            "selection": {"weights": "last"},
-        },
+        "model": scale.pick("resnetsmall14", full="resnet50"),
+        "training": scale.source_training(epochs=scale.pick(20.0, small=1.0, full=90.0), batch_size=30),
     }
-    config.target = {"data": scenes, "train_per_class": 50, "val_per_class": 5, "size_px": side}
-    config.training = {
-        "batches": {"size": 64 if full else 30},
-        "schedule": {"epochs": 90.0 if full else 1.0 if small else 8.0},
-        "optimizer": {"weight_decay": 5e-4},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-        "selection": {
-            "weights": "last",  # the control's source may have seen the images to select on
-        },
-    }
+    config.target = scale.images(scenes, train_per_class=50, val_per_class=5)
+    config.training = scale.training(batch_size=scale.pick(30, full=64))
+    config.training.schedule = {"epochs": scale.pick(8.0, small=1.0, full=90.0)}
+    config.training.selection = {"weights": "last"}  # the control's source may have seen the images to select on
 
-    depths = ["stem", "stage1", "stage2", "stage3", "stage4"] if full else [1, 4, 7] if small else [1, 2, 3, 4, 5, 6, 7]
-    of_scenes = {"data": scenes, "size_px": side, "train_per_class": 50, "tested": False}
+    stages = ["stem", "stage1", "stage2", "stage3", "stage4"]
+    depths = scale.pick([1, 2, 3, 4, 5, 6, 7], small=[1, 4, 7], full=stages)
+    of_scenes = scale.images(scenes, train_per_class=50, tested=False)
     arms = {"training.initialization.copied_units": depths, "training.initialization.copied": ["frozen", "tuned"]}
-    rates = {"training.optimizer.learning_rate": [0.05] if full or small else [0.005, 0.05]}
+    rates = {"training.optimizer.learning_rate": scale.pick([0.005, 0.05], small=[0.05], full=[0.05])}
     config.factors = [
         {"source.weights": [weights], **arms, **rates},
         {"source.images": [of_scenes], **arms, "training.optimizer.learning_rate": [0.05]},

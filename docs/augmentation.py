@@ -8,7 +8,10 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxft.data.augmentation.augment import RANDAUGMENT, Changes, augment, mix, ten_crops
+from jaxft.data.augmentation.augment import Changes, augment
+from jaxft.data.augmentation.evaluation import ten_crops
+from jaxft.data.augmentation.mixing import mix
+from jaxft.data.augmentation.randaugment import RANDAUGMENT
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -16,6 +19,7 @@ from matplotlib import pyplot as plt
 HERE = Path(__file__).resolve().parent
 SIDE, CROP, FINE = 128, 112, 4  # pixels of a scene and of its crops, and how many times finer it is drawn
 DRAWS = 7
+JITTERED = ("brightness", "contrast", "saturation", "hue")
 INK = "#333333"
 
 
@@ -82,13 +86,13 @@ def main() -> None:
     copies = jnp.stack([house] * DRAWS)
     key = jax.random.key(4)
     changes = {
-        "crop_px": Changes(crop_px=CROP),
-        "crop_padding_px 16": Changes(crop_padding_px=16),
-        "crop_scale_min 0.2": Changes(crop_scale_min=0.2),
-        "flip": Changes(flip=True),
-        "randaugment_ops 2": Changes(randaugment_ops=2, randaugment_magnitude=9.0),
-        "jitter 0.4, hue 0.1": Changes(jitter=(0.4, 0.4, 0.4, 0.1)),
-        "erase_probability 1": Changes(erase_probability=1.0),
+        "crop_px": Changes.of({"crop.size_px": CROP}),
+        "crop_padding_px 16": Changes.of({"crop.padding_px": 16}),
+        "crop_scale_min 0.2": Changes.of({"crop.scale_min": 0.2}),
+        "flip": Changes.of({"flip.enabled": True}),
+        "randaugment_ops 2": Changes.of({"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}),
+        "jitter 0.4, hue 0.1": Changes.of({f"color_jitter.{name}": 0.1 if name == "hue" else 0.4 for name in JITTERED}),
+        "erase_probability 1": Changes.of({"erasing.probability": 1.0}),
     }
     draw = jax.jit(augment, static_argnums=2)
     rows = {name: list(map(np.asarray, draw(key, copies, change))) for name, change in changes.items()}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxft.recipes.soup import make_soups
     from jaxft.recipes.study import run_study
     from jaxft.store.tables import load_results
-    from jaxft.weights.files import load_weights, save_weights
+    from jaxft.weights import load_weights, save_weights
 
 _HOMES = {
     "UserError": "jaxft.core.errors",
@@ -26,11 +26,11 @@ _HOMES = {
     "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
     "load_results": "jaxft.store.tables",
-    "load_weights": "jaxft.weights.files",
+    "load_weights": "jaxft.weights",
     "make_soups": "jaxft.recipes.soup",
     "predict": "jaxft.recipes.predict",
     "run_study": "jaxft.recipes.study",
-    "save_weights": "jaxft.weights.files",
+    "save_weights": "jaxft.weights",
 }
 _FOLDERS = ("analysis", "config", "core", "data", "features", "models", "ops", "report", "store", "training", "weights")
 __all__ = [

@@ -8,13 +8,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import models
 from jaxft.config import as_config_file
 from jaxft.core import events, paths
 from jaxft.models.families.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import Head, Pool
 from jaxft.models.network import Extent, Family, Tap
+from jaxft.models.registry import register_family
 from jaxft.models.structure import expected_shapes
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
@@ -66,10 +66,8 @@ class ToyLite(EfficientNetLite):
 
 
 # Without names they are in no list of models.
-models.registry.FAMILIES += (
-    Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)),
-    Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)),
-)
+register_family(Family("toy", (), "for tests", lambda num_classes: Toy(num_classes=num_classes)))
+register_family(Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)))
 
 
 class Heard(list):

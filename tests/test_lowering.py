@@ -153,7 +153,7 @@ def test_programs_differ_by_platform_in_a_few_places():
         "training/gradients.in_parts",
         "training/gradients.whole",
         "models/layers.max_pool",
-        "weights/files._jit_once",
+        "models/initialization._jit_once",
     }
     of_choices = {
         "recipes/finetune/candidates.make_candidates",

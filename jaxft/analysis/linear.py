@@ -54,8 +54,8 @@ def fit(
     """Returns the linear classifiers of least mean(w_i loss_i) + strength / 2 ||kernel||^2, one for each strength.
 
     'logistic' is multinomial logistic regression; 'svm' the sum over the classes of one-against-the-rest squared hinges
-    max(0, 1 - y s)^2 (Fan et al. 2008, "LIBLINEAR"). The bias is not regularised. In terms of scikit-learn's C, which
-    weighs the sum of the losses, a strength is 1 / (C n); its LinearSVC regularises the bias too.
+    max(0, 1 - y s)^2 (Fan et al. 2008, "LIBLINEAR"). The bias is not regularized. In terms of scikit-learn's C, which
+    weighs the sum of the losses, a strength is 1 / (C n); its LinearSVC regularizes the bias too.
 
     L-BFGS (Nocedal & Wright 2006, algorithm 7.4) with a line search runs for all strengths side by side, from zero
     until no entry of the gradient is above `tolerance` times the largest at zero, or for `max_iterations`. With more

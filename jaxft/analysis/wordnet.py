@@ -166,7 +166,7 @@ def _read(folder: Path) -> WordNet:
 
 def _lines(path: Path) -> list[str]:
     with path.open(encoding="utf-8") as file:
-        return [line for line in file if not line.startswith(" ")]  # its licence is indented
+        return [line for line in file if not line.startswith(" ")]  # its license is indented
 
 
 def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[str, str]:
@@ -192,7 +192,7 @@ def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[
             found[name] = synset
     if unknown:
         raise UserError(
-            f"WordNet has no noun for the class{'es' * (len(unknown) > 1)} {', '.join(map(repr, unknown[:8]))}"
+            f"WordNet has no noun for the class{'es' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown[:8]))}"
             f"{', ...' if len(unknown) > 8 else ''}; give each a line 'class,synset' in the file that 'synsets' names."
         )
     return found

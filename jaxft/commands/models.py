@@ -2,17 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jaxft.core.tables import print_table
 
 if TYPE_CHECKING:
-    from jaxft.models import Network, Published
-    from jaxft.models.cost import UnitCost
+    from jaxft.models.description import Description
 
 HELP = "list the networks, or show what they are made of"
-SMALL_PX = 64  # networks for images up to this size are usually trained on CIFAR-10, others on ImageNet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the families, a table of all networks, or the units of those that are named."""
     from jaxft.models import list_families, list_models
+    from jaxft.models.description import describe_model
 
     if args.name:
         for i, description in enumerate([describe_model(name) for name in args.name]):
@@ -42,48 +40,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a network is made of, with a head for the classes of `dataset`, on images of its usual size."""
-
-    model: "Network"
-    dataset: str
-    units: tuple["UnitCost", ...]
-
-    @property
-    def num_params(self) -> int:
-        """Returns the number of parameters; batch norm's running statistics are none."""
-        return sum(unit.num_params for unit in self.units)
-
-    @property
-    def num_macs(self) -> int:
-        """Returns the multiply-accumulates of convolutions and dense layers for one image."""
-        return sum(unit.num_macs for unit in self.units)
-
-    @property
-    def published(self) -> tuple["Published", ...]:
-        """Returns which published weight files are known."""
-        from jaxft.models import published
-
-        return tuple(file for file in published() if file.model == self.model.architecture)
-
-
-def describe_model(name: str) -> Description:
-    """Returns what the network called `name` is made of, without computing anything.
-
-    Raises a `UserError` for a name that no family has.
-    """
-    from jaxft.models import create_model
-    from jaxft.models.class_names import CLASS_NAMES
-    from jaxft.models.cost import unit_costs
-
-    size_px = create_model(name, num_classes=2).preprocessing.size_px
-    dataset = "cifar10" if size_px <= SMALL_PX else "imagenet"
-    model = create_model(name, num_classes=len(CLASS_NAMES[dataset]))
-    return Description(model, dataset, unit_costs(model, size_px))
-
-
-def print_networks(descriptions: Sequence[Description]) -> None:
+def print_networks(descriptions: Sequence["Description"]) -> None:
     """Prints a row a network."""
     rows = [
         [
@@ -102,7 +59,7 @@ def print_networks(descriptions: Sequence[Description]) -> None:
     print(f"\n{_NOTE}")
 
 
-def print_units(description: Description) -> None:
+def print_units(description: "Description") -> None:
     """Prints what is known of a network as a whole, and a row a unit."""
     model = description.model
     taps = {tap.unit: tap for tap in model.taps}
@@ -114,7 +71,8 @@ def print_units(description: Description) -> None:
     rows = []
     for unit in description.units:
         tap = taps.get(unit.name)
-        place = [f"{tap.stride_px}", f"{tap.receptive_field_px}", tap.name] if tap else ["", "", ""]
+        field = "" if tap is None or tap.receptive_field_px is None else str(tap.receptive_field_px)
+        place = [f"{tap.stride_px}", field, tap.name] if tap else ["", "", ""]
         output = " x ".join(map(str, unit.output))
         rows.append([unit.name, output, f"{unit.num_params:,}", f"{unit.num_macs:,}", *place])
     print_table(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, range(1, 6), ruled=False)

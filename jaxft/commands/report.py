@@ -12,9 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Writes the page and the tables."""
+    from jaxft.commands.results import load_plugins_of
     from jaxft.report import write_report
     from jaxft.store.records import Store
 
+    load_plugins_of(args.workdir)
     Store.open(args.workdir).export_results()
     print(write_report(args.workdir))
     return 0

@@ -5,6 +5,7 @@ import os
 import sys
 
 from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.plugins import load_plugins
 from jaxft.core.tables import print_table
 from jaxft.core.text import MISSING, p_value, percent, percent_interval, points
 from jaxft.store.columns import BODY, COLUMNS, KEYS, has_uneven_classes, summary_columns, trial_columns
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the table."""
+    load_plugins_of(args.workdir)
     if args.csv:
         from jaxft.report.selection import load_selected
         from jaxft.store.tables import load_results
@@ -45,6 +47,20 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     else:
         print_summary(args.workdir)
     return 0
+
+
+def load_plugins_of(workdir: str | os.PathLike[str]) -> None:
+    """Loads the plug-ins of a study, whose columns, measures and sections its tables have.
+
+    A plug-in that is not there is a warning: without it, its columns and measures are called by their names.
+    """
+    from jaxft.store.records import Store
+
+    plugins = Store.open(workdir).plan()["config"].get("plugins") or ()
+    try:
+        load_plugins(plugins)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def print_summary(workdir: str | os.PathLike[str]) -> None:

@@ -7,10 +7,11 @@ from jaxft.config.digest import SCHEMA_VERSION, digest
 from jaxft.config.execution import Execution
 from jaxft.config.fields import FROZEN, MAX_SEED, LayerRate, setting
 from jaxft.config.images import DRAWN, Images, Similarity
-from jaxft.config.loading import ConfigFile, as_config_file, load_config, study_data
+from jaxft.config.loading import ConfigFile, as_config_file, load_config
 from jaxft.config.source import Source
 from jaxft.config.streams import Streams
 from jaxft.config.study import Block, Study, Trial
+from jaxft.config.study_files import Scale, read_scale
 from jaxft.config.training import Training
 from jaxft.config.values import fields_of, from_dict, get_at, non_default, to_dict, with_fields
 
@@ -24,6 +25,7 @@ __all__ = [
     "Execution",
     "Images",
     "LayerRate",
+    "Scale",
     "Similarity",
     "Source",
     "Streams",
@@ -37,8 +39,8 @@ __all__ = [
     "get_at",
     "load_config",
     "non_default",
+    "read_scale",
     "setting",
-    "study_data",
     "to_dict",
     "with_fields",
 ]

@@ -60,29 +60,6 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
     return ConfigFile(study, str(path), (module.__doc__ or "").strip(), tuple(overrides))
 
 
-def study_data(arg: str, config_path: str, *names: str) -> tuple[str, list[str]]:
-    """Returns the size that a config's argument asks for ('', 'small', 'full'), and the paths of its data files.
-
-    The argument is a size, a folder, or both: 'small,FOLDER'. Without one the folder is shared/data beside the clone
-    that the config lies in. The size 'full' is that of a publication, whose data are those of TFDS: it has no paths.
-
-    Raises a `UserError` where the folder lacks one of the files `names`.
-    """
-    first, _, rest = arg.partition(",")
-    size = first if first in ("small", "full") else ""
-    if size == "full":
-        return size, []
-    config = Path(config_path).resolve()
-    folder = Path((rest if size else arg) or config.parent.parent.parent / "shared" / "data")
-    for name in names:
-        if not (folder / name).is_file():
-            raise UserError(
-                f"the study's data are not all in {str(folder)!r}: there is no {name}; "
-                f"name their folder, --config={config.parent.name}/{config.name}:FOLDER."
-            )
-    return size, [str(folder / name) for name in names]
-
-
 def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 

@@ -14,13 +14,9 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the nested dict whose leaves are named as in `flat`: the inverse of `flatten` on nested dicts."""
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
+    from flax.traverse_util import unflatten_dict
+
+    tree: dict[str, Any] = unflatten_dict(dict(flat), sep="/")
     return tree
 
 

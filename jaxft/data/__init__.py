@@ -1,7 +1,14 @@
-"""Sources of images, what is drawn of them, augmentation and batches."""
+"""Images: reading them, drawing splits of them, augmentation, batches, streaming and checking.
 
-from jaxft.data.readers.image_sets import ImageSet, load_images
-from jaxft.data.sampling.drawing import Drawn, draw, read_manifest, write_manifest
+Imports `core`, `config`, `ops`, `analysis`, `models` and `weights`. Grows by readers (`readers`), data factors
+(`sampling`) and augmentations (`augmentation`).
+"""
+
+from jaxft.data.readers.image_set import ImageSet
+from jaxft.data.readers.image_sets import load_images
+from jaxft.data.sampling.drawing import draw
+from jaxft.data.sampling.drawn import Drawn
+from jaxft.data.sampling.manifests import read_manifest, write_manifest
 from jaxft.data.sampling.splits import Split, draw_split
 
 __all__ = [

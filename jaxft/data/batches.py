@@ -1,70 +1,87 @@
 """Which images a step trains on: index arrays, made outside the compiled program."""
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive steps of a stream of batches.
+
+    Attributes:
+      first_step: the step of the stream that they begin at.
+      num_steps: how many they are.
+      batch_size: images in a batch.
+      views: number of versions of each image; every epoch has the next one.
+      num_images: number of all images, by which the indices of two views of an image differ.
+    """
+
+    first_step: int
+    num_steps: int
+    batch_size: int
+    views: int = 1
+    num_images: int = 0
+
+    @property
+    def images(self) -> range:
+        """Returns the places in the stream of the images that the steps see."""
+        return range(self.first_step * self.batch_size, (self.first_step + self.num_steps) * self.batch_size)
+
+    def cut(self, stream: np.ndarray, first: int) -> np.ndarray:
+        """Returns the batches, [num_steps, batch_size] int32, of a part of the stream that begins at `first`."""
+        offset = self.images.start - first
+        own = stream[offset : offset + len(self.images)]
+        return own.reshape(self.num_steps, self.batch_size).astype(np.int32)
+
+
 def num_steps(num_images: int, epochs: float, batch_size: int) -> int:
-    """Returns the number of full batches in `epochs` passes over `num_images`."""
+    """Returns the number of full batches in `epochs` epochs over `num_images`."""
     return int(epochs * num_images / batch_size + 1e-9)
 
 
 def epoch_ends(num_images: int, steps: int, batch_size: int) -> list[int]:
-    """Returns the step after which each pass ends: ascending, none twice, the last being the number of steps."""
-    passes = range(1, steps * batch_size // num_images + 1)
-    ends = {num_steps(num_images, epoch, batch_size) for epoch in passes} | {steps}
+    """Returns the step after which each epoch ends: ascending, none twice, the last being the number of steps."""
+    epochs = range(1, steps * batch_size // num_images + 1)
+    ends = {num_steps(num_images, epoch, batch_size) for epoch in epochs} | {steps}
     return sorted(end for end in ends if end > 0)
 
 
-def batch_indices(
-    rows: np.ndarray, seed: int, first_step: int, steps: int, batch_size: int, views: int = 1, num_images: int = 0
-) -> np.ndarray:
-    """Returns [steps, batch_size] int32: passes over `rows`, each in an order of its own, cut into full batches.
+def batch_indices(rows: np.ndarray, seed: int, stretch: Stretch) -> np.ndarray:
+    """Returns [num_steps, batch_size] int32: epochs over `rows`, each in an order of its own, cut into full batches.
 
-    Batches run on across the ends of passes, so every image is seen equally often. `first_step` makes a later
-    stretch of the same stream. Of several `views`, each pass has the next: view * num_images + row.
+    Batches run on across the ends of epochs, so every image is seen equally often. With several views, an index is
+    view * num_images + row.
     """
-    n = len(rows)
-    first, last = first_step * batch_size, (first_step + steps) * batch_size
-    passes = range(first // n, -(-last // n))
-    stream = np.concatenate(
-        [rows[permutation(f"order:{seed}:{epoch}", n)] + epoch % views * num_images for epoch in passes]
-    )
-    offset = first - passes.start * n
-    return stream[offset : offset + steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+    n, images = len(rows), stretch.images
+    epochs = range(images.start // n, -(-images.stop // n))
+    stream = [
+        rows[permutation(f"order:{seed}:{epoch}", n)] + epoch % stretch.views * stretch.num_images for epoch in epochs
+    ]
+    return stretch.cut(np.concatenate(stream), epochs.start * n)
 
 
-def balanced_indices(
-    rows: np.ndarray,
-    labels: np.ndarray,
-    seed: int,
-    first_step: int,
-    steps: int,
-    batch_size: int,
-    views: int = 1,
-    num_images: int = 0,
-) -> np.ndarray:
-    """Returns [steps, batch_size] int32 as `batch_indices`, but with every class as often: a stream of rounds.
+def balanced_indices(rows: np.ndarray, labels: np.ndarray, seed: int, stretch: Stretch) -> np.ndarray:
+    """Returns [num_steps, batch_size] int32 as `batch_indices`, but with every class equally often.
 
-    A round has one image of each class that `labels: [images]` gives `rows`, the classes in an order of its own; the
-    images of a class come in passes over them. So any stretch of the stream has a class twice more than another at
-    most, and no image of a class comes k + 1 times before all others came k times.
+    The stream is one of rounds. A round has one image of each class that `labels: [images]` gives `rows`, the classes
+    in an order of its own; the images of a class come in epochs over them. So any part of the stream has at most two
+    images more of one class than of another, and no image of a class comes k + 1 times before all others came k times.
     """
     classes, of_row = np.unique(labels[rows], return_inverse=True)
-    first, last = first_step * batch_size, (first_step + steps) * batch_size
-    rounds = range(first // len(classes), -(-last // len(classes)))
+    images = stretch.images
+    rounds = range(images.start // len(classes), -(-images.stop // len(classes)))
     drawn = np.empty((len(rounds), len(classes)), np.int64)
     for number, label in enumerate(classes):
         own = rows[of_row == number]
-        passes = range(rounds.start // len(own), -(-rounds.stop // len(own)))
-        orders = own[permutations(f"order:{seed}:class:{label}", passes, len(own))]
-        orders += np.arange(passes.start, passes.stop).reshape(-1, 1) % views * num_images
-        begin = rounds.start - passes.start * len(own)
+        epochs = range(rounds.start // len(own), -(-rounds.stop // len(own)))
+        orders = own[permutations(f"order:{seed}:class:{label}", epochs, len(own))]
+        orders += np.arange(epochs.start, epochs.stop).reshape(-1, 1) % stretch.views * stretch.num_images
+        begin = rounds.start - epochs.start * len(own)
         drawn[:, number] = orders.reshape(-1)[begin : begin + len(rounds)]
     stream = np.take_along_axis(drawn, permutations(f"order:{seed}:classes", rounds, len(classes)), axis=1).reshape(-1)
-    offset = first - rounds.start * len(classes)
-    return stream[offset : offset + steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+    return stretch.cut(stream, rounds.start * len(classes))
 
 
 def permutation(name: str, n: int) -> np.ndarray:

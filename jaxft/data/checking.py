@@ -16,10 +16,12 @@ import numpy as np
 
 from jaxft.config import Images
 from jaxft.core.events import ImagesChecked, Listener, Working, ignore
-from jaxft.data.readers import pictures
+from jaxft.data.readers import oddities, pictures
 from jaxft.data.readers.arrays import Arrays
-from jaxft.data.readers.image_sets import content_hash, find_images
-from jaxft.data.readers.listings import Listing, spellings
+from jaxft.data.readers.attempts import try_each
+from jaxft.data.readers.image_sets import find_images
+from jaxft.data.readers.listing import Listing, spellings
+from jaxft.data.readers.pictures import content_hash
 
 HASH_SIDE = 32
 LOW = 8  # frequencies a side
@@ -80,9 +82,7 @@ def check_images(spec: Images, emit: Listener = ignore) -> Report:
     items = list(_of_arrays(found) if isinstance(found, Arrays) else _of_listing(found))
     names, classes, parts, domains, _ = zip(*items)
 
-    seen = pictures.try_each(
-        lambda item: item[-1](), items, lambda done: emit(ImagesChecked(repr(spec.data), done, len(items)))
-    )
+    seen = try_each(lambda item: item[-1](), items, lambda done: emit(ImagesChecked(repr(spec.data), done, len(items))))
     bad = [(name, why) for name, (_, why) in zip(names, seen) if why is not None]
     good = [(name, part, of, it) for name, part, of, (it, why) in zip(names, parts, classes, seen) if why is None]
     counts = collections.Counter(classes)
@@ -106,7 +106,7 @@ def check_images(spec: Images, emit: Listener = ignore) -> Report:
         dict(collections.Counter(part for part in parts if part)),
         dict(collections.Counter(domain for domain in domains if domain)),
         tuple(finding for finding in findings if finding.items),
-        pictures.can_find_damage(),
+        oddities.can_find_damage(),
     )
 
 
@@ -123,9 +123,9 @@ def _of_listing(listing: Listing) -> Iterator[Item]:
             content = picture.read()
             if isinstance(content, np.ndarray):
                 return _look_at_array(content)
-            small = pictures.small_grey(content, HASH_SIDE)
+            small = pictures.small_gray(content, HASH_SIDE)
             suffix = PurePosixPath(picture.name).suffix
-            traits, damage = pictures.traits(content, suffix), pictures.damage(content)
+            traits, damage = oddities.traits(content, suffix), oddities.damage(content)
             return _Seen(content_hash(content), traits, damage, perceptual_hash(small), _halved(small))
 
         yield picture.name, picture.class_name, picture.part, picture.domain, look
@@ -144,7 +144,7 @@ def _look_at_array(pixels: np.ndarray) -> _Seen:
     from PIL import Image
 
     flat = pixels.reshape(pixels.shape[:2]) if pixels.ndim == 2 or pixels.shape[-1] == 1 else pixels
-    small = pictures.grey(Image.fromarray(flat), HASH_SIDE)
+    small = pictures.gray(Image.fromarray(flat), HASH_SIDE)
     return _Seen(content_hash(pixels), (), "", perceptual_hash(small), _halved(small))
 
 

@@ -18,9 +18,9 @@ from jaxft.config import Execution
 from jaxft.core import interrupts
 from jaxft.core.cache import cache_dir
 from jaxft.core.events import FeaturesComputed, Listener, print_warnings
+from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.packs import Packs
 from jaxft.features.prefix import BLOCK, Prefix, blocks_of
-from jaxft.ops.pooling import Look
 
 ALIGNMENT = 64  # bytes
 
@@ -51,18 +51,19 @@ class FeatureCache:
         prefix: Prefix,
         indices: np.ndarray,
         emit: Listener = print_warnings,
-        look: Look | None = None,
+        feature_spec: FeatureSpec | None = None,
     ) -> np.ndarray:
         """Returns the output of a prefix for images by index: [indices, ...] float32, which `device_put` need not copy.
 
         An index is view * n + row, where view 0 is the image itself. `emit` hears how far it is, while something
-        has to be computed. Of several looks it is that of `look`, where one is named.
+        has to be computed. Of several features they are those
+        of `feature_spec`, if it is given.
         """
         n = len(prefix.images)
         block_of, place = blocks_of(indices, n), indices % n % BLOCK
         order = np.argsort(block_of, kind="stable")
         of_block = np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1)
-        columns = slice(None) if look is None else prefix.columns(look)
+        columns = slice(None) if feature_spec is None else prefix.columns(feature_spec)
         first, *others = prefix.output_shape
         found = aligned((len(indices), len(range(first)[columns]), *others))
         for here, block in zip(of_block, self._each(prefix, np.unique(block_of).tolist(), emit)):

@@ -14,11 +14,12 @@ import numpy as np
 from jaxft.core.devices import device_kind
 from jaxft.core.paths import unflatten
 from jaxft.core.version import VERSION
-from jaxft.data.augmentation.augment import Changes, centre_crop, view
+from jaxft.data.augmentation.augment import Changes, view
+from jaxft.data.augmentation.evaluation import center_crop
 from jaxft.data.streaming import Pixels, at_hand
+from jaxft.features.feature_spec import FeatureSpec
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.ops.convolution import implementation
-from jaxft.ops.pooling import Look
 from jaxft.ops.precision import true_products
 
 FORMAT = 2  # to raise where the code gives other outputs, or writes them otherwise
@@ -39,7 +40,8 @@ class Prefix:
       images: [n, h, w, 3] uint8, on the device, or a stream of as many; `fingerprint` identifies them.
       changes: what makes the views of an image, which are drawn from `key` (`data.augment.view`).
       through: a shorter prefix whose outputs are kept too, and which this one goes on from.
-      looks: what is kept in the place of the output of `unit`: poolings of outputs up to it, side by side.
+      feature_specs: the features that are kept, side by side, instead of the output of `unit`; they are poolings of
+        outputs up to it.
     """
 
     model: Network
@@ -51,20 +53,20 @@ class Prefix:
     changes: Changes
     key: Any = None
     through: "Prefix | None" = None
-    looks: tuple[Look, ...] = ()
+    feature_specs: tuple[FeatureSpec, ...] = ()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Returns the shape of the output for one image."""
         size_px = self.preprocessing.size_px
-        if self.looks:
-            return (sum(num_features(self.model, look, size_px) for look in self.looks),)
+        if self.feature_specs:
+            return (sum(num_features(self.model, spec, size_px) for spec in self.feature_specs),)
         return output_shape(self.model, self.unit, size_px)
 
-    def columns(self, look: Look) -> slice:
-        """Returns where the features of one of the looks are in the output."""
-        sizes = [num_features(self.model, each, self.preprocessing.size_px) for each in self.looks]
-        place = self.looks.index(look)
+    def columns(self, spec: FeatureSpec) -> slice:
+        """Returns where the features of one of the specs are in the output."""
+        sizes = [num_features(self.model, each, self.preprocessing.size_px) for each in self.feature_specs]
+        place = self.feature_specs.index(spec)
         return slice(sum(sizes[:place]), sum(sizes[: place + 1]))
 
     @functools.cached_property
@@ -86,8 +88,8 @@ class Prefix:
                 total.update(np.ascontiguousarray(leaf).tobytes())
         total.update(repr((self.model.architecture, self.model.precision)).encode())
         total.update(repr((self.unit, self.preprocessing, self.fingerprint)).encode())
-        if self.looks:
-            total.update(repr(self.looks).encode())
+        if self.feature_specs:
+            total.update(repr(self.feature_specs).encode())
         plain = total.hexdigest()
         total.update(repr((self.changes, np.asarray(self.key).tolist())).encode())
         return plain, total.hexdigest()
@@ -106,7 +108,7 @@ class Prefix:
         """Returns the output for the block `number`: all blocks of images, then all of their first views, and so on."""
         of_view, block = divmod(number, num_blocks(len(self.images)))
         rows = np.minimum(np.arange(block * BLOCK, (block + 1) * BLOCK), len(self.images) - 1)
-        run = make_outputs(self.model, self.preprocessing, self.unit, self.changes, self.looks)
+        run = make_outputs(self.model, self.preprocessing, self.unit, self.changes, self.feature_specs)
         return run(self._nested, at_hand(self.images, rows), jnp.asarray(rows), jnp.int32(of_view), self.key)
 
     def outputs_after(self, x: jax.Array) -> jax.Array:
@@ -139,9 +141,9 @@ def num_blocks(num_images: int) -> int:
 
 @functools.cache
 def make_outputs(
-    model: Network, preprocessing: Preprocessing, unit: str, changes: Changes, looks: tuple[Look, ...]
+    model: Network, preprocessing: Preprocessing, unit: str, changes: Changes, feature_specs: tuple[FeatureSpec, ...]
 ) -> Callable[..., jax.Array]:
-    """Returns `outputs(variables, images, rows, number, key)`: those of a unit, or of looks, for a view of images."""
+    """Returns `outputs(variables, images, rows, number, key)`: of a unit, or features, for a view of images."""
 
     @jax.jit
     @true_products
@@ -149,22 +151,22 @@ def make_outputs(
         x = images[rows]
         if not changes.is_none:
             numbers = jnp.broadcast_to(number, rows.shape)
-            itself = centre_crop(x, changes.crop_px)
+            itself = center_crop(x, changes.crop_px)
             x = jax.lax.cond(number == 0, lambda: itself, lambda: view(key, x, rows, numbers, changes))
-        if looks:
-            return _looked_at(model, variables, preprocessing.apply(x), looks)
+        if feature_specs:
+            return _features(model, variables, preprocessing.apply(x), feature_specs)
         return model.apply(variables, preprocessing.apply(x), stop=unit)
 
     return outputs
 
 
-def _looked_at(model: Network, variables: Any, x: jax.Array, looks: Sequence[Look]) -> jax.Array:
-    """Returns [n, features] of `x`, the network's input: what each look makes of it, side by side, in one pass."""
+def _features(model: Network, variables: Any, x: jax.Array, feature_specs: Sequence[FeatureSpec]) -> jax.Array:
+    """Returns [n, features] of `x`, the input of the network: all features side by side, in one pass."""
     outputs, start = {}, None
-    for unit in sorted({unit for look in looks for unit in look.units}, key=model.units.index):
+    for unit in sorted({unit for spec in feature_specs for unit in spec.units}, key=model.units.index):
         outputs[unit] = x = model.apply(variables, x, start=start, stop=unit)
         start = model.units[model.units.index(unit) + 1]
-    return jnp.concatenate([look.of(outputs) for look in looks], axis=1)
+    return jnp.concatenate([spec.features(outputs) for spec in feature_specs], axis=1)
 
 
 @functools.cache
@@ -199,7 +201,7 @@ def _output_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
 
 
 @functools.cache
-def num_features(model: Network, look: Look, size_px: int) -> int:
-    """Returns how many features a look makes of an image."""
-    shapes = {unit: jax.ShapeDtypeStruct((1, *output_shape(model, unit, size_px)), jnp.float32) for unit in look.units}
-    return jax.eval_shape(look.of, shapes).shape[1]
+def num_features(model: Network, spec: FeatureSpec, size_px: int) -> int:
+    """Returns how many features of an image a spec means."""
+    shapes = {unit: jax.ShapeDtypeStruct((1, *output_shape(model, unit, size_px)), jnp.float32) for unit in spec.units}
+    return jax.eval_shape(spec.features, shapes).shape[1]

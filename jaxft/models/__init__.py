@@ -1,19 +1,24 @@
-"""Networks by name: what a network declares, shared layers, families, growth.
+"""Networks by name: the network contract, shared layers, initialization, growth, families.
 
-Imports `core` and `ops`. A family is a file in `families/`.
+Imports `core` and `ops`. A family is a file in `families/` and a name in its list, or a plug-in's `register_family`;
+any Flax module becomes a network by `adapt`.
 """
 
-from jaxft.models.network import Network, Preprocessing, Published, Tap, unit_of
-from jaxft.models.registry import create_model, list_families, list_models, published
+from jaxft.models.adapter import adapt
+from jaxft.models.network import Family, Network, Preprocessing, Published, Tap, unit_of
+from jaxft.models.registry import create_model, list_families, list_models, published, register_family
 
 __all__ = [
+    "Family",
     "Network",
     "Preprocessing",
     "Published",
     "Tap",
+    "adapt",
     "create_model",
     "list_families",
     "list_models",
     "published",
+    "register_family",
     "unit_of",
 ]

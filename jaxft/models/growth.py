@@ -12,9 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxft.models.families.cifar_resnet import WIDTHS, CifarResNet
 from jaxft.models.layers import Pool, conv
-from jaxft.models.network import Network, Port, Preprocessing, Tap, port_conv, port_dense
+from jaxft.models.network import Network, Preprocessing, Tap
 from jaxft.ops.precision import Precision, at_least_float32, compute_dtype, products
 
 WIDER = "_wider"  # new units beside a layer are named after it
@@ -101,6 +100,14 @@ class Grown(Network):
         return f"{self.base.architecture}+{self.kind}{self.features}"
 
     @property
+    def family(self) -> str:
+        return self.base.family
+
+    @property
+    def naming(self) -> str:
+        return self.base.naming
+
+    @property
     def units(self) -> tuple[str, ...]:
         *body, pool, head = self.base.units
         if self.kind == "deeper":
@@ -112,7 +119,8 @@ class Grown(Network):
     def taps(self) -> tuple[Tap, ...]:
         if self.kind == "deeper":
             top = self.base.taps[-1]
-            field = top.receptive_field_px + 2 * top.stride_px
+            below = top.receptive_field_px
+            field = None if below is None else below + 2 * top.stride_px
             return (*self.base.taps, Tap(DEEPER, DEEPER, top.stride_px, field))
         taps = [tap for tap in self.base.taps if tap.unit in self.units]
         return (*taps, self.base.taps[-1]._replace(unit=self.last))
@@ -122,22 +130,11 @@ class Grown(Network):
         return self.base.residual_blocks
 
     @property
-    def port_table(self) -> tuple[Port, ...]:
-        ours = DEEPER if self.kind == "deeper" else self.last + WIDER
-        new = (
-            port_conv(f"params/{ours}/conv/kernel", "grown.conv.weight"),
-            Port(f"params/{ours}/conv/bias", "grown.conv.bias"),
-            Port(f"params/{ours}/gain", "grown.gain"),
-        )
-        head: tuple[Port, ...] = ()
-        if isinstance(self.base, CifarResNet) and self.base.small:  # whose pool lays averages in a row
-            channels = self.features + (WIDTHS[-1] if self.kind == "wider" else 0)
-            head = (port_dense("params/head/kernel", "linear.weight", channels),)
-        return (*new, *head, *self.base.port_table)
-
-    @property
-    def layout(self) -> str:
-        return self.base.layout
+    def flattened_channels(self) -> int | None:
+        below = self.base.flattened_channels
+        if below is None:
+            return None
+        return self.features + (below if self.kind == "wider" else 0)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -46,13 +46,19 @@ def conv(
     )
 
 
-def conv_same(features: int, kernel: int, stride: int = 1, groups: int = 1, name: str | None = None) -> nn.Conv:
-    """Returns a square convolution without bias and with TensorFlow's padding: the odd pixel bottom and right."""
+def conv_same(
+    features: int, kernel: int, stride: int = 1, groups: int = 1, name: str | None = None, symmetric: bool = False
+) -> nn.Conv:
+    """Returns a square convolution without bias and with TensorFlow's padding: the odd pixel bottom and right.
+
+    If `symmetric`, (kernel - 1) / 2 pixels are added on each side.
+    """
+    border = (kernel - 1) // 2
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding="SAME",
+        padding=((border, border), (border, border)) if symmetric else "SAME",
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,

@@ -1,6 +1,5 @@
-"""What every network of jaxft offers: ordered units, taps, a port table, and the preprocessing it expects."""
+"""What every network declares: ordered units, head, features, norms, taps, and the preprocessing it expects."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,67 +58,7 @@ class Tap(NamedTuple):
     name: str
     unit: str
     stride_px: int
-    receptive_field_px: int
-
-
-@dataclass(frozen=True)
-class Port:
-    """One row of a port table: where the leaves whose name matches `leaf` come from in the foreign file.
-
-    `foreign` may name the groups of the pattern, less one where the foreign file counts from zero: `{block-1}`.
-    `to_ours` and `to_foreign` are each other's inverse.
-    """
-
-    leaf: str
-    foreign: str
-    to_ours: Callable[[np.ndarray], np.ndarray] = np.asarray
-    to_foreign: Callable[[np.ndarray], np.ndarray] = np.asarray
-
-    def foreign_name(self, leaf: str) -> str | None:
-        """Returns the foreign name of our leaf, or None where this row is not about it."""
-        match = re.fullmatch(self.leaf, leaf)
-        if match is None:
-            return None
-
-        def value(found: re.Match[str]) -> str:
-            group = match[found[1]]
-            return str(int(group) - 1) if found[2] else group
-
-        return re.sub(r"\{(\w+?)(-1)?\}", value, self.foreign)
-
-
-def port_conv(leaf: str, foreign: str) -> Port:
-    """Returns the row for a convolution: PyTorch's OIHW, ours HWIO."""
-    return Port(leaf, foreign, lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
-
-
-def port_dense(leaf: str, foreign: str, flattened_channels: int | None = None) -> Port:
-    """Returns the row for a dense layer: PyTorch's [out, in], ours [in, out].
-
-    `flattened_channels` are those of the square map that is flattened before it: PyTorch's flattening has the
-    channels first, ours last.
-    """
-    if flattened_channels is None:
-        return Port(leaf, foreign, np.transpose, np.transpose)
-
-    def to_ours(w: np.ndarray) -> np.ndarray:  # [out, C * H * W] -> [H * W * C, out]
-        return w.reshape(w.shape[0], flattened_channels, -1).transpose(2, 1, 0).reshape(-1, w.shape[0])
-
-    def to_foreign(w: np.ndarray) -> np.ndarray:
-        return w.reshape(-1, flattened_channels, w.shape[1]).transpose(2, 1, 0).reshape(w.shape[1], -1)
-
-    return Port(leaf, foreign, to_ours, to_foreign)
-
-
-def port_batch_norm(ours: str, foreign: str) -> tuple[Port, ...]:
-    """Returns the rows for a batch norm: parameters, statistics, and PyTorch's counter of batches."""
-    return (
-        Port(f"params/{ours}/scale", f"{foreign}.weight"),
-        Port(f"params/{ours}/bias", f"{foreign}.bias"),
-        Port(f"batch_stats/{ours}/mean", f"{foreign}.running_mean"),
-        Port(f"batch_stats/{ours}/var", f"{foreign}.running_var"),
-        Port(f"counters/{ours}/num_batches_tracked", f"{foreign}.num_batches_tracked"),
-    )
+    receptive_field_px: int | None
 
 
 class Network(Chain):
@@ -151,6 +90,16 @@ class Network(Chain):
         raise AttributeError(type(self).__name__)
 
     @property
+    def family(self) -> str:
+        """Returns the name under which namings of weight files are registered; empty: there are none."""
+        return ""
+
+    @property
+    def naming(self) -> str:
+        """Returns the naming of its published weight files, which jaxft writes; empty: the family's first."""
+        return ""
+
+    @property
     def units(self) -> tuple[str, ...]:
         """Returns the names of the units in the network's order; the last is the head."""
         raise AttributeError(type(self).__name__)
@@ -169,6 +118,11 @@ class Network(Chain):
     def has_linear_head(self) -> bool:
         """Tells whether the head is one dense layer of features, with a kernel [features, classes] and a bias."""
         return issubclass(self.structure.layers[self.head], DENSE)
+
+    @property
+    def flattened_channels(self) -> int | None:
+        """Returns the channels of the map that is flattened before the head; None if the head reads pooled features."""
+        return None
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -200,23 +154,13 @@ class Network(Chain):
         return ()
 
     @property
-    def port_table(self) -> tuple[Port, ...]:
-        """Returns where each leaf lies in the published weight files."""
-        raise AttributeError(type(self).__name__)
-
-    @property
-    def layout(self) -> str:
-        """Returns how the published files lay tensors out: 'torch' (OIHW, [out, in]) or 'keras' (HWIO, [in, out])."""
-        return "torch"
-
-    @property
     def preprocessing(self) -> Preprocessing:
         """Returns what the architecture's published weights usually expect."""
         raise AttributeError(type(self).__name__)
 
 
 def unit_of(name: str, units: Sequence[str]) -> str:
-    """Returns the unit that the leaf `name` belongs to; new units beside it (`models/grown.py`) are named after it."""
+    """Returns the unit that the leaf `name` belongs to; new units beside it (`models/growth.py`) are named after it."""
     return next(unit for unit in units if name == unit or name.startswith((unit + "/", unit + "_wider/")))
 
 
@@ -244,7 +188,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Family:
-    """The networks of one file of `models/`: a name with a depth or size in it, and who makes them."""
+    """Networks of one kind: names with a depth or size in them, and the function that makes them.
+
+    Attributes:
+      pattern: a regular expression of the whole name. `create` gets its groups, those of digits as integers.
+      names: the usual names, which `jaxft models` lists.
+      summary: one line of help.
+      create: returns the network; raises a `ValueError` for a depth or size that there is not.
+      published: facts of weight files.
+    """
 
     pattern: str
     names: tuple[str, ...]

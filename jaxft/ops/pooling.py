@@ -1,39 +1,30 @@
-"""Poolings: what is made of a map, one vector an image, before a classifier that is no part of the network."""
+"""Poolings of feature maps to one vector an image. A pooling is a function, and a line that registers it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-Pooling = Literal["average", "max", "pyramid", "cross_layer", "bilinear", "covariance"]
+from jaxft.core.registries import POOLINGS
+
 PYRAMID = (1, 2, 3, 6)  # bins a side of the levels of a pyramid: He et al. 2014, section 4.1
-NEEDS_MAP = ("pyramid", "cross_layer", "bilinear", "covariance")
 
 
 @dataclass(frozen=True)
-class Look:
-    """A pooling of what leaves `unit`; `below` is the unit whose map is weighed by it, for 'cross_layer'."""
+class Pooling:
+    """A way from a feature map to one vector an image.
 
-    unit: str
-    pooling: Pooling
-    below: str | None = None
+    Attributes:
+      apply: from a map [n, height, width, channels] to [n, features]; of two maps, from both, the lower first.
+      needs_map: whether it is of no use for features that are one vector an image already.
+      of_two_maps: whether it takes the output of a block and that of another block below.
+    """
 
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Returns the units whose outputs are needed."""
-        return (self.unit,) if self.below is None else (self.below, self.unit)
-
-    def of(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
-        """Returns [n, features] of the outputs of units for n images."""
-        x = outputs[self.unit]
-        x = x if x.ndim == 4 else x.reshape(len(x), 1, 1, -1)
-        if self.pooling == "cross_layer":
-            assert self.below is not None
-            return cross_layer(outputs[self.below], x)
-        return POOLS[self.pooling](x)
+    apply: Callable[..., jax.Array]
+    needs_map: bool = False
+    of_two_maps: bool = False
 
 
 def average(x: jax.Array) -> jax.Array:
@@ -67,18 +58,18 @@ def bins(side: int, count: int) -> list[tuple[int, int]]:
 
 
 def bilinear(x: jax.Array) -> jax.Array:
-    """Returns [n, channels (channels + 1) / 2]: the mean over the places of v v^T, normalised.
+    """Returns [n, channels (channels + 1) / 2]: the mean over the places of v v^T, normalized.
 
     Lin, RoyChowdhury & Maji 2015, "Bilinear CNN models", section 3, with both streams the same network: then the
     matrix is symmetric, and each pair of channels is kept once, times sqrt(2) after the signed square root, so that
     lengths and products of vectors are those of the whole matrix.
     """
-    return _once(_normalised_products(x))
+    return _once(_normalized_products(x))
 
 
 def covariance(x: jax.Array) -> jax.Array:
-    """Returns what `bilinear` does, of the places' covariance (n in the denominator): means say nothing any more."""
-    return _once(_normalised_products(x - x.mean((1, 2), keepdims=True)))
+    """Returns what `bilinear` does, of the places' covariance (n in the denominator): means do not matter."""
+    return _once(_normalized_products(x - x.mean((1, 2), keepdims=True)))
 
 
 def cross_layer(below: jax.Array, above: jax.Array) -> jax.Array:
@@ -86,7 +77,7 @@ def cross_layer(below: jax.Array, above: jax.Array) -> jax.Array:
 
     Cross-convolutional-layer pooling (Liu, Shen & van den Hengel 2015, "The treasure beneath convolutional layers",
     section 3.3): P_k = sum over places i of x_i a_ik, with x of the lower layer, then the signed square root and l2
-    normalisation. Ours differs: x is one place of the map below, without a PCA, and where the map below is the larger
+    normalization. Ours differs: x is one place of the map below, without a PCA, and where the map below is the larger
     it is first averaged over bins to the size of the one above, which the paper's two maps share.
 
     Args:
@@ -98,16 +89,16 @@ def cross_layer(below: jax.Array, above: jax.Array) -> jax.Array:
             shares = [[(begin <= j < end) / (end - begin) for j in range(side)] for begin, end in bins(side, count)]
             below = jnp.moveaxis(jnp.tensordot(below, jnp.asarray(shares, below.dtype), (axis, 1)), -1, axis)
     sums = jnp.einsum("nhwc,nhwk->nkc", below, above, precision="highest")
-    return _normalised(sums.reshape(len(sums), -1))
+    return _normalized(sums.reshape(len(sums), -1))
 
 
-def _normalised_products(x: jax.Array) -> jax.Array:
+def _normalized_products(x: jax.Array) -> jax.Array:
     places = x.reshape(len(x), -1, x.shape[-1])
     products = jnp.einsum("npc,npd->ncd", places, places, precision="highest") / places.shape[1]
-    return _normalised(products.reshape(len(x), -1)).reshape(products.shape)
+    return _normalized(products.reshape(len(x), -1)).reshape(products.shape)
 
 
-def _normalised(x: jax.Array) -> jax.Array:
+def _normalized(x: jax.Array) -> jax.Array:
     """Returns the signed square root of `x: [n, features]`, at length 1 (Perronnin et al. 2010, section 2); 0 stays."""
     root = jnp.sign(x) * jnp.sqrt(jnp.abs(x))
     length = jnp.linalg.norm(root, axis=1, keepdims=True)
@@ -121,10 +112,13 @@ def _once(matrices: jax.Array) -> jax.Array:
     return matrices[:, rows, columns] * scale.reshape(1, -1)
 
 
-POOLS = {
-    "average": average,
-    "max": maximum,
-    "pyramid": pyramid,
-    "bilinear": bilinear,
-    "covariance": covariance,
-}
+POOLINGS.register("average", Pooling(average), help="mean of each channel")
+POOLINGS.register("max", Pooling(maximum), help="maximum of each channel")
+POOLINGS.register("pyramid", Pooling(pyramid, needs_map=True), help="maxima over 1, 4, 9 and 36 bins")
+POOLINGS.register(
+    "cross_layer",
+    Pooling(cross_layer, needs_map=True, of_two_maps=True),
+    help="products of the channels of two maps",
+)
+POOLINGS.register("bilinear", Pooling(bilinear, needs_map=True), help="products of the channels of a map")
+POOLINGS.register("covariance", Pooling(covariance, needs_map=True), help="covariances of the channels of a map")

@@ -12,7 +12,7 @@ from jaxft.core.errors import UserError
 if TYPE_CHECKING:
     from jaxft.data.readers.archives import Member
     from jaxft.models import Network, Preprocessing
-    from jaxft.weights.files import Manifest
+    from jaxft.weights import Manifest
 
 # Networks for ImageNet are tested on the center of larger pictures: input size -> shorter side of the resized picture.
 IMAGENET_RESIZE_PX = {224: 256, 227: 256}
@@ -74,7 +74,7 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
       UserError: there is nothing at a path, or no picture in it.
     """
     from jaxft.data.readers.archives import is_archive, members_of
-    from jaxft.data.readers.pictures import SUFFIXES, is_picture
+    from jaxft.data.readers.file_names import SUFFIXES, is_picture
 
     found: list[Member] = []
     for given in [paths] if isinstance(paths, str | os.PathLike) else paths:
@@ -133,7 +133,8 @@ class Classifier:
     def _predict(self, members: "Sequence[Member]", top: int, batch_size: int) -> Iterator[Prediction]:
         import numpy as np
 
-        from jaxft.data.readers.pictures import decode, try_each
+        from jaxft.data.readers.attempts import try_each
+        from jaxft.data.readers.pictures import decode
 
         resize_px, center = self._crop()
         rank = _make_rank(self.model, self.manifest.preprocessing, top)
@@ -177,7 +178,7 @@ def load_classifier(path: str | os.PathLike[str], name: str | None = None) -> Cl
     """
     import jax
 
-    from jaxft.weights.files import read_network
+    from jaxft.weights import read_network
 
     model, variables, manifest = read_network(os.fspath(path), name)
     if model.head not in variables["params"]:

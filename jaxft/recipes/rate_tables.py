@@ -70,7 +70,7 @@ def _totals(trials: "Sequence[PlannedTrial]", sizes: dict[str, int]) -> str:
 
 def peak_rates(trial: "PlannedTrial") -> dict[str, LayerRate]:
     """Returns the learning rate of each parameter of a trial at the peak of the schedule, or 'frozen'."""
-    from jaxft.training.optimizers import resolve_rates
+    from jaxft.training.learning_rates import resolve_rates
     from jaxft.training.phases import unit_depths
 
     return resolve_rates(trial.trial.training, trial.layers, unit_depths(trial.model, trial.layers))

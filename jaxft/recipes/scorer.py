@@ -66,7 +66,7 @@ class Scorer:
 
 def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:
     """Returns a trial's final parameters and batch-norm statistics, by their names below the collection."""
-    from jaxft.weights.files import load_flat
+    from jaxft.weights import load_flat
 
     flat, _ = load_flat(work.store.weights_path(trial.digest), trial.model)
     parts = [{n.partition("/")[2]: leaf for n, leaf in flat.items() if n.startswith(f"{c}/")} for c in COLLECTIONS]

@@ -57,7 +57,7 @@ class Tally:
 
     def add(self, prediction: Prediction) -> None:
         """Counts a picture."""
-        from jaxft.data.readers.listings import PARTS
+        from jaxft.data.readers.file_names import PARTS
 
         self.total += 1
         self.unread += bool(prediction.problem)

@@ -1,4 +1,8 @@
-"""The HTML report of a study: one file that opens anywhere and cites itself."""
+"""The HTML report of a study: one file that opens anywhere and cites itself.
+
+Imports `core`, `config`, `analysis` and `store`. A section is a file in `sections/` and a line there, a kind of
+figure a file in `figures/`.
+"""
 
 from pathlib import Path
 

@@ -103,7 +103,7 @@ def usage(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             "In Flax",
             "python",
-            "from jaxft.weights.files import read_network\n\n"
+            "from jaxft.weights import read_network\n\n"
             f'model, variables, manifest = read_network("{flax}")\n'
             "inputs = manifest.preprocessing.apply(images)"
             f"  # uint8 [n, {size_px}, {size_px}, 3], RGB\n"

@@ -7,6 +7,7 @@ A work directory holds
     groups/*.json            which trials run side by side, so that a resumed study keeps its bits
     convolution.json         what computes convolutions, kept for the same reason
     runs/*.json              one record a command: versions, device, command, git state
+    events.jsonl             what happened, a line of JSON an event; only appended to
     trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
     splits/<digest>.json     the manifest of each split: which images were trained, selected and tested on
     failures/<digest>.json   why a trial or source failed; tried again by the next run

@@ -90,7 +90,7 @@ class Chooser:
         return phase.model, phase.batch_size, tuple(self._candidates(group))
 
     def _candidates(self, group: Group) -> list[Executor]:
-        if group.looks:  # classifiers of features, each of which has all its strengths side by side
+        if group.feature_specs:  # classifiers of features, each of which has all its strengths side by side
             return [InTurn()]
         if group.key not in self._found:
             first, execution = group.trials[0], self.plan.study.execution

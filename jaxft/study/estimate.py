@@ -7,7 +7,7 @@ from typing import Any
 from jaxft.core import events
 from jaxft.core.events import Listener, print_warnings
 from jaxft.core.timing import Clock
-from jaxft.data.augmentation.augment import NUM_CROPS
+from jaxft.data.augmentation.evaluation import NUM_CROPS
 from jaxft.ops import convolution
 from jaxft.store.records import Store
 from jaxft.study.chunk.timing import time_evaluation, time_steps
@@ -42,7 +42,7 @@ def estimate(plan: Plan, store: Store | None, emit: Listener = print_warnings) -
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
             how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
-            gradient = phase.optimizer.kind, phase.num_parts, phase.sharpness, phase.regularisers
+            gradient = phase.optimizer.kind, phase.num_parts, phase.sharpness, phase.regularizers
             kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how, gradient
             if kind not in timed:
                 emit(events.Working(f"timing {planned.model.architecture}"))

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from jaxft import config as cfg
-from jaxft.features.prefix import output_shape
 from jaxft.study.chunk.lanes import Lane
 from jaxft.study.planned import PlannedTrial
-from jaxft.study.starts import held_units, make_lane, with_attention
+from jaxft.study.starts import make_lane, with_measured
+from jaxft.training.regularizers.active import measured_shapes
 
 
 def example_lane(planned: PlannedTrial) -> Lane:
@@ -20,8 +20,11 @@ def example_lane(planned: PlannedTrial) -> Lane:
         values = rng.normal(0, 0.05, shape) if collection == "params" else np.ones(shape)
         flat[collection][leaf] = values.astype(np.float32)
     lane = make_lane(planned, flat["params"], flat["batch_stats"])
-    shapes = {unit: output_shape(planned.model, unit, planned.size_px) for unit in held_units(planned)}
-    return with_attention(lane, {unit: np.ones(shape[-1], np.float32) for unit, shape in shapes.items()})
+    phases = [phase.regularizers for phase in planned.program.phases]
+    shapes = measured_shapes(phases, planned.model, planned.size_px)
+    return with_measured(
+        lane, {name: {own: np.ones(shape, np.float32) for own, shape in of.items()} for name, of in shapes.items()}
+    )
 
 
 def example_images(planned: PlannedTrial, execution: cfg.Execution) -> np.ndarray:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 
 from jaxft.config import Execution
 from jaxft.core.errors import UserError
-from jaxft.core.registry import Registry
+from jaxft.core.registries import EXECUTORS
 from jaxft.ops.precision import true_products
 from jaxft.study.device_memory import free_bytes
 
@@ -312,7 +312,6 @@ class DataParallel(Executor):
         return jax.jit(function, donate_argnums=donate, out_shardings=self.sharding())
 
 
-EXECUTORS: Registry[type[Executor]] = Registry("executor")
 EXECUTORS.register("in_turn", InTurn, help="one trial after another")
 EXECUTORS.register("workers", Workers, help="one process a core, each with a thread of its own; for CPUs")
 EXECUTORS.register("vmap", Vmap, help="several trials as one program")

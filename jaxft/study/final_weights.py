@@ -9,7 +9,7 @@ from jaxft.core import paths
 from jaxft.models import Preprocessing
 from jaxft.store.records import Store
 from jaxft.study.planned import Plan, PlannedTrial
-from jaxft.weights.files import Manifest
+from jaxft.weights import Manifest
 
 
 def nested_variables(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from jaxft.models.structure import expected_shapes
 from jaxft.study.planned import PlannedTrial
 from jaxft.training.adapters import is_adapter
-from jaxft.training.optimizers import make_hparams
+from jaxft.training.hparams import make_hparams
 
 
 def group_key(trial: PlannedTrial) -> str:
@@ -30,7 +30,7 @@ def group_key(trial: PlannedTrial) -> str:
         how = trial.trial.training.initialization.head
         head = trial.digest if how == "class_means" else (how, trial.trial.stream_seed("init"))
     views = trial.trial.stream_seed("augment") if trial.trial.training.augmentation.views else None
-    towards = [trial.source.digest] * any(phase.regularisers.needs_source for phase in trial.program.phases)
+    towards = [trial.source.digest] * any(phase.source_needs for phase in trial.program.phases)
     # What is stacked must be alike: which numbers there are, also of what cannot act, and the sizes of changes.
     numbers = jax.tree.structure(make_hparams(trial.trial.training, trial.layers))
     sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]

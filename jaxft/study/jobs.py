@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jax
 
-from jaxft.ops.pooling import Look
+from jaxft.features.feature_spec import FeatureSpec
 from jaxft.store.records import Store
 from jaxft.study.executors import Executor, InTurn, create_executor
 from jaxft.study.planned import Group, Plan, PlannedTrial
@@ -22,7 +22,7 @@ class Job:
 
     `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
     `snapshots` are of a source (a pass, digest of the weights after it), for trials that begin there.
-    `looks` are those of the classifiers of features in its `group`.
+    `feature_specs` are the features of the classifiers in its `group`.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Job:
     trials: tuple[PlannedTrial, ...]
     executor: Executor
     snapshots: tuple[tuple[int, str], ...] = ()
-    looks: tuple[Look, ...] = ()
+    feature_specs: tuple[FeatureSpec, ...] = ()
     group: Group | None = None
 
     @property
@@ -145,7 +145,7 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
             trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
             key = work_key([trial.digest for trial in trials])
             executor = create_executor(record["executor"], len(chunk), record["devices"])  # a chunk has what ran it
-            jobs.append(Job("trials", key, trials, executor, looks=group.looks, group=group))
+            jobs.append(Job("trials", key, trials, executor, feature_specs=group.feature_specs, group=group))
     return jobs
 
 

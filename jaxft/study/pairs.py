@@ -12,7 +12,7 @@ from jaxft.core.events import Listener
 from jaxft.store.records import Store
 from jaxft.study.chunk.lanes import stack
 from jaxft.study.planned import Plan, PlannedTrial
-from jaxft.weights.files import load_weights
+from jaxft.weights import load_weights
 
 MOST_PAIR_BYTES = 4_000_000_000
 
@@ -46,5 +46,5 @@ def measure_pairs(plan: Plan, store: Store, emit: Listener) -> None:
         by_layer = jax.device_get(parameters.pairwise_distances(stack(loaded)))
         layers = list(trials[0].layer_names)
         distances = np.stack([by_layer[layer] for layer in layers]).astype(np.float32)
-        record = {"analysis": "pairwise", "trials": digests, "layers": layers}
+        record = {"analysis": "pairwise", "trials": digests, "layers": layers, "head": trials[0].model.head}
         store.write("analyses", digest, record, {"distances": distances})

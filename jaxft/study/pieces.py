@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxft.core import events
-from jaxft.features.classifiers import make_prefix, read_out
+from jaxft.features.readout import FeatureSplit, make_prefix, read_out
 from jaxft.store.records import Store
 from jaxft.study.changes import body_change, body_measures, lane_of, parameter_changes
 from jaxft.study.chunk.lanes import Lane, Outcome, SharedImages
@@ -22,7 +22,7 @@ from jaxft.study.services import Services
 from jaxft.study.starts import Starts, can_start, loss_weights
 from jaxft.study.trial_records import describe_classifier, describe_trial, trial_finished
 from jaxft.training.state import Flat
-from jaxft.weights.files import save_weights
+from jaxft.weights import save_weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def do_piece(context: Context, job: Job) -> None:
         train_source(context, job)
     elif source is not None and (context.store.read("sources", source.digest) or {})["status"] == "diverged":
         raise FloatingPointError("training its source diverged; lower 'source.training.optimizer.learning_rate'")
-    elif job.looks:
+    elif job.feature_specs:
         for planned in job.missing(context.store):
             fit_classifier(context, job, planned)
     else:
@@ -70,14 +70,13 @@ def fit_classifier(context: Context, job: Job, planned: PlannedTrial) -> None:
     rows = np.unique(np.concatenate([split.train, split.val, split.test]))
     start, images = starts.start(planned), starts.images_of(planned)
     with services.clock.of("features"):
-        prefix = make_prefix(planned.model, readout, job.looks, start, images, planned.images.fingerprint)
-        features = services.cache.outputs(prefix, rows, services.emit, readout.look)
+        prefix = make_prefix(planned.model, readout, job.feature_specs, start, images, planned.images.fingerprint)
+        features = services.cache.outputs(prefix, rows, services.emit, readout.feature_spec)
     with services.clock.of("train"):
         train, val, test = (np.searchsorted(rows, part) for part in (split.train, split.val, split.test))
-        classes = planned.model.num_classes
-        weights = loss_weights(planned)
-        read = read_out(readout, features, split.labels[rows], train, val, test, classes, weights)
-    arrays, record = describe_classifier(planned, read, time.monotonic() - began)
+        data = FeatureSplit(features, split.labels[rows], train, val, test)
+        result = read_out(readout, data, planned.model.num_classes, loss_weights(planned))
+    arrays, record = describe_classifier(planned, result, time.monotonic() - began)
     with services.clock.of("store"):
         store.write_split(planned.drawn.manifest)
         store.write("trials", planned.digest, record, arrays)

@@ -14,15 +14,16 @@ from jaxft.config import FROZEN, Images, LayerRate, Study, Trial, with_fields
 from jaxft.config.identity import identity
 from jaxft.core.errors import UserError
 from jaxft.core.events import Listener, print_warnings
+from jaxft.core.plugins import load_plugins
 from jaxft.core.rules import Match
 from jaxft.data import Drawn, ImageSet, draw
-from jaxft.data.readers.image_sets import channel_statistics
-from jaxft.data.sampling.drawing import read_images
-from jaxft.data.sampling.factors import choose_classes, feature_nearness, name_nearness
+from jaxft.data.readers.image_set import channel_statistics
+from jaxft.data.sampling.class_choice import choose_classes, feature_nearness, name_nearness
+from jaxft.data.sampling.reading import ImageReader
 from jaxft.data.streaming import brought
 from jaxft.features.cache import make_feature_cache
 from jaxft.features.class_means import class_means, pooled_prefix
-from jaxft.features.classifiers import make_readout
+from jaxft.features.readout import make_readout
 from jaxft.models import Preprocessing, create_model
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
@@ -30,10 +31,11 @@ from jaxft.study.grouping import group_key
 from jaxft.study.plan_warnings import left_out, overlap
 from jaxft.study.planned import Group, Plan, PlannedSource, PlannedTrial
 from jaxft.training.adapters import check_pairs, is_adapter
-from jaxft.training.initialization import adaptable, check_head, grown_model, tuning_rules
-from jaxft.training.optimizers import resolve_layers
-from jaxft.training.phases import make_phases
-from jaxft.weights.files import is_head, load, load_flat, num_classes_of, read_file
+from jaxft.training.head_initialization import check_head
+from jaxft.training.layer_selection import adaptable, grown_model, tuning_rules
+from jaxft.training.learning_rates import resolve_layers
+from jaxft.training.phases import make_phases, with_remat
+from jaxft.weights import is_head, load, load_flat, num_classes_of, read_file
 
 
 def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
@@ -44,7 +46,7 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
     Raises a `UserError` for whatever cannot work: unknown models, unreadable weights or images, too few images,
     rules that match nothing.
     """
-    planner = _Planner(study.execution, emit)
+    planner = _Planner(study, emit)
     planned: dict[str, PlannedTrial] = {}
     for trial in map(planner.trial, study.trials()):
         planned.setdefault(trial.digest, trial)  # what two settings have in common is run once, for the first
@@ -71,12 +73,26 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
 class _Planner:
     """Resolves trials, each image set, split, source and network once."""
 
-    def __init__(self, execution: cfg.Execution, emit: Listener):
-        self.execution, self.emit = execution, emit
-        self.image_sets: dict[Any, ImageSet] = {}
+    def __init__(self, study: Study, emit: Listener):
+        self.execution, self.emit = study.execution, emit
+        self.plugins = load_plugins(study.plugins)
+        self.reader = ImageReader(emit)
         self.draws: dict[Any, Drawn] = {}
         self.sources: dict[Any, PlannedSource] = {}
         self.trained: dict[str, PlannedTrial] = {}
+
+    def content(
+        self, trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing
+    ) -> dict[str, Any]:
+        """Returns digests of what a trial's config only names, for its identity, and the versions of plug-ins."""
+        content: dict[str, Any] = {
+            "preprocessing": dataclasses.asdict(preprocessing),
+            "images": drawn.images.fingerprint,
+            "split": drawn.split.digest,
+        }
+        if trial.training.initialization.start != "random":
+            content["weights"] = source.digest
+        return content | {"plugins": self.plugins} if self.plugins else content
 
     def trial(self, trial: Trial) -> PlannedTrial:
         """Returns a trial of the study, its source resolved too."""
@@ -101,7 +117,7 @@ class _Planner:
         model = create_model(grown_model(trial.source.model, trial.training), len(images.class_names))
         model = model.computing(self.execution.precision)
         names = parameter_names(model, size_px)
-        identified = identity(trial, self.execution, _content(trial, source, drawn, preprocessing))
+        identified = identity(trial, self.execution, self.content(trial, source, drawn, preprocessing))
         training, eval_batch_size = trial.training, self.execution.eval_batch_size
         if training.classifier.kind != "network":
             counts = len(split.train), len(split.val), len(split.test)
@@ -122,13 +138,14 @@ class _Planner:
         stats = [
             n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
         ]
-        phases = make_phases(model, preprocessing, training, layers, stats, len(split.train), self.execution.remat)
+        phases = make_phases(model, preprocessing, training, layers, stats, len(split.train))
+        phases = with_remat(phases) if self.execution.remat else phases
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
                 f"{training.schedule.epochs:g} epochs of {len(split.train)} images make no full batch of "
                 f"{training.batches.size}; lower 'training.batches.size' or raise the epochs, or give 'steps'."
             )
-        if any(phase.regularisers.distillation for phase in phases):
+        if any(phase.source_needs.logits for phase in phases):
             _check_own_head(source, size_px)
         program = make_program(
             phases, training.selection.weights, eval_batch_size, len(split.train), training.selection.test_crops
@@ -151,7 +168,7 @@ class _Planner:
         size_px = source.images.size_px or native
         spec = source.images
         if spec.class_choice != "random":
-            spec = self.near_target(trial, read_images(spec, size_px, self.emit, self.image_sets), seed)
+            spec = self.near_target(trial, self.reader.read(spec, size_px), seed)
         drawn = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), asked=source.images)
         mean, std = channel_statistics(drawn.images.images, drawn.split.train)
         preprocessing = Preprocessing(
@@ -199,7 +216,7 @@ class _Planner:
                 return class_means(prefix, rows, labels, cache)
 
             target = self.target(trial, size_px)  # of which the images to train on are looked at, and no others
-            own = read_images(spec, size_px, self.emit, self.image_sets)
+            own = self.reader.read(spec, size_px)
             to_train = np.flatnonzero(~np.isin(own.parts, ("val", "test")))
             for label in set(range(len(names))).difference(own.labels[to_train].tolist()):
                 raise UserError(
@@ -221,7 +238,7 @@ class _Planner:
         """Returns what is drawn of `spec` by a seed, once."""
         key = spec, seed, size_px, where, fold
         if key not in self.draws:
-            self.draws[key] = draw(spec, seed, size_px, where, fold, self.emit, self.image_sets)
+            self.draws[key] = draw(spec, seed, size_px, where, fold, self.reader)
         return self.draws[key]
 
 
@@ -260,13 +277,3 @@ def _check_own_head(source: PlannedSource, size_px: int) -> None:
             "'training.regularization.distillation.strength' keeps what the source's own head says, which is for "
             f"images of {own_px} px; give 'target.size_px' {own_px}, or leave it out."
         )
-
-
-def _content(trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Returns digests of what a trial's config only names, for its identity."""
-    content = {
-        "preprocessing": dataclasses.asdict(preprocessing),
-        "images": drawn.images.fingerprint,
-        "split": drawn.split.digest,
-    }
-    return content if trial.training.initialization.start == "random" else content | {"weights": source.digest}

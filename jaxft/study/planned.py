@@ -14,14 +14,14 @@ from jaxft.config import LayerRate, Study, Trial
 from jaxft.core import paths
 from jaxft.core.rules import Match
 from jaxft.data import Drawn, ImageSet, Split
-from jaxft.features.classifiers import Readout
+from jaxft.features.feature_spec import FeatureSpec
+from jaxft.features.readout import Readout
 from jaxft.models import Network, Preprocessing, unit_of
 from jaxft.models.structure import expected_shapes, parameter_names
-from jaxft.ops.pooling import Look
 from jaxft.study.chunk.program import Program
 from jaxft.training.adapters import adapter_shape, is_adapter, kernel_of
-from jaxft.training.initialization import copied_units, draws, draws_body, is_new
-from jaxft.weights.files import Manifest
+from jaxft.training.layer_selection import copied_units, draws, draws_body, is_new
+from jaxft.weights import Manifest
 
 UNEVEN = 1.2
 
@@ -132,7 +132,7 @@ class PlannedTrial:
             drawn = ["init"] * draws_body(self.trial.training, self.model, tuple(self.layers))
             return (*["split"] * uses_split(self.trial), *["source"] * trains_source, *drawn, *["fold"] * folds)
         last = self.program.phases[-1]
-        random_images = last.changes_images or last.regularisers.is_random
+        random_images = last.changes_images or last.regularizers.is_random
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
         drawn = ["init"] * draws(self.trial.training, self.model, tuple(self.layers))
         return (*["split"] * uses_split(self.trial), *drawn, "order", *optional)
@@ -166,10 +166,10 @@ class Group:
         return self.trials[0].program
 
     @property
-    def looks(self) -> tuple[Look, ...]:
-        """Returns what its classifiers are of, which one pass of the network makes for all of them."""
-        found = {trial.readout.look for trial in self.trials if trial.readout}
-        return tuple(sorted(found, key=lambda look: (look.unit, look.pooling, look.below or "")))
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """Returns the features of its classifiers, which one pass of the network makes for all of them."""
+        found = {trial.readout.feature_spec for trial in self.trials if trial.readout}
+        return tuple(sorted(found, key=lambda spec: (spec.unit, spec.pooling, spec.below or "")))
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from jaxft.study.chunk.lanes import Lane
 from jaxft.study.planned import PlannedSource, PlannedTrial
 from jaxft.study.services import Services
 from jaxft.training.adapters import init_adapters, is_adapter
-from jaxft.training.initialization import collections, start_body, start_head
-from jaxft.training.optimizers import make_hparams
-from jaxft.training.regularization import channel_attention
-from jaxft.weights.files import fit, is_head, load_flat, read_file, refuse_damaged
+from jaxft.training.head_initialization import start_head
+from jaxft.training.hparams import make_hparams
+from jaxft.training.initialization import collections, start_body
+from jaxft.training.regularizers.active import measure, measured_shapes
+from jaxft.training.training_images import TrainingImages
+from jaxft.weights import fit, is_head, load_flat, read_file, refuse_damaged
 
 
 class Starts:
@@ -33,7 +35,7 @@ class Starts:
         self._images: tuple[str, Any] = ("", None)
         self._load_body = functools.lru_cache(maxsize=1)(load_flat)
         self._load_head = functools.lru_cache(maxsize=1)(load_own_head)
-        self._attention: dict[Any, dict[str, np.ndarray]] = {}
+        self._measurements: dict[Any, dict[str, dict[str, np.ndarray]]] = {}
 
     def images_of(self, trial: PlannedTrial) -> Any:
         """Returns the images of a trial on the device, where those of one set stay until another's are asked for.
@@ -51,25 +53,16 @@ class Starts:
         training, start = planned.trial.training, self.start(planned)
         params = start["params"]
         if training.initialization.head != "lecun":
-            images, split = planned.images, planned.split
-            preprocessing = planned.program.phases[-1].preprocessing
-            sees = (
-                self.images_of(planned),
-                images.fingerprint,
-                split.train,
-                split.labels[split.train],
-                self.services.cache,
-            )
-            params = params | start_head(planned.model, preprocessing, training, start, *sees)
+            params = params | start_head(training, self._training_images(planned, start))
         key = stream_key("init", planned.trial.stream_seed("init"))
         params = params | init_adapters(filter(is_adapter, planned.layers), params, training.layers.lora_rank, key)
         lane = make_lane(planned, params, start["batch_stats"])
-        if not any(phase.regularisers.needs_source for phase in planned.program.phases):
+        if not any(phase.source_needs for phase in planned.program.phases):
             return lane
         own = collections(self._body_of(planned.source))
         own["params"].update(self._load_head(*self._weights_of(planned.source)))
         lane = dataclasses.replace(lane, source=own)
-        return with_attention(lane, self._attention_of(planned, lane))
+        return with_measured(lane, self._measured(planned, own))
 
     def start(self, planned: PlannedTrial) -> dict[str, dict[str, Any]]:
         """Returns the flat `params` and `batch_stats` that a trial starts from, its head drawn."""
@@ -87,38 +80,36 @@ class Starts:
         path = self.store.weights_path(source.digest, "sources") if source.trained else source.path
         return path, create_model(source.model, 2)
 
-    def _attention_of(self, planned: PlannedTrial, lane: Lane) -> dict[str, np.ndarray]:
-        """Returns the attention of the channels that DELTA holds, measured once for trials of one source and split."""
-        units = held_units(planned)
-        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, planned.size_px, units
-        if units and key not in self._attention:
+    def _training_images(self, planned: PlannedTrial, variables: Mapping[str, Mapping[str, Any]]) -> TrainingImages:
+        """Returns the training images of a trial, and its network with `variables`."""
+        train, labels = planned.split.train, planned.split.labels
+        return TrainingImages(
+            planned.model,
+            planned.program.phases[-1].preprocessing,
+            variables,
+            self.images_of(planned),
+            planned.images.fingerprint,
+            train,
+            labels[train],
+            self.services.cache,
+        )
+
+    def _measured(self, planned: PlannedTrial, source: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Returns what a trial's regularizers measure, once for all trials of one source and split."""
+        phases = [phase.regularizers for phase in planned.program.phases]
+        shapes = measured_shapes(phases, planned.model, planned.size_px)
+        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, planned.size_px, repr(shapes)
+        if shapes and key not in self._measurements:
             self.services.emit(events.Working("measuring the attention of channels"))
             with self.services.clock.of("attention"):
-                self._attention[key] = channel_attention(
-                    planned.model,
-                    planned.program.phases[-1].preprocessing,
-                    lane.source or {},
-                    units,
-                    self.images_of(planned),
-                    planned.images.fingerprint,
-                    lane.train,
-                    lane.labels[lane.train],
-                    self.services.cache,
-                )
-        return self._attention[key] if units else {}
+                self._measurements[key] = measure(phases, self._training_images(planned, source))
+        return self._measurements[key] if shapes else {}
 
 
-def held_units(planned: PlannedTrial) -> tuple[str, ...]:
-    """Returns the units whose maps DELTA holds in any phase of a trial."""
-    return tuple(dict.fromkeys(unit for phase in planned.program.phases for unit in phase.regularisers.maps))
-
-
-def with_attention(lane: Lane, attention: Mapping[str, np.ndarray]) -> Lane:
-    """Returns a lane whose numbers have the attention of channels, where there is any."""
-    if not attention:
-        return lane
-    numbers = lane.hparams.regularisers | {"attention": {unit: np.asarray(of) for unit, of in attention.items()}}
-    return dataclasses.replace(lane, hparams=lane.hparams._replace(regularisers=numbers))
+def with_measured(lane: Lane, measured: Mapping[str, Mapping[str, Any]]) -> Lane:
+    """Returns a lane whose numbers have the arrays that regularizers measured, by regularizer."""
+    arrays = {name: {own: np.asarray(values) for own, values in of.items()} for name, of in measured.items()}
+    return dataclasses.replace(lane, hparams=lane.hparams._replace(measured=arrays))
 
 
 def load_own_head(weights: Any, model: Network) -> dict[str, Any]:

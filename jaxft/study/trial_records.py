@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxft import config as cfg
 from jaxft.core import events
-from jaxft.features.classifiers import Read
+from jaxft.features.readout import ReadoutResult
 from jaxft.study.changes import finite_or_none
 from jaxft.study.chunk.lanes import CURVES, Outcome
 from jaxft.study.executors import Executor, InTurn
@@ -38,19 +38,19 @@ def describe_trial(
 
 
 def describe_classifier(
-    planned: PlannedTrial, read: Read, seconds: float
+    planned: PlannedTrial, result: ReadoutResult, seconds: float
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
     assert planned.readout is not None
-    arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | read.by_level
-    arrays |= {"test_rows": planned.split.test, "test_predictions": read.test_predictions}
-    record = _record(planned, "done", read, seconds, InTurn())
-    record |= {"selected_level": read.level, "level_of": planned.readout.level_name}
+    arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | result.by_level
+    arrays |= {"test_rows": planned.split.test, "test_predictions": result.test_predictions}
+    record = _record(planned, "done", result, seconds, InTurn())
+    record |= {"selected_level": result.level, "level_of": planned.readout.level_name}
     return arrays, record | {"relative_change": 0.0}  # the network rests
 
 
 def _record(
-    planned: PlannedTrial, status: str, outcome: Outcome | Read, seconds: float, executor: Executor
+    planned: PlannedTrial, status: str, outcome: Outcome | ReadoutResult, seconds: float, executor: Executor
 ) -> dict[str, Any]:
     """Returns what the record of every finished trial has."""
     split = planned.split

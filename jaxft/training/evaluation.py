@@ -7,12 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxft.core.paths import flatten, unflatten
-from jaxft.data.augmentation.augment import NUM_CROPS, centre_crop, ten_crops
+from jaxft.data.augmentation.evaluation import NUM_CROPS, center_crop, ten_crops
 from jaxft.training.forward import apply_network, enter_network
-from jaxft.training.phases import Evaluated
+from jaxft.training.phase import Evaluated
 from jaxft.training.state import Flat, Frozen
 
 
@@ -47,7 +46,7 @@ def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
             logits, _ = apply_network(network, params, batch_stats, frozen, crops, train=False)
             of_crops = jax.nn.log_softmax(logits).reshape(len(images), NUM_CROPS, -1)
             return jax.nn.logsumexp(of_crops, axis=1) - jnp.log(NUM_CROPS)
-        seen = images if network.from_features else centre_crop(images, size_px)
+        seen = images if network.from_features else center_crop(images, size_px)
         return apply_network(network, params, batch_stats, frozen, seen, train=False)[0]
 
     def eval_step(
@@ -61,9 +60,9 @@ def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
     ) -> Evaluation:
         rows, mask = rows[0], mask[0]
         logits = log_shares(params, batch_stats, frozen, images[rows])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
-        predictions = logits.argmax(-1)
-        correct = (predictions == labels[rows]) & mask
+        losses = network.targets.evaluation_losses(logits, labels[rows])
+        predictions = network.targets.predictions(logits)
+        correct = network.targets.is_correct(predictions, labels[rows]) & mask
         return Evaluation(jnp.where(mask, losses, 0.0).sum(), correct.sum(), predictions)
 
     return eval_step
@@ -79,7 +78,7 @@ def make_moments_step(network: Evaluated) -> Callable[..., Flat]:
 
     def moments_step(params: Flat, batch_stats: Flat, rows: jax.Array, frozen: Frozen, images: jax.Array) -> Flat:
         batch = images[rows[0]]
-        seen = batch if network.from_features else centre_crop(batch, network.preprocessing.size_px)
+        seen = batch if network.from_features else center_crop(batch, network.preprocessing.size_px)
         x, start, stats = enter_network(network, batch_stats, frozen, seen)
         variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
         _, found = network.model.apply(variables, x, train=True, start=start, mutable=["batch_stats", "moments"])

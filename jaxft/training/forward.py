@@ -1,7 +1,8 @@
-"""The way of a batch through the network, from the frozen prefix to the logits."""
+"""The forward pass of a batch through the network, from the frozen prefix to the logits."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +10,29 @@ import jax
 from jaxft.core.paths import flatten, unflatten
 from jaxft.models.layers import batch_norm_in_groups
 from jaxft.ops.precision import compute_dtype
-from jaxft.training.phases import Evaluated, Phase
+from jaxft.training.noise import Noise, drop
+from jaxft.training.phase import Evaluated, Phase
 from jaxft.training.state import Flat, Frozen
+
+NO_NOISE = Noise()
+
+
+class Variables(NamedTuple):
+    """The variables of a network: parameters that train (low-rank updates merged), tracked statistics, all the rest."""
+
+    params: Flat
+    batch_stats: Flat
+    frozen: Frozen
 
 
 class Pass(NamedTuple):
-    """A pass through the network.
+    """What a forward pass returns.
 
-    Logits [n, classes]; the tracked statistics after it; what entered the first unit above the frozen prefix; the
-    outputs of the units that were asked for.
+    Attributes:
+      logits: [n, classes].
+      batch_stats: the tracked statistics after it.
+      entering: the input of the first block above the frozen prefix.
+      outputs: outputs of the blocks that were asked for.
     """
 
     logits: jax.Array
@@ -31,77 +46,54 @@ def apply_network(
 ) -> tuple[jax.Array, Flat]:
     """Returns logits [n, classes] for `images: [n, h, w, 3]` in 0 to 255, and the tracked statistics after them.
 
-    Of `params` factors of changes are merged already (`jaxft.training.adapters`). In training these are those of
-    `batch_stats`.
+    LoRA factors must already be merged into `params` (`jaxft.training.adapters`). In training, batch norm uses the
+    batch's statistics if any are tracked.
     """
-    done = run_network(phase, params, batch_stats, frozen, images, train)
-    return done.logits, done.batch_stats
+    forward = run_network(phase, Variables(params, batch_stats, frozen), images, train)
+    return forward.logits, forward.batch_stats
 
 
 def run_network(
     phase: Phase | Evaluated,
-    params: Flat,
-    batch_stats: Flat,
-    frozen: Frozen,
+    variables: Variables,
     images: jax.Array,
     train: bool,
     keep: Sequence[str] = (),
-    branches: Mapping[str, jax.Array] | None = None,
-    before_head: Callable[[jax.Array], jax.Array] = lambda x: x,
+    noise: Noise = NO_NOISE,
 ) -> Pass:
-    """Returns what `apply_network` does, and more.
+    """Returns a forward pass.
 
     Args:
-      keep: units whose outputs are wanted too.
-      branches: factors of residual branches, by block.
-      before_head: what is done to the output of the unit below the head, where that is among `keep`.
+      images: [n, h, w, 3] in 0 to 255, or outputs of the frozen prefix if the phase is `from_features`.
+      train: whether batch norm uses the batch's statistics, if any are tracked.
+      keep: blocks whose outputs are returned too.
+      noise: dropout of the head's inputs, and factors of residual branches.
     """
     model = phase.model
-    x, start, stats = enter_network(phase, batch_stats, frozen, images)
-    entering, outputs = x, {}
+    x, start, stats = enter_network(phase, variables.batch_stats, variables.frozen, images)
     if start is None:
-        return Pass(x, batch_stats, x, {})
-    variables = {"params": unflatten(frozen.params | params)}
-    if branches:
-        variables["branches"] = unflatten({f"{block}/factor": factor for block, factor in branches.items()})
-    group_size = phase.virtual_batch_size if isinstance(phase, Phase) else None
-
-    def apply(variables: Any, x: jax.Array, start: str, stop: str) -> tuple[jax.Array, Any]:
-        if not (train and batch_stats):
-            return model.apply(variables, x, start=start, stop=stop), {}
-        with batch_norm_in_groups(group_size):
-            x, updated = model.apply(variables, x, train=True, start=start, stop=stop, mutable=["batch_stats"])
-        return x, updated["batch_stats"]
-
-    def run(x: jax.Array, start: str, stop: str) -> jax.Array:
-        nonlocal stats
-        first, last, dtype = model.units.index(start), model.units.index(stop), x.dtype
-        is_kept = train and isinstance(phase, Phase) and phase.remat
-        stretches = [(unit, unit) for unit in model.units[first : last + 1]] if is_kept else [(start, stop)]
-        x = x.astype(compute_dtype(model.precision, dtype))
-        for begin, end in stretches:
-            of_units: Callable[..., Any] = functools.partial(apply, start=begin, stop=end)
-            if is_kept:
-                of_units = rematerialized(of_units)
-            x, updated = of_units(variables | {"batch_stats": unflatten(stats)}, x)
-            stats = stats | flatten(updated)
-        return x.astype(dtype)
-
+        return Pass(x, variables.batch_stats, x, {})
+    entering, outputs = x, {}
+    blocks = _make_blocks(phase, variables, noise, train)
     units, head, features = model.units, model.head, model.feature_block
-    if start == head and features in keep:
+    stops = {*keep, *[features] * (noise.dropout is not None)}
+    if start == head and features in stops:
         outputs[features] = x
     for unit in units[units.index(start) : units.index(head)]:
-        if unit in keep:
-            outputs[unit] = x = run(x, start, unit)
+        if unit in stops:
+            x, stats = blocks.run(x, stats, start, unit)
+            outputs[unit] = x
             start = units[units.index(unit) + 1]
-    logits = run(before_head(x) if features in keep else x, start, head)
-    return Pass(logits, {name: stats[name] for name in batch_stats}, entering, outputs)
+    if noise.dropout is not None:
+        x = drop(x, noise.dropout)
+    logits, stats = blocks.run(x, stats, start, head)
+    return Pass(logits, {name: stats[name] for name in variables.batch_stats}, entering, outputs)
 
 
 def enter_network(
     phase: Phase | Evaluated, batch_stats: Flat, frozen: Frozen, images: jax.Array
 ) -> tuple[jax.Array, str | None, Flat]:
-    """Returns what enters the first unit above the frozen prefix, that unit (none: there is none), all statistics."""
+    """Returns the input of the first live block, that block (None if there is none), all statistics."""
     model = phase.model
     x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
@@ -114,11 +106,50 @@ def enter_network(
     return x, above[0] if above else None, stats
 
 
-def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `function` of arrays, of which a gradient keeps the arguments alone (Chen et al. 2016, section 3).
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """The blocks of a network with the variables of a forward pass, apart from its statistics."""
 
-    It is computed again after what follows it has its gradient, on which the last argument is made to depend: XLA on a
-    CPU drops the barriers with which `jax.checkpoint` says so, and may then compute everything at once.
+    model: Any
+    variables: dict[str, Any]
+    tracks: bool  # whether batch norm uses and updates the batch's statistics
+    group_size: int | None
+    remat: bool
+
+    def run(self, x: jax.Array, stats: Flat, start: str, stop: str) -> tuple[jax.Array, Flat]:
+        """Returns the output of `stop` for the input of `start`, and all statistics after it."""
+        units, dtype = self.model.units, x.dtype
+        x = x.astype(compute_dtype(self.model.precision, dtype))
+        each = units[units.index(start) : units.index(stop) + 1]
+        for begin, end in [(unit, unit) for unit in each] if self.remat else [(start, stop)]:
+            apply: Callable[..., Any] = functools.partial(self._apply, start=begin, stop=end)
+            if self.remat:
+                apply = rematerialized(apply)
+            x, updated = apply(self.variables | {"batch_stats": unflatten(stats)}, x)
+            stats = stats | flatten(updated)
+        return x.astype(dtype), stats
+
+    def _apply(self, variables: Any, x: jax.Array, start: str, stop: str) -> tuple[jax.Array, Any]:
+        if not self.tracks:
+            return self.model.apply(variables, x, start=start, stop=stop), {}
+        with batch_norm_in_groups(self.group_size):
+            x, updated = self.model.apply(variables, x, train=True, start=start, stop=stop, mutable=["batch_stats"])
+        return x, updated["batch_stats"]
+
+
+def _make_blocks(phase: Phase | Evaluated, variables: Variables, noise: Noise, train: bool) -> _Blocks:
+    nested = {"params": unflatten(variables.frozen.params | variables.params)}
+    if noise.branch_factors:
+        nested["branches"] = unflatten({f"{block}/factor": factor for block, factor in noise.branch_factors.items()})
+    group_size, remat = (phase.virtual_batch_size, phase.remat) if isinstance(phase, Phase) else (None, False)
+    return _Blocks(phase.model, nested, train and bool(variables.batch_stats), group_size, train and remat)
+
+
+def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` of arrays, of which a gradient keeps only the arguments (Chen et al. 2016, section 3).
+
+    It is computed again once the blocks above have their gradient, on which the last argument is made to depend: XLA on
+    a CPU drops the barriers of `jax.checkpoint`, and may then compute everything at once.
     """
 
     @jax.custom_vjp

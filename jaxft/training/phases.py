@@ -1,117 +1,24 @@
-"""The phases of a trial: what is static in each, and how they follow from the config."""
+"""How the phases of a trial follow from the config."""
 
-import itertools
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxft.config import FROZEN, LayerRate, Training
 from jaxft.core.errors import UserError
 from jaxft.core.rules import Match
-from jaxft.data.augmentation.augment import Changes, make_changes
+from jaxft.data.augmentation.augment import make_changes
 from jaxft.data.batches import num_steps
 from jaxft.models import Network, Preprocessing, unit_of
-from jaxft.training.optimizers import Optimizer
-from jaxft.training.regularization import Regularisers, make_regularisers
+from jaxft.training.optimizers import LBFGS, Optimizer
+from jaxft.training.phase import Phase
+from jaxft.training.regularizers.active import make_regularizers
+from jaxft.training.regularizers.base import Scope
 from jaxft.training.schedules import Schedule
+from jaxft.training.targets import SingleLabel
+from jaxft.training.unfreezing import unfreezing_stretches
 
-NONE = Regularisers()
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training with one compiled program: everything that is static in it.
-
-    `prefix` is the last unit of the frozen prefix, which runs without gradient and with its statistics frozen.
-    `tracked` are the batch-norm statistics that move. With `views`, an image's index says which of its views is meant
-    (`data.augment.view`). `mixes` are the ways in which the images of a batch are mixed (`data.augment.mix`);
-    `weighted` says that classes weigh differently in the loss. `from_features` says that the images are what the
-    prefix made of them already. With lbfgs the batch is all images and views, at every step. Batch norm normalises
-    groups of `virtual_batch_size` images; `recalibrates` says that tracked statistics are replaced at the end.
-
-    `part` are the steps of the schedule, from one to before the other, that the phase is of; none: all. `num_parts` are
-    those that a batch is worked through in; `sharpness` says that SAM's gradient is used, `averaged` that a moving
-    average of the weights is what counts. With `remat` a gradient keeps the inputs of units alone, and computes what is
-    inside of them again.
-    """
-
-    model: Network
-    preprocessing: Preprocessing
-    optimizer: Optimizer
-    prefix: str | None
-    tracked: tuple[str, ...]
-    batch_size: int
-    changes: Changes
-    views: int = 0
-    from_features: bool = False
-    mixes: tuple[str, ...] = ()
-    weighted: bool = False
-    part: tuple[int, int] | None = None
-    num_parts: int = 1
-    sharpness: bool = False
-    averaged: bool = False
-    regularisers: Regularisers = NONE
-    virtual_batch_size: int | None = None
-    recalibrates: bool = False
-    remat: bool = False
-
-    @property
-    def trainable(self) -> tuple[str, ...]:
-        """Returns the names of the leaves that train."""
-        return tuple(name for name, _ in self.optimizer.groups)
-
-    @property
-    def num_steps(self) -> int:
-        """Returns the length of the phase."""
-        return self.optimizer.schedule.num_steps if self.part is None else self.part[1] - self.part[0]
-
-    @property
-    def first_step(self) -> int:
-        """Returns the step of the schedule at which the phase begins; later than 0 it goes on from the one before."""
-        return 0 if self.part is None else self.part[0]
-
-    @property
-    def changes_images(self) -> bool:
-        """Tells whether chance decides what an image looks like."""
-        return not self.changes.is_none or bool(self.mixes)
-
-    @property
-    def keeps_prefix(self) -> bool:
-        """Tells whether the frozen prefix says the same of an image at every step, so that it can be kept."""
-        return self.prefix is not None and (self.views > 0 or not self.changes_images)
-
-    @property
-    def head_only(self) -> bool:
-        """Tells whether nothing is computed but the head."""
-        return self.from_features and self.prefix in (self.model.feature_block, self.model.head)
-
-    @property
-    def heads_of_features(self) -> bool:
-        """Tells whether nothing will be computed but the head, step by step, of what is kept."""
-        return self.keeps_prefix and self.prefix in (self.model.feature_block, self.model.head) and not self.whole
-
-    @property
-    def evaluated(self) -> "Evaluated":
-        """Returns what of the phase matters to its evaluation."""
-        return Evaluated(self.model, self.preprocessing, self.prefix, self.from_features)
-
-    @property
-    def whole(self) -> bool:
-        """Tells whether every step is over all images."""
-        return self.optimizer.kind == "lbfgs"
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What is static in an evaluation, whatever the training; the first fields are those of `Phase`.
-
-    `crops` are what is looked at of images that are larger than the network's: 'centre', or 'ten'.
-    """
-
-    model: Network
-    preprocessing: Preprocessing
-    prefix: str | None
-    from_features: bool
-    crops: str = "centre"
+NO_LEAVES: Mapping[str, int] = {}
 
 
 def make_phases(
@@ -121,151 +28,167 @@ def make_phases(
     layers: Mapping[str, Match[LayerRate]],
     batch_stats: Sequence[str],
     num_train: int,
-    remat: bool = False,
 ) -> tuple[Phase, ...]:
-    """Returns the phases of training: the head alone, where it is probed first, then all that is not frozen.
+    """Returns the phases of training: first the linear probe, if there is one, then all that is not frozen.
 
-    With gradual unfreezing (Howard & Ruder 2018, section 3.3, there a layer an epoch) the second is several, each with
-    a stage more than the one before; they share the schedule and go on from each other.
+    With gradual unfreezing the second is several, each with a stage more than the one before; they share the schedule
+    and go on from each other.
 
     Args:
-      layers: what the rules say of each parameter.
+      layers: the rule that decides about each parameter.
       batch_stats: names of the network's batch-norm statistics.
-      num_train: images a pass.
-      remat: whether the insides of units are computed again for the gradient.
+      num_train: images in an epoch.
+
+    Raises:
+      UserError: a length, a moment or a regularizer does not fit the network or the number of images.
     """
-
-    depth_of = unit_depths(model, layers)
-
-    def steps(epochs: float) -> int:
-        return num_steps(num_train, epochs, training.batches.size)
-
-    def phase(
-        trained: Mapping[str, str],
-        schedule: Schedule,
-        part: tuple[int, int] | None = None,
-        joined: Mapping[str, int] | None = None,
-        probe: bool = False,
-    ) -> Phase:
-        whole = probe and training.linear_probe.optimizer == "lbfgs"
-        prefix = frozen_prefix(model, trained)
-        live = model.units[model.units.index(prefix) + 1 :] if prefix else model.units
-        tracked = [name for name in batch_stats if unit_of(name, model.units) in live]
-        optimizer = Optimizer(
-            "lbfgs" if whole else training.optimizer.name,
-            training.optimizer.nesterov,
-            schedule,
-            tuple(sorted(trained.items())),
-            tuple((name, depth_of[name]) for name in sorted(trained)),
-            probe,
-            tuple((name, step) for name, step in sorted((joined or {}).items()) if step),
-            training.optimizer.clip_norm > 0 and not whole,
-            tuple(name for name in sorted(trained) if name in model.decayed),
-        )
-        return Phase(
-            model,
-            preprocessing,
-            optimizer,
-            prefix,
-            tuple(tracked) if training.batch_norm.statistics != FROZEN else (),
-            num_train * max(training.augmentation.views, 1) if whole else training.batches.size,
-            make_changes(training),
-            training.augmentation.views,
-            mixes=("mixup",) * (training.augmentation.mixup.alpha > 0)
-            + ("cutmix",) * (training.augmentation.cutmix.alpha > 0),
-            weighted=training.loss.class_weights != "none",
-            part=part,
-            num_parts=1 if whole else training.batches.accumulate,
-            sharpness=training.optimizer.sam_radius > 0 and not whole,
-            averaged=training.optimizer.ema_decay > 0 and not whole,
-            regularisers=NONE if probe else make_regularisers(model, training, tuple(layers), trained, prefix),
-            virtual_batch_size=training.batch_norm.virtual_batch_size,
-            recalibrates=training.batch_norm.statistics == "recalibrated" and bool(tracked),
-            remat=remat and not whole,
-        )
-
+    setup = _Setup(model, preprocessing, training, layers, batch_stats, num_train)
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
     phases = []
-    if training.linear_probe.epochs:
-        head = {name: pattern for name, pattern in trained.items() if model.in_head(name)}
-        if head:  # which a rule may have frozen
-            shape, length = training.schedule.shape, steps(training.linear_probe.epochs)
-            if training.linear_probe.optimizer == "lbfgs":
-                shape, length = "constant", round(training.linear_probe.epochs)
-            decays = tuple(map(steps, training.schedule.decay_epochs)) or training.schedule.decay_steps
-            schedule = Schedule(shape, length, 0, decays if shape == "step" else ())
-            phases.append(phase(head, schedule, probe=True))
+    head = {name: pattern for name, pattern in trained.items() if model.in_head(name)}
+    if training.linear_probe.epochs and head:  # which a rule may have frozen
+        phases.append(setup.probe(head))
     if training.schedule.epochs or training.schedule.steps:
-        schedule = main_schedule(training, steps)
-        if not training.layers.unfreeze_epochs:
-            return (*phases, phase(trained, schedule))
-        stages = stages_of(model, trained)
-        moments = (0, *map(steps, training.layers.unfreeze_epochs), schedule.num_steps)
-        _check_unfreezing(training, stages, moments)
-        joined: dict[str, int] = {}
-        for i, (begin, end) in enumerate(itertools.pairwise(moments)):
-            last = end == schedule.num_steps
-            joined |= {name: begin for stage in (stages[i:] if last else stages[i : i + 1]) for name in stage}
-            some = {name: trained[name] for name in joined}
-            phases.append(phase(some, schedule, (begin, end), joined))
+        phases += setup.fine_tuning(trained)
     return tuple(phases)
 
 
-def main_schedule(training: Training, steps: Callable[[float], int]) -> Schedule:
-    """Returns the schedule of all that follows the probe; `steps` says how many steps so many passes are.
+def with_remat(phases: Iterable[Phase]) -> tuple[Phase, ...]:
+    """Returns phases whose gradients compute the insides of blocks again, except those of L-BFGS."""
+    return tuple(dataclasses.replace(phase, remat=not phase.whole) for phase in phases)
 
-    Raises a `UserError` where a warm-up or a decay that is given in steps is not within it.
+
+@dataclass(frozen=True, eq=False)
+class _Setup:
+    """What the phases of a trial follow from; the fields are the arguments of `make_phases`."""
+
+    model: Network
+    preprocessing: Preprocessing
+    training: Training
+    layers: Mapping[str, Match[LayerRate]]
+    batch_stats: Sequence[str]
+    num_train: int
+
+    def steps(self, epochs: float) -> int:
+        """Returns the number of steps in so many epochs."""
+        return num_steps(self.num_train, epochs, self.training.batches.size)
+
+    def probe(self, head: Mapping[str, str]) -> Phase:
+        """Returns the phase of the linear probe, which trains the leaves `head`. No regularizer acts there."""
+        training = self.training
+        shape, length = training.schedule.shape, self.steps(training.linear_probe.epochs)
+        is_whole = training.linear_probe.optimizer == LBFGS
+        if is_whole:
+            shape, length = "constant", round(training.linear_probe.epochs)
+        decays = tuple(map(self.steps, training.schedule.decay_epochs)) or training.schedule.decay_steps
+        schedule = Schedule(shape, length, 0, decays if shape == "step" else ())
+        optimizer = self.optimizer(head, schedule, LBFGS if is_whole else training.optimizer.name, probe=True)
+        phase = self.phase(optimizer)
+        if not is_whole:
+            return phase
+        every = self.num_train * max(training.augmentation.views, 1)
+        return dataclasses.replace(phase, batch_size=every, num_parts=1, sharpness=False, averaged=False)
+
+    def fine_tuning(self, trained: Mapping[str, str]) -> list[Phase]:
+        """Returns the phases that train the leaves `trained`: one, or several with gradual unfreezing."""
+        training = self.training
+        schedule = main_schedule(training, self.steps)
+        if not training.layers.unfreeze_epochs:
+            return [self.with_regularizers(self.phase(self.optimizer(trained, schedule)))]
+        moments = (0, *map(self.steps, training.layers.unfreeze_epochs), schedule.num_steps)
+        phases = []
+        for stretch in unfreezing_stretches(training, self.model, trained, moments):
+            live = {name: trained[name] for name in stretch.joined}
+            phase = self.phase(self.optimizer(live, schedule, joined=stretch.joined))
+            phases.append(self.with_regularizers(dataclasses.replace(phase, part=stretch.steps)))
+        return phases
+
+    def optimizer(
+        self,
+        trained: Mapping[str, str],
+        schedule: Schedule,
+        kind: str = "",
+        probe: bool = False,
+        joined: Mapping[str, int] = NO_LEAVES,
+    ) -> Optimizer:
+        """Returns what is static in the optimizer of the leaves `trained`."""
+        config, names = self.training.optimizer, sorted(trained)
+        depth_of = unit_depths(self.model, self.layers)
+        return Optimizer(
+            kind or config.name,
+            config.nesterov,
+            schedule,
+            groups=tuple((name, trained[name]) for name in names),
+            depths=tuple((name, depth_of[name]) for name in names),
+            probe=probe,
+            joined=tuple((name, joined[name]) for name in names if joined.get(name)),
+            clipped=config.clip_norm > 0 and kind != LBFGS,
+            decayed=tuple(name for name in names if name in self.model.decayed),
+        )
+
+    def phase(self, optimizer: Optimizer) -> Phase:
+        """Returns a phase of all steps of a schedule, without regularizers."""
+        training = self.training
+        augmentation, batch_norm = training.augmentation, training.batch_norm
+        prefix = frozen_prefix(self.model, dict(optimizer.groups))
+        live = self.model.units[self.model.units.index(prefix) + 1 :] if prefix else self.model.units
+        tracked = tuple(name for name in self.batch_stats if unit_of(name, self.model.units) in live)
+        return Phase(
+            self.model,
+            self.preprocessing,
+            optimizer,
+            prefix,
+            tracked if batch_norm.statistics != FROZEN else (),
+            training.batches.size,
+            make_changes(augmentation),
+            augmentation.views,
+            mixes=tuple(name for name in ("mixup", "cutmix") if getattr(augmentation, name).alpha > 0),
+            targets=SingleLabel(weighted=training.loss.class_weights != "none"),
+            num_parts=training.batches.accumulate,
+            sharpness=training.optimizer.sam_radius > 0,
+            averaged=training.optimizer.ema_decay > 0,
+            virtual_batch_size=batch_norm.virtual_batch_size,
+            recalibrates=batch_norm.statistics == "recalibrated" and bool(tracked),
+        )
+
+    def with_regularizers(self, phase: Phase) -> Phase:
+        """Returns a phase with the regularizers that act in it."""
+        grows = self.training.initialization.grow != "none"
+        scope = Scope(self.model, tuple(self.layers), phase.trainable, phase.prefix, grows)
+        return dataclasses.replace(phase, regularizers=make_regularizers(self.training, scope))
+
+
+def main_schedule(training: Training, steps: Callable[[float], int]) -> Schedule:
+    """Returns the schedule of all that follows the linear probe; `steps` returns the steps in so many epochs.
+
+    Raises:
+      UserError: a warmup or a decay that is given in steps is not within the schedule.
     """
-    length = training.schedule.steps or steps(training.schedule.epochs)
-    warmup = training.schedule.warmup_steps or steps(training.schedule.warmup_epochs)
-    decays = training.schedule.decay_steps or tuple(map(steps, training.schedule.decay_epochs))
-    decays = decays if training.schedule.shape == "step" else ()
-    in_steps = bool(training.schedule.steps or training.schedule.warmup_steps or training.schedule.decay_steps)
+    config = training.schedule
+    length = config.steps or steps(config.epochs)
+    warmup = config.warmup_steps or steps(config.warmup_epochs)
+    decays = config.decay_steps or tuple(map(steps, config.decay_epochs))
+    decays = decays if config.shape == "step" else ()
+    in_steps = bool(config.steps or config.warmup_steps or config.decay_steps)
     for name, at in (("warmup", warmup), *(("decay", at) for at in decays)):
         if in_steps and length and at >= length:
             raise UserError(
                 f"config field 'training.schedule.{name}_steps', or {name}_epochs, comes to step {at}, "
                 f"but there are {length} steps; it must be before the end."
             )
-    return Schedule(training.schedule.shape, length, warmup, decays)
+    return Schedule(config.shape, length, warmup, decays)
 
 
 def unit_depths(model: Network, names: Iterable[str]) -> dict[str, int]:
-    """Returns of each parameter how far its unit is below the head, counting units that have parameters."""
+    """Returns the depth of each parameter: its block's place below the head, counting blocks with parameters."""
     names = list(names)
     with_parameters = {unit_of(name, model.units) for name in names}
     depth_of = {unit: i for i, unit in enumerate(unit for unit in reversed(model.units) if unit in with_parameters)}
     return {name: depth_of[unit_of(name, model.units)] for name in names}
 
 
-def stages_of(model: Network, trained: Iterable[str]) -> list[list[str]]:
-    """Returns the leaves that train by stage, from the head down; a stage is units that share the first part of a name.
-
-    A stage of which nothing trains is left out.
-    """
-    stages: dict[str, list[str]] = {unit.partition("/")[0]: [] for unit in reversed(model.units)}
-    for name in trained:
-        stages[unit_of(name, model.units).partition("/")[0]].append(name)
-    return [names for names in stages.values() if names]
-
-
-def _check_unfreezing(training: Training, stages: Sequence[Sequence[str]], moments: Sequence[int]) -> None:
-    given = list(training.layers.unfreeze_epochs)
-    if len(given) >= len(stages):
-        raise UserError(
-            f"config field 'training.layers.unfreeze_epochs' is {given}, but after the first there "
-            f"{'is' if len(stages) == 2 else 'are'} {len(stages) - 1} stage{'s' * (len(stages) != 2)} to let in; "
-            "give no more than that."
-        )
-    if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
-        raise UserError(
-            f"config field 'training.layers.unfreeze_epochs' is {given}, which are steps {list(moments[1:-1])} of "
-            f"{moments[-1]}; each must be a step later than the one before, and before the end."
-        )
-
-
-def frozen_prefix(model: Network, trained: Mapping[str, str]) -> str | None:
-    """Returns the last of the leading units none of whose leaves train, or None where the first one trains."""
+def frozen_prefix(model: Network, trained: Iterable[str]) -> str | None:
+    """Returns the last of the leading blocks none of whose leaves train; None if the first block trains."""
     live = {unit_of(name, model.units) for name in trained}
     first = next((i for i, unit in enumerate(model.units) if unit in live), len(model.units))
     return model.units[first - 1] if first else None

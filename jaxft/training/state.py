@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.training.adapters import is_adapter
-from jaxft.training.optimizers import HParams, go_on_from, make_tx
-from jaxft.training.phases import Phase
-from jaxft.training.regularization import Reference
+from jaxft.training.hparams import HParams
+from jaxft.training.optimizers import go_on_from, make_tx
+from jaxft.training.phase import Phase
+from jaxft.training.source import Reference
 
 Flat = dict[str, jax.Array]
 
 
 class Frozen(NamedTuple):
-    """What does not change in a phase; shared by all trials that run side by side.
+    """What does not change in a phase; shared by all trials of a group.
 
-    `reference` is what regularisers need of the source, where they need anything.
+    `reference` has the arrays of the source that regularizers need; None if they need none.
     """
 
     params: Flat

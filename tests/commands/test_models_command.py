@@ -4,7 +4,7 @@ import pytest
 
 import jaxft
 from jaxft.cli import main
-from jaxft.commands.models import describe_model
+from jaxft.models.description import describe_model
 
 
 def test_units_by_hand():

@@ -10,27 +10,31 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxft.config import Training
-from jaxft.data.augmentation import augment as ops
-from jaxft.data.augmentation.augment import (
-    RANDAUGMENT,
-    Changes,
-    augment,
-    centre_crop,
-    colour_jitter,
-    flip,
-    make_changes,
-    mix,
-    over_images,
-    rand_augment,
-    random_crop,
-    random_erasing,
-    resized_crop,
-    resized_part,
-    ten_crops,
-    view,
-)
+from jaxft.config.training.augmentation import ColorJitterConfig
+from jaxft.core.registries import AUGMENTATIONS
+from jaxft.data.augmentation import color, geometry, mixing, randaugment
+from jaxft.data.augmentation.augment import Changes, augment, make_changes, over_images, view
+from jaxft.data.augmentation.base import Augmentation
+from jaxft.data.augmentation.color_jitter import color_jitter
+from jaxft.data.augmentation.erasing import random_erasing
+from jaxft.data.augmentation.evaluation import center_crop, ten_crops
+from jaxft.data.augmentation.geometry import flip, random_crop, resized_crop, resized_part
+from jaxft.data.augmentation.mixing import mix
+from jaxft.data.augmentation.randaugment import RANDAUGMENT, rand_augment
 
-ALL = Changes(0.3, 2, True, 24, 2, 9.0, (0.4, 0.4, 0.4, 0.1), 0.5)
+FIELDS = {
+    "crop.scale_min": 0.3,
+    "crop.padding_px": 2,
+    "crop.size_px": 24,
+    "flip.enabled": True,
+    "randaugment.num_operations": 2,
+    "color_jitter.brightness": 0.4,
+    "color_jitter.contrast": 0.4,
+    "color_jitter.saturation": 0.4,
+    "color_jitter.hue": 0.1,
+    "erasing.probability": 0.5,
+}
+ALL = Changes.of(FIELDS)
 # Compiled once for all tests.
 AUGMENT = jax.jit(augment, static_argnums=2)
 RESIZE = jax.jit(resized_part, static_argnums=3)
@@ -82,7 +86,8 @@ def test_a_flip_mirrors_half_of_the_images_left_to_right():
 def test_augmentation_is_pure_in_the_key(padding, mirror):
     images = numbered_images(32)
     once, again, other = (
-        AUGMENT(jax.random.key(seed), images, Changes(crop_padding_px=padding, flip=mirror)) for seed in (3, 3, 4)
+        AUGMENT(jax.random.key(seed), images, Changes.of({"crop.padding_px": padding, "flip.enabled": mirror}))
+        for seed in (3, 3, 4)
     )
     assert once.shape == images.shape and once.dtype == images.dtype
     assert (once == again).all()
@@ -97,8 +102,8 @@ def test_no_augmentation_is_the_identity():
 def test_crop_and_flip_are_drawn_independently():
     # Were one key used for both, an offset would tell whether an image is mirrored.
     images = jnp.asarray(np.asarray(numbered_images(1)).repeat(2000, axis=0))
-    crop_only = AUGMENT(jax.random.key(5), images, Changes(crop_padding_px=1))
-    both = AUGMENT(jax.random.key(5), images, Changes(crop_padding_px=1, flip=True))
+    crop_only = AUGMENT(jax.random.key(5), images, Changes.of({"crop.padding_px": 1}))
+    both = AUGMENT(jax.random.key(5), images, Changes.of({"crop.padding_px": 1, "flip.enabled": True}))
     mirrored = np.asarray((both == crop_only[:, :, ::-1]).all((1, 2, 3)))
     at_left = np.asarray((crop_only[:, 1:-1, 0] == 0).all((1, 2)))  # zeros come in from the left
     share = mirrored[at_left].mean()
@@ -108,7 +113,7 @@ def test_crop_and_flip_are_drawn_independently():
 def test_augmentation_under_vmap_is_that_of_each_lane():
     images = numbered_images(2 * 6).reshape(2, 6, 4, 5, 3)
     keys = jax.random.split(jax.random.key(0), 2)
-    changes = Changes(crop_padding_px=2, flip=True)
+    changes = Changes.of({"crop.padding_px": 2, "flip.enabled": True})
     together = jax.jit(jax.vmap(lambda key, x: augment(key, x, changes)))(keys, images)
     for i in range(2):
         assert (together[i] == AUGMENT(keys[i], images[i], changes)).all()
@@ -143,7 +148,7 @@ def test_a_resized_crop_of_a_slope_shows_place_and_size():
 
 def test_views_are_the_same_whenever_asked_for():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
-    changes, key = Changes(crop_scale_min=0.5, flip=True), jax.random.key(1)
+    changes, key = Changes.of({"crop.scale_min": 0.5, "flip.enabled": True}), jax.random.key(1)
     rows = jnp.arange(6)
     look = jax.jit(view, static_argnums=4)
     whole = {number: look(key, images, rows, jnp.full(6, number), changes) for number in range(3)}
@@ -176,9 +181,9 @@ def test_a_crop_of_a_padded_larger_image_has_zeros_where_nothing_was():
 
 def test_the_centre_and_ten_crops_by_hand():
     image = jnp.arange(5.0 * 5).reshape(1, 5, 5, 1)
-    assert centre_crop(image, None) is image
-    np.testing.assert_array_equal(centre_crop(image, 3)[0, ..., 0], [[6, 7, 8], [11, 12, 13], [16, 17, 18]])
-    np.testing.assert_array_equal(centre_crop(image, 2)[0, ..., 0], [[6, 7], [11, 12]])  # half a pixel to the top left
+    assert center_crop(image, None) is image
+    np.testing.assert_array_equal(center_crop(image, 3)[0, ..., 0], [[6, 7, 8], [11, 12, 13], [16, 17, 18]])
+    np.testing.assert_array_equal(center_crop(image, 2)[0, ..., 0], [[6, 7], [11, 12]])  # half a pixel to the top left
     ten = np.asarray(ten_crops(image, 3))[0, ..., 0]
     assert ten.shape == (10, 3, 3)
     assert ten[:5, 0, 0].tolist() == [0, 2, 10, 12, 6]  # top left, top right, bottom left, bottom right, centre
@@ -204,10 +209,10 @@ def assert_levels(ours, theirs, most=1, share=0.99):
 
 
 ENHANCERS = {
-    ops.adjust_brightness: ImageEnhance.Brightness,
-    ops.adjust_contrast: ImageEnhance.Contrast,
-    ops.adjust_saturation: ImageEnhance.Color,
-    ops.adjust_sharpness: ImageEnhance.Sharpness,
+    color.adjust_brightness: ImageEnhance.Brightness,
+    color.adjust_contrast: ImageEnhance.Contrast,
+    color.adjust_saturation: ImageEnhance.Color,
+    color.adjust_sharpness: ImageEnhance.Sharpness,
 }
 
 
@@ -221,8 +226,8 @@ def test_enhancers_are_pillows(ours, factor):
 @pytest.mark.parametrize("image", [picture(), picture() // 3 + 40, np.full((8, 8, 3), 7, np.uint8)], ids=str)
 def test_autocontrast_and_equalize_are_pillows(image):
     pillow = Image.fromarray(image)
-    assert_levels(jax.jit(ops.autocontrast)(jnp.asarray(image)), ImageOps.autocontrast(pillow))
-    assert_levels(jax.jit(ops.equalize)(jnp.asarray(image)), ImageOps.equalize(pillow), most=0)
+    assert_levels(jax.jit(color.autocontrast)(jnp.asarray(image)), ImageOps.autocontrast(pillow))
+    assert_levels(jax.jit(color.equalize)(jnp.asarray(image)), ImageOps.equalize(pillow), most=0)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 1.0])
@@ -235,7 +240,7 @@ def test_posterize_and_solarize_are_pillows(level):
     assert_levels(RANDAUGMENT["solarize"](jnp.asarray(image), level, sign), theirs, most=0)
 
 
-GREY = (ops.GREY,) * 3
+GREY = (geometry.GREY,) * 3
 
 
 def moved(image, matrix):
@@ -266,7 +271,7 @@ def test_moves_are_pillows(level, sign):
 @pytest.mark.parametrize("shift", [-0.5, -0.13, 0.0, 0.21, 0.5])
 def test_a_turn_of_the_hue_is_that_of_colorsys(shift):
     image = np.concatenate([picture(6, 8).reshape(-1, 3), [[0, 0, 0], [255] * 3, [9, 9, 9], [255, 0, 0], [0, 0, 1]]])
-    ours = np.asarray(ops.adjust_hue(jnp.asarray(image[None], jnp.uint8), shift))[0]
+    ours = np.asarray(color.adjust_hue(jnp.asarray(image[None], jnp.uint8), shift))[0]
     for pixel, turned in zip(image, ours):
         hue, saturation, value = colorsys.rgb_to_hsv(*(pixel / 255))
         expected = 255 * np.array(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value))
@@ -296,7 +301,7 @@ def test_randaugment_draws_every_operation_as_often(monkeypatch):
         return lambda image, level, sign: image + jnp.uint8(2 * i) + (sign > 0).astype(jnp.uint8)
 
     named = {name: says(i) for i, name in enumerate(RANDAUGMENT)}
-    monkeypatch.setattr(ops, "RANDAUGMENT", named)
+    monkeypatch.setattr(randaugment, "RANDAUGMENT", named)
     keys = jax.random.split(jax.random.key(0), 2000)
     black = jnp.zeros((1, 1, 3), jnp.uint8)
     drawn = np.asarray(jax.jit(jax.vmap(lambda key: rand_augment(key, black, 1, 9.0)))(keys))
@@ -305,7 +310,9 @@ def test_randaugment_draws_every_operation_as_often(monkeypatch):
 
 
 def test_randaugment_applies_one_operation_after_another(monkeypatch):
-    monkeypatch.setattr(ops, "RANDAUGMENT", {"add": lambda image, level, sign: image + jnp.uint8(round(10 * level))})
+    monkeypatch.setattr(
+        randaugment, "RANDAUGMENT", {"add": lambda image, level, sign: image + jnp.uint8(round(10 * level))}
+    )
     image = jnp.zeros((2, 2, 3), jnp.uint8)
     assert (rand_augment(jax.random.key(0), image, 3, 12.0) == 12).all()  # three times 10 * 12 / 30
 
@@ -314,19 +321,21 @@ def test_jitter_draws_its_factors_within_their_ranges():
     """A grey image's brightness alone shows the factor: uniform in [0.6, 1.4]."""
     image = jnp.full((2, 2, 3), 100, jnp.uint8)
     keys = jax.random.split(jax.random.key(0), 1000)
-    bright = np.asarray(jax.jit(jax.vmap(lambda key: colour_jitter(key, image, (0.4, 0.0, 0.0, 0.0))))(keys))[
-        :, 0, 0, 0
-    ]
+    bright = np.asarray(
+        jax.jit(jax.vmap(lambda key: color_jitter(key, image, ColorJitterConfig(0.4, 0.0, 0.0, 0.0))))(keys)
+    )[:, 0, 0, 0]
     assert bright.min() in (60, 61) and bright.max() in (138, 139, 140)
     assert abs(bright.mean() - 99.5) < 5 * 0.8 * 100 / math.sqrt(12 * 1000)  # whole levels: half of one is cut off
-    dark = np.asarray(jax.jit(jax.vmap(lambda key: colour_jitter(key, image, (3.0, 0.0, 0.0, 0.0))))(keys))
+    dark = np.asarray(
+        jax.jit(jax.vmap(lambda key: color_jitter(key, image, ColorJitterConfig(3.0, 0.0, 0.0, 0.0))))(keys)
+    )
     assert dark.min() == 0 and dark.max() == 255  # factors from max(0, 1 - 3) to 4
 
 
 def test_jitter_takes_its_operations_in_any_order():
     """Brightness and contrast of an image of two levels: where white is cut off, the orders differ; both are drawn."""
     image = jnp.concatenate([jnp.full((2, 2, 3), 40, jnp.uint8), jnp.full((2, 2, 3), 220, jnp.uint8)])
-    jitter = jax.jit(lambda key: colour_jitter(key, image, (0.9, 0.9, 0.0, 0.0)))
+    jitter = jax.jit(lambda key: color_jitter(key, image, ColorJitterConfig(0.9, 0.9, 0.0, 0.0)))
     seen = set()
     for seed in range(12):
         key = jax.random.key(seed)
@@ -375,23 +384,31 @@ def test_erasing_with_probability_zero_and_one():
 # --- all of them ------------------------------------------------------------------------------------------------
 
 
-def test_a_procedures_changes():
-    assert make_changes(Training.of({"augmentation.randaugment.magnitude": 5.0})).is_none
-    training = Training.of(
-        {
-            "augmentation.crop.scale_min": 0.3,
-            "augmentation.crop.padding_px": 2,
-            "augmentation.flip.enabled": True,
-            "augmentation.crop.size_px": 24,
-            "augmentation.randaugment.num_operations": 2,
-            "augmentation.color_jitter.brightness": 0.4,
-            "augmentation.color_jitter.contrast": 0.4,
-            "augmentation.color_jitter.saturation": 0.4,
-            "augmentation.color_jitter.hue": 0.1,
-            "augmentation.erasing.probability": 0.5,
-        }
-    )
-    assert make_changes(training) == ALL
+def test_changes_of_a_config_are_those_that_are_active_in_order():
+    assert Changes.of({"randaugment.magnitude": 5.0}).is_none
+    assert [name for name, _ in ALL.active] == ["crop", "flip", "randaugment", "color_jitter", "erasing"]
+    training = Training.of({f"augmentation.{name}": value for name, value in FIELDS.items()})
+    assert make_changes(training.augmentation) == ALL and ALL.crop_px == 24
+    assert not Changes.of({"crop.size_px": 24, "flip.enabled": True}).has_branches and ALL.has_branches
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_an_augmentation_is_a_function_and_a_registry_line(per_image, monkeypatch):
+    """One that is registered later is applied after the built-ins, and leaves their draws as they are."""
+    monkeypatch.setattr(AUGMENTATIONS, "entries", dict(AUGMENTATIONS.entries))
+
+    def darken(key, x, options):
+        return jnp.where(jax.random.bernoulli(key, jnp.float32(0.5)), x // options, x)
+
+    AUGMENTATIONS.register("darken", Augmentation(darken, per_image, is_active=bool), help="half as bright")
+    usual = Changes.of({"flip.enabled": True})
+    images = jnp.asarray(np.stack([picture(8, 8, seed) for seed in range(16)]))
+    before = np.asarray(augment(jax.random.key(1), images, usual))
+    after = np.asarray(augment(jax.random.key(1), images, Changes((*usual.active, ("darken", 2)))))
+    halved = [np.array_equal(one, other // 2) for one, other in zip(after, before)]
+    same = [np.array_equal(one, other) for one, other in zip(after, before)]
+    assert all(one != other for one, other in zip(halved, same))
+    assert (0 < sum(halved) < 16) if per_image else sum(halved) in (0, 16)
 
 
 @pytest.mark.slow
@@ -485,7 +502,7 @@ def test_beside_each_other_mixup_and_cutmix_take_half_of_the_batches():
 
 def test_a_cut_box_is_as_large_as_asked_within_the_image():
     """Far from the border, with share s left, the sides are floor(12 sqrt(1 - s)) and floor(10 sqrt(1 - s))."""
-    box = jax.jit(ops._outside_box, static_argnums=(2, 3))
+    box = jax.jit(mixing._outside_box, static_argnums=(2, 3))
     for seed in range(60):
         outside = np.asarray(box(jax.random.key(seed), jnp.float32(0.84), 12, 10)) == 0
         height, width = outside.any(1).sum(), outside.any(0).sum()

@@ -19,7 +19,7 @@ import jaxft
 from jaxft.cli import main
 from jaxft.data import checking
 from jaxft.data.checking import near_pairs, perceptual_hash
-from jaxft.data.readers import pictures
+from jaxft.data.readers import fast_jpeg, oddities
 
 NOISE = np.random.default_rng(0)
 
@@ -146,11 +146,11 @@ def test_damage_that_pillow_reads_over(tmp_path):
     report = jaxft.check_data(write_folder(tmp_path, files), quiet=True)
     assert found(report) == {"read, but damaged": ["a/1.jpg"]} and report.damage_looked_for
     cmyk = saved(Image.fromarray(picture(3)).convert("CMYK"), "jpeg")
-    assert pictures.damage(cmyk) == ""
+    assert oddities.damage(cmyk) == ""
 
 
 def test_without_simplejpeg_it_is_said_that_damage_was_not_looked_for(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pictures, "_simplejpeg", lambda: None)
+    monkeypatch.setattr(fast_jpeg, "simplejpeg", lambda: None)
     data = write_folder(tmp_path, {"a/1.png": png(picture(1)), "b/1.png": png(picture(2))})
     assert main(["data", "check", data]) == 0
     assert "was not looked for: pip install 'jaxft[jpeg]'" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from jaxft.config import Images
 from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
 from jaxft.data import ImageSet, draw_split, load_images
-from jaxft.data.readers import image_sets, pictures
+from jaxft.data.readers import pictures
 from jaxft.models import Preprocessing
 
 
@@ -306,13 +306,15 @@ def test_a_wrong_folder_or_zip_is_one_sentence(tmp_path, files, message, write):
 
 
 def test_a_missing_place_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"there are no images at '.*nowhere'; allowed: 'digits', an \.npz file"):
+    with pytest.raises(
+        UserError, match=r"there are no images at '.*nowhere'; allowed: 'digits', tfds:NAME, an \.npz file"
+    ):
         load_images(Images(data=str(tmp_path / "nowhere")), None)
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello")
-    with pytest.raises(UserError, match=r"a\.tar' is neither an \.npz file, a folder nor a zip or tar archive"):
+    with pytest.raises(UserError, match=r"a\.tar' is no kind of image set; allowed: .*, zip or tar archive"):
         load_images(Images(data=str(tmp_path / "a.tar")), None)
 
 
@@ -417,7 +419,7 @@ def test_reading_pictures_side_by_side_leaves_the_filters_of_warnings_alone(tmp_
         return pixels
 
     monkeypatch.setattr(Image, "open", open_in_step)
-    monkeypatch.setattr(image_sets, "decode", decode_in_step)
+    monkeypatch.setattr(pictures, "decode", decode_in_step)
     load_images(Images(data=write_folder(tmp_path, {"cat/0.png": png(1), "dog/0.png": png(2)})), 4)
     after = list(warnings.filters)
     warnings.filters[:] = before
@@ -462,7 +464,7 @@ def no_decoding(content, size):
 def test_pictures_are_decoded_once(tmp_path, monkeypatch):
     data = write_folder(tmp_path, PICTURES)
     first = load_images(Images(data=data), 4)
-    monkeypatch.setattr(image_sets, "decode", no_decoding)
+    monkeypatch.setattr(pictures, "decode", no_decoding)
     second = load_images(Images(data=data), 4)
     assert (second.images == first.images).all() and second.fingerprint == first.fingerprint
     with pytest.raises(UserError, match="decoded again"):  # another size is another entry

@@ -23,8 +23,8 @@ from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
 from jaxft.core.events import ImagesDecoded, Waiting, Warned, ignore
 from jaxft.data import load_images
+from jaxft.data.readers import blocks, fast_jpeg, oddities, pictures
 from jaxft.data.readers import decoded as module
-from jaxft.data.readers import pictures
 from jaxft.data.readers.decoded import decoded
 from jaxft.tracking.console import Progress
 
@@ -40,7 +40,7 @@ def make(count, one=image_of, size=4, emit=ignore):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 10)
+    monkeypatch.setattr(blocks, "BLOCK", 10)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 35])
@@ -246,13 +246,13 @@ def test_a_damaged_file_in_a_folder_that_cannot_be_written_is_not_used(monkeypat
 KILLED = """
 import sys, time
 import numpy as np
-from jaxft.data.readers import decoded as module
+from jaxft.data.readers import blocks, decoded
 from jaxft.tracking.lines import describe
-module.BLOCK = 10
+blocks.BLOCK = 10
 def one(number):
     time.sleep(0.002)
     return np.full((4, 4, 3), number % 251, np.uint8)
-images, bad = module.decoded("f", 400, 4, one, "'them'", lambda event: print(describe(event), flush=True))
+images, bad = decoded.decoded("f", 400, 4, one, "'them'", lambda event: print(describe(event), flush=True))
 print(int(images.astype(int).sum()))
 """
 
@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_is_said_where_memory_would_not_do(tmp_pa
 
 
 def test_blocks_are_few_images_where_they_are_large(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 4 * 3 * 3)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 4 * 3 * 3)
     heard = Heard()
     make(7, emit=heard)
     assert len(heard) == 3  # of three, three and one
@@ -322,7 +322,7 @@ def test_only_a_few_blocks_are_in_memory_at_once(monkeypatch):
         ahead.append(number)
         return image_of(number)
 
-    for stop, _, _ in module._Blocks(500, 4, one, "them", ignore).made(0):
+    for stop, _, _ in blocks.Blocks(500, 4, one, "them", ignore).made(0):
         assert max(ahead) < stop + 30
 
 
@@ -358,7 +358,7 @@ def test_simplejpegs_pixels_are_pillows(simplejpeg, monkeypatch, subsampling, pr
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     content = jpeg(pixels, quality=70, subsampling=subsampling, progressive=progressive)
     with_it = pictures.decode(content, 16)
-    monkeypatch.setattr(pictures, "_simplejpeg", lambda: None)
+    monkeypatch.setattr(fast_jpeg, "simplejpeg", lambda: None)
     assert (pictures.decode(content, 16) == with_it).all()
 
 
@@ -369,7 +369,7 @@ def test_simplejpegs_pixels_are_pillows_on_real_pictures(simplejpeg, real_data, 
         names = [name for name in archive.namelist() if name.endswith(".jpg")][::40]
         contents = [archive.read(name) for name in names]
     with_it = [pictures.decode(content, 64) for content in contents]
-    monkeypatch.setattr(pictures, "_simplejpeg", lambda: None)
+    monkeypatch.setattr(fast_jpeg, "simplejpeg", lambda: None)
     assert all((pictures.decode(content, 64) == one).all() for content, one in zip(contents, with_it))
 
 
@@ -378,17 +378,17 @@ def test_what_simplejpeg_warns_of_is_for_pillow_to_judge(simplejpeg):
     content = whole[: len(whole) // 2] + whole[len(whole) // 2 + 60 :]  # which Pillow reads over
     as_pillow = np.asarray(Image.open(io.BytesIO(content)))
     assert (pictures.decode(content, 64) == as_pillow).all()
-    assert pictures.damage(whole) == "" and "Corrupt JPEG data" in pictures.damage(content)
+    assert oddities.damage(whole) == "" and "Corrupt JPEG data" in oddities.damage(content)
 
 
 def test_other_pixels_than_pillows_are_not_used(simplejpeg, monkeypatch):
     decode = simplejpeg.decode_jpeg
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *args, **kwargs: decode(*args, **kwargs) // 2)
-    pictures._simplejpeg.cache_clear()
-    assert pictures._simplejpeg() is None
+    fast_jpeg.simplejpeg.cache_clear()
+    assert fast_jpeg.simplejpeg() is None
     monkeypatch.undo()
-    pictures._simplejpeg.cache_clear()
-    assert pictures._simplejpeg() is simplejpeg
+    fast_jpeg.simplejpeg.cache_clear()
+    assert fast_jpeg.simplejpeg() is simplejpeg
 
 
 # --- many pictures ----------------------------------------------------------------------------------------------
@@ -404,14 +404,14 @@ def test_a_folder_is_decoded_in_blocks_and_goes_on(tmp_path, monkeypatch):
     content = kept.read_bytes()
     kept.unlink()
 
-    def fail_late(content, size):
-        pixels = pictures.decode(content, size)
+    def fail_late(content, size, decode=pictures.decode):
+        pixels = decode(content, size)
         if pixels[0, 0, 0] >= 25:
             raise KeyboardInterrupt
         return pixels
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxft.data.readers.image_sets.decode", fail_late)
+        patch.setattr("jaxft.data.readers.pictures.decode", fail_late)
         with pytest.raises(KeyboardInterrupt):
             load_images(Images(data=data), 4)
     journal = [json.loads(line) for line in kept.with_suffix(".journal").read_text().splitlines()]

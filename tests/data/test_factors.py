@@ -14,18 +14,18 @@ from PIL import Image
 
 from jaxft.config import Images, Study, digest, from_dict
 from jaxft.core.errors import UserError
+from jaxft.core.registries import DATA_FACTORS
 from jaxft.data import ImageSet, draw, draw_split, read_manifest, write_manifest
-from jaxft.data.sampling.factors import (
-    change_pixels,
-    choose_classes,
-    class_order,
-    feature_nearness,
-    join_sets,
-    merge_classes,
-    set_names,
-    shuffle_blocks,
-)
-from jaxft.data.sampling.splits import noisy_labels, train_counts
+from jaxft.data.sampling.class_choice import choose_classes, feature_nearness
+from jaxft.data.sampling.counts import train_counts
+from jaxft.data.sampling.draft import DataFactor
+from jaxft.data.sampling.label_noise import noisy_labels
+from jaxft.data.sampling.merging import merge_classes
+from jaxft.data.sampling.pixels import gray, shuffle_blocks
+from jaxft.data.sampling.ranking import class_order
+from jaxft.data.sampling.reading import ImageReader
+from jaxft.data.sampling.splits import make_split
+from jaxft.data.sampling.unions import join_sets, set_names
 from jaxft.study.examples import example_lane
 from jaxft.study.plan import make_plan
 
@@ -209,15 +209,23 @@ def test_too_few_images_is_one_sentence(spec, message):
 @given(CLASSES, SEEDS, st.floats(0, 1), st.integers(1, 9))
 def test_noise_is_exact_in_training_labels_alone_and_always_wrong(count, seed, fraction, each):
     images = image_set(count, 12)
-    split = draw_split(images, seed, Images(train_per_class=each, label_noise=fraction), "target")
-    wrong = np.flatnonzero(split.labels != images.labels)
+    split = draw_split(images, seed, Images(train_per_class=each), "target")
+    labels = noisy_labels(images, split.train, fraction, seed)
+    wrong = np.flatnonzero(labels != images.labels)
     assert len(wrong) == round(fraction * len(split.train))
     assert set(wrong) <= set(split.train)
-    assert ((split.labels >= 0) & (split.labels < count)).all()
-    plain = draw_split(images, seed, Images(train_per_class=each), "target")
-    assert (plain.labels == images.labels).all()
-    assert all((getattr(plain, part) == getattr(split, part)).all() for part in ("train", "val", "test"))
-    assert (plain.digest == split.digest) == (len(wrong) == 0)
+    assert ((labels >= 0) & (labels < count)).all()
+    noisy = make_split(images, (split.train, split.val, split.test), labels)
+    assert (split.labels == images.labels).all()
+    assert (split.digest == noisy.digest) == (len(wrong) == 0)
+
+
+def test_noise_changes_no_rows_of_a_split():
+    plain, noisy = (draw(Images(train_per_class=4, label_noise=noise), 1) for noise in (0.0, 0.5))
+    for part in ("train", "val", "test"):
+        np.testing.assert_array_equal(getattr(plain.split, part), getattr(noisy.split, part))
+    assert (plain.split.labels == plain.images.labels).all()
+    assert (noisy.split.labels != noisy.images.labels).sum() == 20 and noisy.split.digest != plain.split.digest
 
 
 @given(CLASSES, SEEDS, st.floats(0, 1), st.floats(0, 1))
@@ -241,11 +249,12 @@ def test_noise_is_uniform_over_the_other_classes():
 def test_merged_classes_are_drawn_apart_and_labelled_together():
     images = image_set(4, 6)
     merged = merge_classes(images, {"class0": "x", "class1": "y", "class2": "x", "class3": "y"})
-    split = draw_split(images, 0, Images(train_per_class=2, label_noise=0.5), "target", merged=merged)
+    split = draw_split(images, 0, Images(train_per_class=2), "target")
+    labels = noisy_labels(merged, split.train, 0.5, 0)
     assert per_class(images, split.train) == [2] * 4
-    assert merged.class_names == ("x", "y") and set(split.labels) == {0, 1}
+    assert merged.class_names == ("x", "y") and set(labels) == {0, 1}
     assert merged.labels.tolist() == (images.labels % 2).tolist()
-    assert (split.labels != merged.labels).sum() == 4  # the other of two classes
+    assert (labels != merged.labels).sum() == 4  # the other of two classes
     assert merged.fingerprint != images.fingerprint
 
 
@@ -286,10 +295,8 @@ def test_a_union_from_a_config(tmp_path):
 
 def test_grey_is_pillows():
     images = image_set(2, 3, size=5)
-    grey = change_pixels(images, Images(grey=True), 0, "target")
-    for before, after in zip(images.images, grey.images):
+    for before, after in zip(images.images, gray(images.images)):
         assert (after == np.asarray(Image.fromarray(before).convert("L"))[..., None]).all()
-    assert grey.fingerprint != images.fingerprint and (grey.labels == images.labels).all()
 
 
 @given(SEEDS, st.sampled_from([1, 2, 3, 6]))
@@ -313,7 +320,65 @@ def test_blocks_must_tile_the_image():
     with pytest.raises(
         UserError, match=r"'target.shuffle_px' is 4, of which 6 pixels are no whole .* allowed: 1, 2, 3, 6"
     ):
-        change_pixels(image_set(2, 1, size=6), Images(shuffle_px=4), 0, "target")
+        draw(Images(train_per_class=1, shuffle_px=4), 0, size_px=6)
+
+
+# --- factors of plug-ins ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Darker:
+    """The options of a factor that takes a part of the brightness away."""
+
+    factor: float = 0.5
+
+
+@pytest.fixture
+def registered(request):
+    """Registers data factors of a plug-in while a test runs."""
+
+    def register(name, factor, **fields):
+        DATA_FACTORS.register(name, factor, **fields)
+        request.addfinalizer(lambda: DATA_FACTORS.entries.pop(name, None))
+
+    return register
+
+
+def test_a_factor_of_pixels_is_part_of_the_fingerprint_and_made_once_for_all_trials(registered):
+    made = []
+
+    def darken(draft, options):
+        def change(pixels):
+            made.append(options)
+            return (pixels * options.factor).astype(np.uint8)
+
+        return draft.with_pixels(("darker", str(options.factor)), change)
+
+    spec, reader = Images(train_per_class=3, grey=True), ImageReader()
+    plain = draw(spec, 0)
+    registered("darker", DataFactor(darken), section=Darker)
+    dark, again = draw(spec, 0, reader=reader), draw(spec, 1, reader=reader)
+    assert (dark.images.images == plain.images.images // 2).all()
+    assert dark.images is again.images and made == [Darker()]
+    assert dark.images.fingerprint != plain.images.fingerprint and dark.split.digest == plain.split.digest
+
+
+def test_a_factor_of_rows_comes_after_the_draw_and_is_in_the_manifest(registered, tmp_path):
+    def keep_even(draft, options):
+        split = draft.split
+        return draft.with_rows(split.train[split.labels[split.train] % 2 == 0], split.val, split.test)
+
+    spec = Images(train_per_class=3, val_per_class=1, label_noise=0.4)
+    plain = draw(spec, 0)
+    registered("even", DataFactor(keep_even, is_drawn=True))
+    even = draw(spec, 0)
+    expected = [row for row in plain.split.train if plain.split.labels[row] % 2 == 0]
+    assert even.split.train.tolist() == expected and even.split.digest != plain.split.digest
+    write_manifest(tmp_path / "even.json", even)
+    DATA_FACTORS.entries.pop("even")
+    assert draw(Images(manifest=str(tmp_path / "even.json")), 5).split.digest == even.split.digest
+    registered("even", DataFactor(lambda draft, options: 1 / 0, is_drawn=True))
+    assert draw(Images(manifest=str(tmp_path / "even.json")), 5).split.digest == even.split.digest
 
 
 # --- manifests --------------------------------------------------------------------------------------------------
@@ -743,7 +808,7 @@ def test_granularity_keeps_the_images_and_merges_the_labels(wordnet, real_data):
 
 
 def test_tiny_imagenets_classes_are_synsets(wordnet, real_data):
-    from jaxft.data.sampling.factors import name_nearness
+    from jaxft.data.sampling.class_choice import name_nearness
 
     drawn = draw(Images(data=str(real_data / "images/tiny-imagenet-200.zip"), train_per_class=1), 0)
     nearness = name_nearness(drawn.images.class_names, ("dog", "wolf"), "wup")

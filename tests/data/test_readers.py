@@ -20,8 +20,10 @@ from pyarrow import parquet
 from jaxft.config import Images, Study, from_dict
 from jaxft.core.errors import UserError
 from jaxft.data import load_images
-from jaxft.data.readers import archives, image_sets
-from jaxft.data.readers.listings import spellings
+from jaxft.data.readers import archives, image_set, image_sets, pictures
+from jaxft.data.readers.arrays import PartArrays, join_parts
+from jaxft.data.readers.listing import spellings
+from jaxft.data.readers.registry import READERS
 from jaxft.study.plan import make_plan
 
 
@@ -77,17 +79,17 @@ def test_fingerprints_are_what_they_were(tmp_path):
 
 def test_some_classes_of_a_large_set_are_a_map_of_their_own(monkeypatch):
     few = load_images(Images(classes=("3", "8")), None)
-    monkeypatch.setattr(image_sets, "MOST_UNKEPT_BYTES", 1000)
+    monkeypatch.setattr(image_set, "MOST_UNKEPT_BYTES", 1000)
     on_disk = load_images(Images(classes=("3", "8")), None)
     assert isinstance(on_disk.images, np.memmap) and not isinstance(few.images, np.memmap)
     assert same(on_disk, few) and on_disk.fingerprint == few.fingerprint
 
 
 def test_statistics_of_channels_are_those_of_numpy(monkeypatch):
-    monkeypatch.setattr(image_sets, "STATISTICS_BLOCK", 7)
+    monkeypatch.setattr(image_set, "STATISTICS_BLOCK", 7)
     images = np.random.default_rng(0).integers(0, 256, (30, 5, 5, 3), np.uint8)
     rows = np.array([3, 9, 4, 28, 0, 11, 12, 13, 14])
-    mean, std = image_sets.channel_statistics(images, rows)
+    mean, std = image_set.channel_statistics(images, rows)
     pixels = images[rows] / 255
     assert np.allclose(mean, pixels.mean((0, 1, 2)), rtol=1e-12) and np.allclose(std, pixels.std((0, 1, 2)), rtol=1e-12)
 
@@ -577,6 +579,38 @@ def test_bytes_of_a_picture_and_its_pixels_are_the_same(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
-    assert (image_sets.to_pixels(pixels, 3) == image_sets.to_pixels(content.getvalue(), 3)).all()
-    grey = image_sets.to_pixels(pixels[..., :1], 3)
-    assert (grey == image_sets.to_pixels(pixels[..., 0], 3)).all() and (grey[..., 0] == grey[..., 2]).all()
+    assert (pictures.to_pixels(pixels, 3) == pictures.to_pixels(content.getvalue(), 3)).all()
+    grey = pictures.to_pixels(pixels[..., :1], 3)
+    assert (grey == pictures.to_pixels(pixels[..., 0], 3)).all() and (grey[..., 0] == grey[..., 2]).all()
+
+
+# --- the seam ---
+
+
+@pytest.fixture
+def one_file_reader():
+    """A reader of folders with a file `pixels.raw`: 4 x 4 gray images, whose class is their parity."""
+
+    def read(location):
+        if "pixels.raw" not in location.files:
+            return None
+        pixels = np.frombuffer(location.files.content("pixels.raw"), np.uint8).reshape(-1, 4, 4)
+        parts = [PartArrays("train", pixels[:4], np.arange(4) % 2), PartArrays("test", pixels[4:], np.zeros(2, int))]
+        return join_parts(location.path, parts, ["even", "odd"])
+
+    READERS.register("raw", read, help="a folder with pixels.raw")
+    yield
+    del READERS.entries["raw"]
+
+
+def test_a_reader_that_is_registered_takes_what_class_folders_would_be(tmp_path, one_file_reader):
+    pixels = np.arange(96, dtype=np.uint8).reshape(6, 4, 4)
+    folder = tmp_path / "raw"
+    write_folder(folder, PICTURES | {"pixels.raw": pixels.tobytes()})
+    found = load_images(Images(data=str(folder)), None)
+    assert (found.images == pixels[..., None]).all() and found.class_names == ("even", "odd")
+    assert found.labels.tolist() == [0, 1, 0, 1, 0, 0] and found.parts.tolist() == ["train"] * 4 + ["test"] * 2
+    (folder / "pixels.raw").unlink()
+    assert load_images(Images(data=str(folder)), 4).class_names == ("cat", "dog", "eel")
+    with pytest.raises(UserError, match=r"allowed: a folder with pixels\.raw, 'digits'"):
+        load_images(Images(data=str(tmp_path / "nowhere")), None)

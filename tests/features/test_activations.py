@@ -18,19 +18,20 @@ from jaxft.core.cache import cache_dir
 from jaxft.core.events import Waiting, ignore
 from jaxft.core.locks import locked
 from jaxft.data.augmentation.augment import Changes
-from jaxft.data.batches import batch_indices
+from jaxft.data.batches import Stretch, batch_indices
 from jaxft.features import class_means
 from jaxft.features import packs as packs_module
 from jaxft.features import prefix as prefix_module
 from jaxft.features.cache import FeatureCache, make_feature_cache
+from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.prefix import BLOCK, Prefix
 from jaxft.models import Preprocessing, create_model
-from jaxft.ops.pooling import Look
 from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.program import make_program
 from jaxft.study.services import Services
-from jaxft.training.optimizers import make_hparams, resolve_layers
+from jaxft.training.hparams import make_hparams
+from jaxft.training.learning_rates import resolve_layers
 from jaxft.training.phases import make_phases
 
 SIZE, NUM = 8, 40
@@ -41,7 +42,7 @@ VARIABLES = draw_variables(MODEL, SIZE)
 FLAT = {collection: paths.flatten(leaves) for collection, leaves in VARIABLES.items()}
 
 
-CHANGES = Changes(flip=True, crop_scale_min=0.5)
+CHANGES = Changes.of({"flip.enabled": True, "crop.scale_min": 0.5})
 
 
 def ask(cache, indices, unit="stage2/block1", changes=CHANGES, emit=ignore):
@@ -277,8 +278,8 @@ def test_a_lower_budget_drops_what_is_there(tmp_path):
 @pytest.mark.usefixtures("a_block_a_file")
 def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
     looked = []
-    look = packs_module.Packs._make_room
-    monkeypatch.setattr(packs_module.Packs, "_make_room", lambda *args: (looked.append(args), look(*args)))
+    make_room = packs_module.Packs._make_room
+    monkeypatch.setattr(packs_module.Packs, "_make_room", lambda *args: (looked.append(args), make_room(*args)))
     ask(on_disk(tmp_path), VIEWS)
     assert len(looked) == 1
 
@@ -457,8 +458,8 @@ def test_what_varies_is_not_kept(fields):
 
 def test_each_pass_has_the_next_view():
     rows = np.array([2, 5, 7, 9], np.int32)
-    indices = batch_indices(rows, 0, 0, 6, 2, views=2, num_images=10)
-    plain = batch_indices(rows, 0, 0, 6, 2)
+    indices = batch_indices(rows, 0, Stretch(0, 6, 2, views=2, num_images=10))
+    plain = batch_indices(rows, 0, Stretch(0, 6, 2))
     np.testing.assert_array_equal(indices % 10, plain)
     np.testing.assert_array_equal(indices // 10, np.repeat([0, 1, 0], 2)[:, None] * np.ones((1, 2), int))
 
@@ -476,28 +477,33 @@ def test_views_of_one_seed_are_one_group():
     assert phases[0].views == 2 and dataclasses.replace(phases[0], views=0) != phases[0]
 
 
-# --- looks ---
+# --- pooled features ---
 
 
 def test_looks_are_poolings_of_one_pass_side_by_side():
-    looks = Look("stage1/block1", "max"), Look("stage2/block1", "bilinear"), Look("stage2/block1", "average")
-    seen = dataclasses.replace(prefix(), looks=looks)
+    feature_specs = (
+        FeatureSpec("stage1/block1", "max"),
+        FeatureSpec("stage2/block1", "bilinear"),
+        FeatureSpec("stage2/block1", "average"),
+    )
+    seen = dataclasses.replace(prefix(), feature_specs=feature_specs)
     rows = np.array([3, 39, 0])
     x = PLAIN.apply(IMAGES[rows])
     maps = {unit: MODEL.apply(VARIABLES, x, stop=unit) for unit in ("stage1/block1", "stage2/block1")}
     cache = FeatureCache(1e9)
     every = cache.outputs(seen, rows)
     assert every.shape == (3, 4 + 8 * 9 // 2 + 8) == (3, *seen.output_shape)
-    for look in looks:
-        own = cache.outputs(seen, rows, look=look)
-        np.testing.assert_allclose(own, look.of(maps), rtol=1e-3, atol=1e-5)
-        np.testing.assert_array_equal(own, every[:, seen.columns(look)])
-    assert seen.digests != prefix().digests != dataclasses.replace(seen, looks=looks[:1]).digests
+    for spec in feature_specs:
+        own = cache.outputs(seen, rows, feature_spec=spec)
+        np.testing.assert_allclose(own, spec.features(maps), rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(own, every[:, seen.columns(spec)])
+    assert seen.digests != prefix().digests != dataclasses.replace(seen, feature_specs=feature_specs[:1]).digests
 
 
 def test_looks_at_parts_of_larger_images_see_the_centre():
-    look = Look("stage1/block1", "average")
+    spec = FeatureSpec("stage1/block1", "average")
     small = Preprocessing(4, PLAIN.mean, PLAIN.std)
-    seen = dataclasses.replace(prefix("stage1/block1"), preprocessing=small, changes=Changes(crop_px=4), looks=(look,))
+    cropped = Changes.of({"crop.size_px": 4})
+    seen = dataclasses.replace(prefix("stage1/block1"), preprocessing=small, changes=cropped, feature_specs=(spec,))
     maps = MODEL.apply(VARIABLES, small.apply(IMAGES[:2, 2:6, 2:6]), stop="stage1/block1")
     np.testing.assert_allclose(FeatureCache(1e9).outputs(seen, np.arange(2)), maps.mean((1, 2)), rtol=1e-3, atol=1e-5)

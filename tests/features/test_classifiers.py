@@ -12,11 +12,13 @@ from sklearn.linear_model import LogisticRegression
 
 import jaxft
 from jaxft.config import Study, Training, from_dict
-from jaxft.features.classifiers import Readout, make_readout, read_out
+from jaxft.config.training import ClassifierConfig
+from jaxft.features.classifiers import CLASSIFIERS, FittedClassifier
+from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.prefix import Prefix
+from jaxft.features.readout import FeatureSplit, Readout, make_readout, read_out
 from jaxft.models import Preprocessing, create_model
 from jaxft.models.initialization import init_variables
-from jaxft.ops.pooling import Look
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 
@@ -197,8 +199,9 @@ PLAIN = Preprocessing(8, (0.0,) * 3, (1.0,) * 3)
 
 
 def read(classifier, levels=(), labels=LABELS, parts=PARTS, weights=1.0):
-    readout = Readout(classifier, Look("pool", "average"), PLAIN, None, "none", "cosine", levels)
-    return read_out(readout, FEATURES, labels, *parts, num_classes=2, class_weights=np.asarray(weights))
+    config = ClassifierConfig(kind=classifier, scaling="none")
+    readout = Readout(config, FeatureSpec("pool", "average"), PLAIN, None, levels)
+    return read_out(readout, FeatureSplit(FEATURES, labels, *parts), num_classes=2, class_weights=np.asarray(weights))
 
 
 @pytest.mark.slow
@@ -229,6 +232,37 @@ def test_without_images_there_is_no_accuracy():
 def test_classes_weigh_in_the_loss():
     even, uneven = (read("logistic", (1.0,), weights=weights) for weights in (1.0, np.array([1e4, 1.0])))
     assert even.test_predictions.tolist() == [1, 0] and uneven.test_predictions.tolist() == [0, 0]
+
+
+class Threshold:
+    """Class 1 where the first feature is larger than a level; there are as many levels as strengths."""
+
+    level_field = "strengths"
+
+    def levels(self, config, num_train):
+        return config.strengths
+
+    def fit(self, train, levels, config):
+        def predict(features, which):
+            return (features[None, :, 0] > np.array(levels[which])[:, None]).astype(np.int32)
+
+        return FittedClassifier(predict, lambda features, labels: np.zeros(len(levels)), {"levels": np.array(levels)})
+
+
+def test_a_classifier_of_a_plug_in_is_selected_and_tested_as_others(request):
+    CLASSIFIERS.register("threshold", Threshold())
+    request.addfinalizer(lambda: CLASSIFIERS.entries.pop("threshold"))
+    parts = np.arange(4), np.array([4, 6, 2]), np.array([5, 3])  # first features 0, 1, 1 of classes 0, 0, 1; 3, 2
+    labels = np.array([0, 0, 1, 1, 0, 1, 0])
+    found = read("threshold", (0.5, 1.5, 2.5), labels, parts)
+    assert found.by_level["val_accuracy_by_level"].tolist() == [2 / 3, 2 / 3, 2 / 3] and found.level == 0.5
+    assert found.test_predictions.tolist() == [1, 1] and found.test_accuracy == 1.0
+    above = read("threshold", (2.5, 0.5), labels, (parts[0], np.array([5, 3]), parts[2]))  # which are 3 and 2
+    assert above.by_level["val_accuracy_by_level"].tolist() == [0.5, 1.0] and above.level == 0.5
+    config = ClassifierConfig(kind="threshold", strengths=(0.1, 0.2))
+    model = create_model("cifar_resnet8", 3)
+    readout = make_readout(model, Training(classifier=config), PLAIN, (6, 5, 9), 1e9)
+    assert readout.levels == (0.1, 0.2) and readout.level_name == "strengths"
 
 
 # --- what may be wrong ---

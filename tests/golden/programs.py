@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jaxft.analysis import linear, parameters
 from jaxft.config import Study, from_dict
 from jaxft.data.augmentation.augment import Changes
+from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.prefix import make_outputs, make_outputs_after
 from jaxft.models import create_model
 from jaxft.models.initialization import make_init, make_init_head
-from jaxft.ops.pooling import Look
 from jaxft.study.chunk import epochs, memory
 from jaxft.study.examples import example_images, example_lane
 from jaxft.study.executors import DataParallel, Devices, InTurn, Pmap, Vmap
 from jaxft.study.plan import make_plan
-from jaxft.training import regularization
+from jaxft.training.regularizers import channel_attention
 
 EXECUTORS = {
     "in_turn": InTurn(),
@@ -116,10 +116,10 @@ def other_programs():
     arrays = jax.ShapeDtypeStruct
     images, rows = arrays((20, 12, 12, 3), jnp.uint8), arrays((8,), jnp.int32)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))))
-    preprocessing, views = model.preprocessing, Changes(flip=True)
+    preprocessing, views = model.preprocessing, Changes.of({"flip.enabled": True})
     outputs = make_outputs(model, preprocessing, "stage1/block1", views, ())
-    both = Look("stage2/block1", "average"), Look("stage3/block1", "cross_layer", "stage2/block1")
-    looks = make_outputs(model, preprocessing, "stage3/block1", Changes(), both)
+    both = FeatureSpec("stage2/block1", "average"), FeatureSpec("stage3/block1", "cross_layer", "stage2/block1")
+    pooled = make_outputs(model, preprocessing, "stage3/block1", Changes(), both)
     after = make_outputs_after(model, "stage2/block1", "pool")
     features, labels = arrays((20, 5), jnp.float32), arrays((20,), jnp.int32)
     fit_args = features, labels, arrays((20,), jnp.float32), arrays((3,), jnp.float32), arrays((), jnp.float32)
@@ -131,7 +131,7 @@ def other_programs():
         "draw_all": (make_init(model, 12), (arrays((2,), jnp.uint32),)),
         "draw_head": (make_init_head(model, 12), (arrays((2,), jnp.uint32),)),
         "outputs": (outputs, (variables, images, rows, arrays((), jnp.int32), arrays((2,), jnp.uint32))),
-        "outputs, looked at": (looks, (variables, images, rows, arrays((), jnp.int32), None)),
+        "outputs, looked at": (pooled, (variables, images, rows, arrays((), jnp.int32), None)),
         "outputs_after": (after, (variables, arrays((8, 12, 12, 16), jnp.float32))),
         "fit_all": (jax.jit(functools.partial(linear._fit_all, "logistic", 3, 50)), fit_args),
         "fit_all, svm": (jax.jit(functools.partial(linear._fit_all, "svm", 3, 50)), fit_args),
@@ -141,5 +141,5 @@ def other_programs():
         "plus": (parameters._plus, (sums, sums)),
         "pairwise_distances": (parameters.pairwise_distances, ({"conv/kernel": runs, "conv/bias": runs},)),
         "where": (epochs._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),
-        "masked_loss": (regularization._make_masked_loss(model, "stage3/block1"), (variables, *probe, *masked)),
+        "masked_loss": (channel_attention.make_masked_loss(model, "stage3/block1"), (variables, *probe, *masked)),
     }

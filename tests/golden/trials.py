@@ -84,7 +84,7 @@ def outcome_of(name, num_steps=NUM_STEPS, dtype=np.float32, executor=None):
     )
     numbers = jax.tree.map(lambda x: np.asarray(x, dtype) if np.asarray(x).dtype == np.float32 else x, lane.hparams)
     lane = dataclasses.replace(lane, params=params, batch_stats=stats, hparams=numbers)
-    if any(phase.regularisers.needs_source for phase in phases):
+    if any(phase.source_needs for phase in phases):
         of_source = {leaf: drawn(f"source/{leaf}", values.shape).astype(dtype) for leaf, values in params.items()}
         lane = dataclasses.replace(lane, source={"params": of_source, "batch_stats": stats})
     with convolution.use("xla"), jax.enable_x64(True) if dtype is np.float64 else contextlib.nullcontext():

@@ -14,7 +14,7 @@ from jaxft.models import create_model, unit_of
 from jaxft.models.growth import root_mean_square
 from jaxft.models.initialization import init_variables
 from jaxft.models.structure import expected_shapes
-from jaxft.weights.files import load, save_weights
+from jaxft.weights import load, save_weights
 
 NETWORKS = [("toy", 8, "stage2"), ("resnetsmall8", 16, "stage3"), ("wrn10_1", 8, "norm")]
 

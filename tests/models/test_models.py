@@ -19,7 +19,7 @@ from jaxft.models import create_model, list_families, unit_of
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import BatchNorm
 from jaxft.models.structure import expected_shapes
-from jaxft.weights.files import find_port, load
+from jaxft.weights import find_place, load
 
 # One network or more a family, as shallow as the family allows, with the smallest images that leave something at its
 # last unit. EfficientNet-Lite has a block of each kind: without expansion, with a stride, with a shortcut.
@@ -97,7 +97,7 @@ def test_numbers_of_parameters_and_a_foreign_name_for_each(name, num_classes, va
     model = create_model(name, num_classes)
     shapes = expected_shapes(model, model.preprocessing.size_px)
     assert sum(np.prod(shape) for leaf, shape in shapes.items() if leaf.startswith("params/")) == values
-    assert len({find_port(leaf, model)[1] for leaf in shapes}) == len(shapes)
+    assert len({find_place(leaf, model)[1] for leaf in shapes}) == len(shapes)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def apply_cached():
 
     def run(model, variables, preprocessing, pixels, batch_size):
         # A file without classifier has the averages of its last map for reference.
-        stop = model.units[-2] if model.architecture == "squeezenet1_1_keras" else None
+        stop = model.feature_block if model.architecture == "squeezenet1_1_keras" else None
         outputs = []
         for i in range(0, len(pixels), batch_size):
             batch = pixels[i : i + batch_size]

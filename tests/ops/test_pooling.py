@@ -1,16 +1,19 @@
 """Poolings of maps, against numbers by hand and the formulas they come from."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxft.ops.pooling import POOLS, Look, bins, cross_layer
+from jaxft.ops.pooling import POOLINGS, bins, cross_layer
 
 MAP = jnp.asarray(np.random.Generator(np.random.PCG64(0)).normal(size=(2, 4, 4, 3)), jnp.float32)
 
 
-def normalised(x):
+def pool(name):
+    return POOLINGS[name].value.apply
+
+
+def normalized(x):
     """Returns the signed square root at length 1."""
     root = np.sign(x) * np.sqrt(np.abs(x))
     return root / np.linalg.norm(root)
@@ -18,8 +21,8 @@ def normalised(x):
 
 def test_average_and_maximum():
     x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-    np.testing.assert_allclose(POOLS["average"](x), [[3, 4]])
-    np.testing.assert_allclose(POOLS["max"](x), [[6, 7]])
+    np.testing.assert_allclose(pool("average")(x), [[3, 4]])
+    np.testing.assert_allclose(pool("max")(x), [[6, 7]])
 
 
 def test_bins_cover_a_side_that_they_do_not_divide():
@@ -31,11 +34,11 @@ def test_a_pyramid_has_the_maxima_of_its_bins():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     # 1; 2 x 2; 3 x 3 of bins 0-1, 1-2, 2-3; the map has no 6 x 6.
     expected = [15, 5, 7, 13, 15, 5, 6, 7, 9, 10, 11, 13, 14, 15]
-    np.testing.assert_allclose(POOLS["pyramid"](x), [expected])
+    np.testing.assert_allclose(pool("pyramid")(x), [expected])
 
 
 def test_a_pyramid_of_a_large_map_has_fifty_bins():
-    assert POOLS["pyramid"](jnp.zeros((1, 13, 13, 4))).shape == (1, 200)
+    assert pool("pyramid")(jnp.zeros((1, 13, 13, 4))).shape == (1, 200)
 
 
 @pytest.mark.parametrize("name", ["bilinear", "covariance"])
@@ -43,36 +46,28 @@ def test_second_orders_have_the_products_of_the_whole_matrix(name):
     whole = []
     for places in np.asarray(MAP, np.float64).reshape(2, 16, 3):
         matrix = places.T @ places / 16 if name == "bilinear" else np.cov(places.T, bias=True)
-        whole.append(normalised(matrix.ravel()))
-    pooled = np.asarray(POOLS[name](MAP))
+        whole.append(normalized(matrix.ravel()))
+    pooled = np.asarray(pool(name)(MAP))
     assert pooled.shape == (2, 6)
     np.testing.assert_allclose(pooled @ pooled.T, np.array(whole) @ np.array(whole).T, atol=1e-5)
     np.testing.assert_allclose(pooled[0, [0, 3, 5]], whole[0][[0, 4, 8]], atol=1e-5)  # the diagonal
 
 
 def test_a_covariance_does_not_know_the_mean():
-    np.testing.assert_allclose(POOLS["covariance"](MAP + 3.0), POOLS["covariance"](MAP), atol=1e-2)
+    np.testing.assert_allclose(pool("covariance")(MAP + 3.0), pool("covariance")(MAP), atol=1e-2)
 
 
 def test_nothing_but_zeros_stays_zero():
-    assert not np.asarray(POOLS["bilinear"](jnp.zeros((1, 2, 2, 3)))).any()
+    assert not np.asarray(pool("bilinear")(jnp.zeros((1, 2, 2, 3)))).any()
 
 
 def test_a_cross_layer_weighs_the_map_below_by_that_above():
     below, above = MAP[:1], jnp.abs(MAP[:1, :, :, :2])
     sums = np.einsum("pc,pk->kc", np.asarray(below).reshape(16, 3), np.asarray(above).reshape(16, 2))
-    np.testing.assert_allclose(cross_layer(below, above)[0], normalised(sums.ravel()), atol=1e-5)
+    np.testing.assert_allclose(cross_layer(below, above)[0], normalized(sums.ravel()), atol=1e-5)
 
 
 def test_a_larger_map_below_is_averaged_to_the_size_above():
     above = MAP[:, :2, :2, :2]
     quarters = MAP.reshape(2, 2, 2, 2, 2, 3).mean((2, 4))
     np.testing.assert_allclose(cross_layer(MAP, above), cross_layer(quarters, above), atol=1e-6)
-
-
-def test_a_look_takes_the_units_that_it_needs():
-    outputs = {"a": MAP, "b": MAP[:, :2, :2], "flat": jnp.ones((2, 5))}
-    assert Look("flat", "average").of(outputs).shape == (2, 5)
-    assert Look("b", "cross_layer", "a").of(outputs).shape == (2, 9)
-    assert Look("b", "cross_layer", "a").units == ("a", "b")
-    assert jax.eval_shape(Look("a", "bilinear").of, outputs).shape == (2, 6)

@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 from summaries import Record, Summary, summarize, write_family
 
 from jaxft.models import create_model
-from jaxft.weights.files import digest_of
+from jaxft.weights import digest_of
 
 HERE = Path(__file__).resolve().parent
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.models import Network
-from jaxft.weights.files import to_foreign
+from jaxft.weights import to_foreign
 
 # The reference's module whose output is that of each unit: a fire module, or the pool that our unit ends with.
 SQUEEZENET_FEATURES = {"squeezenet1_0": (2, 3, 4, 6, 7, 8, 9, 11, 12), "squeezenet1_1": (2, 3, 5, 6, 8, 9, 10, 11, 12)}

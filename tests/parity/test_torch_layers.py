@@ -10,7 +10,9 @@ from layers import LEARNING_RATES, NUM_STEPS, OPTIMIZERS, draw_batch_norm, draw_
 from jaxft.config import Training
 from jaxft.models import create_model
 from jaxft.models.layers import BatchNorm
-from jaxft.training.optimizers import Optimizer, make_hparams, make_tx, resolve_layers
+from jaxft.training.hparams import make_hparams
+from jaxft.training.learning_rates import resolve_layers
+from jaxft.training.optimizers import Optimizer, make_tx
 from jaxft.training.schedules import Schedule
 
 

@@ -19,7 +19,7 @@ from summaries import differences, read_family, summarize
 
 from jaxft.core import paths
 from jaxft.models import create_model
-from jaxft.weights.files import load_weights, save_weights
+from jaxft.weights import load_weights, save_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 

@@ -13,7 +13,7 @@ from passes import make_inference, training_step
 from summaries import LARGE, Record, difference, differences, read_family, summarize, summarize_all, write_family
 
 from jaxft.core import paths
-from jaxft.weights.files import digest_of, to_foreign
+from jaxft.weights import digest_of, to_foreign
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {"resnet": ("resnet18", "resnet50"), "squeezenet": ("squeezenet1_0", "squeezenet1_1")}

@@ -17,7 +17,7 @@ from jaxft.recipes.finetune.candidates import below_last_stage, make_candidates
 from jaxft.recipes.finetune.selection import rank
 from jaxft.recipes.finetune.task import HELD_OUT
 from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS
-from jaxft.weights.files import read_network, save_weights
+from jaxft.weights import read_network, save_weights
 
 SIZE = 8
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}

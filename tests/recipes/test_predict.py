@@ -23,7 +23,7 @@ from jaxft.data.readers.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
 from jaxft.recipes.predict import find_pictures, load_classifier
-from jaxft.weights.files import Manifest, save_weights
+from jaxft.weights import Manifest, save_weights
 
 NAMES = ("oak tree", "ash", "elm")
 

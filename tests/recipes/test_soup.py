@@ -15,7 +15,7 @@ from jaxft.core import paths
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 from jaxft.training.evaluation import pool_moments
-from jaxft.weights.files import load_flat
+from jaxft.weights import load_flat
 
 
 def test_an_average_is_leaf_by_leaf():

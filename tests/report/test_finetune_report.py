@@ -22,7 +22,7 @@ from jaxft.models import create_model
 from jaxft.report import finetune
 from jaxft.report.figures.confusion import luminance, matrix_of
 from jaxft.report.finetune import model_card, summary_lines, write_finetune_page
-from jaxft.weights.files import save_weights
+from jaxft.weights import save_weights
 
 NAMES = ("<b>bold</b>", "a|b_c", "cat")
 CONFUSION = [[8, 2, 0], [1, 9, 0], [0, 0, 10]]  # 27 of 30 are right

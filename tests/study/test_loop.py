@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from jaxft import UserError
 from jaxft.config import Execution, Training
 from jaxft.core import interrupts, paths
-from jaxft.data.augmentation.augment import ten_crops, view
-from jaxft.data.batches import balanced_indices, batch_indices
+from jaxft.data.augmentation.augment import view
+from jaxft.data.augmentation.evaluation import ten_crops
+from jaxft.data.batches import Stretch, balanced_indices, batch_indices
 from jaxft.features.cache import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.models.initialization import init_variables
@@ -54,8 +55,9 @@ from jaxft.study.executors import (
 from jaxft.study.services import Services
 from jaxft.training.adapters import init_adapters, is_adapter
 from jaxft.training.evaluation import is_finite
-from jaxft.training.initialization import adaptable, tuning_rules
-from jaxft.training.optimizers import make_hparams, resolve_layers
+from jaxft.training.hparams import make_hparams
+from jaxft.training.layer_selection import adaptable, tuning_rules
+from jaxft.training.learning_rates import resolve_layers
 from jaxft.training.phases import make_phases
 from jaxft.training.state import split_variables
 from jaxft.training.step import make_train_step
@@ -808,13 +810,13 @@ def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
     }
     program, (lane,) = lora_program_and_lanes([0.05], **fields)
     (phase,) = program.phases
-    assert {name for name, _ in phase.regularisers.pulled} == {
+    assert {name for name, _ in phase.regularizers.static("l2_sp").leaves} == {
         name for name in lane.source["params"] if name.endswith("kernel") and not name.startswith("head/")
     }
     outcome = run_chunk(program, [lane], images()[0])[0]
-    (rows,) = batch_indices(lane.train, lane.order_seed, 0, 1, 6, 1, NUM)
+    (rows,) = batch_indices(lane.train, lane.order_seed, Stretch(0, 1, 6, 1, NUM))
     live = {name: lane.params[name] for name in phase.trainable}
-    kernels = [name for name, _ in phase.regularisers.pulled]
+    kernels = [name for name, _ in phase.regularizers.static("l2_sp").leaves]
 
     def plain(live):
         own = dict(lane.params) | live
@@ -961,7 +963,7 @@ def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     }
     program, lanes = program_and_lanes([0.01], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
-    monkeypatch.setattr("jaxft.training.step.PIECE", 5)
+    monkeypatch.setattr("jaxft.training.lbfgs.PIECE", 5)
     for function in (make_train_step, make_steps, make_run_steps):
         function.cache_clear()
     parts = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))[0]

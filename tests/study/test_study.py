@@ -40,7 +40,7 @@ from jaxft.study.plan import make_plan
 from jaxft.study.workers import Workers
 from jaxft.tracking.console import Progress
 from jaxft.tracking.json_lines import read_events
-from jaxft.weights.files import load
+from jaxft.weights import load
 
 TINY = {
     "seeds": 2,
@@ -183,7 +183,7 @@ def test_weights_of_classes_and_balanced_batches_reach_a_trial():
     (trial,) = make_plan(tiny(seeds=1, factors=[], training=fields)).trials
     lane = example_lane(trial)
     assert lane.balanced and lane.hparams.class_weights.tolist() == [1, 1, 1]  # six images of each
-    assert trial.program.phases[0].weighted
+    assert trial.program.phases[0].targets.weighted
 
 
 @pytest.mark.parametrize("more", [0, 2])

@@ -18,16 +18,10 @@ from jaxft.models.initialization import init_variables
 from jaxft.models.structure import expected_shapes
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
-from jaxft.training.initialization import (
-    copied_units,
-    draws_body,
-    imprint,
-    matched,
-    start_body,
-    tuning_rules,
-    with_parameters,
-)
-from jaxft.weights.files import load
+from jaxft.training.head_initialization import imprint
+from jaxft.training.initialization import matched, start_body
+from jaxft.training.layer_selection import copied_units, draws_body, tuning_rules, with_parameters
+from jaxft.weights import load
 
 SIZE_PX = 8
 KEY = jax.random.key(0)

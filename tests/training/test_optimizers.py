@@ -10,7 +10,9 @@ import pytest
 
 from jaxft.config import Training
 from jaxft.models import create_model
-from jaxft.training.optimizers import Optimizer, go_on_from, make_hparams, make_tx, resolve_layers, resolve_rates
+from jaxft.training.hparams import make_hparams
+from jaxft.training.learning_rates import resolve_layers, resolve_rates
+from jaxft.training.optimizers import Optimizer, go_on_from, make_tx
 from jaxft.training.schedules import Schedule, make_schedule
 
 SHAPES = {

@@ -14,7 +14,7 @@ from jaxft.analysis.linear import fit
 from jaxft.config import Study, Training, from_dict
 from jaxft.core import paths
 from jaxft.core.errors import UserError
-from jaxft.data.batches import batch_indices
+from jaxft.data.batches import Stretch, batch_indices
 from jaxft.features.cache import FeatureCache
 from jaxft.models import create_model
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
@@ -24,23 +24,24 @@ from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.recalibration import check_frozen
 from jaxft.study.chunk.resuming import Keeping
 from jaxft.study.services import Services
-from jaxft.study.starts import with_attention
+from jaxft.study.starts import with_measured
 from jaxft.training.evaluation import pool_moments
-from jaxft.training.optimizers import make_hparams, resolve_layers
-from jaxft.training.phases import NONE, make_phases
-from jaxft.training.regularization import (
-    branch_factors,
-    channel_attention,
-    distillation_loss,
-    drop,
-    make_numbers,
-    make_regularisers,
-    map_distance,
-    smallest_singular_values,
-    squared_distance,
-)
+from jaxft.training.hparams import make_hparams
+from jaxft.training.learning_rates import resolve_layers
+from jaxft.training.noise import Dropout, drop
+from jaxft.training.phase import NONE
+from jaxft.training.phases import make_phases
+from jaxft.training.regularizers.active import ActiveRegularizers, make_numbers, make_regularizers
+from jaxft.training.regularizers.base import Scope
+from jaxft.training.regularizers.bss import smallest_singular_values
+from jaxft.training.regularizers.channel_attention import channel_attention
+from jaxft.training.regularizers.delta import map_distance
+from jaxft.training.regularizers.distillation import distillation_loss
+from jaxft.training.regularizers.l2_sp import squared_distance
+from jaxft.training.regularizers.stochastic_depth import branch_factors
 from jaxft.training.state import init_state, split_variables
 from jaxft.training.step import make_train_step
+from jaxft.training.training_images import TrainingImages
 
 CHANNELS = {"stage1/block1": 4, "stage2/block1": 8}
 UNITS = tuple(CHANNELS)
@@ -101,11 +102,12 @@ def test_distillation_by_hand():
 
 def test_dropout_keeps_the_mean():
     x = jnp.full((200, 100), 2.0)
-    dropped = np.asarray(drop(jax.random.key(3), x, 0.25, jnp.arange(200)))
+    key, places = jax.random.key(3), jnp.arange(200)
+    dropped = np.asarray(drop(x, Dropout(key, 0.25, places)))
     np.testing.assert_allclose(np.unique(dropped), [0, 8 / 3], rtol=1e-6)
     assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02) and dropped.mean() == pytest.approx(2.0, abs=0.04)
-    np.testing.assert_array_equal(drop(jax.random.key(3), x, 0.0, jnp.arange(200)), x)
-    np.testing.assert_array_equal(drop(jax.random.key(3), x[:50], 0.25, jnp.arange(50, 100)), dropped[50:100])
+    np.testing.assert_array_equal(drop(x, Dropout(key, 0.0, places)), x)
+    np.testing.assert_array_equal(drop(x[:50], Dropout(key, 0.25, places[50:100])), dropped[50:100])
 
 
 def test_blocks_are_skipped_linearly_more_often():
@@ -174,9 +176,8 @@ def test_attention_is_how_much_the_loss_rises_without_a_channel():
     """Of the last unit before the pool, in NumPy: its channel j off is the j-th pooled feature off."""
     source, (pixels, labels) = source_of(), images()
     rows = np.arange(3, 36)
-    cache = FeatureCache(1e9)
-    args = pixels, "images", rows, labels[rows], cache
-    found = channel_attention(MODEL, PLAIN, source, UNITS, *args)
+    on_source = TrainingImages(MODEL, PLAIN, source, pixels, "images", rows, labels[rows], FeatureCache(1e9))
+    found = channel_attention(UNITS, on_source)
     assert {unit: len(of) for unit, of in found.items()} == CHANNELS
     assert all(of.sum() == pytest.approx(1, abs=1e-5) for of in found.values())
     features = np.asarray(outputs(source, "pool", rows))
@@ -204,34 +205,35 @@ def lanes_with_source(rates, attention=ATTENTION, **fields):
         lane = dataclasses.replace(
             lane, params=dict(lane.params) | body, batch_stats=source["batch_stats"], source=source
         )
-        found.append(with_attention(lane, attention if fields.get("delta") else {}))
+        found.append(with_measured(lane, {"delta": attention} if fields.get("regularization.delta.strength") else {}))
     return program, found
 
 
 def whole_loss(fields, source, params, stats, rows, labels):
-    """Returns the regularised loss of a batch in inference mode, written down anew from the formulas."""
+    """Returns the regularized loss of a batch in inference mode, written down anew from the formulas."""
+    fields = {name.removeprefix("regularization."): value for name, value in fields.items()}
     variables = {"params": paths.unflatten(params), "batch_stats": paths.unflatten(stats)}
     x = PLAIN.apply(images()[0][rows])
     shares = jax.nn.log_softmax(MODEL.apply(variables, x))
     loss = -shares[jnp.arange(len(rows)), jnp.asarray(labels)[rows]].mean()
     for name, leaf in params.items():
         if name.startswith("head/"):
-            loss += fields.get("l2_sp_head", 0) / 2 * (leaf**2).sum()
-        elif "l2_sp" in fields:
+            loss += fields.get("l2_sp.head", 0) / 2 * (leaf**2).sum()
+        elif "l2_sp.strength" in fields:
             strength = 0.0 if name.startswith("stage2/") else 7.0 if name.endswith("kernel") else 3.0
             loss += strength / 2 * ((leaf - source["params"][name]) ** 2).sum()
-    for unit in UNITS if "delta" in fields else ():
+    for unit in UNITS if "delta.strength" in fields else ():
         ours = MODEL.apply(variables, x, stop=unit)
         squares = ((ours - outputs(source, unit, rows)) ** 2).sum((1, 2))
-        loss += fields["delta"] * (squares * ATTENTION[unit].reshape(1, -1)).sum(1).mean()
+        loss += fields["delta.strength"] * (squares * ATTENTION[unit].reshape(1, -1)).sum(1).mean()
     features = MODEL.apply(variables, x, stop="pool")
-    if "bss" in fields:
-        loss += fields["bss"] * (jnp.linalg.svd(features, compute_uv=False)[4:] ** 2).sum()  # of six images
-    if "distillation" in fields:
+    if "bss.strength" in fields:
+        loss += fields["bss.strength"] * (jnp.linalg.svd(features, compute_uv=False)[4:] ** 2).sum()  # of six images
+    if "distillation.strength" in fields:
         kernel, bias = source["params"]["head/kernel"], source["params"]["head/bias"].reshape(1, -1)
         before = jax.nn.softmax(outputs(source, "head", rows) / 3)
         now = jax.nn.log_softmax((features @ kernel + bias) / 3)
-        loss -= fields["distillation"] * (before * now).sum(1).mean()
+        loss -= fields["distillation.strength"] * (before * now).sum(1).mean()
     return loss
 
 
@@ -249,13 +251,13 @@ def test_a_step_follows_the_gradient_of_the_whole_loss(name):
     lane = dataclasses.replace(lane, params=moved_away)
     outcome = run_chunk(program, [lane], images()[0])[0]
     plain_program, _ = lanes_with_source([0.05], **usual)
-    plain_lane = dataclasses.replace(lane, hparams=lane.hparams._replace(regularisers={}))
+    plain_lane = dataclasses.replace(lane, hparams=lane.hparams._replace(regularizers={}, measured={}))
     plain = run_chunk(plain_program, [plain_lane], images()[0])[0]
     gradient = jax.jit(
         jax.grad(lambda params, rows: whole_loss(fields, lane.source, params, lane.batch_stats, rows, lane.labels))
     )
     params = dict(lane.params)
-    for rows in batch_indices(lane.train, lane.order_seed, 0, 2, 6, 1, len(lane.labels)):
+    for rows in batch_indices(lane.train, lane.order_seed, Stretch(0, 2, 6, 1, len(lane.labels))):
         grads = gradient(params, rows)
         params = {leaf: value - 0.05 * grads[leaf] for leaf, value in params.items()}
     changed = []
@@ -263,7 +265,7 @@ def test_a_step_follows_the_gradient_of_the_whole_loss(name):
         moved = np.abs(np.asarray(params[leaf]) - np.asarray(start)).max()
         np.testing.assert_allclose(outcome.params[leaf], params[leaf], atol=5e-3 * moved + 1e-6, err_msg=leaf)
         changed.append(np.abs(np.asarray(plain.params[leaf]) - np.asarray(outcome.params[leaf])).max() / moved)
-    assert max(changed) > 0.03  # without the regulariser they are elsewhere
+    assert max(changed) > 0.03  # without the regularizer they are elsewhere
 
 
 @pytest.mark.slow
@@ -302,8 +304,9 @@ def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
     attention = {unit: ATTENTION[unit] for unit in UNITS[1:]}
     program, lanes = lanes_with_source([0.02, 0.05], attention, **fields)
     phase = program.phases[0]
-    assert phase.prefix == UNITS[0] and phase.regularisers.maps == UNITS[1:] == phase.regularisers.blocks
-    assert all(not name.startswith(("stem", "stage1")) for name, _ in phase.regularisers.pulled)
+    assert phase.prefix == UNITS[0] and phase.regularizers.static("delta") == UNITS[1:]
+    assert phase.regularizers.static("stochastic_depth") == UNITS[1:]
+    assert all(not name.startswith(("stem", "stage1")) for name, _ in phase.regularizers.static("l2_sp").leaves)
     together = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))
     for lane, outcome in zip(lanes, together):
         alone = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(1e9)))[0]
@@ -338,15 +341,12 @@ def phase_of(**fields):
 
 def test_what_does_not_act_leaves_no_trace():
     phase, hparams = phase_of()
-    assert phase.regularisers == NONE and hparams.regularisers == {} and phase.virtual_batch_size is None
+    assert phase.regularizers == NONE and hparams.regularizers == {} and phase.virtual_batch_size is None
     frozen, numbers = phase_of(**{"layers.backbone_learning_rate": "frozen"}, **EVERYTHING)
-    assert frozen.regularisers == dataclasses.replace(NONE, dropout=True)  # nothing else can act on a frozen body
-    assert set(numbers.regularisers) == {name.split(".")[1] for name in EVERYTHING if name != "x"} | {
-        "distillation_temperature"
-    }
-    assert phase_of(**{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0, "regularization.dropout.rate": 0.1})[
-        0
-    ].regularisers.dropout
+    assert frozen.regularizers == ActiveRegularizers((("dropout", True),))  # nothing else can act on a frozen body
+    assert set(numbers.regularizers) == {name.split(".")[1] for name in EVERYTHING}
+    probed, _ = phase_of(**{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0, "regularization.dropout.rate": 0.1})
+    assert probed.regularizers.static("dropout")
 
 
 def test_strengths_do_not_recompile():
@@ -365,7 +365,7 @@ def test_strengths_do_not_recompile():
         }
     )
     assert one == two and jax.tree.structure(of_one) == jax.tree.structure(of_two)
-    assert float(of_two.regularisers["l2_sp"]["stem/.*"]) == pytest.approx(0.1)
+    assert float(of_two.regularizers["l2_sp"]["rules"]["stem/.*"]) == pytest.approx(0.1)
     assert phase_of(**{"regularization.l2_sp.strength": 0.1})[0] != one
 
 
@@ -374,22 +374,23 @@ def test_rules_of_the_pull():
         {"regularization.l2_sp.strength": 0.2, "regularization.l2_sp.rules": (("stem/.*", 0.0), (".*", 0.5))}
     )
     names = ("stem/conv/kernel", "stage1/block1/conv1/kernel", "head/kernel")
-    acts = make_regularisers(MODEL, training, names, names, None)
-    assert acts.pulled == (("stage1/block1/conv1/kernel", ".*"),)
-    assert {name: float(of) for name, of in make_numbers(training)["l2_sp"].items()} == {".*": 0.5}
+    scope = Scope(MODEL, names, names, None)
+    pull = make_regularizers(training, scope).static("l2_sp")
+    assert pull.leaves == (("stage1/block1/conv1/kernel", ".*"),) and not pull.head
+    assert {name: float(of) for name, of in make_numbers(training)["l2_sp"]["rules"].items()} == {".*": 0.5}
     with pytest.raises(UserError, match=r"L2-SP rule 'stge1/\.\*' matches no parameter"):
-        make_regularisers(MODEL, Training.of({"regularization.l2_sp.rules": (("stge1/.*", 0.5),)}), names, names, None)
+        make_regularizers(Training.of({"regularization.l2_sp.rules": (("stge1/.*", 0.5),)}), scope)
     with pytest.raises(UserError, match="squeezenet1_0 has no residual blocks"):
-        make_regularisers(
-            create_model("squeezenet1_0", 2), Training.of({"regularization.stochastic_depth.rate": 0.2}), (), (), None
-        )
+        scope = Scope(create_model("squeezenet1_0", 2), (), (), None)
+        make_regularizers(Training.of({"regularization.stochastic_depth.rate": 0.2}), scope)
 
 
 @pytest.mark.slow
 def test_a_wider_network_skips_the_blocks_of_the_plain_one():
     """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
     wide = create_model("toy+wider4", 3)
-    blocks = make_regularisers(wide, Training.of({"regularization.stochastic_depth.rate": 0.6}), (), (), None).blocks
+    training = Training.of({"regularization.stochastic_depth.rate": 0.6})
+    blocks = make_regularizers(training, Scope(wide, (), (), None)).static("stochastic_depth")
     assert blocks == UNITS
     factors = branch_factors(jax.random.key(0), wide, blocks, 0.6)
     for kept, factor in zip((0.7, 0.4), factors.values(), strict=True):

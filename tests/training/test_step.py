@@ -13,15 +13,18 @@ import jaxft
 from jaxft.config import Training
 from jaxft.core import paths
 from jaxft.core.metrics import mean_per_class
-from jaxft.data.augmentation.augment import mix
+from jaxft.data.augmentation.mixing import mix
 from jaxft.models import Preprocessing, create_model
+from jaxft.training.batch import MIX_STREAM
 from jaxft.training.evaluation import make_eval_step
 from jaxft.training.forward import apply_network
-from jaxft.training.optimizers import make_hparams, make_tx, resolve_layers
+from jaxft.training.hparams import make_hparams
+from jaxft.training.learning_rates import resolve_layers
+from jaxft.training.optimizers import make_tx
 from jaxft.training.phases import make_phases
 from jaxft.training.schedules import Schedule
 from jaxft.training.state import Frozen, State, init_state, split_variables
-from jaxft.training.step import MIX_STREAM, make_train_step
+from jaxft.training.step import make_train_step
 
 SIZE = 8
 PLAIN = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -7,7 +7,7 @@ from helpers import draw_variables
 import jaxft
 from jaxft.core import paths
 from jaxft.models import create_model
-from jaxft.weights.files import convert_weights, damaged_values, load_weights, read_network, save_weights
+from jaxft.weights import convert_weights, damaged_values, load_weights, read_network, save_weights
 
 
 def altered(leaf, index, value):

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft.core.errors import UserError
-from jaxft.weights.formats.torch_pickle import read_torch_file, read_torch_metadata, write_torch_file
+from jaxft.weights.formats.torch.reading import read_torch_file, read_torch_metadata
+from jaxft.weights.formats.torch.writing import write_torch_file
 
 # --- pickles by hand --------------------------------------------------------------------------------------------
 

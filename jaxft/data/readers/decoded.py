@@ -11,7 +11,6 @@ it finds every error of up to 32 adjacent bits, and misses other damage with a p
 cryptographic hash would find no more.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import io
@@ -31,16 +30,12 @@ import numpy as np
 from jaxft.core import interrupts
 from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
-from jaxft.core.events import ImagesDecoded, ImagesVerified, Listener, Waiting, Warned
+from jaxft.core.events import ImagesVerified, Listener, Waiting, Warned
 from jaxft.core.locks import locked
-from jaxft.data.readers.pictures import FAILURES, no_warnings, shortened
+from jaxft.data.readers.blocks import Bad, Blocks
 
-BLOCK = 256  # images, at most
-BLOCK_BYTES = 1 << 24
 PIECE_BYTES = 1 << 18  # read at a time to check a block, so that it stays in a core's cache
-RUN = 8  # images that a thread makes at a time
 MOST_UNKEPT_BYTES = 2e9  # in memory, where the cache folder cannot be written
-Bad = dict[int, str]
 
 
 def decoded(
@@ -61,7 +56,7 @@ def decoded(
     told to end.
     """
     kept = cache_dir() / "images" / f"{fingerprint}.npy"
-    blocks = _Blocks(count, size, make, what, emit)
+    blocks = Blocks(count, size, make, what, emit)
     found = _read(kept, blocks)
     if found is not None and found.is_whole:
         return found.images, found.bad
@@ -128,7 +123,7 @@ class _Kept:
         return {number: why for entry in self.entries for number, why in entry.bad.items()}
 
 
-def _read(path: Path, blocks: "_Blocks") -> _Kept | None:
+def _read(path: Path, blocks: "Blocks") -> _Kept | None:
     """Returns what is kept, checked, or None if there is no file."""
     try:
         with path.open("rb") as file:
@@ -151,7 +146,7 @@ def _read(path: Path, blocks: "_Blocks") -> _Kept | None:
     return _Kept(images, matching, done == blocks.count and sum(entry.num_bytes for entry in matching) == images.nbytes)
 
 
-def _entries(lines: Iterable[bytes], blocks: "_Blocks") -> list[_Entry]:
+def _entries(lines: Iterable[bytes], blocks: "Blocks") -> list[_Entry]:
     """Returns what the lines of a journal say, up to the first that cannot be read."""
     entries: list[_Entry] = []
     start, offset = 0, len(_header(0, blocks.size))
@@ -170,7 +165,7 @@ def _entries(lines: Iterable[bytes], blocks: "_Blocks") -> list[_Entry]:
     return entries
 
 
-def _matching(handle: int, entries: list[_Entry], blocks: "_Blocks") -> Iterator[_Entry]:
+def _matching(handle: int, entries: list[_Entry], blocks: "Blocks") -> Iterator[_Entry]:
     """Yields the entries that match the pixels in an open file, which are read over all cores."""
     emitted = time.monotonic()
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
@@ -191,7 +186,7 @@ def _checksum_of_line(start: int, stop: int, bad: Bad) -> int:
     return zlib.crc32(json.dumps([start, stop, sorted(bad.items())]).encode())
 
 
-def _completing(found: _Kept, blocks: "_Blocks") -> "_Blocks":
+def _completing(found: _Kept, blocks: "Blocks") -> "Blocks":
     """Returns blocks of which images that are kept and match are copied, and the others made."""
     row_of = np.full(blocks.count, -1)
     header_bytes = len(_header(0, blocks.size))
@@ -202,10 +197,10 @@ def _completing(found: _Kept, blocks: "_Blocks") -> "_Blocks":
     def copy_or_make(number: int) -> np.ndarray:
         return found.images[row_of[number]] if row_of[number] >= 0 else blocks.make(number)
 
-    return _Blocks(blocks.count, blocks.size, copy_or_make, blocks.what, blocks.emit)
+    return Blocks(blocks.count, blocks.size, copy_or_make, blocks.what, blocks.emit)
 
 
-def _write(path: Path, blocks: "_Blocks") -> tuple[np.ndarray, Bad]:
+def _write(path: Path, blocks: "Blocks") -> tuple[np.ndarray, Bad]:
     part, journal = path.with_suffix(".part"), path.with_suffix(".journal")
     with part.open("a+b") as pixels, journal.open("a+b") as lines:
         done, bad = _resume(pixels, lines, blocks)
@@ -231,7 +226,7 @@ def _write(path: Path, blocks: "_Blocks") -> tuple[np.ndarray, Bad]:
     return _map(path, blocks.count - len(bad), blocks.size), bad
 
 
-def _resume(pixels: Any, lines: Any, blocks: "_Blocks") -> tuple[int, Bad]:
+def _resume(pixels: Any, lines: Any, blocks: "Blocks") -> tuple[int, Bad]:
     """Returns (images done, bad ones among them), after cutting off what no line of the journal holds."""
     lines.seek(0)
     entries = _entries(lines, blocks)
@@ -257,66 +252,3 @@ def _header(count: int, size: int) -> bytes:
         header, {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     )
     return header.getvalue()
-
-
-class _Blocks:
-    """Images in blocks, made in threads, two blocks ahead of who takes them."""
-
-    def __init__(self, count: int, size: int, make: Callable[[int], np.ndarray], what: str, emit: Listener):
-        self.count, self.size, self.make, self.what, self.emit = count, size, make, what, emit
-        self.image_bytes = size * size * 3
-
-    def made(self, first: int) -> Iterator[tuple[int, np.ndarray, Bad]]:
-        """Yields (the number after the block's last, its images but for the bad ones, these), in order from `first`."""
-        length = max(min(BLOCK, BLOCK_BYTES // self.image_bytes), 1)
-        started = time.monotonic()
-        ahead: collections.deque[tuple[int, np.ndarray, list[concurrent.futures.Future[Bad]]]] = collections.deque()
-        with no_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                for start in range(first, self.count, length):
-                    stop = min(start + length, self.count)
-                    images = np.empty((stop - start, self.size, self.size, 3), np.uint8)
-                    runs = [
-                        pool.submit(self._run, images, start, begin, min(begin + RUN, stop))
-                        for begin in range(start, stop, RUN)
-                    ]
-                    ahead.append((start, images, runs))
-                    if len(ahead) > 2:
-                        yield self._finished(*ahead.popleft(), first, started)
-                while ahead:
-                    yield self._finished(*ahead.popleft(), first, started)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _run(self, images: np.ndarray, start: int, begin: int, end: int) -> Bad:
-        bad = {}
-        for number in range(begin, end):
-            try:
-                images[number - start] = self.make(number)
-            except FAILURES as error:
-                bad[number] = shortened(error)
-        return bad
-
-    def _finished(
-        self,
-        start: int,
-        images: np.ndarray,
-        runs: list[concurrent.futures.Future[Bad]],
-        first: int,
-        started: float,
-    ) -> tuple[int, np.ndarray, Bad]:
-        bad = {number: why for run in runs for number, why in run.result().items()}
-        interrupts.check()
-        stop = start + len(images)
-        left = (time.monotonic() - started) / (stop - first) * (self.count - stop)
-        self.emit(ImagesDecoded(self.what, stop, self.count, left))
-        if bad:
-            images = np.delete(images, [number - start for number in bad], axis=0)
-        return stop, images, bad
-
-    def in_memory(self) -> tuple[np.ndarray, Bad]:
-        """Returns all images that could be made, kept nowhere."""
-        made = list(self.made(0))
-        return np.concatenate([images for _, images, _ in made]), {
-            n: why for _, _, bad in made for n, why in bad.items()
-        }

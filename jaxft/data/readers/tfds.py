@@ -22,12 +22,19 @@ import numpy as np
 
 from jaxft.core.devices import child_command
 from jaxft.core.errors import UserError, did_you_mean
-from jaxft.data.readers.listings import PARTS, Listed, Listing
-from jaxft.data.readers.pictures import shortened
+from jaxft.data.readers.attempts import shortened
+from jaxft.data.readers.file_names import PARTS
+from jaxft.data.readers.listing import ListedPicture, Listing
+from jaxft.data.readers.location import Location
 
 PREFIX = "tfds:"
 SPEC = re.compile(r"tfds:(?P<name>[a-z0-9_]+)(/(?P<config>[^:/]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 FORMAT = "array_record"
+
+
+def read_tfds(location: Location) -> Listing | None:
+    """Returns the pictures of a set that is prepared, if a set of TFDS is named."""
+    return list_tfds(location.data, location.label) if location.data.startswith(PREFIX) else None
 
 
 def list_tfds(spec: str, label: str | None) -> Listing:
@@ -51,7 +58,7 @@ def list_tfds(spec: str, label: str | None) -> Listing:
         image, label = _image_feature(tfds, spec, features), _label_feature(tfds, spec, features, label)
         class_names = tuple(map(str, features[label].names))
         decoders = {image: tfds.decode.SkipDecoding()} if isinstance(features[image], tfds.features.Image) else None
-        pictures: list[Listed] = []
+        pictures: list[ListedPicture] = []
         for name in sorted(splits, key=lambda name: (*PARTS.values(), "").index(PARTS.get(name, ""))):
             if name in PARTS:
                 _check_length(spec, name, splits[name])
@@ -68,7 +75,7 @@ def list_tfds(spec: str, label: str | None) -> Listing:
 
 def _list_split(
     spec: str, name: str, source: Any, image: str, label: str, class_names: tuple[str, ...]
-) -> list[Listed]:
+) -> list[ListedPicture]:
     one_at_a_time = threading.Lock()
 
     def read(number: int) -> bytes | np.ndarray:
@@ -85,7 +92,7 @@ def _list_split(
         if not 0 <= of_class < len(class_names):
             raise UserError(f"{spec!r}: picture {number} of {name!r} has no class ({of_class}).")
         item = f"{name}/{number}"
-        found.append(Listed(item, class_names[of_class], PARTS[name], "", functools.partial(read, number)))
+        found.append(ListedPicture(item, class_names[of_class], PARTS[name], "", functools.partial(read, number)))
     return found
 
 

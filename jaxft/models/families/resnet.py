@@ -16,13 +16,10 @@ from jaxft.models.network import (
     Extent,
     Family,
     Network,
-    Port,
     Preprocessing,
     Tap,
-    port_batch_norm,
-    port_conv,
-    port_dense,
 )
+from jaxft.models.registry import register_family
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -101,6 +98,10 @@ class ResNet(Network):
         return f"resnet{self.depth}"
 
     @property
+    def family(self) -> str:
+        return "resnet"
+
+    @property
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s + 1}/block{b + 1}" for s, n in enumerate(NUM_BLOCKS[self.depth]) for b in range(n)]
         return ("stem", *blocks, "pool", "head")
@@ -122,20 +123,6 @@ class ResNet(Network):
         return tuple(taps)
 
     @property
-    def port_table(self) -> tuple[Port, ...]:
-        block, foreign = r"stage(?P<stage>\d+)/block(?P<block>\d+)", "layer{stage}.{block-1}"
-        return (
-            port_conv("params/stem/conv/kernel", "conv1.weight"),
-            *port_batch_norm("stem/bn", "bn1"),
-            port_conv(rf"params/{block}/conv(?P<i>\d)/kernel", foreign + ".conv{i}.weight"),
-            *port_batch_norm(rf"{block}/bn(?P<i>\d)", foreign + ".bn{i}"),
-            port_conv(rf"params/{block}/downsample/conv/kernel", foreign + ".downsample.0.weight"),
-            *port_batch_norm(rf"{block}/downsample/bn", foreign + ".downsample.1"),
-            port_dense("params/head/kernel", "fc.weight"),
-            Port("params/head/bias", "fc.bias"),
-        )
-
-    @property
     def preprocessing(self) -> Preprocessing:
         return IMAGENET
 
@@ -147,11 +134,11 @@ def create(depth: int, num_classes: int) -> ResNet:
     return ResNet(num_classes=num_classes, depth=depth)
 
 
-FAMILIES = (
+register_family(
     Family(
         r"resnet(\d+)",
         tuple(f"resnet{depth}" for depth in NUM_BLOCKS),
         "He et al. 2016, table 1, for ImageNet, in torchvision's layout (v1.5)",
         create,
-    ),
+    )
 )

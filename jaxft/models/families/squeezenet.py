@@ -1,6 +1,7 @@
 """SqueezeNet 1.0 and 1.1 for ImageNet (Iandola et al. 2016, table 1, and the authors' release of 1.1).
 
-Three conventions of weight files, each a name of its own, because the same numbers mean another network under another:
+Three conventions, each with a network's name of its own, because the same numbers give other outputs under another.
+How tensors are called is apart from it (`jaxft.weights.namings.squeezenet`).
 
 `squeezenet1_0`, `squeezenet1_1`: torchvision's. RGB by ImageNet's mean and standard deviation, 224 px; pools round
 their number of windows up.
@@ -8,7 +9,7 @@ their number of windows up.
 `squeezenet1_0_caffe`: the authors' own. BGR, 0..255, minus a mean, 227 px; torchvision's otherwise, but for a border of
 one around the classifier's map.
 
-`squeezenet1_1_keras`: github.com/rcmalli/keras-squeezenet. Input as Caffe's, convolutions HWIO, pools round down.
+`squeezenet1_1_keras`: github.com/rcmalli/keras-squeezenet. Input as Caffe's, pools round down.
 """
 
 import functools
@@ -19,7 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models.layers import conv, max_pool
-from jaxft.models.network import IMAGENET, Extent, Family, Network, Port, Preprocessing, Published, Tap, port_conv
+from jaxft.models.network import IMAGENET, Extent, Family, Network, Preprocessing, Published, Tap
+from jaxft.models.registry import register_family
 from jaxft.ops.precision import at_least_float32
 
 CAFFE = Preprocessing(227, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), value_range=255.0, channel_order="bgr")
@@ -84,7 +86,7 @@ class Head(nn.Module):
 
 
 class SqueezeNet(Network):
-    """SqueezeNet 1.`version` by the convention 'torch', 'caffe' or 'keras'; no dropout before the classifier."""
+    """SqueezeNet 1.`version` as 'torch', 'caffe' or 'keras' computes it; no dropout before the classifier."""
 
     version: int = 0
     convention: str = "torch"
@@ -93,8 +95,7 @@ class SqueezeNet(Network):
         round_up = self.convention != "keras"
         features, kernel = STEM[self.version]
         fires = [
-            Fire(squeeze, f"fire{i}" in POOL_AFTER[self.version], round_up, name=f"fire{i}")
-            for i, squeeze in SQUEEZE.items()
+            Fire(squeeze, f"fire{i}" in self.pool_after, round_up, name=f"fire{i}") for i, squeeze in SQUEEZE.items()
         ]
         head = Head(self.num_classes, padding=1 if self.convention == "caffe" else 0, name="head")
         return [Stem(features, kernel, round_up, name="stem"), *fires, head]
@@ -102,6 +103,19 @@ class SqueezeNet(Network):
     @property
     def architecture(self) -> str:
         return f"squeezenet1_{self.version}" + ("" if self.convention == "torch" else f"_{self.convention}")
+
+    @property
+    def family(self) -> str:
+        return "squeezenet"
+
+    @property
+    def naming(self) -> str:
+        return "keras" if self.convention == "keras" else "torchvision"
+
+    @property
+    def pool_after(self) -> tuple[str, ...]:
+        """Returns the units that end with a pool."""
+        return POOL_AFTER[self.version]
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -113,61 +127,31 @@ class SqueezeNet(Network):
         for unit in self.units[:-1]:
             if unit != "stem":
                 extent = extent.after(3)
-            if unit in POOL_AFTER[self.version]:
+            if unit in self.pool_after:
                 extent = extent.after(3, 2)
-            if unit in (*POOL_AFTER[self.version], "fire9"):
+            if unit in (*self.pool_after, "fire9"):
                 taps.append(Tap(unit, unit, *extent))
         return tuple(taps)
-
-    @property
-    def port_table(self) -> tuple[Port, ...]:
-        if self.convention == "keras":
-            rows = [("stem/conv", "conv1"), ("head/conv", "conv10")]
-            for i in SQUEEZE:
-                rows += [(f"fire{i}/squeeze", f"fire{i}/squeeze1x1")]
-                rows += [(f"fire{i}/expand{k}x{k}", f"fire{i}/expand{k}x{k}") for k in (1, 3)]
-            return tuple(Port(f"params/{ours}/(?P<leaf>kernel|bias)", foreign + "/{leaf}") for ours, foreign in rows)
-        rows = [("stem/conv", "features.0"), ("head/conv", "classifier.1")]
-        number = 3  # after the stem's convolution, ReLU and pool
-        for i in SQUEEZE:
-            layers = ("squeeze", "expand1x1", "expand3x3")
-            rows += [(f"fire{i}/{layer}", f"features.{number}.{layer}") for layer in layers]
-            number += 2 if f"fire{i}" in POOL_AFTER[self.version] else 1
-        kernels = [port_conv(f"params/{ours}/kernel", f"{foreign}.weight") for ours, foreign in rows]
-        return (*kernels, *(Port(f"params/{ours}/bias", f"{foreign}.bias") for ours, foreign in rows))
-
-    @property
-    def layout(self) -> str:
-        return "keras" if self.convention == "keras" else "torch"
 
     @property
     def preprocessing(self) -> Preprocessing:
         return IMAGENET if self.convention == "torch" else CAFFE
 
 
-FAMILIES = (
+def create(version: int, convention: str | None, num_classes: int) -> SqueezeNet:
+    """Returns the network; without a convention it computes as torchvision's."""
+    return SqueezeNet(num_classes=num_classes, version=version, convention=convention or "torch")
+
+
+register_family(
     Family(
-        r"squeezenet1_([01])",
-        ("squeezenet1_0", "squeezenet1_1"),
-        "Iandola et al. 2016, in torchvision's layout",
-        lambda version, num_classes: SqueezeNet(num_classes=num_classes, version=version),
-    ),
-    Family(
-        r"squeezenet1_0_caffe",
-        ("squeezenet1_0_caffe",),
-        "Iandola et al. 2016, as released: BGR less a mean, a border around the classifier's map",
-        functools.partial(SqueezeNet, version=0, convention="caffe"),
+        r"squeezenet1_([01])(?:_(caffe|keras))?",
+        ("squeezenet1_0", "squeezenet1_1", "squeezenet1_0_caffe", "squeezenet1_1_keras"),
+        "Iandola et al. 2016, as torchvision computes it, or as Caffe or Keras does (BGR less a mean)",
+        create,
         (
             Published("squeezenet1_0.imagenet-deepcompressed.safetensors", "squeezenet1_0_caffe", 4_998_592, "127600bdcce334846f03779e4b53a39730b36d9f2c7c12ddac2e6136b40cba85", "imagenet", CAFFE, "github.com/songhan/SqueezeNet-Deep-Compression, BSD-2-Clause; decoded to dense float32"),  # noqa: E501
-        ),
-    ),
-    Family(
-        r"squeezenet1_1_keras",
-        ("squeezenet1_1_keras",),
-        "Iandola et al. 2016, version 1.1: BGR less a mean, in Keras's names and layout",
-        functools.partial(SqueezeNet, version=1, convention="keras"),
-        (
             Published("squeezenet1_1.imagenet-notop.safetensors", "squeezenet1_1_keras", 2_894_384, "2617a23dded33a40231e334395227e2df3298b853ba3ee7af8620070aa65ef8b", "imagenet", CAFFE, "github.com/DeepCognition/keras-squeezenet, MIT; names shortened"),  # noqa: E501
         ),
-    ),
+    )
 )  # fmt: skip

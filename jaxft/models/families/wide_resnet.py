@@ -11,20 +11,16 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from jaxft.models.families.cifar_resnet import CIFAR10, WIDTHS
+from jaxft.models.families.cifar_resnet import CIFAR10, WIDTHS, three_stage_taps
 from jaxft.models.layers import BatchNorm, Chain, Head, Pool, branch, conv
 from jaxft.models.network import (
-    Extent,
     Family,
     Network,
-    Port,
     Preprocessing,
     Published,
     Tap,
-    port_batch_norm,
-    port_conv,
-    port_dense,
 )
+from jaxft.models.registry import register_family
 
 
 class Stem(nn.Module):
@@ -97,6 +93,10 @@ class WideResNet(Network):
         return f"wrn{self.depth}_{self.width}"
 
     @property
+    def family(self) -> str:
+        return "wide_resnet"
+
+    @property
     def units(self) -> tuple[str, ...]:
         blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
         return ("stem", *blocks, "norm", "pool", "head")
@@ -107,26 +107,8 @@ class WideResNet(Network):
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        extent = Extent().after(3)
-        taps = [Tap("stem", "stem", *extent)]
-        for stage in (1, 2, 3):
-            for block in range(self.num_blocks):
-                extent = extent.after(3, 2 if block == 0 and stage > 1 else 1).after(3)
-            taps.append(Tap(f"stage{stage}", f"stage{stage}/block{self.num_blocks}", *extent))
-        return (*taps, Tap("norm", "norm", *extent))
-
-    @property
-    def port_table(self) -> tuple[Port, ...]:
-        block, foreign = r"stage(?P<stage>\d+)/block(?P<block>\d+)", "layer{stage}.layer.{block-1}"
-        return (
-            port_conv("params/stem/conv/kernel", "conv1.weight"),
-            port_conv(rf"params/{block}/conv(?P<i>\d)/kernel", foreign + ".conv{i}.weight"),
-            *port_batch_norm(rf"{block}/bn(?P<i>\d)", foreign + ".bn{i}"),
-            port_conv(rf"params/{block}/shortcut/kernel", foreign + ".convShortcut.weight"),
-            *port_batch_norm("norm/bn", "bn1"),
-            port_dense("params/head/kernel", "linear.weight"),
-            Port("params/head/bias", "linear.bias"),
-        )
+        taps = three_stage_taps(self.num_blocks)
+        return (*taps, taps[-1]._replace(name="norm", unit="norm"))
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -144,7 +126,7 @@ def create(depth: int, width: int, num_classes: int) -> WideResNet:
 
 _DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
 
-FAMILIES = (
+register_family(
     Family(
         r"wrn(\d+)_(\d+)",
         ("wrn10_1", "wrn16_1", "wrn22_1", "wrn16_8", "wrn28_10", "wrn40_4"),
@@ -154,5 +136,5 @@ FAMILIES = (
             Published("wrn10_1.cifar10.safetensors", "wrn10_1", 317_424, "f7fc92f740c7e3f1bf598584f694162f4bd61801f7985c3cbca52827e48ac5e3", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
             Published("wrn16_1.cifar10.safetensors", "wrn16_1", 711_408, "500251009d386d593b939062a707931723e799452d816d49e16baa6b42bfc71a", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
         ),
-    ),
+    )
 )  # fmt: skip

@@ -28,12 +28,13 @@ def deliver_weights(weights: Path, folder: Path, task: Task) -> list[str]:
       folder: the folder to write to.
       task: the task, which knows the pretrained file.
     """
-    from jaxft.weights.files import SUFFIXES, convert_weights
+    from jaxft.weights import convert_weights
+    from jaxft.weights.formats import readable_suffixes
 
     suffix, format_name = Path(task.manifest.file).suffix, task.manifest.format
     if format_name in ("safetensors", "msgpack"):
         suffix = f".{format_name}"
-    elif suffix not in SUFFIXES:
+    elif suffix not in readable_suffixes():
         suffix = ".pth"
     names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
     for name in names:
@@ -96,7 +97,7 @@ def class_probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray")
     import numpy as np
 
     from jaxft.data.batches import padded_batches
-    from jaxft.weights.files import read_network
+    from jaxft.weights import read_network
 
     model, variables, manifest = read_network(weights)
     variables = {name: variables[name] for name in ("params", "batch_stats") if name in variables}

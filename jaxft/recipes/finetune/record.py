@@ -68,7 +68,7 @@ def make_record(outcome: Outcome, start_to_end_seconds: float) -> dict[str, Any]
         "recipe": {**RECIPE, **to_dict(dict(task.candidates[outcome.selected]))},
         "seeds": [trial.trial.seed for trial in outcome.final.trials],
         "delivered_seed": first.trial.seed,
-        "layout": task.model.layout,
+        "layout": task.manifest.layout,
         "preprocessing": dataclasses.asdict(first.program.phases[-1].preprocessing),
         "test": accuracy_facts([record["test_accuracy"] for record in records]),
         "refit_curves": final_curves(outcome),

@@ -15,7 +15,7 @@ from jaxft.recipes.finetune.options import FinetuneOptions
 if TYPE_CHECKING:
     from jaxft.data import ImageSet
     from jaxft.models import Network
-    from jaxft.weights.files import Manifest
+    from jaxft.weights import Manifest
 
 HELD_OUT = 0.2  # of each class: for testing if the data have no test part, then for validation
 MIN_VALIDATED = 100  # validation images of all folds together that a candidate is selected on
@@ -100,7 +100,7 @@ def make_task(options: FinetuneOptions) -> Task:
     """
     from jaxft.data import draw_split, load_images
     from jaxft.models import create_model
-    from jaxft.weights.files import find_model, read_file
+    from jaxft.weights import find_model, read_file
 
     weights, data = options.weights, options.data
     network = create_model(options.model or find_model(weights), num_classes=2)

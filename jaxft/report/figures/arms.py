@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from jaxft.report.colors import MUTED
-from jaxft.report.figures.axes import TICK_STEPS, draw_chance
+from jaxft.report.figures.axes import draw_accuracy_axis
 from jaxft.report.figures.style import style, text_inches
 from jaxft.report.figures.svg import to_svg
 from jaxft.report.selection import Arm
@@ -35,9 +34,5 @@ def accuracy_by_arm(name: str, arms: Sequence[Arm], chance: float | None) -> Mar
             )  # fmt: skip
     axes.set_xticks(range(len(arms)), labels)
     axes.set_xlim(-0.5, len(arms) - 0.5)
-    axes.set_ylabel("test accuracy, %")
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2), min(high, 102))  # intervals over few seeds can reach beyond what is possible
-    draw_chance(axes, chance)
+    draw_accuracy_axis(axes, chance)
     return to_svg(figure, name, "Test accuracy of each arm, seed by seed")

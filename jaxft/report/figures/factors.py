@@ -9,12 +9,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.core.labels import label
 from jaxft.report.colors import HUES, INK, MUTED
-from jaxft.report.figures.axes import TICK_STEPS, draw_chance
+from jaxft.report.figures.axes import draw_accuracy_axis
 from jaxft.report.figures.style import style, text_inches
 from jaxft.report.figures.svg import to_svg
 from jaxft.report.labels import level_labels, setting_labels
@@ -51,7 +50,7 @@ def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting
             Line(label, hue if has_hues else MUTED, [(s.factors.get(factor), s.test, s.color) for s in group])
             for label, group, hue in zip(labels, groups.values(), HUES)
         ]
-        words = "a point has the colour of its setting"
+        words = "a point has the color of its setting"
         return lines, f"a line for each {names}; {words}" if len(groups) > 1 else words
     levels = levels_of(factor, settings)
     tested = [[s for s in group if s.test_by_seed] for group in groups.values()]
@@ -111,13 +110,9 @@ def accuracy_by_factor(
     axes.set_xticks([places.place[key] for key in order], [labels[key] for key in order])
     axes.set_xlim(*ends)
     axes.set_xlabel(label(factor), labelpad=6)
-    axes.set_ylabel("test accuracy, %")
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2), min(high, 102))  # intervals over few seeds can reach beyond what is possible
     if places.apart is not None:
         axes.axvline(places.apart, color=MUTED, linewidth=0.7)
-    draw_chance(axes, chance)
+    draw_accuracy_axis(axes, chance)
     if with_legend:
         handles = [
             Line2D([], [], color=line.color, marker=marker, markersize=6, linewidth=1.3, label=line.label)

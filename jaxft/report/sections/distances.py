@@ -23,7 +23,8 @@ def distance_figure(context: ReportContext) -> dict[str, Any] | None:
         return None
     place = {trial["trial"]: (trial["setting"], trial["seed"]) for trial in context.plan["trials"]}
     order = sorted(range(len(pairwise["trials"])), key=lambda i: place[pairwise["trials"][i]])
-    body = [not layer.startswith("head") for layer in pairwise["layers"]]
+    head = pairwise.get("head", "head")  # which older records do not name
+    body = [not f"{layer}/".startswith(f"{head}/") for layer in pairwise["layers"]]
     squares = np.square(pairwise["distances"][body].astype(np.float64))
     distances = np.sqrt(squares.sum(axis=0))[np.ix_(order, order)]
     owners = [place[pairwise["trials"][i]][0] for i in order]

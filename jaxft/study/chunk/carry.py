@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxft.study.chunk.lanes import CURVES
 from jaxft.study.chunk.program import Program
-from jaxft.training.phases import Phase
+from jaxft.training.phase import Phase
 from jaxft.training.state import State, continue_state
 
 

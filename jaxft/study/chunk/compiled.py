@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxft.study.executors import Executor
 from jaxft.training.adapters import merge
 from jaxft.training.evaluation import Evaluation, is_finite, make_eval_step, make_moments_step
-from jaxft.training.optimizers import HParams
-from jaxft.training.phases import Evaluated, Phase
+from jaxft.training.hparams import HParams
+from jaxft.training.phase import Evaluated, Phase
 from jaxft.training.state import Flat, Frozen, State, init_state
 from jaxft.training.step import make_train_step
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxft.core import interrupts
 from jaxft.core.metrics import mean_per_class
-from jaxft.data.augmentation.augment import NUM_CROPS
+from jaxft.data.augmentation.evaluation import NUM_CROPS
 from jaxft.data.batches import padded_batches
 from jaxft.data.streaming import Stream, Windows
 from jaxft.study.chunk.compiled import make_eval, make_finite, make_merge

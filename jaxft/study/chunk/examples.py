@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxft.features.prefix import output_shape
 from jaxft.study.chunk.lanes import Lane
-from jaxft.training.phases import Phase
-from jaxft.training.regularization import Reference, source_network
+from jaxft.training.phase import Phase
+from jaxft.training.source import Reference, source_network
 from jaxft.training.state import Flat, Frozen, split_variables
 
 
@@ -22,15 +22,15 @@ def example_phase(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, 
 
 def _example_reference(phase: Phase, lane: Lane) -> Reference | None:
     """Returns what the regularizers of a phase will have of the source, of an image; kept maps are zeros."""
-    terms, row = phase.regularisers, np.zeros(1, np.int32)
-    if not terms.needs_source:
+    needs, row = phase.source_needs, np.zeros(1, np.int32)
+    if not needs:
         return None
     reference = Reference(dict(lane.params), dict(lane.batch_stats))
-    if terms.distillation:
+    if needs.logits:
         said = np.zeros((1, source_network(phase.model, lane.params).num_classes), np.float32)
         reference = reference._replace(logits=said, logit_rows=row)
-    if terms.maps and (phase.views or not phase.changes_images):
-        shapes = {unit: output_shape(phase.model, unit, phase.preprocessing.size_px) for unit in terms.maps}
+    if needs.maps and (phase.views or not phase.changes_images):
+        shapes = {unit: output_shape(phase.model, unit, phase.preprocessing.size_px) for unit in needs.maps}
         maps = {unit: np.zeros((1, *shape), np.float32) for unit, shape in shapes.items()}
         reference = reference._replace(maps=maps, map_rows=row)
     return reference

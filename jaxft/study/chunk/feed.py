@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxft.core.errors import UserError
-from jaxft.data.batches import balanced_indices, batch_indices
+from jaxft.data.batches import Stretch, balanced_indices, batch_indices
 from jaxft.data.streaming import Pixels, Stream, Windows
 from jaxft.features.prefix import Prefix
 from jaxft.study.chunk.compiled import MOST_STEPS
@@ -18,7 +18,7 @@ from jaxft.study.chunk.lanes import Chunk, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
 from jaxft.study.chunk.reference import make_reference
 from jaxft.study.services import Services
-from jaxft.training.phases import Phase
+from jaxft.training.phase import Phase
 from jaxft.training.state import Frozen
 
 
@@ -80,12 +80,12 @@ def batches_of(chunk: Chunk, number: int, num_images: int) -> np.ndarray:
     """Returns the images of every step of the phase of a number: [trials, steps, batch], each view * n + row."""
     phase = chunk.program.phases[number]
     first, steps = (0, 1) if phase.whole else (chunk.program.steps_before(number), phase.num_steps)
-    where = first, steps, phase.batch_size, max(phase.views, 1), num_images
+    stretch = Stretch(first, steps, phase.batch_size, max(phase.views, 1), num_images)
     return np.stack(
         [
-            balanced_indices(lane.train, lane.labels, lane.order_seed, *where)
+            balanced_indices(lane.train, lane.labels, lane.order_seed, stretch)
             if lane.balanced
-            else batch_indices(lane.train, lane.order_seed, *where)
+            else batch_indices(lane.train, lane.order_seed, stretch)
             for lane in chunk.lanes
         ]
     )

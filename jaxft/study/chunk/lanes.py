@@ -10,7 +10,7 @@ import numpy as np
 from jaxft.data.streaming import Pixels
 from jaxft.study.chunk.program import Program
 from jaxft.study.executors import Executor
-from jaxft.training.optimizers import HParams
+from jaxft.training.hparams import HParams
 from jaxft.training.state import Flat
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_mean_per_class")

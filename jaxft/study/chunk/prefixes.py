@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jaxft.data.augmentation.augment import Changes
 from jaxft.features.prefix import Prefix
 from jaxft.study.chunk.lanes import Lane, SharedImages
-from jaxft.training.phases import Phase
+from jaxft.training.phase import Phase
 from jaxft.training.state import Flat
 
 
@@ -20,7 +20,7 @@ def prefix_of(
     """Returns the units up to `unit` before what a phase sees of the images where it does not vary, views included."""
     # Parts of larger images vary, but for the image itself, of which the centre is looked at.
     crop_px = phase.preprocessing.size_px if images.pixels.shape[1] != phase.preprocessing.size_px else None
-    changes = phase.changes if phase.views else Changes(crop_px=crop_px)
+    changes = phase.changes if phase.views else Changes.of({"crop.size_px": crop_px})
     return Prefix(
         phase.model,
         phase.preprocessing,

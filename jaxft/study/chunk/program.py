@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxft.data.batches import epoch_ends
-from jaxft.training.phases import Phase
+from jaxft.training.phase import Phase
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from jaxft.models import unit_of
 from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
 from jaxft.study.services import Services
-from jaxft.training.phases import Phase
-from jaxft.training.regularization import Reference, source_network
+from jaxft.training.phase import Phase
+from jaxft.training.source import Reference, source_network
 
 
 def make_reference(
@@ -31,9 +31,9 @@ def make_reference(
       indices: those of all batches, view * n + row.
       rows: [rows] which of them each row of the phase's images is.
     """
-    terms, model, source = phase.regularisers, phase.model, lanes[0].source
+    needs, model, source = phase.source_needs, phase.model, lanes[0].source
     features, emit = services.cache, services.emit
-    if not terms.needs_source:
+    if not needs:
         return None
     if source is None:
         raise ValueError("regularizers towards the source need the source of each lane.")
@@ -43,17 +43,17 @@ def make_reference(
     def positions(table: np.ndarray, of: np.ndarray) -> np.ndarray:
         return np.clip(np.searchsorted(table, of), 0, len(table) - 1).astype(np.int32)
 
-    reference = Reference({name: source["params"][name] for name, _ in terms.pulled}, {})
-    if terms.distillation:
+    reference = Reference({name: source["params"][name] for name in needs.params}, {})
+    if needs.logits:
         own_head = {name: leaf for name, leaf in source["params"].items() if model.in_head(name)}
         recorded_of = np.unique(trained_on % n)
         whole = dataclasses.replace(phase, model=source_network(model, own_head), views=0)
         said = features.outputs(prefix_of(whole, head, source, images, lanes[0]), recorded_of, emit)
         reference.params.update(own_head)
         reference = reference._replace(logits=said, logit_rows=positions(recorded_of, rows % n))
-    if terms.maps:
+    if needs.maps:
         prefixes: list[Prefix] = []
-        for unit in terms.maps:
+        for unit in needs.maps:
             through = prefixes[-1] if prefixes else None
             prefixes.append(prefix_of(phase, unit, source, images, lanes[0], through))
         num_bytes = 4 * len(trained_on) * sum(math.prod(prefix.output_shape) for prefix in prefixes)
@@ -61,7 +61,7 @@ def make_reference(
             maps = {prefix.unit: features.outputs(prefix, trained_on, emit) for prefix in prefixes}
             return reference._replace(maps=maps, map_rows=positions(trained_on, rows))
         first = model.units.index(phase.prefix) + 1 if phase.prefix else 0
-        run = model.units[first : model.units.index(terms.maps[-1]) + 1]
+        run = model.units[first : model.units.index(needs.maps[-1]) + 1]
         for ours, theirs in zip((reference.params, reference.batch_stats), (source["params"], source["batch_stats"])):
             ours.update({name: leaf for name, leaf in theirs.items() if unit_of(name, model.units) in run})
     return reference

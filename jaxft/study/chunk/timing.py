@@ -16,7 +16,7 @@ from jaxft.study.chunk.feed import Feed
 from jaxft.study.chunk.lanes import Chunk, Lane, stack
 from jaxft.study.chunk.program import Program
 from jaxft.study.executors import Executor, InTurn
-from jaxft.training.phases import Phase
+from jaxft.training.phase import Phase
 
 
 def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Executor, seconds: float = 0.5) -> float:

@@ -11,59 +11,36 @@ Lowe 2018 (class means); Kumar et al. 2022 (a probe first).
 Expected: pretrained beats matched, which is at least as good as random; the first units bring most of the gain in
 speed; earlier checkpoints are worse; a head that begins at class means or a probe is ahead after few passes.
 Data: images/tiny-imagenet-200.zip and images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder
-named behind the config, initialisation.py:FOLDER. --dry-run says how long it takes. Behind initialisation.py:small (or
+named behind the config, initialization.py:FOLDER. --dry-run says how long it takes. Behind initialization.py:small (or
 small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
 (TFDS' imagenet2012 and sun397), for accelerators.
 """
 
 from ml_collections import ConfigDict
 
-from jaxft.config import study_data
+from jaxft.config import read_scale
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
-    size, files = study_data(arg, __file__, "images/tiny-imagenet-200.zip", "images/intel-scenes-6.zip")
-    full, small = size == "full", size == "small"
-    source, target = files or ("tfds:imagenet2012", "tfds:sun397/standard-part1-120k")
-
-    config = ConfigDict()
-    config.title = "Initialisation: pretrained, matched, transfused, earlier, random; and the head's start"
-    config.seeds = 2 if small else 5
-
-    side = 256 if full else 32
+    scale = read_scale(arg, __file__)
+    tiny, full = "images/tiny-imagenet-200.zip", ("tfds:imagenet2012", "tfds:sun397/standard-part1-120k")
+    source, target = scale.files(tiny, "images/intel-scenes-6.zip", full=full)
+    title = "Initialization: pretrained, matched, transfused, earlier, random; and the head's start"
+    config = scale.study(title, seeds=scale.pick(5, small=2))
+    fewer = scale.pick({}, small={"num_classes": 20, "train_per_class": 20})
     config.source = {
-        "model": "resnet50" if full else "cifar_resnet8",
-        "images": {
-            "data": source,
-            "size_px": side,
-            "tested": False,
-            **({"num_classes": 20, "train_per_class": 20} if small else {}),
-        },
-        "training": {
-            "optimizer": {"learning_rate": 0.1, "weight_decay": 1e-4 if full else 5e-4},
-            "schedule": {"epochs": 90.0 if full else 3.0 if small else 12.0},
-            "batches": {"size": 256 if full else 50},
-            "augmentation": {
-                "flip": {"enabled": True},
-                "crop": {"size_px": 224, "scale_min": 0.08} if full else {"padding_px": 4},
-            },
-            "selection": {"weights": "last"},
-        },
+        "model": scale.pick("cifar_resnet8", full="resnet50"),
+        "images": scale.images(source, tested=False, **fewer),
+        "training": scale.source_training(epochs=scale.pick(12.0, small=3.0, full=90.0), batch_size=50),
     }
-    config.target = {"data": target, "train_per_class": 20, "val_per_class": 5 if full else 10, "size_px": side}
-    config.training = {
-        "optimizer": {"learning_rate": 0.05, "weight_decay": 5e-4},
-        "batches": {"size": 64 if full else 30},
-        "schedule": {"epochs": 30.0 if full else 1.0 if small else 15.0},
-        "augmentation": {
-            "flip": {"enabled": True},
-            "crop": {"size_px": 224, "scale_min": 0.3} if full else {"padding_px": 4},
-        },
-    }
+    config.target = scale.images(target, train_per_class=20, val_per_class=scale.pick(10, full=5))
+    config.training = scale.training(learning_rate=0.05, batch_size=scale.pick(30, full=64))
+    config.training.schedule = {"epochs": scale.pick(15.0, small=1.0, full=30.0)}
+
     config.factors = [
         {"training.initialization.start": ["pretrained", "matched", "random"]},
-        {"source.epoch": [1, 10] if full else [1, 2] if small else [1, 3]},
+        {"source.epoch": scale.pick([1, 3], small=[1, 2], full=[1, 10])},
         {"training.initialization.copied_units": ["stem", "stage1"]},
         {"training.initialization.head": ["zeros", "class_means"]},
         {"training.augmentation.views": [8]},  # what the next arm is to be compared with

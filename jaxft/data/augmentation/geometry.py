@@ -1,0 +1,135 @@
+"""Random crops and flips, and the affine maps of RandAugment."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.config.training.augmentation import CropConfig, FlipConfig
+from jaxft.core.registries import AUGMENTATIONS
+from jaxft.data.augmentation.base import Augmentation
+
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop; Szegedy et al. 2015, section 6
+
+GREY = 128  # where a moved image shows nothing, as in the code of Cubuk et al. 2019
+
+
+def random_crop(key: jax.Array, images: jax.Array, padding_px: int = 0, size_px: int | None = None) -> jax.Array:
+    """Returns a random square of side `size_px` of each of `images: [n, h, w, c]`; None: of the image's own size.
+
+    Zeros are added on all sides first, `padding_px` of them; offsets are uniform, one pair an image: with padding the
+    crop of He et al. 2016, section 4.2 (there 4 pixels at 32), of larger images that of Krizhevsky et al. 2012,
+    section 4.1 (there 224 of 256).
+    """
+    n, height, width, channels = images.shape
+    out = (height, width) if size_px is None else (size_px, size_px)
+    border = (padding_px, padding_px)
+    padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+    ends = [whole - part + 1 for whole, part in zip(padded.shape[1:3], out)]
+    offsets = jax.random.randint(key, (n, 2), 0, jnp.broadcast_to(jnp.array([ends]), (n, 2)))
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (*out, channels))
+
+    return jax.vmap(crop)(padded, offsets)
+
+
+def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: int | None = None) -> jax.Array:
+    """Returns a random part of each of `images: [n, h, w, c] uint8`, resized to a square of side `size_px`, bilinear.
+
+    The part's share of the area is uniform in [scale_min, 1], its aspect ratio log-uniform in [3/4, 4/3], its place
+    uniform (Szegedy et al. 2015, section 6, there with a share from 0.08). A part that would be wider or higher than
+    the image is cut to the image's own width or height; torchvision draws anew up to ten times instead. Without
+    `size_px` the part becomes as large as the image.
+    """
+    n, height, width, _ = images.shape
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, (n,), minval=scale_min, maxval=1.0, dtype=jnp.float32)
+    low, high = ASPECT_RATIOS
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=jnp.log(low), maxval=jnp.log(high), dtype=jnp.float32))
+    shares = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
+    sides = jnp.asarray([[height, width]], jnp.float32)
+    first = jax.random.uniform(place_key, (n, 2), dtype=jnp.float32) * (1 - shares) * sides
+    out = (height, width) if size_px is None else (size_px, size_px)
+
+    resized = jax.vmap(functools.partial(resized_part, out=out))(images, first, shares * sides)
+    return jnp.clip(jnp.round(resized), 0, 255).astype(images.dtype)
+
+
+def resized_part(image: jax.Array, first: jax.Array, length: jax.Array, out: tuple[int, int]) -> jax.Array:
+    """Returns the part of `image: [h, w, c]` that begins at `first: [2]` and is `length: [2]` pixels long, resized.
+
+    Bilinear with antialiasing, as Pillow's `resize` with a box: within the image, pixels beside the part weigh in at
+    its border. The result, [*out, c] float32, is not rounded; Pillow rounds between rows and columns, and so differs by
+    less than 1.01 grey levels. A row or a column is a sum of the few that it lies between, which takes a CPU a tenth of
+    the time of a product with the matrix of all weights.
+    """
+    rows, by_row = _taps(first[0], length[0], image.shape[0], out[0])
+    columns, by_column = _taps(first[1], length[1], image.shape[1], out[1])
+    image = sum(image[r].astype(jnp.float32) * w[:, None, None] for r, w in zip(rows, by_row))
+    return sum(image[:, c] * w[None, :, None] for c, w in zip(columns, by_column))
+
+
+def _taps(first: jax.Array, length: jax.Array, size: int, out: int) -> tuple[jax.Array, jax.Array]:
+    """Returns which of `size` pixels each of `out` is made of, and how much of each: [taps, out] int32 and float32."""
+    widest = max(size / out, 1.0)  # half the base of the triangle, in pixels, where the part is the whole
+    num_taps = 2 if widest == 1 else math.floor(2 * widest) + 1
+    step = length / out
+    centre = first + (jnp.arange(out, dtype=jnp.float32) + 0.5) * step
+    support = jnp.maximum(step, 1.0)
+    taps = jnp.floor(centre - support + 0.5).astype(jnp.int32)[None] + jnp.arange(num_taps)[:, None]
+    inside = ((taps >= 0) & (taps < size)).astype(jnp.float32)
+    weights = jnp.maximum(1 - jnp.abs(taps.astype(jnp.float32) + 0.5 - centre[None]) / support, 0) * inside
+    return jnp.clip(taps, 0, size - 1), weights / weights.sum(0, keepdims=True)
+
+
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns `images: [n, h, w, c]`, each mirrored left to right with probability one half."""
+    mirrored = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def affine(image: jax.Array, matrix: tuple[Any, Any, Any, Any, Any, Any]) -> jax.Array:
+    """Returns `image: [h, w, c] uint8` moved: at (x, y) is what was at (a x + b y + c, d x + e y + f), or grey.
+
+    The nearest pixel is taken, the middle of pixels being at halves: Pillow's `Image.transform` with `AFFINE`.
+    """
+    height, width, channels = image.shape
+    x, y = (jnp.arange(size, dtype=jnp.float32) + 0.5 for size in (width, height))
+    x, y = x[None], y[:, None]
+    a, b, c, d, e, f = matrix
+    column, row = (jnp.floor(at).astype(jnp.int32) for at in (a * x + b * y + c, d * x + e * y + f))
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    place = jnp.where(inside, row * width + column, 0)
+    return jnp.where(inside[..., None], image.reshape(-1, channels)[place], jnp.uint8(GREY))
+
+
+def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
+    """Returns `image: [h, w, c] uint8` turned about its centre, counter-clockwise (Pillow's `Image.rotate`)."""
+    angle = -jnp.deg2rad(degrees)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    y, x = image.shape[0] / 2, image.shape[1] / 2
+    return affine(image, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y))
+
+
+def _crop(key: jax.Array, images: jax.Array, options: CropConfig) -> jax.Array:
+    size_px = options.size_px
+    if options.scale_min < 1:
+        images = resized_crop(jax.random.fold_in(key, 1), images, options.scale_min, size_px)
+    if options.padding_px or (size_px and images.shape[1] != size_px):
+        images = random_crop(key, images, options.padding_px, size_px)
+    return images
+
+
+def _flip(key: jax.Array, images: jax.Array, options: FlipConfig) -> jax.Array:
+    return flip(key, images)
+
+
+AUGMENTATIONS.register(
+    "crop",
+    Augmentation(_crop, is_active=lambda crop: bool(crop.scale_min < 1 or crop.padding_px or crop.size_px)),
+    help="random crops, resized ones too",
+)
+AUGMENTATIONS.register("flip", Augmentation(_flip, is_active=lambda flip: flip.enabled), help="random horizontal flips")

@@ -1,0 +1,76 @@
+"""RandAugment (Cubuk et al. 2020): operations drawn at random, all of one magnitude."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.config.training.augmentation import RandAugmentConfig
+from jaxft.core.registries import AUGMENTATIONS
+from jaxft.data.augmentation.base import Augmentation
+from jaxft.data.augmentation.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    adjust_sharpness,
+    autocontrast,
+    equalize,
+    posterize,
+    solarize,
+)
+from jaxft.data.augmentation.geometry import affine, rotate
+
+MAX_MAGNITUDE = 30
+
+# Each of (image, level in [0, 1], sign) with the ranges of Cubuk et al. 2019 (AutoAugment), table 6; the list is that
+# of Cubuk et al. 2020, section 3.
+RANDAUGMENT: dict[str, Callable[[jax.Array, float, jax.Array], jax.Array]] = {
+    "identity": lambda image, level, sign: image,
+    "autocontrast": lambda image, level, sign: autocontrast(image),
+    "equalize": lambda image, level, sign: equalize(image),
+    "rotate": lambda image, level, sign: rotate(image, sign * 30 * level),
+    "solarize": lambda image, level, sign: solarize(image, 255 * (1 - level)),
+    "color": lambda image, level, sign: adjust_saturation(image, 1 + sign * 0.9 * level),
+    "posterize": lambda image, level, sign: posterize(image, 8 - round(4 * level)),
+    "contrast": lambda image, level, sign: adjust_contrast(image, 1 + sign * 0.9 * level),
+    "brightness": lambda image, level, sign: adjust_brightness(image, 1 + sign * 0.9 * level),
+    "sharpness": lambda image, level, sign: adjust_sharpness(image, 1 + sign * 0.9 * level),
+    "shear_x": lambda image, level, sign: affine(image, (1, sign * 0.3 * level, 0, 0, 1, 0)),
+    "shear_y": lambda image, level, sign: affine(image, (1, 0, 0, sign * 0.3 * level, 1, 0)),
+    "translate_x": lambda image, level, sign: affine(
+        image, (1, 0, sign * int(level * 150 / 331 * image.shape[1]), 0, 1, 0)
+    ),
+    "translate_y": lambda image, level, sign: affine(
+        image, (1, 0, 0, 0, 1, sign * int(level * 150 / 331 * image.shape[0]))
+    ),
+}
+
+
+def rand_augment(key: jax.Array, image: jax.Array, num_ops: int, magnitude: float) -> jax.Array:
+    """Returns `image: [h, w, 3] uint8` after `num_ops` operations, drawn with replacement, of one magnitude.
+
+    RandAugment (Cubuk et al. 2020, section 3). The magnitude is from 0 to 30, the ends of AutoAugment's ranges, as in
+    torchvision; the authors' code and timm count to 10. What has two directions takes either with probability one half.
+    Pixels that come from outside are grey.
+    """
+    level = magnitude / MAX_MAGNITUDE
+    operations = [lambda image, sign, op=op: op(image, level, sign) for op in RANDAUGMENT.values()]
+
+    def one(image: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        which_key, sign_key = jax.random.split(key)
+        which = jax.random.randint(which_key, (), 0, len(operations))
+        sign = jnp.where(jax.random.bernoulli(sign_key, jnp.float32(0.5)), 1.0, -1.0)
+        return jax.lax.switch(which, operations, image, sign), None
+
+    return jax.lax.scan(one, image, jax.random.split(key, num_ops))[0]
+
+
+def _rand_augment(key: jax.Array, image: jax.Array, options: RandAugmentConfig) -> jax.Array:
+    return rand_augment(key, image, options.num_operations, options.magnitude)
+
+
+AUGMENTATIONS.register(
+    "randaugment",
+    Augmentation(_rand_augment, per_image=True, is_active=lambda options: options.num_operations > 0),
+    help="RandAugment: random operations of one magnitude",
+)

@@ -1,0 +1,51 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in the binary version."""
+
+import numpy as np
+
+from jaxft.core.errors import UserError
+from jaxft.data.readers.arrays import Arrays, PartArrays, join_parts
+from jaxft.data.readers.files import Files
+from jaxft.data.readers.location import Location
+
+SIDE = 32
+IMAGE_BYTES = 3 * SIDE * SIDE
+PARTS = {
+    **{f"data_batch_{i}.bin": "train" for i in range(1, 6)},
+    "test_batch.bin": "test",
+    "train.bin": "train",
+    "test.bin": "test",
+}
+# By the file with the names of the last of them: which bytes before an image's pixels are which labels.
+LABELS = {"batches.meta.txt": ("label",), "fine_label_names.txt": ("coarse", "fine")}
+
+
+def read_cifar(location: Location) -> Arrays | None:
+    """Returns the images of the binary files of CIFAR-10 or CIFAR-100.
+
+    The label of CIFAR-100 is 'fine' (100 classes, also if it is None) or 'coarse' (20).
+    """
+    files = location.base_names
+    meta = next((meta for meta in LABELS if meta in files), None)
+    if meta is None or not any(name in files for name in PARTS):
+        return None
+    kinds = LABELS[meta]
+    if location.label is not None and location.label not in kinds:
+        has = " and ".join(repr(kind) for kind in kinds)
+        raise UserError(f"{str(files.path)!r} has no labels {location.label!r}; it has {has}.")
+    kind = location.label or kinds[-1]
+    names = files.lines(meta if kind == kinds[-1] else "coarse_label_names.txt")
+    parts = [
+        _read_part(files, name, part, len(kinds), kinds.index(kind)) for name, part in PARTS.items() if name in files
+    ]
+    return join_parts(files.path, parts, names)
+
+
+def _read_part(files: Files, name: str, part: str, num_labels: int, label: int) -> PartArrays:
+    content = np.frombuffer(files.content(name), np.uint8)
+    if len(content) % (num_labels + IMAGE_BYTES):
+        raise UserError(
+            f"{name!r} in {str(files.path)!r} has {len(content):,} bytes, which are no whole number of CIFAR's images."
+        )
+    records = content.reshape(-1, num_labels + IMAGE_BYTES)
+    planes = records[:, num_labels:].reshape(-1, 3, SIDE, SIDE)
+    return PartArrays(part, planes.transpose(0, 2, 3, 1), records[:, label])

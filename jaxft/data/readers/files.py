@@ -1,0 +1,47 @@
+"""Files by their names, wherever they lie: below a folder, in an archive, or a file alone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxft.core.errors import UserError
+from jaxft.data.readers.attempts import FAILURES, shortened
+
+
+@dataclass(frozen=True)
+class Files(Mapping[str, Callable[[], bytes]]):
+    """Functions that read the content of each file, by name.
+
+    Attributes:
+      path: the folder, archive or file that they are in, for messages.
+      by_name: the functions.
+    """
+
+    path: Path
+    by_name: Mapping[str, Callable[[], bytes]]
+
+    def __getitem__(self, name: str) -> Callable[[], bytes]:
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_name)
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def content(self, name: str) -> bytes:
+        """Returns the content of a file. Raises a `UserError` if it cannot be read."""
+        try:
+            return self.by_name[name]()
+        except FAILURES as error:
+            raise UserError(f"{name!r} in {str(self.path)!r} cannot be read: {shortened(error)}.") from None
+
+    def lines(self, name: str) -> list[str]:
+        """Returns the lines of a text file without the empty ones; none if there is no such file."""
+        if name not in self:
+            return []
+        try:
+            text = self.content(name).decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{name!r} in {str(self.path)!r} is no text in UTF-8.") from None
+        return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,62 @@
+""".npz files: `images` and `labels`, or those of each part, `train_images`, ...; and perhaps `class_names`."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.core.errors import UserError
+from jaxft.data.readers.arrays import Arrays, PartArrays, join_parts
+from jaxft.data.readers.location import Location
+
+
+def read_npz(location: Location) -> Arrays | None:
+    """Returns the images of an .npz file."""
+    path = location.path
+    if path.suffix != ".npz" or not path.exists():
+        return None
+    arrays = _load(path)
+    parts = [part for part in ("", "train", "val", "test") if _key(part, "images") in arrays]
+    if not parts:
+        raise UserError(f"{str(path)!r} has no 'images', nor 'train_images'; it has {', '.join(arrays) or 'nothing'}.")
+    found = join_parts(path, [_part(path, arrays, part) for part in parts], _class_names(path, arrays))
+    location.refuse_label()
+    return found
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            with file:
+                return {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {error}.") from None
+
+
+def _part(path: Path, arrays: Mapping[str, np.ndarray], part: str) -> PartArrays:
+    pixels, labels = arrays[_key(part, "images")], arrays.get(_key(part, "labels"))
+    name = f"{str(path)!r}: {_key(part, 'images')!r}"
+    is_image = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[-1] in (1, 3))
+    if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape[1:]:
+        raise UserError(f"{name} is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [n, height, width (, 3)].")
+    if labels is None or labels.shape != (len(pixels),) or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{name} needs whole-numbered {_key(part, 'labels')!r}, one an image.")
+    return PartArrays(part, pixels, labels)
+
+
+def _class_names(path: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | None:
+    names = arrays.get("class_names")
+    if names is None:
+        return None
+    if names.ndim != 1:
+        raise UserError(f"{str(path)!r}: 'class_names' is {list(names.shape)}; it must be a list of names.")
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
+
+
+def _key(part: str, name: str) -> str:
+    return f"{part}_{name}" if part else name

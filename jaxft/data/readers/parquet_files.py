@@ -1,0 +1,21 @@
+"""Opening Parquet files, on disk or in an archive."""
+
+from typing import Any
+
+from jaxft.core.errors import UserError
+from jaxft.data.readers.attempts import shortened
+from jaxft.data.readers.files import Files
+
+
+def open_parquet(files: Files, name: str) -> Any:
+    """Returns a Parquet file, of which nothing is in memory yet, unless it lies in an archive."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = files.path / name if files.path.is_dir() else files.path
+    try:
+        if path.suffix == ".parquet":
+            return parquet.ParquetFile(path)
+        return parquet.ParquetFile(pa.BufferReader(files.content(name)))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as Parquet: {shortened(error)}.") from None

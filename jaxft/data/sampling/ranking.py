@@ -1,0 +1,16 @@
+"""The order of everything that is drawn: by the sha256 of a seed and a name.
+
+So draws of one seed are nested, and the same in every process and version."""
+
+import hashlib
+from collections.abc import Sequence
+
+
+def rank(kind: str, seed: int, name: str) -> str:
+    """Returns the place of `name` among others of its kind, as text that sorts."""
+    return hashlib.sha256(f"{kind}:{seed}:{name}".encode()).hexdigest()
+
+
+def class_order(class_names: Sequence[str], seed: int) -> list[str]:
+    """Returns the classes in the order of a seed; it is the same whichever others there are."""
+    return sorted(class_names, key=lambda name: rank("class", seed, name))

@@ -1,0 +1,38 @@
+"""Several image sets as one."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.data.readers.image_set import ImageSet
+
+
+def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
+    """Returns several image sets as one, whose classes and images are named 'set/class' and 'set/id'.
+
+    Where some have a test or validation part and others none, the parts stay as they are.
+    """
+    names = tuple(f"{key}/{name}" for key, images in sets.items() for name in images.class_names)
+    before = np.cumsum([0, *(len(images.class_names) for images in sets.values())])
+    total = hashlib.sha256("\n".join(f"{key} {images.fingerprint}" for key, images in sets.items()).encode())
+    return ImageSet(
+        np.concatenate([images.images for images in sets.values()]),
+        np.concatenate([images.labels + first for images, first in zip(sets.values(), before)]).astype(np.int32),
+        names,
+        tuple(f"{key}/{image_id}" for key, images in sets.items() for image_id in images.ids),
+        np.concatenate([images.parts for images in sets.values()]),
+        total.hexdigest()[:32],
+        tuple((f"{key}/{name}", why) for key, images in sets.items() for name, why in images.skipped),
+    )
+
+
+def set_names(data: Sequence[str]) -> list[str]:
+    """Returns a short name for each data set: that of its file without the ending, numbered where two share it."""
+    found: list[str] = []
+    for place in data:
+        stem = Path(place).stem.replace("/", "-")
+        number = sum(name == stem or name.startswith(f"{stem}-") for name in found)
+        found.append(f"{stem}-{number + 1}" if stem in found else stem)
+    return found

@@ -1,0 +1,50 @@
+"""Learning rates of single layers, by ordered rules."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from jaxft.config import FROZEN, LayerRate, Training
+from jaxft.core.rules import Match, Rule, match_rules
+from jaxft.models import Network
+from jaxft.models.growth import NEW_UNITS
+from jaxft.training.layer_selection import leaves_of
+
+
+def layer_rules(training: Training, model: Network, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
+    """Returns the ordered rules: those that stand `first`, the config's own, batch norm's, the head's, the body's.
+
+    New units of a grown network have the head's rate. Values are multipliers of the head's rate, or 'frozen'.
+    """
+    body = training.layers.backbone_learning_rate
+    if body is None:
+        body_multiplier: LayerRate = 1.0
+    else:
+        body_multiplier = FROZEN if body == FROZEN else float(body) / training.optimizer.given_rate
+    own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in training.layers.rates]
+    # The rules before them may leave nothing to these.
+    if training.batch_norm.affine == FROZEN:
+        own.append(Rule(leaves_of(model.norms), FROZEN, optional=True))
+    if training.initialization.grow != "none":
+        own.append(Rule(f"{NEW_UNITS}.*", 1.0, optional=True))
+    head = Rule[LayerRate](f"{re.escape(model.head)}/.*", 1.0, optional=True)
+    return [*first, *own, head, Rule(".*", body_multiplier, optional=True)]
+
+
+def resolve_layers(
+    training: Training, model: Network, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
+) -> dict[str, Match[LayerRate]]:
+    """Returns what the rules, those that stand `first` and the config's, say of each parameter."""
+    return match_rules(layer_rules(training, model, first), names, "layer rate")
+
+
+def resolve_rates(
+    training: Training, layers: Mapping[str, Match[LayerRate]], depths: Mapping[str, int]
+) -> dict[str, LayerRate]:
+    """Returns the learning rate of each parameter at the peak of the schedule, decayed by its depth, or 'frozen'."""
+    peak = training.optimizer.given_rate * training.optimizer.rate_scale
+    return {
+        name: match.value
+        if isinstance(match.value, str)
+        else peak * match.value * training.layers.decay ** depths[name]
+        for name, match in layers.items()
+    }

@@ -1,0 +1,39 @@
+"""Losses of images with one label each, by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jax
+import optax
+
+from jaxft.core.registries import LOSSES
+
+if TYPE_CHECKING:
+    from jaxft.training.hparams import HParams
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of images.
+
+    Attributes:
+      train: function of (logits [n, classes], labels [n], the trial's numbers) that returns [n], as training sees it.
+      evaluate: function of (logits, labels) that returns [n], for validation and test.
+    """
+
+    train: "Callable[[jax.Array, jax.Array, HParams], jax.Array]"
+    evaluate: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: "HParams") -> jax.Array:
+    """Returns [n], the cross-entropy of each image with smoothed labels (Szegedy et al. 2016, section 7)."""
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, hparams.label_smoothing))
+
+
+LOSSES.register(
+    "cross_entropy",
+    Loss(cross_entropy, optax.softmax_cross_entropy_with_integer_labels),
+    help="cross-entropy, with smoothed labels in training",
+)

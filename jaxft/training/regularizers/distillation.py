@@ -1,0 +1,61 @@
+"""Distillation from the source (LwF; Li & Hoiem 2016): its own head's outputs on the target images are kept."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.config import Training
+from jaxft.config.training.regularization import DistillationConfig
+from jaxft.core.paths import unflatten
+from jaxft.core.registries import REGULARIZERS
+from jaxft.models import Network
+from jaxft.training.regularizers.base import Regularizer, Scope, Term
+from jaxft.training.regularizers.context import StepContext
+from jaxft.training.source import SourceNeeds, source_network
+from jaxft.training.targets import Targets
+
+
+class Distillation(Regularizer):
+    """A cross-entropy to the outputs of the source's head before training. The old head does not train."""
+
+    def options(self, training: Training) -> DistillationConfig | None:
+        config = training.regularization.distillation
+        return config if config.strength else None
+
+    def static(self, options: DistillationConfig, scope: Scope) -> bool | None:
+        return True if scope.model.feature_block in scope.live else None
+
+    def numbers(self, options: DistillationConfig) -> dict[str, Any]:
+        return {"strength": jnp.float32(options.strength), "temperature": jnp.float32(options.temperature)}
+
+    def outputs(self, static: bool, model: Network) -> tuple[str, ...]:
+        return (model.feature_block,)
+
+    def source_needs(self, static: bool, model: Network) -> SourceNeeds:
+        return SourceNeeds(logits=True)
+
+    def penalty(self, term: Term, context: StepContext) -> jax.Array:
+        model, source = context.model, context.source
+        head = {name: leaf for name, leaf in source.params.items() if model.in_head(name)}
+        features = context.forward.outputs[model.feature_block]
+        logits = source_network(model, head).apply({"params": unflatten(head)}, features, start=model.head)
+
+        def losses(targets: Targets) -> jax.Array:
+            recorded = source.logits[source.logit_rows[targets.rows]]
+            return distillation_loss(logits, recorded, term.numbers["temperature"])
+
+        return term.numbers["strength"] * context.targets.mean(losses)
+
+
+def distillation_loss(logits: jax.Array, recorded: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """Returns [n], the cross-entropy of `logits: [n, classes]` and the logits that were recorded before training.
+
+    Both are softmax(logits / temperature), which are the probabilities to the power 1 / temperature, normalized (Li &
+    Hoiem 2016, section 3; there the temperature is 2).
+    """
+    before = jax.nn.softmax(recorded / temperature)
+    return -(before * jax.nn.log_softmax(logits / temperature)).sum(-1)
+
+
+REGULARIZERS.register("distillation", Distillation(), help="the source's own outputs on the target images are kept")

@@ -1,0 +1,38 @@
+"""Dropout (Srivastava et al. 2014) of the head's inputs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.config import Training
+from jaxft.config.training.regularization import DropoutConfig
+from jaxft.core.registries import REGULARIZERS
+from jaxft.models import Network
+from jaxft.training.noise import Draw, Dropout, Noise
+from jaxft.training.regularizers.base import Regularizer, Scope, Term
+
+STREAM = 4  # of the step's key
+
+
+class HeadDropout(Regularizer):
+    """Dropout of the head's inputs."""
+
+    is_random = True
+
+    def options(self, training: Training) -> DropoutConfig | None:
+        config = training.regularization.dropout
+        return config if config.rate else None
+
+    def static(self, options: DropoutConfig, scope: Scope) -> bool:
+        return True
+
+    def numbers(self, options: DropoutConfig) -> dict[str, Any]:
+        return {"rate": jnp.float32(options.rate)}
+
+    def add_noise(self, noise: Noise, term: Term, model: Network, draw: Draw) -> Noise:
+        key = jax.random.fold_in(draw.key, STREAM)
+        return noise._replace(dropout=Dropout(key, term.numbers["rate"], draw.places))
+
+
+REGULARIZERS.register("dropout", HeadDropout(), help="a fraction of the head's inputs is set to zero")

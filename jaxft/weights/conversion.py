@@ -1,0 +1,29 @@
+"""Weights of a file in another format or naming."""
+
+from pathlib import Path
+
+from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.weights.loading import read_network
+from jaxft.weights.manifest import Manifest
+from jaxft.weights.namings import naming_of
+from jaxft.weights.saving import check_place, save_weights
+
+
+def convert_weights(path: str | Path, out: str | Path, model: str | None = None, naming: str = "") -> Manifest:
+    """Writes what the weight file at `path` holds to `out`, in the format of its suffix, and returns the manifest.
+
+    Numbers are float32 in `out`, whatever they were.
+
+    Args:
+      model: the name of the network where the file does not say it (`find_model`).
+      naming: how the tensors are called in `out`: 'torchvision', 'timm'; empty: as in the file.
+
+    Raises:
+      UserError: the file is damaged or fits no network, or there is no such folder, format or naming.
+    """
+    check_place(out)
+    network, variables, manifest = read_network(path, model)
+    naming_of(network, naming)
+    with saying_what_is_wrong(Path(out)), replacing(Path(out)) as temporary:
+        save_weights(temporary, network, variables, manifest, naming)
+    return manifest

@@ -1,0 +1,14 @@
+"""Names of residual networks for small images, in github.com/akamaster and github.com/karanchahal alike."""
+
+from jaxft.models import Network
+from jaxft.weights.namings.naming import register_naming
+from jaxft.weights.namings.ports import Port
+from jaxft.weights.namings.residual import residual_table
+
+
+def table(model: Network) -> tuple[Port, ...]:
+    """Returns the port table: `layer1.0.shortcut.0.weight`."""
+    return residual_table("shortcut", "linear", model.flattened_channels)
+
+
+register_naming("cifar_resnet", "akamaster", table)

@@ -1,0 +1,49 @@
+"""The table of commands: it follows from the files, and so do help, overrides and what is told of an interruption."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jaxft import cli, commands
+from jaxft.core.errors import UserError
+from jaxft.recipes.finetune.options import FinetuneOptions
+
+
+def test_every_file_of_a_command_is_listed():
+    files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
+    assert {name for name in files if hasattr(cli.load_command(name), "add_arguments")} == set(commands.COMMANDS)
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_help_of_a_command_is_that_of_its_file(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert cli.load_command(name).HELP in said
+    assert ("--config.FIELD=VALUE" in said) == ("--config FILE.py" in said)
+
+
+def test_only_commands_that_resume_say_so_when_interrupted(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    for name, words in (("report", ["workdir"]), ("study", ["--config", "x.py"])):
+        monkeypatch.setattr(f"jaxft.commands.{name}.run", interrupt)
+        assert cli.main([name, *words]) == 130
+        assert ("the same command goes on" in capsys.readouterr().err) == (name == "study")
+
+
+def test_the_command_line_of_a_fine_tuning_gives_its_options_again():
+    options = FinetuneOptions("some.pth", "my pictures", "out", model="resnet18", seeds=2, train="top", size_px=64)
+    program, *words = shlex.split(options.command())
+    args, _ = cli.parse(words)
+    assert program == "jaxft" and args.command == "finetune"
+    assert {name: getattr(args, name) for name in vars(options)} == vars(options)
+    assert "--model" not in FinetuneOptions("a", "b", "c").command()
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"train": "some"}, {"size_px": 0}])
+def test_options_out_of_bounds_are_refused(wrong):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')} is"):
+        FinetuneOptions("a", "b", "c", **wrong)

@@ -1,0 +1,84 @@
+"""What config files share: scales, the location of data, and sections that follow from a scale."""
+
+import ast
+
+import pytest
+
+from jaxft.config import from_dict, read_scale
+from jaxft.config.study import Study
+from jaxft.core.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Returns the path of a config file in a clone that has data beside it."""
+    data = tmp_path / "shared" / "data"
+    data.mkdir(parents=True)
+    (data / "images.zip").touch()
+    return str(tmp_path / "clone" / "configs" / "some.py")
+
+
+@pytest.mark.parametrize(
+    ("arg", "name", "folder"),
+    [
+        ("", "", "shared/data"),
+        ("small", "small", "shared/data"),
+        ("full", "full", "shared/data"),
+        ("elsewhere", "", "elsewhere"),
+        ("small,elsewhere", "small", "elsewhere"),
+    ],
+)
+def test_an_argument_is_a_scale_a_folder_or_both(arg, name, folder, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scale = read_scale(arg, config)
+    assert scale.name == name and scale.folder.resolve() == tmp_path / folder
+    assert (scale.is_small, scale.is_full) == (name == "small", name == "full")
+
+
+@pytest.mark.parametrize(("arg", "values"), [("", [1, 1, 1]), ("small", [1, 2, 2]), ("full", [1, 1, 3])])
+def test_a_scale_without_a_value_of_its_own_has_the_usual_one(arg, values, config):
+    scale = read_scale(arg, config)
+    assert [scale.pick(1), scale.pick(1, small=2), scale.pick(1, small=2, full=3)] == values
+    assert scale.pick("usual", small=None, full=None) == (None if arg else "usual")
+
+
+def test_files_lie_in_the_folder_and_at_the_full_scale_have_other_names(config, tmp_path):
+    assert read_scale("", config).files("images.zip", full=["tfds:x"]) == [str(tmp_path / "shared/data/images.zip")]
+    assert read_scale("full", config).files("images.zip", full=["tfds:x"]) == ["tfds:x"]
+
+
+def test_a_missing_file_and_a_missing_scale_are_told_in_one_sentence(config):
+    with pytest.raises(
+        UserError, match=r"there is no weights\.pth; name their folder, --config=configs/some\.py:FOLDER"
+    ):
+        read_scale("small", config).files("images.zip", "weights.pth")
+    with pytest.raises(UserError, match=r"some\.py has no scale 'full'"):
+        read_scale("full", config).files("images.zip")
+
+
+@pytest.mark.parametrize("arg", ["", "small", "full"])
+def test_sections_are_those_of_a_study(arg, config):
+    """By hand: images of 32 px are padded; those of 256 px are cropped to 224."""
+    scale = read_scale(arg, config)
+    fields = scale.study("Some study", seeds=3)
+    source = {"images": {"data": "digits"}, "training": scale.source_training(epochs=2.0, batch_size=50)}
+    fields.source = {"model": "resnet18", **source}
+    fields.target = scale.images("digits", train_per_class=4)
+    fields.training = scale.training(learning_rate=0.1, batch_size=8)
+    study = from_dict(Study, fields.to_dict())
+    crop = study.training.augmentation.crop
+    full = arg == "full"
+    assert (study.title, study.seeds) == ("Some study", (0, 1, 2))
+    assert study.target.size_px == (256 if full else 32) and study.target.train_per_class == 4
+    assert (crop.padding_px, crop.size_px, crop.scale_min) == ((0, 224, 0.3) if full else (4, None, 1.0))
+    assert study.training.optimizer.learning_rate == 0.1 and study.training.batches.size == 8
+    source = study.source.training
+    assert source.batches.size == (256 if full else 50) and source.augmentation.flip.enabled
+    assert source.optimizer.weight_decay == (1e-4 if full else 5e-4) and source.selection.weights == "last"
+
+
+def test_configs_of_the_project_import_the_package_and_no_neighbor(root):
+    for path in (root / "configs").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert {getattr(node, "module", None) for node in imports} <= {"ml_collections", "jaxft.config"}, path

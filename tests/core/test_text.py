@@ -1,0 +1,49 @@
+"""Values as texts, tables and digests."""
+
+import hashlib
+import math
+
+import pytest
+
+from jaxft.core.digests import short_digest
+from jaxft.core.tables import format_table
+from jaxft.core.text import duration, percent, percent_interval, points, shortened
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounded", "precise"),
+    [
+        (20.5, "20 s", "20.5 s"),
+        (75, "75 s", "1 min 15 s"),
+        (125, "2 min", "2 min 05 s"),
+        (3599.6, "60 min", "1 h 00 min"),
+        (7000, "1 h 57 min", "1 h 56 min"),
+        (math.nan, "–", "–"),
+        (None, "–", "–"),
+    ],
+)
+def test_durations(seconds, rounded, precise):
+    assert (duration(seconds), duration(seconds, precise=True)) == (rounded, precise)
+
+
+def test_accuracies_are_in_percent_and_missing_ones_a_dash():
+    assert percent(0.8349) == "83.5" and percent(math.nan) == percent(None) == "–"
+    assert percent_interval((0.83, 0.0411, 4)) == "83.0 ± 4.1"
+    assert percent_interval((0.83, math.nan, 1)) == "83.0" and percent_interval((math.nan, math.nan, 0)) == "–"
+    assert points((0.067, 0.115, 3)) == "+6.7 ± 11.5" and points((-0.067, math.nan, 1)) == "−6.7"
+
+
+def test_a_table_aligns_numbers_and_cuts_nothing_off():
+    long = "x" * 300
+    table = format_table(["name", "count"], [["[b]a[/b]", "1"], [long, "1,234"]], numbers={1}, ruled=False)
+    assert table.splitlines() == [f"{'name':<300}  count", f"{'[b]a[/b]':<300}      1", f"{long}  1,234"]
+    ruled = format_table(["name", "count"], [["a", "1"]], numbers={1})
+    assert [line.strip() for line in ruled.splitlines()] == ["", "name   count", "────────────", "a          1"]
+
+
+def test_a_digest_is_the_beginning_of_sha256():
+    assert short_digest("ä") == short_digest("ä".encode()) == hashlib.sha256(b"\xc3\xa4").hexdigest()[:16]
+
+
+def test_long_texts_lose_their_middle():
+    assert shortened("abcdefghij" * 4, 10) == "abcd…fghij" and shortened("abc", 3) == "abc"

@@ -1,0 +1,227 @@
+"""Networks of any Flax module: entered and left at each block, fine-tuned, saved."""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import counted_run
+
+import jaxft
+from jaxft.config import Study, from_dict
+from jaxft.core import paths
+from jaxft.models import Family, Preprocessing, adapt, create_model, register_family
+from jaxft.models.initialization import init_head, init_variables
+from jaxft.models.layers import branch
+from jaxft.models.registry import FAMILIES
+from jaxft.store.records import Store
+from jaxft.study.plan import make_plan
+from jaxft.weights import load_weights, save_weights
+
+PLAIN = Preprocessing(8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+BLOCKS = ("patches", "mixers/first", "mixers/second", "norm", "classifier")
+
+
+class Mixer(nn.Module):
+    """Two dense layers over the channels, beside a shortcut."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.Dense(self.features, name="up")(nn.LayerNorm(name="norm")(x))
+        return x + branch(self, nn.Dense(self.features, name="down")(nn.gelu(y)))
+
+
+class Mixers(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = Mixer(self.features, name="first")(x)
+        return Mixer(self.features, name="second")(2 * x)
+
+
+class Patches(nn.Module):
+    """A network of no family: patches, two mixers with something between them, a norm, and a mean before the head."""
+
+    num_classes: int
+    features: int = 6
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(self.features, (4, 4), (4, 4), name="patches")(images)
+        x = nn.relu(x).reshape(len(x), -1, self.features)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(Mixers(self.features, name="mixers")(x))
+        return nn.Dense(self.num_classes, name="classifier")(x.mean(1))
+
+
+class Skipping(nn.Module):
+    """A network whose head reads the stem too."""
+
+    @nn.compact
+    def __call__(self, x):
+        stem = nn.Conv(4, (3, 3), name="stem")(x)
+        body = nn.Conv(4, (3, 3), name="body")(stem)
+        return nn.Dense(3, name="head")((stem + body).mean((1, 2)))
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Returns the network of `Patches`, its variables, and images."""
+    model = adapt(Patches(3), BLOCKS, PLAIN, residual_blocks=["mixers/first", "mixers/second"])
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
+    return model, init_variables(model, jax.random.key(1), 8), images
+
+
+def test_parameters_and_outputs_are_the_modules(network):
+    model, variables, images = network
+    module = Patches(3)
+    plain = module.init(jax.random.key(1), images, train=False)
+    assert paths.flatten(plain).keys() == paths.flatten(variables).keys()
+    np.testing.assert_array_equal(model.apply(variables, images), module.apply(variables, images, train=False))
+
+
+def test_it_is_entered_and_left_at_each_block(network):
+    model, variables, images = network
+    whole, x = model.apply(variables, images), images
+    for block in model.units:
+        assert np.isfinite(x).all()
+        np.testing.assert_allclose(model.apply(variables, x, start=block), whole, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(x := model.apply(variables, x, start=block, stop=block),
+                                   model.apply(variables, images, stop=block), rtol=1e-6, atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(x, whole, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="comes after"):
+        model.apply(variables, images, start="norm", stop="patches")
+
+
+def test_what_lies_between_two_blocks_belongs_to_the_first(network):
+    """The features are what the head reads: the mean over the patches, after the norm."""
+    model, variables, images = network
+    features = model.apply(variables, images, stop=model.feature_block)
+    assert features.shape == (5, 6)
+    head = variables["params"]["classifier"]
+    np.testing.assert_allclose(
+        features @ head["kernel"] + head["bias"].reshape(1, -1), model.apply(variables, images), atol=1e-6
+    )
+
+
+def test_its_contract_is_read_from_the_module(network):
+    model, _, _ = network
+    assert (model.head, model.feature_block, model.num_classes, model.has_linear_head) == (
+        "classifier",
+        "norm",
+        3,
+        True,
+    )
+    assert set(model.norms) == {"mixers/first/norm", "mixers/second/norm", "norm"}
+    assert model.decayed == {leaf for leaf in model.structure.parameters if leaf.endswith("kernel")}
+    assert model.taps == ()  # patches are laid in a row by what follows the first block
+    assert model.residual_blocks == ("mixers/first", "mixers/second")
+
+
+def test_statistics_move_and_a_new_head_is_drawn_alone(network):
+    model, variables, images = network
+    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], start="patches", stop="norm")
+    assert (updated["batch_stats"]["norm"]["mean"] != 0).all()
+    head = init_head(model, jax.random.key(2), 8)
+    assert paths.flatten(head).keys() == {"params/classifier/kernel", "params/classifier/bias"}
+
+
+def test_gradients_above_a_block_are_those_of_the_whole(network):
+    """Entered above a frozen prefix, the leaves above it have the gradients they have in the whole network."""
+    model, variables, images = network
+    prefix = model.apply(variables, images, stop="mixers/first")
+
+    def loss(params, x, start):
+        logits = model.apply({**variables, "params": params}, x, start=start)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 1, 2, 0, 1])).mean()
+
+    whole, above = (paths.flatten(jax.grad(loss)(variables["params"], *args)) for args in
+                    ((images, None), (prefix, "mixers/second")))  # fmt: skip
+    for name, value in above.items():
+        below = name.startswith(("patches", "mixers/first"))
+        np.testing.assert_allclose(value, 0 if below else whole[name], rtol=1e-5, atol=1e-7)
+
+
+def test_it_is_saved_under_the_names_of_its_leaves(network, tmp_path):
+    model, variables, _ = network
+    save_weights(tmp_path / "patches.safetensors", model, variables)
+    again = load_weights(tmp_path / "patches.safetensors", model)
+    ours, read = paths.flatten(variables), paths.flatten(again)
+    assert ours.keys() == read.keys() and all(np.array_equal(ours[name], read[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("module", "blocks", "said"),
+    [
+        (
+            Skipping(),
+            ["stem", "body", "head"],
+            "skipping cannot be entered at its block 'body'",
+        ),
+        (Skipping(), ["body", "stem", "head"], "skipping calls the blocks stem, body, head; they were named as body"),
+        (Skipping(), ["stem", "boddy", "head"], "skipping calls the blocks stem, head; they were named as stem, boddy"),
+        (
+            Skipping(),
+            ["body", "head"],
+            "skipping has 2 parameters or statistics in none of its blocks",
+        ),
+        (Skipping(), ["head"], "name two or more, the head last"),
+    ],
+    ids=["skip", "order", "name", "outside", "one"],
+)
+def test_blocks_that_are_none_are_refused(module, blocks, said):
+    with pytest.raises(jaxft.UserError, match=said):
+        adapt(module, blocks, PLAIN)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Registers the network as a family, as a plug-in does, for the length of a test."""
+    create_model("toy", 2)  # the built-ins are there
+    monkeypatch.setattr(FAMILIES, "entries", dict(FAMILIES.entries))
+    register_family(
+        Family("patches", ("patches",), "for tests", lambda num_classes: adapt(Patches(num_classes), BLOCKS, PLAIN))
+    )
+
+
+def test_a_family_with_a_name_that_is_taken_is_refused(registered):
+    with pytest.raises(jaxft.UserError, match="two families of networks with the name 'patches'"):
+        register_family(Family("patch.*", (), "", lambda num_classes: None))
+
+
+@pytest.mark.parametrize(
+    ("training", "trained"),
+    [
+        ({}, ""),
+        ({"layers.rates": [("(patches|mixers/first)/.*", "frozen")]}, "(mixers/second|norm|classifier)/"),
+        ({"layers.tune": "head"}, "classifier/"),
+        ({"layers.tune": "batch_norm"}, "(.*/)?norm/|classifier/"),
+        ({"layers.tune": "lora"}, ".*/kernel|classifier/"),
+        (
+            {"initialization.copied_units": "mixers/first", "initialization.copied": "frozen"},
+            "(mixers/second|norm|classifier)/",
+        ),
+    ],
+    ids=["all", "frozen prefix", "head", "norms", "low-rank", "first blocks"],
+)
+def test_a_study_fine_tunes_it(training, trained, registered, tmp_path):
+    """Parameters that train move; all others are bit-identical to the source's."""
+    common = {"schedule.epochs": 2.0, "batches.size": 8, "optimizer.learning_rate": 0.05}
+    digits = {"data": "digits", "train_per_class": 4, "val_per_class": 2, "size_px": 8}
+    source = {"model": "patches", "images": digits, "training": common}
+    study = from_dict(Study, {"seeds": 1, "source": source, "target": digits, "training": common | training})
+    plan = make_plan(study)
+    (trial,) = plan.groups[0].trials
+    assert counted_run(tmp_path, study) == (1, 1, 0)
+    store = Store(tmp_path)
+    model = trial.model
+    paths_of = store.weights_path(trial.source.digest, "sources"), store.weights_path(trial.digest)
+    before, after = (paths.flatten(load_weights(path, model)["params"]) for path in paths_of)
+    for name in model.structure.parameters:
+        moved = not np.array_equal(before[name], after[name])
+        assert moved == bool(re.match(trained, name)), name

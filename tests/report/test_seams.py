@@ -1,0 +1,172 @@
+"""A column, a section and a measure that a plug-in registers are everywhere at once."""
+
+import csv
+import json
+import re
+
+import pytest
+from markupsafe import Markup
+from report.test_report import BODY_RATE, build, text_of
+
+from jaxft.analysis.measures import MEASURES, Measure
+from jaxft.cli import main
+from jaxft.core.text import number
+from jaxft.report import page
+from jaxft.report.sections.registry import SECTIONS, Section
+from jaxft.store.columns import COLUMNS, Column, mean_number
+from jaxft.store.records import Store
+
+
+@pytest.fixture
+def register():
+    """Returns a function that registers an entry for one test."""
+    added = []
+
+    def register_for_a_test(registry, name, value, help=""):
+        registry.register(name, value, help=help)
+        added.append((registry, name))
+
+    yield register_for_a_test
+    for registry, name in added:
+        del registry.entries[name]
+
+
+def section_of(text, name):
+    found = re.search(rf'<section id="{name}">.*?</section>', text, re.DOTALL)
+    assert found
+    return text_of(found[0])
+
+
+def test_a_column_is_in_the_results_their_files_the_tables_and_the_page(tmp_path, capsys, register):
+    column = Column(
+        lambda record: 7 + record["width"], "float64", title="lanes", unit="px", format=number, summary=mean_number
+    )
+    register(COLUMNS, "lanes", column, help="width plus seven")
+    store = build(tmp_path)
+    assert store.results()["lanes"].tolist() == [8.0] * 12
+    paths = store.export_results()
+    with paths[0].open() as file:
+        assert [row["lanes"] for row in csv.DictReader(file)] == ["8.0"] * 12
+    for flags, line in (
+        (["--trials"], r"in_turn +8\n"),
+        ([], r"0\.02 +8 \*\n"),
+        (["--columns"], "lanes +width plus seven"),
+    ):
+        assert main(["results", str(tmp_path), *flags]) == 0
+        out = capsys.readouterr().out
+        assert re.search(line, out), out
+        assert flags == ["--columns"] or "lanes px" in out
+    text = page.render(store)
+    assert "executor lanes, px 0000000000000000 0 frozen 0 done 70.0 60.0 5 20.5 s in_turn 8" in section_of(
+        text, "trials"
+    )
+    assert "change of body lanes, px done" in section_of(text, "settings")
+    assert "1 ★ 83.0 ± 4.1 0.01 91.0 0.02 8 4 0" in section_of(text, "settings")
+
+
+def test_every_column_has_help():
+    assert all(entry.help for entry in COLUMNS.values())
+
+
+def test_a_section_is_on_the_page_where_it_applies(tmp_path, register):
+    register(
+        SECTIONS,
+        "notes",
+        Section("Notes on all", lambda c: Markup("<p>{} <b>of</b></p>").format(len(c.settings)), "Notes"),
+    )
+    register(SECTIONS, "absent", Section("Not here", lambda context: None))
+    text = page.render(build(tmp_path))
+    assert section_of(text, "notes") == "Notes on all 3 of"
+    assert text.count('<a href="#notes">Notes</a>') == 1
+    assert "absent" not in text and "Not here" not in text
+    assert text.index('<section id="made">') < text.index('<section id="notes">')
+
+
+def add_measure(store: Store) -> None:
+    """Writes a measure into the records of the trials: 0.5 in the first layer, -0.25 in others, 0.125 of the body."""
+    for path in (store.workdir / "trials").glob("*.json"):
+        record = json.loads(path.read_bytes())
+        for i, change in enumerate(record["changes"].values()):
+            change["turn"] = 0.5 if i == 0 else -0.25
+        path.write_text(json.dumps(record | {"body_change": {"turn": 0.125}}))
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_a_measure_in_the_records_has_a_table_a_map_and_a_column(tmp_path, capsys, register, is_registered):
+    """Without its plug-in, too: then the measure is called by its name."""
+    if is_registered:
+        register(MEASURES, "turn", Measure(lambda totals: totals.l2, label="turn of the layer"), help="angle")
+    store = build(tmp_path)
+    add_measure(store)
+    assert set(store.changes()["turn"]) == {0.5, -0.25}
+    assert store.results()["body_turn"].tolist() == [0.125] * 12
+    assert main(["results", str(tmp_path), "--layers", "--measure", "turn"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"stem/conv1 +0\.5 ± 0 +0\.5 ± 0", out) and re.search(r"head +-0\.25 ± 0", out)
+    assert out.splitlines()[-1].startswith("turn of each layer, angle:" if is_registered else "turn of each layer:")
+    text = page.render(store)
+    assert len(re.findall(r"<svg ", re.search(r'<section id="change">.*?</section>', text, re.DOTALL)[0])) == 2
+    assert ("turn of each layer's weights (angle)" in section_of(text, "change")) == is_registered
+    assert f'aria-label="{"turn of the layer" if is_registered else "turn"} by layer"' in text
+    assert "turn of body" in section_of(text, "settings") and "0.125" in section_of(text, "settings")
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+PLUGIN = """
+from markupsafe import Markup
+from jaxft.report.sections.registry import SECTIONS, Section
+__version__ = "1"
+SECTIONS.register("plugged", Section("Plugged in", lambda context: Markup("<p>here</p>")))
+"""
+
+
+def test_the_plugins_of_a_study_are_loaded_for_its_report(tmp_path, capsys, monkeypatch):
+    store = build(tmp_path / "work")
+    plan = store.plan()
+    store.write_plan(plan | {"config": plan["config"] | {"plugins": ["seam_plugin"]}})
+    assert main(["report", str(store.workdir)]) == 0
+    assert capsys.readouterr().err.startswith("warning: there is no plug-in 'seam_plugin'")
+    (tmp_path / "seam_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert main(["report", str(store.workdir)]) == 0
+        assert capsys.readouterr().err == ""
+        assert section_of((store.workdir / "report.html").read_text(), "plugged") == "Plugged in here"
+    finally:
+        SECTIONS.entries.pop("plugged", None)
+
+
+def test_a_measure_that_no_trial_has_is_named_in_one_sentence(tmp_path, capsys):
+    build(tmp_path)
+    assert main(["results", str(tmp_path), "--layers", "--measure", "cosin"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "jaxft: no trial of this study has the measure 'cosin' (did you mean 'cosine'?); there are l2, "
+    )
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_study_records_a_registered_measure(tmp_path, register):
+    from jaxft.recipes.study import run_study
+
+    measure = Measure(
+        lambda totals: totals.extra["abs_change"] / totals.num_values,
+        label="mean absolute change",
+        terms={"abs_change": lambda before, after: abs(after - before)},
+        whole=True,
+    )
+    register(MEASURES, "mean_abs_change", measure)
+    study = {
+        "seeds": 1,
+        "target": {"data": "digits", "classes": ["2", "3"], "train_per_class": 4, "val_per_class": 4},
+        "training": {"initialization.start": "random", "batches.size": 4, "schedule.epochs": 1.0},
+        "factors": [{BODY_RATE: ["frozen", 0.1]}],
+        "source": {"model": "cifar_resnet8"},
+    }
+    results = run_study(study, tmp_path, quiet=True).set_index(BODY_RATE)
+    changes = Store.open(tmp_path).changes().set_index(["setting", "layer"])
+    assert results["body_mean_abs_change"]["frozen"] == 0 < results["body_mean_abs_change"][0.1]
+    assert changes["mean_abs_change"][0, "stem/conv"] == 0 < changes["mean_abs_change"][1, "stem/conv"]
+    assert (changes["mean_abs_change"] <= changes["rms"] * (1 + 1e-6)).all()  # of any numbers

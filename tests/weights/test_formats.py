@@ -1,0 +1,105 @@
+"""Formats of weight files: how each is known, and how another is added."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import draw_variables
+
+import jaxft
+from jaxft.core import paths
+from jaxft.models import create_model
+from jaxft.weights import convert_weights, find_model, load, save_weights
+from jaxft.weights.formats import FORMATS, Contents, Format, format_of, register_format, writable_suffixes
+
+
+def read_npz(path):
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        tensors = {name: file[name] for name in file.files if not name.startswith("metadata/")}
+        texts = {name: str(file[name]) for name in file.files if name.startswith("metadata/")}
+    return Contents(tensors, {name.removeprefix("metadata/"): text for name, text in texts.items()})
+
+
+def write_npz(path, tensors, metadata):
+    texts = {f"metadata/{name}": np.array(text) for name, text in metadata.items()}
+    with path.open("wb") as file:
+        np.savez(file, **tensors, **texts)
+
+
+@pytest.fixture
+def npz(monkeypatch):
+    """Adds NumPy's archives as a format for the length of a test; zip archives are torch's by their content."""
+    others = dict(FORMATS.entries)
+    monkeypatch.setattr(FORMATS, "entries", {})
+    register_format(Format("npz", (".npz",), lambda begin: begin.startswith(b"PK\x03\x04"), read_npz, write_npz))
+    monkeypatch.setattr(FORMATS, "entries", {**FORMATS.entries, **others})
+
+
+@pytest.fixture
+def toy():
+    """Returns a network and its variables."""
+    model = create_model("toy", num_classes=3)
+    return model, draw_variables(model, 8)
+
+
+def test_a_format_is_one_object(npz, toy, tmp_path):
+    """It is read, written, converted to and from, and listed in messages, by nothing but its registration."""
+    model, variables = toy
+    save_weights(tmp_path / "one.safetensors", model, variables)
+    convert_weights(tmp_path / "one.safetensors", tmp_path / "own.npz")
+    assert find_model(tmp_path / "own.npz") == "toy"
+    again, manifest = load(tmp_path / "own.npz", model)
+    assert (manifest.naming, manifest.checked) == (
+        "akamaster",
+        "its tensors have the sha256 that was written with them",
+    )
+    ours, read = paths.flatten(variables), paths.flatten(again)
+    assert ours.keys() == read.keys() and all(np.array_equal(ours[name], read[name]) for name in ours)
+    assert ".npz" in writable_suffixes()
+    with pytest.raises(jaxft.UserError, match=r"must end in \.npz, \.safetensors"):
+        save_weights(tmp_path / "own.h5", model, variables)
+
+
+@pytest.mark.parametrize(
+    ("begin", "name", "form"),
+    [
+        (b"\x10\0\0\0\0\0\0\0{", "a.pth", "safetensors"),
+        (b"\x80\0\0\0\0\0\0\0{", "a.pth", "safetensors"),  # whose header's length begins as a pickle does
+        (b"PK\x03\x04", "a.msgpack", "torch"),
+        (b"\x80\x02}q", "a", "torch"),
+        (b"\x82\xa6params", "a.bin", "msgpack"),
+        (b"\x80", "a", "msgpack"),
+        (b"", "a.safetensors", "safetensors"),
+        (b"\x89HDF\r\n", "a.th", "torch"),
+    ],
+)
+def test_a_format_is_known_by_how_a_file_begins_then_by_its_suffix(begin, name, form, tmp_path):
+    (tmp_path / name).write_bytes(begin)
+    assert format_of(tmp_path / name).name == form
+
+
+def test_a_file_of_no_format_says_which_there_are(tmp_path):
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(jaxft.UserError, match="of none of the formats safetensors, msgpack, torch"):
+        format_of(Path(tmp_path / "weights.h5"))
+
+
+def test_a_file_that_was_written_before_namings_is_checked_too(toy, tmp_path):
+    """A record without a naming has the digest of the tensors by their published names, in msgpack too."""
+    from flax.serialization import to_bytes
+
+    from jaxft.weights.manifest import Manifest, digest_of, read_record, write_record
+    from jaxft.weights.porting import to_foreign
+
+    model, variables = toy
+    manifest = Manifest("own", "", "toy", model.preprocessing)
+    tree = {**variables, "metadata": write_record(manifest, to_foreign(model, variables))}
+    (tmp_path / "own.msgpack").write_bytes(to_bytes(tree))
+    record = read_record("own", tree["metadata"]["jaxft"])
+    assert "naming" not in record and record["tensors_sha256"] == digest_of(to_foreign(model, variables))
+    again, _ = load(tmp_path / "own.msgpack", model)
+    assert np.array_equal(again["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])
+    variables["params"]["head"]["kernel"] = variables["params"]["head"]["kernel"].at[0, 0].add(1)
+    (tmp_path / "own.msgpack").write_bytes(to_bytes({**variables, "metadata": tree["metadata"]}))
+    with pytest.raises(jaxft.UserError, match="damaged"):
+        load(tmp_path / "own.msgpack", model)
