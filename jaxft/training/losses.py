@@ -29,7 +29,8 @@ class Loss:
 def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: "HParams") -> jax.Array:
     """Returns [n], the cross-entropy of each image with smoothed labels (Szegedy et al. 2016, section 7)."""
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, hparams.label_smoothing))
+    smooth = one_hot * (1 - hparams.label_smoothing) + hparams.label_smoothing / logits.shape[-1]
+    return optax.softmax_cross_entropy(logits, smooth)
 
 
 LOSSES.register(
