@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from jaxft.core.registry import Registry
-
 FROZEN: Literal["frozen"] = "frozen"
 MAX_SEED = 2**32 - 1
 LayerRate = float | Literal["frozen"]
@@ -17,7 +15,6 @@ def setting(
     *,
     traced: bool = False,
     parse: Callable[[Any], Any] | None = None,
-    choices: Registry[Any] | None = None,
     **limits: float,
 ) -> Any:
     """Returns a dataclass field with its help text and its bounds.
@@ -27,8 +24,7 @@ def setting(
       help: one line that can be understood alone, with the unit.
       traced: whether it is only a number to the compiled program, so that changing it never recompiles.
       parse: turns a value from a config file into the field's, in place of the check by type. It raises a `UserError`.
-      choices: the registry whose names are allowed.
       limits: `at_least`, `above`, `at_most`, `below`, each checked for every number in the value.
     """
-    metadata = {"help": help, "traced": traced, "parse": parse, "choices": choices, "limits": limits}
+    metadata = {"help": help, "traced": traced, "parse": parse, "limits": limits}
     return dataclasses.field(default=default, metadata=metadata)

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from typing import Any, Literal, Union
 
 from jaxft.core.errors import UserError, did_you_mean
-from jaxft.core.registry import Registry
 
 
 def to_dict(value: Any) -> Any:
@@ -66,11 +65,8 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
         metadata, usual = known[name].metadata, getattr(base, name) if base is not None else _default(known[name])
         if metadata.get("parse") is not None:
             values[name] = metadata["parse"](value)
-        elif metadata.get("choices") is not None:
-            values[name] = _chosen(value, dotted, metadata["choices"])
         else:
-            hint = metadata["section"]() if "section" in metadata else hints[name]
-            values[name] = _checked(value, hint, dotted, metadata.get("limits", {}), usual)
+            values[name] = _checked(value, hints[name], dotted, metadata.get("limits", {}), usual)
     config = kind(**values) if base is None else dataclasses.replace(base, **values)
     if hasattr(config, "check"):
         config.check(where)
@@ -156,15 +152,6 @@ def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], usu
         except (TypeError, ValueError):
             continue
     raise UserError(f"config field {where!r} is {value!r}; {_allowed(hint, limits, value)}.")
-
-
-def _chosen(value: Any, where: str, choices: Registry[Any]) -> str:
-    """Returns `value` if it is a name in the registry, or raises an error that says which are."""
-    if isinstance(value, str) and value in choices:
-        return value
-    allowed = " or ".join(map(repr, choices)) or f"none, as no {choices.kind} is registered"
-    guess = did_you_mean(value, choices) if isinstance(value, str) else ""
-    raise UserError(f"config field {where!r} is {value!r}; allowed: {allowed}{guess}.")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

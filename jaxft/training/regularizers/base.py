@@ -1,5 +1,6 @@
 """The interface of a regularizer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class Term(NamedTuple):
     measured: dict[str, Any]
 
 
-class Regularizer:
+class Regularizer(ABC):
     """A term of the loss, or noise in the forward pass. It reads what it needs from its arguments and calls nothing.
 
     The defaults do nothing, so that a regularizer has only the methods that concern it. `options` is the only one that
@@ -56,9 +57,9 @@ class Regularizer:
 
     is_random = False  # whether it draws noise
 
+    @abstractmethod
     def options(self, training: Training) -> Any:
         """Returns the regularizer's section of the config, or None if it is turned off."""
-        raise NotImplementedError
 
     def static(self, options: Any, scope: Scope) -> Any:
         """Returns what is static in a phase, a hashable value with a stable repr; None if it does not act there."""
