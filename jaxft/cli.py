@@ -15,6 +15,7 @@ from jaxft.commands import COMMANDS
 from jaxft.core import interrupts
 from jaxft.core.devices import deterministic_environment, fast_environment
 from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.plugins import load_plugins
 from jaxft.core.version import VERSION
 from jaxft.ops import onednn
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             deterministic = deterministic_environment() if getattr(args, "deterministic", False) else {}
             start_again(fast_environment() | deterministic)
             onednn.compile_ahead()
+        load_plugins(getattr(args, "plugin", ()))
         with interrupts.on_signal():
             return command.run(args, overrides)
     except UserError as error:
@@ -66,6 +68,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
+        if not _declares(command, "TAKES_CONFIG"):  # a config names its own plug-ins
+            subparser.add_argument(
+                "--plugin",
+                action="append",
+                default=[],
+                metavar="MODULE",
+                help="a Python module, or entry point, that registers networks, weight formats and the like",
+            )
         subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     args, rest = parser.parse_known_args(argv)
     return args, _overrides(rest, takes_config=_declares(load_command(args.command), "TAKES_CONFIG"))

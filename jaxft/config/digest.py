@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = 4  # part of every digest: raised when a default changes, or the same fields mean another result
+SCHEMA_VERSION = 5  # part of every digest: raised when a default changes, or the same fields mean another result
 
 
 def digest(identity: Mapping[str, Any]) -> str:

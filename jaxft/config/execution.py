@@ -4,14 +4,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxft.config.fields import setting
+from jaxft.core.registries import EXECUTORS, TRACKERS
 
 
 @dataclass(frozen=True)
 class Execution:
     """How the trials are run. `jaxft.config.identity` says which of it is part of a trial's identity."""
 
-    executor: Literal["auto", "in_turn", "workers", "vmap", "devices", "pmap", "data_parallel"] = setting(
-        "auto", "how trials share the machine; auto: on a CPU by the work there is, else the fastest of those timed"
+    executor: str = setting(
+        "auto",
+        "how trials share the machine; 'auto' chooses by the amount of work on a CPU, and elsewhere the fastest of "
+        "those that it times",
+        registry=EXECUTORS,
+    )
+    trackers: tuple[str, ...] = setting(
+        (), "trackers that receive the study's events, besides the file events.jsonl", registry=TRACKERS
     )
     width: int = setting(0, "most trials side by side under one vmap; 0: as many as are fast, and fit", at_least=0)
     workers: int = setting(0, "most worker processes, for 'workers'; 0: one a core", at_least=0)

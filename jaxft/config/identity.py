@@ -71,7 +71,9 @@ EXEMPTIONS = (
     Exemption(
         (
             *_training("layers", "optimizer", "schedule", "batches", "linear_probe", "batch_norm", "regularization"),
-            *_training("initialization.copied", "initialization.head", "loss.label_smoothing", "selection"),
+            *_training(
+                "initialization.copied", "initialization.head", "loss.name", "loss.label_smoothing", "selection"
+            ),
             *_training("augmentation.crop.padding_px", "augmentation.crop.scale_min", "augmentation.flip"),
             *_training("augmentation.randaugment", "augmentation.color_jitter", "augmentation.erasing"),
             *_training("augmentation.mixup", "augmentation.cutmix", "augmentation.views"),
@@ -117,6 +119,7 @@ EXEMPTIONS = (
         (
             *("execution.memory_bytes", "execution.device_data_bytes", "execution.feature_cache_bytes"),
             *("execution.feature_disk_bytes", "execution.checkpoint_seconds", "execution.keep_weights"),
+            "execution.trackers",
         ),
         "they decide where arrays lie and which files are kept",
     ),

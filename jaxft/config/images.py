@@ -1,10 +1,12 @@
 """The sections `target` and `source.images`: a set of images, and how much of it is used."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxft.config.fields import setting
+from jaxft.config.sections import extended_by
 from jaxft.core.errors import UserError
+from jaxft.core.registries import DATA_FACTORS
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ DRAWN = (
 )  # fields of `Images` that decide what is drawn, and that a manifest takes the place of
 
 
+@extended_by(DATA_FACTORS)
 @dataclass(frozen=True)
 class Images:
     """A set of labelled images, and how much of it is used."""
@@ -43,7 +46,7 @@ class Images:
     class_choice: Literal["random", "nearest", "farthest"] = setting(
         "random", "which of them: drawn, or those of a source nearest to or farthest from the target's classes"
     )
-    similarity: Similarity = Similarity()
+    similarity: Similarity = field(default_factory=Similarity)
     wordnet_depth: int | None = setting(
         None, "merge classes, once images are drawn, under what is above them at a depth of WordNet", at_least=0
     )

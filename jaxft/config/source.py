@@ -1,11 +1,16 @@
 """The section `source`: what is fine-tuned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxft.config.fields import setting
 from jaxft.config.images import Images
 from jaxft.config.training import InitializationConfig, Training
 from jaxft.core.errors import UserError
+
+
+def _from_scratch() -> Training:
+    """Returns how a network is pretrained on `source.images` by default."""
+    return Training(initialization=InitializationConfig(start="random"))
 
 
 @dataclass(frozen=True)
@@ -15,9 +20,7 @@ class Source:
     model: str = setting("cifar_resnet8", "architecture; `jaxft models` lists them")
     weights: str | None = setting(None, "file of pretrained weights, or package:NAME for that of an installed package")
     images: Images | None = setting(None, "images to pretrain on, as the study's first phase, where no file is given")
-    training: Training = setting(
-        Training(initialization=InitializationConfig(start="random")), "how to pretrain on source.images"
-    )
+    training: Training = field(default_factory=_from_scratch)
     epoch: int | None = setting(
         None, "after which pass over `images` its weights are taken; none: those selected in the end", at_least=1
     )

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxft.config.execution import Execution
@@ -24,10 +24,10 @@ Block = Mapping[str, tuple[Any, ...]]
 class Trial:
     """One fine-tuning: what decides its result, and nothing else."""
 
-    source: Source = Source()
-    target: Images = Images()
-    training: Training = Training()
-    streams: Streams = Streams()
+    source: Source = field(default_factory=Source)
+    target: Images = field(default_factory=Images)
+    training: Training = field(default_factory=Training)
+    streams: Streams = field(default_factory=Streams)
     seed: int = 0
 
     def check(self, where: str) -> None:
@@ -114,10 +114,10 @@ class Study:
         (), "Python modules, or entry points, that register optimizers, regularizers and the like", parse=parse_plugins
     )
     title: str = setting("", "heading of the report")
-    source: Source = Source()
-    target: Images = Images()
-    training: Training = Training()
-    streams: Streams = Streams()
+    source: Source = field(default_factory=Source)
+    target: Images = field(default_factory=Images)
+    training: Training = field(default_factory=Training)
+    streams: Streams = field(default_factory=Streams)
     seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of every setting; a number n means 0 to n-1", parse=parse_seeds)
     factors: tuple[Block, ...] = setting(
         (), "product blocks {dotted field: levels}, whose union is the study's settings", parse=parse_blocks
@@ -125,11 +125,14 @@ class Study:
     select_over: tuple[str, ...] = setting(
         (), "factors whose level is chosen on validation, for each seed and each combination of the others"
     )
-    execution: Execution = Execution()
+    execution: Execution = field(default_factory=Execution)
 
     def check(self, where: str) -> None:
         """Raises a `UserError` for a level of any factor that is not allowed, before the first step."""
-        _check_selection(self, self.trials())
+        trials = self.trials()
+        _check_selection(self, trials)
+        for config in (*trials, self.execution):
+            _check_plugins(config, self.plugins)
 
     def trials(self) -> tuple[Trial, ...]:
         """Returns every trial once: the union of the product blocks, each with every seed."""
@@ -147,6 +150,21 @@ class Study:
     def factor_names(self) -> tuple[str, ...]:
         """Returns the dotted names of all factors, in the order in which the blocks name them."""
         return tuple(dict.fromkeys(name for block in self.factors for name in block))
+
+
+def _check_plugins(config: Any, plugins: Sequence[str]) -> None:
+    """Checks that what a config names is built in, or from a plug-in of the study: other processes load these alone."""
+    for name, value, declared in fields_of(config):
+        registry = declared.metadata.get("registry")
+        if registry is None or value == declared.default:
+            continue
+        for text in value if isinstance(value, tuple) else (value,):
+            plugin = registry[text].plugin
+            if plugin and plugin not in plugins:
+                raise UserError(
+                    f"config field {name!r} is {text!r}, which the plug-in {plugin!r} registers; "
+                    f"name it in 'plugins', which is {list(plugins)}."
+                )
 
 
 def _check_selection(study: Study, trials: Sequence[Trial]) -> None:

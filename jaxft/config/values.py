@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, Union
 
+from jaxft.config.sections import with_sections
 from jaxft.core.errors import UserError, did_you_mean
 
 
@@ -53,6 +54,7 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
     Raises:
       UserError: a field is unknown, or its value is not allowed; or fields contradict each other (`kind.check`).
     """
+    kind = with_sections(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}
     hints = _hints(kind)
     given, order = expanded(fields), list(known)
@@ -65,12 +67,31 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
         metadata, usual = known[name].metadata, getattr(base, name) if base is not None else _default(known[name])
         if metadata.get("parse") is not None:
             values[name] = metadata["parse"](value)
+        elif metadata.get("registry") is not None:
+            values[name] = _names(value, known[name], dotted)
         else:
             values[name] = _checked(value, hints[name], dotted, metadata.get("limits", {}), usual)
     config = kind(**values) if base is None else dataclasses.replace(base, **values)
     if hasattr(config, "check"):
         config.check(where)
     return config
+
+
+def _names(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
+    """Returns `value` if it names an entry of the field's registry, or is the default; a list if the default is one."""
+    registry, default = field.metadata["registry"], field.default
+    if isinstance(default, tuple):
+        given, defaults, kind = value, default, "a list of "
+    else:
+        given, defaults, kind = [value], (default,), ""
+    if isinstance(given, list | tuple) and all(isinstance(n, str) and (n in defaults or n in registry) for n in given):
+        return tuple(given) if kind else value
+    names = [*(n for n in defaults if n not in registry), *registry]
+    unknown = next((n for n in given if n not in names), "") if isinstance(given, list | tuple) else given
+    raise UserError(
+        f"config field {where!r} is {value!r}; allowed: {kind}{' or '.join(map(repr, names)) or 'nothing yet'}"
+        f"{did_you_mean(str(unknown), names)}."
+    )
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -110,7 +131,7 @@ def _unknown(name: str, dotted: str, kind: type, where: str) -> UserError:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

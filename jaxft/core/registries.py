@@ -1,16 +1,17 @@
-"""The registries that the config reads: names that a field may have, and sections that are built from entries.
+"""The registries that a config names entries of, each with the modules that register what is built in.
 
-Built-ins and plug-ins register themselves where they are defined (`jaxft.core.plugins`).
+A plug-in registers in the same way (`jaxft.core.plugins`).
 """
 
 from jaxft.core.registry import Registry
 
-OPTIMIZERS: Registry = Registry("optimizer")
-SCHEDULES: Registry = Registry("schedule")
-LOSSES: Registry = Registry("loss")
-REGULARIZERS: Registry = Registry("regularizer")
-AUGMENTATIONS: Registry = Registry("augmentation")
-DATA_FACTORS: Registry = Registry("data factor")
-CLASSIFIERS: Registry = Registry("classifier")
-POOLINGS: Registry = Registry("pooling")
-EXECUTORS: Registry = Registry("executor")
+OPTIMIZERS: Registry = Registry("optimizer", ("jaxft.training.optimizers",))
+SCHEDULES: Registry = Registry("schedule", ("jaxft.training.schedules",))
+LOSSES: Registry = Registry("loss", ("jaxft.training.losses",))
+REGULARIZERS: Registry = Registry("regularizer", ("jaxft.training.regularizers",))
+AUGMENTATIONS: Registry = Registry("augmentation", ("jaxft.data.augmentation",))
+DATA_FACTORS: Registry = Registry("data factor", ("jaxft.data.sampling.factors",))
+CLASSIFIERS: Registry = Registry("classifier", ("jaxft.features.classifiers",))
+POOLINGS: Registry = Registry("pooling", ("jaxft.ops.pooling",))
+EXECUTORS: Registry = Registry("executor", ("jaxft.study.executors",))
+TRACKERS: Registry = Registry("tracker")

@@ -59,6 +59,8 @@ class Adapted(Network):
         Args:
           filler: the value of all outputs of blocks that are not computed; nothing depends on it.
         """
+        if start == self.blocks[0]:  # it is entered with images, and what the module does before it is done to them
+            start = None
         begin = self.blocks.index(start) if start else 0
         end = self.blocks.index(stop) if stop else len(self.blocks) - 1
         if begin > end:
@@ -93,6 +95,10 @@ class Adapted(Network):
 
     @property
     def architecture(self) -> str:
+        return self.name_in_messages
+
+    @property
+    def family(self) -> str:
         return self.name_in_messages
 
     @property
@@ -136,7 +142,8 @@ def adapt(
       blocks: paths of submodules in the order in which they are called, each once: `stem`, `stage1/block2`. The last
         is the head, a classifier; the one before it is the feature block. All parameters lie in blocks.
       preprocessing: what the module expects of images, and their usual size.
-      name: what messages and records call the network; the module's class by default.
+      name: what messages and records call the network, and the family under which namings of its weight files are
+        registered; the module's class by default.
       residual_blocks: those of `blocks` that call `jaxft.models.layers.branch`, for stochastic depth.
 
     Raises:

@@ -1,7 +1,5 @@
-"""The networks, by name. Families are imported when the first network is asked for."""
+"""The networks, by name."""
 
-import functools
-import importlib
 import re
 
 from jaxft.core.errors import UserError, did_you_mean
@@ -10,7 +8,7 @@ from jaxft.models.families import BUILT_IN
 from jaxft.models.growth import grow
 from jaxft.models.network import Family, Network, Published
 
-FAMILIES: Registry[Family] = Registry("family of networks")
+FAMILIES: Registry[Family] = Registry("family of networks", tuple(f"jaxft.models.families.{name}" for name in BUILT_IN))
 
 
 def register_family(family: Family) -> None:
@@ -27,15 +25,8 @@ def register_family(family: Family) -> None:
     FAMILIES.register(family.pattern, family, help=family.summary)
 
 
-@functools.cache
-def _load_built_ins() -> None:
-    for name in BUILT_IN:
-        importlib.import_module(f"jaxft.models.families.{name}")
-
-
 def list_families() -> tuple[Family, ...]:
     """Returns every family, in the order in which they were registered."""
-    _load_built_ins()
     return tuple(entry.value for entry in FAMILIES.values())
 
 

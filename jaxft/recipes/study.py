@@ -15,7 +15,7 @@ from jaxft.core.errors import UserError
 from jaxft.core.events import Emitter
 from jaxft.recipes.run_record import run_record
 from jaxft.tracking.console import Progress
-from jaxft.tracking.trackers import DEFAULT, open_trackers
+from jaxft.tracking.trackers import open_trackers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
             record = run_record(config)
         store.write_plan(plan.record(config))
         store.write_run(record, started)
-        emit.listeners += open_trackers(DEFAULT, store.workdir)
+        emit.listeners += open_trackers(execution.trackers, store.workdir)
         emit(_planned(config, plan, record["device"]))
         for table in rate_tables(plan.trials) if options.show_rates else ():
             progress.say(f"{table}\n")

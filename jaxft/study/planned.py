@@ -236,6 +236,7 @@ class Plan:
             "title": self.study.title,
             "docstring": origin.docstring,
             "config": cfg.to_dict(self.study),
+            "changed": cfg.non_default(self.study),  # from the defaults
             "config_path": origin.path,
             "overrides": list(origin.overrides),
             "factors": list(self.study.factor_names()),

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config import FROZEN, LayerRate, Training
+from jaxft.config import FROZEN, LayerRate, Training, fields_of
+from jaxft.config.sections import sections_of
+from jaxft.config.training import LossConfig, OptimizerConfig
 from jaxft.core.rules import Match
 from jaxft.training.regularizers.active import Numbers, make_numbers
 
@@ -22,6 +24,7 @@ class HParams(NamedTuple):
       class_weights: [classes], weights in the loss; a scalar 1 if all classes weigh the same.
       lora_scale: alpha / rank (`jaxft.training.adapters`).
       measured: arrays that regularizers measured before training, by regularizer and name.
+      optimizer_numbers, loss_numbers: fields of the config section of the optimizer, or the loss, if it has one.
       regularizers: numbers of the regularizers that are turned on, by regularizer and name.
     """
 
@@ -44,6 +47,8 @@ class HParams(NamedTuple):
     ema_decay: jax.Array
     measured: dict[str, dict[str, Any]]
     regularizers: Numbers
+    optimizer_numbers: dict[str, jax.Array]
+    loss_numbers: dict[str, jax.Array]
 
 
 def make_hparams(
@@ -72,4 +77,13 @@ def make_hparams(
         ema_decay=jnp.float32(optimizer.ema_decay),
         measured={},
         regularizers=make_numbers(training),
+        optimizer_numbers=_numbers_of(training.optimizer),
+        loss_numbers=_numbers_of(training.loss),
     )
+
+
+def _numbers_of(config: OptimizerConfig | LossConfig) -> dict[str, jax.Array]:
+    """Returns the numbers in the section of the optimizer, or the loss, that `config` names; {} if it has none."""
+    section = sections_of(config).get(config.name)
+    values = {} if section is None else {name: value for name, value, _ in fields_of(section)}
+    return {name: jnp.float32(value) for name, value in values.items()}

@@ -20,12 +20,18 @@ LBFGS = "lbfgs"  # the optimizer of a linear probe, whose step is another (`jaxf
 
 
 class Numbers(NamedTuple):
-    """What an optimizer is built from. `decay` is the optax transformation that adds the weight decay of its leaves."""
+    """What an optimizer is built from.
+
+    Attributes:
+      decay: the optax transformation that adds the weight decay of its leaves.
+      section: the fields of its section of the config, by name, if it has one.
+    """
 
     momentum: jax.Array
     beta2: jax.Array
     nesterov: bool
     decay: optax.GradientTransformation
+    section: dict[str, jax.Array]
 
 
 # An optimizer is a function of `Numbers` that returns the optax transformations before the learning rate.
@@ -128,7 +134,7 @@ def _group_tx(optimizer: Optimizer, hparams: HParams, pattern: str, first_step: 
     decayed = frozenset(optimizer.decayed)
     strength = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
     decay = optax.add_decayed_weights(strength, lambda params: {name: name in decayed for name in params})
-    numbers = Numbers(hparams.momentum, hparams.beta2, optimizer.nesterov, decay)
+    numbers = Numbers(hparams.momentum, hparams.beta2, optimizer.nesterov, decay, hparams.optimizer_numbers)
     parts = OPTIMIZERS[optimizer.kind].value(numbers)
     peak = hparams.probe_learning_rate if optimizer.probe else hparams.learning_rate
     rate = peak * hparams.multipliers[pattern]

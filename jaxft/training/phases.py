@@ -143,7 +143,7 @@ class _Setup:
             make_changes(augmentation),
             augmentation.views,
             mixes=tuple(name for name in ("mixup", "cutmix") if getattr(augmentation, name).alpha > 0),
-            targets=SingleLabel(weighted=training.loss.class_weights != "none"),
+            targets=SingleLabel(training.loss.name, training.loss.class_weights != "none"),
             num_parts=training.batches.accumulate,
             sharpness=training.optimizer.sam_radius > 0,
             averaged=training.optimizer.ema_decay > 0,

@@ -10,12 +10,11 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxft.config import Training
-from jaxft.config.training.augmentation import ColorJitterConfig
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation import color, geometry, mixing, randaugment
 from jaxft.data.augmentation.augment import Changes, augment, make_changes, over_images, view
 from jaxft.data.augmentation.base import Augmentation
-from jaxft.data.augmentation.color_jitter import color_jitter
+from jaxft.data.augmentation.color_jitter import ColorJitterConfig, color_jitter
 from jaxft.data.augmentation.erasing import random_erasing
 from jaxft.data.augmentation.evaluation import center_crop, ten_crops
 from jaxft.data.augmentation.geometry import flip, random_crop, resized_crop, resized_part
@@ -395,7 +394,7 @@ def test_changes_of_a_config_are_those_that_are_active_in_order():
 @pytest.mark.parametrize("per_image", [False, True])
 def test_an_augmentation_is_a_function_and_a_registry_line(per_image, monkeypatch):
     """One that is registered later is applied after the built-ins, and leaves their draws as they are."""
-    monkeypatch.setattr(AUGMENTATIONS, "entries", dict(AUGMENTATIONS.entries))
+    monkeypatch.setattr(AUGMENTATIONS, "entries", dict(AUGMENTATIONS.items()))
 
     def darken(key, x, options):
         return jnp.where(jax.random.bernoulli(key, jnp.float32(0.5)), x // options, x)

@@ -179,11 +179,30 @@ def test_blocks_that_are_none_are_refused(module, blocks, said):
         adapt(module, blocks, PLAIN)
 
 
+class Flattening(nn.Module):
+    """A network that does something with the images before its first block."""
+
+    @nn.compact
+    def __call__(self, images):
+        x = nn.Dense(4, name="hidden")(2 * images.reshape(len(images), -1))
+        return nn.Dense(3, name="head")(nn.relu(x))
+
+
+def test_the_first_block_is_entered_with_images():
+    model = adapt(Flattening(), ["hidden", "head"], PLAIN)
+    variables = init_variables(model, jax.random.key(0), 8)
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
+    hidden = model.apply(variables, images, start="hidden", stop="hidden")
+    expected = np.maximum(2 * images.reshape(5, -1) @ variables["params"]["hidden"]["kernel"], 0)  # up to the head
+    np.testing.assert_allclose(hidden, expected, atol=1e-5)
+    np.testing.assert_array_equal(model.apply(variables, hidden, start="head"), model.apply(variables, images))
+
+
 @pytest.fixture
 def registered(monkeypatch):
     """Registers the network as a family, as a plug-in does, for the length of a test."""
     create_model("toy", 2)  # the built-ins are there
-    monkeypatch.setattr(FAMILIES, "entries", dict(FAMILIES.entries))
+    monkeypatch.setattr(FAMILIES, "entries", dict(FAMILIES.items()))
     register_family(
         Family("patches", ("patches",), "for tests", lambda num_classes: adapt(Patches(num_classes), BLOCKS, PLAIN))
     )

@@ -18,7 +18,7 @@ import pytest
 
 from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.cli import main
-from jaxft.config import Images, Source, Study, Training, to_dict
+from jaxft.config import Images, Source, Study, Training, non_default, to_dict
 from jaxft.core.text import shortened
 from jaxft.report import page, write_report
 from jaxft.report.colors import setting_colors
@@ -74,6 +74,7 @@ def build(
             "title": title,
             "docstring": "Does the body need to move?\n\nExpected:\n- frozen is worse",
             "config": to_dict(study),
+            "changed": non_default(study),
             "config_path": "configs/body_rate.py",
             "factors": [BODY_RATE],
             "settings": [{BODY_RATE: level} for level in LEVELS],

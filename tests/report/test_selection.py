@@ -48,6 +48,7 @@ def build(workdir: Path, settings=SETTINGS, outcomes=OUTCOMES, select_over=(RATE
             "title": "Selected",
             "config_path": "configs/selected.py",
             "config": to_dict(Study()) | {"select_over": list(select_over)},
+            "changed": {"select_over": list(select_over)},
             "factors": factors,
             "settings": settings,
             "layers": [],

@@ -599,7 +599,7 @@ class Unrolled(Executor):
 
 
 def test_an_executor_is_a_class_and_a_line(monkeypatch):
-    monkeypatch.setattr(EXECUTORS, "entries", dict(EXECUTORS.entries))
+    monkeypatch.setattr(EXECUTORS, "entries", dict(EXECUTORS.items()))
     EXECUTORS.register("unrolled", Unrolled)
     execution = dataclasses.replace(Execution(), executor="unrolled")
     (executor,) = candidates(Workload(execution, 3, [6], False, lambda executor: 0.0))

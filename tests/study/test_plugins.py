@@ -27,30 +27,94 @@ def examples(root):
     return "\n".join(re.findall(r"```python\n(.*?)```", text[text.index("## Adding something") :], re.DOTALL))
 
 
-@pytest.mark.slow
-def test_what_a_plugin_registers_is_in_records_tables_and_page_of_a_study_by_workers(root, tmp_path):
+@pytest.fixture
+def run(root, tmp_path):
+    """Returns a function that runs a command of jaxft where the examples of CONTRIBUTING.md are a plug-in."""
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "my_plugin.py").write_text(examples(root))
-    fields = FIELDS | {"plugins": ["my_plugin"], "execution": {"executor": "workers", "workers": 2}}
-    (tmp_path / "config.py").write_text(f"def get_config():\n    return {fields!r}\n")
     folders = [str(tmp_path / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "XLA_FLAGS": ""}
 
     def run(*words):
         command = [sys.executable, "-P", "-m", "jaxft.cli", *words]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    run("study", f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}")
-    table = pd.read_csv(tmp_path / "run" / "results.csv")
+    return run
+
+
+@pytest.fixture
+def study(run, tmp_path):
+    """Returns a function that runs a study with the plug-in, and returns its work directory and results."""
+
+    def study(name, **fields):
+        config, workdir = tmp_path / f"{name}.py", tmp_path / name
+        fields = FIELDS | {"plugins": ["my_plugin"]} | fields
+        config.write_text(f"def get_config():\n    return {fields!r}\n")
+        run("study", f"--config={config}", f"--workdir={workdir}")
+        return workdir, pd.read_csv(workdir / "results.csv")
+
+    return study
+
+
+@pytest.mark.slow
+def test_each_kind_of_thing_of_a_plugin_acts_in_a_study_by_workers(run, study, tmp_path):
+    """In the digest, the records, the tables, the page and the help of the fields."""
+    fields = {
+        "initialization.start": "pretrained",
+        "optimizer.name": "rmsprop",
+        "optimizer.rmsprop.eps": 1e-6,
+        "schedule.shape": "inverse_sqrt",
+        "schedule.epochs": 1,
+        "batches.size": 10,
+        "loss.name": "focal",
+        "loss.focal.gamma": 1.0,
+        "regularization.feature_pull.strength": 0.1,
+        "augmentation.invert.active": True,
+    }
+    images = FIELDS["target"] | {"size_px": 8}
+    pretraining = {"schedule.epochs": 1, "batches.size": 10}
+    workdir, table = study(
+        "by_workers",
+        source={"model": "perceptron", "images": images, "training": pretraining},
+        target=images | {"darker.factor": 0.5},
+        training=fields,
+        execution={"executor": "workers", "workers": 2, "trackers": ["curves"]},
+    )
     assert table["num_train"].tolist() == [20, 20] and table["executor"].tolist() == ["workers"] * 2
-    store = Store.open(tmp_path / "run")
+    assert table["status"].tolist() == ["done"] * 2
+    store = Store.open(workdir)
     for digest in table["trial"]:
         record = store.read("trials", digest)
         assert record["identity"]["content"]["plugins"] == {"my_plugin": "1"}
+        chosen = record["identity"]["fields"]
+        assert chosen["training.optimizer.rmsprop.eps"] == 1e-6 and chosen["training.augmentation.invert.active"]
         assert all(change["mean_abs_change"] > 0 for change in record["changes"].values())
-    assert "<h2>Best setting</h2>" in (tmp_path / "run" / "report.html").read_text()
-    layers = run("results", str(tmp_path / "run"), "--layers", "--measure", "mean_abs_change")
+    assert "<h2>Best setting</h2>" in (workdir / "report.html").read_text()
+    assert len((workdir / "curves.txt").read_text().splitlines()) >= 2
+    layers = run("results", str(workdir), "--layers", "--measure", "mean_abs_change")
     assert "mean_abs_change of each layer, mean of |w - w0|" in layers
+    shown = run("config", "show", f"--config={tmp_path / 'by_workers.py'}")
+    assert "RMSProp: added to the mean square of the gradient" in shown and "target.darker.factor" in shown
+    weights = next((workdir / "weights").rglob("*.safetensors"))
+    run("weights", "convert", str(weights), str(tmp_path / "w.json"), "--plugin=my_plugin", "--naming=my_library")
+    assert '"last.bias"' in (tmp_path / "w.json").read_text()
+    assert "perceptron" in run("weights", "inspect", str(tmp_path / "w.json"), "--plugin=my_plugin")
+
+
+@pytest.mark.slow
+def test_an_executor_a_classifier_a_pooling_and_a_reader_of_a_plugin(study, tmp_path):
+    """The most frequent class is right as often as it is among the test images, here half of the time."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "pixels.raw").write_bytes(bytes(range(256)) * 4)
+    images = {"data": str(tmp_path / "raw"), "size_px": 16, "train_per_class": 4, "test_per_class": 4}
+    network = FIELDS["training"] | {"batches.size": 8}
+    classifiers = {"classifier.kind": "most_frequent", "classifier.pooling": "norm", "initialization.start": "random"}
+    _, table = study("features", target=images, training=classifiers)
+    assert table["test_accuracy"].tolist() == [0.5, 0.5]
+    _, table = study("pairs", target=images, training=network, execution={"executor": "pairs"})
+    assert table["executor"].tolist() == ["pairs", "pairs"] and table["status"].tolist() == ["done", "done"]
 
 
 def test_the_version_of_a_plugin_is_part_of_the_digest_of_each_trial(tmp_path, monkeypatch):

@@ -140,14 +140,14 @@ def test_a_tracker_is_opened_by_its_name(tmp_path):
     heard = Heard()
     TRACKERS.register("of_a_test", lambda workdir: heard)
     try:
-        emit = Emitter(*open_trackers(["json_lines", "of_a_test"], tmp_path))
+        emit = Emitter(*open_trackers(["of_a_test"], tmp_path))
         emit(EPOCH)
         emit.close()
     finally:
         del TRACKERS.entries["of_a_test"]
     assert heard == [EPOCH] and [event for _, event in read_events(tmp_path / "events.jsonl")] == [EPOCH]
-    with pytest.raises(UserError, match=r"there is no tracker 'json_line'.*'json_lines'"):
-        open_trackers(["json_line"], tmp_path)
+    with pytest.raises(UserError, match=r"there is no tracker 'csv'; there are none"):
+        open_trackers(["csv"], tmp_path)
 
 
 def test_the_console_counts_trials_and_logs_when_all_are_done(capsys):

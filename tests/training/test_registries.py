@@ -9,13 +9,15 @@ import optax
 import pytest
 from training.test_step import MODEL, SIZE, Trial
 
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
+from jaxft.core.errors import UserError
 from jaxft.core.registries import LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES
 from jaxft.training.losses import Loss
 from jaxft.training.regularizers.active import ActiveRegularizers, make_numbers, measure, measured_shapes
 from jaxft.training.regularizers.base import Regularizer
 from jaxft.training.source import Reference, SourceNeeds
 from jaxft.training.step import make_train_step
-from jaxft.training.targets import SingleLabel
 
 PLAIN_SGD = {"optimizer.momentum": 0.0, "optimizer.learning_rate": 0.1, "batch_norm.statistics": "frozen"}
 
@@ -24,7 +26,7 @@ PLAIN_SGD = {"optimizer.momentum": 0.0, "optimizer.learning_rate": 0.1, "batch_n
 def own_registries(monkeypatch):
     """Forgets what a test registers."""
     for registry in (LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES):
-        monkeypatch.setattr(registry, "entries", dict(registry.entries))
+        monkeypatch.setattr(registry, "entries", dict(registry.items()))
 
 
 def after_one_step(phase, trial, hparams=None, reference=None):
@@ -34,15 +36,11 @@ def after_one_step(phase, trial, hparams=None, reference=None):
     return step(state, hparams or trial.hparams, trial.labels, trial.indices, frozen, trial.images)
 
 
-def with_optimizer(phase, **fields):
-    return dataclasses.replace(phase, optimizer=dataclasses.replace(phase.optimizer, **fields))
-
-
 def test_an_optimizer_is_any_chain_of_optax():
     """Signs of the gradient: every leaf moves by the learning rate."""
     OPTIMIZERS.register("signs", lambda numbers: [optax.scale_by_sign()], help="signSGD")
-    trial = Trial(**PLAIN_SGD)
-    after, _ = after_one_step(with_optimizer(trial.phase, kind="signs"), trial)
+    trial = Trial(**PLAIN_SGD, **{"optimizer.name": "signs"})
+    after, _ = after_one_step(trial.phase, trial)
     for name, leaf in after.params.items():
         moved = np.abs(np.asarray(leaf - trial.params[name]))
         assert np.isclose(moved, 0.1, rtol=1e-4).all() or (moved[~np.isclose(moved, 0.1, rtol=1e-4)] == 0).all(), name
@@ -51,10 +49,9 @@ def test_an_optimizer_is_any_chain_of_optax():
 
 def test_a_schedule_is_a_function():
     SCHEDULES.register("half", lambda schedule, decay_factor: lambda step: jnp.float32(0.5), help="half the peak")
-    trial = Trial(**PLAIN_SGD)
-    schedule = dataclasses.replace(trial.phase.optimizer.schedule, shape="half")
+    trial, halved = Trial(**PLAIN_SGD), Trial(**PLAIN_SGD, **{"schedule.shape": "half"})
     usual, _ = after_one_step(trial.phase, trial)
-    half, _ = after_one_step(with_optimizer(trial.phase, schedule=schedule), trial)
+    half, _ = after_one_step(halved.phase, halved)
     for name, start in trial.params.items():
         np.testing.assert_allclose(half.params[name] - start, (usual.params[name] - start) / 2, atol=1e-6)
 
@@ -66,23 +63,55 @@ def test_a_loss_is_a_function_of_logits_and_labels():
         return -jnp.take_along_axis(logits, labels.reshape(-1, 1), axis=1)[:, 0]
 
     LOSSES.register("own_logit", Loss(minus_own_logit, minus_own_logit), help="minus the logit of the class")
-    trial = Trial(**PLAIN_SGD)
-    after, _ = after_one_step(dataclasses.replace(trial.phase, targets=SingleLabel("own_logit")), trial)
+    trial = Trial(**PLAIN_SGD, **{"loss.name": "own_logit"})
+    after, _ = after_one_step(trial.phase, trial)
     shares = np.bincount(np.asarray(trial.labels[trial.indices[0]]), minlength=3) / 6
     np.testing.assert_allclose(after.params["head/bias"] - trial.params["head/bias"], 0.1 * shares, atol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """A section with one number."""
+
+    factor: float = setting(1.0, "factor of the update, or of the loss", traced=True, above=0)
+
+
+def test_the_section_of_an_optimizer_and_of_a_loss_is_traced():
+    """An update and a loss that are multiplied by a number of a section; another number has the same program."""
+    base = Trial(**PLAIN_SGD)
+    OPTIMIZERS.register("scaled", lambda numbers: [optax.scale(numbers.section["factor"])], section=Factor)
+    usual = LOSSES["cross_entropy"].value
+
+    def train(logits, labels, hparams):
+        return hparams.loss_numbers["factor"] * usual.train(logits, labels, hparams)
+
+    LOSSES.register("scaled_loss", Loss(train, usual.evaluate), section=Factor)
+    names = {"optimizer.name": "scaled", "loss.name": "scaled_loss"}
+    trial = Trial(**PLAIN_SGD, **names, **{"optimizer.scaled.factor": 3.0, "loss.scaled_loss.factor": 0.5})
+    other = Trial(**PLAIN_SGD, **names)
+    assert trial.phase == other.phase and other.hparams.loss_numbers == {"factor": 1.0}
+    plain, _ = after_one_step(base.phase, base)
+    after, _ = after_one_step(trial.phase, trial)
+    for name, start in base.params.items():
+        np.testing.assert_allclose(after.params[name] - start, 1.5 * (plain.params[name] - start), atol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturePullConfig(RegularizerConfig):
+    """The section of a regularizer."""
+
+    strength: float = setting(0.0, "strength of the pull", traced=True, at_least=0)
+    towards_source = ("strength",)
 
 
 class FeaturePull(Regularizer):
     """Pulls the pooled features to those of the source, and the head's bias down."""
 
-    def options(self, training):
-        return {"strength": 2.0}
-
     def static(self, options, scope):
         return "pool"
 
     def numbers(self, options):
-        return {"strength": jnp.float32(options["strength"])}
+        return {"strength": jnp.float32(options.strength)}
 
     def outputs(self, static, model):
         return (static,)
@@ -105,13 +134,17 @@ class FeaturePull(Regularizer):
 def test_a_regularizer_is_one_object():
     """At the source its features have no pull, and the biases move by what was measured; away from it all moves."""
     trial = Trial(**PLAIN_SGD)
-    REGULARIZERS.register("feature_pull", FeaturePull(), help="pull of pooled features")
-    phase = Trial(**PLAIN_SGD).phase
+    REGULARIZERS.register("feature_pull", FeaturePull(), section=FeaturePullConfig, help="pull of pooled features")
+    fields = {"regularization.feature_pull.strength": 2.0, "initialization.start": "pretrained"}
+    pulled = Trial(**PLAIN_SGD, **fields)
+    with pytest.raises(UserError, match=r"regularization.feature_pull.strength' pulls towards a source"):
+        Trial(**fields | {"initialization.start": "random"})
+    phase = pulled.phase
     active = phase.regularizers
     assert active == ActiveRegularizers((("feature_pull", "pool"),))
     assert measured_shapes([active], MODEL, SIZE) == {"feature_pull": {"down": (3,)}}
-    numbers = make_numbers(trial.training)
-    assert numbers == {"feature_pull": {"strength": 2.0}}
+    numbers = pulled.hparams.regularizers
+    assert numbers == {"feature_pull": {"strength": 2.0}} and make_numbers(trial.training) == {}
 
     class Images:  # `measure` of this regularizer looks at none
         model, preprocessing = MODEL, trial.phase.preprocessing
@@ -128,13 +161,18 @@ def test_a_regularizer_is_one_object():
     np.testing.assert_allclose(away.params["head/kernel"], plain.params["head/kernel"], atol=1e-6)
 
 
+@dataclasses.dataclass(frozen=True)
+class DoubledConfig(RegularizerConfig):
+    """The section of noise."""
+
+    enabled: bool = setting(False, "whether branches count twice")
+    acting = ("enabled",)
+
+
 class Doubled(Regularizer):
     """Noise: the branch of every residual block counts twice."""
 
     is_random = True
-
-    def options(self, training):
-        return ()
 
     def add_noise(self, noise, term, model, draw):
         return noise._replace(branch_factors=dict.fromkeys(model.residual_blocks, jnp.float32(2)))
@@ -142,9 +180,9 @@ class Doubled(Regularizer):
 
 def test_noise_reaches_the_forward_pass():
     trial = Trial(**PLAIN_SGD)
-    REGULARIZERS.register("doubled", Doubled(), help="branches count twice")
-    active = ActiveRegularizers((("doubled", ()),))
-    assert active.is_random and make_numbers(trial.training) == {}
+    REGULARIZERS.register("doubled", Doubled(), section=DoubledConfig, help="branches count twice")
+    noisy = Trial(**PLAIN_SGD, **{"regularization.doubled.enabled": True})
+    assert noisy.phase.regularizers.is_random and make_numbers(noisy.training) == {}
     _, plain = after_one_step(trial.phase, trial)
-    _, doubled = after_one_step(dataclasses.replace(trial.phase, regularizers=active), trial)
+    _, doubled = after_one_step(noisy.phase, noisy)
     assert plain.loss != doubled.loss

@@ -29,7 +29,7 @@ def write_npz(path, tensors, metadata):
 @pytest.fixture
 def npz(monkeypatch):
     """Adds NumPy's archives as a format for the length of a test; zip archives are torch's by their content."""
-    others = dict(FORMATS.entries)
+    others = dict(FORMATS.items())
     monkeypatch.setattr(FORMATS, "entries", {})
     register_format(Format("npz", (".npz",), lambda begin: begin.startswith(b"PK\x03\x04"), read_npz, write_npz))
     monkeypatch.setattr(FORMATS, "entries", {**FORMATS.entries, **others})

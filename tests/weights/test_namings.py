@@ -26,7 +26,7 @@ def toy():
 @pytest.fixture
 def add_naming(monkeypatch):
     """Returns a function that registers a naming for the length of a test."""
-    monkeypatch.setattr(NAMINGS, "entries", dict(NAMINGS.entries))
+    monkeypatch.setattr(NAMINGS, "entries", dict(NAMINGS.items()))
     return register_naming
 
 

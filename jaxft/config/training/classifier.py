@@ -4,21 +4,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxft.config.fields import setting
+from jaxft.config.sections import extended_by
 from jaxft.core.errors import UserError
+from jaxft.core.registries import CLASSIFIERS, POOLINGS
 
 
+@extended_by(CLASSIFIERS)
 @dataclass(frozen=True)
 class ClassifierConfig:
     """What is trained: the network, or a classifier of the features that it has at the start."""
 
-    kind: Literal["network", "logistic", "svm", "knn", "class_mean"] = setting(
-        "network", "what is trained: the network, or a classifier of its features"
+    kind: str = setting(
+        "network", "what is trained: the network, or a classifier of its features", registry=CLASSIFIERS
     )
     tap: str | None = setting(
         None, "stage or block whose output is the classifier's features; if None, the block below the head"
     )
-    pooling: Literal["average", "max", "pyramid", "cross_layer", "bilinear", "covariance"] = setting(
-        "average", "pooling of a feature map for the classifier (docs/factors.md)"
+    pooling: str = setting(
+        "average", "pooling of a feature map for the classifier (docs/factors.md)", registry=POOLINGS
     )
     cross_tap: str | None = setting(
         None,

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxft.config.fields import setting
+from jaxft.config.sections import extended_by
+from jaxft.core.registries import LOSSES
 
 
+@extended_by(LOSSES)
 @dataclass(frozen=True)
 class LossConfig:
     """The loss of an image, and the weight of each class in it."""
 
+    name: str = setting("cross_entropy", "loss of an image", registry=LOSSES)
     label_smoothing: float = setting(
         0.0, "fraction of each label that is spread over all classes", traced=True, at_least=0, below=1
     )

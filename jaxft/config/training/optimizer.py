@@ -1,18 +1,22 @@
 """The section `training.optimizer`: which optimizer, and its numbers."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxft.config.fields import setting
+from jaxft.config.sections import extended_by
 from jaxft.core.errors import UserError
+from jaxft.core.registries import OPTIMIZERS
 
 
+@extended_by(OPTIMIZERS)
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer and its numbers; rates of single layers are in `training.layers`."""
 
-    name: Literal["sgd", "adam", "adamw", "lamb", "lion"] = setting(
-        "sgd", "optimizer; sgd and adam add weight decay to the gradient, as in PyTorch; the others decouple it"
+    name: str = setting(
+        "sgd",
+        "optimizer; sgd and adam add weight decay to the gradient, as in PyTorch; the others decouple it",
+        registry=OPTIMIZERS,
     )
     learning_rate: float = setting(
         0.01, "peak learning rate of the head, and of every layer without a rate of its own", traced=True, above=0

@@ -1,84 +1,70 @@
-"""The section `training.regularization`: terms of the loss and noise, most of them towards the source."""
+"""The section `training.regularization`: the sections of all regularizers, each declared in its regularizer's file."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxft.config.fields import setting
+from jaxft.config.sections import extended_by
+from jaxft.core.errors import UserError
+from jaxft.core.registries import REGULARIZERS
 
-
-@dataclass(frozen=True)
-class L2SPConfig:
-    """L2-SP (Li, Grandvalet & Davoine 2018): an L2 penalty on the distance from the pretrained weights."""
-
-    strength: float = setting(
-        0.0, "L2-SP: penalty on the distance of trained layers below the head from the source", traced=True, at_least=0
-    )
-    rules: tuple[tuple[str, float], ...] = setting(
-        (), "L2-SP: ordered rules (pattern of parameter names, strength), ahead of strength", traced=True, at_least=0
-    )
-    head: float = setting(0.0, "L2-SP: L2 penalty on the head, which has no source", traced=True, at_least=0)
+if TYPE_CHECKING:
+    from jaxft.config.training.training import Training
 
 
 @dataclass(frozen=True)
-class DeltaConfig:
-    """DELTA (Li et al. 2019): a penalty on the distance of feature maps from the source's, weighted by channel."""
+class RegularizerConfig:
+    """The base of a regularizer's section of the config.
 
-    strength: float = setting(
-        0.0,
-        "DELTA: penalty on the distance of feature maps from the source's, channel by channel",
-        traced=True,
-        at_least=0,
-    )
+    Attributes:
+      acting: the fields that turn the regularizer on where they are neither 0 nor empty.
+      towards_source: those of them that need the weights of a source.
+      compares_layers: whether it compares layers of the network with the same ones of the source.
+    """
 
+    acting: ClassVar[tuple[str, ...]] = ("strength",)
+    towards_source: ClassVar[tuple[str, ...]] = ()
+    compares_layers: ClassVar[bool] = False
 
-@dataclass(frozen=True)
-class BSSConfig:
-    """Batch spectral shrinkage (Chen et al. 2019): a penalty on the smallest singular values of a batch's features."""
+    @property
+    def acting_field(self) -> str | None:
+        """Returns the first field that turns the regularizer on; None if it is off."""
+        return next((name for name in self.acting if getattr(self, name)), None)
 
-    strength: float = setting(
-        0.0, "BSS: penalty on the smallest singular values of a batch's features", traced=True, at_least=0
-    )
-    count: int = setting(1, "BSS: number of singular values that are penalized", at_least=1)
+    def check_training(self, training: "Training", where: str, dotted: str) -> None:
+        """Raises a `UserError` if the section contradicts another one of the training.
 
-
-@dataclass(frozen=True)
-class DistillationConfig:
-    """Distillation from the source (LwF, Li & Hoiem 2016): its own head's outputs on the target images are kept."""
-
-    strength: float = setting(
-        0.0, "distillation (LwF): weight of the loss to the source network's own outputs", traced=True, at_least=0
-    )
-    temperature: float = setting(2.0, "distillation (LwF): temperature that divides the logits", traced=True, above=0)
-
-
-@dataclass(frozen=True)
-class DropoutConfig:
-    """Dropout (Srivastava et al. 2014) of the head's inputs."""
-
-    rate: float = setting(
-        0.0, "dropout: fraction of the head's inputs that is set to zero in training", traced=True, at_least=0, below=1
-    )
-
-
-@dataclass(frozen=True)
-class StochasticDepthConfig:
-    """Stochastic depth (Huang et al. 2016)."""
-
-    rate: float = setting(
-        0.0,
-        "stochastic depth: probability of skipping the last residual block; it falls linearly towards the first",
-        traced=True,
-        at_least=0,
-        below=1,
-    )
+        Args:
+          training: the whole section `training`.
+          where: its dotted name, for messages.
+          dotted: the dotted name of this section.
+        """
+        acting, initialization = self.acting_field, training.initialization
+        if acting is None:
+            return
+        pulling = next((name for name in self.towards_source if getattr(self, name)), None)
+        if pulling is not None and initialization.start == "random":
+            raise UserError(
+                f"config field '{dotted}.{pulling}' pulls towards a source, but '{where}.initialization.start' is "
+                "'random'; leave it out."
+            )
+        if self.compares_layers and initialization.grow != "none":
+            raise UserError(
+                f"config field '{dotted}.{acting}' compares the network's layers with the source's, but "
+                f"'{where}.initialization.grow' gives it others; leave one of them out."
+            )
+        if not training.fine_tunes:
+            raise UserError(
+                f"config field '{dotted}.{acting}' acts in fine-tuning, after the linear probe, but "
+                f"'{where}.schedule.epochs' is 0; give epochs, or leave it out."
+            )
 
 
+@extended_by(REGULARIZERS)
 @dataclass(frozen=True)
 class RegularizationConfig:
     """Terms of the loss and noise; a strength or rate of 0 turns each off."""
 
-    l2_sp: L2SPConfig = L2SPConfig()
-    delta: DeltaConfig = DeltaConfig()
-    bss: BSSConfig = BSSConfig()
-    distillation: DistillationConfig = DistillationConfig()
-    dropout: DropoutConfig = DropoutConfig()
-    stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Returns the section of a regularizer."""

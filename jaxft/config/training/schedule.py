@@ -2,18 +2,21 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxft.config.fields import setting
 from jaxft.core.errors import UserError
+from jaxft.core.registries import SCHEDULES
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """The length of fine-tuning and the shape of the learning rate, in epochs or in steps."""
 
-    shape: Literal["constant", "cosine", "linear", "step", "onecycle"] = setting(
-        "cosine", "shape of the learning rate; 'onecycle' rises to the peak over the warmup, then falls"
+    shape: str = setting(
+        "cosine",
+        "shape of the learning rate; 'onecycle' rises to the peak over the warmup, then falls; 'range' grows to the "
+        "peak from decay_factor of it, by one factor a step",
+        registry=SCHEDULES,
     )
     epochs: float = setting(20.0, "epochs of fine-tuning after the linear probe; 0 skips fine-tuning", at_least=0)
     steps: int | None = setting(None, "steps of fine-tuning, given instead of epochs", at_least=1)

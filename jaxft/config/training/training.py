@@ -1,9 +1,10 @@
 """The section `training` as a whole, and what concerns several of its sections at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from jaxft.config.sections import sections_of
 from jaxft.config.training.augmentation import AugmentationConfig
 from jaxft.config.training.batch_norm import BatchNormConfig
 from jaxft.config.training.batches import BatchesConfig
@@ -19,27 +20,23 @@ from jaxft.config.training.selection import SelectionConfig
 from jaxft.config.values import from_dict, get_at
 from jaxft.core.errors import UserError
 
-# Fields of `training.regularization` that act, and those of them that need the weights of a source.
-TOWARDS_SOURCE = ("l2_sp.strength", "l2_sp.rules", "delta.strength", "distillation.strength")
-ACTING = (*TOWARDS_SOURCE, "l2_sp.head", "bss.strength", "dropout.rate", "stochastic_depth.rate")
-
 
 @dataclass(frozen=True)
 class Training:
     """How a network is trained."""
 
-    initialization: InitializationConfig = InitializationConfig()
-    layers: LayersConfig = LayersConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    batches: BatchesConfig = BatchesConfig()
-    loss: LossConfig = LossConfig()
-    linear_probe: LinearProbeConfig = LinearProbeConfig()
-    batch_norm: BatchNormConfig = BatchNormConfig()
-    regularization: RegularizationConfig = RegularizationConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    selection: SelectionConfig = SelectionConfig()
-    classifier: ClassifierConfig = ClassifierConfig()
+    initialization: InitializationConfig = field(default_factory=InitializationConfig)
+    layers: LayersConfig = field(default_factory=LayersConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batches: BatchesConfig = field(default_factory=BatchesConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    linear_probe: LinearProbeConfig = field(default_factory=LinearProbeConfig)
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "Training":
@@ -64,7 +61,8 @@ class Training:
         """Raises a `UserError` if sections contradict each other."""
         self._check_lengths(where)
         self._check_images(where)
-        self._check_regularization(where)
+        for name, section in sections_of(self.regularization).items():
+            section.check_training(self, where, f"{where}.regularization.{name}")
         if self.classifier.kind != "network" and self.selection.test_crops == "ten":
             raise UserError(
                 f"config field '{where}.selection.test_crops' is 'ten', which is for the network; "
@@ -122,39 +120,4 @@ class Training:
             raise UserError(
                 f"config field '{where}.selection.test_crops' is 'ten', which are crops of larger images; "
                 f"give '{where}.augmentation.crop.size_px', below the images' size_px."
-            )
-
-    def _check_regularization(self, where: str) -> None:
-        start, dotted = self.initialization, f"{where}.regularization"
-        given = next((name for name in TOWARDS_SOURCE if get_at(self.regularization, name)), None)
-        if given is not None and start.start == "random":
-            raise UserError(
-                f"config field '{dotted}.{given}' pulls towards a source, but '{where}.initialization.start' is "
-                "'random'; leave it out."
-            )
-        anew = "start" if start.start == "matched" else "copied_units" if start.copied_units is not None else None
-        if self.regularization.delta.strength and anew is not None:
-            raise UserError(
-                f"config field '{dotted}.delta.strength' compares feature maps with the source's, but "
-                f"'{where}.initialization.{anew}' is {getattr(start, anew)!r}, which starts blocks anew; leave one "
-                "of them out."
-            )
-        comparing = ("delta.strength", "distillation.strength")
-        compared = next((name for name in comparing if get_at(self.regularization, name)), None)
-        if compared is not None and start.grow != "none":
-            raise UserError(
-                f"config field '{dotted}.{compared}' compares the network's layers with the source's, but "
-                f"'{where}.initialization.grow' gives it others; leave one of them out."
-            )
-        bss, at_a_time = self.regularization.bss, self.batches.micro_batch_size
-        if bss.strength and bss.count > at_a_time:
-            raise UserError(
-                f"config field '{dotted}.bss.count' is {bss.count}; {at_a_time} images, which are processed at a time, "
-                "have fewer singular values."
-            )
-        acting = next((name for name in ACTING if get_at(self.regularization, name)), None)
-        if acting is not None and not self.fine_tunes:
-            raise UserError(
-                f"config field '{dotted}.{acting}' acts in fine-tuning, after the linear probe, but "
-                f"'{where}.schedule.epochs' is 0; give epochs, or leave it out."
             )

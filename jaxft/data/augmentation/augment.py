@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.config import from_dict
+from jaxft.config.sections import sections_of
 from jaxft.config.training.augmentation import AugmentationConfig
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
@@ -57,9 +58,8 @@ class Changes:
 
 def make_changes(config: AugmentationConfig) -> Changes:
     """Returns the random changes of single images of a config, in the order of the registry."""
-    every = [(name, getattr(config, name, None), entry.value) for name, entry in AUGMENTATIONS.items()]
-    active = [(name, options) for name, options, each in every if options is not None and each.is_active(options)]
-    return Changes(tuple(active))
+    sections = sections_of(config).items()
+    return Changes(tuple((name, options) for name, options in sections if AUGMENTATIONS[name].value.is_active(options)))
 
 
 def augment(key: jax.Array, images: jax.Array, changes: Changes) -> jax.Array:

@@ -1,12 +1,24 @@
 """Color jitter: brightness, contrast, saturation and hue changed at random, as in torchvision."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from jaxft.config.training.augmentation import ColorJitterConfig
+from jaxft.config.fields import setting
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
 from jaxft.data.augmentation.color import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+
+
+@dataclass(frozen=True)
+class ColorJitterConfig:
+    """Random changes of brightness, contrast, saturation and hue."""
+
+    brightness: float = setting(0.0, "maximum brightness jitter, as a fraction", at_least=0)
+    contrast: float = setting(0.0, "maximum contrast jitter, as a fraction", at_least=0)
+    saturation: float = setting(0.0, "maximum saturation jitter, as a fraction", at_least=0)
+    hue: float = setting(0.0, "maximum hue jitter, as a fraction of the color circle", at_least=0, at_most=0.5)
 
 
 def color_jitter(key: jax.Array, image: jax.Array, jitter: ColorJitterConfig) -> jax.Array:
@@ -38,5 +50,6 @@ AUGMENTATIONS.register(
         per_image=True,
         is_active=lambda jitter: any((jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)),
     ),
+    section=ColorJitterConfig,
     help="random changes of brightness, contrast, saturation and hue",
 )

@@ -1,13 +1,22 @@
 """Random erasing (Zhong et al. 2020): a random rectangle of an image is filled with noise."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.config.training.augmentation import ErasingConfig
+from jaxft.config.fields import setting
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
+
+
+@dataclass(frozen=True)
+class ErasingConfig:
+    """Random erasing (Zhong et al. 2020)."""
+
+    probability: float = setting(0.0, "probability of erasing a random rectangle of an image", at_least=0, at_most=1)
+
 
 ERASED_AREA = (0.02, 0.4)  # share of the image; Zhong et al. 2020, section 4.2
 
@@ -55,5 +64,6 @@ def _erase(key: jax.Array, image: jax.Array, options: ErasingConfig) -> jax.Arra
 AUGMENTATIONS.register(
     "erasing",
     Augmentation(_erase, per_image=True, is_active=lambda erasing: erasing.probability > 0),
+    section=ErasingConfig,
     help="random erasing of a rectangle",
 )

@@ -2,14 +2,39 @@
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.config.training.augmentation import CropConfig, FlipConfig
+from jaxft.config.fields import setting
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Random crops in training, and the center in evaluation."""
+
+    padding_px: int = setting(0, "zero pixels added on each side of an image before a random crop", at_least=0)
+    scale_min: float = setting(
+        1.0, "smallest fraction of the area that a random resized crop keeps; 1 turns it off", above=0, at_most=1
+    )
+    size_px: int | None = setting(
+        None,
+        "side of the network's input where images are larger: a random crop in training, the center in evaluation; if "
+        "None, the whole image",
+        at_least=1,
+    )
+
+
+@dataclass(frozen=True)
+class FlipConfig:
+    """Random horizontal flips."""
+
+    enabled: bool = setting(False, "whether half of the images are flipped horizontally at random")
+
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop; Szegedy et al. 2015, section 6
 
@@ -130,6 +155,9 @@ def _flip(key: jax.Array, images: jax.Array, options: FlipConfig) -> jax.Array:
 AUGMENTATIONS.register(
     "crop",
     Augmentation(_crop, is_active=lambda crop: bool(crop.scale_min < 1 or crop.padding_px or crop.size_px)),
+    section=CropConfig,
     help="random crops, resized ones too",
 )
-AUGMENTATIONS.register("flip", Augmentation(_flip, is_active=lambda flip: flip.enabled), help="random horizontal flips")
+AUGMENTATIONS.register(
+    "flip", Augmentation(_flip, is_active=lambda flip: flip.enabled), section=FlipConfig, help="random horizontal flips"
+)

@@ -1,11 +1,12 @@
 """RandAugment (Cubuk et al. 2020): operations drawn at random, all of one magnitude."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.config.training.augmentation import RandAugmentConfig
+from jaxft.config.fields import setting
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
 from jaxft.data.augmentation.color import (
@@ -19,6 +20,17 @@ from jaxft.data.augmentation.color import (
     solarize,
 )
 from jaxft.data.augmentation.geometry import affine, rotate
+
+
+@dataclass(frozen=True)
+class RandAugmentConfig:
+    """RandAugment (Cubuk et al. 2020)."""
+
+    num_operations: int = setting(
+        0, "RandAugment: number of random operations on each image; 0 turns it off", at_least=0
+    )
+    magnitude: float = setting(9.0, "RandAugment: magnitude of the operations, of 30", at_least=0, at_most=30)
+
 
 MAX_MAGNITUDE = 30
 
@@ -72,5 +84,6 @@ def _rand_augment(key: jax.Array, image: jax.Array, options: RandAugmentConfig) 
 AUGMENTATIONS.register(
     "randaugment",
     Augmentation(_rand_augment, per_image=True, is_active=lambda options: options.num_operations > 0),
+    section=RandAugmentConfig,
     help="RandAugment: random operations of one magnitude",
 )

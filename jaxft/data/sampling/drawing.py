@@ -5,14 +5,12 @@ manifest is a split as JSON, which recreates it exactly: `manifest` takes the pl
 changed as the config says, with a manifest too.
 """
 
-from typing import Any
-
 from jaxft.config import Images
+from jaxft.config.sections import sections_of
 from jaxft.core.errors import UserError
-from jaxft.core.registry import Entry
-from jaxft.data.sampling.draft import DataFactor, Draft
+from jaxft.core.registries import DATA_FACTORS
+from jaxft.data.sampling.draft import Draft
 from jaxft.data.sampling.drawn import Drawn
-from jaxft.data.sampling.factors import DATA_FACTORS  # with the built-in ones
 from jaxft.data.sampling.manifests import read_manifest, recreate
 from jaxft.data.sampling.reading import ImageReader
 from jaxft.data.sampling.splits import no_split
@@ -42,14 +40,14 @@ def draw(
     draft = Draft(spec, seed, fold, where, size_px, reader, images, {}, images, no_split(images)).with_spec(spec)
     if manifest is not None:
         draft = recreate(draft, manifest)
+    sections = sections_of(spec)
     for entry in DATA_FACTORS.values():
-        options = _options(entry, draft)
+        options = sections.get(entry.name, draft.spec)
         if manifest is None or not entry.value.is_drawn:
             draft = entry.value.apply(draft, options)
         elif entry.section is not None and options != entry.section():
             raise UserError(
-                f"'{where}.manifest' says which images are used with which labels; leave "
-                f"'{where}.factors.{entry.name}' out."
+                f"'{where}.manifest' says which images are used with which labels; leave '{where}.{entry.name}' out."
             )
     return Drawn(
         images=draft.images,
@@ -61,10 +59,3 @@ def draw(
         kept=draft.kept,
         merged=draft.merged,
     )
-
-
-def _options(entry: Entry[DataFactor], draft: Draft) -> Any:
-    if entry.section is None:
-        return draft.spec
-    given = getattr(getattr(draft.spec, "factors", None), entry.name, None)
-    return entry.section() if given is None else given

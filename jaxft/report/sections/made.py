@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jaxft.config import Study, to_dict
 from jaxft.core.text import as_text, duration, percent
 from jaxft.report.context import ReportContext
 from jaxft.report.template import render_fragment
@@ -22,7 +21,7 @@ def make_made(context: ReportContext) -> Markup:
         runs=[run_record(run) for run in reversed(runs)],
         commands=commands(runs),
         sources=sources_of(context.store, plan),
-        changed=changed_fields(plan["config"]),
+        changed=field_texts(plan["changed"]),
         config=json.dumps(plan["config"], indent=2, ensure_ascii=False),
         config_path=plan.get("config_path"),
     )
@@ -44,11 +43,10 @@ def command_text(command: Any) -> str:
     return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
 
 
-def changed_fields(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns (dotted field, value) for the fields that differ from their defaults."""
-    usual = flattened(to_dict(Study()))
-    changed = {n: value for n, value in flattened(config).items() if n not in usual or usual[n] != value}
-    return [(n, factors_text(value) if n == "factors" else as_text(value)) for n, value in changed.items()]
+def field_texts(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (dotted name, value as text) of the fields in nested dicts."""
+    named = flattened(fields).items()
+    return [(name, factors_text(value) if name == "factors" else as_text(value)) for name, value in named]
 
 
 def factors_text(blocks: Sequence[Mapping[str, Sequence[Any]]]) -> str:

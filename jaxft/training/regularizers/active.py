@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.config import Training
+from jaxft.config.sections import sections_of
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network
 from jaxft.training.noise import Draw, Noise
@@ -74,18 +75,22 @@ def make_regularizers(training: Training, scope: Scope) -> ActiveRegularizers:
       UserError: one of them cannot act on this network, or has a rule that decides nothing.
     """
     found = []
-    for name, entry in REGULARIZERS.items():
-        options = entry.value.options(training)
-        static = None if options is None else entry.value.static(options, scope)
+    for name, options in turned_on(training):
+        static = REGULARIZERS[name].value.static(options, scope)
         if static is not None:
             found.append((name, static))
     return ActiveRegularizers(tuple(found))
 
 
+def turned_on(training: Training) -> list[tuple[str, Any]]:
+    """Returns (name, section of the config) of the regularizers that are turned on, in the order of the registry."""
+    sections = sections_of(training.regularization)
+    return [(name, options) for name, options in sections.items() if options.acting_field is not None]
+
+
 def make_numbers(training: Training) -> Numbers:
     """Returns the numbers of the regularizers that are turned on, whether or not they act in every phase."""
-    every = {name: (entry.value, entry.value.options(training)) for name, entry in REGULARIZERS.items()}
-    numbers = {name: each.numbers(options) for name, (each, options) in every.items() if options is not None}
+    numbers = {name: REGULARIZERS[name].value.numbers(options) for name, options in turned_on(training)}
     return {name: own for name, own in numbers.items() if own}
 
 

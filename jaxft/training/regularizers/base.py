@@ -1,6 +1,5 @@
 """The interface of a regularizer."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxft.config import Training
 from jaxft.models import Network
 from jaxft.training.noise import Draw, Noise
 from jaxft.training.regularizers.context import StepContext
@@ -48,18 +46,14 @@ class Term(NamedTuple):
     measured: dict[str, Any]
 
 
-class Regularizer(ABC):
+class Regularizer:
     """A term of the loss, or noise in the forward pass. It reads what it needs from its arguments and calls nothing.
 
-    The defaults do nothing, so that a regularizer has only the methods that concern it. `options` is the only one that
-    reads the config.
+    The defaults do nothing, so that a regularizer has only the methods that concern it. `options` is its section of the
+    config, a subclass of `jaxft.config.training.regularization.RegularizerConfig`.
     """
 
     is_random = False  # whether it draws noise
-
-    @abstractmethod
-    def options(self, training: Training) -> Any:
-        """Returns the regularizer's section of the config, or None if it is turned off."""
 
     def static(self, options: Any, scope: Scope) -> Any:
         """Returns what is static in a phase, a hashable value with a stable repr; None if it does not act there."""

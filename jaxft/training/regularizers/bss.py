@@ -1,12 +1,15 @@
 """Batch spectral shrinkage (Chen et al. 2019): a penalty on small singular values of a batch's features."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxft.config import Training
-from jaxft.config.training.regularization import BSSConfig
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
+from jaxft.core.errors import UserError
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network
 from jaxft.training.pooled import pooled
@@ -14,12 +17,28 @@ from jaxft.training.regularizers.base import Regularizer, Scope, Term
 from jaxft.training.regularizers.context import StepContext
 
 
+@dataclass(frozen=True)
+class BSSConfig(RegularizerConfig):
+    """Batch spectral shrinkage (Chen et al. 2019): a penalty on the smallest singular values of a batch's features."""
+
+    strength: float = setting(
+        0.0, "BSS: penalty on the smallest singular values of a batch's features", traced=True, at_least=0
+    )
+    count: int = setting(1, "BSS: number of singular values that are penalized", at_least=1)
+
+    def check_training(self, training: Training, where: str, dotted: str) -> None:
+        """Raises a `UserError` if there are fewer singular values than are penalized."""
+        super().check_training(training, where, dotted)
+        size = training.batches.micro_batch_size
+        if self.strength and self.count > size:
+            raise UserError(
+                f"config field '{dotted}.count' is {self.count}; {size} images, which are processed at a time, have "
+                "fewer singular values."
+            )
+
+
 class BSS(Regularizer):
     """A penalty on the smallest singular values of a batch's features. Its static part is their number."""
-
-    def options(self, training: Training) -> BSSConfig | None:
-        config = training.regularization.bss
-        return config if config.strength else None
 
     def static(self, options: BSSConfig, scope: Scope) -> int | None:
         return options.count if scope.model.feature_block in scope.live else None
@@ -44,4 +63,6 @@ def smallest_singular_values(features: jax.Array, count: int) -> jax.Array:
     return jnp.square(jnp.linalg.svd(features, compute_uv=False)[-count:]).sum()
 
 
-REGULARIZERS.register("bss", BSS(), help="penalty on the smallest singular values of a batch's features")
+REGULARIZERS.register(
+    "bss", BSS(), section=BSSConfig, help="penalty on the smallest singular values of a batch's features"
+)

@@ -1,6 +1,7 @@
 """DELTA (Li et al. 2019): a penalty on the distance of feature maps from the source's, weighted by channel."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.config import Training
-from jaxft.config.training.regularization import DeltaConfig
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
+from jaxft.core.errors import UserError
 from jaxft.core.registries import REGULARIZERS
 from jaxft.features.prefix import output_shape
 from jaxft.models import Network
@@ -19,12 +22,35 @@ from jaxft.training.source import SourceNeeds
 from jaxft.training.training_images import TrainingImages
 
 
+@dataclass(frozen=True)
+class DeltaConfig(RegularizerConfig):
+    """DELTA (Li et al. 2019): a penalty on the distance of feature maps from the source's, weighted by channel."""
+
+    strength: float = setting(
+        0.0,
+        "DELTA: penalty on the distance of feature maps from the source's, channel by channel",
+        traced=True,
+        at_least=0,
+    )
+
+    towards_source = ("strength",)
+    compares_layers = True
+
+    def check_training(self, training: Training, where: str, dotted: str) -> None:
+        """Raises a `UserError` if blocks that are compared start from other weights than the source's."""
+        super().check_training(training, where, dotted)
+        start = training.initialization
+        anew = "start" if start.start == "matched" else "copied_units" if start.copied_units is not None else None
+        if self.strength and anew is not None:
+            raise UserError(
+                f"config field '{dotted}.strength' compares feature maps with the source's, but "
+                f"'{where}.initialization.{anew}' is {getattr(start, anew)!r}, which starts blocks anew; leave one "
+                "of them out."
+            )
+
+
 class Delta(Regularizer):
     """A penalty on the distance of the outputs of stages from the source's. Its static part are their blocks."""
-
-    def options(self, training: Training) -> DeltaConfig | None:
-        config = training.regularization.delta
-        return config if config.strength else None
 
     def static(self, options: DeltaConfig, scope: Scope) -> tuple[str, ...] | None:
         model = scope.model
@@ -73,4 +99,6 @@ def map_distance(
     return total
 
 
-REGULARIZERS.register("delta", Delta(), help="penalty on the distance of feature maps from the source's")
+REGULARIZERS.register(
+    "delta", Delta(), section=DeltaConfig, help="penalty on the distance of feature maps from the source's"
+)

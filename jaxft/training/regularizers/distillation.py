@@ -1,12 +1,13 @@
 """Distillation from the source (LwF; Li & Hoiem 2016): its own head's outputs on the target images are kept."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.config import Training
-from jaxft.config.training.regularization import DistillationConfig
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.paths import unflatten
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network
@@ -16,12 +17,21 @@ from jaxft.training.source import SourceNeeds, source_network
 from jaxft.training.targets import Targets
 
 
+@dataclass(frozen=True)
+class DistillationConfig(RegularizerConfig):
+    """Distillation from the source (LwF, Li & Hoiem 2016): its own head's outputs on the target images are kept."""
+
+    strength: float = setting(
+        0.0, "distillation (LwF): weight of the loss to the source network's own outputs", traced=True, at_least=0
+    )
+    temperature: float = setting(2.0, "distillation (LwF): temperature that divides the logits", traced=True, above=0)
+
+    towards_source = ("strength",)
+    compares_layers = True
+
+
 class Distillation(Regularizer):
     """A cross-entropy to the outputs of the source's head before training. The old head does not train."""
-
-    def options(self, training: Training) -> DistillationConfig | None:
-        config = training.regularization.distillation
-        return config if config.strength else None
 
     def static(self, options: DistillationConfig, scope: Scope) -> bool | None:
         return True if scope.model.feature_block in scope.live else None
@@ -58,4 +68,9 @@ def distillation_loss(logits: jax.Array, recorded: jax.Array, temperature: jax.A
     return -(before * jax.nn.log_softmax(logits / temperature)).sum(-1)
 
 
-REGULARIZERS.register("distillation", Distillation(), help="the source's own outputs on the target images are kept")
+REGULARIZERS.register(
+    "distillation",
+    Distillation(),
+    section=DistillationConfig,
+    help="the source's own outputs on the target images are kept",
+)

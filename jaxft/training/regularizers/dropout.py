@@ -1,12 +1,13 @@
 """Dropout (Srivastava et al. 2014) of the head's inputs."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.config import Training
-from jaxft.config.training.regularization import DropoutConfig
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network
 from jaxft.training.noise import Draw, Dropout, Noise
@@ -15,14 +16,21 @@ from jaxft.training.regularizers.base import Regularizer, Scope, Term
 STREAM = 4  # of the step's key
 
 
+@dataclass(frozen=True)
+class DropoutConfig(RegularizerConfig):
+    """Dropout (Srivastava et al. 2014) of the head's inputs."""
+
+    rate: float = setting(
+        0.0, "dropout: fraction of the head's inputs that is set to zero in training", traced=True, at_least=0, below=1
+    )
+
+    acting = ("rate",)
+
+
 class HeadDropout(Regularizer):
     """Dropout of the head's inputs."""
 
     is_random = True
-
-    def options(self, training: Training) -> DropoutConfig | None:
-        config = training.regularization.dropout
-        return config if config.rate else None
 
     def static(self, options: DropoutConfig, scope: Scope) -> bool:
         return True
@@ -35,4 +43,6 @@ class HeadDropout(Regularizer):
         return noise._replace(dropout=Dropout(key, term.numbers["rate"], draw.places))
 
 
-REGULARIZERS.register("dropout", HeadDropout(), help="a fraction of the head's inputs is set to zero")
+REGULARIZERS.register(
+    "dropout", HeadDropout(), section=DropoutConfig, help="a fraction of the head's inputs is set to zero"
+)

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxft.config import Training
-from jaxft.config.training.regularization import L2SPConfig
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.registries import REGULARIZERS
 from jaxft.core.rules import Rule, match_rules
 from jaxft.models import Network
@@ -23,6 +23,22 @@ REST = ".*"  # the pattern of parameters that no rule names
 
 
 @dataclass(frozen=True)
+class L2SPConfig(RegularizerConfig):
+    """L2-SP (Li, Grandvalet & Davoine 2018): an L2 penalty on the distance from the pretrained weights."""
+
+    strength: float = setting(
+        0.0, "L2-SP: penalty on the distance of trained layers below the head from the source", traced=True, at_least=0
+    )
+    rules: tuple[tuple[str, float], ...] = setting(
+        (), "L2-SP: ordered rules (pattern of parameter names, strength), ahead of strength", traced=True, at_least=0
+    )
+    head: float = setting(0.0, "L2-SP: L2 penalty on the head, which has no source", traced=True, at_least=0)
+
+    acting = ("strength", "rules", "head")
+    towards_source = ("strength", "rules")
+
+
+@dataclass(frozen=True)
 class Pull:
     """Parameters that are pulled to the source, each with the pattern of its strength; whether the head is to zero."""
 
@@ -32,10 +48,6 @@ class Pull:
 
 class L2SP(Regularizer):
     """Penalties on the distance of trained parameters from the source's, and on the norm of the head."""
-
-    def options(self, training: Training) -> L2SPConfig | None:
-        config = training.regularization.l2_sp
-        return config if config.strength or config.rules or config.head else None
 
     def static(self, options: L2SPConfig, scope: Scope) -> Pull | None:
         pull = Pull(_pulled(options, scope) if options.strength or options.rules else (), options.head > 0)
@@ -91,4 +103,4 @@ def squared_distance(
     )
 
 
-REGULARIZERS.register("l2_sp", L2SP(), help="L2 penalty on the distance from the source's weights")
+REGULARIZERS.register("l2_sp", L2SP(), section=L2SPConfig, help="L2 penalty on the distance from the source's weights")

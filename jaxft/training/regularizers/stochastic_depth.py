@@ -1,13 +1,14 @@
 """Stochastic depth (Huang et al. 2016): residual branches are skipped at random."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxft.config import Training
-from jaxft.config.training.regularization import StochasticDepthConfig
+from jaxft.config.fields import setting
+from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.errors import UserError
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network, unit_of
@@ -17,14 +18,25 @@ from jaxft.training.regularizers.base import Regularizer, Scope, Term
 STREAM = 5  # of the step's key
 
 
+@dataclass(frozen=True)
+class StochasticDepthConfig(RegularizerConfig):
+    """Stochastic depth (Huang et al. 2016)."""
+
+    rate: float = setting(
+        0.0,
+        "stochastic depth: probability of skipping the last residual block; it falls linearly towards the first",
+        traced=True,
+        at_least=0,
+        below=1,
+    )
+
+    acting = ("rate",)
+
+
 class StochasticDepth(Regularizer):
     """Residual branches that a batch may skip. Its static part are their blocks."""
 
     is_random = True
-
-    def options(self, training: Training) -> StochasticDepthConfig | None:
-        config = training.regularization.stochastic_depth
-        return config if config.rate else None
 
     def static(self, options: StochasticDepthConfig, scope: Scope) -> tuple[str, ...] | None:
         model = scope.model
@@ -62,4 +74,6 @@ def branch_factors(
     return found
 
 
-REGULARIZERS.register("stochastic_depth", StochasticDepth(), help="residual branches are skipped at random")
+REGULARIZERS.register(
+    "stochastic_depth", StochasticDepth(), section=StochasticDepthConfig, help="residual branches are skipped at random"
+)
