@@ -1,14 +1,13 @@
-"""What an accelerator makes of jaxft, in one command of less than nine minutes that needs nothing but the package.
+"""Measures the speed of jaxft on an accelerator in less than nine minutes; needs only the package.
 
     python benchmarks/accelerator.py
 
-Each line is printed and kept in `results/accelerator.json` as soon as it is measured, so that a run that is stopped
-keeps what it has. On a CPU it is a small form of the same, which shows that everything runs, not how fast. Images are
-random.
+Each result is printed and written to `results/accelerator.json` immediately, so an interrupted run keeps its results.
+On a CPU, the script runs a small version, which shows that everything runs, not how fast. Images are random.
 
-Where PyTorch is installed and has the device, the steps are timed beside a compiled PyTorch network with automatic
-mixed precision and channels last. Fractions of the peak are of a matrix product in the same numbers, and of a copy in
-memory, both measured here.
+If PyTorch is installed and supports the device, each training step is compared with a compiled PyTorch network with
+automatic mixed precision and channels last. Fractions of the peak are relative to a matrix product in the same
+precision, and to a copy in memory, both measured by this script.
 """
 
 import argparse
@@ -47,7 +46,7 @@ ROUNDS = 5
 
 
 class Size:
-    """How large the measures are: for an accelerator, or the small form for a CPU."""
+    """Sizes of the measurements: for an accelerator, or the small version for a CPU."""
 
     def __init__(self, is_small: bool):
         self.is_small = is_small
@@ -61,14 +60,14 @@ class Size:
 
 
 class Table:
-    """Prints a line a measure, and keeps all of them in a file."""
+    """Prints one line per measurement, and writes all of them to a file."""
 
     def __init__(self, path: Path):
         self.path = path
         self.found: dict[str, Any] = {"device": device_name(), "versions": versions(), "measures": {}}
 
     def add(self, name: str, **values: float | str) -> None:
-        """Prints and keeps what was measured."""
+        """Prints a measurement and writes all measurements to the file."""
         self.found["measures"][name] = {
             key: v if isinstance(v, str) else float(f"{v:.5g}") for key, v in values.items()
         }
@@ -79,7 +78,7 @@ class Table:
 
 
 def median_seconds(run: Callable[[], Any]) -> float:
-    """Returns the median seconds of a call that waits for its end, after one that compiles."""
+    """Returns the median time in seconds of a blocking call, after a first call that compiles."""
     run()
     taken = []
     for _ in range(2 if jax.default_backend() == "cpu" else ROUNDS):
@@ -94,7 +93,7 @@ def median_seconds(run: Callable[[], Any]) -> float:
 
 @functools.cache
 def matrix_peak(size: int, precision: str) -> float:
-    """Returns the floating-point operations in a second of a square matrix product."""
+    """Returns the floating-point operations per second of a square matrix product."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     x = jnp.ones((size, size), dtype)
     with products(precision):  # type: ignore[arg-type]
@@ -104,22 +103,22 @@ def matrix_peak(size: int, precision: str) -> float:
 
 @functools.cache
 def bandwidth(num_bytes: int) -> float:
-    """Returns the bytes in a second that are read and written where an array is copied."""
+    """Returns the bytes per second that are read and written while an array is copied."""
     x = jnp.ones(num_bytes // 4, jnp.float32)
     run = jax.jit(lambda x: x + 1)
     return 2 * num_bytes / median_seconds(lambda: jax.block_until_ready(run(x)))
 
 
 def peak_bytes() -> float | str:
-    """Returns the most memory that the device has held so far."""
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", "not told by this device")
+    """Returns the peak memory use of the device so far, in bytes."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", "not reported by this device")
 
 
 # --- studies ----------------------------------------------------------------------------------------------------
 
 
 def random_images(folder: Path, size_px: int, per_class: int) -> Path:
-    """Returns a file of random images of four classes."""
+    """Returns the path of an .npz file of random images of four classes."""
     rng = np.random.Generator(np.random.PCG64(0))
     path = folder / f"images{size_px}-{per_class}.npz"
     if not path.exists():
@@ -129,7 +128,7 @@ def random_images(folder: Path, size_px: int, per_class: int) -> Path:
 
 
 def make_study(model: str, images: Path, batch_size: int, **fields: Any) -> Study:
-    """Returns a study from random weights."""
+    """Returns a study with random initial weights."""
     training = fields.pop("training", {"schedule.epochs": 1.0, "batches.size": batch_size}) | {
         "initialization.start": "random"
     }
@@ -138,7 +137,7 @@ def make_study(model: str, images: Path, batch_size: int, **fields: Any) -> Stud
 
 
 def step_seconds(study: Study, executor: Executor, num_steps: int) -> tuple[float, float]:
-    """Returns the seconds of a step of the executor's trials, in stretches of so many, and those of compiling it."""
+    """Returns the seconds per training step, in loops of `num_steps` steps, and the seconds of compilation."""
     group = make_plan(study).groups[0]
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
     start = time.perf_counter()
@@ -149,7 +148,7 @@ def step_seconds(study: Study, executor: Executor, num_steps: int) -> tuple[floa
 
 
 def steps_of_a_network(size: Size, table: Table, folder: Path) -> None:
-    """Adds a training step of ResNet-50 in each precision, beside PyTorch's, and what it needs of memory."""
+    """Measures a training step of ResNet-50 in each precision, its memory, and the same step in PyTorch."""
     images = random_images(folder, size.large_px, 2 * size.batch_size)
     for precision in PRECISIONS:
         study = make_study(size.large, images, size.batch_size, execution={"precision": precision})
@@ -203,9 +202,9 @@ def torch_resnet50(num_classes: int) -> Any:
 
 
 def torch_seconds(size: Size, precision: str) -> float | None:
-    """Returns the seconds of the same step in PyTorch; None where it, or the device in it, is not there.
+    """Returns the seconds of the same step in PyTorch, or None if PyTorch or its support of the device is missing.
 
-    In the small form the network is not compiled, which would take longer than all the rest.
+    The small version does not compile the network, which would take longer than everything else.
     """
     if importlib.util.find_spec("torch") is None:
         return None
@@ -236,7 +235,7 @@ def torch_seconds(size: Size, precision: str) -> float | None:
 
 
 def seeds_side_by_side(size: Size, table: Table, folder: Path) -> None:
-    """Adds a step of several seeds of ResNet-20 under `vmap`, and one after another."""
+    """Measures a step of several seeds of ResNet-20 under `vmap`, and one after another."""
     study = make_study("cifar_resnet20", random_images(folder, 32, 128), 32 if size.is_small else 128)
     alone, _ = step_seconds(study, InTurn(), size.steps)
     for seeds in size.seeds:
@@ -246,7 +245,7 @@ def seeds_side_by_side(size: Size, table: Table, folder: Path) -> None:
 
 
 def small_studies(size: Size, table: Table, folder: Path) -> None:
-    """Adds whole studies: depths of freezing, and a linear probe."""
+    """Measures whole studies: freezing depths, and a linear probe."""
     model, size_px = size.studied
     images = random_images(folder, size_px, 64)
     depths = {"training.layers.rates": [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]}
@@ -264,7 +263,7 @@ def small_studies(size: Size, table: Table, folder: Path) -> None:
 
 
 def distances(size: Size, table: Table, folder: Path) -> None:
-    """Adds how far many runs of ResNet-20 have moved, beside copying as many bytes."""
+    """Measures the parameter distances of many runs of ResNet-20, relative to copying as many bytes."""
     group = make_plan(make_study("cifar_resnet20", random_images(folder, 32, 128), 32)).groups[0]
     params = {name: jnp.asarray(leaf) for name, leaf in example_lane(group.trials[0]).params.items()}
     after = {name: jnp.stack([leaf * (1 + 1e-3 * run) for run in range(size.runs)]) for name, leaf in params.items()}
@@ -278,25 +277,25 @@ MEASURES = (steps_of_a_network, seeds_side_by_side, distances, small_studies)
 
 
 def main() -> None:
-    """Measures what there is time for."""
+    """Runs all measurements that fit into the time limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="where the figures are kept")
-    parser.add_argument("--seconds", type=float, default=500.0, help="no measure begins later than that (500)")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="JSON file for the results")
+    parser.add_argument("--seconds", type=float, default=500.0, help="time limit in s (default: 500)")
     args = parser.parse_args()
     start_again(fast_environment())
     keep_compiled()
     size, table, start = Size(jax.default_backend() == "cpu"), Table(args.out), time.perf_counter()
-    print(f"{table.found['device']}{', a small form: it shows that everything runs' if size.is_small else ''}")
+    print(f"{table.found['device']}{' (small version: says nothing about speed)' if size.is_small else ''}")
     for precision in PRECISIONS:
         table.add(f"matrix product, {precision}", tflop_s=matrix_peak(size.matrix, precision) / 1e12)
     table.add("copy", gb_s=bandwidth(size.copied) / 1e9)
     with tempfile.TemporaryDirectory() as folder:
         for measure in MEASURES:
             if time.perf_counter() - start > args.seconds:
-                print(f"left out for want of time: {measure.__name__}")
+                print(f"skipped, because the time limit is reached: {measure.__name__}")
             else:
                 measure(size, table, Path(folder))
-    print(f"{time.perf_counter() - start:.0f} s; kept in {args.out}")
+    print(f"{time.perf_counter() - start:.0f} s; results in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Times the random changes of images as a share of a training step of ResNet-18, at 32 and at 224 px.
+"""Measures the time of augmentation as a fraction of a training step of ResNet-18, at 32 and at 224 px.
 
     python benchmarks/augment.py
 
-A batch's changes and the step of the same batch are compiled apart and run in turn, round after round; the share is
-that of their medians. So is each change alone (at 224 px after a crop), and the step is timed with everything inside
-its program, as training runs it. At 224 px the images are 256 px and the network is the usual one; at 32 px it is the
-one with a stem of a 3x3 convolution. Crop, flip and normalise should take less than a twentieth of a step, everything
-at once less than a fifth. PyTorch is needed for the tools of the other benchmarks, and the machine should be idle.
+The augmentation of a batch and the training step of the same batch are compiled separately and run alternately, for
+several rounds; the fraction is the ratio of the medians. Each augmentation is also measured alone (at 224 px after a
+crop), and the step is measured with all augmentations inside its program, as in training. For 224 px, the images have
+256 px and the network is the usual ResNet-18; for 32 px, its stem is a 3x3 convolution. Crop, flip and normalization
+should take less than a twentieth of a step, and all augmentations less than a fifth. The script needs PyTorch, because
+it uses functions of the other benchmarks. The machine should be idle.
 """
 
 import argparse
@@ -27,16 +28,16 @@ from jaxft.data.augmentation.mixing import mix
 from jaxft.models import Preprocessing, create_model
 
 OUT = Path(__file__).resolve().parent / "results" / "augment.json"
-BARS = {"crop, flip, normalise": 1 / 20, "resized crop, flip, normalise": 1 / 20, "everything": 1 / 5}
+BARS = {"crop, flip, normalization": 1 / 20, "resized crop, flip, normalization": 1 / 20, "everything": 1 / 5}
 ALPHAS = {"mixup": jnp.float32(0.2), "cutmix": jnp.float32(1.0)}
-SETTINGS = (  # images, their side, the crop's
+SETTINGS = (  # number of images, side and crop side in px
     (32, 32, 32),
     (8, 256, 224),
 )
 
 
 def every_change(side: int, crop: int) -> dict[str, Changes]:
-    """Returns what is timed: the usual changes together, all of them, and each alone."""
+    """Returns the measured augmentations by name: the usual ones together, all together, and each alone."""
     plain = {"crop.padding_px": 4} if side == crop else {"crop.size_px": crop}
     resized = {"crop.scale_min": 0.08, "crop.size_px": crop}
     flip, erasing, cropped = {"flip.enabled": True}, {"erasing.probability": 1.0}, {"crop.size_px": crop}
@@ -44,8 +45,8 @@ def every_change(side: int, crop: int) -> dict[str, Changes]:
     jitter["color_jitter.hue"] = 0.1
     rand = {"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}
     fields = {
-        "crop, flip, normalise": plain | flip,
-        "resized crop, flip, normalise": resized | flip,
+        "crop, flip, normalization": plain | flip,
+        "resized crop, flip, normalization": resized | flip,
         "everything": resized | flip | jitter | erasing | rand,
         "crop": plain,
         "resized crop": resized,
@@ -60,7 +61,7 @@ def every_change(side: int, crop: int) -> dict[str, Changes]:
 def make_prepare(
     changes: Changes, preprocessing: Preprocessing, mixes: bool
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns the function from (key, images) to the network's input and the share of its own label it keeps."""
+    """Returns a function from (key, images) to the network input and the weight of the original label."""
 
     def prepare(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, own = augment(key, images, changes), jnp.float32(1)
@@ -72,7 +73,7 @@ def make_prepare(
 
 
 def measure(rounds: int) -> dict[str, dict[str, Any]]:
-    """Returns the shares by name, with the seconds they are of."""
+    """Returns the time fractions by name, with the underlying seconds."""
     results: dict[str, dict[str, Any]] = {}
     for count, side, crop in SETTINGS:
         network = ResNet18(64) if crop == 32 else create_model("resnet18", 10)
@@ -108,7 +109,7 @@ def measure(rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a line a comparison, and writes them as JSON."""
+    """Prints one line per comparison, and writes the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=OUT)

@@ -1,12 +1,12 @@
-"""Times networks and their convolutions beside PyTorch, and networks under `vmap` beside one after another.
+"""Compares networks and convolutions with PyTorch, and networks under `vmap` with sequential ones.
 
     python benchmarks/convolution.py --weights efficientnet_lite0.imagenet.safetensors
 
-Both sides run in turn in one process, round after round, and medians are compared: a ratio above 1 says how much slower
-ours is. Compiling is timed apart. PyTorch has channels last. The machine should be idle.
+jaxft and PyTorch run alternately in one process, for several rounds, and the script compares medians: a ratio above 1
+means that jaxft is slower. Compilation is measured separately. PyTorch uses channels last. The machine should be idle.
 
-The process starts itself again with the environment of jaxft's commands (`devices.fast_environment`), which PyTorch
-has too; GLIBC_TUNABLES=glibc.malloc.hugetlb=0 runs both without large pages.
+The process restarts itself with the environment of the jaxft commands (`devices.fast_environment`), which then also
+applies to PyTorch. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 runs both without large pages.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from jaxft.weights import load
 
 OUT = Path(__file__).resolve().parent / "results" / "convolution.json"
 LANES = 8
-LEAST_SECONDS = 0.1  # what is short is run again and again for so long
-SPINNING_SECONDS = 0.3  # PyTorch's threads go on spinning after their turn, and would take the cores from the next
+LEAST_SECONDS = 0.1  # short functions are repeated for this long
+SPINNING_SECONDS = 0.3  # wait before each run, because idle PyTorch threads keep spinning and take the cores
 DEPTHWISE = ((8, 112, 96, 3), (8, 28, 240, 5), (8, 14, 480, 3))  # images, side, channels, kernel
 Run = Callable[[], Any]
 
@@ -73,7 +73,7 @@ def conv_norm(inputs: int, features: int, kernel: int, stride: int = 1) -> list[
 
 
 class TorchBlock(torch.nn.Module):
-    """Two 3x3 convolutions beside a shortcut in PyTorch."""
+    """A residual block in PyTorch: two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, features: int, stride: int):
         super().__init__()
@@ -88,7 +88,7 @@ class TorchBlock(torch.nn.Module):
 
 
 def torch_resnet18(width: int, imagenet: bool = False) -> torch.nn.Module:
-    """Returns the same network in PyTorch, or (`imagenet`) that for large images."""
+    """Returns ResNet-18 in PyTorch, for small images or, with `imagenet`, for large ones."""
     layers = [*(conv_norm(3, width, 7, 2) if imagenet else conv_norm(3, width, 3)), torch.nn.ReLU()]
     layers += [torch.nn.MaxPool2d(3, 2, 1)] * imagenet
     inputs = width
@@ -98,11 +98,11 @@ def torch_resnet18(width: int, imagenet: bool = False) -> torch.nn.Module:
     return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(inputs, 10))
 
 
-# --- what is timed ----------------------------------------------------------------------------------------------
+# --- timing ------------------------------------------------------------------------------------------------------
 
 
 def make_step(network: nn.Module) -> Callable[..., Any]:
-    """Returns `step((variables, opt_state), images, labels)`, one of SGD with momentum and batch statistics."""
+    """Returns a training step `step((variables, opt_state), images, labels)`: SGD with momentum, tracked batch norm."""
     tx = optax.sgd(1e-3, momentum=0.9)
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
@@ -120,20 +120,20 @@ def make_step(network: nn.Module) -> Callable[..., Any]:
 
 
 def init(network: nn.Module, images: jax.Array, seed: int = 0) -> Any:
-    """Returns (variables, state of the optimiser)."""
+    """Returns (variables, optimizer state)."""
     variables = network.init(jax.random.key(seed), images, False)
     return variables, optax.sgd(1e-3, momentum=0.9).init(variables["params"])
 
 
 def compiled(function: Callable[..., Any], *args: Any) -> tuple[Run, float]:
-    """Returns a call of the compiled function that waits for its end, and how long compiling took."""
+    """Returns a blocking call of the compiled function, and the seconds of compilation."""
     start = time.perf_counter()
     run = jax.jit(function).lower(*args).compile()
     return lambda: jax.block_until_ready(run(*args)), time.perf_counter() - start
 
 
 def torch_step(network: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> Run:
-    """Returns the same step in PyTorch."""
+    """Returns the same training step in PyTorch."""
     network = network.train().to(memory_format=torch.channels_last)
     x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels).long()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
@@ -147,35 +147,35 @@ def torch_step(network: torch.nn.Module, images: np.ndarray, labels: np.ndarray)
 
 
 def batch(count: int, side: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels, both random."""
+    """Returns random images and labels."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(count, side, side, 3)).astype(np.float32), rng.integers(0, classes, count).astype(np.int32)
 
 
 def compare(name: str, ways: dict[str, tuple[Run, float]], rounds: int) -> dict[str, Any]:
-    """Returns the median seconds of each way, the first over the second, and the seconds of compiling."""
+    """Returns the median seconds of both ways, their ratio (first over second), and the seconds of compilation."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, (run, _) in ways.items():
             time.sleep(SPINNING_SECONDS)
-            run()  # untimed, so that it finds in the caches what it left there
+            run()  # not timed: fills the caches
             start, count = time.perf_counter(), 0
             while count == 0 or time.perf_counter() - start < LEAST_SECONDS:
                 run()
                 count += 1
-            if number:  # the first warms up
+            if number:  # the first round is a warmup
                 seconds[way].append((time.perf_counter() - start) / count)
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     first, second = medians.values()
     found = {"ratio": first / second, "seconds": medians, "compile_seconds": {w: c for w, (_, c) in ways.items() if c}}
     times = ", ".join(f"{way} {1000 * value:.1f} ms" for way, value in medians.items())
     compiling = ", ".join(f"{value:.1f}" for value in found["compile_seconds"].values())
-    print(f"{name:56}{found['ratio']:6.2f}   {times}; compiling {compiling} s", flush=True)
+    print(f"{name:56}{found['ratio']:6.2f}   {times}; compilation {compiling} s", flush=True)
     return found
 
 
 def measure(weights: Path | None, rounds: int) -> dict[str, Any]:
-    """Returns all comparisons by name."""
+    """Returns all results by name."""
     results: dict[str, Any] = {}
     for width, count in ((16, 64), (64, 32)):
         images, labels = batch(count, 32)
@@ -203,7 +203,7 @@ def measure(weights: Path | None, rounds: int) -> dict[str, Any]:
 
 
 def measure_lanes(rounds: int) -> dict[str, Any]:
-    """Returns a step of networks side by side under `vmap` beside the same networks one after another."""
+    """Compares a step of several networks under `vmap` with the same networks one after another."""
     images, labels = batch(64, 32)
     network = ResNet18(16)
     states = [init(network, jnp.asarray(images), seed) for seed in range(LANES)]
@@ -218,7 +218,7 @@ def measure_lanes(rounds: int) -> dict[str, Any]:
 
 
 def depthwise_ways(count: int, side: int, channels: int, kernel: int) -> dict[str, tuple[Run, float]]:
-    """Returns ours and PyTorch's depthwise convolution with both gradients."""
+    """Returns the depthwise convolution with both gradients, in jaxft and in PyTorch."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(count, side, side, channels)).astype(np.float32)
     k = rng.normal(size=(kernel, kernel, 1, channels)).astype(np.float32)
@@ -241,7 +241,7 @@ def depthwise_ways(count: int, side: int, channels: int, kernel: int) -> dict[st
 
 
 def measure_lite0(weights: Path, rounds: int) -> dict[str, Any]:
-    """Returns EfficientNet-Lite0 at 224 px, eight images: inference, and a step of training."""
+    """Compares inference and a training step of EfficientNet-Lite0 on eight images of 224 px."""
     images, labels = batch(8, 224, 1000)
     network = create_model("efficientnet_lite0", 1000)
     variables, _ = load(str(weights), network)
@@ -250,7 +250,7 @@ def measure_lite0(weights: Path, rounds: int) -> dict[str, Any]:
     x = torch.from_numpy(images).permute(0, 3, 1, 2)
 
     class Pixels(torch.nn.Module):
-        """The network on prepared images."""
+        """EfficientNet-Lite0 on preprocessed images."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -280,9 +280,9 @@ def measure_lite0(weights: Path, rounds: int) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a line a comparison, and writes them as JSON."""
+    """Prints one line per comparison, and writes the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, help="published weights of EfficientNet-Lite0; without, it is left out")
+    parser.add_argument("--weights", type=Path, help="weights of EfficientNet-Lite0; without them, it is skipped")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)

@@ -1,18 +1,20 @@
-"""Measures how fast images come: decoding beside a torch DataLoader, from the cache, and streamed in bounded memory.
+"""Measures image loading: decoding compared with a PyTorch DataLoader, reading from the cache, and streaming.
 
     python benchmarks/data.py                                       # all measures
     python benchmarks/data.py decode cache --data FOLDER --rounds 5
 
-decode: pictures a second at 224 and at 32 px, of JPEG files of real photographs in class folders. Ours is `load_images`
-with an empty cache, from the listing of the folder to the memory map on disk, with Pillow alone and with simplejpeg.
-Beside it a torch DataLoader with as many workers as there are cores, 2 at least, does the same with Pillow (open, RGB,
-shorter side resized, centre cut out) and hands over batches of 64; it is timed from its first batch on, so that the
-start of its workers does not count. cache: images a second at 32 px, in random batches of 256, from the memory map.
-stream: the memory that a process needs beyond its first steps while a gigabyte of images is trained on in random order,
-with a memory map that is as large, and the same where all of it is put on the device.
+decode: images per second at 224 and at 32 px, from JPEG files of photographs in class folders. jaxft runs `load_images`
+with an empty cache, from listing the folder to the memory map on disk, with Pillow alone and with simplejpeg. The
+PyTorch DataLoader has one worker per core (at least 2), does the same with Pillow (open, RGB, resize of the shorter
+side, center crop), and delivers batches of 64. It is timed from its first batch on, to exclude the start of workers.
 
-Each timing is a process of its own; they take turns, round after round, and medians are compared. PyTorch (2.13) is
-needed for `decode`, and the machine should be idle.
+cache: images per second at 32 px, in random batches of 256, from the memory map.
+
+stream: additional memory of a process that trains on a gigabyte of images in random order, compared with its first
+steps, from a memory map of the same size; and the same with all images on the device.
+
+Each timing runs in a separate process. The processes alternate for several rounds, and the script compares medians.
+`decode` needs PyTorch (2.13). The machine should be idle.
 """
 
 import argparse
@@ -49,7 +51,7 @@ Record = dict[str, Any]
 
 
 def write_pictures(data: Path, folder: Path, most: int) -> int:
-    """Writes real JPEG files to class folders, and returns how many."""
+    """Writes JPEG photographs to class folders, and returns their number."""
     count = 0
     for archive_name in ARCHIVES:
         with zipfile.ZipFile(data / archive_name) as archive:
@@ -63,14 +65,14 @@ def write_pictures(data: Path, folder: Path, most: int) -> int:
 
 
 def ours(folder: str, size: str, decoder: str) -> Record:
-    """Returns the seconds from the listing to the memory map, nothing being kept before."""
+    """Returns the seconds of jaxft from listing the folder to the memory map, with an empty cache."""
     if decoder == "pillow":
         sys.modules["simplejpeg"] = None  # type: ignore[assignment]
     from jaxft.config import Images
     from jaxft.data import load_images
 
     np.zeros(1).sum()
-    import PIL.Image  # noqa: F401 - as the other side's workers have it when their clock starts
+    import PIL.Image  # noqa: F401 - the PyTorch workers import it before their timing starts, too
 
     start = time.perf_counter()
     images = load_images(Images(data=folder), int(size))
@@ -78,7 +80,7 @@ def ours(folder: str, size: str, decoder: str) -> Record:
 
 
 def torchs(folder: str, size: str) -> Record:
-    """Returns the seconds that a DataLoader takes from its first batch on, and the images after it."""
+    """Returns the seconds of a PyTorch DataLoader after its first batch, and the number of images after it."""
     import torch
     from PIL import Image
 
@@ -119,7 +121,7 @@ def _sum(images: np.ndarray) -> int:
 
 
 def cached(folder: str) -> Record:
-    """Returns the seconds of random batches over all images of a memory map, after one pass has read it."""
+    """Returns the seconds of one epoch of random batches from a memory map, after reading it once."""
     from jaxft.data.batches import Stretch, batch_indices
     from jaxft.data.readers.decoded import decoded
 
@@ -139,10 +141,10 @@ def _noise(number: int) -> np.ndarray:
 
 
 def streamed(num_bytes: str, how: str) -> Record:
-    """Returns the memory beyond its start that a pass of training takes whose images are streamed, or all at hand.
+    """Returns the additional memory of one training epoch, with images streamed or all on the device.
 
-    Of memory that is mapped from a file only what is touched counts, and the system may take that back: it is told
-    apart, as `file bytes`.
+    Memory mapped from files is reported separately, as `file bytes`: it counts only touched pages, which the system can
+    reclaim.
     """
     import jax
 
@@ -189,7 +191,7 @@ def streamed(num_bytes: str, how: str) -> Record:
         return time.perf_counter() - start
 
     if how == "stream":
-        train(4 * BATCH)  # compiles
+        train(4 * BATCH)  # compilation
     before = memory()
     seconds = train(count)
     after = memory()
@@ -203,7 +205,7 @@ def streamed(num_bytes: str, how: str) -> Record:
 
 
 def memory() -> dict[str, int]:
-    """Returns the bytes that the process has now and had at most, without what is mapped from files, and these."""
+    """Returns the current and peak bytes of the process without mapped files, and the bytes of mapped files."""
     status = Path("/proc/self/status")
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
     kept = {name: int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile")}
@@ -211,13 +213,13 @@ def memory() -> dict[str, int]:
 
 
 class _Peak:
-    """Watches how much memory the process has of its own: the system keeps a peak with mapped files alone."""
+    """Records the peak memory of the process without mapped files, which the system does not report."""
 
     def __init__(self) -> None:
         self.most = 0
 
     def watch(self) -> None:
-        """Looks again and again."""
+        """Updates the peak every 20 ms."""
         while True:
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("RssAnon"):
@@ -232,7 +234,7 @@ _peak = _Peak()
 
 
 def timed(side: str, *words: str) -> Record:
-    """Returns what a process of its own measures, with an empty cache folder."""
+    """Returns the measurement of a separate process with an empty cache folder."""
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, __file__, "--side", side, *words],
@@ -246,7 +248,7 @@ def timed(side: str, *words: str) -> Record:
 
 
 def measure_decode(data: Path, rounds: int, quick: bool) -> Record:
-    """Returns pictures a second of each side, by size, and ours over torch's."""
+    """Returns images per second of jaxft and PyTorch for each size, and their ratio."""
     found: Record = {}
     with tempfile.TemporaryDirectory() as folder:
         count = write_pictures(data, Path(folder), 100 if quick else 10_000)
@@ -264,7 +266,7 @@ def measure_decode(data: Path, rounds: int, quick: bool) -> Record:
                     rates.setdefault(name, []).append(record["images"] / record["seconds"])
                     sums.add(record["sum"])
                 if len(sums) > 1:
-                    raise RuntimeError("the sides decode other pixels")
+                    raise RuntimeError("jaxft and PyTorch decode different pixels")
             medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
             found[f"{size} px"] = {
                 "pictures": count,
@@ -277,13 +279,13 @@ def measure_decode(data: Path, rounds: int, quick: bool) -> Record:
 
 
 def measure_cache(data: Path, rounds: int, quick: bool) -> Record:
-    """Returns images a second from the memory map."""
+    """Returns images per second from the memory map."""
     rates = [(record := timed("cached", "noise"))["images"] / record["seconds"] for _ in range(rounds)]
     return {"images a second": round(statistics.median(rates)), "all rounds": [round(rate) for rate in rates]}
 
 
 def measure_stream(data: Path, rounds: int, quick: bool) -> Record:
-    """Returns the memory that streaming takes, and images a second; and the same with all on the device."""
+    """Returns memory and images per second, with streaming and with all images on the device."""
     num_bytes = str(STREAMED_BYTES // 10 if quick else STREAMED_BYTES)
     found = {}
     for how in ("stream", "at hand"):
@@ -301,7 +303,7 @@ SIDES: dict[str, Callable[..., Record]] = {"ours": ours, "torchs": torchs, "cach
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what was measured."""
+    """Returns the versions of the measured packages."""
     found = {"python": sys.version.split()[0]}
     for name in ("jaxft", "jax", "numpy", "pillow", "simplejpeg", "grain", "torch"):
         try:
@@ -312,29 +314,29 @@ def versions() -> dict[str, str]:
 
 
 def print_table(results: Record) -> None:
-    """Prints a row a measure."""
+    """Prints one row per measurement."""
     for size, record in results.get("decode", {}).items():
         rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in record["images a second"].items())
         print(
-            f"decode at {size:>6}: {rates} images/s; ours / torch {record['Pillow / torch']:.2f} with Pillow, "
-            f"{record['simplejpeg / torch']:.2f} with simplejpeg (bar 1)"
+            f"decode at {size:>6}: {rates} images/s; jaxft / torch {record['Pillow / torch']:.2f} with Pillow, "
+            f"{record['simplejpeg / torch']:.2f} with simplejpeg (target: 1)"
         )
     if "cache" in results:
-        print(f"from the cache at {CACHED_PX} px: {results['cache']['images a second']:,} images/s (bar 100,000)")
+        print(f"from the cache at {CACHED_PX} px: {results['cache']['images a second']:,} images/s (target: 100,000)")
     for how, record in results.get("stream", {}).items():
         print(
-            f"{record['bytes'] / 1e9:.2f} GB of images, {how}: {record['added bytes'] / 1e6:,.0f} MB beyond the first "
-            f"steps, {record['images a second']:,} images/s"
+            f"{record['bytes'] / 1e9:.2f} GB of images, {how}: {record['added bytes'] / 1e6:,.0f} MB more than in the "
+            f"first steps, {record['images a second']:,} images/s"
         )
 
 
 def main() -> None:
-    """Measures what is asked for, prints it, and writes it as JSON beside what was measured before."""
+    """Runs the measurements, prints them, and adds them to the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)} (default: all)")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the archives of real pictures")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(MEASURES)} (default: all)")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the image archives")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a smoke run on few pictures; write it elsewhere")
+    parser.add_argument("--quick", action="store_true", help="smoke run with few images; use another --out file")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -343,7 +345,7 @@ def main() -> None:
         print(json.dumps(SIDES[args.side](*args.measures)))
         return
     if unknown := set(args.measures) - set(MEASURES):
-        parser.error(f"there is no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+        parser.error(f"unknown measurement {', '.join(unknown)}; allowed: {', '.join(MEASURES)}")
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.measures or MEASURES:
         results[name] = MEASURES[name](args.data, args.rounds, args.quick)

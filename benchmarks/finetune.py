@@ -1,12 +1,12 @@
-"""Fine-tunes EfficientNet-Lite0 three ways on the same pictures: a linear probe, `jaxft finetune`, plain PyTorch.
+"""Compares fine-tuning of EfficientNet-Lite0 by a linear probe, by `jaxft finetune`, and in plain PyTorch.
 
     python benchmarks/finetune.py --weights efficientnet_lite0.imagenet.safetensors caltech-101.zip pacs-7x4.zip
 
-The probe is scikit-learn's logistic regression on the pooled features of the network, its strength chosen on the
-validation part and then fitted to all of train. The three use one split. In an archive of domains
-(`domain/train|test/class/picture`) each domain is a data set of its own; the pooled accuracy over all of them is
-printed too. Each result is written as it comes, and what the file holds is not done again, so it can be stopped and
-taken up. PyTorch (2.13) is needed, and the machine should be idle.
+The probe is the logistic regression of scikit-learn on pooled features. Its penalty is selected on validation, and it
+is then fitted to all training images. All three use the same split. In an archive of domains
+(`domain/train|test/class/picture`), each domain is a data set; the script also prints the pooled accuracy over all
+domains. Each result is written immediately, and existing results are not repeated, so the script can be interrupted and
+resumed. It needs PyTorch (2.13). The machine should be idle.
 """
 
 import argparse
@@ -39,7 +39,7 @@ OUT = Path(__file__).resolve().parent / "results" / "finetune.json"
 
 
 def data_sets(path: Path, folder: Path) -> dict[str, Path]:
-    """Returns the data sets at `path`: itself, or each domain of an archive of domains, extracted to `folder`."""
+    """Returns the data sets at `path`: the path itself, or the domains of an archive, extracted to `folder`."""
     if path.is_dir() or not zipfile.is_zipfile(path):
         return {path.stem: path}
     with zipfile.ZipFile(path) as archive:
@@ -51,7 +51,7 @@ def data_sets(path: Path, folder: Path) -> dict[str, Path]:
 
 
 def probe(weights: Path, data: Path) -> dict[str, Any]:
-    """Returns the test accuracy of a logistic regression on pooled features, and how its strength was chosen."""
+    """Returns the test accuracy of logistic regression on pooled features, and the selection of its penalty."""
     start = time.perf_counter()
     images = load_images(Images(data=str(data)), plain.SIZE_PX)
     split, labels = plain.split_images(images), images.labels
@@ -75,11 +75,11 @@ def probe(weights: Path, data: Path) -> dict[str, Any]:
 
 
 def run_jaxft(weights: Path, data: Path) -> dict[str, Any]:
-    """Returns what `jaxft finetune` wrote of its run, as far as it is compared here."""
+    """Returns the results of `jaxft finetune` that this script compares."""
     with tempfile.TemporaryDirectory() as folder:
         out, cache = Path(folder) / "out", Path(folder) / "cache"
         cache.mkdir()
-        (cache / "images").symlink_to(cache_dir() / "images")  # but no features: they are part of what is timed
+        (cache / "images").symlink_to(cache_dir() / "images")  # no cached features: their computation is timed
         command = [f"--weights={weights}", f"--data={data}", f"--out={out}"]
         environ = os.environ | {"JAXFT_CACHE": str(cache)}
         subprocess.run([sys.executable, "-P", "-m", "jaxft.cli", "finetune", *command], check=True, env=environ)
@@ -92,7 +92,7 @@ def run_jaxft(weights: Path, data: Path) -> dict[str, Any]:
 
 
 def run_torch(weights: Path, data: Path) -> dict[str, Any]:
-    """Returns what the plain recipe wrote of its run."""
+    """Returns the results of the recipe in plain PyTorch."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         command = [plain.__file__, f"--weights={weights}", f"--data={data}", f"--out={out}"]
@@ -104,7 +104,7 @@ RUN: dict[str, Callable[[Path, Path], dict[str, Any]]] = {"probe": probe, "jaxft
 
 
 def environment() -> dict[str, Any]:
-    """Returns the versions and the machine that results belong to."""
+    """Returns the versions and the machine of the results."""
     import jax
 
     device = {"jax": jax.default_backend(), "processor": processor(), "cpus": os.cpu_count()}
@@ -112,14 +112,14 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Returns the processor's name, as well as the system tells it."""
+    """Returns the name of the processor, as reported by the system."""
     about = Path("/proc/cpuinfo")
     names = [line for line in about.read_text().splitlines() if line.startswith("model name")] if about.exists() else []
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
 def pooled(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns, by archive and way, the results over all domains together, of archives whose every domain is done."""
+    """Returns the pooled results by archive and method, for archives whose domains are all finished."""
     together: dict[str, dict[str, Any]] = {}
     for archive in sorted({name.partition("/")[0] for name in results if "/" in name}):
         domains = [ways for name, ways in results.items() if name.startswith(f"{archive}/")]
@@ -130,15 +130,15 @@ def pooled(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def pool(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the accuracy over the test images of all parts, seed by seed, and their seconds together."""
+    """Returns the accuracy of each seed over the test images of all domains, and the total seconds."""
     sizes = [part["data"]["test"] for part in parts]
     accuracies = np.average([part["test"]["accuracy"] for part in parts], axis=0, weights=sizes).tolist()
     return {"test": plain.summary(accuracies), "seconds": {"total": sum(part["seconds"]["total"] for part in parts)}}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Returns accuracies and seconds as lines, a result each."""
-    lines = [f"{'data':26}{'way':8}{'accuracy %':>14}{'seconds':>10}"]
+    """Returns a table of accuracies and seconds, one line per result."""
+    lines = [f"{'data':26}{'method':8}{'accuracy %':>14}{'seconds':>10}"]
     for name, ways in results.items():
         for way, result in ways.items():
             mean, half_width = result["test"]["mean"], result["test"]["half_width"]
@@ -148,11 +148,11 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Runs what is missing, prints the table, and writes it as JSON."""
+    """Runs the missing methods, prints the table, and writes the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="+", help="a folder or zip of class folders, or a zip of domains")
     parser.add_argument("--weights", type=Path, required=True, help="published weights of EfficientNet-Lite0")
-    parser.add_argument("--only", choices=WAYS, help="one way; by default all three")
+    parser.add_argument("--only", choices=WAYS, help="the only method to run (default: all three)")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     results: dict[str, dict[str, Any]] = json.loads(args.out.read_text())["results"] if args.out.exists() else {}
@@ -165,7 +165,7 @@ def main() -> None:
                         load, start = os.getloadavg()[0], time.perf_counter()
                         ways[way] = RUN[way](args.weights, data)
                         ways[way]["seconds"]["whole_process"] = time.perf_counter() - start
-                        ways[way]["load_before"] = load  # tells afterwards whether the seconds can be trusted
+                        ways[way]["load_before"] = load  # shows whether the machine was idle
                         record = {"results": results, "pooled": pooled(results), **environment()}
                         args.out.write_text(json.dumps(record, indent=1) + "\n")
     print(table(results | pooled(results)))

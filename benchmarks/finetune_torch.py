@@ -1,9 +1,9 @@
-"""The recipe of `jaxft finetune` written plainly in PyTorch for EfficientNet-Lite0: what ours is measured against.
+"""The recipe of `jaxft finetune` in plain PyTorch for EfficientNet-Lite0, as a baseline.
 
     python benchmarks/finetune_torch.py --weights efficientnet_lite0.imagenet.safetensors --data pictures --out out.json
 
-Pictures are decoded and split by jaxft, so that both learn from the same rows and only the training differs.
-`--check` compares the network's logits with stored ones, and trains nothing.
+jaxft decodes and splits the images, so both train on the same rows and only the training differs. `--check` compares
+the logits of the network with stored ones, without training.
 """
 
 import argparse
@@ -31,29 +31,29 @@ from jaxft.data.readers.pictures import decode
 from jaxft.data.sampling.splits import Split, draw_split
 
 SIZE_PX = 224
-# A stage of EfficientNet-Lite0: blocks, kernel, stride of the first, expansion, features.
+# Stages of EfficientNet-Lite0: blocks, kernel, stride of the first block, expansion, features.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
-FIRST_TRAINED_BLOCK = 11  # the last reduction of resolution: 14 x 14 pixels come in, 7 x 7 go out
+FIRST_TRAINED_BLOCK = 11  # the last block that reduces the resolution, from 14 x 14 to 7 x 7 pixels
 
 BATCH = 32
-FORWARD_BATCH = 4  # small enough for the processor's caches: 64 at a time take twice as long a picture
+FORWARD_BATCH = 4  # fits into the processor caches; 64 images take twice as long per image
 WEIGHT_DECAY = 1e-4
-DECAYS = (0.003, 0.01, 0.03)  # of the head alone: the strength of its L2 term
-PROBE_DECAY = 0.01  # of the head before all else
-ITERATIONS = 60  # of L-BFGS
-RATES = (0.0003, 0.001)  # of head and top after that
-STEPS, MAX_EPOCHS = 100, 40  # about, of all that trains
+DECAYS = (0.003, 0.01, 0.03)  # L2 penalties of the head-only candidates
+PROBE_DECAY = 0.01  # L2 penalty of the initial head
+ITERATIONS = 60  # L-BFGS iterations
+RATES = (0.0003, 0.001)  # learning rates of head and last stage
+STEPS, MAX_EPOCHS = 100, 40  # approximate number of fine-tuning steps; maximum number of epochs
 LAYER_DECAY = 0.9
 MIN_AREA = 0.5
-JUDGED, MOST_FOLDS = 100, 5  # validation images at least, by several parts of them in turn
+JUDGED, MOST_FOLDS = 100, 5  # minimum number of validation images over all folds; maximum number of folds
 
 
 # --- the network ------------------------------------------------------------------------------------------------
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's "SAME" padding, whose odd pixel goes to the bottom and right."""
+    """A convolution with the "SAME" padding of TensorFlow, where an odd pixel is added at the bottom and right."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride, size = self.kernel_size[0], self.stride[0], x.shape[-1]
@@ -69,12 +69,12 @@ def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: in
 
 
 def norm(features: int) -> nn.BatchNorm2d:
-    """Returns batch norm with the epsilon that the weights were trained with."""
+    """Returns batch norm with the epsilon of the published weights."""
     return nn.BatchNorm2d(features, eps=1e-3)
 
 
 class Block(nn.Module):
-    """An inverted residual: a wide depthwise convolution between two of 1x1, beside a shortcut."""
+    """An inverted residual block: a wide depthwise convolution between two 1x1 convolutions, and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -108,7 +108,7 @@ class Lite0(nn.Module):
         self._fc = nn.Linear(1280, num_classes)
 
     def bottom(self, pixels: Tensor, stop: int) -> Tensor:
-        """Returns what enters block `stop`, from `pixels: [n, 3, height, width] uint8`."""
+        """Returns the input of block `stop`, from `pixels: [n, 3, height, width] uint8`."""
         x = (pixels.float() - 127) / 128
         x = F.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks[:stop]:
@@ -116,7 +116,7 @@ class Lite0(nn.Module):
         return x
 
     def pooled(self, x: Tensor, start: int) -> Tensor:
-        """Returns the 1,280 pooled features from what enters block `start`."""
+        """Returns the 1,280 pooled features from the input of block `start`."""
         for block in self._blocks[start:]:
             x = block(x)
         return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
@@ -126,25 +126,25 @@ class Lite0(nn.Module):
 
 
 def load_network(weights: Path, num_classes: int) -> Lite0:
-    """Returns the network with the file's weights and, unless it is for the file's own classes, a head of zeros."""
+    """Returns the network with the weights of the file; for other classes, the head is zero."""
     tensors = load_file(weights)
     network = Lite0(num_classes)
     if len(tensors["_fc.bias"]) != num_classes:
         tensors["_fc.weight"], tensors["_fc.bias"] = torch.zeros(num_classes, 1280), torch.zeros(num_classes)
     network.load_state_dict(tensors, strict=True)
-    return network.eval().to(memory_format=torch.channels_last)  # in `eval` batch statistics stay as they are
+    return network.eval().to(memory_format=torch.channels_last)  # `eval` freezes the batch-norm statistics
 
 
 # --- the pictures -----------------------------------------------------------------------------------------------
 
 
 def split_images(images: ImageSet, fold: int = 0) -> Split:
-    """Returns the rows to train on, to select on (a fifth of each class) and to test on, as `jaxft finetune` draws."""
+    """Returns the split of `jaxft finetune`; a fifth of each class is for validation."""
     return draw_split(images, 0, Images(val_fraction=0.2, test_fraction=0.2), "data", fold)
 
 
 def random_view(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns a random part of a picture at the picture's size, mirrored every other time."""
+    """Returns a random resized crop of an image, flipped with probability 1/2."""
     height, width = pixels.shape[:2]
     area, ratio = rng.uniform(MIN_AREA, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     box_width, box_height = min(width, width * (area * ratio) ** 0.5), min(height, height * (area / ratio) ** 0.5)
@@ -161,24 +161,24 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def apply_in_batches(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Returns the function of all rows, worked out without gradients."""
+    """Returns the function of all rows, computed in batches without gradients."""
     return torch.cat([function(batch) for batch in x.split(FORWARD_BATCH)])
 
 
 @dataclass
 class Inputs:
-    """What enters the trained part, and the pooled features, of every row of every view: [views, rows, ...]."""
+    """Inputs of the trained blocks, and pooled features, for every view and row: [views, rows, ...]."""
 
     entering: list[Tensor]
     pooled: list[Tensor]
 
     def rows(self, rows: Tensor) -> "Inputs":
-        """Returns some of the rows."""
+        """Returns a subset of the rows."""
         return Inputs([view[rows] for view in self.entering], [view[rows] for view in self.pooled])
 
 
 def make_inputs(network: Lite0, pixels: np.ndarray, views: int, seed: int = 0) -> Inputs:
-    """Returns the inputs for the pictures themselves and `views` - 1 random views of each."""
+    """Returns the inputs for the original images and `views` - 1 random views of each."""
     inputs = Inputs([], [])
     for view in range(views):
         rng = np.random.default_rng([seed, view])
@@ -193,7 +193,7 @@ def make_inputs(network: Lite0, pixels: np.ndarray, views: int, seed: int = 0) -
 
 
 def parameter_groups(network: Lite0, rate: float) -> list[dict[str, Any]]:
-    """Returns the trained parameters with the rate of each layer; only kernels decay."""
+    """Returns the trained parameters with the learning rate of each layer; only kernels have weight decay."""
     layers = [network._fc, nn.ModuleList([network._conv_head, network._bn1])]
     layers += reversed(network._blocks[FIRST_TRAINED_BLOCK:])
     groups = []
@@ -206,7 +206,7 @@ def parameter_groups(network: Lite0, rate: float) -> list[dict[str, Any]]:
 
 
 def batches(views: list[Tensor], labels: Tensor, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the batches of every pass; each pass sees another view."""
+    """Yields the batches of every epoch; each epoch uses another view."""
     for epoch in range(epochs):
         for rows in torch.randperm(len(labels)).split(BATCH):
             yield views[epoch % len(views)][rows], labels[rows]
@@ -243,7 +243,7 @@ def fit_head(head: nn.Linear, pooled: list[Tensor], labels: Tensor, decay: float
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to train: the head alone with a decay, and then, where `rate` is not 0, the top with it."""
+    """A candidate: the head with a weight decay, and then, if `rate` is not 0, the last stage at this rate."""
 
     decay: float
     rate: float = 0.0
@@ -257,20 +257,20 @@ CANDIDATES = (*(Candidate(PROBE_DECAY, rate) for rate in RATES), *(Candidate(dec
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long is trained: fewer images are passed over more often, and stand for more views."""
+    """Lengths of training: fewer images get more epochs and more views."""
 
     epochs: int
     views: int
 
 
 def make_lengths(num_train: int) -> Lengths:
-    """Returns how long is trained when candidates are tried on `num_train` images."""
+    """Returns the lengths of training for candidates on `num_train` images."""
     epochs = min(max(round(STEPS * min(BATCH, num_train) / num_train), 6), MAX_EPOCHS)
     return Lengths(epochs, min(max(round(4000 / num_train), 2), 8))
 
 
 def fit(network: Lite0, inputs: Inputs, labels: Tensor, candidate: Candidate, lengths: Lengths, seed: int) -> Lite0:
-    """Returns a network with the candidate's head, and top, trained on `inputs`; `network` stays as it is."""
+    """Returns a copy of `network` with the head and last stage of the candidate trained on `inputs`."""
     torch.manual_seed(seed)
     network = copy.deepcopy(network)
     fit_head(network._fc, inputs.pooled, labels, candidate.decay)
@@ -281,13 +281,13 @@ def fit(network: Lite0, inputs: Inputs, labels: Tensor, candidate: Candidate, le
 
 
 def evaluate(network: Lite0, inputs: Inputs, labels: Tensor) -> tuple[float, float]:
-    """Returns accuracy and minus the mean loss on pictures seen as they are: better is greater, in this order."""
+    """Returns (accuracy, minus mean loss) on original images; larger is better, compared in this order."""
     logits = apply_in_batches(lambda x: network(x, FIRST_TRAINED_BLOCK), inputs.entering[0])
     return (logits.argmax(1) == labels).double().mean().item(), -F.cross_entropy(logits, labels).item()
 
 
 def finetune(weights: Path, data: Path, seeds: int) -> dict[str, Any]:
-    """Returns what the whole recipe gave: accuracies, what was selected, seconds."""
+    """Returns the results of the recipe: accuracies, the selected candidate, seconds."""
     start = time.perf_counter()
 
     def say(text: str) -> None:
@@ -314,7 +314,7 @@ def finetune(weights: Path, data: Path, seeds: int) -> dict[str, Any]:
             found.append(evaluate(tried, inputs.rows(to_select), labels[to_select]))
         scores[candidate] = float(np.mean([f[0] for f in found])), float(np.mean([f[1] for f in found]))
         say(f"{candidate}: {scores[candidate][0]:.4f} on the validation parts")
-    chosen = max(scores, key=scores.__getitem__)  # the head, deterministic here, varies with its views alone
+    chosen = max(scores, key=scores.__getitem__)  # the head is deterministic and varies only with its views
     test_inputs = make_inputs(network, images.images[split.test], views=1)
     accuracies = []
     for seed in range(seeds):
@@ -333,13 +333,13 @@ def finetune(weights: Path, data: Path, seeds: int) -> dict[str, Any]:
 
 
 def summary(accuracies: list[float]) -> dict[str, Any]:
-    """Returns the accuracies of the seeds, their mean and half the width of its 95% interval."""
+    """Returns the accuracies of the seeds, their mean, and the half width of its 95% interval."""
     mean, half_width, num_seeds = mean_interval(accuracies)
     return {"accuracy": accuracies, "mean": mean, "half_width": half_width if num_seeds > 1 else None}
 
 
 def check(weights: Path, pictures: Path, expected: Path) -> float:
-    """Returns max|a - b| / max|b| between the network's logits and stored ones, on the first 16 pictures of a zip."""
+    """Returns max|a - b| / max|b| between logits and stored logits for the first 16 images of a zip file."""
     with zipfile.ZipFile(pictures) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[:16]
         cut = slice(16, 240)
@@ -351,7 +351,7 @@ def check(weights: Path, pictures: Path, expected: Path) -> float:
 
 
 def main() -> None:
-    """Runs the recipe, or the check of the network, and writes what it gave as JSON."""
+    """Runs the recipe and writes its results as JSON, or checks the network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--data", type=Path)
@@ -360,7 +360,7 @@ def main() -> None:
     parser.add_argument("--check", type=Path, nargs=2, metavar=("PICTURES.zip", "LOGITS.npz"))
     args = parser.parse_args()
     if args.check:
-        print(f"largest difference from the stored logits, relative: {check(args.weights, *args.check):.1e}")
+        print(f"largest relative difference from the stored logits: {check(args.weights, *args.check):.1e}")
         return
     result = finetune(args.weights, args.data, args.seeds)
     if args.out:

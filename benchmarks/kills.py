@@ -1,12 +1,13 @@
-"""Kills a study at random moments and compares its table with that of the same study left alone.
+"""Kills a study at random times and compares its results with those of an uninterrupted run.
 
     python benchmarks/kills.py --kills 20
     python benchmarks/kills.py --kills 200 --workers 4
 
-The study is the quickstart. In turn, its process gets SIGKILL after a random time, and the same command goes on. With
-workers, every SIGKILL hits the study's process or one of its workers, by chance; the command is given again when the
-study's process has ended. When the kills are over it runs to its end, and begins anew where there are kills left.
-Compared are every accuracy, every parameter distance by layer, and every byte of the final weights.
+The study is `configs/quickstart.py`. With sequential execution, its process gets SIGKILL after a random time, and the
+same command resumes it. With workers, each SIGKILL hits the main process or a random worker; the command runs again
+when the main process has ended. If the study finishes before the last kill, it starts again. After the last kill it
+runs to its end. The script compares every accuracy, every parameter distance by layer, and every byte of the final
+weights.
 """
 
 import argparse
@@ -30,20 +31,20 @@ from jaxft.store.records import Store
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 OUT = Path(__file__).resolve().parent / "results" / "kills.json"
-FIRST_SECONDS = 5.0, 10.0  # from the start of a study's process to the first kill: it has to get somewhere
-NEXT_SECONDS = 0.5, 5.0  # between two kills, of those that leave that process alive
+FIRST_SECONDS = 5.0, 10.0  # from the start of the main process to the first kill, so that it makes progress
+NEXT_SECONDS = 0.5, 5.0  # between two kills that leave the main process alive
 
 
 def command(workdir: Path, workers: int) -> list[str]:
-    """Returns the command that runs the study, or goes on with it."""
+    """Returns the command that starts or resumes the study."""
     how = ["executor=workers", f"workers={workers}"] if workers else ["executor=in_turn"]
-    # Checkpoints are usually minutes apart; a process that lives for seconds needs them more often to get anywhere.
+    # A process that lives for seconds needs frequent checkpoints; by default they are minutes apart.
     words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.5 if workers else 2}")]
     return [sys.executable, "-P", "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]
 
 
 def same(one: Path, other: Path) -> dict[str, bool]:
-    """Returns what is equal in two finished studies."""
+    """Returns which results of two finished studies are equal."""
     tables = [jaxft.load_results(workdir).drop(columns="seconds") for workdir in (one, other)]
     stores = [Store.open(workdir) for workdir in (one, other)]
     weights = [{p.name: p.read_bytes() for p in w.glob("weights/[!.]*")} for w in (one, other)]
@@ -56,13 +57,13 @@ def same(one: Path, other: Path) -> dict[str, bool]:
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """Returns the worker processes of a study, from Linux's process table."""
+    """Returns the process ids of the workers of a study, from the process table of Linux."""
     said = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "jaxft.commands.worker"], capture_output=True)
     return [int(number) for number in said.stdout.split()]
 
 
 def kill_again_and_again(words: list[str], run: dict[str, Any], chance: random.Random, workers: int) -> Iterator[str]:
-    """Runs a command whenever it has ended, and yields what each kill hits: 'study' or 'worker'; 'none' at its end."""
+    """Runs a command repeatedly, and yields the target of each kill, 'study' or 'worker', or 'none' if it finished."""
     process: subprocess.Popen[bytes] | None = None
     try:
         while True:
@@ -74,10 +75,10 @@ def kill_again_and_again(words: list[str], run: dict[str, Any], chance: random.R
             try:
                 if process.wait(chance.uniform(*seconds)) == 0:
                     yield "none"
-                continue  # else trials failed with their worker, and are tried again
+                continue  # otherwise trials failed with their worker; the next command runs them again
             except subprocess.TimeoutExpired:
                 hit = chance.choice([process.pid, *workers_of(process)])
-            with contextlib.suppress(ProcessLookupError):  # a worker that ended meanwhile
+            with contextlib.suppress(ProcessLookupError):  # the worker has already ended
                 os.kill(hit, signal.SIGKILL)
             if hit == process.pid:
                 process.wait()
@@ -92,17 +93,17 @@ def main() -> None:
     """Runs the comparison, prints it, and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0: in turn, in one process")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 runs everything in one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
-        # Compiled programs are kept between the processes, so that kills fall into the work and not into compiling.
+        # The processes share compiled programs, so that kills hit training and not compilation.
         kept = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/xla", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        # Each computes its features itself.
+        # Each study computes its own features.
         run = {w: {"env": os.environ | kept | {"JAXFT_CACHE": f"{w}-cache"}, **quiet} for w in (whole, killed)}
         subprocess.run(command(whole, args.workers), check=True, **run[whole])
         words, equal = command(killed, args.workers), []
@@ -111,16 +112,16 @@ def main() -> None:
         for hit in kill_again_and_again(words, run[killed], chance, args.workers):
             if hit == "none":
                 equal.append(same(whole, killed))
-                print(f"whole again: {equal[-1]}", flush=True)
+                print(f"finished: {equal[-1]}", flush=True)
                 shutil.rmtree(killed)
                 shutil.rmtree(f"{killed}-cache")
                 continue
             hits.append(hit)
             done.append(len(list(killed.glob("trials/[!.]*.json"))))
-            print(f"kill {len(hits)}, of a {hit} process: {done[-1]} trials done", flush=True)
+            print(f"kill {len(hits)} ({hit} process): {done[-1]} trials finished", flush=True)
             if len(hits) == args.kills:
                 break
-        subprocess.run(words, **run[killed])  # trials may fail here with a worker killed before
+        subprocess.run(words, **run[killed])  # trials of a killed worker may fail here
         subprocess.run(words, check=True, **run[killed])
         equal.append(same(whole, killed))
     for what in equal[0]:

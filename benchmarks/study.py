@@ -1,19 +1,25 @@
-"""Measures whole studies side by side: ours, by each executor, and the same written plainly in PyTorch.
+"""Compares whole studies in jaxft, with each executor, and in plain PyTorch.
 
     python benchmarks/study.py                                        # all measures
     python benchmarks/study.py seeds memory --data FOLDER --rounds 5
 
-seeds: eight seeds of one setting; probe: 32 linear heads on a frozen network; freeze: four depths of freezing with four
-seeds; start: until the first step of the quickstart ends; memory: what a further trial under `vmap` takes;
-compilations: how many programs XLA compiles for 32 trials that differ in numbers only. The studies are in
-`study_configs.py`, the PyTorch side in `study_torch.py`.
+The measurements are:
 
-What is timed is a whole process, from its start to its exit, on the CPU with all cores. Each has an empty cache folder,
-so that it decodes, measures and compiles everything, but for those that run "again" after another, in its folder. They
-take turns, round after round, and medians are compared. Neither side keeps weights; ours also measures how far the
-parameters moved and writes its report, which PyTorch does not. Each round is written as it comes, and what the file
-holds is not done again. PyTorch (2.13) is needed, and the machine should be idle. Both sides have the same
-GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" (large pages), or what the variable says.
+    seeds          eight seeds of one setting
+    probe          32 linear heads on a frozen network
+    freeze         four freezing depths with four seeds
+    start          time to the end of the first step of the quick start
+    memory         memory of one more trial under `vmap`
+    compilations   number of programs that XLA compiles for 32 trials that differ only in numbers
+
+The studies are in `study_configs.py`, and the PyTorch versions in `study_torch.py`.
+
+Each measurement times a whole process, from start to exit, on the CPU with all cores. A process has an empty cache
+folder, so it decodes, times and compiles everything. "again" means a second run with the cache folder of the first. The
+processes alternate for several rounds, and the script compares medians. Neither jaxft nor PyTorch saves weights; jaxft
+also computes parameter changes and writes its report. Each round is written immediately, and existing rounds are not
+repeated. The script needs PyTorch (2.13). The machine should be idle. jaxft and PyTorch have the same GLIBC_TUNABLES,
+by default "glibc.malloc.hugetlb=1" (large pages).
 """
 
 import argparse
@@ -44,13 +50,13 @@ from jaxft.config import Execution, load_config
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "results" / "study.json"
 QUICKSTART = HERE.parent / "configs" / "quickstart.py"
-REST_SECONDS = 2.0  # before each process, so that nothing of the one before is still at work
+REST_SECONDS = 2.0  # wait before each process, until the previous one is gone
 OURS = (sys.executable, "-P", "-m", "jaxft.cli", "study")
 EXECUTORS = ("in_turn", "vmap", "workers", "auto")
-PROBE_PART = 2  # trials of the probe whose frozen network PyTorch runs in every epoch: each takes minutes
+PROBE_PART = 2  # trials of the slow PyTorch probe, which takes minutes per trial
 WIDTHS = (2, 8)
 AUGMENTATION = ("training.augmentation.crop.padding_px=4", "training.augmentation.flip.enabled=True")
-# One step of its source network, without evaluation; then one of a single trial, as a study has one at least.
+# One step of the source network, without evaluation, and then one step of one trial, the minimum of a study.
 FIRST_STEP = (
     "source.training.schedule.epochs=0.08",
     "source.images.val_per_class=0",
@@ -59,7 +65,7 @@ FIRST_STEP = (
     "factors=[{'training.initialization.start': ['pretrained'], 'training.layers.backbone_learning_rate': ['frozen']}]",
     "training.schedule.epochs=0.5",
 )
-# What a smoke run overrides.
+# Overrides of a smoke run.
 QUICK: dict[str, tuple[str, ...]] = {
     "seeds": ("seeds=2", "training.schedule.epochs=2.0"),
     "probe": (
@@ -72,8 +78,8 @@ QUICK: dict[str, tuple[str, ...]] = {
     "memory": ("training.schedule.epochs=1.0",),
     "numbers": ("seeds=2", "factors=[{'training.optimizer.learning_rate': [0.01, 0.1]}]"),
 }
-# Runs a command and writes its seconds and its peak of resident memory. The largest of its processes counts; so small a
-# parent is needed because a child's peak begins at its parent's.
+# Runs a command, and writes its seconds and the peak resident memory of its largest process. The parent must be small,
+# because the peak of a child starts at the memory of its parent.
 LAUNCHER = """
 import json, pathlib, resource, subprocess, sys, time
 start = time.perf_counter()
@@ -81,10 +87,10 @@ code = subprocess.call(sys.argv[2:])
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 pathlib.Path(sys.argv[1]).write_text(json.dumps({"seconds": seconds, "peak_bytes": peak}))
-sys.exit(code if code >= 0 else 128 - code)  # of a killed one, as shells do
+sys.exit(code if code >= 0 else 128 - code)  # exit code of a killed process, as in shells
 """
-OF_TRIALS = ("compile", "train", "evaluate")  # of what a study says it spent: what a loop over trials does too
-COMPILING = re.compile(r"Compiling (\S+) with global shapes")  # JAX's words
+OF_TRIALS = ("compile", "train", "evaluate")  # activities of a study that a loop over trials has too
+COMPILING = re.compile(r"Compiling (\S+) with global shapes")  # the message of JAX
 Record = dict[str, Any]
 
 
@@ -93,10 +99,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Round:
-    """A round of a measure.
+    """One round of a measurement.
 
-    It has the folder of the data, a folder of its own, whether it is a smoke run, and how many trials of the slow probe
-    PyTorch runs (none: all).
+    Attributes:
+      data: folder of the data.
+      folder: temporary folder of the round.
+      quick: whether this is a smoke run.
+      part: number of trials of the slow PyTorch probe; if None, all.
     """
 
     data: Path
@@ -105,7 +114,7 @@ class Round:
     part: int | None
 
     def ours(self, study: str, *overrides: str, cache: str, **environment: str) -> Record:
-        """Returns what a process took that runs a study with jaxft, its test accuracies, and how many ran together."""
+        """Returns seconds, memory, test accuracies and trials per program of a study in jaxft."""
         workdir = self.fresh("workdir")
         words = [f"--config.{override}" for override in self.overrides(study, overrides)]
         command = [*OURS, f"--config={self.config(study)}", f"--workdir={workdir}", *words]
@@ -118,7 +127,7 @@ class Round:
         return record | {"accuracies": accuracies, "width": max(int(row["width"]) for row in rows)}
 
     def torch(self, study: str, *words: str, overrides: Sequence[str] = ()) -> Record:
-        """Returns the same of PyTorch; where it ran a part of the trials its seconds are scaled to all of them."""
+        """Returns seconds, memory and test accuracies in PyTorch; seconds of a part are scaled to all trials."""
         folder = self.fresh("torch")
         out = folder / "out.json"
         changed = [f"--override={override}" for override in self.overrides(study, overrides)]
@@ -135,9 +144,13 @@ class Round:
     def run(
         self, command: Sequence[str], cache: str, sign: Callable[[], bool] | None = None, **environment: str
     ) -> Record:
-        """Returns seconds and peak memory of a process whose cache folder is `cache`; RuntimeError where it fails.
+        """Returns the seconds and the peak memory of a process with the cache folder `cache`.
 
-        With a `sign` it returns the seconds until that is given, too, and with JAX's log what XLA compiled, by name.
+        If `sign` is not None, also returns the seconds until it returns True. If JAX logs compilations, also returns
+        the names of the compiled programs.
+
+        Raises:
+          RuntimeError: the process fails.
         """
         time.sleep(REST_SECONDS)
         folder = self.fresh("process")
@@ -159,7 +172,7 @@ class Round:
             code = process.wait()
         said = (folder / "stderr").read_text()
         if code:
-            raise RuntimeError(f"exit code {code}, at last it said: {said.strip()[-500:] or 'nothing'}")
+            raise RuntimeError(f"exit code {code}, last output: {said.strip()[-500:] or 'nothing'}")
         record = json.loads((folder / "record.json").read_text())
         if sign is not None:
             record["seconds_to_sign"] = signed
@@ -167,11 +180,11 @@ class Round:
         return record | ({"compiled": dict(compiled.most_common())} if compiled else {})
 
     def config(self, study: str) -> str:
-        """Returns what names a study of `study_configs.py` with these data."""
+        """Returns the --config argument of a study in `study_configs.py`."""
         return f"{HERE / 'study_configs.py'}:{study},{self.data}"
 
     def overrides(self, study: str, more: Sequence[str] = ()) -> tuple[str, ...]:
-        """Returns the overrides `more`, and ahead of them those of a smoke run."""
+        """Returns the overrides `more`, after those of a smoke run."""
         return (*(QUICK[study] if self.quick else ()), *more)
 
     def fresh(self, name: str) -> Path:
@@ -179,27 +192,27 @@ class Round:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
 
-# --- the measures: from a round to what each way took, in turn ----------------------------------------------------
+# --- the measurements -------------------------------------------------------------------------------------------
 
 
 def seeds(here: Round) -> dict[str, Record]:
-    """Returns eight seeds by each executor, and in PyTorch as it is and with torch.compile."""
+    """Measures eight seeds with each executor, in PyTorch, and with torch.compile."""
     known = typing.get_args(typing.get_type_hints(Execution)["executor"])
     for executor in set(EXECUTORS) - set(known):
-        print(f"seeds: there is no executor {executor!r} yet; it is left out", flush=True)
+        print(f"seeds: skipped executor {executor!r}, which does not exist", flush=True)
     chosen = [executor for executor in EXECUTORS if executor in known]
     found = {e: here.ours("seeds", f"execution.executor={e}", cache=e) for e in chosen}
     found["auto, again"] = here.ours("seeds", "execution.executor=auto", cache="auto")
     found["torch"] = here.torch("seeds")
     try:
         found["torch.compile"] = here.torch("seeds", "--compile")
-    except RuntimeError as error:  # it needs a compiler on the machine
+    except RuntimeError as error:  # torch.compile needs a C++ compiler
         found["torch.compile"] = {"error": str(error)}
     return found
 
 
 def probe(here: Round) -> dict[str, Record]:
-    """Returns 32 heads on a frozen network: ours, and PyTorch's whose network runs in every epoch, or once for all."""
+    """Measures 32 heads on a frozen network in jaxft, and in PyTorch with features computed in every epoch or once."""
     return {
         "jaxft": here.ours("probe", cache="jaxft"),
         "jaxft, again": here.ours("probe", cache="jaxft"),
@@ -209,7 +222,7 @@ def probe(here: Round) -> dict[str, Record]:
 
 
 def freeze(here: Round) -> dict[str, Record]:
-    """Returns four depths of freezing: without augmentation, so that ours computes what is frozen once, and with it."""
+    """Measures four freezing depths, without augmentation (frozen layers run once) and with it."""
     return {
         "jaxft, no augmentation": here.ours("freeze", cache="none"),
         "jaxft, no augmentation, again": here.ours("freeze", cache="none"),
@@ -220,10 +233,10 @@ def freeze(here: Round) -> dict[str, Record]:
 
 
 def start(here: Round) -> dict[str, Record]:
-    """Returns the quickstart until its first step, which trains its source, has ended, with an empty cache and again.
+    """Measures the time to the end of the first step of the quick start, with an empty cache and again.
 
-    The sign of the end is the record of the source after that one step, with nothing evaluated. `seconds` are those
-    until then; to the end of the process, with one step of one trial and the report, it is `seconds_whole`.
+    The first step trains the source, without evaluation; the record of the source marks its end. `seconds` is the time
+    until then. `seconds_whole` is the time to the end of the process, with one step of one trial and the report.
     """
 
     def until_first_step() -> Record:
@@ -237,18 +250,18 @@ def start(here: Round) -> dict[str, Record]:
 
 
 def memory(here: Round) -> dict[str, Record]:
-    """Returns eight trials under `vmap` at two widths, compiled anew and again, and the bytes of a trial alone."""
+    """Measures eight trials under `vmap` at two widths, with an empty cache and again, and the bytes of one trial."""
     ways = [(f"width {width}{again}", width) for width in WIDTHS for again in ("", ", again")]
     found = {w: here.ours("memory", f"execution.width={n}", cache=f"width-{n}") for w, n in ways}
     return found | {"a trial": trial_bytes(here.config("memory"), here.overrides("memory"))}
 
 
 def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
-    """Returns the bytes of one trial alone.
+    """Returns the bytes of one trial.
 
-    `state`: parameters, momentum, statistics, and the best of them so far. `activations`: what the forward pass makes
-    and its gradient reads, as JAX derives it, each array once; neither the scratch memory of an algorithm nor what XLA
-    may save by computing it anew. `temporary`, for comparison: all that XLA reserves for the compiled step.
+    `state`: parameters, momentum, statistics, and the best weights so far. `activations`: arrays that the forward pass
+    computes and the backward pass of JAX reads, each counted once, without scratch memory and without recomputation by
+    XLA. `temporary`: all temporary memory that XLA reserves for the compiled step.
     """
     import jax
     import jax.numpy as jnp
@@ -293,12 +306,12 @@ def trial_bytes(config: str, overrides: Sequence[str]) -> Record:
 
 
 def num_bytes(arrays: Sequence[Any]) -> int:
-    """Returns the bytes of arrays, or of what has their shapes."""
+    """Returns the bytes of arrays, or of shape structs."""
     return sum(array.size * array.dtype.itemsize for array in arrays)
 
 
 def compilations(here: Round) -> dict[str, Record]:
-    """Returns what XLA compiled for 32 trials that differ in numbers only, from JAX's own log."""
+    """Counts the programs that XLA compiles for 32 trials that differ only in numbers, from the log of JAX."""
     return {"jaxft": here.ours("numbers", cache="jaxft", JAX_LOG_COMPILES="1")}
 
 
@@ -306,7 +319,7 @@ MEASURES: dict[str, Callable[..., dict[str, Record]]] = {
     measure.__name__: measure for measure in (seeds, probe, freeze, start, memory, compilations)
 }
 STUDY_OF = {"compilations": "numbers"} | {name: name for name in ("seeds", "probe", "freeze", "memory")}
-RATIOS = {  # name: (the one way, the other)
+RATIOS = {  # name: (numerator, denominator)
     "seeds": {
         **{f"{executor} / in turn": (executor, "in_turn") for executor in EXECUTORS[1:]},
         "jaxft / torch": ("auto", "torch"),
@@ -326,11 +339,11 @@ RATIOS = {  # name: (the one way, the other)
 }
 
 
-# --- what the rounds come to ------------------------------------------------------------------------------------
+# --- summaries --------------------------------------------------------------------------------------------------
 
 
-def summarise(measure: str, rounds: Sequence[Mapping[str, Record]]) -> dict[str, Any]:
-    """Returns of each way the medians over the rounds, and the figures that they come to."""
+def summarize(measure: str, rounds: Sequence[Mapping[str, Record]]) -> dict[str, Any]:
+    """Returns the medians over the rounds for each way, and the derived figures."""
     ways = {way: medians([one[way] for one in rounds]) for way in rounds[0]}
     pairs = RATIOS.get(measure, {}).items()
     seconds = {way: found["seconds"] for way, found in ways.items() if "seconds" in found}
@@ -353,7 +366,7 @@ def summarise(measure: str, rounds: Sequence[Mapping[str, Record]]) -> dict[str,
 
 
 def medians(records: Sequence[Record]) -> Record:
-    """Returns one record of several: the medians of numbers, the mean accuracy, and all else from the last."""
+    """Returns one record: medians of numbers, mean accuracy, and other values from the last record."""
     whole = [record for record in records if "error" not in record]
     if not whole:
         return records[-1]
@@ -368,8 +381,8 @@ def medians(records: Sequence[Record]) -> Record:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Returns the ways of each measure and then its figures, a line each."""
-    lines = [f"{'measure':14}{'way':28}{'seconds':>9}{'a trial':>9}{'peak MB':>9}{'test %':>8}"]
+    """Returns a table with one line per way, followed by the figures of each measurement."""
+    lines = [f"{'measure':14}{'way':28}{'seconds':>9}{'s/trial':>9}{'peak MB':>9}{'test %':>8}"]
     for measure, result in results.items():
         for way, found in result["ways"].items():
             lines.append(f"{measure:14}{way:28}{cells(found)}")
@@ -379,7 +392,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def cells(found: Record) -> str:
-    """Returns the numbers of a way, or why there are none."""
+    """Returns the numbers of a way as text, or the reason why it failed."""
     if "error" in found:
         return f"failed: {found['error'].splitlines()[-1]}"
     if "state" in found:
@@ -392,18 +405,18 @@ def cells(found: Record) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the rounds that are missing, prints the table, and writes it as JSON."""
+    """Runs the missing rounds, prints the table, and writes the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measures", nargs="*", choices=(*MEASURES, "all"), default="all")
     parser.add_argument("--data", type=Path, default=BESIDE_THE_CLONE, help="folder of weights/ and images/")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--whole", action="store_true", help="run all trials of PyTorch's slow probe: hours")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: the smallest sizes, one round, no file")
+    parser.add_argument("--whole", action="store_true", help="all trials of the slow PyTorch probe (hours)")
+    parser.add_argument("--quick", action="store_true", help="smoke run: smallest sizes, one round, no output file")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     measures = list(MEASURES) if "all" in args.measures else args.measures
-    os.environ["JAX_PLATFORMS"] = "cpu"  # of all processes, as PyTorch is on it too
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as jaxft's commands set it for themselves
+    os.environ["JAX_PLATFORMS"] = "cpu"  # for all processes, because PyTorch runs on the CPU
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as jaxft commands set for themselves
     try:
         for measure in STUDY_OF.keys() & set(measures):
             load_config(f"{HERE / 'study_configs.py'}:{STUDY_OF[measure]},{args.data}")
@@ -417,8 +430,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             load = os.getloadavg()[0]
             with tempfile.TemporaryDirectory() as folder:
                 rounds.append(MEASURES[measure](Round(args.data.resolve(), Path(folder), args.quick, part)))
-            results[measure] |= summarise(measure, rounds)
-            results[measure].setdefault("load_before", []).append(load)  # tells whether the seconds can be trusted
+            results[measure] |= summarize(measure, rounds)
+            results[measure].setdefault("load_before", []).append(load)  # shows whether the machine was idle
             if keeps:
                 record = {"results": results, **environment(), "GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]}
                 args.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,9 +1,10 @@
-"""The studies that `benchmarks/study.py` measures, which can be run by hand too:
+"""The studies that `benchmarks/study.py` measures; they can also be run by hand:
 
     jaxft study --config=benchmarks/study_configs.py:seeds --workdir=runs/seeds
 
-Behind the config stands the study's name, or the name and the folder of its data: study_configs.py:probe,FOLDER. By
-default that folder is ../shared/data beside the clone. No weights are kept, as the PyTorch side keeps none.
+The argument of the config is the name of the study, or the name and the folder of its data:
+study_configs.py:probe,FOLDER. The default folder is ../shared/data next to the clone. No weights are saved, because the
+PyTorch versions save none.
 """
 
 from pathlib import Path
@@ -13,11 +14,11 @@ from ml_collections import ConfigDict
 from jaxft import UserError
 
 BESIDE_THE_CLONE = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-FROZEN = ("stem/.*|stage1/.*", "stem/.*|stage[12]/.*", "stem/.*|stage.*")  # a third of the body, two thirds, all of it
+FROZEN = ("stem/.*|stage1/.*", "stem/.*|stage[12]/.*", "stem/.*|stage.*")  # a third, two thirds, all of the backbone
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the study that `arg` names: 'seeds', 'probe', 'freeze', 'memory' or 'numbers', or that and ',FOLDER'."""
+    """Returns the study with the name `arg`: 'seeds', 'probe', 'freeze', 'memory' or 'numbers', or 'NAME,FOLDER'."""
     name, _, folder = arg.partition(",")
     if name not in STUDIES:
         raise UserError(f"there is no study {name!r}; name one of {', '.join(STUDIES)}, study_configs.py:NAME.")
@@ -28,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def seeds(folder: Path) -> ConfigDict:
-    """Returns one setting with eight seeds: a small residual network learns scenes, all of it."""
+    """Returns one setting with eight seeds: full fine-tuning of a small residual network on scenes."""
     config = ConfigDict()
     config.seeds = 8
     config.source = {"model": "resnetsmall14", "weights": there(folder, "weights/resnetsmall14.cifar100.safetensors")}
@@ -39,7 +40,7 @@ def seeds(folder: Path) -> ConfigDict:
         "val_per_class": 20,
     }
     config.training = {
-        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # the head's rate
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # of the head
         "layers": {"backbone_learning_rate": 0.003},
         "schedule": {"epochs": 30.0},
         "batches": {"size": 20},
@@ -49,14 +50,14 @@ def seeds(folder: Path) -> ConfigDict:
 
 
 def probe(folder: Path) -> ConfigDict:
-    """Returns eight settings with four seeds of a linear head on EfficientNet-Lite0."""
+    """Returns eight settings with four seeds each: a linear head on EfficientNet-Lite0."""
     config = ConfigDict()
     config.seeds = 4
     config.source = {
         "model": "efficientnet_lite0",
         "weights": there(folder, "weights/efficientnet_lite0.imagenet.safetensors"),
     }
-    # The archive has a part to test on; ten images a class are left, two of which are selected on.
+    # The archive has a test split and ten other images per class, of which two are for validation.
     config.target = {"data": there(folder, "images/caltech-101.zip"), "val_fraction": 0.2, "test_fraction": 0.2}
     config.training = {
         "layers": {"backbone_learning_rate": "frozen"},
@@ -70,7 +71,7 @@ def probe(folder: Path) -> ConfigDict:
 
 
 def freeze(folder: Path) -> ConfigDict:
-    """Returns four depths of freezing with four seeds, without random changes of the images."""
+    """Returns four freezing depths with four seeds each, without augmentation."""
     config = seeds(folder)
     config.seeds = 4
     config.training.schedule.epochs = 15.0
@@ -81,7 +82,7 @@ def freeze(folder: Path) -> ConfigDict:
 
 
 def memory(folder: Path) -> ConfigDict:
-    """Returns eight seeds under `vmap`, whose evaluation has no larger batch than their training."""
+    """Returns eight seeds under `vmap`, with evaluation batches no larger than training batches."""
     config = seeds(folder)
     config.training.schedule.epochs = 2.0
     config.training.batches.size = 64
@@ -90,7 +91,7 @@ def memory(folder: Path) -> ConfigDict:
 
 
 def numbers(folder: Path) -> ConfigDict:
-    """Returns 32 trials that differ in numbers only: eight rates with four seeds. It needs no folder."""
+    """Returns 32 trials that differ only in numbers: eight learning rates with four seeds. It needs no data folder."""
     config = ConfigDict()
     config.seeds = 4
     config.source = {"model": "resnetsmall8"}
@@ -105,7 +106,7 @@ def numbers(folder: Path) -> ConfigDict:
 
 
 def there(folder: Path, name: str) -> str:
-    """Returns the path of a file in the folder of data, which must be there."""
+    """Returns the path of an existing file in the data folder."""
     if not (folder / name).is_file():
         raise UserError(
             f"the study's data are not all in {str(folder)!r}: there is no {name}; "

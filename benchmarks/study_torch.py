@@ -1,10 +1,10 @@
-"""The studies of `study_configs.py` written plainly in PyTorch: one process, a loop over the trials.
+"""The studies of `study_configs.py` in plain PyTorch: one process with a loop over the trials.
 
     python benchmarks/study_torch.py --config=benchmarks/study_configs.py:seeds --out out.json
 
-Pictures are decoded, split and put in order by jaxft, so that both learn from the same batches and only the training
-differs. What is frozen runs without a gradient, its batch norm in `eval`; the best epoch on validation is tested, once.
-A frozen EfficientNet-Lite0 runs in every epoch anew, or (`--cached`) once for all trials.
+jaxft decodes, splits and orders the images, so both train on the same batches and only the training differs. Frozen
+layers run without a gradient, with batch norm in `eval` mode. The best epoch on validation is tested once. The frozen
+EfficientNet-Lite0 runs in every epoch, or, with `--cached`, once for all trials.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from jaxft.data.readers.image_set import ImageSet
 from jaxft.data.readers.image_sets import load_images
 from jaxft.data.sampling.splits import draw_split
 
-MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # of CIFAR-100, as resnetsmall14 was trained
+MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)  # of CIFAR-100, the training data of resnetsmall14
 EVAL_BATCH = 256
-Look = Callable[[Tensor, bool], Tensor]  # from rows, and whether they are trained on, to what enters the network
+Look = Callable[[Tensor, bool], Tensor]  # from rows, and whether they are for training, to network inputs
 
 
 # --- the networks -----------------------------------------------------------------------------------------------
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, with a ReLU behind them where a stage ends."""
+    """A residual block: two 3x3 convolutions and a shortcut, with a ReLU at the end of a stage."""
 
     def __init__(self, inputs: int, features: int, stride: int, relu_after: bool):
         super().__init__()
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class ResNetSmall14(nn.Module):
-    """resnetsmall14, its parts below the head by their names in jaxft; the first `frozen` of them do not train."""
+    """resnetsmall14 with the block names of jaxft below the head; the first `frozen` blocks do not train."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -76,13 +76,13 @@ class ResNetSmall14(nn.Module):
         self.frozen = 0
 
     def freeze(self, frozen: int) -> None:
-        """Makes the first `frozen` parts rest, and all others train."""
+        """Freezes the first `frozen` blocks, and unfreezes all others."""
         self.frozen = frozen
         for number, part in enumerate(self.body.values()):
             part.requires_grad_(number >= frozen)
 
     def train(self, mode: bool = True) -> "ResNetSmall14":
-        """Sets the mode of what is not frozen."""
+        """Sets the mode of the blocks that are not frozen."""
         super().train(mode)
         for part in list(self.body.values())[: self.frozen]:
             part.eval()
@@ -99,7 +99,7 @@ class ResNetSmall14(nn.Module):
 
 
 def load_body(weights: str) -> dict[str, Tensor]:
-    """Returns the published tensors below the head under the names of `ResNetSmall14`."""
+    """Returns the published backbone weights with the names of `ResNetSmall14`."""
     renamed = {}
     for name, tensor in load_file(weights).items():
         name = re.sub(r"^conv1\.", "body.stem.0.", re.sub(r"^bn1\.", "body.stem.1.", name))
@@ -109,7 +109,7 @@ def load_body(weights: str) -> dict[str, Tensor]:
 
 
 def num_frozen(trial: Trial, parts: Iterable[str]) -> int:
-    """Returns how many of the parts the trial's rules freeze; in these studies they are the first."""
+    """Returns the number of blocks that the rules of the trial freeze; in these studies, the first ones."""
     patterns = [pattern for pattern, rate in trial.training.layers.rates if rate == FROZEN]
     return sum(any(re.fullmatch(pattern, f"{part}/") for pattern in patterns) for part in parts)
 
@@ -118,7 +118,7 @@ def num_frozen(trial: Trial, parts: Iterable[str]) -> int:
 
 
 def make_optimizer(trial: Trial, body: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> torch.optim.SGD:
-    """Returns SGD with momentum, the rates of body and head, and decay of kernels only."""
+    """Returns SGD with momentum, learning rates of backbone and head, and weight decay of kernels only."""
     training, groups = trial.training, []
     for params, rate in ((body, training.layers.backbone_learning_rate), (head, training.optimizer.learning_rate)):
         for kernels in (True, False):
@@ -132,9 +132,9 @@ def run_trial(
     trial: Trial, images: ImageSet, labels: Tensor, network: nn.Module, optimizer: torch.optim.SGD, look: Look,
     forward: Callable[[Tensor], Tensor],
 ) -> float:  # fmt: skip
-    """Returns the accuracy on the test images of the epoch that is best on validation.
+    """Returns the test accuracy of the epoch with the best validation accuracy.
 
-    `forward` is the network as it is called in training.
+    `forward` is the network as called in training.
     """
     split = draw_split(images, trial.stream_seed("split"), trial.target, "target")
     training, num_train = trial.training, len(split.train)
@@ -160,7 +160,7 @@ def run_trial(
 
 @torch.no_grad()
 def evaluate(network: nn.Module, look: Look, labels: Tensor, rows: np.ndarray) -> tuple[float, float]:
-    """Returns accuracy and minus the mean loss: better is greater, in this order."""
+    """Returns (accuracy, minus mean loss); larger is better, compared in this order."""
     network.eval()
     at = torch.from_numpy(rows).long()
     logits = torch.cat([network(look(batch, False)) for batch in at.split(EVAL_BATCH)])
@@ -172,7 +172,7 @@ def evaluate(network: nn.Module, look: Look, labels: Tensor, rows: np.ndarray) -
 
 
 def make_look(images: ImageSet, trial: Trial) -> Look:
-    """Returns what makes normalised, channels-last images of rows, shifted and mirrored at random to train on."""
+    """Returns a function from rows to normalized channels-last images, randomly shifted and flipped in training."""
     pixels, side = torch.from_numpy(np.array(images.images)), images.images.shape[1]
     padding = trial.training.augmentation.crop.padding_px
     padded = F.pad(pixels, (0, 0, padding, padding, padding, padding))
@@ -193,7 +193,7 @@ def make_look(images: ImageSet, trial: Trial) -> Look:
 
 
 def run_whole(trials: Sequence[Trial], images: ImageSet, compiled: bool) -> tuple[list[float], float]:
-    """Returns the test accuracies of trials of resnetsmall14, which all begin from one file, and their seconds."""
+    """Returns the test accuracies and the seconds of trials of resnetsmall14, which share one weight file."""
     published, labels = load_body(trials[0].source.weights), torch.from_numpy(images.labels).long()
     look = make_look(images, trials[0])
     network = ResNetSmall14(len(images.class_names)).to(memory_format=torch.channels_last)
@@ -211,9 +211,9 @@ def run_whole(trials: Sequence[Trial], images: ImageSet, compiled: bool) -> tupl
 
 
 def run_heads(trials: Sequence[Trial], images: ImageSet, cached: bool) -> tuple[list[float], float]:
-    """Returns the test accuracies of trials of a linear head on the frozen EfficientNet-Lite0, and their seconds.
+    """Returns the test accuracies and the seconds of trials of a linear head on the frozen EfficientNet-Lite0.
 
-    Features that are computed once for all are not in these.
+    The seconds do not include features that are computed once for all trials.
     """
     labels = torch.from_numpy(images.labels).long()
     trunk = plain.load_network(Path(trials[0].source.weights), len(images.class_names))
@@ -236,7 +236,7 @@ def run_heads(trials: Sequence[Trial], images: ImageSet, cached: bool) -> tuple[
 
 
 def study(config: str, overrides: Sequence[str], part: int | None, cached: bool, compiled: bool) -> dict[str, Any]:
-    """Returns the test accuracies of a study's trials, or of the first `part` of them, and the seconds they took."""
+    """Returns the test accuracies and the seconds of the trials of a study, or of the first `part` trials."""
     trials = load_config(config, overrides).study.trials()
     chosen, size_px = trials[:part], trials[0].target.size_px or plain.SIZE_PX
     images = load_images(trials[0].target, size_px)
@@ -248,12 +248,12 @@ def study(config: str, overrides: Sequence[str], part: int | None, cached: bool,
 
 
 def main() -> None:
-    """Runs the study and writes what came of it as JSON."""
+    """Runs the study and writes its results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, metavar="FILE.py:ARG", help="a study of study_configs.py")
     parser.add_argument("--override", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--part", type=int, help="run so many of the trials; by default all")
-    parser.add_argument("--cached", action="store_true", help="frozen features are computed once, for all trials")
+    parser.add_argument("--part", type=int, help="number of trials to run (default: all)")
+    parser.add_argument("--cached", action="store_true", help="compute frozen features once for all trials")
     parser.add_argument("--compile", action="store_true", help="train with torch.compile")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

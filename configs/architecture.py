@@ -1,25 +1,26 @@
-"""Which pretrained architecture is the best start, its head alone trained or all of it?
+"""Question: which pretrained architecture is the best start, for a linear head and for full fine-tuning?
 
-Thirteen networks as they were published, each at its own size of images and with its own preprocessing, are fine-tuned
-to Caltech-101's classes from seven images of each: the head alone for thirty passes, and everything for ten, or for
-three the larger ones at 224 px: what is fine-tuned is compared within these two kinds.
+Thirteen published networks, each at its own image size and with its own preprocessing, are fine-tuned to the classes of
+Caltech-101 with seven images per class. The head alone is trained for 30 epochs. Full fine-tuning takes 10 epochs, or 3
+epochs for the larger networks at 224 px. So compare fully fine-tuned networks only within these two groups.
 
-Source: Kornblith, Shlens & Le 2019, "Do better ImageNet models transfer better?" (16 networks, 12 sets: a correlation
-of .99 with features as they are, .96 fine-tuned); Li, Herranz & Jiang 2020.
-Expected: ImageNet's networks at 224 px are far ahead of CIFAR's at 32; of those deeper and from more classes
-(CIFAR-100) is better; the order of frozen networks and of fine-tuned ones agrees but for near equals; a network that
-was taught for its own classes alone (the distilled one) gains most from tuning.
-Data: the files of weights/ and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named behind
-the config, architecture.py:FOLDER. --dry-run says how long it takes. Behind architecture.py:small (or small,FOLDER) is
-a run of a minute or two with three of the networks, too short to answer anything; behind :full is the scale of the
-publication (torchvision's files of ResNet-18 to 152 in the folder of the run; TFDS' caltech101), for accelerators.
+Source: Kornblith, Shlens & Le 2019, "Do better ImageNet models transfer better?" (16 networks, 12 data sets; the
+correlation with ImageNet accuracy is .99 for fixed features and .96 for fine-tuning); Li, Herranz & Jiang 2020.
+Expected: ImageNet networks at 224 px are far better than CIFAR networks at 32 px. Among CIFAR networks, deeper ones and
+those pretrained on more classes (CIFAR-100) are better. Frozen and fine-tuned networks have the same order, except for
+near ties. The distilled network, which was trained only for accuracy on its own classes, gains most from fine-tuning.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study reads weights/*.safetensors and images/caltech-101.zip from
+../shared/data next to the clone, or from FOLDER with architecture.py:FOLDER. architecture.py:small (or small,FOLDER)
+runs for one or two minutes, which is too short to answer the question. architecture.py:full has the scale of the
+publications, for accelerators: torchvision weights of ResNet-18 to 152 in the current folder; caltech101 from TFDS.
 """
 
 from ml_collections import ConfigDict
 
 from jaxft.config import read_scale
 
-NETWORKS = (  # name, file, epochs of tuning everything
+NETWORKS = (  # name, file, epochs of full fine-tuning
     ("resnetsmall8", "resnetsmall8.cifar10", 10),
     ("resnetsmall8", "resnetsmall8.cifar10-distilled", 10),
     ("resnetsmall8", "resnetsmall8.cifar100", 10),
@@ -50,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if scale.is_small:
         starts = [starts[0], starts[4], starts[7]]
 
-    config = scale.study("Architecture: published networks at their own sizes", seeds=scale.pick(3, small=2))
+    config = scale.study("Architecture: published networks at their own image sizes", seeds=scale.pick(3, small=2))
     config.target = {
         "data": images,
         "train_per_class": scale.pick(7, full=24),

@@ -1,17 +1,20 @@
-"""How much is a network that knows photographs worth for art, cartoons and sketches of the same things?
+"""Question: how much does pretraining on photographs help for art, cartoons and sketches of the same classes?
 
-A residual network for 32 x 32 pixels, trained on the photographs of CIFAR-100, or started at random, is trained to tell
-PACS' seven classes apart, in each of its four domains, from ten pictures of each class. The body of the pretrained one
-is frozen, or moves at one of two rates; that of the random one moves at one of two.
+A residual network for 32 x 32 pixels, pretrained on the photographs of CIFAR-100 or initialized at random, is trained
+on the seven classes of PACS, separately in each of its four domains, with ten images per class. The backbone of the
+pretrained network is frozen or has one of two learning rates. The backbone of the random network has one of two
+learning rates.
 
 Source: Li, Yang, Song & Hospedales 2017 (PACS); Yosinski et al. 2014; Li et al. 2020, "Rethinking the hyperparameters
-for fine-tuning" (the best rate grows with the distance from the source).
-Expected: the pretrained network is ahead of the random one, the most in photographs and the least in sketches; a frozen
-body costs the more, the farther the domain is from photographs.
-Data: weights/resnetsmall8.cifar100.safetensors and images/pacs-7x4.zip, in ../shared/data beside the clone or in a
-folder named behind the config, domain_shift.py:FOLDER. --dry-run says how long it takes. Behind domain_shift.py:small
-(or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the
-publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' domainnet), for accelerators.
+for fine-tuning" (the best learning rate grows with the distance from the source).
+Expected: the pretrained network beats the random one, most for photographs and least for sketches. A frozen backbone
+costs more, the farther the domain is from photographs.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
+images/pacs-7x4.zip from ../shared/data next to the clone, or from FOLDER with domain_shift.py:FOLDER.
+domain_shift.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+domain_shift.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in
+--config.source.weights; domainnet from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.target = scale.images(
         images[0], train_per_class=scale.pick(10, full=20), val_per_class=scale.pick(10, full=5)
     )
-    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(14, full=32))  # the head's rate
+    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(14, full=32))  # of the head
     config.training.schedule = {"epochs": scale.pick(30.0, small=2.0)}
 
     domains = {"target.domain": ["photo", "art_painting", "cartoon", "sketch"]}

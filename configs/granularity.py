@@ -1,18 +1,20 @@
-"""How fine must the source's classes be, for its images to make a good network to start from?
+"""Question: how fine must the source classes be, to pretrain a good network?
 
-A small residual network is trained on eight images of each of Tiny ImageNet's 200 classes at 32 x 32 pixels, always the
-same for a seed, labelled by their classes or by what is above these at depths 8, 6 and 4 of WordNet; then it is
-fine-tuned to Caltech-101's classes from seven images of each. The same network started at random is the comparison. The
-body's rate is selected on validation, in every arm by every seed.
+A small residual network is pretrained on eight images of each of the 200 classes of Tiny ImageNet at 32 x 32 pixels.
+For each seed, the images are the same in all arms. Their labels are the original classes, or their ancestors at depth
+8, 6 or 4 of WordNet. The network is then fine-tuned to the classes of Caltech-101 with seven images per class. The
+baseline is the same network with random initialization. In every arm, each seed selects the learning rate of the
+backbone on validation.
 
-Source: Huh, Agrawal & Efros 2016, section 5 (ImageNet's classes merged at depths of WordNet: 127 in place of 1000 cost
-2.8 points of mAP on PASCAL-DET).
-Expected: merging costs little until few classes are left; the coarsest still beats the random start.
-Needs WordNet: pip install 'jaxft[wordnet]'.
-Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, granularity.py:FOLDER. --dry-run says how long it takes. Behind granularity.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(TFDS' imagenet2012 and caltech101), for accelerators.
+Source: Huh, Agrawal & Efros 2016, section 5 (ImageNet classes merged at depths of WordNet: 127 instead of 1000 classes
+cost 2.8 points of mAP on PASCAL-DET).
+Expected: merging classes costs little until few classes are left. The coarsest labels still beat random initialization.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study needs WordNet: pip install 'jaxft[wordnet]'. The study reads
+images/tiny-imagenet-200.zip and images/caltech-101.zip from ../shared/data next to the clone, or from FOLDER with
+granularity.py:FOLDER. granularity.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer
+the question. granularity.py:full has the scale of the publications, for accelerators: imagenet2012 and caltech101 from
+TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     tiny, full = "images/tiny-imagenet-200.zip", ("tfds:imagenet2012", "tfds:caltech101")
     source, target = scale.files(tiny, "images/caltech-101.zip", full=full)
     config = scale.study("Granularity: source classes merged at depths of WordNet", seeds=scale.pick(5, small=2))
-    config.streams = {"source": None}  # the source's own chance is in the intervals
+    config.streams = {"source": None}  # the intervals include the variation from pretraining
     rates = {"training.layers.backbone_learning_rate": scale.pick([0.01, 0.1], small=[0.01])}
     config.source = {
         "model": scale.pick("cifar_resnet8", full="resnet18"),
@@ -34,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "training": scale.source_training(epochs=scale.pick(20.0, small=2.0, full=90.0), batch_size=50),
     }
     config.target = scale.images(target, train_per_class=scale.pick(7, full=24), val_per_class=scale.pick(3, full=6))
-    config.training = scale.training(learning_rate=0.1, batch_size=32)  # the head's rate
+    config.training = scale.training(learning_rate=0.1, batch_size=32)  # of the head
     config.training.schedule = {"epochs": scale.pick(12.0, small=2.0)}
 
     config.factors = [

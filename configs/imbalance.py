@@ -1,17 +1,19 @@
-"""What does an uneven target cost, and does it help to draw its classes evenly?
+"""Question: what does an imbalanced target cost, and does balanced sampling help?
 
-A residual network for 32 x 32 pixels, trained on CIFAR-100, is fine-tuned to Fashion-MNIST's ten classes from 500
-images in all: as many of each class, or falling from class to class by one factor, ten or fifty times as many of the
-first as of the last (which class is the first is drawn by the seed). Batches are drawn from the images evenly, or from
-the classes evenly. The images to select and to test on are even, so that accuracy is the mean over classes.
+A residual network for 32 x 32 pixels, pretrained on CIFAR-100, is fine-tuned to the ten classes of Fashion-MNIST with
+500 images in total. The classes have equal numbers of images, or numbers that fall by a constant factor from class to
+class, with a ratio of 10 or 50 between the largest and the smallest class. The seed draws the order of the classes.
+Batches are drawn uniformly from the images, or balanced over the classes. Validation and test images are balanced, so
+accuracy is the mean over classes.
 
-Source: Ouyang et al. 2016; Cui et al. 2019, section 5.1 (long-tailed CIFAR by the same formula); Huang et al. 2016.
-Expected: accuracy falls as the imbalance rises; at the highest, drawing classes evenly wins some of it back.
-Data: weights/resnetsmall8.cifar100.safetensors and images/fashion-mnist-8000.npz, in ../shared/data beside the clone or
-in a folder named behind the config, imbalance.py:FOLDER. --dry-run says how long it takes. Behind imbalance.py:small
-(or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the
-publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' inaturalist is uneven by
-itself, so cifar100 is made so), for accelerators.
+Source: Ouyang et al. 2016; Cui et al. 2019, section 5.1 (long-tailed CIFAR with the same formula); Huang et al. 2016.
+Expected: accuracy falls as the imbalance rises. At the highest ratio, balanced batches recover some of it.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
+images/fashion-mnist-8000.npz from ../shared/data next to the clone, or from FOLDER with imbalance.py:FOLDER.
+imbalance.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+imbalance.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in
+--config.source.weights; an imbalanced draw of cifar100 from TFDS, because inaturalist is imbalanced by itself.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/fashion-mnist-8000.npz")
     weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:cifar100"))
-    title = "Imbalance: uneven classes of the target, and batches drawn evenly"
+    title = "Imbalance: imbalanced target classes and balanced batches"
     config = scale.study(title, seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = {
@@ -35,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "size_px": scale.pick(32, full=224),
     }
     config.training = {
-        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # the head's rate
+        "optimizer": {"learning_rate": 0.1, "weight_decay": 5e-4},  # of the head
         "layers": {"backbone_learning_rate": 0.01},
         "schedule": {"epochs": scale.pick(10.0, small=1.0)},
         "batches": {"size": 32},

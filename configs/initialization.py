@@ -1,19 +1,21 @@
-"""What of a pretrained network helps: its features, the scale of its weights, its first units, or its head's start?
+"""Question: which part of pretraining helps: features, the scale of weights, the first blocks, or the initial head?
 
-A small residual network is trained on Tiny ImageNet at 32 x 32 pixels, and the target is 20 images of each of six
-kinds of scenes. It starts from all of the source's weights, from those after one and three passes, from its first unit
-or its first two ("weight transfusion"), from random weights with the mean and deviation of each leaf of the source's,
-or from the architecture's own; the head of the pretrained network is drawn, zero, the classes' mean directions, or a
-linear probe, which asks for fixed views of each image.
+A small residual network is pretrained on Tiny ImageNet at 32 x 32 pixels. The target has 20 images of each of six
+classes of scenes. The initial weights are all source weights, the source weights after one or three epochs, the first
+block or the first two ("weight transfusion"), random weights with the mean and standard deviation of each source leaf,
+or random weights of the architecture. The head of the pretrained network starts from random weights, zeros, the mean
+directions of the classes, or a linear probe, which needs fixed views of each image.
 
 Source: Raghu et al. 2019, "Transfusion", section 5; Neyshabur, Sedghi & Zhang 2020 (earlier checkpoints); Qi, Brown &
-Lowe 2018 (class means); Kumar et al. 2022 (a probe first).
-Expected: pretrained beats matched, which is at least as good as random; the first units bring most of the gain in
-speed; earlier checkpoints are worse; a head that begins at class means or a probe is ahead after few passes.
-Data: images/tiny-imagenet-200.zip and images/intel-scenes-6.zip, in ../shared/data beside the clone or in a folder
-named behind the config, initialization.py:FOLDER. --dry-run says how long it takes. Behind initialization.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(TFDS' imagenet2012 and sun397), for accelerators.
+Lowe 2018 (class means); Kumar et al. 2022 (linear probe first).
+Expected: pretrained weights beat matched weights, which are at least as good as random ones. The first blocks give most
+of the gain in speed. Earlier checkpoints are worse. A head from class means or a linear probe is better after few
+epochs.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study reads images/tiny-imagenet-200.zip and
+images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with initialization.py:FOLDER.
+initialization.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+initialization.py:full has the scale of the publications, for accelerators: imagenet2012 and sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     scale = read_scale(arg, __file__)
     tiny, full = "images/tiny-imagenet-200.zip", ("tfds:imagenet2012", "tfds:sun397/standard-part1-120k")
     source, target = scale.files(tiny, "images/intel-scenes-6.zip", full=full)
-    title = "Initialization: pretrained, matched, transfused, earlier, random; and the head's start"
+    title = "Initialization of the backbone and of the head"
     config = scale.study(title, seeds=scale.pick(5, small=2))
     fewer = scale.pick({}, small={"num_classes": 20, "train_per_class": 20})
     config.source = {
@@ -43,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"source.epoch": scale.pick([1, 3], small=[1, 2], full=[1, 10])},
         {"training.initialization.copied_units": ["stem", "stage1"]},
         {"training.initialization.head": ["zeros", "class_means"]},
-        {"training.augmentation.views": [8]},  # what the next arm is to be compared with
+        {"training.augmentation.views": [8]},  # the baseline of the next arm
         {
             "training.linear_probe.epochs": [100.0],
             "training.linear_probe.optimizer": ["lbfgs"],

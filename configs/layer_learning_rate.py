@@ -1,19 +1,21 @@
-"""How should the learning rate differ from layer to layer?
+"""Question: how should the learning rate differ between layers?
 
-A residual network for 32 x 32 pixels that was trained on CIFAR-100 is fine-tuned on 20 images of each of six kinds of
-scenes. The head's rate is 0.1 throughout, and the body's is that, a tenth or a hundredth of it, or nothing; or it falls
-from unit to unit downwards, by one factor; or it falls from stage to stage; or the lower stages are frozen.
+A residual network for 32 x 32 pixels, pretrained on CIFAR-100, is fine-tuned on 20 images of each of six classes of
+scenes. The learning rate of the head is always 0.1. That of the backbone is equal, a tenth, a hundredth, or zero
+(frozen). In other settings it falls by a constant factor from block to block, falls from stage to stage, or the lower
+stages are frozen.
 
-Source: Girshick et al. 2014 (head and body); Howard & Ruder 2018, section 3.2, and Clark et al. 2020 (layer decay);
-Yosinski et al. 2014 (frozen layers).
-Expected: a body that moves more slowly than the head is better than one that moves as fast and than one that rests; a
-rate that falls with the depth is as good as the best single one, without a search for it; the lower stages, which are
-the most general, can be frozen at little cost.
-Data: weights/resnetsmall8.cifar100.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone or in
-a folder named behind the config, layer_learning_rate.py:FOLDER. --dry-run says how long it takes. Behind
-layer_learning_rate.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full
-is the scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS' sun397),
-for accelerators.
+Source: Girshick et al. 2014 (head and backbone); Howard & Ruder 2018, section 3.2, and Clark et al. 2020 (layer-wise
+decay); Yosinski et al. 2014 (frozen layers).
+Expected: a backbone with a lower learning rate than the head beats one with the same rate and a frozen one. Layer-wise
+decay is as good as the best single learning rate, without a search for it. Freezing the lower stages, which are the
+most general, costs little.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
+images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with layer_learning_rate.py:FOLDER.
+layer_learning_rate.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+layer_learning_rate.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the
+file in --config.source.weights; sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = scale.study("Learning rates by layer", seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = scale.images(images, train_per_class=20, val_per_class=scale.pick(10, full=5))
-    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(30, full=64))  # the head's rate
+    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(30, full=64))  # of the head
     config.training.schedule = {"epochs": scale.pick(25.0, small=4.0)}
 
     lower, upper = scale.pick(("stem/.*|stage1/.*", "stage2/.*"), full=("stem/.*|stage[12]/.*", "stage[34]/.*"))

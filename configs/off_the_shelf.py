@@ -1,30 +1,33 @@
-"""How far do a network's features go without training it: of which layer, pooled how, and classified by what?
+"""Question: how good are the features of a network without training: which layer, which pooling, which classifier?
 
-EfficientNet-Lite0, trained on ImageNet, looks at six kinds of scenes. What leaves five of its stages is averaged and
-classified by logistic regression, a linear support vector machine, nearest neighbours and nearest class means; of
-three of them other poolings are classified by logistic regression; and of the pooled features below the head 1, 5
-and 20 images a class are learnt from. Strengths and numbers of neighbours are chosen on validation.
+EfficientNet-Lite0, pretrained on ImageNet, computes features of six classes of scenes. The outputs of five stages are
+averaged and classified by logistic regression, a linear support vector machine, nearest neighbors and nearest class
+means. For three of the stages, logistic regression is also combined with the other poolings. For the features below the
+head, all classifiers are also fitted on 1, 5 and 20 images per class. Penalties and numbers of neighbors are selected
+on validation.
 
 Source: Donahue et al. 2014 (DeCAF); Razavian et al. 2014; He et al. 2014 (pyramids); Liu et al. 2015 (cross-layer
-products); Lin et al. 2015 (second order); Azizpour et al. 2016.
-Expected: accuracy rises from lower to higher stages; logistic regression and the SVM are level, ahead of neighbours and
-class means; second-order poolings gain most over the average in the middle of the network; with one image a class the
-classifiers are level, and each further image gains less.
-Data: weights/efficientnet_lite0.imagenet.safetensors and images/intel-scenes-6.zip, in ../shared/data beside the clone
-or in a folder named behind the config, off_the_shelf.py:FOLDER. About 10 minutes on two cores, of which the network
-takes one or two. Behind off_the_shelf.py:small (or small,FOLDER) is a run of a minute with a network for 32 x 32
-pixels, resnetsmall8 from CIFAR-100; behind :full is the scale of the publications (ImageNet's ResNet-50 from the file
-named in --config.source.weights; TFDS' caltech101, 25 images a class).
+pooling); Lin et al. 2015 (second order); Azizpour et al. 2016.
+Expected: accuracy rises from lower to higher stages. Logistic regression and the SVM are equal, and better than nearest
+neighbors and class means. Second-order pooling gains most over the average in the middle of the network. With one image
+per class all classifiers are equal, and each further image adds less.
+Found: not measured yet.
+Cost: about 10 minutes on two cores, of which the network takes one or two. The study reads
+weights/efficientnet_lite0.imagenet.safetensors and images/intel-scenes-6.zip from ../shared/data next to the clone, or
+from FOLDER with off_the_shelf.py:FOLDER. off_the_shelf.py:small (or small,FOLDER) runs for one minute with resnetsmall8
+from CIFAR-100 at 32 x 32 pixels, which is too short to answer the question. off_the_shelf.py:full has the scale of the
+publications, for accelerators: ImageNet weights of ResNet-18 from resnet18.safetensors in the current folder;
+caltech101 from TFDS with 25 images per class.
 """
 
 from ml_collections import ConfigDict
 
 from jaxft.config import read_scale
 
-NETWORKS = {  # what looks, its weights, stages from low to high, of which the last three are pooled otherwise too, size
+NETWORKS = {  # model, weights, stages from low to high (other poolings: the last three), image size in px
     "": ("efficientnet_lite0", "weights/efficientnet_lite0.imagenet.safetensors", (2, 3, 4, 5, 7), 224),
     "small": ("resnetsmall8", "weights/resnetsmall8.cifar100.safetensors", (1, 2, 3), 32),
-    "full": ("resnet18", "resnet18.safetensors", (1, 2, 3, 4), 224),  # of wider ones pairs of channels are too many
+    "full": ("resnet18", "resnet18.safetensors", (1, 2, 3, 4), 224),  # wider networks have too many pairs of channels
 }
 
 
@@ -33,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     scale = read_scale(arg, __file__)
     model, weights, stages, size_px = NETWORKS[scale.name]
     weights, images = scale.files(weights, "images/intel-scenes-6.zip", full=(weights, "tfds:caltech101"))
-    config = scale.study("Off the shelf: layers, poolings and classifiers", seeds=scale.pick(5, small=2))
+    config = scale.study("Off-the-shelf features: layers, poolings and classifiers", seeds=scale.pick(5, small=2))
     config.source = {"model": model, "weights": weights}
     config.target = {
         "data": images,

@@ -1,12 +1,17 @@
-"""Does a network that has seen other digits learn new ones better, and how fast should its body move?
+"""Question: does pretraining on other digits help to learn new ones, and which learning rate does the backbone need?
 
-A small residual network is trained on the digits 0 to 4, then fine-tuned to tell 5 to 9 apart from ten images of
-each, its body frozen or moving at one of four rates. The same network started at random is the comparison.
+A small residual network is pretrained on the digits 0 to 4 and fine-tuned to classify the digits 5 to 9 from ten images
+per class. Its backbone is frozen or has one of four learning rates. The baseline is the same network with random
+initialization.
 
-Source: Li, Herranz & Jiang 2020 (initial learning rate of the fine-tuned body); Yosinski et al. 2014.
-Expected: pretrained beats random at every rate; a moderate body rate beats a frozen body and a very small one;
-the lower layers change least.
-Data: scikit-learn's digits (UCI, 1,797 scans), which come with that package. Takes under three minutes on two cores.
+Source: Li, Herranz & Jiang 2020 (initial learning rate of the fine-tuned backbone); Yosinski et al. 2014.
+Expected: pretrained beats random at every learning rate. A moderate learning rate of the backbone beats a frozen
+backbone and a very low one. The lower layers change least.
+Found: test accuracy in percent with 95% intervals over five seeds (jaxft study --config=configs/quickstart.py
+--workdir=DIR): pretrained with a backbone learning rate of 0.1 86.7 +- 2.4, random at the same rate 78.2 +- 10.6,
+pretrained with a frozen backbone 64.4 +- 4.1.
+Cost: less than three minutes on two cores. The images are the digits of scikit-learn (UCI, 1,797 scans), which are part
+of that package.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
 
     config.training = {
-        "optimizer": {"learning_rate": 0.1},  # the head's
+        "optimizer": {"learning_rate": 0.1},  # of the head
         "schedule": {"epochs": 10.0},
         "batches": {"size": 25},
     }

@@ -1,20 +1,22 @@
-"""Which regularizer helps fine-tuning on few images, on a target near the source and on one far from it?
+"""Question: which regularizer helps fine-tuning on few images, near the source and far from it?
 
-A residual network for 32 x 32 pixels, trained on the photographs of CIFAR-100, is fine-tuned on ten images of each of
-six kinds of scenes, and on ten sketches of each of seven things: with weight decay alone, and with one regularizer of
-the usual strengths besides, towards the source (L2-SP, DELTA, distillation) or without it (BSS, label smoothing,
-dropout, stochastic depth). Seeds draw the same images in all settings, so that differences are paired.
+A residual network for 32 x 32 pixels, pretrained on the photographs of CIFAR-100, is fine-tuned on ten images of each
+of six classes of scenes, and on ten sketches of each of seven classes. One setting has weight decay alone. Each other
+setting adds one regularizer with its usual strengths: towards the source (L2-SP, DELTA, distillation) or without it
+(BSS, label smoothing, dropout, stochastic depth). Seeds draw the same images in all settings, so differences are
+paired.
 
 Source: Li, Grandvalet & Davoine 2018 (L2-SP); Li et al. 2019 (DELTA); Chen et al. 2019 (BSS); Li & Hoiem 2016 (LwF);
 Szegedy et al. 2016, section 7; Srivastava et al. 2014; Huang et al. 2016; Li et al. 2020, "Rethinking the
 hyperparameters for fine-tuning".
-Expected: those towards the source help on scenes, or harm little; on sketches, which are far from the source, L2-SP
-harms as its strength grows. The others are within a point or two of none.
-Data: weights/resnetsmall8.cifar100.safetensors, images/intel-scenes-6.zip and images/pacs-7x4.zip, in ../shared/data
-beside the clone or in a folder named behind the config, regularization.py:FOLDER. --dry-run says how long it takes.
-Behind regularization.py:small (or small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full
-is the scale of the publications (ImageNet's ResNet-50 from the file named in --config.source.weights; TFDS'
-caltech_birds2011 and domainnet/sketch), for accelerators.
+Expected: regularizers towards the source help on scenes, or do little harm. On sketches, which are far from the source,
+L2-SP does more harm as its strength grows. The others are within one or two points of no regularizer.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors,
+images/intel-scenes-6.zip and images/pacs-7x4.zip from ../shared/data next to the clone, or from FOLDER with
+regularization.py:FOLDER. regularization.py:small (or small,FOLDER) runs for one or two minutes, which is too short to
+answer the question. regularization.py:full has the scale of the publications, for accelerators: ImageNet weights of
+ResNet-50 from the file in --config.source.weights; caltech_birds2011 and domainnet/sketch from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -30,20 +32,20 @@ def get_config(arg: str = "") -> ConfigDict:
         *("images/intel-scenes-6.zip", "images/pacs-7x4.zip"),
         full=("resnet50.safetensors", "tfds:caltech_birds2011", "tfds:domainnet/sketch"),
     )
-    config = scale.study("Regularizers towards the source, and without it", seeds=scale.pick(3, small=1))
+    config = scale.study("Regularizers towards the source and without a source", seeds=scale.pick(3, small=1))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = {
         "train_per_class": scale.pick(10, small=3),
         "val_per_class": scale.pick(10, small=3, full=5),
         "size_px": scale.size_px,
     }
-    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(15, small=6, full=32))  # the head's rate
+    config.training = scale.training(learning_rate=0.1, batch_size=scale.pick(15, small=6, full=32))  # of the head
     config.training.layers = {"backbone_learning_rate": 0.01}
     config.training.schedule = {"epochs": scale.pick(20.0, small=1.0)}
 
     domain = scale.pick({"target.domain": ["sketch"]}, full={})
     targets = [{"target.data": [near]}, {"target.data": [far], **domain}]
-    # With L2-SP the head alone decays to zero, as in its paper.
+    # With L2-SP, only the head decays to zero, as in the paper.
     l2_sp = {"training.optimizer.weight_decay": [0.0], "training.regularization.l2_sp.head": [5e-4]}
     regularizers = [
         {},

@@ -1,19 +1,21 @@
-"""Is a network a better start, the nearer its source categories are to those of the target?
+"""Question: is a network a better start if its source classes are more similar to the target classes?
 
-A small residual network is trained on 40 classes of Tiny ImageNet at 32 x 32 pixels, 20 images of each: those nearest
-to 25 animals of Caltech-101 by the similarity of Wu and Palmer between their names in WordNet, those farthest, or 40
-drawn by each seed. It is fine-tuned to the animals from seven images of each. The same network started at random is the
-comparison. The body's rate is selected on validation, in every arm by every seed.
+A small residual network is pretrained on 40 classes of Tiny ImageNet at 32 x 32 pixels with 20 images per class. These
+are the classes nearest to 25 animals of Caltech-101, by the Wu-Palmer similarity of their names in WordNet, the
+farthest ones, or 40 random classes for each seed. The network is then fine-tuned to the animals with seven images per
+class. The baseline is the same network with random initialization. In every arm, each seed selects the learning rate of
+the backbone on validation.
 
 Source: Li, Herranz & Jiang 2020; Yosinski et al. 2014, section 4.2 (natural and man-made halves of ImageNet); Cui et
-al. 2018. By --config.source.images.similarity.by=features and similarity.weights=FILE it is the distance between class
-means of a network's features instead.
-Expected: nearest beats random, random beats farthest, and all beat the random start.
-Needs WordNet: pip install 'jaxft[wordnet]'.
-Data: images/tiny-imagenet-200.zip and images/caltech-101.zip, in ../shared/data beside the clone or in a folder named
-behind the config, source_similarity.py:FOLDER. --dry-run says how long it takes. Behind source_similarity.py:small (or
-small,FOLDER) is a run of a minute or two, too short to answer anything; behind :full is the scale of the publications
-(TFDS' imagenet2012 and caltech101), for accelerators.
+al. 2018. With --config.source.images.similarity.by=features and similarity.weights=FILE, similarity is the distance
+between the class means of the features of a network.
+Expected: nearest beats random classes, random beats farthest, and all beat random initialization.
+Found: not measured yet.
+Cost: --dry-run prints an estimate of the time. The study needs WordNet: pip install 'jaxft[wordnet]'. The study reads
+images/tiny-imagenet-200.zip and images/caltech-101.zip from ../shared/data next to the clone, or from FOLDER with
+source_similarity.py:FOLDER. source_similarity.py:small (or small,FOLDER) runs for one or two minutes, which is too
+short to answer the question. source_similarity.py:full has the scale of the publications, for accelerators:
+imagenet2012 and caltech101 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -32,8 +34,8 @@ def get_config(arg: str = "") -> ConfigDict:
     scale = read_scale(arg, __file__)
     tiny, full = "images/tiny-imagenet-200.zip", ("tfds:imagenet2012", "tfds:caltech101")
     source, target = scale.files(tiny, "images/caltech-101.zip", full=full)
-    config = scale.study("Source categories: nearest to the target, drawn, or farthest", seeds=scale.pick(5, small=2))
-    config.streams = {"source": None}  # the source's own chance is in the intervals
+    config = scale.study("Source classes: nearest to the target, random, or farthest", seeds=scale.pick(5, small=2))
+    config.streams = {"source": None}  # the intervals include the variation from pretraining
     rates = {"training.layers.backbone_learning_rate": scale.pick([0.01, 0.1], small=[0.01])}
     config.source = {
         "model": scale.pick("cifar_resnet8", full="resnet18"),
@@ -43,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "training": scale.source_training(epochs=scale.pick(30.0, small=3.0, full=90.0), batch_size=50),
     }
     config.target = scale.images(target, train_per_class=scale.pick(7, full=24), val_per_class=scale.pick(3, full=6))
-    config.training = scale.training(learning_rate=0.1, batch_size=32)  # the head's rate
+    config.training = scale.training(learning_rate=0.1, batch_size=32)  # of the head
     config.training.schedule = {"epochs": scale.pick(12.0, small=2.0)}
 
     config.target.classes = ANIMALS

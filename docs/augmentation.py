@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/augmentation.md, from scenes that are drawn here: python docs/augmentation.py"""
+"""Draws the figures of docs/augmentation.md from two synthetic scenes: python docs/augmentation.py"""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).resolve().parent
-SIDE, CROP, FINE = 128, 112, 4  # pixels of a scene and of its crops, and how many times finer it is drawn
+SIDE, CROP, FINE = 128, 112, 4  # side of a scene and of its crops, in pixels; oversampling factor of the drawing
 DRAWS = 7
 JITTERED = ("brightness", "contrast", "saturation", "hue")
 INK = "#333333"
 
 
 def scene(house: bool) -> np.ndarray:
-    """Returns a scene, [SIDE, SIDE, 3] uint8: a house among hills by day, or a boat at sea in the evening."""
+    """Returns an image [SIDE, SIDE, 3] uint8: a house among hills by day, or a boat at sea in the evening."""
     size = SIDE * FINE
     top, bottom = ((90, 160, 230), (215, 235, 250)) if house else ((60, 40, 100), (250, 150, 90))
     share = np.linspace(0, 1, size).reshape(-1, 1, 1) ** 0.7
@@ -60,7 +60,7 @@ def scene(house: bool) -> np.ndarray:
 
 
 def save(name: str, rows: dict[str, list[np.ndarray]], titles: list[list[str]] | None = None) -> None:
-    """Writes a grid of pictures: a row a name, and a title above each picture where there are any."""
+    """Writes a grid of images: one named row per entry of `rows`; `titles`, if not None, are above the images."""
     columns = max(map(len, rows.values()))
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(1.12 * columns + 1.6, (1.34 if titles else 1.16) * len(rows))
@@ -81,26 +81,25 @@ def save(name: str, rows: dict[str, list[np.ndarray]], titles: list[list[str]] |
 
 
 def main() -> None:
-    """Writes the pictures."""
+    """Writes both figures."""
     house, boat = (jnp.asarray(scene(kind)) for kind in (True, False))
     copies = jnp.stack([house] * DRAWS)
     key = jax.random.key(4)
     changes = {
-        "crop_px": Changes.of({"crop.size_px": CROP}),
-        "crop_padding_px 16": Changes.of({"crop.padding_px": 16}),
-        "crop_scale_min 0.2": Changes.of({"crop.scale_min": 0.2}),
+        "crop.size_px": Changes.of({"crop.size_px": CROP}),
+        "crop.padding_px 16": Changes.of({"crop.padding_px": 16}),
+        "crop.scale_min 0.2": Changes.of({"crop.scale_min": 0.2}),
         "flip": Changes.of({"flip.enabled": True}),
-        "randaugment_ops 2": Changes.of({"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}),
-        "jitter 0.4, hue 0.1": Changes.of({f"color_jitter.{name}": 0.1 if name == "hue" else 0.4 for name in JITTERED}),
-        "erase_probability 1": Changes.of({"erasing.probability": 1.0}),
+        "randaugment": Changes.of({"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}),
+        "color_jitter": Changes.of({f"color_jitter.{name}": 0.1 if name == "hue" else 0.4 for name in JITTERED}),
+        "erasing": Changes.of({"erasing.probability": 1.0}),
     }
     draw = jax.jit(augment, static_argnums=2)
     rows = {name: list(map(np.asarray, draw(key, copies, change))) for name, change in changes.items()}
     pair = jnp.stack([house, boat])
-    for name, alpha in (("mixup_alpha 1", 1.0), ("cutmix_alpha 1", 1.0)):
-        way = name.partition("_")[0]
+    for name, alpha in (("mixup", 1.0), ("cutmix", 1.0)):
         keys = jax.random.split(key, DRAWS)
-        rows[name] = [np.asarray(jax.jit(mix)(own, pair, {way: jnp.float32(alpha)})[0][0]) for own in keys]
+        rows[name] = [np.asarray(jax.jit(mix)(each, pair, {name: jnp.float32(alpha)})[0][0]) for each in keys]
     rows["test_crops 'ten'"] = list(map(np.asarray, ten_crops(house[None], CROP)[0, :DRAWS]))
     save("augmentation.png", {name: [np.asarray(house), *pictures] for name, pictures in rows.items()})
 

@@ -1,9 +1,9 @@
-"""Fine-tunes a pretrained network in plain JAX, Flax and Optax, with parts of jaxft: python docs/minimal.py
+"""Fine-tunes a pretrained network in plain JAX, Flax and Optax, with functions of jaxft: python docs/minimal.py
 
-Without arguments, a small network is first pretrained on the digits 0 to 4, and then fine-tuned on 40 images of each of
-the digits 5 to 9. `python docs/minimal.py resnet18 resnet18.safetensors` fine-tunes the network of a weight file.
+Without arguments, the script pretrains a small network on the digits 0 to 4 and fine-tunes it on the digits 5 to 9,
+with 40 images per class. `python docs/minimal.py resnet18 resnet18.safetensors` fine-tunes the given weights.
 
-A study's trial with these settings ends with the same weights (tests/training/test_minimal.py).
+A trial of a study with the same settings ends with the same weights (tests/training/test_minimal.py).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from jaxft.weights import load
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a network is trained; a study has these as `training.optimizer`, `schedule`, `batches`, `augmentation`."""
+    """Settings of training; the config of a study has them in the sections of `training`."""
 
     learning_rate: float = 0.05
     momentum: float = 0.9
@@ -43,12 +43,12 @@ class Settings:
 
 
 def stream_key(stream: str, seed: int) -> jax.Array:
-    """Returns the key of a named stream of random numbers, so that one stream can be pinned and another varied."""
+    """Returns the random key of a named stream; with separate streams, one can be fixed while another varies."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
 
 
 def make_optimizer(model: Network, settings: Settings) -> optax.GradientTransformation:
-    """Returns SGD with momentum, a cosine schedule, and weight decay of kernels only."""
+    """Returns SGD with momentum, a cosine schedule, and weight decay of the kernels only."""
 
     def decayed(params: Any) -> Any:
         return unflatten({name: name in model.decayed for name in flatten(params)})
@@ -80,7 +80,7 @@ def train(model: Network, preprocessing: Preprocessing, variables: Any, drawn: D
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     opt_state = tx.init(params)
     order = batch_indices(drawn.split.train, settings.seed, Stretch(0, settings.num_steps, settings.batch_size))
-    key = jax.random.fold_in(stream_key("augment", settings.seed), 0)  # of the first phase of training
+    key = jax.random.fold_in(stream_key("augment", settings.seed), 0)  # 0: the first training phase
     for step, rows in enumerate(order):
         step_key = jax.random.fold_in(key, step)
         params, batch_stats, opt_state, loss = train_step(params, batch_stats, opt_state, rows, step_key)
@@ -90,7 +90,7 @@ def train(model: Network, preprocessing: Preprocessing, variables: Any, drawn: D
 
 
 def fine_tune(model: Network, weights: Path | str, drawn: Drawn, settings: Settings) -> tuple[Any, Preprocessing]:
-    """Returns the variables after fine-tuning all layers of the network in a weight file, with a new head."""
+    """Returns variables and preprocessing after fine-tuning all layers of a pretrained network with a new head."""
     size_px = drawn.images.images.shape[1]
     key = stream_key("init", settings.seed)
     variables, manifest = load(weights, model, head="new", key=key, size_px=size_px)
@@ -107,7 +107,7 @@ def accuracy(model: Network, preprocessing: Preprocessing, variables: Any, drawn
 
 
 def pretrain(name: str, path: Path) -> None:
-    """Trains a network on the digits 0 to 4 from random weights, and writes them to `path`."""
+    """Trains a network on the digits 0 to 4 from random weights, and writes the trained weights to `path`."""
     drawn = draw(Images("digits", classes=tuple("01234"), train_per_class=100), seed=0, size_px=32)
     model = create_model(name, num_classes=5)
     variables = init_variables(model, stream_key("init", 0), size_px=32)
@@ -115,7 +115,7 @@ def pretrain(name: str, path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Fine-tunes and prints the accuracy."""
+    """Fine-tunes a network and prints its test accuracy."""
     with tempfile.TemporaryDirectory() as folder:
         name, weights = arguments or ("cifar_resnet8", Path(folder) / "digits.safetensors")
         if not arguments:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A study on a machine with NVIDIA GPUs:  launch/gpu.sh configs/quickstart.py runs/quickstart [overrides ...]
-# Once before: pip install '.[cuda]'. Stopped at any moment, the same line goes on.
+# Runs a study on NVIDIA GPUs:  launch/gpu.sh configs/quickstart.py runs/quickstart [overrides ...]
+# Install first: pip install '.[cuda]'. The same command resumes an interrupted study.
 set -eu
 config=$1 workdir=$2
 shift 2

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A study as a Slurm array:  sbatch --array=0-7 launch/slurm.sh configs/quickstart.py runs/quickstart [overrides ...]
-# The jobs share the work directory; a job that is stopped or killed is given again, or its whole array, and goes on.
+# Runs a study as a Slurm array:  sbatch --array=0-7 launch/slurm.sh configs/quickstart.py runs/quickstart [overrides ...]
+# The jobs share the work directory. Submit an interrupted job, or the whole array, again to resume the study.
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@60
 set -eu

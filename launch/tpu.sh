@@ -1,6 +1,6 @@
 #!/bin/sh
-# A study on a TPU VM:  launch/tpu.sh configs/quickstart.py runs/quickstart [overrides ...]
-# Once before: pip install '.[tpu]'. Stopped at any moment, the same line goes on.
+# Runs a study on a TPU VM:  launch/tpu.sh configs/quickstart.py runs/quickstart [overrides ...]
+# Install first: pip install '.[tpu]'. The same command resumes an interrupted study.
 set -eu
 config=$1 workdir=$2
 shift 2

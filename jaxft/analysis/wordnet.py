@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 
 FILES = ("data.noun", "index.noun")
+MOST_NAMED = 8  # classes in an error
 DEBIAN = Path("/usr/share/wordnet")
 TABLE = Path(__file__).with_name("synsets.csv")
 # WordNet's rules for plurals, morphy(7WN), but for -ful
@@ -191,9 +193,10 @@ def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[
         else:
             found[name] = synset
     if unknown:
+        classes = "class" if len(unknown) == 1 else "classes"
         raise UserError(
-            f"WordNet has no noun for the class{'es' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown[:8]))}"
-            f"{', ...' if len(unknown) > 8 else ''}; give each a line 'class,synset' in the file that 'synsets' names."
+            f"WordNet has no noun for the {classes} {some_of([repr(name) for name in unknown], MOST_NAMED)}; "
+            "give each a line 'class,synset' in the file that 'synsets' names."
         )
     return found
 

@@ -1,9 +1,11 @@
 """`jaxft config show`: every field of a study with its value, and what the study comes to."""
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config import LayerRate, Study, fields_of, load_config
+from jaxft.core.tables import print_table
 from jaxft.recipes.rate_tables import parameter_sizes, peak_rates
 
 if TYPE_CHECKING:
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
 HELP = "show a config: every field, the factors, and what the study comes to"
 TAKES_CONFIG = True
+VALUE_CHARACTERS = 32  # in a line of the column of values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,27 +27,23 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the fields, then the plan."""
     study = load_config(args.config, overrides).study
     usual = {name: value for name, value, _ in fields_of(Study())}
-    print("field (* differs from the default)")
+    rows = []
     for name, value, field in fields_of(study):
-        if name == "factors":
-            continue
-        changed = "*" if name not in usual or usual[name] != value else " "
-        note = field.metadata.get("help", "")
-        print(f"{changed} {name:<34} {_shown(value):<24} {note}")
+        if name != "factors":
+            changed = "*" if name not in usual or usual[name] != value else ""
+            rows.append((changed, name, _wrapped(_shown(value)), field.metadata.get("help", "")))
+    print_table(["*", "field (* differs from the default)", "value", "meaning"], rows, (), ruled=False)
     print("\nfactors (blocks of levels; their union is the study)")
-    for i, block in enumerate(study.factors or ({},), 1):
-        for name, levels in block.items():
-            print(f"  {i}  {name:<31} {', '.join(_shown(level) for level in levels)}")
-        if not block:
-            print("  none")
+    levels_of = [
+        (str(i), name, ", ".join(map(_shown, levels)))
+        for i, block in enumerate(study.factors, 1)
+        for name, levels in block.items()
+    ]
+    print_table(["block", "factor", "levels"], levels_of or [("none", "", "")], (), ruled=False)
     from jaxft.study.plan import make_plan
 
     plan = make_plan(study)
-    print(
-        f"\n{len(plan.trials)} trials = {len(plan.settings)} settings x {len(study.seeds)} seeds, in "
-        f"{len(plan.groups)} groups; {plan.num_programs} training programs, "
-        f"{len(plan.sources)} sources to train first; {plan.weights_line()}."
-    )
+    print(f"\n{plan.size_line()}.")
     if args.layers:
         print_layers(plan)
     return 0
@@ -69,6 +68,10 @@ def print_layers(plan: "Plan") -> None:
 
 def _rate(rate: LayerRate) -> LayerRate:
     return rate if isinstance(rate, str) else float(f"{rate:.6g}")
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, VALUE_CHARACTERS)) or text
 
 
 def _shown(value: Any) -> str:

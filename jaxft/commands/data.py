@@ -7,10 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from jaxft.core.errors import UserError
+from jaxft.core.tables import format_table
 from jaxft.recipes.check_data import check_data
 
 if TYPE_CHECKING:
-    from jaxft.data.checking import Report
+    from jaxft.data.checking import Finding, Report
 
 HELP = "check a set of images: unreadable pictures, classes, duplicates; or prepare one of TFDS"
 
@@ -90,19 +91,21 @@ def print_report(report: "Report", shown: int | None) -> None:
         findings = [finding for finding in report.findings if finding.is_problem == is_problem]
         if not findings:
             continue
-        width = max(len(heading), *(len(finding.kind) for finding in findings))
-        _print(f"\n{heading:<{width}}  {'how many':>8}  which")
-        for finding in findings:
-            kind, count = finding.kind, f"{len(finding.items):,}"
-            for name, what in finding.items[:shown]:
-                _print(f"{kind:<{width}}  {count:>8}  {name}{f': {what}' if what else ''}")
-                kind = count = ""
-            if shown is not None and len(finding.items) > shown:
-                _print(f"{'':<{width}}  {'':>8}  and {len(finding.items) - shown:,} more (--all)")
+        rows = [row for finding in findings for row in _rows(finding, shown)]
+        _print("\n" + format_table([heading, "how many", "which"], rows, numbers={1}, ruled=False))
     _print(f"\n{'nothing is wrong' if report.is_clean else 'something is wrong'} with these images.")
 
 
-def _print(line: str) -> None:
-    """Prints a line; what a terminal cannot show, such as names that are no text, it shows as numbers."""
+def _rows(finding: "Finding", shown: int | None) -> list[tuple[str, str, str]]:
+    """Returns the rows of a finding, a picture each; the first names the finding and how many pictures it has."""
+    which = [f"{name}: {what}" if what else name for name, what in finding.items[:shown]]
+    if shown is not None and len(finding.items) > shown:
+        which.append(f"and {len(finding.items) - shown:,} more (--all)")
+    first = finding.kind, f"{len(finding.items):,}"
+    return [(*(("", "") if i else first), picture) for i, picture in enumerate(which)]
+
+
+def _print(text: str) -> None:
+    """Prints a text; what a terminal cannot show, such as names that are no text, it shows as numbers."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding))
+    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.core.errors import UserError
+from jaxft.core.metrics import METRICS
+from jaxft.core.text import duration, percent
 from jaxft.recipes.predict import Prediction, find_pictures, load_classifier
 from jaxft.recipes.tally import Tally
-from jaxft.tracking.console import LOG_SECONDS, duration
+from jaxft.tracking.console import LOG_SECONDS
 
 if TYPE_CHECKING:
     from jaxft.data.readers.archives import Member
@@ -66,13 +68,15 @@ def accuracy_lines(tally: Tally) -> list[str]:
     for part in tally.parts.values():
         where = f" in {part.part}" if part.part else ""
         line = (
-            f"accuracy{where}: {part.top_1 / part.total:.1%} ({part.top_1:,} of the {part.total:,} pictures whose "
-            "folder is named after a class)"
+            f"accuracy{where}: {percent(part.top_1 / part.total)}% ({part.top_1:,} of the {part.total:,} pictures "
+            "whose folder is named after a class)"
         )
         if part.k > 1:
-            line += f"; among the first {part.k}: {part.top_k / part.total:.1%}"
-        if part.is_uneven:
-            line += f"; mean over the classes: {part.mean_per_class:.1%}"
+            line += f"; among the first {part.k}: {percent(part.top_k / part.total)}%"
+        for name, value in part.metrics().items():
+            metric = METRICS[name].value
+            if name != "accuracy" and (part.is_uneven or not metric.only_uneven):
+                line += "; {}: {}".format(*metric.describe(value, separator=""))
         lines.append(line)
     if tally.unread:
         lines.append(f"{tally.unread:,} of {tally.total:,} pictures cannot be read.")
@@ -90,7 +94,7 @@ def _rows_of_table(members: "Sequence[Member]") -> Iterator[Show]:
     def show(prediction: Prediction) -> None:
         file = prediction.file
         for name, probability in zip(prediction.classes, prediction.probabilities):
-            print(f"{file:<{width}}  {100 * probability:>5.1f}  {name}")
+            print(f"{file:<{width}}  {percent(probability):>5}  {name}")
             file = ""
 
     print(f"{'picture':<{width}}  {'%':>5}  class")

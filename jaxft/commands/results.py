@@ -8,7 +8,7 @@ from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
 from jaxft.core.tables import print_table
 from jaxft.core.text import MISSING, p_value, percent, percent_interval, points
-from jaxft.store.columns import BODY, COLUMNS, KEYS, has_uneven_classes, summary_columns, trial_columns
+from jaxft.store.columns import KEYS, column_help, summary_columns, tested_columns, trial_columns
 
 HELP = "print a study's results: means and intervals, or every trial"
 CHANGE_RATES = {"training.optimizer.momentum", "training.optimizer.name", "training.optimizer.effective_learning_rate"}
@@ -97,14 +97,10 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
         print("* best on validation.")
     print("test: mean and 95% interval over seeds.")
     for name, column in columns.items():
-        if not column.unit:
-            print(f"{column.summary_heading()}: {COLUMNS[name].help if name in COLUMNS else 'mean over seeds'}.")
+        if name not in ("val_accuracy", "test_accuracy"):
+            print(f"{column.summary_title or column.title}: {column_help(name)}.")
     if shows_rates:
         print("effective rate: of the head at the peak; of sgd the learning rate over one minus the momentum.")
-    if has_uneven_classes(plan):
-        print(
-            "per class: the mean over the classes of the test accuracy on each; some have many more images than others."
-        )
     if select_over(plan):
         print_selected(workdir)
 
@@ -116,13 +112,15 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
 
     store = Store.open(os.fspath(workdir))
     arms, plan = open_arms(store), store.plan()
-    over, per_class = select_over(plan), has_uneven_classes(plan)
+    over, beside = select_over(plan), tested_columns(plan, arms[0].means)
     rows = []
     for arm in arms:
         seeds = f"{len(arm.selected)}/{arm.planned}" + (f", {arm.diverged} diverged" if arm.diverged else "")
-        tested = [percent_interval(arm.test), *[percent_interval(arm.per_class)] * per_class]
-        rows.append([arm.label, selected_text(arm, over, arms), seeds, percent(arm.val.mean), *tested])
-    header = ["arm", "selected (seeds)", "seeds", "validation %", "test %", *["per class %"] * per_class]
+        accuracy = percent(arm.val.mean), percent_interval(arm.test)
+        others = [column.summary(arm.means[name]) for name, column in beside.items() if column.summary]
+        rows.append([arm.label, selected_text(arm, over, arms), seeds, *accuracy, *others])
+    headings = [column.summary_heading() for column in beside.values()]
+    header = ["arm", "selected (seeds)", "seeds", "validation %", "test %", *headings]
     print_table(header, rows, range(2, len(header)))
     print(f"selected on validation in each arm, by each seed for itself: {', '.join(over)}.")
     contrasts = contrasts_of(arms)
@@ -171,8 +169,7 @@ def print_columns(workdir: str | os.PathLike[str]) -> None:
 
     store = Store.open(os.fspath(workdir))
     known = KEYS | dict.fromkeys(store.plan()["factors"], "factor of the study: the level of the trial")
-    known |= {name: entry.help for name, entry in COLUMNS.items()}
-    rows = [[name, known.get(name) or f"{name.removeprefix(BODY)} below the head"] for name in store.results().columns]
+    rows = [[name, known.get(name) or column_help(name)] for name in store.results().columns]
     print_table(["column", "content"], rows, ())
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from jaxft.config import load_config
+from jaxft.core.tables import print_table
 
 HELP = "export the splits of a study as manifests: which images are trained, selected and tested on"
 TAKES_CONFIG = True
@@ -21,12 +22,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jaxft.recipes.split import export_splits
 
     splits = export_splits(study, args.out)
-    print(f"{'manifest':<22} {'seed':>10} {'classes':>7} {'train':>7} {'val':>7} {'test':>7}  data")
+    rows = []
     for digest, drawn in splits.items():
-        sizes = [len(rows) for rows in (drawn.split.train, drawn.split.val, drawn.split.test)]
-        numbers = [drawn.seed, len(drawn.images.class_names), *sizes]
-        cells = " ".join(f"{number:>{width}}" for number, width in zip(numbers, (10, 7, 7, 7, 7), strict=True))
-        print(f"{digest}.json  {cells}  {' + '.join((drawn.spec.data, *drawn.spec.union))}")
+        sizes = [len(part) for part in (drawn.split.train, drawn.split.val, drawn.split.test)]
+        numbers = map(str, (drawn.seed, len(drawn.images.class_names), *sizes))
+        rows.append([f"{digest}.json", *numbers, " + ".join((drawn.spec.data, *drawn.spec.union))])
+    header = ["manifest", "seed", "classes", "train", "val", "test", "data"]
+    print_table(header, rows, numbers=range(1, 6), ruled=False)
     print(
         f"{len(splits)} manifests in {Path(args.out)}; a config names one as target.manifest or source.images.manifest."
     )

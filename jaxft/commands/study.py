@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.config import load_config
 from jaxft.core.errors import UserError
-from jaxft.core.text import duration
+from jaxft.core.text import duration, plural
 from jaxft.recipes.study import RunOptions, estimate_study, run_config
 
 if TYPE_CHECKING:
@@ -69,18 +69,14 @@ def print_estimate(config: "ConfigFile", workdir: str | None) -> None:
 
     estimated = estimate_study(config, workdir)
     plan, missing = estimated.plan, estimated.missing
-    print(
-        f"{config.study.title}: {len(plan.trials)} trials = {len(plan.settings)} settings x {len(config.study.seeds)} "
-        f"seeds, in {len(plan.groups)} groups; {plan.num_programs} training programs, {len(plan.sources)} sources to "
-        f"train first; {plan.weights_line()}"
-    )
+    print(f"{config.study.title}: {plan.size_line()}")
     for table in rate_tables(plan.trials):
         print(f"\n{table}")
     print()
     for warning in plan.warnings:
         print(f"warning: {warning}")
     if estimated.store is not None:
-        print(f"missing in {workdir}: {missing.trials} trials and {missing.sources} sources")
+        print(f"missing in {workdir}: {plural(missing.trials, 'trial')} and {plural(missing.sources, 'source')}")
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in missing.seconds.items() if seconds)
     total = duration(sum(missing.seconds.values()))
     print(f"about {total}, trial after trial, as this machine is now: {parts or '0 s'}")

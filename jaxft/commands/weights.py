@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.core.errors import UserError
+from jaxft.core.tables import print_table
+from jaxft.core.text import some_of
 from jaxft.weights.formats import FORMATS, writable_suffixes
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from jaxft.weights import Manifest
 
 HELP = "look into a weight file, check it, or write it in another format"
+MOST_NAMED = 8  # classes in a line
 ACTIONS = {"out": "convert", "tensors": "inspect", "reference": "verify", "force": "convert", "naming": "convert"}
 
 
@@ -88,8 +91,9 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
         + (" (assumed: the file says nothing of it)" if manifest.assumed else "")
     )
     if list_tensors:
-        for tensor, values in tensors.items():
-            print(f"  {tensor:<40} {values.dtype!s:<8} {list(values.shape)}")
+        rows = [(tensor, str(values.dtype), str(list(values.shape))) for tensor, values in tensors.items()]
+        print()
+        print_table(["tensor", "type", "shape"], rows, (), ruled=False)
     return 0
 
 
@@ -142,4 +146,4 @@ def _dtypes(tensors: "Mapping[str, np.ndarray]") -> str:
 def _classes(names: tuple[str, ...]) -> str:
     if not names:
         return "unknown"
-    return f"{len(names)}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+    return f"{len(names)}: {some_of(names, MOST_NAMED)}"

@@ -1,7 +1,5 @@
 """Compiled programs, kept in the user's cache folder."""
 
-import hashlib
-
 
 def keep_compiled() -> None:
     """Makes JAX keep what it compiles in the user's cache folder, unless it was told where to.
@@ -12,8 +10,8 @@ def keep_compiled() -> None:
 
     from jaxft.core.cache import cache_dir
     from jaxft.core.devices import device_name
+    from jaxft.core.digests import short_digest
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        name = hashlib.sha256(device_name().encode()).hexdigest()[:16]
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled" / name))
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled" / short_digest(device_name())))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -7,8 +7,11 @@ from typing import Any, Generic, TypeVar
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.paths import layer_of
+from jaxft.core.tables import format_table
+from jaxft.core.text import some_of
 
 T = TypeVar("T")
+MOST_NAMED = 4  # parameters in an error
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def match_rules(rules: Sequence[Rule[T]], names: Iterable[str], what: str = "rul
     problems = []
     uncovered = [name for name in names if name not in decided]
     if uncovered:
-        problems.append(f"no {what} covers {_some(uncovered)}")
+        problems.append(f"no {what} covers {some_of(uncovered, MOST_NAMED)}")
     for i, rule in enumerate(rules):
         if i not in used and not rule.optional:
             shadowed = any(compiled[i].fullmatch(name) for name in names)
@@ -70,18 +73,8 @@ def match_rules(rules: Sequence[Rule[T]], names: Iterable[str], what: str = "rul
 
 def format_matches(matches: Mapping[str, Match[Any]], sizes: Mapping[str, int], heading: str = "value") -> str:
     """Returns a table of what was decided for each leaf: name, number of values, value, deciding rule."""
-    rows = [("parameter", "values", heading, "rule")]
-    rows += [(name, f"{sizes[name]:,}", str(m.value), m.pattern) for name, m in matches.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {size:>{widths[1]}}  {value:<{widths[2]}}  {rule}".rstrip()
-        for name, size, value, rule in rows
-    )
-
-
-def _some(names: Sequence[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    rows = [(name, f"{sizes[name]:,}", str(match.value), match.pattern) for name, match in matches.items()]
+    return format_table(["parameter", "values", heading, "rule"], rows, numbers={1}, ruled=False)
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:

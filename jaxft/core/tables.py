@@ -36,7 +36,9 @@ def format_table(
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=WIDTH, markup=False, highlight=False).print(_table(header, rows, numbers, ruled))
+    Console(file=file, width=WIDTH, markup=False, emoji=False, highlight=False).print(
+        _table(header, rows, numbers, ruled)
+    )
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip("\n").split("\n"))
 
 

@@ -1,8 +1,8 @@
-"""Values as people read them: times, percentages, intervals, p-values, long texts made short."""
+"""Values as people read them: times, percentages, intervals, p-values, sizes; long texts and lists made short."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
@@ -61,6 +61,12 @@ def number(value: float | None) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:.3g}"
 
 
+def number_interval(value: tuple[float, float, int]) -> str:
+    """Returns (mean, half width of the interval, number of values) with three digits and two: '0.83 ± 0.041'."""
+    mean, half_width, _ = value
+    return number(mean) + ("" if math.isnan(half_width) else f" ± {half_width:.2g}")
+
+
 def plural(count: int, word: str) -> str:
     """Returns a number of things, such as '1 seed' or '3 seeds'."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
@@ -69,6 +75,22 @@ def plural(count: int, word: str) -> str:
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     """Returns `text` with its middle cut where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
+def cut_off(text: str, most: int) -> str:
+    """Returns `text` without its end where it is longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def some_of(texts: Sequence[str], most: int) -> str:
+    """Returns the first `most` of several texts and the number of the others: 'a, b and 40 more'."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def byte_size(num_bytes: int) -> str:
+    """Returns a number of bytes for people: '1.2 GB', '36.5 MB'."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def as_text(value: Any) -> str:

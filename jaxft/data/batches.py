@@ -1,9 +1,10 @@
 """Which images a step trains on: index arrays, made outside the compiled program."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+
+from jaxft.core.digests import sha256_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def permutation(name: str, n: int) -> np.ndarray:
 
 def permutations(name: str, numbers: range, n: int) -> np.ndarray:
     """Returns [numbers, n]: of the stream of orders of 0..n-1 that belongs to `name`, those with these numbers."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    seed = int.from_bytes(bytes.fromhex(sha256_of(name))[:16], "little")
     bits = np.random.PCG64(seed).advance(numbers.start * n).random_raw(len(numbers) * n)
     return np.argsort(bits.reshape(len(numbers), n), axis=1, kind="stable")
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import byte_size
 
 WINDOW_BYTES = 64e6  # of images brought to the device at once, or the images of one step
 AHEAD = 2  # windows that are read while one is worked with
@@ -51,7 +52,7 @@ class Stream:
             import grain  # noqa: F401 - so that it is said before anything is trained
         except ImportError:
             raise UserError(
-                f"the images take {images.nbytes / 1e9:.1f} GB, more than 'execution.device_data_bytes'; to stream "
+                f"the images take {byte_size(images.nbytes)}, more than 'execution.device_data_bytes'; to stream "
                 "them: pip install 'jaxft[stream]'."
             ) from None
         self.images = images

@@ -1,7 +1,6 @@
 """Activations of frozen layers, as a function of images: the layers up to a block, before a set of images."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.core.devices import device_kind
+from jaxft.core.digests import sha256_of
 from jaxft.core.paths import unflatten
 from jaxft.core.version import VERSION
 from jaxft.data.augmentation.augment import Changes, view
@@ -38,7 +38,7 @@ class Prefix:
     Attributes:
       variables: flat `params` and `batch_stats`; those of later units do not matter.
       images: [n, h, w, 3] uint8, on the device, or a stream of as many; `fingerprint` identifies them.
-      changes: what makes the views of an image, which are drawn from `key` (`data.augment.view`).
+      changes: what makes the views of an image, which are drawn from `key` (`data.augmentation.augment.view`).
       through: a shorter prefix whose outputs are kept too, and which this one goes on from.
       feature_specs: the features that are kept, side by side, instead of the output of `unit`; they are poolings of
         outputs up to it.
@@ -81,18 +81,16 @@ class Prefix:
     @functools.cached_property
     def digests(self) -> tuple[str, str]:
         """Returns what identifies the outputs for the images themselves, and for views of them."""
-        total = hashlib.sha256(repr(_made_by()).encode())
+        contents: list[Any] = [repr(_made_by())]
         for collection, leaves in sorted(self.own.items()):
             for name, leaf in sorted(leaves.items()):
-                total.update(f"{collection}/{name}".encode())
-                total.update(np.ascontiguousarray(leaf).tobytes())
-        total.update(repr((self.model.architecture, self.model.precision)).encode())
-        total.update(repr((self.unit, self.preprocessing, self.fingerprint)).encode())
+                contents += [f"{collection}/{name}", leaf]
+        contents.append(repr((self.model.architecture, self.model.precision)))
+        contents.append(repr((self.unit, self.preprocessing, self.fingerprint)))
         if self.feature_specs:
-            total.update(repr(self.feature_specs).encode())
-        plain = total.hexdigest()
-        total.update(repr((self.changes, np.asarray(self.key).tolist())).encode())
-        return plain, total.hexdigest()
+            contents.append(repr(self.feature_specs))
+        plain = sha256_of(*contents)
+        return plain, sha256_of(plain, repr((self.changes, np.asarray(self.key).tolist())))
 
     @functools.cached_property
     def record(self) -> np.dtype:

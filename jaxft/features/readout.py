@@ -15,7 +15,8 @@ from jaxft.analysis import linear
 from jaxft.config import Training
 from jaxft.config.training import ClassifierConfig
 from jaxft.core.errors import UserError, did_you_mean
-from jaxft.core.metrics import mean_per_class
+from jaxft.core.metrics import compute_metrics, record_fields
+from jaxft.core.text import byte_size
 from jaxft.data.augmentation.augment import Changes
 from jaxft.data.streaming import Pixels
 from jaxft.features.classifiers import CLASSIFIERS, Classifier, TrainingFeatures
@@ -65,16 +66,14 @@ class FeatureSplit:
 
 @dataclass(frozen=True)
 class ReadoutResult:
-    """The result of such a trial; accuracies are None if there are no such images.
+    """The result of such a trial.
 
-    `by_level` are [levels] arrays: the levels, the accuracy and loss on validation, and of fitted classifiers the
-    iterations and what remained of the gradient. `level` is the one chosen.
+    `metrics` have their names in records ('val_accuracy'); they are None if there are no such images. `by_level` are
+    [levels] arrays: the levels, the accuracy and loss on validation, and of fitted classifiers the iterations and what
+    remained of the gradient. `level` is the one chosen.
     """
 
-    val_accuracy: float | None
-    test_accuracy: float | None
-    val_mean_per_class: float | None
-    test_mean_per_class: float | None
+    metrics: dict[str, float | None]
     test_predictions: np.ndarray
     level: float | None
     by_level: dict[str, np.ndarray]
@@ -100,7 +99,7 @@ def make_readout(
     if num_bytes > max_bytes:
         raise UserError(
             f"training.classifier.pooling {config.pooling!r} of {feature_spec.unit!r} makes {size:,} features "
-            f"an image, {num_bytes / 1e9:.1f} GB of all; name a tap with fewer channels, or raise "
+            f"an image, {byte_size(num_bytes)} of all; name a tap with fewer channels, or raise "
             "'execution.feature_cache_bytes'."
         )
     levels = CLASSIFIERS[config.kind].value.levels(config, num_train)
@@ -210,10 +209,10 @@ def read_out(readout: Readout, data: FeatureSplit, num_classes: int, class_weigh
         best = int(np.lexsort((loss, -accuracy))[0])  # of equals the one with the least loss, then the first
     (on_test,) = fitted.predict(test, slice(best, best + 1))
     return ReadoutResult(
-        val_accuracy=float(accuracy[best]) if len(val) else None,
-        test_accuracy=float(np.mean(on_test == labels[data.test])) if len(test) else None,
-        val_mean_per_class=mean_per_class(labels[data.val], on_val[best]) if len(val) else None,
-        test_mean_per_class=mean_per_class(labels[data.test], on_test) if len(test) else None,
+        metrics=record_fields(
+            compute_metrics(labels[data.val], on_val[best]) if len(val) else None,
+            compute_metrics(labels[data.test], on_test) if len(test) else None,
+        ),
         test_predictions=on_test,
         level=float(readout.levels[best]) if readout.levels else None,
         by_level=by_level,

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config import FROZEN, LayerRate
+from jaxft.core.tables import format_table
+from jaxft.core.text import some_of
 
 if TYPE_CHECKING:
     from jaxft.study.planned import PlannedTrial
@@ -34,17 +36,13 @@ def _rate_table(trials: "Sequence[PlannedTrial]") -> str:
     for name, match in first.layers.items():
         groups.setdefault((match.pattern, joined.get(name, 0)), []).append(name)
     rates = [(peak_rates(trial), not trial.program.phases[-1].whole) for trial in trials]
-    rows = [("rule", "learning rate", "leaves", "parameters", "")]
+    rows = []
     for (pattern, step), names in groups.items():
         num_params = sum(sizes[name] for name in names)
         late = f"from step {step}" if step else ""
         rows.append((pattern, _rate_cell(rates, names), f"{len(names):,}", f"{num_params:,}", late))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        f"{rule:<{widths[0]}}  {rate:<{widths[1]}}  {leaves:>{widths[2]}}  {size:>{widths[3]}}  {late}".rstrip()
-        for rule, rate, leaves, size, late in rows
-    ]
-    return "\n".join([*lines, _totals(trials, sizes)])
+    table = format_table(["rule", "learning rate", "leaves", "parameters", ""], rows, numbers={2, 3}, ruled=False)
+    return f"{table}\n{_totals(trials, sizes)}"
 
 
 def _rate_cell(rates: "Sequence[tuple[dict[str, LayerRate], bool]]", names: Sequence[str]) -> str:
@@ -62,9 +60,7 @@ def _totals(trials: "Sequence[PlannedTrial]", sizes: dict[str, int]) -> str:
     num_trained = sum(sizes[name] for name, match in first.layers.items() if match.value != FROZEN)
     by_steps = [trial.trial.training for trial in trials if not trial.program.phases[-1].whole]
     effective = list(dict.fromkeys(f"{training.optimizer.effective_rate:.4g}" for training in by_steps))
-    if len(effective) > MAX_RATES:
-        effective = [*effective[:MAX_RATES], "..."]
-    of_head = f"; the head's effective rate at the peak is {', '.join(effective)}" if effective else ""
+    of_head = f"; the head's effective rate at the peak is {some_of(effective, MAX_RATES)}" if effective else ""
     return f"{first.model.architecture}: {num_trained:,} of {sum(sizes.values()):,} parameters train{of_head}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config import to_dict
+from jaxft.core.devices import num_cores
 
 if TYPE_CHECKING:
     from jaxft.config import ConfigFile
@@ -29,7 +30,7 @@ def run_record(config: "ConfigFile") -> dict[str, Any]:
         "overrides": list(config.overrides),
         "config": to_dict(config.study),
         "versions": versions(),
-        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores",
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform}), {num_cores()} CPU cores",
         "convolution": convolution.described(*convolution.implementation()),
         "git": git_state(Path(config.path).parent if config.path else Path()),
     }

@@ -43,7 +43,7 @@ class Scorer:
         from jaxft.study.chunk.evaluation import evaluate
 
         scores = evaluate(*self._inputs(params, batch_stats), part)
-        return float(scores.accuracy[0])
+        return float(scores.metrics["accuracy"][0])
 
     def _inputs(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
         """Returns (chunk, feed, trainable parameters, tracked statistics); the feed has all parameters, frozen."""

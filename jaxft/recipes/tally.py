@@ -4,6 +4,7 @@ import collections
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from jaxft.core.metrics import compute_metrics
 from jaxft.recipes.predict import Prediction
 
 
@@ -17,7 +18,8 @@ class PartTally:
       top_1: those of them whose class is the most probable one.
       top_k: those of them whose class is among the `k` most probable ones.
       k: how many classes are predicted.
-      by_class: (right, total) for each class.
+      truths: the class that the folder of each of them is named after.
+      predicted: the most probable class of each of them.
     """
 
     part: str
@@ -25,27 +27,29 @@ class PartTally:
     top_1: int = 0
     top_k: int = 0
     k: int = 0
-    by_class: dict[str, tuple[int, int]] = field(default_factory=lambda: collections.defaultdict(lambda: (0, 0)))
+    truths: list[str] = field(default_factory=list)
+    predicted: list[str] = field(default_factory=list)
 
     def add(self, prediction: Prediction) -> None:
         """Counts a picture."""
-        is_right = prediction.classes[0] == prediction.truth
         self.total += 1
-        self.top_1 += is_right
+        self.top_1 += prediction.classes[0] == prediction.truth
         self.top_k += prediction.truth in prediction.classes
         self.k = len(prediction.classes)
-        right, total = self.by_class[prediction.truth]
-        self.by_class[prediction.truth] = (right + is_right, total + 1)
+        self.truths.append(prediction.truth)
+        self.predicted.append(prediction.classes[0])
 
     @property
     def is_uneven(self) -> bool:
         """Tells whether some classes have more pictures than others."""
-        return len({total for _, total in self.by_class.values()}) > 1
+        return len({*collections.Counter(self.truths).values()}) > 1
 
-    @property
-    def mean_per_class(self) -> float:
-        """Returns the accuracy on each class, averaged over the classes."""
-        return sum(right / total for right, total in self.by_class.values()) / len(self.by_class)
+    def metrics(self) -> dict[str, float]:
+        """Returns all metrics by name."""
+        import numpy as np
+
+        _, numbers = np.unique([*self.truths, *self.predicted], return_inverse=True)
+        return compute_metrics(numbers[: self.total], numbers[self.total :])
 
 
 class Tally:

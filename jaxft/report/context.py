@@ -68,8 +68,3 @@ class ReportContext:
     def chance(self) -> float | None:
         """Returns the accuracy of guessing, in [0, 1], if it is known."""
         return self.plan.get("chance")
-
-    @property
-    def is_uneven(self) -> bool:
-        """Returns whether some class has many more test images than another."""
-        return bool(self.plan.get("uneven"))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.tables import format_table
 from jaxft.core.text import duration, percent, percent_interval, plural
 from jaxft.report.colors import arm_colors
 from jaxft.report.figures.confusion import classes_in_a_cell, coarse_matrix, matrix_of
@@ -76,7 +77,7 @@ def model_card(record: Mapping[str, Any]) -> str:
 def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[str]:
     """Returns what the command prints at its end: candidates, test accuracy, and the files, which are in `folder`."""
     known, data = facts(record), record["data"]
-    rows = [("candidate", "learning rate", "validation %", "time")]
+    rows = []
     for candidate in record["candidates"]:
         mark = " *" if candidate["selected"] else ""
         outcome = "diverged" if candidate["diverged"] else percent(candidate["val_accuracy"])
@@ -89,11 +90,10 @@ def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[st
                 duration(candidate["seconds"], precise=True),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    table = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]) for r in rows]
+    header = ["candidate", "learning rate", "validation %", "time"]
     over = f"mean and 95 % interval over {plural(known['test'].num_values, 'seed')}; " if known["has_interval"] else ""
     return [
-        *table,
+        *format_table(header, rows, numbers=range(1, 4), ruled=False).splitlines(),
         f"* selected on {plural(known['num_judged'], 'validation image')}, "
         f"then trained again on all {known['num_learnt']:,}",
         "",

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from jaxft.analysis.statistics import Interval, proportion_interval
+from jaxft.core.metrics import METRICS
 from jaxft.core.text import percent, plural
 
 MOST_IN_MATRIX = 30  # classes that a matrix names
@@ -50,11 +51,17 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "test": Interval(test["mean"], half_width, len(test["accuracy"])),
         "has_interval": test["half_width"] is not None,
         "delivered": delivered,
+        "metrics": metric_texts(test),
         "likely": proportion_interval(delivered, data["test"]),
         "largest_share": max(data["test_per_class"]) / data["test"],
         "selected": next(c for c in record["candidates"] if c["selected"]),
         "usage": usage(record),
     }
+
+
+def metric_texts(test: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (name, value) of the delivered weights' metrics but the accuracy: ('mean over the classes', '90.0 %')."""
+    return [METRICS[name].value.describe(test[name]) for name in METRICS if name != "accuracy" and name in test]
 
 
 def classes_of(record: Mapping[str, Any]) -> list[TestedClass]:

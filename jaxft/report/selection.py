@@ -22,13 +22,17 @@ from jaxft.core.errors import UserError
 from jaxft.report.colors import arm_colors
 from jaxft.report.labels import level_labels, setting_labels
 from jaxft.report.levels import distinct, level_key
+from jaxft.store.columns import metric_of
 from jaxft.store.records import Store
 
 MOST_IN_PAIRS = 6
 
 
 class Arm(NamedTuple):
-    """Settings that differ in what is selected on validation alone, and by seed the row of results selected of them."""
+    """Settings that differ in what is selected on validation alone, and by seed the row of results selected of them.
+
+    `means` are those of the selected rows, of each column of a metric.
+    """
 
     number: int
     factors: Mapping[str, Any]
@@ -38,9 +42,17 @@ class Arm(NamedTuple):
     planned: int
     diverged: int
     selected: Mapping[int, Mapping[str, Any]]
-    val: Interval
-    test: Interval
-    per_class: Interval
+    means: Mapping[str, Interval]
+
+    @property
+    def val(self) -> Interval:
+        """Returns the validation accuracy in [0, 1]."""
+        return self.means["val_accuracy"]
+
+    @property
+    def test(self) -> Interval:
+        """Returns the test accuracy in [0, 1]."""
+        return self.means["test_accuracy"]
 
     @property
     def test_by_seed(self) -> dict[int, float]:
@@ -76,6 +88,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
     labels = setting_labels(others, firsts)
     colors = arm_colors(len(members))
     found = dict(zip(results["trial"], results.to_dict("records")))
+    metrics = [name for name in results.columns if metric_of(name)]
     arms = []
     for i, numbers in enumerate(members.values()):
         trials: dict[int, list[str]] = {}
@@ -95,9 +108,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
                 planned=len(trials),
                 diverged=len(finished) - len(selected),
                 selected=selected,
-                val=mean_interval([row["val_accuracy"] for row in selected.values()]),
-                test=mean_interval([row["test_accuracy"] for row in selected.values()]),
-                per_class=mean_interval([row["test_mean_per_class"] for row in selected.values()]),
+                means={name: mean_interval([row[name] for row in selected.values()]) for name in metrics},
             )
         )
     return arms

@@ -46,11 +46,6 @@ class Setting:
         """Returns the test accuracy in [0, 1]."""
         return self.means["test_accuracy"]
 
-    @property
-    def per_class(self) -> Interval:
-        """Returns the mean over the classes of the test accuracy on each."""
-        return self.means["test_mean_per_class"]
-
 
 def summarize_settings(plan: Mapping[str, Any], results: "pd.DataFrame") -> list[Setting]:
     """Returns each setting with its counts and the intervals over its trials that are done."""

@@ -42,6 +42,7 @@ def environment() -> jinja2.Environment:
         "duration": functools.partial(duration, precise=True),
         "text": as_text,
         "count": "{:,}".format,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "md": markdown_text,
         "json": functools.partial(json.dumps, ensure_ascii=False),
     }

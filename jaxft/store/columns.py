@@ -10,19 +10,22 @@ registered here, in the order in which they appear. To add one, register it:
     )
 
 It is then in `Store.results()`, `results.csv` and `results.parquet`, and with a title in `jaxft results --trials` and
-the report's table of trials.
+the report's table of trials. Columns of metrics (`jaxft.core.metrics.METRICS`), such as `val_accuracy`, come before
+them, and those of measures of parameter change, such as `body_rms`, after them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxft.core.metrics import METRICS, PARTS, Metric
 from jaxft.core.registry import Registry
-from jaxft.core.text import MISSING, duration, number, percent, percent_interval
+from jaxft.core.text import MISSING, duration, number
 
 KEYS = {
     "trial": "digest of the trial",
-    "status": "'done', 'diverged' or 'failed'",
+    "status": "'done', 'diverged' or 'failed'; metrics are missing where it is not 'done'",
     "setting": "number of the combination of factor levels",
     "seed": "seed of the trial",
 }
@@ -43,11 +46,6 @@ def has_uneven_classes(plan: Mapping[str, Any]) -> bool:
 def text_cell(value: Any) -> str:
     """Returns a word as it is, and a dash for a missing one."""
     return value if isinstance(value, str) else MISSING
-
-
-def mean_percent(interval: Interval) -> str:
-    """Returns the mean of an interval in percent."""
-    return percent(interval[0])
 
 
 def mean_number(interval: Interval) -> str:
@@ -107,32 +105,6 @@ def add_field(name: str, dtype: str | None = "float64", *, help: str, **shown: A
     COLUMNS.register(name, Column(from_record(name), dtype, **shown), help=help)
 
 
-add_field(
-    "val_accuracy",
-    title="validation",
-    unit="%",
-    format=percent,
-    summary=mean_percent,
-    help="validation accuracy in [0, 1]; missing where the trial diverged or failed",
-)
-add_field(
-    "test_accuracy",
-    title="test",
-    unit="%",
-    format=percent,
-    summary=percent_interval,
-    help="test accuracy in [0, 1]; missing where the trial diverged or failed",
-)
-add_field("val_mean_per_class", help="mean over the classes of the validation accuracy on each")
-add_field(
-    "test_mean_per_class",
-    title="per class",
-    unit="%",
-    format=percent,
-    summary=percent_interval,
-    applies=has_uneven_classes,
-    help="mean over the classes of the test accuracy on each",
-)
 add_field("selected_epoch", title="epoch kept", format=number, help="epoch with the best validation accuracy")
 add_field(
     "relative_change",
@@ -162,13 +134,54 @@ def body_column(name: str) -> Column:
     )
 
 
+def metric_of(name: str) -> tuple[str, str] | None:
+    """Returns (part of the images, metric) of the column `val_<metric>` or `test_<metric>`; None for any other."""
+    part, _, metric = name.partition("_")
+    return (part, metric) if part in PARTS and metric else None
+
+
+def metric_column(part: str, name: str) -> Column:
+    """Returns the column for a metric on a part of the images, named `val_<metric>` or `test_<metric>`.
+
+    Tables show all metrics on the test images, and on validation images the accuracy, by which trials are selected.
+    """
+    # Without its plug-in, a metric is called by its name.
+    unknown = Metric(lambda labels, predictions: math.nan, title=name.replace("_", " "), is_share=False)
+    metric = METRICS[name].value if name in METRICS else unknown
+    title = (PARTS if name == "accuracy" else {"val": "", "test": metric.title})[part]
+    summary = metric.format_interval if part == "test" else lambda interval: metric.format(interval[0])
+    return Column(
+        from_record(f"{part}_{name}"),
+        "float64",
+        title=title,
+        unit=metric.unit,
+        format=metric.format,
+        summary=summary if title else None,
+        applies=has_uneven_classes if metric.only_uneven else every_study,
+    )
+
+
+def column_help(name: str) -> str:
+    """Returns what a column of the results is, if it is registered or of a metric or measure."""
+    if name in COLUMNS:
+        return COLUMNS[name].help
+    if of := metric_of(name):
+        part, metric = of
+        return f"{METRICS[metric].help if metric in METRICS else metric}, on the {PARTS[part]} images"
+    return f"{name.removeprefix(BODY)} below the head"
+
+
 def columns_of(names: Iterable[str]) -> dict[str, Column]:
-    """Returns the registered columns, and those for measures of the body, among the columns `names` of the results."""
-    return {
-        name: COLUMNS[name].value if name in COLUMNS else body_column(name)
-        for name in names
-        if name in COLUMNS or name.startswith(BODY)
-    }
+    """Returns the columns that are registered, or of metrics or measures of the body, among those of the results."""
+    found = {}
+    for name in names:
+        if name in COLUMNS:
+            found[name] = COLUMNS[name].value
+        elif of := metric_of(name):
+            found[name] = metric_column(*of)
+        elif name.startswith(BODY):
+            found[name] = body_column(name)
+    return found
 
 
 def trial_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:
@@ -179,3 +192,9 @@ def trial_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Co
 def summary_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:
     """Returns the columns that tables of settings show, of those in the results."""
     return {name: column for name, column in columns_of(names).items() if column.summary and column.applies(plan)}
+
+
+def tested_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:
+    """Returns the columns that tables show beside the test accuracy: all other metrics on the test images."""
+    shown = summary_columns(plan, names)
+    return {name: column for name, column in shown.items() if name.startswith("test_") and name != "test_accuracy"}

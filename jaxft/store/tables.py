@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core.files import replacing, saying_what_is_wrong
-from jaxft.store.columns import BODY, COLUMNS, columns_of
+from jaxft.core.metrics import field_names
+from jaxft.store.columns import BODY, COLUMNS, columns_of, metric_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,9 +20,10 @@ def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
     """Returns the results of the study in `workdir` as a DataFrame, a row a trial that has run.
 
     Columns: `trial` (digest), `status` ('done', 'diverged', 'failed'), `setting` (a number for each combination of
-    levels), the factors under their dotted names, `seed`, and those of `jaxft.store.columns.COLUMNS`: `val_accuracy`,
-    `test_accuracy`, `val_mean_per_class`, `test_mean_per_class`, `selected_epoch`, `relative_change`, `seconds`,
-    `executor`, `width`. `jaxft results DIR --columns` prints what each is.
+    levels), the factors under their dotted names, `seed`, those of metrics (`jaxft.core.metrics.METRICS`):
+    `val_accuracy`, `test_accuracy`, `val_mean_per_class`, `test_mean_per_class`, and those of
+    `jaxft.store.columns.COLUMNS`: `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
+    `jaxft results DIR --columns` prints what each is.
     """
     from jaxft.store.records import Store
 
@@ -34,8 +36,9 @@ def results_table(store: "Store") -> "pd.DataFrame":
 
     plan = store.plan()
     trials = [(trial, record) for trial in plan["trials"] if (record := record_of(store, trial["trial"])) is not None]
-    bodies = dict.fromkeys(BODY + name for _, record in trials for name in record.get("body_change") or {})
-    columns = columns_of([*COLUMNS, *bodies])
+    recorded = [name for _, record in trials for name in record if metric_of(name)]
+    bodies = [BODY + name for _, record in trials for name in record.get("body_change") or {}]
+    columns = columns_of(dict.fromkeys([*field_names(), *recorded, *COLUMNS, *bodies]))
     rows = [
         {
             "trial": trial["trial"],

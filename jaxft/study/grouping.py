@@ -1,8 +1,8 @@
 """Which trials can share a compiled program and its frozen leaves."""
 
-import hashlib
 from typing import Any
 
+from jaxft.core.digests import short_digest
 from jaxft.models.structure import expected_shapes
 from jaxft.study.planned import PlannedTrial
 from jaxft.training.adapters import is_adapter
@@ -19,7 +19,7 @@ def group_key(trial: PlannedTrial) -> str:
     if trial.readout is not None:
         network = trial.model.architecture, trial.model.precision, trial.readout.preprocessing, trial.readout.crop_px
         text = repr(("features", network, trial.images.fingerprint, trial.base(trial.body)))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_digest(text)
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
     live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
     frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in live) and not is_adapter(n)]
@@ -35,4 +35,4 @@ def group_key(trial: PlannedTrial) -> str:
     numbers = jax.tree.structure(make_hparams(trial.trial.training, trial.layers))
     sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
     text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards, numbers, sizes))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_digest(text)

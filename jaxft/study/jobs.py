@@ -4,12 +4,13 @@ Trials that run side by side are a chunk. Which they are, and by which executor,
 study that was killed or has grown gives every trial the neighbors, and so the bits, that it had.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 
+from jaxft.core.digests import short_digest
+from jaxft.core.metrics import METRICS
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.store.records import Store
 from jaxft.study.executors import Executor, InTurn, create_executor
@@ -160,9 +161,9 @@ def in_order_of(worker: tuple[int, int], jobs: Sequence[Job]) -> list[Job]:
 
 
 def work_key(digests: Sequence[str]) -> str:
-    """Returns what names the unfinished state of trials side by side: other versions have other states."""
+    """Returns what names the unfinished state of trials side by side: other versions, or metrics, have other states."""
     import flax
     import optax
 
-    text = "".join([*digests, jax.__version__, flax.__version__, optax.__version__, jax.default_backend()])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    versions = jax.__version__, flax.__version__, optax.__version__
+    return short_digest(*digests, *METRICS, *versions, jax.default_backend())

@@ -9,6 +9,7 @@ from jaxft.analysis import parameters
 from jaxft.core import events
 from jaxft.core.errors import UserError
 from jaxft.core.events import Listener
+from jaxft.core.text import byte_size
 from jaxft.store.records import Store
 from jaxft.study.chunk.lanes import stack
 from jaxft.study.planned import Plan, PlannedTrial
@@ -35,7 +36,7 @@ def measure_pairs(plan: Plan, store: Store, emit: Listener) -> None:
             continue
         num_bytes = len(trials) * trials[0].num_bytes
         if num_bytes > MOST_PAIR_BYTES:
-            reason = f"the weights of {len(trials)} take {num_bytes / 1e9:.0f} GB"
+            reason = f"the weights of {len(trials)} take {byte_size(num_bytes)}"
             emit(events.AnalysisSkipped("distances between runs", reason))
             continue
         try:

@@ -100,8 +100,8 @@ def train_source(context: Context, job: Job) -> None:
     store.write_split(planned.drawn.manifest)
     store.write("sources", planned.digest, record, arrays)
     store.drop_checkpoint(job.key)
-    seconds = round(outcome.seconds, 3)
-    context.services.emit(events.SourceTrained(planned.digest, record["status"], seconds, outcome.val_accuracy))
+    seconds, accuracy = round(outcome.seconds, 3), outcome.metrics["val_accuracy"]
+    context.services.emit(events.SourceTrained(planned.digest, record["status"], seconds, accuracy))
 
 
 def run_trials(context: Context, job: Job) -> None:

@@ -1,9 +1,8 @@
 """Warnings about a plan: test images that the source is trained on, pictures that are left out."""
 
-import hashlib
-
 import numpy as np
 
+from jaxft.core.digests import sha256_of
 from jaxft.data import ImageSet
 from jaxft.study.planned import PlannedTrial
 
@@ -14,8 +13,8 @@ def overlap(trial: PlannedTrial) -> list[str]:
     if source is None or not trial.starts_from_source:
         return []
 
-    def contents(images: ImageSet, rows: np.ndarray) -> set[bytes]:
-        return {hashlib.sha256(images.images[row].tobytes()).digest() for row in rows}
+    def contents(images: ImageSet, rows: np.ndarray) -> set[str]:
+        return {sha256_of(images.images[row]) for row in rows}
 
     seen = contents(trial.images, trial.split.test) & contents(source.images, source.split.train)
     if not seen:

@@ -13,6 +13,7 @@ from jaxft import config as cfg
 from jaxft.config import LayerRate, Study, Trial
 from jaxft.core import paths
 from jaxft.core.rules import Match
+from jaxft.core.text import byte_size, plural
 from jaxft.data import Drawn, ImageSet, Split
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.readout import Readout
@@ -218,10 +219,19 @@ class Plan:
         kept = {s.epoch: s.digest for s in starts if s.trained is source and s.epoch is not None}
         return tuple(sorted(kept.items()))
 
+    def size_line(self) -> str:
+        """Returns what the study comes to: numbers of trials, groups, programs and sources, and the weights kept."""
+        product = f"{plural(len(self.settings), 'setting')} x {plural(len(self.study.seeds), 'seed')}"
+        return (
+            f"{plural(len(self.trials), 'trial')} = {product}, in {plural(len(self.groups), 'group')}; "
+            f"{plural(self.num_programs, 'training program')}, {plural(len(self.sources), 'source')} to train first; "
+            f"{self.weights_line()}"
+        )
+
     def weights_line(self) -> str:
         """Returns which final weights are kept, and how much disk they take."""
         policy = self.study.execution.keep_weights.replace("_", " ")
-        return f"weights kept: {policy}, {self.weights_bytes() / 1e6:.1f} MB"
+        return f"weights kept: {policy}, {byte_size(self.weights_bytes())}"
 
     def weights_bytes(self) -> int:
         """Returns how much disk the final weights take that the policy keeps."""

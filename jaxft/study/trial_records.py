@@ -7,14 +7,12 @@ import numpy as np
 
 from jaxft import config as cfg
 from jaxft.core import events
+from jaxft.core.metrics import field_names
 from jaxft.features.readout import ReadoutResult
 from jaxft.study.changes import finite_or_none
-from jaxft.study.chunk.lanes import CURVES, Outcome
+from jaxft.study.chunk.lanes import Outcome, curve_names
 from jaxft.study.executors import Executor, InTurn
 from jaxft.study.planned import PlannedTrial
-
-# Numbers of an outcome that a trial's record and its event have.
-METRICS = ("val_accuracy", "test_accuracy", "val_mean_per_class", "test_mean_per_class")
 
 
 def describe_trial(
@@ -42,7 +40,7 @@ def describe_classifier(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
     assert planned.readout is not None
-    arrays = dict.fromkeys(("epoch", *CURVES), np.zeros(0)) | result.by_level
+    arrays = dict.fromkeys(("epoch", *curve_names()), np.zeros(0)) | result.by_level
     arrays |= {"test_rows": planned.split.test, "test_predictions": result.test_predictions}
     record = _record(planned, "done", result, seconds, InTurn())
     record |= {"selected_level": result.level, "level_of": planned.readout.level_name}
@@ -58,7 +56,7 @@ def _record(
         "schema": cfg.SCHEMA_VERSION,
         "status": status,
         "seed": planned.trial.seed,
-        **{name: getattr(outcome, name) for name in METRICS},
+        **outcome.metrics,
         "selected_epoch": None,
         "seconds": round(seconds, 3),
         "executor": executor.name,
@@ -74,5 +72,5 @@ def _record(
 
 def trial_finished(planned: PlannedTrial, record: Mapping[str, Any]) -> events.TrialFinished:
     """Returns the event of a stored trial."""
-    metrics = {name: record[name] for name in METRICS}
+    metrics = {name: record[name] for name in field_names()}
     return events.TrialFinished(planned.digest, record["status"], record["seconds"], metrics)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.core import interrupts
-from jaxft.core.devices import child_command, fast_environment
+from jaxft.core.devices import child_command, core_numbers, fast_environment
 from jaxft.core.events import Event, WorkerDone, from_json
 
 
@@ -25,7 +25,7 @@ class Workers:
 
     def __init__(self, study: Mapping[str, Any], workdir: Path, count: int, debug: bool = False):
         self.heard: queue.SimpleQueue[tuple[int, Event | None]] = queue.SimpleQueue()
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        cores = core_numbers()
         self.processes: list[subprocess.Popen[str]] = []
         self.listeners: list[threading.Thread] = []
         for number in range(count):

@@ -4,7 +4,7 @@ import math
 from functools import singledispatch
 
 from jaxft.core import events
-from jaxft.core.text import duration
+from jaxft.core.text import duration, percent, plural
 
 
 @singledispatch
@@ -51,14 +51,14 @@ def _(event: events.EpochEnded) -> str:
     loss, accuracy = (_mean(event.metrics.get(name, ())) for name in ("train_loss", "val_accuracy"))
     if loss is None:
         return ""
-    on_val = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+    on_val = "" if accuracy is None else f", validation accuracy {percent(accuracy)}%"
     return f"epoch {event.epoch}/{event.num_epochs}, loss {loss:.3f}{on_val}"
 
 
 @describe.register
 def _(event: events.SourceTrained) -> str:
-    on_val = "" if event.val_accuracy is None else f", validation accuracy {event.val_accuracy:.1%}"
-    return f"source {event.source} trained in {event.seconds:.0f} s{on_val}"
+    on_val = "" if event.val_accuracy is None else f", validation accuracy {percent(event.val_accuracy)}%"
+    return f"source {event.source} trained in {duration(event.seconds)}{on_val}"
 
 
 @describe.register
@@ -68,9 +68,8 @@ def _(event: events.TrialFinished) -> str:
 
 @describe.register
 def _(event: events.TrialsFailed) -> str:
-    count = len(event.trials)
-    trials = "1 trial" if count == 1 else f"{count} trials"
-    return f"{'a source' if event.kind == 'sources' else trials} failed: {event.error.splitlines()[0]}"
+    what = "a source" if event.kind == "sources" else plural(len(event.trials), "trial")
+    return f"{what} failed: {event.error.splitlines()[0]}"
 
 
 @describe.register
@@ -85,7 +84,7 @@ def _(event: events.FinetuneStarted) -> str:
 
 @describe.register
 def _(event: events.CandidateSelected) -> str:
-    return f"selected: {event.candidate}, right on {event.val_accuracy:.1%} of the validation images"
+    return f"selected: {event.candidate}, right on {percent(event.val_accuracy)}% of the validation images"
 
 
 @describe.register

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 
 MOST_SHOWN = 3  # damaged leaves in one message
 OFF_MEAN = 1e-4  # largest running mean of a channel that is always off; EfficientNet-Lite0's go up to 4e-6
@@ -18,10 +19,9 @@ def refuse_damaged(flat: Mapping[str, np.ndarray], path: str | Path) -> None:
     """
     found = damaged_values(flat)
     if found:
-        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-        shown = ", ".join(f"{what} in {name}" for name, what in list(found.items())[:MOST_SHOWN])
+        shown = some_of([f"{what} in {name}" for name, what in found.items()], MOST_SHOWN)
         raise UserError(
-            f"the weight file {str(path)!r} cannot be used, as it has {shown}{more}; fetch or train it again "
+            f"the weight file {str(path)!r} cannot be used, as it has {shown}; fetch or train it again "
             "(for analysis, load_weights(..., check_values=False) loads it as it is)."
         )
 

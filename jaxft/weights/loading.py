@@ -6,7 +6,6 @@ names, preprocessing, origin) travels with them in a `Manifest`.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxft.core import paths
+from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.models import Network, create_model
 from jaxft.models.initialization import init_head
@@ -111,7 +111,7 @@ def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], 
       UserError: the file is missing or damaged, or is for another network than `model`.
     """
     path = find_file(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path.read_bytes())
     manifest = published_manifest(path, sha256)
     form = format_of(path)
     is_named = form.name == "torch" and check_name(path, sha256)

@@ -1,7 +1,6 @@
 """What belongs to a set of weights besides its numbers, and the record of it inside a file."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.models import Preprocessing
 
@@ -100,13 +100,12 @@ def manifest_of_record(record: Mapping[str, Any], file: str, sha256: str) -> Man
 
 
 def _digest_of_record(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(record, sort_keys=True))
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
     """Returns the sha256 of names, shapes and bytes of tensors, in the order of their names."""
-    total = hashlib.sha256()
+    contents: list[Any] = []
     for name in sorted(tensors):
-        total.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
-        total.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return total.hexdigest()
+        contents += [f"{name} {tensors[name].dtype} {tensors[name].shape}\n", tensors[name]]
+    return sha256_of(*contents)

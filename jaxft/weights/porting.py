@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxft.core import paths
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 from jaxft.models import Network, create_model
 from jaxft.models.structure import expected_shapes
 from jaxft.weights.manifest import Manifest
@@ -92,8 +93,7 @@ def _counted(names: Iterable[str], how: str) -> str:
     names = list(names)
     if len(names) == 1:
         return f"{names[0]} is {how}"
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{len(names)} tensors are {how}: {', '.join(names[:MOST_NAMED])}{more}"
+    return f"{len(names)} tensors are {how}: {some_of(names, MOST_NAMED)}"
 
 
 def fit(tensors: Mapping[str, np.ndarray], model: Network, manifest: Manifest) -> tuple[Network, dict[str, np.ndarray]]:

@@ -1,10 +1,10 @@
 """Weight files that somebody published: known by their sha256, their name, or the package that carries them."""
 
 import contextlib
-import hashlib
 import re
 from pathlib import Path
 
+from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.models import Network, Published, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
@@ -46,7 +46,7 @@ def find_model(path: str | Path) -> str:
     `resnet18-f37072fd.pth`, `resnetsmall14.mine.safetensors`.
     """
     path = find_file(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path.read_bytes())
     file = published_file(sha256)
     if file is not None:
         return file.model

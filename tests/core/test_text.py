@@ -3,11 +3,22 @@
 import hashlib
 import math
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxft.core.digests import short_digest
+from jaxft.core.digests import json_digest, sha256_of, short_digest
 from jaxft.core.tables import format_table
-from jaxft.core.text import duration, percent, percent_interval, points, shortened
+from jaxft.core.text import (
+    byte_size,
+    cut_off,
+    duration,
+    percent,
+    percent_interval,
+    points,
+    shortened,
+    some_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,5 +56,32 @@ def test_a_digest_is_the_beginning_of_sha256():
     assert short_digest("ä") == short_digest("ä".encode()) == hashlib.sha256(b"\xc3\xa4").hexdigest()[:16]
 
 
+def test_a_digest_is_of_contents_one_after_another():
+    transposed = np.arange(6, dtype=np.uint8).reshape(2, 3).T
+    expected = hashlib.sha256(b"a\xff" + bytes([0, 3, 1, 4, 2, 5])).hexdigest()
+    assert sha256_of("a", b"\xff", transposed) == sha256_of("a\udcff", transposed) == expected
+    assert sha256_of(np.zeros((0, 3))) == sha256_of() == hashlib.sha256().hexdigest()
+    assert sha256_of(jnp.ones(2, jnp.bfloat16)) == hashlib.sha256(b"\x80\x3f" * 2).hexdigest()
+
+
+def test_a_digest_of_json_does_not_depend_on_the_order_of_fields():
+    expected = hashlib.sha256(b'{"a":[1,2.5,null],"b":"\\u00e4"}').hexdigest()[:16]
+    assert json_digest({"b": "ä", "a": (1, 2.5, None)}) == json_digest({"a": [1, 2.5, None], "b": "ä"}) == expected
+
+
 def test_long_texts_lose_their_middle():
     assert shortened("abcdefghij" * 4, 10) == "abcd…fghij" and shortened("abc", 3) == "abc"
+
+
+def test_long_texts_lose_their_end():
+    assert cut_off("abcdefghij" * 4, 10) == "abcdefg..." and cut_off("abc", 3) == "abc"
+
+
+def test_long_lists_are_counted():
+    assert (
+        some_of(["a", "b", "c"], 2) == "a, b and 1 more" and some_of(["a", "b"], 2) == "a, b" and some_of([], 2) == ""
+    )
+
+
+def test_bytes_are_in_megabytes_or_gigabytes():
+    assert byte_size(1_250_000_000) == "1.2 GB" and byte_size(36_450_000) == "36.5 MB" and byte_size(0) == "0.0 MB"

@@ -659,7 +659,7 @@ def test_a_dry_run_tells_trials_programs_and_time(tmp_path, capsys, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main(["study", f"--config={config}", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "2 trials = 1 settings x 2 seeds, in 1 groups; 1 training programs, 0 sources to train first" in said
+    assert "2 trials = 1 setting x 2 seeds, in 1 group; 1 training program, 0 sources to train first" in said
     assert "trial after trial, as this machine is now: training " in said and "not in it: " in said
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
 

@@ -88,7 +88,7 @@ def test_a_streamed_trial_is_the_same_bit_by_bit(name, fields):
     for one, other in zip(expected, found):
         assert all(np.array_equal(one.params[name], other.params[name]) for name in one.params)
         assert all(np.array_equal(one.curves[name], other.curves[name]) for name in one.curves)
-        assert one.test_accuracy == other.test_accuracy
+        assert one.metrics["test_accuracy"] == other.metrics["test_accuracy"]
         assert (one.test_predictions == other.test_predictions).all()
 
 
@@ -150,7 +150,7 @@ def test_what_looks_at_all_images_at_once_says_so():
     on_device, _ = images()
     program, lanes = program_and_lanes([0.1], **{"linear_probe.epochs": 3.0, "linear_probe.optimizer": "lbfgs"})
     with pytest.raises(
-        UserError, match=r"is 'lbfgs', whose every step is over all images, but they take 0\.0 GB; raise"
+        UserError, match=r"is 'lbfgs', whose every step is over all images, but they take 0\.0 MB; raise"
     ):
         run_chunk(program, lanes, Stream(np.asarray(on_device)))
 
@@ -158,7 +158,7 @@ def test_what_looks_at_all_images_at_once_says_so():
 def test_without_grain_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(
-        UserError, match=r"the images take 0\.0 GB, more than 'execution\.device_data_bytes'; to stream them"
+        UserError, match=r"the images take 0\.0 MB, more than 'execution\.device_data_bytes'; to stream them"
     ):
         Stream(np.zeros((NUM, 2, 2, 3), np.uint8))
 

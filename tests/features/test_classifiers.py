@@ -210,7 +210,7 @@ def test_each_classifier_tells_two_directions_apart(classifier):
     levels = {"knn": (1, 3), "class_mean": ()}.get(classifier, (0.01, 0.1))
     found = read(classifier, levels)
     assert found.test_predictions.tolist() == [1, 0]
-    assert found.val_accuracy == found.test_accuracy == found.test_mean_per_class == 1.0
+    assert set(found.metrics.values()) == {1.0}
     assert found.level == (levels[0] if levels else None)  # of equals the first
 
 
@@ -225,7 +225,7 @@ def test_the_level_is_chosen_on_validation_and_its_answer_to_the_test_images_cou
 
 def test_without_images_there_is_no_accuracy():
     found = read("logistic", (0.1,), parts=(np.arange(4), np.zeros(0, int), np.zeros(0, int)))
-    assert found.val_accuracy is found.test_accuracy is found.val_mean_per_class is None
+    assert set(found.metrics.values()) == {None}
     assert found.level == 0.1 and not len(found.test_predictions)
 
 
@@ -256,7 +256,7 @@ def test_a_classifier_of_a_plug_in_is_selected_and_tested_as_others(request):
     labels = np.array([0, 0, 1, 1, 0, 1, 0])
     found = read("threshold", (0.5, 1.5, 2.5), labels, parts)
     assert found.by_level["val_accuracy_by_level"].tolist() == [2 / 3, 2 / 3, 2 / 3] and found.level == 0.5
-    assert found.test_predictions.tolist() == [1, 1] and found.test_accuracy == 1.0
+    assert found.test_predictions.tolist() == [1, 1] and found.metrics["test_accuracy"] == 1.0
     above = read("threshold", (2.5, 0.5), labels, (parts[0], np.array([5, 3]), parts[2]))  # which are 3 and 2
     assert above.by_level["val_accuracy_by_level"].tolist() == [0.5, 1.0] and above.level == 0.5
     config = ClassifierConfig(kind="threshold", strengths=(0.1, 0.2))
@@ -328,7 +328,7 @@ def test_several_levels_need_images_to_choose_on():
 def test_features_that_take_too_much_memory_are_refused():
     model = create_model("cifar_resnet8", 3)
     wide = Training.of({"classifier.kind": "svm", "classifier.tap": "stage3", "classifier.pooling": "bilinear"})
-    with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.0 GB"):
+    with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.2 MB"):
         make_readout(model, wide, PLAIN, (10, 5, 5), 1e5)
 
 

@@ -75,6 +75,9 @@ def test_the_record_counts_every_image_once(result):
     assert np.sum(record["confusion"], axis=1).tolist() == [3, 3, 3]
     assert np.trace(record["confusion"]) / 9 == pytest.approx(record["test"]["accuracy"][0])
     assert len(record["mistakes"]) == 9 - np.trace(record["confusion"])
+    shares = np.diag(record["confusion"]) / 3
+    assert record["test"]["mean_per_class"] == pytest.approx(shares.mean())
+    assert list(record["test"]) == ["accuracy", "mean", "half_width", "mean_per_class"]
     assert np.mean(record["test"]["accuracy"]) == pytest.approx(record["test"]["mean"])
     assert data["folds"] == 5  # of 6 images each
     assert any("30 images to select on" in warning for warning in record["warnings"])

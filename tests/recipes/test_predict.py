@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 import jaxft
 from jaxft.cli import main
 from jaxft.core import paths
+from jaxft.core.metrics import METRICS, Metric
 from jaxft.data.readers.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
@@ -137,6 +138,17 @@ def test_table_and_accuracy(certain, folder, capsys):
         "mean over the classes: 33.3%"  # three elms, two ashes, an oak
     )
     assert len(lines) == 1 + 7 * 2 + 1 and captured.err == ""
+
+
+def test_a_registered_metric_follows_the_accuracy(certain, folder, capsys, request):
+    """Every picture is called an elm, so the mistakes are two ashes and an oak."""
+    errors = Metric(lambda labels, predictions: np.sum(labels != predictions), title="mistakes", is_share=False)
+    METRICS.register("errors", errors)
+    request.addfinalizer(lambda: METRICS.entries.pop("errors"))
+    assert main(["predict", "--weights", str(certain), "--top", "1", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; mean over the classes: 33.3%; mistakes: 3")
+    assert main(["predict", "--weights", str(certain), "--top", "1", str(folder / "ash")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("named after a class); mistakes: 2")
 
 
 def test_csv_has_every_row(certain, folder, tmp_path, capsys):

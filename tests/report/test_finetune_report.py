@@ -18,6 +18,7 @@ from PIL import Image
 from report.test_report import CHROMIUM, Tags, measure, text_of
 
 from jaxft.cli import main
+from jaxft.core.metrics import METRICS, Metric
 from jaxft.models import create_model
 from jaxft.report import finetune
 from jaxft.report.figures.confusion import luminance, matrix_of
@@ -277,6 +278,17 @@ def test_a_browser_shows_everything(tmp_path, record, width):
 
 
 # --- the model card and the summary -------------------------------------------------------------------------
+
+
+def test_metrics_of_the_record_are_on_the_page_and_the_card(request):
+    METRICS.register("errors", Metric(lambda labels, predictions: 3.0, title="mistakes", is_share=False))
+    request.addfinalizer(lambda: METRICS.entries.pop("errors"))
+    record = make_record()
+    text = text_of(page_of(record))
+    assert "Mean over the classes: 90.0 %." in text and "Mistakes:" not in text
+    record["test"] |= {"mean_per_class": 0.875, "errors": 3.0}
+    assert "Mean over the classes: 87.5 %. Mistakes: 3." in text_of(page_of(record))
+    assert "| mean over the classes | 87.5 % |\n| mistakes | 3 |\n| always" in model_card(record)
 
 
 def test_the_card_has_front_matter_and_says_what_was_done():

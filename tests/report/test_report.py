@@ -197,7 +197,7 @@ def test_uneven_classes_have_a_column_of_their_own(tmp_path, capsys):
     build(tmp_path, uneven=True, select_over=(BODY_RATE,))
     text = write_report(tmp_path).read_text()
     assert row_of(text, 1) == "1 ★ 83.0 ± 4.1 73.0 ± 4.1 0.01 91.0 0.02 4 0"
-    assert "Per class: the mean over the classes" in text_of(text)
+    assert "Per class: mean over the classes of the accuracy on each" in text_of(text)
     assert main(["results", str(tmp_path)]) == 0
     summary = capsys.readouterr().out
     assert summary.count("per class %") == 2  # of the settings and of the arms

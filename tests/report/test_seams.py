@@ -4,12 +4,14 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 from markupsafe import Markup
 from report.test_report import BODY_RATE, build, text_of
 
 from jaxft.analysis.measures import MEASURES, Measure
 from jaxft.cli import main
+from jaxft.core.metrics import METRICS, Metric
 from jaxft.core.text import number
 from jaxft.report import page
 from jaxft.report.sections.registry import SECTIONS, Section
@@ -111,6 +113,41 @@ def test_a_measure_in_the_records_has_a_table_a_map_and_a_column(tmp_path, capsy
     assert "turn of body" in section_of(text, "settings") and "0.125" in section_of(text, "settings")
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_a_metric_in_the_records_has_columns_and_is_on_the_page(tmp_path, capsys, register, is_registered):
+    """Errors by seed are 1, 2, 3, 4: t(0.975, 3) = 3.1824, s = 1.2910, n = 4: 3.1824 * 1.2910 / 2 = 2.05."""
+    if is_registered:
+        metric = Metric(lambda labels, predictions: np.sum(labels != predictions), title="mistakes", is_share=False)
+        register(METRICS, "errors", metric, help="number of wrong predictions")
+    store = build(tmp_path, select_over=(BODY_RATE,))
+    for trial in store.plan()["trials"]:
+        path = tmp_path / "trials" / f"{trial['trial']}.json"
+        found = {"val_errors": 0.5, "test_errors": float(trial["seed"] + 1)}
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | found))
+    results = store.results()
+    assert results.columns.tolist()[-8:-3] == [
+        "test_mean_per_class",
+        "val_errors",
+        "test_errors",
+        "selected_epoch",
+        "relative_change",
+    ]
+    assert results["test_errors"].tolist() == [1.0, 2.0, 3.0, 4.0] * 3 and set(results["val_errors"]) == {0.5}
+    title = "mistakes" if is_registered else "errors"
+    explained = "number of wrong predictions" if is_registered else "errors"
+    assert main(["results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"{title} +change of body\n", out) and re.search(r"83\.0 ± 4\.1 +2\.5 ± 2\.1 +0\.02 \*\n", out)
+    assert f"{title}: {explained}, on the test images.\n" in out
+    assert re.search(rf"test % +{title}\n", out)  # of the arms
+    assert main(["results", str(tmp_path), "--columns"]) == 0
+    assert re.search(rf"val_errors +{explained}, on the validation images\n", capsys.readouterr().out)
+    text = page.render(store)
+    assert f"# test, % {title} " in section_of(text, "settings") and f"test, % {title} " in section_of(text, "arms")
+    assert "1 ★ 83.0 ± 4.1 2.5 ± 2.1 0.01 91.0 0.02 4 0" in section_of(text, "settings")
+    assert f"{title.capitalize()}: {explained}, on the test images." in section_of(text, "settings")
 
 
 PLUGIN = """

@@ -31,7 +31,7 @@ from jaxft.study.chunk.carry import Position
 from jaxft.study.chunk.compiled import MOST_STEPS, make_run_steps, make_steps
 from jaxft.study.chunk.evaluation import eval_batch, evaluate, one_behind
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import CURVES, Chunk, Lane
+from jaxft.study.chunk.lanes import Chunk, Lane, curve_names
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.memory import needed_bytes
 from jaxft.study.chunk.program import make_program
@@ -136,7 +136,7 @@ def test_in_turn_and_vmap_agree(fields):
         assert_close(alone.params, outcome.params)
         assert_close(alone.batch_stats, outcome.batch_stats)
         np.testing.assert_allclose(alone.curves["train_loss"], outcome.curves["train_loss"], rtol=1e-3)
-        assert outcome.val_accuracy == pytest.approx(alone.val_accuracy, abs=1 / 8)
+        assert outcome.metrics["val_accuracy"] == pytest.approx(alone.metrics["val_accuracy"], abs=1 / 8)
 
 
 @pytest.mark.slow
@@ -154,8 +154,8 @@ def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
 def test_a_network_of_nan_has_diverged_and_its_curves_are_empty():
     program, (lane,) = program_and_lanes([0.01], **{"layers.backbone_learning_rate": 1e25})
     (outcome,) = run_chunk(program, [lane], images()[0])
-    assert outcome.diverged and outcome.selected_epoch is None and outcome.val_accuracy is outcome.test_accuracy is None
-    assert not any(np.isfinite(outcome.curves[name]).any() for name in CURVES)
+    assert outcome.diverged and outcome.selected_epoch is None and set(outcome.metrics.values()) == {None}
+    assert not any(np.isfinite(outcome.curves[name]).any() for name in curve_names())
 
 
 @pytest.mark.parametrize("leaf", ["stem/bn/mean", "stage2/block1/bn2/var"])
@@ -269,20 +269,20 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it()
     outcome = run_chunk(program, lanes, images()[0])[0]
     accuracy, loss = outcome.curves["val_accuracy"], outcome.curves["val_loss"]
     best = max(range(6), key=lambda epoch: (accuracy[epoch], -loss[epoch]))
-    assert outcome.selected_epoch == best + 1 and outcome.val_accuracy == accuracy[best]
+    assert outcome.selected_epoch == best + 1 and outcome.metrics["val_accuracy"] == accuracy[best]
     shorter = dataclasses.replace(program, epoch_ends=(program.epoch_ends[0][: best + 1],), select="last")
     stopped = run_chunk(shorter, lanes, images()[0])[0]
     for name in stopped.params:
         np.testing.assert_array_equal(stopped.params[name], outcome.params[name])
     predictions = outcome.test_predictions
-    assert outcome.test_accuracy == np.mean(predictions == images()[1][lanes[0].test])
+    assert outcome.metrics["test_accuracy"] == np.mean(predictions == images()[1][lanes[0].test])
 
 
 @pytest.mark.slow
 def test_a_trial_learns_what_can_be_learnt():
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 30.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
-    assert outcome.test_accuracy > 0.9 and outcome.curves["train_loss"][-1] < 0.1
+    assert outcome.metrics["test_accuracy"] > 0.9 and outcome.curves["train_loss"][-1] < 0.1
 
 
 class Memory:
@@ -329,7 +329,7 @@ def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatc
             np.testing.assert_array_equal(one.params[name], other.params[name])
         for name in one.curves:
             np.testing.assert_array_equal(one.curves[name], other.curves[name])
-        assert one.test_accuracy == other.test_accuracy and one.selected_epoch == other.selected_epoch
+        assert one.metrics == other.metrics and one.selected_epoch == other.selected_epoch
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 10**9 - 1), st.integers(0, 10**5 - 1)), min_size=2))
@@ -391,7 +391,7 @@ def test_evaluation_of_sets_of_every_size():
     lanes = [dataclasses.replace(lane, val=of) for lane, of in zip(lanes, rows)]
     feed = Feed(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
     scores = evaluate(Chunk(program, lanes, Vmap(2)), feed, *stacked, "val")
-    loss, accuracy, predictions = scores.loss, scores.accuracy, scores.predictions
+    loss, accuracy, predictions = scores.loss, scores.metrics["accuracy"], scores.predictions
     assert [len(p) for p in predictions] == [37, 3]
     for i, lane in enumerate(lanes):
         variables = {"params": paths.unflatten(lane.params), "batch_stats": paths.unflatten(lane.batch_stats)}
@@ -401,7 +401,7 @@ def test_evaluation_of_sets_of_every_size():
         right = logits.argmax(1) == lane.labels[rows[i]]
         assert accuracy[i] == pytest.approx(right.mean())
         by_class = [right[lane.labels[rows[i]] == label].mean() for label in range(CLASSES)]
-        assert scores.mean_per_class[i] == pytest.approx(np.mean(by_class))
+        assert scores.metrics["mean_per_class"][i] == pytest.approx(np.mean(by_class))
 
 
 def test_width_one_takes_the_trial_axis_off():
@@ -433,7 +433,7 @@ def test_executors_agree(executor):
     for one, other in zip(expected, run_chunk(program, lanes, images()[0], executor=executor)):
         assert_close(one.params, other.params)
         assert_close(one.batch_stats, other.batch_stats)
-        assert other.val_accuracy == pytest.approx(one.val_accuracy, abs=1 / 8)
+        assert other.metrics["val_accuracy"] == pytest.approx(one.metrics["val_accuracy"], abs=1 / 8)
 
 
 def ten_each(executor):
@@ -543,10 +543,10 @@ def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predicti
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 3.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     chosen = outcome.curves["epoch"].tolist().index(outcome.selected_epoch)
-    assert outcome.val_mean_per_class == outcome.curves["val_mean_per_class"][chosen]
+    assert outcome.metrics["val_mean_per_class"] == outcome.curves["val_mean_per_class"][chosen]
     labels = images()[1][lanes[0].test]
     by_class = [(outcome.test_predictions == labels)[labels == label].mean() for label in range(CLASSES)]
-    assert outcome.test_mean_per_class == pytest.approx(np.mean(by_class))
+    assert outcome.metrics["test_mean_per_class"] == pytest.approx(np.mean(by_class))
 
 
 @pytest.mark.slow
@@ -673,7 +673,7 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
         np.testing.assert_allclose(one.params[name], other.params[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(one.curves["val_loss"][-1], other.curves["val_loss"][-1], rtol=1e-4)
     best = run_chunk(parts, lanes, images()[0])[0]
-    assert best.val_accuracy == best.curves["val_accuracy"].max()
+    assert best.metrics["val_accuracy"] == best.curves["val_accuracy"].max()
 
 
 @pytest.mark.slow

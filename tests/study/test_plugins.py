@@ -7,6 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
+from sklearn.datasets import load_digits
 
 from jaxft import UserError
 from jaxft.config import Study, from_dict
@@ -84,14 +85,25 @@ def test_each_kind_of_thing_of_a_plugin_acts_in_a_study_by_workers(run, study, t
     )
     assert table["num_train"].tolist() == [20, 20] and table["executor"].tolist() == ["workers"] * 2
     assert table["status"].tolist() == ["done"] * 2
+    names = table.columns.tolist()
+    metrics = ["test_mean_per_class", "val_worst_class", "test_worst_class", "selected_epoch"]
+    assert names[names.index(metrics[0]) :][:4] == metrics
     store = Store.open(workdir)
-    for digest in table["trial"]:
-        record = store.read("trials", digest)
+    labels = load_digits().target
+    for digest, worst in zip(table["trial"], table["test_worst_class"]):
+        record, arrays = store.read("trials", digest), store.arrays("trials", digest)
+        right = arrays["test_predictions"] == labels[arrays["test_rows"]]
+        by_class = [right[labels[arrays["test_rows"]] == label].mean() for label in range(10)]
+        assert worst == record["test_worst_class"] == pytest.approx(min(by_class))
+        assert arrays["val_worst_class"].tolist() == [record["val_worst_class"]]  # the only epoch
         assert record["identity"]["content"]["plugins"] == {"my_plugin": "1"}
         chosen = record["identity"]["fields"]
         assert chosen["training.optimizer.rmsprop.eps"] == 1e-6 and chosen["training.augmentation.invert.active"]
         assert all(change["mean_abs_change"] > 0 for change in record["changes"].values())
-    assert "<h2>Best setting</h2>" in (workdir / "report.html").read_text()
+    page = (workdir / "report.html").read_text()
+    assert "<h2>Best setting</h2>" in page
+    assert "worst class, %" in page and "lowest of the accuracies on a class, on the test images" in page
+    assert "worst class %" in run("results", str(workdir))
     assert len((workdir / "curves.txt").read_text().splitlines()) >= 2
     layers = run("results", str(workdir), "--layers", "--measure", "mean_abs_change")
     assert "mean_abs_change of each layer, mean of |w - w0|" in layers

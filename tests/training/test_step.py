@@ -12,7 +12,6 @@ from helpers import draw_variables
 import jaxft
 from jaxft.config import Training
 from jaxft.core import paths
-from jaxft.core.metrics import mean_per_class
 from jaxft.data.augmentation.mixing import mix
 from jaxft.models import Preprocessing, create_model
 from jaxft.training.batch import MIX_STREAM
@@ -300,13 +299,6 @@ def test_evaluation_sees_the_centre_of_larger_images():
     args = state.params, state.batch_stats, trial.labels, rows, mask, frozen
     for one, other in zip(step(*args, larger), step(*args, trial.images)):
         np.testing.assert_array_equal(one, other)
-
-
-def test_the_mean_over_classes_by_hand():
-    """Class 0: 3 of 4 right, class 2: none of 1; class 1 has no images."""
-    labels, predictions = np.array([0, 0, 0, 0, 2]), np.array([0, 0, 0, 1, 1])
-    assert mean_per_class(labels, predictions) == 0.375
-    assert np.isnan(mean_per_class(labels[:0], predictions[:0]))
 
 
 def test_probe_first_trains_the_head_alone():

@@ -1,6 +1,7 @@
 """Formats of weight files: how each is known, and how another is added."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from helpers import draw_variables
 import jaxft
 from jaxft.core import paths
 from jaxft.models import create_model
+from jaxft.recipes.finetune.delivery import deliver_weights
 from jaxft.weights import convert_weights, find_model, load, save_weights
 from jaxft.weights.formats import FORMATS, Contents, Format, format_of, register_format, writable_suffixes
 
@@ -103,3 +105,12 @@ def test_a_file_that_was_written_before_namings_is_checked_too(toy, tmp_path):
     (tmp_path / "own.msgpack").write_bytes(to_bytes({**variables, "metadata": tree["metadata"]}))
     with pytest.raises(jaxft.UserError, match="damaged"):
         load(tmp_path / "own.msgpack", model)
+
+
+def test_a_network_from_a_format_that_is_only_read_is_delivered_in_another(toy, tmp_path, monkeypatch):
+    own = Format("npz", (".npz",), lambda begin: begin.startswith(b"PK\x03\x04"), read_npz)
+    monkeypatch.setattr(FORMATS, "entries", dict(FORMATS.entries))
+    register_format(own)
+    save_weights(tmp_path / "trained.safetensors", *toy)
+    task = SimpleNamespace(manifest=SimpleNamespace(file="network.npz", format="npz"))
+    assert deliver_weights(tmp_path / "trained.safetensors", tmp_path, task) == ["weights.pth", "weights.msgpack"]

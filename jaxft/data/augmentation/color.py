@@ -3,17 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from jaxft.data.luma import luma
+
 
 def blend(one: jax.Array, other: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Returns one + factor * (other - one) as uint8, cut at 0 and 255 and to whole levels (Pillow's `Image.blend`)."""
     one = one.astype(jnp.float32)
     return jnp.clip(one + factor * (other.astype(jnp.float32) - one), 0, 255).astype(jnp.uint8)
-
-
-def luminance(image: jax.Array) -> jax.Array:
-    """Returns [h, w, 1] int32, the grey level of `image: [h, w, 3] uint8` (ITU-R 601-2, as Pillow's mode 'L')."""
-    red, green, blue = (image[..., i : i + 1].astype(jnp.int32) for i in range(3))
-    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
 
 def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
@@ -23,14 +19,14 @@ def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
 
 def adjust_contrast(image: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Returns `image: [h, w, 3] uint8`, `factor` times as far from its mean grey level (`ImageEnhance.Contrast`)."""
-    grey = luminance(image)
+    grey = luma(image)
     mean = (2 * grey.sum() + grey.size) // (2 * grey.size)
     return blend(jnp.full_like(image, mean), image, factor)
 
 
 def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Returns `image: [h, w, 3] uint8`, `factor` times as far from its own grey levels (`ImageEnhance.Color`)."""
-    return blend(luminance(image), image, factor)
+    return blend(luma(image), image, factor)
 
 
 def adjust_sharpness(image: jax.Array, factor: jax.Array | float) -> jax.Array:

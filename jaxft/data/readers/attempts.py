@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import os
 import warnings
 import zipfile
 import zlib
@@ -10,10 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxft.core import interrupts
+from jaxft.core.devices import num_cores
+from jaxft.core.text import cut_off
 
 AT_ONCE = 1024  # items that wait for a thread
 
 RUN = 16  # items that a thread does at a time: to hand over one takes as long as to read it
+
+REASON_CHARACTERS = 90
 
 FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
@@ -30,13 +33,13 @@ def try_each(
         try:
             return task(item), None
         except FAILURES as error:
-            return None, shortened(error)
+            return None, reason_of(error)
 
     def attempt_all(run: Sequence[Any]) -> list[tuple[Any, str | None]]:
         return [attempt(item) for item in run]
 
     results: list[tuple[Any, str | None]] = []
-    with no_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with no_warnings(), concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
         for begin in range(0, len(items), AT_ONCE):
             interrupts.check()
             at_once = items[begin : begin + AT_ONCE]
@@ -58,7 +61,7 @@ def no_warnings() -> Iterator[None]:
         yield
 
 
-def shortened(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Returns why something failed, in a few words."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if len(reason) <= 90 else reason[:87] + "..."
+    return cut_off(reason, REASON_CHARACTERS)

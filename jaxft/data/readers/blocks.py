@@ -2,15 +2,15 @@
 
 import collections
 import concurrent.futures
-import os
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from jaxft.core import interrupts
+from jaxft.core.devices import num_cores
 from jaxft.core.events import ImagesDecoded, Listener
-from jaxft.data.readers.attempts import FAILURES, no_warnings, shortened
+from jaxft.data.readers.attempts import FAILURES, no_warnings, reason_of
 
 BLOCK = 256  # images, at most
 BLOCK_BYTES = 1 << 24
@@ -31,7 +31,7 @@ class Blocks:
         length = max(min(BLOCK, BLOCK_BYTES // self.image_bytes), 1)
         started = time.monotonic()
         ahead: collections.deque[tuple[int, np.ndarray, list[concurrent.futures.Future[Bad]]]] = collections.deque()
-        with no_warnings(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with no_warnings(), concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
             try:
                 for start in range(first, self.count, length):
                     stop = min(start + length, self.count)
@@ -54,7 +54,7 @@ class Blocks:
             try:
                 images[number - start] = self.make(number)
             except FAILURES as error:
-                bad[number] = shortened(error)
+                bad[number] = reason_of(error)
         return bad
 
     def _finished(

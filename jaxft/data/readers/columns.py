@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.attempts import shortened
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.parquet_files import open_parquet
 
@@ -25,7 +25,7 @@ def read_columns(files: Files, name: str) -> Columns:
     except UserError:
         raise
     except (ValueError, AttributeError) as error:  # pandas' and JSON's own are ValueErrors
-        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as a table: {shortened(error)}.") from None
+        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as a table: {reason_of(error)}.") from None
 
 
 def _of_jsonl(text: str) -> Columns:

@@ -29,6 +29,7 @@ import numpy as np
 
 from jaxft.core import interrupts
 from jaxft.core.cache import cache_dir
+from jaxft.core.devices import num_cores
 from jaxft.core.errors import UserError
 from jaxft.core.events import ImagesVerified, Listener, Waiting, Warned
 from jaxft.core.locks import locked
@@ -168,7 +169,7 @@ def _entries(lines: Iterable[bytes], blocks: "Blocks") -> list[_Entry]:
 def _matching(handle: int, entries: list[_Entry], blocks: "Blocks") -> Iterator[_Entry]:
     """Yields the entries that match the pixels in an open file, which are read over all cores."""
     emitted = time.monotonic()
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    pool = concurrent.futures.ThreadPoolExecutor(num_cores())
     try:
         for entry, matches in zip(entries, pool.map(lambda entry: entry.matches(handle), entries)):
             interrupts.check()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.attempts import FAILURES, shortened
+from jaxft.data.readers.attempts import FAILURES, reason_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Files(Mapping[str, Callable[[], bytes]]):
         try:
             return self.by_name[name]()
         except FAILURES as error:
-            raise UserError(f"{name!r} in {str(self.path)!r} cannot be read: {shortened(error)}.") from None
+            raise UserError(f"{name!r} in {str(self.path)!r} cannot be read: {reason_of(error)}.") from None
 
     def lines(self, name: str) -> list[str]:
         """Returns the lines of a text file without the empty ones; none if there is no such file."""

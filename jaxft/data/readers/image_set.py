@@ -1,6 +1,5 @@
 """Labeled images of one size, as arrays."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from jaxft.config import Images
+from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.events import Listener, print_warnings
+from jaxft.core.text import some_of
 from jaxft.data.readers.decoded import MOST_UNKEPT_BYTES, decoded
 
 STATISTICS_BLOCK = 1024  # images
+FINGERPRINT_DIGITS = 32
+MOST_NAMED = 12  # classes in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,7 @@ def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings
         if name not in images.class_names:
             raise UserError(
                 f"{spec.data!r} has no class {name!r}{did_you_mean(name, images.class_names)}; "
-                f"it has {', '.join(images.class_names[:12])}{', ...' if len(images.class_names) > 12 else ''}."
+                f"it has {some_of(images.class_names, MOST_NAMED)}."
             )
     chosen = [label for label, name in enumerate(images.class_names) if name in spec.classes]
     relabel = np.full(len(images.class_names), -1, np.int32)
@@ -93,12 +96,14 @@ def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
 
 def fingerprint_of(parts: Iterable[Any]) -> str:
     """Returns 32 hexadecimal digits that identify a sequence of texts, numbers and digests."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(str(part).encode("utf-8", "surrogateescape") + b"\n")
-    return total.hexdigest()[:32]
+    return sha256_of(*(f"{part}\n" for part in parts))[:FINGERPRINT_DIGITS]
 
 
 def derived_fingerprint(images: ImageSet, *how: str) -> str:
     """Returns the fingerprint of what is made of images in a way that the texts identify."""
-    return hashlib.sha256("\n".join((images.fingerprint, *how)).encode()).hexdigest()[:32]
+    return joined_fingerprint(images.fingerprint, *how)
+
+
+def joined_fingerprint(*texts: str) -> str:
+    """Returns the fingerprint of what texts identify together."""
+    return sha256_of("\n".join(texts))[:FINGERPRINT_DIGITS]

@@ -6,7 +6,6 @@ their bytes, the resizer and the size (`$JAXFT_CACHE` names another folder).
 
 import collections
 import functools
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.config import Images
+from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.events import ImagesRead, Listener, print_warnings
-from jaxft.core.text import plural
+from jaxft.core.text import plural, some_of
 from jaxft.data.readers.arrays import Arrays
 from jaxft.data.readers.attempts import try_each
 from jaxft.data.readers.decoded import decoded
@@ -87,10 +87,8 @@ def _from_arrays(found: Arrays, spec: Images, size_px: int | None, emit: Listene
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     size = size_px or min(pixels.shape[1:3])
-    content = hashlib.sha256(f"{pixels.shape}".encode())
-    content.update(np.ascontiguousarray(pixels).data)
-    content.update(found.labels.astype(np.int64).tobytes())
-    fingerprint = fingerprint_of([content.hexdigest(), *found.class_names, *found.parts, str(size), RESIZER])
+    content = sha256_of(f"{pixels.shape}", pixels, found.labels.astype(np.int64))
+    fingerprint = fingerprint_of([content, *found.class_names, *found.parts, str(size), RESIZER])
     images = pixels
     if pixels.shape[1:3] != (size, size):
         images, _ = decoded(
@@ -168,12 +166,9 @@ def _named(name: str) -> str:
 
 
 def _refuse(spec: Images, skipped: Sequence[tuple[ListedPicture, str]]) -> None:
-    count = len(skipped)
-    named = ", ".join(
-        f"'{picture.name}' ({why})" for picture, why in sorted(skipped, key=lambda bad: bad[0].name)[:NAMED]
-    )
-    more = f" and {count - NAMED} more" if count > NAMED else ""
+    in_order = sorted(skipped, key=lambda bad: bad[0].name)
+    named = some_of([f"'{picture.name}' ({why})" for picture, why in in_order], NAMED)
     raise UserError(
-        f"{spec.data!r} holds {plural(count, 'picture')} that cannot be read: {named}{more}; "
+        f"{spec.data!r} holds {plural(len(skipped), 'picture')} that cannot be read: {named}; "
         "`jaxft data check` lists all that is wrong, and a config's unreadable 'skip' leaves them out."
     )

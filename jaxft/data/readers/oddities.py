@@ -1,7 +1,7 @@
 """What is odd about a picture that can be read, and damage that Pillow reads over."""
 
 from jaxft.data.readers import fast_jpeg
-from jaxft.data.readers.attempts import shortened
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.pictures import ORIENTATION, alone_if_large, opened
 
 FORMATS = {
@@ -52,5 +52,5 @@ def damage(content: bytes) -> str:
         with alone_if_large(height * width):
             fast.decode_jpeg(content, "CMYK" if space in ("CMYK", "YCCK") else "RGB", strict=True)
     except ValueError as error:
-        return shortened(error)
+        return reason_of(error)
     return ""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.attempts import shortened
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.files import Files
 
 
@@ -18,4 +18,4 @@ def open_parquet(files: Files, name: str) -> Any:
             return parquet.ParquetFile(path)
         return parquet.ParquetFile(pa.BufferReader(files.content(name)))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as Parquet: {shortened(error)}.") from None
+        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as Parquet: {reason_of(error)}.") from None

@@ -1,7 +1,6 @@
 """Decoding pictures: files as they are in the wild become uint8 RGB squares."""
 
 import contextlib
-import hashlib
 import io
 import threading
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxft.core.digests import sha256_of
 from jaxft.data.readers import fast_jpeg
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
@@ -123,6 +123,4 @@ def _upright_rgb(image: Any) -> Any:
 
 def content_hash(content: bytes | np.ndarray) -> str:
     """Returns the sha256 of a picture's file, or of its pixels and their shape."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha256(f"{content.shape}".encode() + np.ascontiguousarray(content).tobytes()).hexdigest()
+    return sha256_of(content) if isinstance(content, bytes) else sha256_of(f"{content.shape}", content)

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxft.core.devices import child_command
 from jaxft.core.errors import UserError, did_you_mean
-from jaxft.data.readers.attempts import shortened
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.file_names import PARTS
 from jaxft.data.readers.listing import ListedPicture, Listing
 from jaxft.data.readers.location import Location
@@ -67,7 +67,7 @@ def list_tfds(spec: str, label: str | None) -> Listing:
     except UserError:
         raise
     except Exception as error:  # TFDS, protobuf and array_record have many kinds
-        raise UserError(f"{spec!r} in {str(folder)!r} cannot be read: {shortened(error)}.") from error
+        raise UserError(f"{spec!r} in {str(folder)!r} cannot be read: {reason_of(error)}.") from error
     if not pictures:
         raise UserError(f"{spec!r} has no pictures in its splits, {', '.join(splits) or 'of which it has none'}.")
     return Listing(tuple(pictures), class_names)
@@ -88,7 +88,7 @@ def _list_split(
         try:
             of_class = int(source[number][label])
         except Exception as error:
-            raise UserError(f"{spec!r}: picture {number} of {name!r} cannot be read: {shortened(error)}.") from error
+            raise UserError(f"{spec!r}: picture {number} of {name!r} cannot be read: {reason_of(error)}.") from error
         if not 0 <= of_class < len(class_names):
             raise UserError(f"{spec!r}: picture {number} of {name!r} has no class ({of_class}).")
         item = f"{name}/{number}"

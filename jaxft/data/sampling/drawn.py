@@ -1,14 +1,13 @@
 """What is drawn of images by a seed: the images, their split, and its manifest."""
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jaxft.config import DRAWN, Images, non_default
 from jaxft.core import version
-from jaxft.core.digests import short_digest
+from jaxft.core.digests import json_digest
 from jaxft.data.readers.image_set import ImageSet
 from jaxft.data.sampling.splits import Split
 
@@ -80,5 +79,4 @@ class Drawn:
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """Returns 16 hexadecimal digits that identify a manifest without its digest."""
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    return short_digest(text)
+    return json_digest(manifest)

@@ -2,13 +2,14 @@
 
 So draws of one seed are nested, and the same in every process and version."""
 
-import hashlib
 from collections.abc import Sequence
+
+from jaxft.core.digests import sha256_of
 
 
 def rank(kind: str, seed: int, name: str) -> str:
     """Returns the place of `name` among others of its kind, as text that sorts."""
-    return hashlib.sha256(f"{kind}:{seed}:{name}".encode()).hexdigest()
+    return sha256_of(f"{kind}:{seed}:{name}")
 
 
 def class_order(class_names: Sequence[str], seed: int) -> list[str]:

@@ -1,12 +1,12 @@
 """Stratified, seeded, hashed splits into training, validation and test images."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxft.config import Images
+from jaxft.core.digests import sha256_of, short_digest
 from jaxft.core.errors import UserError
 from jaxft.data.readers.image_set import ImageSet
 from jaxft.data.sampling.counts import train_counts
@@ -148,14 +148,12 @@ def _check_enough(there: int, asked: Mapping[str, int], where: str, name: str) -
 
 
 def _rank(seed: int, image_id: str) -> str:
-    return hashlib.sha256(f"{seed}:{image_id}".encode()).hexdigest()
+    return sha256_of(f"{seed}:{image_id}")
 
 
 def split_digest(images: ImageSet, rows: Sequence[np.ndarray], labels: np.ndarray) -> str:
     """Returns 16 hexadecimal digits that name the rows to train, select and test on, by their ids and labels."""
-    total = hashlib.sha256()
+    lines = []
     for name, part in zip(("train", "val", "test"), rows):
-        total.update(f"{name}\n".encode())
-        for row in part:
-            total.update(f"{images.ids[row]} {images.class_names[labels[row]]}\n".encode())
-    return total.hexdigest()[:16]
+        lines += [name, *(f"{images.ids[row]} {images.class_names[labels[row]]}" for row in part)]
+    return short_digest(*(f"{line}\n" for line in lines))

@@ -1,12 +1,11 @@
 """Several image sets as one."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxft.data.readers.image_set import ImageSet
+from jaxft.data.readers.image_set import ImageSet, joined_fingerprint
 
 
 def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
@@ -16,14 +15,13 @@ def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
     """
     names = tuple(f"{key}/{name}" for key, images in sets.items() for name in images.class_names)
     before = np.cumsum([0, *(len(images.class_names) for images in sets.values())])
-    total = hashlib.sha256("\n".join(f"{key} {images.fingerprint}" for key, images in sets.items()).encode())
     return ImageSet(
         np.concatenate([images.images for images in sets.values()]),
         np.concatenate([images.labels + first for images, first in zip(sets.values(), before)]).astype(np.int32),
         names,
         tuple(f"{key}/{image_id}" for key, images in sets.items() for image_id in images.ids),
         np.concatenate([images.parts for images in sets.values()]),
-        total.hexdigest()[:32],
+        joined_fingerprint(*(f"{key} {images.fingerprint}" for key, images in sets.items())),
         tuple((f"{key}/{name}", why) for key, images in sets.items() for name, why in images.skipped),
     )
 

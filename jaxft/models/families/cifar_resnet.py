@@ -21,12 +21,12 @@ from jaxft.models.network import (
     IMAGENET,
     Extent,
     Family,
-    Network,
     Preprocessing,
     Published,
     Tap,
 )
 from jaxft.models.registry import register_family
+from jaxft.models.staged import StagedNetwork
 
 WIDTHS = (16, 32, 64)
 IMAGENET_32 = dataclasses.replace(IMAGENET, size_px=32)
@@ -114,7 +114,7 @@ def three_stage_taps(num_blocks: int) -> tuple[Tap, ...]:
     return tuple(taps)
 
 
-class CifarResNet(Network):
+class CifarResNet(StagedNetwork):
     """He's residual network for CIFAR, or (`small`) the variant with projections; depth = 6n + 2."""
 
     depth: int = 20
@@ -146,13 +146,8 @@ class CifarResNet(Network):
         return WIDTHS[-1] if self.small else None
 
     @property
-    def units(self) -> tuple[str, ...]:
-        blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
-        return ("stem", *blocks, "pool", "head")
-
-    @property
-    def residual_blocks(self) -> tuple[str, ...]:
-        return tuple(unit for unit in self.units if "/" in unit)
+    def stage_blocks(self) -> tuple[int, ...]:
+        return (self.num_blocks,) * 3
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -171,7 +166,7 @@ def create(depth: int, num_classes: int, small: bool) -> CifarResNet:
 
 
 _AKAMASTER = "github.com/akamaster/pytorch_resnet_cifar10, BSD-2-Clause; converted from the .th state dict"
-_DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
+DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
 
 register_family(
     Family(
@@ -193,15 +188,15 @@ register_family(
         "projections in every stage, one ReLU a stage; any depth 6n+2",
         functools.partial(create, small=True),
         (
-            Published("resnetsmall8.cifar10.safetensors", "resnetsmall8", 365_864, "f4586bacb60c66220d1569cb9f4d79a1a1d07eef9fb7424f0441cc374e095f44", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall8.cifar10-distilled.safetensors", "resnetsmall8", 365_864, "5cec3728548536ed970fb10b6114b567f962d1f1621f715f0dd282d5713e0eb7", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall8.cifar100.safetensors", "resnetsmall8", 458_384, "9af289fa6ad163c45a311242fd4be0c8a52a162299abb93e60f6a8868f7c8836", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
-            Published("resnetsmall14.cifar10.safetensors", "resnetsmall14", 759_632, "cfd1420fc6af12429c999f93c7496470c5354ddcbf3f9ff331d2773de775ecbd", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall14.cifar100.safetensors", "resnetsmall14", 852_152, "2f81a8ae6f5e1ba897e707230f86699052e5fd58aeb48048ca5022c9f286a804", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
-            Published("resnetsmall20.cifar10.safetensors", "resnetsmall20", 1_153_416, "37d4da80172829ff0ed66cae3398ce26376048e1f0c5a6650abf9c88d4c620f7", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall20.cifar100.safetensors", "resnetsmall20", 1_245_936, "f53f0e466abeca03748c255102646123029f9a67777d60b62158355b8a16a5f8", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
-            Published("resnetsmall32.cifar10.safetensors", "resnetsmall32", 1_941_064, "89a1c56ba5c766e1c812d8a44547b4a44faf33c94a43c3bc6cfbc5b46aa20e96", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("resnetsmall32.cifar100.safetensors", "resnetsmall32", 2_033_584, "e6b902876b53035bd89697f2eea89f57455cd546c05f2925b5abcd31126e8026", "cifar100", CIFAR100, _DISTILLER),  # noqa: E501
+            Published("resnetsmall8.cifar10.safetensors", "resnetsmall8", 365_864, "f4586bacb60c66220d1569cb9f4d79a1a1d07eef9fb7424f0441cc374e095f44", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
+            Published("resnetsmall8.cifar10-distilled.safetensors", "resnetsmall8", 365_864, "5cec3728548536ed970fb10b6114b567f962d1f1621f715f0dd282d5713e0eb7", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
+            Published("resnetsmall8.cifar100.safetensors", "resnetsmall8", 458_384, "9af289fa6ad163c45a311242fd4be0c8a52a162299abb93e60f6a8868f7c8836", "cifar100", CIFAR100, DISTILLER),  # noqa: E501
+            Published("resnetsmall14.cifar10.safetensors", "resnetsmall14", 759_632, "cfd1420fc6af12429c999f93c7496470c5354ddcbf3f9ff331d2773de775ecbd", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
+            Published("resnetsmall14.cifar100.safetensors", "resnetsmall14", 852_152, "2f81a8ae6f5e1ba897e707230f86699052e5fd58aeb48048ca5022c9f286a804", "cifar100", CIFAR100, DISTILLER),  # noqa: E501
+            Published("resnetsmall20.cifar10.safetensors", "resnetsmall20", 1_153_416, "37d4da80172829ff0ed66cae3398ce26376048e1f0c5a6650abf9c88d4c620f7", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
+            Published("resnetsmall20.cifar100.safetensors", "resnetsmall20", 1_245_936, "f53f0e466abeca03748c255102646123029f9a67777d60b62158355b8a16a5f8", "cifar100", CIFAR100, DISTILLER),  # noqa: E501
+            Published("resnetsmall32.cifar10.safetensors", "resnetsmall32", 1_941_064, "89a1c56ba5c766e1c812d8a44547b4a44faf33c94a43c3bc6cfbc5b46aa20e96", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
+            Published("resnetsmall32.cifar100.safetensors", "resnetsmall32", 2_033_584, "e6b902876b53035bd89697f2eea89f57455cd546c05f2925b5abcd31126e8026", "cifar100", CIFAR100, DISTILLER),  # noqa: E501
         ),
     )
 )  # fmt: skip

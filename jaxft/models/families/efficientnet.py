@@ -12,7 +12,7 @@ The originals train with dropout and stochastic depth; here these are fields of 
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,12 +22,12 @@ from jaxft.models.network import IMAGENET as TORCH_IMAGENET
 from jaxft.models.network import (
     Extent,
     Family,
-    Network,
     Preprocessing,
     Published,
     Tap,
 )
 from jaxft.models.registry import register_family
+from jaxft.models.staged import StagedNetwork
 
 IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
 STEM_FEATURES, HEAD_FEATURES = 32, 1280
@@ -104,11 +104,12 @@ class Stage(Chain):
         ]
 
 
-class EfficientNetLite(Network):
+class EfficientNetLite(StagedNetwork):
     """EfficientNet-Lite0; the units are the stem, the inverted residual blocks, the wide 1x1 convolution, the head."""
 
     shapes: tuple[Shape, ...] = LITE0
     convention: str = "tensorflow"
+    top_units: ClassVar[tuple[str, ...]] = ("top", "pool", "head")
 
     def layers(self) -> Sequence[nn.Module]:
         make = functools.partial(ConvNorm, convention=self.convention)
@@ -129,13 +130,13 @@ class EfficientNetLite(Network):
         return "timm" if self.convention == "timm" else "pytorch-model"
 
     @property
-    def units(self) -> tuple[str, ...]:
-        return _units(self.shapes)
+    def stage_blocks(self) -> tuple[int, ...]:
+        return tuple(shape.num_blocks for shape in self.shapes)
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
         # A stage's first block changes the width or the resolution, and so has no shortcut.
-        return tuple(unit for unit in self.units if "/" in unit and not unit.endswith("/block1"))
+        return tuple(block for block in super().residual_blocks if not block.endswith("/block1"))
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -150,12 +151,6 @@ class EfficientNetLite(Network):
     @property
     def preprocessing(self) -> Preprocessing:
         return TORCH_IMAGENET if self.convention == "timm" else IMAGENET
-
-
-@functools.cache
-def _units(shapes: tuple[Shape, ...]) -> tuple[str, ...]:
-    blocks = [f"stage{s}/block{b}" for s, shape in enumerate(shapes, 1) for b in range(1, shape.num_blocks + 1)]
-    return ("stem", *blocks, "top", "pool", "head")
 
 
 def create(convention: str | None, num_classes: int) -> EfficientNetLite:

@@ -15,11 +15,11 @@ from jaxft.models.network import (
     IMAGENET,
     Extent,
     Family,
-    Network,
     Preprocessing,
     Tap,
 )
 from jaxft.models.registry import register_family
+from jaxft.models.staged import StagedNetwork
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -71,7 +71,7 @@ class Stage(Chain):
         return BasicBlock(self.features, stride, projection=True, relu_after=True, name=name)
 
 
-class ResNet(Network):
+class ResNet(StagedNetwork):
     """He's residual network for ImageNet; two 3x3 convolutions a block up to 34 layers, bottlenecks above."""
 
     depth: int = 18
@@ -89,7 +89,7 @@ class ResNet(Network):
     def layers(self) -> Sequence[nn.Module]:
         stages = [
             Stage(width, stride, num_blocks, self.bottleneck, name=f"stage{i + 1}")
-            for i, (width, stride, num_blocks) in enumerate(zip(WIDTHS, self.strides, NUM_BLOCKS[self.depth]))
+            for i, (width, stride, num_blocks) in enumerate(zip(WIDTHS, self.strides, self.stage_blocks))
         ]
         return [Stem(name="stem"), *stages, Pool(name="pool"), Head(self.num_classes, name="head")]
 
@@ -102,19 +102,14 @@ class ResNet(Network):
         return "resnet"
 
     @property
-    def units(self) -> tuple[str, ...]:
-        blocks = [f"stage{s + 1}/block{b + 1}" for s, n in enumerate(NUM_BLOCKS[self.depth]) for b in range(n)]
-        return ("stem", *blocks, "pool", "head")
-
-    @property
-    def residual_blocks(self) -> tuple[str, ...]:
-        return tuple(unit for unit in self.units if "/" in unit)
+    def stage_blocks(self) -> tuple[int, ...]:
+        return NUM_BLOCKS[self.depth]
 
     @property
     def taps(self) -> tuple[Tap, ...]:
         extent = Extent().after(7, 2).after(3, 2)
         taps = [Tap("stem", "stem", *extent)]
-        for i, (stride, num_blocks) in enumerate(zip(self.strides, NUM_BLOCKS[self.depth])):
+        for i, (stride, num_blocks) in enumerate(zip(self.strides, self.stage_blocks)):
             for block in range(num_blocks):
                 extent = extent.after(3, stride if block == 0 else 1)
                 if not self.bottleneck:

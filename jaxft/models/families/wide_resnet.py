@@ -7,20 +7,21 @@ Names of tensors are those of github.com/karanchahal/distiller.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 
-from jaxft.models.families.cifar_resnet import CIFAR10, WIDTHS, three_stage_taps
+from jaxft.models.families.cifar_resnet import CIFAR10, DISTILLER, WIDTHS, three_stage_taps
 from jaxft.models.layers import BatchNorm, Chain, Head, Pool, branch, conv
 from jaxft.models.network import (
     Family,
-    Network,
     Preprocessing,
     Published,
     Tap,
 )
 from jaxft.models.registry import register_family
+from jaxft.models.staged import StagedNetwork
 
 
 class Stem(nn.Module):
@@ -69,11 +70,12 @@ class Norm(nn.Module):
         return nn.relu(BatchNorm(name="bn")(x, train))
 
 
-class WideResNet(Network):
+class WideResNet(StagedNetwork):
     """Zagoruyko's wide residual network; depth = 6n + 4. There is no dropout between a block's convolutions."""
 
     depth: int = 16
     width: int = 1
+    top_units: ClassVar[tuple[str, ...]] = ("norm", "pool", "head")
 
     @property
     def num_blocks(self) -> int:
@@ -97,13 +99,8 @@ class WideResNet(Network):
         return "wide_resnet"
 
     @property
-    def units(self) -> tuple[str, ...]:
-        blocks = [f"stage{s}/block{b}" for s in (1, 2, 3) for b in range(1, self.num_blocks + 1)]
-        return ("stem", *blocks, "norm", "pool", "head")
-
-    @property
-    def residual_blocks(self) -> tuple[str, ...]:
-        return tuple(unit for unit in self.units if "/" in unit)
+    def stage_blocks(self) -> tuple[int, ...]:
+        return (self.num_blocks,) * 3
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -124,8 +121,6 @@ def create(depth: int, width: int, num_classes: int) -> WideResNet:
     return WideResNet(num_classes=num_classes, depth=depth, width=width)
 
 
-_DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
-
 register_family(
     Family(
         r"wrn(\d+)_(\d+)",
@@ -133,8 +128,8 @@ register_family(
         "Zagoruyko & Komodakis 2016, pre-activation; any depth 6n+4 and any width",
         create,
         (
-            Published("wrn10_1.cifar10.safetensors", "wrn10_1", 317_424, "f7fc92f740c7e3f1bf598584f694162f4bd61801f7985c3cbca52827e48ac5e3", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
-            Published("wrn16_1.cifar10.safetensors", "wrn16_1", 711_408, "500251009d386d593b939062a707931723e799452d816d49e16baa6b42bfc71a", "cifar10", CIFAR10, _DISTILLER),  # noqa: E501
+            Published("wrn10_1.cifar10.safetensors", "wrn10_1", 317_424, "f7fc92f740c7e3f1bf598584f694162f4bd61801f7985c3cbca52827e48ac5e3", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
+            Published("wrn16_1.cifar10.safetensors", "wrn16_1", 711_408, "500251009d386d593b939062a707931723e799452d816d49e16baa6b42bfc71a", "cifar10", CIFAR10, DISTILLER),  # noqa: E501
         ),
     )
 )  # fmt: skip

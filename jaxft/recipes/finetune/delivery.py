@@ -29,12 +29,12 @@ def deliver_weights(weights: Path, folder: Path, task: Task) -> list[str]:
       task: the task, which knows the pretrained file.
     """
     from jaxft.weights import convert_weights
-    from jaxft.weights.formats import readable_suffixes
+    from jaxft.weights.formats import writable_suffixes
 
     suffix, format_name = Path(task.manifest.file).suffix, task.manifest.format
     if format_name in ("safetensors", "msgpack"):
         suffix = f".{format_name}"
-    elif suffix not in readable_suffixes():
+    elif suffix not in writable_suffixes():
         suffix = ".pth"
     names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
     for name in names:
@@ -48,13 +48,13 @@ class TestPredictions:
 
     Attributes:
       confusion: [classes][classes], how many images of each class (row) are predicted as each class (column).
-      mean_per_class: the accuracy on each class, averaged over the classes.
+      metrics: all metrics (`jaxft.core.metrics`) of the predictions, by name.
       mistakes: the mistakes with the highest probability, the most confident one first.
       pictures: the images of these mistakes, by their id.
     """
 
     confusion: list[list[int]]
-    mean_per_class: float
+    metrics: dict[str, float]
     mistakes: list[dict[str, Any]]
     pictures: dict[str, "np.ndarray"]
 
@@ -63,7 +63,7 @@ def predict_test_images(weights: Path, trial: "PlannedTrial") -> TestPredictions
     """Returns the predictions of a trial's test images by the weights in a file."""
     import numpy as np
 
-    from jaxft.core.metrics import mean_per_class
+    from jaxft.core.metrics import compute_metrics
 
     images, rows = trial.images, trial.split.test
     names, labels = images.class_names, images.labels[rows]
@@ -85,7 +85,7 @@ def predict_test_images(weights: Path, trial: "PlannedTrial") -> TestPredictions
         for i in shown
     ]
     pictures = {images.ids[rows[i]]: np.asarray(images.images[rows[i]]) for i in shown}
-    return TestPredictions(confusion.tolist(), mean_per_class(labels, predicted), mistakes, pictures)
+    return TestPredictions(confusion.tolist(), compute_metrics(labels, predicted), mistakes, pictures)
 
 
 def class_probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray") -> "np.ndarray":

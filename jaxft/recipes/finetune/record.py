@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxft.config import as_config_file, to_dict
+from jaxft.core.text import percent, some_of
 from jaxft.recipes.finetune.candidates import RECIPE
 from jaxft.recipes.finetune.selection import finite
 from jaxft.recipes.finetune.task import Task
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from jaxft.data import ImageSet
     from jaxft.study.planned import Plan
 
+MOST_NAMED = 5  # classes in a warning
 FEW_IMAGES = 50  # below that a warning says how much one image counts
 SPLIT_PARTS = {"test": "the data's own test part", "val": "the data's validation part"}
 
@@ -125,12 +127,11 @@ def warnings_of_few_images(outcome: Outcome) -> list[str]:
     counts = zip(task.images.class_names, class_counts(task.images, test), strict=True)
     untested = [name for name, count in counts if not count]
     if untested:
-        names = ", ".join(untested[:5]) + (" and others" if len(untested) > 5 else "")
-        warnings.append(f"no image of {names} is tested on: too few are there.")
+        warnings.append(f"no image of {some_of(untested, MOST_NAMED)} is tested on: too few are there.")
     for purpose, number in (("select", task.folds * len(val)), ("test", len(test))):
         if number < FEW_IMAGES:
             warnings.append(
-                f"there are {number} images to {purpose} on, so one of them counts {1 / number:.1%}; "
+                f"there are {number} images to {purpose} on, so one of them counts {percent(1 / number)}%; "
                 "more would say more."
             )
     return warnings

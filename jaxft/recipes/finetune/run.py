@@ -19,6 +19,7 @@ from jaxft.recipes.finetune.options import FinetuneOptions, Train
 from jaxft.recipes.finetune.record import Outcome, make_record
 from jaxft.recipes.finetune.selection import best_candidate, read_candidates
 from jaxft.recipes.finetune.task import Task, make_task
+from jaxft.recipes.scorer import finite_or_none
 from jaxft.recipes.study import RunOptions, run_config
 from jaxft.store.records import Store
 from jaxft.tracking.console import Progress
@@ -82,7 +83,7 @@ def run_finetune(options: FinetuneOptions, quiet: bool = False, debug: bool = Fa
     record["command"] = options.command()
     record["files"] = deliver_weights(outcome.store.weights_path(first.digest), folder, task)
     predictions = predict_test_images(folder / record["files"][0], first)
-    record["test"]["mean_per_class"] = predictions.mean_per_class
+    record["test"] |= {name: finite_or_none(v) for name, v in predictions.metrics.items() if name != "accuracy"}
     record["confusion"], record["mistakes"] = predictions.confusion, predictions.mistakes
     record = to_dict(record)
     write_documents(folder, record, predictions.pictures)

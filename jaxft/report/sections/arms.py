@@ -7,6 +7,7 @@ from jaxft.report.figures.arms import accuracy_by_arm
 from jaxft.report.selection import MOST_IN_PAIRS, contrasts_of, select_over, selected_text
 from jaxft.report.settings import seeds_text
 from jaxft.report.template import render_fragment
+from jaxft.store.columns import tested_columns
 
 
 def make_arms(context: ReportContext) -> Markup | None:
@@ -24,6 +25,6 @@ def make_arms(context: ReportContext) -> Markup | None:
         contrasts=contrasts_of(arms),
         with_first=len(arms) > MOST_IN_PAIRS,
         seeds=seeds_text(arm.test.num_values for arm in arms),
-        uneven=context.is_uneven,
+        tested=tested_columns(plan, context.results.columns),
         chance=context.chance,
     )

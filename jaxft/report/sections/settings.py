@@ -10,25 +10,26 @@ from jaxft.core.labels import label
 from jaxft.report.context import ReportContext
 from jaxft.report.levels import level_key
 from jaxft.report.template import render_fragment
-from jaxft.store.columns import summary_columns
-
-LEADING = ("val_accuracy", "test_accuracy", "test_mean_per_class")  # have their own place in the table
+from jaxft.store.columns import column_help, summary_columns, tested_columns
 
 
 def make_settings(context: ReportContext) -> Markup:
     """Returns the section: a row a setting, means over the trials that are done."""
     columns = summary_columns(context.plan, context.results.columns)
+    tested = tested_columns(context.plan, context.results.columns)
+    leading = {"val_accuracy", "test_accuracy", *tested}  # have their own place in the table
     return render_fragment(
         "sections/settings.html",
         settings=context.settings,
         best=context.best,
-        uneven=context.is_uneven,
+        tested=tested,
+        column_help=column_help,
         factors=context.varying,
         labels=context.labels,
         key=level_key,
         label=label,
         scale=scale_of([s.test for s in context.settings]),
-        more={name: column for name, column in columns.items() if name not in LEADING},
+        more={name: column for name, column in columns.items() if name not in leading},
     )
 
 

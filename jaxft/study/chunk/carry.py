@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.study.chunk.lanes import CURVES
+from jaxft.study.chunk.lanes import curve_names
 from jaxft.study.chunk.program import Program
 from jaxft.training.phase import Phase
 from jaxft.training.state import State, continue_state
@@ -31,7 +31,7 @@ class Carry:
     best: Any  # (params, batch_stats) of the best epoch so far
     best_score: np.ndarray  # [trials, 2] validation accuracy and minus loss
     best_epoch: np.ndarray  # [trials], -1 where there is none
-    history: np.ndarray  # [trials, epochs, curves]
+    history: np.ndarray  # [trials, epochs, curves], in the order of `curve_names`
     metrics: np.ndarray  # [trials, most steps of an epoch, 2] loss and accuracy of the steps of this epoch
     diverged: np.ndarray  # [trials]
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(()))
@@ -54,7 +54,7 @@ def next_carry(carry: Carry | None, state: State, program: Program, phase: Phase
         best=copied,
         best_score=np.full((width, 2), -np.inf),
         best_epoch=np.full(width, -1),
-        history=carry.history if carry else np.full((width, program.num_epochs, len(CURVES)), np.nan),
+        history=carry.history if carry else np.full((width, program.num_epochs, len(curve_names())), np.nan),
         metrics=np.zeros((width, most_steps, 2), np.float32),
         diverged=carry.diverged if carry else np.zeros(width, bool),
         seconds=carry.seconds if carry else np.zeros(()),

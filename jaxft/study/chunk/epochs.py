@@ -13,7 +13,7 @@ from jaxft.core.events import EpochEnded
 from jaxft.study.chunk.carry import Carry
 from jaxft.study.chunk.evaluation import evaluate
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import CURVES, Chunk, Lane
+from jaxft.study.chunk.lanes import Chunk, Lane, curve_names
 
 
 def end_epoch(chunk: Chunk, feed: Feed, carry: Carry, epoch: int, num_steps: int) -> None:
@@ -27,10 +27,10 @@ def end_epoch(chunk: Chunk, feed: Feed, carry: Carry, epoch: int, num_steps: int
     """
     state, lanes = carry.state, chunk.lanes
     scores = evaluate(chunk, feed, *state.evaluated, "val")
-    loss, accuracy = scores.loss, scores.accuracy
+    loss, accuracy = scores.loss, scores.metrics["accuracy"]
     last = 1 if feed.phase.whole else num_steps  # a step over all images is no mean's part
     trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
-    carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, accuracy, scores.mean_per_class], axis=1)
+    carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, *scores.metrics.values()], axis=1)
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
     carry.diverged = carry.diverged | ~scores.finite | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
     carry.history[carry.diverged, epoch] = np.nan
@@ -55,7 +55,7 @@ def epoch_ended(lanes: Sequence[Lane], carry: Carry, epoch: int) -> EpochEnded:
     """Returns the event of an epoch, counted from 0, of the lanes that have a name."""
     named = [i for i, lane in enumerate(lanes) if lane.name]
     curves = carry.history[named, epoch]
-    metrics = {name: tuple(map(_rounded, curves[:, i].tolist())) for i, name in enumerate(CURVES)}
+    metrics = {name: tuple(map(_rounded, curves[:, i].tolist())) for i, name in enumerate(curve_names())}
     names = tuple(lanes[i].name for i in named)
     return EpochEnded(lanes[0].kind, names, epoch + 1, carry.history.shape[1], metrics)
 

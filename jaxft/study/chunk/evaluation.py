@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxft.core import interrupts
-from jaxft.core.metrics import mean_per_class
+from jaxft.core.metrics import METRICS, compute_metrics
 from jaxft.data.augmentation.evaluation import NUM_CROPS
 from jaxft.data.batches import padded_batches
 from jaxft.data.streaming import Stream, Windows
@@ -35,16 +35,19 @@ def merge_adapters(chunk: Chunk, feed: Feed, params: Flat) -> Flat:
 
 
 class Scores(NamedTuple):
-    """Mean loss, accuracy and mean per-class accuracy [trials], nan for no images; the predictions of each trial.
+    """Mean loss [trials], and each metric [trials] by name, nan for no images; the predictions of each trial.
 
     `finite: [trials]` says whether all parameters and statistics of a trial's network are finite numbers.
     """
 
     loss: np.ndarray
-    accuracy: np.ndarray
-    mean_per_class: np.ndarray
+    metrics: dict[str, np.ndarray]
     predictions: list[np.ndarray]
     finite: np.ndarray
+
+    def metrics_of(self, i: int) -> dict[str, float]:
+        """Returns the metrics of the trial `i`."""
+        return {name: float(values[i]) for name, values in self.metrics.items()}
 
 
 def evaluate(chunk: Chunk, feed: Feed, params: Flat, batch_stats: Flat, part: Literal["val", "test"]) -> Scores:
@@ -89,9 +92,11 @@ def evaluate(chunk: Chunk, feed: Feed, params: Flat, batch_stats: Flat, part: Li
         predictions.append(np.asarray(result.predictions))
     every = np.concatenate(predictions, axis=1) if predictions else np.zeros((len(rows), 0), np.int32)
     of_trials = [every[i, :n].astype(np.int32) for i, n in enumerate(counts)]
-    per_class = [mean_per_class(lane.labels[r], p) for lane, r, p in zip(lanes, rows, of_trials)]
+    found = [compute_metrics(lane.labels[r], p) for lane, r, p in zip(lanes, rows, of_trials)]
+    metrics = {name: np.array([of_trial[name] for of_trial in found]) for name in METRICS}
     with np.errstate(invalid="ignore"):
-        return Scores(loss / counts, correct / counts, np.array(per_class), of_trials, np.asarray(finite))
+        metrics["accuracy"] = correct / counts  # as the program counts
+        return Scores(loss / counts, metrics, of_trials, np.asarray(finite))
 
 
 def one_behind(dispatched: Iterable[T]) -> Iterator[T]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import byte_size
 from jaxft.data.batches import Stretch, balanced_indices, batch_indices
 from jaxft.data.streaming import Pixels, Stream, Windows
 from jaxft.features.prefix import Prefix
@@ -107,7 +108,7 @@ class _FeedMaker:
             if self.phase.whole:
                 raise UserError(
                     "'training.linear_probe.optimizer' is 'lbfgs', whose every step is over all images, but they take "
-                    f"{pixels.images.nbytes / 1e9:.1f} GB; raise 'execution.device_data_bytes', or use 'same'."
+                    f"{byte_size(pixels.images.nbytes)}; raise 'execution.device_data_bytes', or use 'same'."
                 )
             windows = Windows(pixels, self.indices % len(pixels), executor.place_shared)
         frozen = self._with_reference(np.arange(self._num_views * len(pixels)))

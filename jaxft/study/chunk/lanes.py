@@ -7,13 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxft.core.metrics import METRICS
 from jaxft.data.streaming import Pixels
 from jaxft.study.chunk.program import Program
 from jaxft.study.executors import Executor
 from jaxft.training.hparams import HParams
 from jaxft.training.state import Flat
 
-CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_mean_per_class")
+
+def curve_names() -> tuple[str, ...]:
+    """Returns the names of the curves of an epoch: of training, and the loss and all metrics on validation."""
+    return ("train_loss", "train_accuracy", "val_loss", *(f"val_{name}" for name in METRICS))
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,18 @@ class SharedImages:
 
 @dataclass
 class Outcome:
-    """What became of a trial. Accuracies are None where it diverged, or where there were no such images."""
+    """What became of a trial.
+
+    `metrics` have their names in records ('val_accuracy'); they are None where the trial diverged, or where there were
+    no such images.
+    """
 
     params: Flat
     batch_stats: Flat
     curves: dict[str, np.ndarray]
     diverged: bool
     selected_epoch: float | None
-    val_accuracy: float | None
-    test_accuracy: float | None
-    val_mean_per_class: float | None
-    test_mean_per_class: float | None
+    metrics: dict[str, float | None]
     test_predictions: np.ndarray
     seconds: float
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxft.core.metrics import METRICS, record_fields
 from jaxft.study.chunk.carry import Carry
 from jaxft.study.chunk.evaluation import Scores, evaluate
 from jaxft.study.chunk.feed import Feed
-from jaxft.study.chunk.lanes import CURVES, Chunk, Lane, Outcome
+from jaxft.study.chunk.lanes import Chunk, Lane, Outcome, curve_names
 from jaxft.study.chunk.recalibration import check_frozen, recalibrate
 from jaxft.training.adapters import merge
 from jaxft.training.state import Flat
@@ -61,20 +62,17 @@ def _outcome(chunk: Chunk, carry: Carry, i: int, selected: Whole, measured: Meas
     check_frozen(lane.batch_stats, selected.batch_stats, {name for p in program.phases for name in p.tracked})
     diverged = bool(carry.diverged[i]) or not of_test.finite[i]
     no_val, no_test = diverged or not len(lane.val), diverged or not len(lane.test)
-    curves = {name: carry.history[i, :, j] for j, name in enumerate(CURVES)}
+    curves = {name: carry.history[i, :, j] for j, name in enumerate(curve_names())}
     epoch = int(carry.best_epoch[i])
-    val_accuracy = carry.best_score[i, 0] if of_val is None else of_val.accuracy[i]
-    per_class = curves["val_mean_per_class"][epoch] if of_val is None else of_val.mean_per_class[i]
+    at_epoch = {name: float(curves[f"val_{name}"][epoch]) for name in METRICS}
+    val = at_epoch if of_val is None else of_val.metrics_of(i)
     return Outcome(
         params=plain_params(selected.params, lane),
         batch_stats=selected.batch_stats,
         curves={"epoch": np.array(program.epochs), **curves},
         diverged=diverged,
         selected_epoch=None if diverged else program.epochs[epoch],
-        val_accuracy=None if no_val else float(val_accuracy),
-        test_accuracy=None if no_test else float(of_test.accuracy[i]),
-        val_mean_per_class=None if no_val else float(per_class),
-        test_mean_per_class=None if no_test else float(of_test.mean_per_class[i]),
+        metrics=record_fields(None if no_val else val, None if no_test else of_test.metrics_of(i)),
         test_predictions=of_test.predictions[i],
         seconds=measured.seconds,
     )

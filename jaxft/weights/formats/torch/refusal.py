@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import cut_off
 
 DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError,
           RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
@@ -44,4 +45,4 @@ def refuse_code(name: str) -> NoReturn:
 def shown(text: str) -> str:
     """Returns a text from a file as it can stand in a message of one line."""
     plain = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
-    return plain if len(plain) <= 80 else plain[:77] + "..."
+    return cut_off(plain, 80)
