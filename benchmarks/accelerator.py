@@ -31,13 +31,13 @@ from jaxft.cli import start_again
 from jaxft.config import Study, from_dict
 from jaxft.core.compile_cache import keep_compiled
 from jaxft.core.devices import device_name, fast_environment
-from jaxft.models.cost import unit_costs
+from jaxft.models.cost import block_costs
 from jaxft.ops.precision import products
 from jaxft.recipes.run_record import versions
 from jaxft.study.chunk.memory import needed_bytes
 from jaxft.study.chunk.timing import example_steps
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import Executor, InTurn, Vmap
+from jaxft.study.executors import Executor, Sequential, Vmap
 from jaxft.study.plan import make_plan
 
 OUT = Path(__file__).resolve().parent / "results" / "accelerator.json"
@@ -152,9 +152,9 @@ def steps_of_a_network(size: Size, table: Table, folder: Path) -> None:
     images = random_images(folder, size.large_px, 2 * size.batch_size)
     for precision in PRECISIONS:
         study = make_study(size.large, images, size.batch_size, execution={"precision": precision})
-        seconds, compiling = step_seconds(study, InTurn(), size.steps)
+        seconds, compiling = step_seconds(study, Sequential(), size.steps)
         network = make_plan(study).trials[0].model
-        macs = sum(unit.num_macs for unit in unit_costs(network, size.large_px))
+        macs = sum(unit.num_macs for unit in block_costs(network, size.large_px))
         rate = 3 * 2 * macs * size.batch_size / seconds
         found: dict[str, float | str] = {
             "ms": 1e3 * seconds,
@@ -170,7 +170,7 @@ def steps_of_a_network(size: Size, table: Table, folder: Path) -> None:
         study = make_study(size.large, images, size.batch_size, execution=execution)
         group = make_plan(study).groups[0]
         lane, pixels = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-        needed = needed_bytes(group.program, lane, pixels, InTurn())
+        needed = needed_bytes(group.program, lane, pixels, Sequential())
         table.add(f"{size.large} {size.batch_size} x {size.large_px} px, memory, {name}", program_bytes=needed)
 
 
@@ -237,7 +237,7 @@ def torch_seconds(size: Size, precision: str) -> float | None:
 def seeds_side_by_side(size: Size, table: Table, folder: Path) -> None:
     """Measures a step of several seeds of ResNet-20 under `vmap`, and one after another."""
     study = make_study("cifar_resnet20", random_images(folder, 32, 128), 32 if size.is_small else 128)
-    alone, _ = step_seconds(study, InTurn(), size.steps)
+    alone, _ = step_seconds(study, Sequential(), size.steps)
     for seeds in size.seeds:
         together, compiling = step_seconds(study, Vmap(seeds), size.steps)
         figures = {"vmap_ms": 1e3 * together, "in_turn_ms": 1e3 * seeds * alone, "faster": seeds * alone / together}

@@ -23,7 +23,7 @@ import numpy as np
 from convolution import ResNet18, batch, compare, compiled, init, make_step
 from finetune import environment
 
-from jaxft.data.augmentation.augment import Changes, augment
+from jaxft.data.augmentation.augment import Augmentations, augment
 from jaxft.data.augmentation.mixing import mix
 from jaxft.models import Preprocessing, create_model
 
@@ -36,7 +36,7 @@ SETTINGS = (  # number of images, side and crop side in px
 )
 
 
-def every_change(side: int, crop: int) -> dict[str, Changes]:
+def every_change(side: int, crop: int) -> dict[str, Augmentations]:
     """Returns the measured augmentations by name: the usual ones together, all together, and each alone."""
     plain = {"crop.padding_px": 4} if side == crop else {"crop.size_px": crop}
     resized = {"crop.scale_min": 0.08, "crop.size_px": crop}
@@ -55,16 +55,16 @@ def every_change(side: int, crop: int) -> dict[str, Changes]:
         "erasing": cropped | erasing,
         "mixup, cutmix": cropped,
     }
-    return {name: Changes.of(each) for name, each in fields.items()}
+    return {name: Augmentations.of(each) for name, each in fields.items()}
 
 
 def make_prepare(
-    changes: Changes, preprocessing: Preprocessing, mixes: bool
+    augmentations: Augmentations, preprocessing: Preprocessing, mixes: bool
 ) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """Returns a function from (key, images) to the network input and the weight of the original label."""
 
     def prepare(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, own = augment(key, images, changes), jnp.float32(1)
+        x, own = augment(key, images, augmentations), jnp.float32(1)
         if mixes:
             x, own = mix(jax.random.fold_in(key, 3), x, ALPHAS)
         return preprocessing.apply(x), own
@@ -82,8 +82,8 @@ def measure(rounds: int) -> dict[str, dict[str, Any]]:
         pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
         key, images, state, step = jax.random.key(0), jnp.asarray(pixels), init(network, inputs), make_step(network)
         alone = compiled(step, state, jnp.asarray(inputs), jnp.asarray(labels))
-        for name, changes in every_change(side, crop).items():
-            prepare = make_prepare(changes, preprocessing, name in ("everything", "mixup, cutmix"))
+        for name, augmentations in every_change(side, crop).items():
+            prepare = make_prepare(augmentations, preprocessing, name in ("everything", "mixup, cutmix"))
             where = f"{name}: {count} x {crop} px"
             results[where] = compare(where, {"changes": compiled(prepare, key, images), "step": alone}, rounds)
             if name in BARS:

@@ -213,8 +213,8 @@ def measure_lanes(rounds: int) -> dict[str, Any]:
     side_by_side = compiled(jax.vmap(step), stacked, *every)
     one, seconds = compiled(step, states[0], images, labels)
     name = f"vmap of {LANES} / in turn: ResNet-18 width 16, 64 x 32 px"
-    in_turn: tuple[Run, float] = (lambda: [one() for _ in states], seconds)
-    return {name: compare(name, {"vmap": side_by_side, "in turn": in_turn}, rounds)}
+    sequential: tuple[Run, float] = (lambda: [one() for _ in states], seconds)
+    return {name: compare(name, {"vmap": side_by_side, "in turn": sequential}, rounds)}
 
 
 def depthwise_ways(count: int, side: int, channels: int, kernel: int) -> dict[str, tuple[Run, float]]:

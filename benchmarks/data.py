@@ -122,13 +122,13 @@ def _sum(images: np.ndarray) -> int:
 
 def cached(folder: str) -> Record:
     """Returns the seconds of one epoch of random batches from a memory map, after reading it once."""
-    from jaxft.data.batches import Stretch, batch_indices
+    from jaxft.data.batches import StepRange, batch_indices
     from jaxft.data.readers.decoded import decoded
 
     images, _ = decoded("benchmark", NUM_CACHED, CACHED_PX, _noise, folder, lambda line: None)
     total = _sum(images)
     start = time.perf_counter()
-    for rows in batch_indices(np.arange(NUM_CACHED), 0, Stretch(0, NUM_CACHED // 256, 256)):
+    for rows in batch_indices(np.arange(NUM_CACHED), 0, StepRange(0, NUM_CACHED // 256, 256)):
         total -= int(images[rows][0, 0, 0, 0])
     return {"seconds": time.perf_counter() - start, "images": NUM_CACHED // 256 * 256, "sum": total}
 

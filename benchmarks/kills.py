@@ -37,7 +37,7 @@ NEXT_SECONDS = 0.5, 5.0  # between two kills that leave the main process alive
 
 def command(workdir: Path, workers: int) -> list[str]:
     """Returns the command that starts or resumes the study."""
-    how = ["executor=workers", f"workers={workers}"] if workers else ["executor=in_turn"]
+    how = ["executor=workers", f"workers={workers}"] if workers else ["executor=sequential"]
     # A process that lives for seconds needs frequent checkpoints; by default they are minutes apart.
     words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.5 if workers else 2}")]
     return [sys.executable, "-P", "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]

@@ -52,7 +52,7 @@ OUT = HERE / "results" / "study.json"
 QUICKSTART = HERE.parent / "configs" / "quickstart.py"
 REST_SECONDS = 2.0  # wait before each process, until the previous one is gone
 OURS = (sys.executable, "-P", "-m", "jaxft.cli", "study")
-EXECUTORS = ("in_turn", "vmap", "workers", "auto")
+EXECUTORS = ("sequential", "vmap", "workers", "auto")
 PROBE_PART = 2  # trials of the slow PyTorch probe, which takes minutes per trial
 WIDTHS = (2, 8)
 AUGMENTATION = ("training.augmentation.crop.padding_px=4", "training.augmentation.flip.enabled=True")
@@ -321,7 +321,7 @@ MEASURES: dict[str, Callable[..., dict[str, Record]]] = {
 STUDY_OF = {"compilations": "numbers"} | {name: name for name in ("seeds", "probe", "freeze", "memory")}
 RATIOS = {  # name: (numerator, denominator)
     "seeds": {
-        **{f"{executor} / in turn": (executor, "in_turn") for executor in EXECUTORS[1:]},
+        **{f"{executor} / in turn": (executor, "sequential") for executor in EXECUTORS[1:]},
         "jaxft / torch": ("auto", "torch"),
         "jaxft again / torch": ("auto, again", "torch"),
         "jaxft / torch.compile": ("auto", "torch.compile"),

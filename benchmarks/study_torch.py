@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jaxft.config import FROZEN, Trial, load_config
-from jaxft.data.batches import Stretch, batch_indices, epoch_ends, num_steps
+from jaxft.data.batches import StepRange, batch_indices, epoch_ends, num_steps
 from jaxft.data.readers.image_set import ImageSet
 from jaxft.data.readers.image_sets import load_images
 from jaxft.data.sampling.splits import draw_split
@@ -139,7 +139,7 @@ def run_trial(
     split = draw_split(images, trial.stream_seed("split"), trial.target, "target")
     training, num_train = trial.training, len(split.train)
     steps = num_steps(num_train, training.schedule.epochs, training.batches.size)
-    order = batch_indices(split.train, trial.stream_seed("order"), Stretch(0, steps, training.batches.size))
+    order = batch_indices(split.train, trial.stream_seed("order"), StepRange(0, steps, training.batches.size))
     ends = set(epoch_ends(num_train, steps, training.batches.size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, kept = (-1.0, 0.0), {}

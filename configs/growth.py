@@ -34,11 +34,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     widths = scale.pick([16, 64], small=[16], full=[512, 2048])
     config.factors = [
-        {"training.initialization.grow": ["none"], "training.initialization.copied": ["tuned", "frozen"]},
+        {"training.initialization.grow": ["none"], "training.initialization.transferred": ["tuned", "frozen"]},
         {
             "training.initialization.grow": ["wider", "deeper"],
             "training.initialization.grown_features": widths,
-            "training.initialization.copied": ["tuned", "frozen"],
+            "training.initialization.transferred": ["tuned", "frozen"],
         },
     ]
     return config

@@ -41,9 +41,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.training.schedule = {"epochs": scale.pick(15.0, small=1.0, full=30.0)}
 
     config.factors = [
-        {"training.initialization.start": ["pretrained", "matched", "random"]},
+        {"training.initialization.start": ["pretrained", "mean_var", "random"]},
         {"source.epoch": scale.pick([1, 3], small=[1, 2], full=[1, 10])},
-        {"training.initialization.copied_units": ["stem", "stage1"]},
+        {"training.initialization.transferred_blocks": ["stem", "stage1"]},
         {"training.initialization.head": ["zeros", "class_means"]},
         {"training.augmentation.views": [8]},  # the baseline of the next arm
         {

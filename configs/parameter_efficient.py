@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.factors = [
         {"training.layers.tune": ["head"]},
         {
-            "training.layers.tune": ["bias", "batch_norm", "last_units", "all"],
+            "training.layers.tune": ["bias", "batch_norm", "last_blocks", "all"],
             "training.layers.backbone_learning_rate": rates,
         },
         {

@@ -50,7 +50,10 @@ def get_config(arg: str = "") -> ConfigDict:
     stages = ["stem", "stage1", "stage2", "stage3", "stage4"]
     depths = scale.pick([1, 2, 3, 4, 5, 6, 7], small=[1, 4, 7], full=stages)
     of_scenes = scale.images(scenes, train_per_class=50, tested=False)
-    arms = {"training.initialization.copied_units": depths, "training.initialization.copied": ["frozen", "tuned"]}
+    arms = {
+        "training.initialization.transferred_blocks": depths,
+        "training.initialization.transferred": ["frozen", "tuned"],
+    }
     rates = {"training.optimizer.learning_rate": scale.pick([0.005, 0.05], small=[0.05], full=[0.05])}
     config.factors = [
         {"source.weights": [weights], **arms, **rates},

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxft.data.augmentation.augment import Changes, augment
+from jaxft.data.augmentation.augment import Augmentations, augment
 from jaxft.data.augmentation.evaluation import ten_crops
 from jaxft.data.augmentation.mixing import mix
 from jaxft.data.augmentation.randaugment import RANDAUGMENT
@@ -85,17 +85,17 @@ def main() -> None:
     house, boat = (jnp.asarray(scene(kind)) for kind in (True, False))
     copies = jnp.stack([house] * DRAWS)
     key = jax.random.key(4)
-    changes = {
-        "crop.size_px": Changes.of({"crop.size_px": CROP}),
-        "crop.padding_px 16": Changes.of({"crop.padding_px": 16}),
-        "crop.scale_min 0.2": Changes.of({"crop.scale_min": 0.2}),
-        "flip": Changes.of({"flip.enabled": True}),
-        "randaugment": Changes.of({"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}),
-        "color_jitter": Changes.of({f"color_jitter.{name}": 0.1 if name == "hue" else 0.4 for name in JITTERED}),
-        "erasing": Changes.of({"erasing.probability": 1.0}),
+    augmentations = {
+        "crop.size_px": Augmentations.of({"crop.size_px": CROP}),
+        "crop.padding_px 16": Augmentations.of({"crop.padding_px": 16}),
+        "crop.scale_min 0.2": Augmentations.of({"crop.scale_min": 0.2}),
+        "flip": Augmentations.of({"flip.enabled": True}),
+        "randaugment": Augmentations.of({"randaugment.num_operations": 2, "randaugment.magnitude": 9.0}),
+        "color_jitter": Augmentations.of({f"color_jitter.{name}": 0.1 if name == "hue" else 0.4 for name in JITTERED}),
+        "erasing": Augmentations.of({"erasing.probability": 1.0}),
     }
     draw = jax.jit(augment, static_argnums=2)
-    rows = {name: list(map(np.asarray, draw(key, copies, change))) for name, change in changes.items()}
+    rows = {name: list(map(np.asarray, draw(key, copies, change))) for name, change in augmentations.items()}
     pair = jnp.stack([house, boat])
     for name, alpha in (("mixup", 1.0), ("cutmix", 1.0)):
         keys = jax.random.split(key, DRAWS)

@@ -21,9 +21,9 @@ import optax
 from jaxft import UserError, create_model, save_weights
 from jaxft.config import Images
 from jaxft.core.paths import flatten, unflatten
-from jaxft.data.augmentation.augment import Changes, augment
-from jaxft.data.batches import Stretch, batch_indices
-from jaxft.data.sampling.drawing import Drawn, draw
+from jaxft.data.augmentation.augment import Augmentations, augment
+from jaxft.data.batches import StepRange, batch_indices
+from jaxft.data.sampling.drawing import SampledImages, draw
 from jaxft.models import Network, Preprocessing
 from jaxft.models.initialization import init_variables
 from jaxft.weights import load
@@ -38,7 +38,7 @@ class Settings:
     weight_decay: float = 1e-4
     num_steps: int = 60
     batch_size: int = 32
-    changes: Changes = Changes.of({"crop.padding_px": 2})  # noqa: RUF009
+    augmentations: Augmentations = Augmentations.of({"crop.padding_px": 2})  # noqa: RUF009
     seed: int = 0
 
 
@@ -59,10 +59,12 @@ def make_optimizer(model: Network, settings: Settings) -> optax.GradientTransfor
     )
 
 
-def train(model: Network, preprocessing: Preprocessing, variables: Any, drawn: Drawn, settings: Settings) -> Any:
+def train(
+    model: Network, preprocessing: Preprocessing, variables: Any, sampled: SampledImages, settings: Settings
+) -> Any:
     """Returns the variables `{'params': ..., 'batch_stats': ...}` after training on the split's training images."""
-    tx, changes = make_optimizer(model, settings), settings.changes
-    images, labels = jnp.asarray(drawn.images.images), jnp.asarray(drawn.split.labels)
+    tx, augmentations = make_optimizer(model, settings), settings.augmentations
+    images, labels = jnp.asarray(sampled.images.images), jnp.asarray(sampled.split.labels)
 
     def loss_fn(params: Any, batch_stats: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
         logits, updated = model.apply(
@@ -72,14 +74,14 @@ def train(model: Network, preprocessing: Preprocessing, variables: Any, drawn: D
 
     @jax.jit
     def train_step(params: Any, batch_stats: Any, opt_state: Any, rows: jax.Array, key: jax.Array) -> Any:
-        x = augment(key, images[rows], changes)
+        x = augment(key, images[rows], augmentations)
         (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch_stats, x, labels[rows])
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), batch_stats, opt_state, loss
 
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     opt_state = tx.init(params)
-    order = batch_indices(drawn.split.train, settings.seed, Stretch(0, settings.num_steps, settings.batch_size))
+    order = batch_indices(sampled.split.train, settings.seed, StepRange(0, settings.num_steps, settings.batch_size))
     key = jax.random.fold_in(stream_key("augment", settings.seed), 0)  # 0: the first training phase
     for step, rows in enumerate(order):
         step_key = jax.random.fold_in(key, step)
@@ -89,29 +91,31 @@ def train(model: Network, preprocessing: Preprocessing, variables: Any, drawn: D
     return {"params": params, "batch_stats": batch_stats}
 
 
-def fine_tune(model: Network, weights: Path | str, drawn: Drawn, settings: Settings) -> tuple[Any, Preprocessing]:
+def fine_tune(
+    model: Network, weights: Path | str, sampled: SampledImages, settings: Settings
+) -> tuple[Any, Preprocessing]:
     """Returns variables and preprocessing after fine-tuning all layers of a pretrained network with a new head."""
-    size_px = drawn.images.images.shape[1]
+    size_px = sampled.images.images.shape[1]
     key = stream_key("init", settings.seed)
     variables, manifest = load(weights, model, head="new", key=key, size_px=size_px)
     preprocessing = dataclasses.replace(manifest.preprocessing, size_px=size_px)
-    return train(model, preprocessing, variables, drawn, settings), preprocessing
+    return train(model, preprocessing, variables, sampled, settings), preprocessing
 
 
-def accuracy(model: Network, preprocessing: Preprocessing, variables: Any, drawn: Drawn) -> float:
+def accuracy(model: Network, preprocessing: Preprocessing, variables: Any, sampled: SampledImages) -> float:
     """Returns the accuracy on the split's test images, in [0, 1]."""
     predict = jax.jit(lambda x: model.apply(variables, preprocessing.apply(x)).argmax(-1))
-    rows = drawn.split.test
-    parts = [predict(jnp.asarray(drawn.images.images[part])) for part in np.array_split(rows, -(-len(rows) // 100))]
-    return float(np.mean(np.concatenate(parts) == drawn.split.labels[rows]))
+    rows = sampled.split.test
+    parts = [predict(jnp.asarray(sampled.images.images[part])) for part in np.array_split(rows, -(-len(rows) // 100))]
+    return float(np.mean(np.concatenate(parts) == sampled.split.labels[rows]))
 
 
 def pretrain(name: str, path: Path) -> None:
     """Trains a network on the digits 0 to 4 from random weights, and writes the trained weights to `path`."""
-    drawn = draw(Images("digits", classes=tuple("01234"), train_per_class=100), seed=0, size_px=32)
+    sampled = draw(Images("digits", classes=tuple("01234"), train_per_class=100), seed=0, size_px=32)
     model = create_model(name, num_classes=5)
     variables = init_variables(model, stream_key("init", 0), size_px=32)
-    save_weights(path, model, train(model, model.preprocessing, variables, drawn, Settings()))
+    save_weights(path, model, train(model, model.preprocessing, variables, sampled, Settings()))
 
 
 def main(arguments: list[str]) -> None:
@@ -122,9 +126,9 @@ def main(arguments: list[str]) -> None:
             pretrain(name, Path(weights))
         model = create_model(name, num_classes=5)
         size_px = model.preprocessing.size_px
-        drawn = draw(Images("digits", classes=tuple("56789"), train_per_class=40), seed=0, size_px=size_px)
-        variables, preprocessing = fine_tune(model, weights, drawn, Settings(learning_rate=0.02))
-    print(f"test accuracy {accuracy(model, preprocessing, variables, drawn):.1%}")
+        sampled = draw(Images("digits", classes=tuple("56789"), train_per_class=40), seed=0, size_px=size_px)
+        variables, preprocessing = fine_tune(model, weights, sampled, Settings(learning_rate=0.02))
+    print(f"test accuracy {accuracy(model, preprocessing, variables, sampled):.1%}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import platformdirs
 # Before JAX is imported: several devices, so that nothing works by there being one only.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-if not os.environ.get("JAXFT_TEST_OPTIMISED"):  # most of the time goes into compiling, and little into what it makes
+if not os.environ.get("JAXFT_TEST_OPTIMIZED"):  # most of the time goes into compiling, and little into what it makes
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
     # XLA's older emitters, in one module a program: a training step compiles in a fifth of the CPU time. Later versions
     # do not know the flag, and end the process.

@@ -39,7 +39,7 @@ class Toy(CifarResNet):
         return "toy"
 
     @property
-    def units(self):
+    def blocks(self):
         return ("stem", "stage1/block1", "stage2/block1", "pool", "head")
 
     @property
@@ -48,7 +48,7 @@ class Toy(CifarResNet):
         first = stem.after(3).after(3)
         second = first.after(3, 2).after(3)
         extents = {"stem": ("stem", stem), "stage1": ("stage1/block1", first), "stage2": ("stage2/block1", second)}
-        return tuple(Tap(name, unit, *extent) for name, (unit, extent) in extents.items())
+        return tuple(Tap(name, block, *extent) for name, (block, extent) in extents.items())
 
     @property
     def preprocessing(self):
@@ -70,7 +70,7 @@ register_family(Family("toy", (), "for tests", lambda num_classes: Toy(num_class
 register_family(Family("toy_lite", (), "for tests", lambda num_classes: ToyLite(num_classes=num_classes)))
 
 
-class Heard(list):
+class RecordedEvents(list):
     """A listener that keeps the events; its lines are those that people see."""
 
     def __call__(self, event):
@@ -86,10 +86,10 @@ class Heard(list):
 
 def counted_run(workdir, study, shard=(0, 1)):
     """Returns (trials done, sources trained, failed) after running a study, or a shard of it, in a directory."""
-    plan, store, heard = make_plan(study), Store.create(workdir), Heard()
+    plan, store, recorded_events = make_plan(study), Store.create(workdir), RecordedEvents()
     store.write_plan(plan.record(as_config_file(study)))
-    failed = run_plan(plan, store, make_services(study.execution, heard), shard)
-    return len(heard.of(events.TrialFinished)), len(heard.of(events.SourceTrained)), failed
+    failed = run_plan(plan, store, make_services(study.execution, recorded_events), shard)
+    return len(recorded_events.of(events.TrialFinished)), len(recorded_events.of(events.SourceTrained)), failed
 
 
 def draw_variables(model, size_px, seed=1):

@@ -105,7 +105,7 @@ def test_a_study_compiles_nothing_else(tmp_path):
     """By what JAX says that it compiles in studies of all kinds: its own operations, and functions that are lowered."""
     names = set()
 
-    def heard(event, seconds, **labels):
+    def recorded_events(event, seconds, **labels):
         if event.endswith("/backend_compile_duration"):
             names.add(labels["fun_name"].removeprefix("jit(").removesuffix(")"))
 
@@ -119,7 +119,7 @@ def test_a_study_compiles_nothing_else(tmp_path):
     low_rank = {"layers.tune": "lora", "layers.lora_rank": 2, "initialization.head": "class_means"}
     readouts = [{"classifier.kind": name} for name in ("logistic", "knn", "class_mean")]
     jax.clear_caches()
-    monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_duration_secs_listener(recorded_events)
     try:
         for i, training in enumerate((towards_the_source, frozen, low_rank, *readouts)):
             common = {} if "classifier" in training else {"batches.size": 8, "schedule.epochs": 1.0}
@@ -131,7 +131,7 @@ def test_a_study_compiles_nothing_else(tmp_path):
             }
             jaxft.run_study(from_dict(Study, fields), tmp_path / str(i), quiet=True)
     finally:
-        jax.monitoring.unregister_event_duration_listener(heard)
+        jax.monitoring.unregister_event_duration_listener(recorded_events)
     assert "<lambda>" not in names
     jax_names = {*dir(jnp), *dir(jax.lax)}  # JAX compiles its own operations as `_mean`, too
     assert {name for name in names & defined_functions() if name.lstrip("_") not in jax_names} <= LOWERED
@@ -159,7 +159,7 @@ def test_programs_differ_by_platform_in_a_few_places():
         "data/augmentation/augment.over_images",
         "study/chunk/evaluation.eval_batch",
         "study/chunk/compiled.loops_on_device",
-        "training/gradients.in_parts",
+        "training/gradients.in_micro_batches",
         "models/layers.max_pool",
         "models/initialization._jit_once",
     }

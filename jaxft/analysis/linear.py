@@ -1,4 +1,4 @@
-"""Linear classifiers of features, of many strengths as one program, and two that only compare: neighbours and means.
+"""Linear classifiers of features, of many strengths as one program, and two that only compare: neighbors and means.
 
 Functions of arrays alone: `features: [n, d]`, `labels: [n]` in 0 to classes - 1.
 """
@@ -46,7 +46,7 @@ def fit(
     features: np.ndarray,
     labels: np.ndarray,
     num_classes: int,
-    strengths: Sequence[float],
+    penalties: Sequence[float],
     weights: np.ndarray | None = None,
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = TOLERANCE,
@@ -66,18 +66,18 @@ def fit(
     """
     ones = np.ones(len(labels), np.float32)
     axes = span(features) if features.shape[1] > len(features) else None
-    seen = features if axes is None else features @ axes
-    found = _fit_all(
+    inputs = features if axes is None else features @ axes
+    fitted = _fit_all(
         loss,
         num_classes,
         max_iterations,
-        jnp.asarray(seen, jnp.float32),
+        jnp.asarray(inputs, jnp.float32),
         jnp.asarray(labels, jnp.int32),
         jnp.asarray(ones if weights is None else weights, jnp.float32),
-        jnp.asarray(strengths, jnp.float32),
+        jnp.asarray(penalties, jnp.float32),
         jnp.float32(tolerance),
     )
-    kernel, bias, num_iterations, remaining = map(np.asarray, found)
+    kernel, bias, num_iterations, remaining = map(np.asarray, fitted)
     if axes is not None:
         kernel = np.einsum("dr,src->sdc", axes, kernel, optimize=True)
     return Fitted(kernel, bias, num_iterations, remaining)
@@ -100,16 +100,16 @@ def _fit_all(
     features: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
-    strengths: jax.Array,
+    penalties: jax.Array,
     tolerance: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     solver = optax.lbfgs()
 
-    def fit_one(strength: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def fit_one(penalty: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         def objective(params: dict[str, jax.Array]) -> jax.Array:
             scores = jnp.matmul(features, params["kernel"], precision="highest") + params["bias"].reshape(1, -1)
             mean = jnp.mean(weights * losses(loss, scores, labels))
-            return mean + strength / 2 * jnp.vdot(params["kernel"], params["kernel"])
+            return mean + penalty / 2 * jnp.vdot(params["kernel"], params["kernel"])
 
         def largest(grads: dict[str, jax.Array]) -> jax.Array:
             return jnp.maximum(jnp.abs(grads["kernel"]).max(), jnp.abs(grads["bias"]).max())
@@ -132,7 +132,7 @@ def _fit_all(
         params, _, remaining, count = jax.lax.while_loop(is_on, step, begin)
         return params["kernel"], params["bias"], count, remaining / at_zero
 
-    return jax.vmap(fit_one)(strengths)
+    return jax.vmap(fit_one)(penalties)
 
 
 def span(features: np.ndarray) -> np.ndarray:
@@ -142,14 +142,14 @@ def span(features: np.ndarray) -> np.ndarray:
     and its norm there is the same. All features of so many images then have one shape, and one compiled program.
     """
 
-    def parts() -> Iterator[np.ndarray]:
+    def slices() -> Iterator[np.ndarray]:
         for begin in range(0, features.shape[1], COLUMNS):
             yield features[:, begin : begin + COLUMNS].astype(np.float64)
 
-    values, vectors = np.linalg.eigh(sum(part @ part.T for part in parts()))
+    values, vectors = np.linalg.eigh(sum(columns @ columns.T for columns in slices()))
     real = values > LEAST_SHARE * values[-1]
     scaled = vectors * np.where(real, 1 / np.sqrt(np.where(real, values, 1)), 0)
-    return np.concatenate([(part.T @ scaled).astype(np.float32) for part in parts()])
+    return np.concatenate([(columns.T @ scaled).astype(np.float32) for columns in slices()])
 
 
 def make_scaling(scaling: Scaling, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,34 +179,38 @@ def unit_length(x: np.ndarray) -> np.ndarray:
 # --- without fitting --------------------------------------------------------------------------------------------
 
 
-def predict_by_neighbours(
+def predict_by_neighbors(
     features: np.ndarray,
     labels: np.ndarray,
     num_classes: int,
     queries: np.ndarray,
-    neighbours: Sequence[int],
+    num_neighbors: Sequence[int],
     metric: Metric = "cosine",
 ) -> np.ndarray:
-    """Returns [neighbours, queries] int32, the class that most of the k nearest of `features: [n, d]` have, for each k.
+    """Returns [neighbors, queries] int32, the class that most of the k nearest of `features: [n, d]` have, for each k.
 
     Of classes with as many, that of the nearest. Cover & Hart 1967.
 
     Raises a `ValueError` where a k is above n.
     """
-    most = max(neighbours)
+    most = max(num_neighbors)
     if most > len(features):
-        raise ValueError(f"{most} neighbours of {len(features)} images.")
-    found = []
+        raise ValueError(f"{most} neighbors of {len(features)} images.")
+    predictions = []
     for begin in range(0, len(queries), QUERIES):
         nearest = _nearest(metric, most, jnp.asarray(features), jnp.asarray(queries[begin : begin + QUERIES]))
-        own = np.asarray(labels)[np.asarray(nearest)]  # [queries, most], the nearest first
-        one_hot = own[:, :, None] == np.arange(num_classes).reshape(1, 1, -1)
+        nearest_labels = np.asarray(labels)[np.asarray(nearest)]  # [queries, most], the nearest first
+        one_hot = nearest_labels[:, :, None] == np.arange(num_classes).reshape(1, 1, -1)
         votes = [
             one_hot[:, :k].sum(1) + (one_hot[:, :k] * (1 - np.arange(1, k + 1).reshape(1, -1, 1) / (k + 1))).max(1)
-            for k in neighbours
+            for k in num_neighbors
         ]
-        found.append(np.stack(votes).argmax(-1))
-    return np.concatenate(found, axis=1).astype(np.int32) if found else np.zeros((len(neighbours), 0), np.int32)
+        predictions.append(np.stack(votes).argmax(-1))
+    return (
+        np.concatenate(predictions, axis=1).astype(np.int32)
+        if predictions
+        else np.zeros((len(num_neighbors), 0), np.int32)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -62,8 +62,8 @@ def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
     flips = (before * jnp.sign(after) < 0).astype(after.dtype)
     products = (after - before) ** 2, before**2, after**2, after * before, flips
     extra = (term(before, after).astype(after.dtype) for term in extra_terms().values())
-    found = jnp.broadcast_arrays(*(product.sum(tuple(axes)) for product in (*products, *extra)))
-    return Sums(jnp.stack(found), jnp.asarray(math.prod(after.shape[axis] for axis in axes), after.dtype))
+    totals = jnp.broadcast_arrays(*(product.sum(tuple(axes)) for product in (*products, *extra)))
+    return Sums(jnp.stack(totals), jnp.asarray(math.prod(after.shape[axis] for axis in axes), after.dtype))
 
 
 def change(before: jax.Array, after: jax.Array) -> Change:
@@ -79,16 +79,16 @@ def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
     w0, w, measures = flatten(before), flatten(after), tuple(MEASURES)
     _check_trees(w0, w)
     of_layers: dict[str, Sums] = {}
-    found: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
+    by_level: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for name, leaf in w.items():
         of_filters, whole = _of_leaf(w0[name], leaf, measures)
         if of_filters is not None:
-            found["filter"][name] = of_filters
-        found["leaf"][name] = _change(whole, measures)
+            by_level["filter"][name] = of_filters
+        by_level["leaf"][name] = _change(whole, measures)
         layer = layer_of(name)
         of_layers[layer] = _plus(of_layers[layer], whole) if layer in of_layers else whole
-    found["layer"] = {layer: _change(whole, measures) for layer, whole in of_layers.items()}
-    return found
+    by_level["layer"] = {layer: _change(whole, measures) for layer, whole in of_layers.items()}
+    return by_level
 
 
 def whole_measures(before: Mapping[str, jax.Array], after: Mapping[str, jax.Array]) -> dict[str, float]:

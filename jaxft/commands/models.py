@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.name:
         for i, description in enumerate([describe_model(name) for name in args.name]):
             print("\n" * (i > 0), end="")
-            print_units(description)
+            print_blocks(description)
     elif args.detail:
         print_networks([describe_model(name) for name in list_models()])
     else:
@@ -59,22 +59,22 @@ def print_networks(descriptions: Sequence["Description"]) -> None:
     print(f"\n{_NOTE}")
 
 
-def print_units(description: "Description") -> None:
+def print_blocks(description: "Description") -> None:
     """Prints what is known of a network as a whole, and a row a unit."""
     model = description.model
-    taps = {tap.unit: tap for tap in model.taps}
+    taps = {tap.block: tap for tap in model.taps}
     print(
         f"{model.architecture}: {description.num_params:,} parameters, {description.num_macs:,} MACs an image of "
         f"{model.preprocessing.size_px} px; head for the {model.num_classes:,} classes of {description.dataset}\n"
         f"published weights: {', '.join(file.file for file in description.published) or 'none known'}\n"
     )
     rows = []
-    for unit in description.units:
-        tap = taps.get(unit.name)
+    for block in description.blocks:
+        tap = taps.get(block.name)
         field = "" if tap is None or tap.receptive_field_px is None else str(tap.receptive_field_px)
-        place = [f"{tap.stride_px}", field, tap.name] if tap else ["", "", ""]
-        output = " x ".join(map(str, unit.output))
-        rows.append([unit.name, output, f"{unit.num_params:,}", f"{unit.num_macs:,}", *place])
+        tap_cells = [f"{tap.stride_px}", field, tap.name] if tap else ["", "", ""]
+        output = " x ".join(map(str, block.output))
+        rows.append([block.name, output, f"{block.num_params:,}", f"{block.num_macs:,}", *tap_cells])
     print_table(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, range(1, 6), ruled=False)
     print(f"\n{_NOTE} stride, field: step and receptive field in px.")
 

@@ -42,15 +42,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     members = find_pictures(args.pictures)
     classifier = load_classifier(args.weights, args.model)
     predictions = classifier.predict(members, args.top, args.batch_size)
-    for note in classifier.notes:
-        _say(note)
+    for assumption in classifier.assumptions:
+        _print_error_line(assumption)
     tally = Tally()
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(_rows_of_csv(args.csv) if args.csv else _rows_of_table(members))
         advance = stack.enter_context(_progress(len(members)))
         for prediction in predictions:
             if prediction.problem:
-                _say(f"jaxft: the picture {prediction.file!r} cannot be read: {prediction.problem}.")
+                _print_error_line(f"jaxft: the picture {prediction.file!r} cannot be read: {prediction.problem}.")
             else:
                 show(prediction)
             tally.add(prediction)
@@ -65,17 +65,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def accuracy_lines(tally: Tally) -> list[str]:
     """Returns a line about accuracy for each part of the pictures, and one about those that cannot be read."""
     lines = []
-    for part in tally.parts.values():
-        where = f" in {part.part}" if part.part else ""
+    for subset in tally.subsets.values():
+        where = f" in {subset.subset}" if subset.subset else ""
         line = (
-            f"accuracy{where}: {percent(part.top_1 / part.total)}% ({part.top_1:,} of the {part.total:,} pictures "
-            "whose folder is named after a class)"
+            f"accuracy{where}: {percent(subset.top_1 / subset.total)}% ({subset.top_1:,} of the {subset.total:,} "
+            "pictures whose folder is named after a class)"
         )
-        if part.k > 1:
-            line += f"; among the first {part.k}: {percent(part.top_k / part.total)}%"
-        for name, value in part.metrics().items():
+        if subset.k > 1:
+            line += f"; among the first {subset.k}: {percent(subset.top_k / subset.total)}%"
+        for name, value in subset.metrics().items():
             metric = METRICS[name].value
-            if name != "accuracy" and (part.is_uneven or not metric.only_uneven):
+            if name != "accuracy" and (subset.is_uneven or not metric.only_uneven):
                 line += "; {}: {}".format(*metric.describe(value, separator=""))
         lines.append(line)
     if tally.unread:
@@ -104,10 +104,10 @@ def _rows_of_table(members: "Sequence[Member]") -> Iterator[Show]:
 @contextlib.contextmanager
 def _rows_of_csv(path: str) -> Iterator[Show]:
     """Yields a function that writes a picture's rows to the CSV file at `path`, which appears when all are there."""
-    from jaxft.core.files import replacing, saying_what_is_wrong
+    from jaxft.core.files import explained_os_errors, replacing
 
     with (
-        saying_what_is_wrong(Path(path)),
+        explained_os_errors(Path(path)),
         replacing(Path(path)) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
@@ -143,10 +143,10 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - last_line > LOG_SECONDS and done < total:
             last_line = now
-            _say(f"{done:,}/{total:,} pictures, {duration((now - started) / done * (total - done))} left")
+            _print_error_line(f"{done:,}/{total:,} pictures, {duration((now - started) / done * (total - done))} left")
 
     yield advance
 
 
-def _say(line: str) -> None:
+def _print_error_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

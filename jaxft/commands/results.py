@@ -191,7 +191,7 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
             f"{', '.join(measures)}."
         )
     measured = changes.astype({measure: "float64"}).groupby(["layer", "setting"])[measure]
-    intervals = {place: mean_interval(values.to_numpy()) for place, values in measured}
+    intervals = {layer_and_setting: mean_interval(values.to_numpy()) for layer_and_setting, values in measured}
     rows = []
     for layer in plan["layers"]:
         cells = [intervals.get((layer, i)) for i in range(len(plan["settings"]))]

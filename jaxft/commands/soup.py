@@ -28,25 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Makes soups and lines, prints them, and draws the lines."""
-    found = make_soups(args.workdir, args.over, args.alphas, args.head)
-    print_soups(args.workdir, found)
+    soups = make_soups(args.workdir, args.over, args.alphas, args.head)
+    print_soups(args.workdir, soups)
     return 0
 
 
-def print_soups(workdir: str | os.PathLike[str], found: Soups) -> None:
+def print_soups(workdir: str | os.PathLike[str], soups: Soups) -> None:
     """Prints a table of soups and one of lines, and draws the lines to `soup.png` in the work directory."""
     from jaxft.report.labels import level_texts
     from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
-    for note in found.notes:
-        print(note)
-    if len(found.soups):
-        print_soup_table(plan["factors"], found.soups)
+    for reason in soups.skipped:
+        print(reason)
+    if len(soups.soups):
+        print_soup_table(plan["factors"], soups.soups)
     levels = level_texts(plan)
-    print_line_table(plan["factors"], levels, found.lines)
-    print(f"\nlines: {draw_lines(store, plan, levels, found.lines)}")
+    print_line_table(plan["factors"], levels, soups.lines)
+    print(f"\nlines: {draw_lines(store, plan, levels, soups.lines)}")
 
 
 def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
@@ -56,12 +56,12 @@ def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
 
     soups = soups.astype({name: "float64" for name in soups.columns if name.startswith(("val", "test"))})
     names = [name for name in factors if name in soups]
-    columns = [(kind, part) for kind in ("single", "uniform", "greedy") for part in ("val", "test")]
+    columns = [(kind, subset) for kind in ("single", "uniform", "greedy") for subset in ("val", "test")]
     rows = []
     for _, row in soups.iterrows():
-        accuracy = [percent(row[f"{part}_{kind}"]) for kind, part in columns]
+        accuracy = [percent(row[f"{subset}_{kind}"]) for kind, subset in columns]
         rows.append([*(str(row[name]) for name in names), f"{row['in_greedy']} of {row['networks']}", *accuracy])
-    header = [*names, "networks", *(f"{kind} {part} %" for kind, part in columns)]
+    header = [*names, "networks", *(f"{kind} {subset} %" for kind, subset in columns)]
     print_table(header, rows, range(len(names), len(header)))
     print("single: the best on validation. uniform: the average of all. greedy: of so many of them.")
 

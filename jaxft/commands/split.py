@@ -23,10 +23,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     splits = export_splits(study, args.out)
     rows = []
-    for digest, drawn in splits.items():
-        sizes = [len(part) for part in (drawn.split.train, drawn.split.val, drawn.split.test)]
-        numbers = map(str, (drawn.seed, len(drawn.images.class_names), *sizes))
-        rows.append([f"{digest}.json", *numbers, " + ".join((drawn.spec.data, *drawn.spec.union))])
+    for digest, sampled in splits.items():
+        sizes = [len(subset) for subset in (sampled.split.train, sampled.split.val, sampled.split.test)]
+        numbers = map(str, (sampled.seed, len(sampled.images.class_names), *sizes))
+        rows.append([f"{digest}.json", *numbers, " + ".join((sampled.spec.data, *sampled.spec.union))])
     header = ["manifest", "seed", "classes", "train", "val", "test", "data"]
     print_table(header, rows, numbers=range(1, 6), ruled=False)
     print(

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs the study of a config file and prints its table."""
     if args.deterministic:
         overrides = [*overrides, "execution.deterministic=true"]
-    config, part = load_config(args.config, overrides), shard(args.shard)
+    config, share = load_config(args.config, overrides), shard(args.shard)
     if args.dry_run:
         print_estimate(config, args.workdir)
         return 0
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jaxft.commands.results import print_summary
 
     with profiling(args.profile):
-        num_failed = run_config(config, args.workdir, RunOptions(debug=args.debug, shard=part)).num_failed
+        num_failed = run_config(config, args.workdir, RunOptions(debug=args.debug, shard=share)).num_failed
     print_summary(args.workdir)
     report = Path(args.workdir) / "report.html"
     print(f"\nreport: {report}\nresults: {report.with_name('results.csv')} and .parquet")
@@ -88,10 +88,10 @@ def print_estimate(config: "ConfigFile", workdir: str | None) -> None:
 
 def shard(text: str) -> tuple[int, int]:
     """Returns (i, n) of 'i/n'."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not int(found[1]) < int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
         raise UserError(f"--shard is {text!r}; it is i/n with i from 0 to n - 1, such as 0/4.")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def profiling(folder: str | None) -> contextlib.AbstractContextManager[Any]:

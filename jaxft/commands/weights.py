@@ -75,7 +75,7 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
     tensors, manifest = read_file(path, model)
     model, leaves = fit(tensors, model, manifest)
     preprocessing = manifest.preprocessing
-    within = f", the centre of {manifest.resize_px}" if manifest.resize_px else ""
+    within = f", the center of {manifest.resize_px}" if manifest.resize_px else ""
     print(f"file           {path}, {path.stat().st_size:,} bytes")
     print(f"format         {manifest.format}, {_layout(manifest)}")
     print(f"sha256         {manifest.sha256}")
@@ -117,10 +117,10 @@ def verify(file: str, name: str | None, reference: str | None) -> int:
 def convert(args: argparse.Namespace) -> int:
     """Writes the file's weights to another, and prints what was written."""
     from jaxft.models import create_model
-    from jaxft.weights import check_place, convert_weights, find_file, read_file
+    from jaxft.weights import check_output_path, convert_weights, find_file, read_file
 
     path = find_file(args.file)
-    check_place(args.out)
+    check_output_path(args.out)
     if Path(args.out).exists() and not args.force:
         raise UserError(f"{args.out!r} is there already; --force writes over it.")
     model = create_model(convert_weights(path, args.out, args.model, args.naming).model, num_classes=2)

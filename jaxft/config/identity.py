@@ -49,7 +49,7 @@ EXEMPTIONS = (
         (
             *("target.data", "target.domain", "target.label", "target.unreadable", "target.union", "target.size_px"),
             *("target.classes", "target.num_classes", "target.class_choice", "target.similarity"),
-            *("target.wordnet_depth", "target.synsets", "target.grey", "target.shuffle_px"),
+            *("target.wordnet_depth", "target.synsets", "target.gray", "target.shuffle_px"),
         ),
         "the fingerprint of the images covers their pixels, classes and labels",
     ),
@@ -72,7 +72,7 @@ EXEMPTIONS = (
         (
             *_training("layers", "optimizer", "schedule", "batches", "linear_probe", "batch_norm", "regularization"),
             *_training(
-                "initialization.copied", "initialization.head", "loss.name", "loss.label_smoothing", "selection"
+                "initialization.transferred", "initialization.head", "loss.name", "loss.label_smoothing", "selection"
             ),
             *_training("augmentation.crop.padding_px", "augmentation.crop.scale_min", "augmentation.flip"),
             *_training("augmentation.randaugment", "augmentation.color_jitter", "augmentation.erasing"),
@@ -92,11 +92,11 @@ EXEMPTIONS = (
         lambda trial: trial.training.classifier.pooling != "cross_layer",
     ),
     Exemption(
-        _training("classifier.strengths"),
+        _training("classifier.penalties"),
         "only 'logistic' and 'svm' have a penalty",
         _classifier_is_not("logistic", "svm"),
     ),
-    Exemption(_training("classifier.neighbours"), "only 'knn' has neighbors", _classifier_is_not("knn")),
+    Exemption(_training("classifier.num_neighbors"), "only 'knn' has neighbors", _classifier_is_not("knn")),
     Exemption(
         _training("classifier.metric"),
         "only 'knn' and 'class_mean' measure distances",

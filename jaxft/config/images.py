@@ -30,7 +30,7 @@ DRAWN = (
 @extended_by(DATA_FACTORS)
 @dataclass(frozen=True)
 class Images:
-    """A set of labelled images, and how much of it is used."""
+    """A set of labeled images, and how much of it is used."""
 
     data: str = setting(
         "digits", "'digits', tfds:NAME, or the path of an .npz file, a table, a folder or an archive (docs/data.md)"
@@ -38,7 +38,8 @@ class Images:
     domain: str | tuple[str, ...] | None = setting(None, "domains to keep, of images that have any; none: all")
     label: str | None = setting(None, "which labels, where images have several: a column, a feature, or 'coarse'")
     unreadable: Literal["fail", "skip"] = setting(
-        "fail", "pictures that cannot be read, or whose class is spelt in several ways: an error, or left out and noted"
+        "fail",
+        "pictures that cannot be read, or whose class is spelled in several ways: an error, or left out and noted",
     )
     union: tuple[str, ...] = setting((), "further data, whose classes stand beside those of `data`: 'set/class'")
     classes: tuple[str, ...] | None = setting(None, "names of the classes to keep; none: all")
@@ -72,7 +73,7 @@ class Images:
     )
     tested: bool = setting(True, "test at the end, on the images that are left for it; if not, nobody looks at them")
     label_noise: float = setting(0.0, "share of the training labels that another class replaces", at_least=0, at_most=1)
-    grey: bool = setting(False, "take the colour away")
+    gray: bool = setting(False, "take the color away")
     shuffle_px: int | None = setting(None, "side of the blocks that images are cut into and shuffled", at_least=1)
     manifest: str | None = setting(None, "file of a split that was exported: which images have which part and label")
 

@@ -137,15 +137,15 @@ class Study:
     def trials(self) -> tuple[Trial, ...]:
         """Returns every trial once: the union of the product blocks, each with every seed."""
         base = {name: to_dict(getattr(self, name)) for name in ("source", "target", "training", "streams")}
-        found: dict[Trial, None] = {}
+        trials: dict[Trial, None] = {}
         for block in self.factors or ({},):
             for levels in itertools.product(*block.values()):
                 fields = json.loads(json.dumps(base))
                 for name, level in zip(block, levels):
                     set_at(fields, name, level)
                 setting_trial = from_dict(Trial, fields)
-                found.update({dataclasses.replace(setting_trial, seed=seed): None for seed in self.seeds})
-        return tuple(found)
+                trials.update({dataclasses.replace(setting_trial, seed=seed): None for seed in self.seeds})
+        return tuple(trials)
 
     def factor_names(self) -> tuple[str, ...]:
         """Returns the dotted names of all factors, in the order in which the blocks name them."""

@@ -38,10 +38,10 @@ class Scale:
         """Tells whether this is the scale 'full'."""
         return self.name == "full"
 
-    def pick(self, usual: T, *, small: T = _SAME, full: T = _SAME) -> T:
+    def pick(self, default: T, *, small: T = _SAME, full: T = _SAME) -> T:
         """Returns the value for this scale; 'small' and 'full' have the usual value if they have none of their own."""
-        value = small if self.is_small else full if self.is_full else usual
-        return usual if value is _SAME else value
+        value = small if self.is_small else full if self.is_full else default
+        return default if value is _SAME else value
 
     def files(self, *names: str, full: Sequence[str] = ()) -> list[str]:
         """Returns the paths of the data files `names`; at the scale 'full' the names `full`, as they are.

@@ -30,16 +30,16 @@ def to_dict(value: Any) -> Any:
 def non_default(value: Any, default: Any = None) -> dict[str, Any]:
     """Returns the fields of a config that differ from their defaults, as nested dicts."""
     default = type(value)() if default is None else default
-    found = {}
+    differing = {}
     for field in dataclasses.fields(value):
-        mine, usual = getattr(value, field.name), getattr(default, field.name)
-        if mine == usual:
+        field_value, field_default = getattr(value, field.name), getattr(default, field.name)
+        if field_value == field_default:
             continue
-        if dataclasses.is_dataclass(mine):
-            found[field.name] = non_default(mine, usual)
+        if dataclasses.is_dataclass(field_value):
+            differing[field.name] = non_default(field_value, field_default)
         else:
-            found[field.name] = to_dict(mine)
-    return found
+            differing[field.name] = to_dict(field_value)
+    return differing
 
 
 def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any = None) -> Any:
@@ -64,13 +64,16 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
         dotted = f"{where}.{name}" if where else name
         if name not in known:
             raise _unknown(name, dotted, kind, where)
-        metadata, usual = known[name].metadata, getattr(base, name) if base is not None else _default(known[name])
+        metadata, default_value = (
+            known[name].metadata,
+            getattr(base, name) if base is not None else _default(known[name]),
+        )
         if metadata.get("parse") is not None:
             values[name] = metadata["parse"](value)
         elif metadata.get("registry") is not None:
             values[name] = _names(value, known[name], dotted)
         else:
-            values[name] = _checked(value, hints[name], dotted, metadata.get("limits", {}), usual)
+            values[name] = _checked(value, hints[name], dotted, metadata.get("limits", {}), default_value)
     config = kind(**values) if base is None else dataclasses.replace(base, **values)
     if hasattr(config, "check"):
         config.check(where)
@@ -154,18 +157,18 @@ def fields_of(config: Any, where: str = "") -> Iterable[tuple[str, Any, dataclas
             yield name, value, field
 
 
-def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], usual: Any) -> Any:
+def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], default_value: Any) -> Any:
     """Returns `value` as the type that the field declares, or raises an error that says what is allowed."""
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):  # type: ignore[arg-type]
             return value
         if isinstance(value, Mapping):
-            return from_dict(hint, value, where, usual)  # type: ignore[arg-type]
+            return from_dict(hint, value, where, default_value)  # type: ignore[arg-type]
         raise UserError(f"config field {where!r} is {value!r}, but holds fields of its own.")
     options = _options(hint)
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-            return _checked(value, option, where, limits, usual)
+            return _checked(value, option, where, limits, default_value)
         if option is str and int in options and isinstance(value, numbers.Real):
             continue  # a number that is no right one is no name
         try:

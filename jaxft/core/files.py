@@ -52,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def saying_what_is_wrong(place: Path) -> Iterator[None]:
+def explained_os_errors(path: Path) -> Iterator[None]:
     """Turns a full or write-protected disk, or one without locks, into a `UserError` of one sentence."""
     try:
         yield
@@ -60,16 +60,16 @@ def saying_what_is_wrong(place: Path) -> Iterator[None]:
         number = _system_error(error)
         if number in NO_SPACE:
             raise UserError(
-                f"no space is left on the device of {str(place)!r}; what was finished is kept: "
+                f"no space is left on the device of {str(path)!r}; what was finished is kept: "
                 "free some space and run the same command again."
             ) from error
         if number in NO_LOCKS:
             raise UserError(
-                f"the file system of {str(place)!r} has no locks (flock), by which processes share a work directory; "
+                f"the file system of {str(path)!r} has no locks (flock), by which processes share a work directory; "
                 "name a folder on another one."
             ) from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise UserError(f"cannot write to {str(place)!r}: {os.strerror(number).lower()}.") from error
+            raise UserError(f"cannot write to {str(path)!r}: {os.strerror(number).lower()}.") from error
         raise
 
 
@@ -77,8 +77,8 @@ def _system_error(error: Exception) -> int | None:
     """Returns the number of the system's error that `error` is or, from safetensors and TensorStore, tells of."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)|os_error_code='(\d+)'", str(error))
-    return int(found[1] or found[2]) if found else None
+    match = re.search(r"\(os error (\d+)\)|os_error_code='(\d+)'", str(error))
+    return int(match[1] or match[2]) if match else None
 
 
 def _temporary(path: Path) -> Path:

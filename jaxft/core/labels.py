@@ -2,7 +2,7 @@
 
 NAMES_THE_SECTION = {"name", "shape", "kind", "start", "enabled", "strength", "rate", "alpha", "probability"}
 NEEDS_THE_SECTION = {
-    *("size", "rates", "decay", "count", "head", "copied", "weights", "statistics", "affine", "rules", "scaling"),
+    *("size", "rates", "decay", "count", "head", "transferred", "weights", "statistics", "affine", "rules", "scaling"),
     *("temperature", "magnitude", "scale_min", "padding_px", "beta"),
 }
 

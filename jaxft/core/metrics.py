@@ -27,7 +27,7 @@ from jaxft.core.text import number, number_interval, percent, percent_interval
 if TYPE_CHECKING:
     import numpy as np
 
-PARTS = {"val": "validation", "test": "test"}  # parts of the images: in names of records and columns, and in tables
+SUBSETS = {"val": "validation", "test": "test"}  # parts of the images: in names of records and columns, and in tables
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def mean_per_class(labels: "np.ndarray", predictions: "np.ndarray") -> float:
     """
     import numpy as np  # late: the command line reads the registry before it knows what it needs
 
-    _, of_image, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return float((np.bincount(of_image, weights=predictions == labels) / counts).mean())
+    _, class_index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return float((np.bincount(class_index, weights=predictions == labels) / counts).mean())
 
 
 METRICS: Registry[Metric] = Registry("metric")
@@ -102,7 +102,7 @@ def compute_metrics(labels: "np.ndarray", predictions: "np.ndarray") -> dict[str
 
 def field_names() -> tuple[str, ...]:
     """Returns the names of all metrics in records: 'val_accuracy', 'test_accuracy', 'val_mean_per_class', ..."""
-    return tuple(f"{part}_{name}" for name in METRICS for part in PARTS)
+    return tuple(f"{subset}_{name}" for name in METRICS for subset in SUBSETS)
 
 
 def record_fields(val: Mapping[str, float] | None, test: Mapping[str, float] | None) -> dict[str, float | None]:
@@ -110,6 +110,8 @@ def record_fields(val: Mapping[str, float] | None, test: Mapping[str, float] | N
 
     A metric is None if it is no finite number, and all of a part are None if the part is None.
     """
-    parts = {"val": val, "test": test}
-    values = {f"{part}_{name}": math.nan if of is None else of[name] for name in METRICS for part, of in parts.items()}
+    subsets = {"val": val, "test": test}
+    values = {
+        f"{subset}_{name}": math.nan if of is None else of[name] for name in METRICS for subset, of in subsets.items()
+    }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -50,7 +50,7 @@ def _listen() -> None:
     """Begins to count what XLA compiles in this process."""
     from jax import monitoring
 
-    def heard(event: str, duration_secs: float, **_: str | int) -> None:
+    def record_duration(event: str, duration_secs: float, **_: str | int) -> None:
         is_compiled = event.endswith("/backend_compile_duration")
         if _open and (is_compiled or event.endswith("/jaxpr_to_mlir_module_duration")):
             clock, apart = _open[-1]
@@ -62,5 +62,5 @@ def _listen() -> None:
         if _open and event.endswith("/compile_requests_use_cache"):
             _open[-1][0].emit(Working("compiling"))
 
-    monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_duration_secs_listener(record_duration)
     monitoring.register_event_listener(begins)

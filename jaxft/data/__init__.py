@@ -7,13 +7,13 @@ Imports `core`, `config`, `ops`, `analysis`, `models` and `weights`. Grows by re
 from jaxft.data.readers.image_set import ImageSet
 from jaxft.data.readers.image_sets import load_images
 from jaxft.data.sampling.drawing import draw
-from jaxft.data.sampling.drawn import Drawn
 from jaxft.data.sampling.manifests import read_manifest, write_manifest
+from jaxft.data.sampling.sampled_images import SampledImages
 from jaxft.data.sampling.splits import Split, draw_split
 
 __all__ = [
-    "Drawn",
     "ImageSet",
+    "SampledImages",
     "Split",
     "draw",
     "draw_split",

@@ -8,7 +8,7 @@ from jaxft.core.digests import sha256_of
 
 
 @dataclass(frozen=True)
-class Stretch:
+class StepRange:
     """Consecutive steps of a stream of batches.
 
     Attributes:
@@ -33,8 +33,8 @@ class Stretch:
     def cut(self, stream: np.ndarray, first: int) -> np.ndarray:
         """Returns the batches, [num_steps, batch_size] int32, of a part of the stream that begins at `first`."""
         offset = self.images.start - first
-        own = stream[offset : offset + len(self.images)]
-        return own.reshape(self.num_steps, self.batch_size).astype(np.int32)
+        images = stream[offset : offset + len(self.images)]
+        return images.reshape(self.num_steps, self.batch_size).astype(np.int32)
 
 
 def num_steps(num_images: int, epochs: float, batch_size: int) -> int:
@@ -49,21 +49,22 @@ def epoch_ends(num_images: int, steps: int, batch_size: int) -> list[int]:
     return sorted(end for end in ends if end > 0)
 
 
-def batch_indices(rows: np.ndarray, seed: int, stretch: Stretch) -> np.ndarray:
+def batch_indices(rows: np.ndarray, seed: int, step_range: StepRange) -> np.ndarray:
     """Returns [num_steps, batch_size] int32: epochs over `rows`, each in an order of its own, cut into full batches.
 
     Batches run on across the ends of epochs, so every image is seen equally often. With several views, an index is
     view * num_images + row.
     """
-    n, images = len(rows), stretch.images
+    n, images = len(rows), step_range.images
     epochs = range(images.start // n, -(-images.stop // n))
     stream = [
-        rows[permutation(f"order:{seed}:{epoch}", n)] + epoch % stretch.views * stretch.num_images for epoch in epochs
+        rows[permutation(f"order:{seed}:{epoch}", n)] + epoch % step_range.views * step_range.num_images
+        for epoch in epochs
     ]
-    return stretch.cut(np.concatenate(stream), epochs.start * n)
+    return step_range.cut(np.concatenate(stream), epochs.start * n)
 
 
-def balanced_indices(rows: np.ndarray, labels: np.ndarray, seed: int, stretch: Stretch) -> np.ndarray:
+def balanced_indices(rows: np.ndarray, labels: np.ndarray, seed: int, step_range: StepRange) -> np.ndarray:
     """Returns [num_steps, batch_size] int32 as `batch_indices`, but with every class equally often.
 
     The stream is one of rounds. A round has one image of each class that `labels: [images]` gives `rows`, the classes
@@ -71,18 +72,18 @@ def balanced_indices(rows: np.ndarray, labels: np.ndarray, seed: int, stretch: S
     images more of one class than of another, and no image of a class comes k + 1 times before all others came k times.
     """
     classes, of_row = np.unique(labels[rows], return_inverse=True)
-    images = stretch.images
+    images = step_range.images
     rounds = range(images.start // len(classes), -(-images.stop // len(classes)))
     drawn = np.empty((len(rounds), len(classes)), np.int64)
     for number, label in enumerate(classes):
-        own = rows[of_row == number]
-        epochs = range(rounds.start // len(own), -(-rounds.stop // len(own)))
-        orders = own[permutations(f"order:{seed}:class:{label}", epochs, len(own))]
-        orders += np.arange(epochs.start, epochs.stop).reshape(-1, 1) % stretch.views * stretch.num_images
-        begin = rounds.start - epochs.start * len(own)
+        class_rows = rows[of_row == number]
+        epochs = range(rounds.start // len(class_rows), -(-rounds.stop // len(class_rows)))
+        orders = class_rows[permutations(f"order:{seed}:class:{label}", epochs, len(class_rows))]
+        orders += np.arange(epochs.start, epochs.stop).reshape(-1, 1) % step_range.views * step_range.num_images
+        begin = rounds.start - epochs.start * len(class_rows)
         drawn[:, number] = orders.reshape(-1)[begin : begin + len(rounds)]
     stream = np.take_along_axis(drawn, permutations(f"order:{seed}:classes", rounds, len(classes)), axis=1).reshape(-1)
-    return stretch.cut(stream, rounds.start * len(classes))
+    return step_range.cut(stream, rounds.start * len(classes))
 
 
 def permutation(name: str, n: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What is wrong with a set of images, and what is odd about it: every picture is read, none is kept.
 
 Near duplicates are found by a perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual image hash
-functions", section 3.2.1: the signs of the lowest 8 x 8 cosine frequencies of a grey picture of 32 x 32, about their
-median) of which at most `NEAR_BITS` of 64 differ, and confirmed by the correlation of their grey 16 x 16 versions.
+functions", section 3.2.1: the signs of the lowest 8 x 8 cosine frequencies of a gray picture of 32 x 32, about their
+median) of which at most `NEAR_BITS` of 64 differ, and confirmed by the correlation of their gray 16 x 16 versions.
 """
 
 import collections
@@ -25,13 +25,13 @@ from jaxft.data.readers.pictures import content_hash
 
 HASH_SIDE = 32
 LOW = 8  # frequencies a side
-SIDE = 16  # of the grey versions that are compared
+SIDE = 16  # of the gray versions that are compared
 NEAR_BITS = 4  # of 64; bands below rely on it
 NEAR_CORRELATION = 0.98
-FLAT = 2.0  # standard deviation, in grey levels, below which all pictures are alike
+FLAT = 2.0  # standard deviation, in gray levels, below which all pictures are alike
 PIECE = 1024  # pictures compared with others at a time
 
-READ, DAMAGED, SPELLING = "cannot be read", "read, but damaged", "a class spelt in several ways"
+READ, DAMAGED, SPELLING = "cannot be read", "read, but damaged", "a class spelled in several ways"
 ONLY, SAME, NEAR = "a class missing in a part", "the same picture in two parts", "nearly the same picture in two parts"
 SAME_ANY, NEAR_ANY = "the same picture twice", "nearly the same picture twice"
 TWO_CLASSES, WITHIN, OVER = "the same picture in two classes", "the same picture twice in a part", "passed over"
@@ -53,10 +53,10 @@ class Report:
     data: str
     num_pictures: int
     classes: Mapping[str, int]
-    parts: Mapping[str, int]
+    subsets: Mapping[str, int]
     domains: Mapping[str, int]
     findings: tuple[Finding, ...]
-    damage_looked_for: bool
+    checks_damage: bool
 
     @property
     def is_clean(self) -> bool:
@@ -65,7 +65,7 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Inspected:
     content: str
     traits: Sequence[str]
     damage: str
@@ -78,32 +78,36 @@ def check_images(spec: Images, emit: Listener = ignore) -> Report:
 
     Raises a `UserError` where they cannot be listed at all.
     """
-    found = find_images(spec)
-    items = list(_of_arrays(found) if isinstance(found, Arrays) else _of_listing(found))
-    names, classes, parts, domains, _ = zip(*items)
+    data = find_images(spec)
+    items = list(_of_arrays(data) if isinstance(data, Arrays) else _of_listing(data))
+    names, classes, subsets, domains, _ = zip(*items)
 
     seen = try_each(lambda item: item[-1](), items, lambda done: emit(ImagesChecked(repr(spec.data), done, len(items))))
     bad = [(name, why) for name, (_, why) in zip(names, seen) if why is not None]
-    good = [(name, part, of, it) for name, part, of, (it, why) in zip(names, parts, classes, seen) if why is None]
+    good = [
+        (name, subset, of, picture)
+        for name, subset, of, (picture, why) in zip(names, subsets, classes, seen)
+        if why is None
+    ]
     counts = collections.Counter(classes)
     findings = [
         Finding(READ, True, tuple(bad)),
-        Finding(DAMAGED, True, tuple((name, it.damage) for name, _, _, it in good if it.damage)),
-        Finding(SPELLING, True, tuple(_misspelt(counts))),
-        Finding(ONLY, True, tuple(_missing(classes, parts))),
-        *_duplicates(good, divided=len(set(parts)) > 1, emit=emit),
+        Finding(DAMAGED, True, tuple((name, picture.damage) for name, _, _, picture in good if picture.damage)),
+        Finding(SPELLING, True, tuple(_misspelled(counts))),
+        Finding(ONLY, True, tuple(_missing(classes, subsets))),
+        *_duplicates(good, divided=len(set(subsets)) > 1, emit=emit),
         *(
-            Finding(trait, False, tuple((name, "") for name, _, _, it in good if trait in it.traits))
-            for trait in dict.fromkeys(trait for _, _, _, it in good for trait in it.traits)
+            Finding(trait, False, tuple((name, "") for name, _, _, picture in good if trait in picture.traits))
+            for trait in dict.fromkeys(trait for _, _, _, picture in good for trait in picture.traits)
         ),
     ]
-    if isinstance(found, Listing):
-        findings.append(Finding(OVER, False, tuple((name, "not a picture, by its name") for name in found.passed_over)))
+    if isinstance(data, Listing):
+        findings.append(Finding(OVER, False, tuple((name, "not a picture, by its name") for name in data.passed_over)))
     return Report(
         spec.data,
         len(items),
         dict(sorted(counts.items())),
-        dict(collections.Counter(part for part in parts if part)),
+        dict(collections.Counter(subset for subset in subsets if subset)),
         dict(collections.Counter(domain for domain in domains if domain)),
         tuple(finding for finding in findings if finding.items),
         oddities.can_find_damage(),
@@ -112,78 +116,81 @@ def check_images(spec: Images, emit: Listener = ignore) -> Report:
 
 # --- a picture --------------------------------------------------------------------------------------------------
 
-Item = tuple[str, str, str, str, Callable[[], _Seen]]
+Item = tuple[str, str, str, str, Callable[[], _Inspected]]
 
 
 def _of_listing(listing: Listing) -> Iterator[Item]:
     """Yields (name, class, part, domain, how to look at it) of each picture."""
     for picture in listing.pictures:
 
-        def look(picture: Any = picture) -> _Seen:
+        def inspect(picture: Any = picture) -> _Inspected:
             content = picture.read()
             if isinstance(content, np.ndarray):
-                return _look_at_array(content)
+                return _inspect_array(content)
             small = pictures.small_gray(content, HASH_SIDE)
             suffix = PurePosixPath(picture.name).suffix
             traits, damage = oddities.traits(content, suffix), oddities.damage(content)
-            return _Seen(content_hash(content), traits, damage, perceptual_hash(small), _halved(small))
+            return _Inspected(content_hash(content), traits, damage, perceptual_hash(small), _halved(small))
 
-        yield picture.name, picture.class_name, picture.part, picture.domain, look
-
-
-def _of_arrays(found: Arrays) -> Iterator[Item]:
-    for i, (label, part) in enumerate(zip(found.labels, found.parts)):
-
-        def look(i: int = i) -> _Seen:
-            return _look_at_array(found.pixels[i])
-
-        yield f"{part}/{i}", found.class_names[label], str(part), "", look
+        yield picture.name, picture.class_name, picture.subset, picture.domain, inspect
 
 
-def _look_at_array(pixels: np.ndarray) -> _Seen:
+def _of_arrays(arrays: Arrays) -> Iterator[Item]:
+    for i, (label, subset) in enumerate(zip(arrays.labels, arrays.subsets)):
+
+        def inspect(i: int = i) -> _Inspected:
+            return _inspect_array(arrays.pixels[i])
+
+        yield f"{subset}/{i}", arrays.class_names[label], str(subset), "", inspect
+
+
+def _inspect_array(pixels: np.ndarray) -> _Inspected:
     from PIL import Image
 
     flat = pixels.reshape(pixels.shape[:2]) if pixels.ndim == 2 or pixels.shape[-1] == 1 else pixels
     small = pictures.gray(Image.fromarray(flat), HASH_SIDE)
-    return _Seen(content_hash(pixels), (), "", perceptual_hash(small), _halved(small))
+    return _Inspected(content_hash(pixels), (), "", perceptual_hash(small), _halved(small))
 
 
 def _halved(small: np.ndarray) -> np.ndarray:
     return small.reshape(SIDE, 2, SIDE, 2).mean((1, 3)).round().astype(np.uint8)
 
 
-def perceptual_hash(grey: np.ndarray) -> int:
-    """Returns 64 bits that are nearly the same for pictures that look the same. grey: [32, 32] uint8."""
+def perceptual_hash(gray: np.ndarray) -> int:
+    """Returns 64 bits that are nearly the same for pictures that look the same. gray: [32, 32] uint8."""
     from scipy.fft import dctn
 
-    low = dctn(grey.astype(np.float32))[:LOW, :LOW]
+    low = dctn(gray.astype(np.float32))[:LOW, :LOW]
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
 # --- classes ----------------------------------------------------------------------------------------------------
 
 
-def _misspelt(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    for usual, *others in spellings(counts):
+def _misspelled(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    for most_frequent, *others in spellings(counts):
         for name in others:
-            yield ascii(name)[1:-1], f"{counts[name]:,} pictures; elsewhere {usual!a}, {counts[usual]:,}"
+            yield (
+                ascii(name)[1:-1],
+                f"{counts[name]:,} pictures; elsewhere {most_frequent!a}, {counts[most_frequent]:,}",
+            )
 
 
-def _missing(classes: Sequence[str], parts: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _missing(classes: Sequence[str], subsets: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields the classes that are in one part and not in another."""
-    of_part: dict[str, collections.Counter[str]] = {}
-    for name, part in zip(classes, parts):
-        of_part.setdefault(part or "train", collections.Counter())[name] += 1
+    of_subset: dict[str, collections.Counter[str]] = {}
+    for name, subset in zip(classes, subsets):
+        of_subset.setdefault(subset or "train", collections.Counter())[name] += 1
     for name in sorted(set(classes)):
-        there = [part for part, of in of_part.items() if of[name]]
-        gone = [part for part, of in of_part.items() if not of[name]]
-        if gone:
-            yield name, f"in {' and '.join(sorted(there))}, not in {' and '.join(sorted(gone))}"
+        present = [subset for subset, of in of_subset.items() if of[name]]
+        absent = [subset for subset, of in of_subset.items() if not of[name]]
+        if absent:
+            yield name, f"in {' and '.join(sorted(present))}, not in {' and '.join(sorted(absent))}"
 
 
 # --- duplicates -------------------------------------------------------------------------------------------------
 
-Good = tuple[str, str, str, _Seen]
+Good = tuple[str, str, str, _Inspected]
 
 
 def _duplicates(good: Sequence[Good], divided: bool, emit: Listener) -> list[Finding]:
@@ -195,10 +202,10 @@ def _duplicates(good: Sequence[Good], divided: bool, emit: Listener) -> list[Fin
         by_content.setdefault(seen.content, []).append(row)
     for rows in by_content.values():
         for one, other in itertools.combinations(rows[:PIECE], 2):
-            (name, part, of, _), (again, its_part, its_class, _) = good[one], good[other]
+            (name, subset, of, _), (again, its_subset, its_class, _) = good[one], good[other]
             if of != its_class:
                 classes.append((again, f"{its_class!r}; it is {name} of {of!r}"))
-            if not divided or part != its_part:
+            if not divided or subset != its_subset:
                 across.append((again, f"is {name}"))
             elif of == its_class:
                 within.append((again, f"is {name}"))
@@ -208,7 +215,7 @@ def _duplicates(good: Sequence[Good], divided: bool, emit: Listener) -> list[Fin
         for one, other, bits in near_pairs(
             np.array([seen.hash for *_, seen in good], np.uint64),
             np.array([seen.small for *_, seen in good], np.uint8).reshape(-1, SIDE * SIDE),
-            np.array([part for _, part, _, _ in good]) if divided else None,
+            np.array([subset for _, subset, _, _ in good]) if divided else None,
         )
         if good[one][3].content != good[other][3].content
     ]
@@ -220,7 +227,7 @@ def _duplicates(good: Sequence[Good], divided: bool, emit: Listener) -> list[Fin
     ]
 
 
-def near_pairs(hashes: np.ndarray, small: np.ndarray, parts: np.ndarray | None) -> list[tuple[int, int, int]]:
+def near_pairs(hashes: np.ndarray, small: np.ndarray, subsets: np.ndarray | None) -> list[tuple[int, int, int]]:
     """Returns the pairs (row, later row, bits that differ) of pictures that look the same, of different parts if any.
 
     hashes: [n] uint64; small: [n, pixels] uint8. Of two that differ in at most `NEAR_BITS` bits one of `NEAR_BITS` + 1
@@ -231,7 +238,7 @@ def near_pairs(hashes: np.ndarray, small: np.ndarray, parts: np.ndarray | None) 
     spread = level.std(axis=1)
     level /= np.maximum(spread, 1e-6)[:, None] * np.sqrt(level.shape[1])
     varied = spread >= FLAT
-    found: dict[tuple[int, int], int] = {}
+    pairs: dict[tuple[int, int], int] = {}
     edges = np.linspace(0, 64, NEAR_BITS + 2).astype(np.uint64)
     for low, high in itertools.pairwise(edges):
         band = (hashes >> low) & np.uint64((1 << int(high - low)) - 1)
@@ -242,10 +249,10 @@ def near_pairs(hashes: np.ndarray, small: np.ndarray, parts: np.ndarray | None) 
                 some = group[begin : begin + PIECE]
                 bits = np.bitwise_count(hashes[some, None] ^ hashes[None, group])
                 near = (bits <= NEAR_BITS) & (some[:, None] < group[None, :])
-                if parts is not None:
-                    near &= parts[some, None] != parts[None, group]
+                if subsets is not None:
+                    near &= subsets[some, None] != subsets[None, group]
                 for a, b in np.argwhere(near):
                     one, other = int(some[a]), int(group[b])
-                    if (one, other) not in found and level[one] @ level[other] >= NEAR_CORRELATION:
-                        found[one, other] = int(bits[a, b])
-    return sorted((one, other, bits) for (one, other), bits in found.items())
+                    if (one, other) not in pairs and level[one] @ level[other] >= NEAR_CORRELATION:
+                        pairs[one, other] = int(bits[a, b])
+    return sorted((one, other, bits) for (one, other), bits in pairs.items())

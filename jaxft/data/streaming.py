@@ -26,19 +26,19 @@ class Window:
 
     Attributes:
       images: [held, h, w, 3] uint8.
-      place: [n] int32, where in `images` each of all is.
+      row_of: [n] int32, where in `images` each of all is.
     """
 
     images: Any
-    place: Any
+    row_of: Any
 
     def __len__(self) -> int:
         """Returns the number of all images."""
-        return len(self.place)
+        return len(self.row_of)
 
     def __getitem__(self, rows: Any) -> Any:
         """Returns the images of some numbers."""
-        return self.images[self.place[rows]]
+        return self.images[self.row_of[rows]]
 
 
 class Stream:
@@ -71,9 +71,9 @@ class Stream:
         needed = np.unique(rows)  # ascending, as they lie on the disk
         images = np.zeros((held, *self.shape[1:]), np.uint8)
         images[: len(needed)] = self.images[needed]
-        place = np.zeros(len(self), np.int32)
-        place[needed] = np.arange(len(needed), dtype=np.int32)
-        return Window(images, place)
+        row_of = np.zeros(len(self), np.int32)
+        row_of[needed] = np.arange(len(needed), dtype=np.int32)
+        return Window(images, row_of)
 
     def windows(self, rows_of: Callable[[int], np.ndarray], held: int, first: int, count: int) -> Iterator[Window]:
         """Yields the windows `first` to `count` - 1, those after it being read meanwhile."""

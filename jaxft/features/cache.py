@@ -20,7 +20,7 @@ from jaxft.core.cache import cache_dir
 from jaxft.core.events import FeaturesComputed, Listener, print_warnings
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.packs import Packs
-from jaxft.features.prefix import BLOCK, Prefix, blocks_of
+from jaxft.features.prefix import BATCH_SIZE, Prefix, batches_of
 
 ALIGNMENT = 64  # bytes
 
@@ -43,7 +43,7 @@ class FeatureCache:
     def fits(self, prefix: Prefix, indices: np.ndarray) -> bool:
         """Tells whether all that is kept for these images is within the memory's budget."""
         values = sum(math.prod(p.output_shape) for p in (prefix, prefix.through) if p is not None)
-        num_kept = len(np.unique(blocks_of(indices, len(prefix.images)))) * BLOCK
+        num_kept = len(np.unique(batches_of(indices, len(prefix.images)))) * BATCH_SIZE
         return 4 * values * num_kept <= self.max_bytes
 
     def outputs(
@@ -60,48 +60,50 @@ class FeatureCache:
         of `feature_spec`, if it is given.
         """
         n = len(prefix.images)
-        block_of, place = blocks_of(indices, n), indices % n % BLOCK
-        order = np.argsort(block_of, kind="stable")
-        of_block = np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1)
+        batch_of, row_in_batch = batches_of(indices, n), indices % n % BATCH_SIZE
+        order = np.argsort(batch_of, kind="stable")
+        of_batch = np.split(order, np.flatnonzero(np.diff(batch_of[order])) + 1)
         columns = slice(None) if feature_spec is None else prefix.columns(feature_spec)
         first, *others = prefix.output_shape
-        found = aligned((len(indices), len(range(first)[columns]), *others))
-        for here, block in zip(of_block, self._each(prefix, np.unique(block_of).tolist(), emit)):
-            found[here] = block[place[here]][:, columns]
-        return found
+        outputs = aligned((len(indices), len(range(first)[columns]), *others))
+        for rows, batch in zip(of_batch, self._each(prefix, np.unique(batch_of).tolist(), emit)):
+            outputs[rows] = batch[row_in_batch[rows]][:, columns]
+        return outputs
 
     def _each(self, prefix: Prefix, numbers: Sequence[int], emit: Listener) -> Iterator[np.ndarray]:
         """Yields the blocks `numbers`, which ascend: from memory, from disk, or computed and kept in both."""
-        done = {number: (i + 1) * BLOCK for i, number in enumerate(numbers)}
+        done = {number: (i + 1) * BATCH_SIZE for i, number in enumerate(numbers)}
 
         def compute(missing: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-            for number, block in zip(missing, self._computed(prefix, missing)):
-                emit(FeaturesComputed(prefix.unit, done[number], len(numbers) * BLOCK))
-                yield number, block
+            for number, batch in zip(missing, self._computed(prefix, missing)):
+                emit(FeaturesComputed(prefix.block, done[number], len(numbers) * BATCH_SIZE))
+                yield number, batch
                 interrupts.check()
 
         for pack, of_pack in itertools.groupby(numbers, prefix.pack_of):
             names = [(pack[0], number) for number in of_pack]
-            found = {name[1]: self._kept[name] for name in names if name in self._kept}
-            missing = [number for _, number in names if number not in found]
+            batches = {name[1]: self._kept[name] for name in names if name in self._kept}
+            missing = [number for _, number in names if number not in batches]
             if missing:
                 packs = self._packs
-                found |= packs.blocks(pack, prefix.record, missing, compute, emit) if packs else dict(compute(missing))
+                batches |= (
+                    packs.batches(pack, prefix.record, missing, compute, emit) if packs else dict(compute(missing))
+                )
             for name in names:
-                self._keep(name, found[name[1]])
-                yield found[name[1]]
+                self._keep(name, batches[name[1]])
+                yield batches[name[1]]
 
     def _computed(self, prefix: Prefix, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         if prefix.through is None:
-            yield from (np.asarray(prefix.outputs_of_block(number)) for number in numbers)
+            yield from (np.asarray(prefix.outputs_of_batch(number)) for number in numbers)
         else:
-            for block in self._each(prefix.through, numbers, print_warnings):
-                yield np.asarray(prefix.outputs_after(jnp.asarray(block)))
+            for batch in self._each(prefix.through, numbers, print_warnings):
+                yield np.asarray(prefix.outputs_after(jnp.asarray(batch)))
 
-    def _keep(self, name: tuple[str, int], block: np.ndarray) -> None:
+    def _keep(self, name: tuple[str, int], batch: np.ndarray) -> None:
         if name not in self._kept:
-            self._kept[name] = block
-            self._num_bytes += block.nbytes
+            self._kept[name] = batch
+            self._num_bytes += batch.nbytes
         self._kept.move_to_end(name)
         while self._num_bytes > self.max_bytes:
             self._num_bytes -= self._kept.popitem(last=False)[1].nbytes

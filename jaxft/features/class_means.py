@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxft.core.paths import flatten
-from jaxft.data.augmentation.augment import Changes
+from jaxft.data.augmentation.augment import Augmentations
 from jaxft.data.streaming import Pixels
 from jaxft.features.cache import FeatureCache
-from jaxft.features.prefix import BLOCK, Prefix
+from jaxft.features.prefix import BATCH_SIZE, Prefix
 from jaxft.models import Network, Preprocessing
 
-MEANS_AT_ONCE = 128 * BLOCK  # images
+MEANS_AT_ONCE = 128 * BATCH_SIZE  # images
 
 
 def pooled_prefix(
@@ -20,7 +20,7 @@ def pooled_prefix(
 ) -> Prefix:
     """Returns the layers below the head, before images [n, size, size, 3] uint8 that `fingerprint` identifies."""
     flat = {collection: flatten(variables.get(collection, {})) for collection in ("params", "batch_stats")}
-    return Prefix(model, preprocessing, model.feature_block, flat, images, fingerprint, Changes())
+    return Prefix(model, preprocessing, model.feature_block, flat, images, fingerprint, Augmentations())
 
 
 def class_means(prefix: Prefix, rows: np.ndarray, labels: np.ndarray, cache: FeatureCache) -> np.ndarray:

@@ -73,11 +73,11 @@ class LinearClassifier:
     """A linear classifier with a loss and an L2 penalty: a logistic regression, or a support vector machine."""
 
     loss: linear.Loss
-    level_field: str | None = "strengths"
+    level_field: str | None = "penalties"
 
     def levels(self, config: ClassifierConfig, num_train: int) -> tuple[float, ...]:
         """Returns the penalties."""
-        return config.strengths
+        return config.penalties
 
     def fit(self, train: TrainingFeatures, levels: Sequence[float], config: ClassifierConfig) -> FittedClassifier:
         """Returns the classifier fitted with each penalty. More features than images are fitted in the images' span."""
@@ -85,17 +85,17 @@ class LinearClassifier:
         wide = train.features.shape[1] > len(train.features)
         axes = linear.span(train.features) if wide else None
 
-        def placed(features: np.ndarray) -> np.ndarray:
+        def projected(features: np.ndarray) -> np.ndarray:
             return features if axes is None else features @ axes
 
-        fitted = linear.fit(self.loss, placed(train.features), train.labels, train.num_classes, levels, weights)
+        fitted = linear.fit(self.loss, projected(train.features), train.labels, train.num_classes, levels, weights)
 
         def predict(features: np.ndarray, which: slice) -> np.ndarray:
             chosen = linear.Fitted(*(array[which] for array in fitted))
-            return chosen.scores(placed(features)).argmax(-1).astype(np.int32)
+            return chosen.scores(projected(features)).argmax(-1).astype(np.int32)
 
         def losses(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-            scores, labels_on_device = fitted.scores(placed(features)), jnp.asarray(labels)
+            scores, labels_on_device = fitted.scores(projected(features)), jnp.asarray(labels)
             return np.array([np.mean(linear.losses(self.loss, jnp.asarray(each), labels_on_device)) for each in scores])
 
         about = {"levels": np.array(levels), "iterations": fitted.num_iterations, "remaining": fitted.remaining}
@@ -106,14 +106,14 @@ class LinearClassifier:
 class NearestNeighbors:
     """The class of most of the k nearest images to train on."""
 
-    level_field: str | None = "neighbours"
+    level_field: str | None = "num_neighbors"
 
     def levels(self, config: ClassifierConfig, num_train: int) -> tuple[float, ...]:
         """Returns the numbers of neighbors that there are as many images for."""
-        levels = tuple(k for k in config.neighbours if k <= num_train)
+        levels = tuple(k for k in config.num_neighbors if k <= num_train)
         if not levels:
             raise UserError(
-                f"config field 'training.classifier.neighbours' is {list(config.neighbours)}, but there are "
+                f"config field 'training.classifier.num_neighbors' is {list(config.num_neighbors)}, but there are "
                 f"{num_train} images to train on; give a number that is no larger."
             )
         return levels
@@ -123,7 +123,7 @@ class NearestNeighbors:
         numbers = [int(k) for k in levels]
         known = train.features, train.labels, train.num_classes
         return FittedClassifier(
-            lambda features, which: linear.predict_by_neighbours(*known, features, numbers[which], config.metric),
+            lambda features, which: linear.predict_by_neighbors(*known, features, numbers[which], config.metric),
             lambda features, labels: np.zeros(len(numbers)),
             {"levels": np.array(numbers)},
         )

@@ -13,23 +13,23 @@ class FeatureSpec:
     """The features that a pooling makes of the output of a block.
 
     Attributes:
-      unit: the block.
+      block: the block.
       pooling: name of the pooling.
       below: for a pooling of two maps, the block whose output is the lower one.
     """
 
-    unit: str
+    block: str
     pooling: str
     below: str | None = None
 
     @property
-    def units(self) -> tuple[str, ...]:
+    def blocks(self) -> tuple[str, ...]:
         """Returns the blocks whose outputs are needed, the lower one first."""
-        return (self.unit,) if self.below is None else (self.below, self.unit)
+        return (self.block,) if self.below is None else (self.below, self.block)
 
     def features(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
         """Returns [n, features] of the outputs of blocks for n images."""
-        x = outputs[self.unit]
+        x = outputs[self.block]
         x = x if x.ndim == 4 else x.reshape(len(x), 1, 1, -1)
         pool = POOLINGS[self.pooling].value.apply
         return pool(x) if self.below is None else pool(outputs[self.below], x)

@@ -35,25 +35,25 @@ class Packs:
         self._room = 0.0  # bytes to write before the folder is looked at
         self._has_warned = False
 
-    def blocks(
+    def batches(
         self, pack: tuple[str, int], record: np.dtype, numbers: Sequence[int], compute: Compute, emit: Listener
     ) -> dict[int, np.ndarray]:
         """Returns at least the blocks `numbers` of a file; those it lacks are computed by one process at a time."""
         digest, index = pack
         path = self.folder / f"{digest}-{index}.pack"
-        found = self._read(path, record, emit)
-        if all(number in found for number in numbers):
-            return found
+        batches = self._read(path, record, emit)
+        if all(number in batches for number in numbers):
+            return batches
         with self._alone(digest, emit):
-            found = self._read(path, record)  # who was alone before may have computed them
-            missing = [number for number in numbers if number not in found]
+            batches = self._read(path, record)  # who was alone before may have computed them
+            missing = [number for number in numbers if number not in batches]
             written = time.monotonic()
-            for number, block in compute(missing):
-                found[number] = block
+            for number, batch in compute(missing):
+                batches[number] = batch
                 if number == missing[-1] or time.monotonic() - written > WRITE_SECONDS:
-                    self._write(path, record, found, emit)
+                    self._write(path, record, batches, emit)
                     written = time.monotonic()
-        return found
+        return batches
 
     @contextlib.contextmanager
     def _alone(self, digest: str, emit: Listener) -> Iterator[None]:
@@ -80,11 +80,11 @@ class Packs:
         records = np.frombuffer(content, record)
         return {number: values.copy() for number, values in zip(records["number"].tolist(), records["values"])}
 
-    def _write(self, path: Path, record: np.dtype, blocks: Mapping[int, np.ndarray], emit: Listener) -> None:
-        records = np.empty(len(blocks), record)
-        records["number"] = list(blocks)
-        for values, block in zip(records["values"], blocks.values()):
-            values[...] = block
+    def _write(self, path: Path, record: np.dtype, batches: Mapping[int, np.ndarray], emit: Listener) -> None:
+        records = np.empty(len(batches), record)
+        records["number"] = list(batches)
+        for values, batch in zip(records["values"], batches.values()):
+            values[...] = batch
         content = records.view(np.uint8).data
         num_bytes = len(content) + CHECKSUM_BYTES
         if num_bytes > self.max_bytes:
@@ -105,14 +105,14 @@ class Packs:
 
     def _make_room(self, num_bytes: int) -> None:
         """Looks at all that is there, and drops what was used longest ago until so many bytes fit."""
-        found = []
+        files = []
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
-        total = sum(size for _, size, _ in found)
+                files.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in files)
         if total + num_bytes > self.max_bytes:
-            for _, size, path in sorted(found):
+            for _, size, path in sorted(files):
                 if size and total + num_bytes > (1 - SLACK) * self.max_bytes:  # a lock is empty, and stays
                     path.unlink(missing_ok=True)
                     total -= size

@@ -5,7 +5,7 @@ any Flax module becomes a network by `adapt`.
 """
 
 from jaxft.models.adapter import adapt
-from jaxft.models.network import Family, Network, Preprocessing, Published, Tap, unit_of
+from jaxft.models.network import Family, Network, Preprocessing, Published, Tap, block_of
 from jaxft.models.registry import create_model, list_families, list_models, published, register_family
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "Published",
     "Tap",
     "adapt",
+    "block_of",
     "create_model",
     "list_families",
     "list_models",
     "published",
     "register_family",
-    "unit_of",
 ]

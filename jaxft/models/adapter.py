@@ -38,7 +38,7 @@ class Adapted(Network):
 
     module: nn.Module = None  # always given, but fields before it have defaults
     blocks: tuple[str, ...] = ()
-    usual_preprocessing: Preprocessing = None  # type: ignore[assignment]
+    default_preprocessing: Preprocessing = None  # type: ignore[assignment]
     name_in_messages: str = ""
     shortcuts: tuple[str, ...] = ()
     calls: tuple[BlockCall, ...] = ()
@@ -66,26 +66,26 @@ class Adapted(Network):
         if begin > end:
             raise ValueError(f"start={start!r} comes after stop={stop!r}.")
         dtype, x = x.dtype, x.astype(compute_dtype(self.precision, x.dtype))
-        places = {(*self.path, *block.split("/")): i for i, block in enumerate(self.blocks)}
+        index_of = {(*self.path, *block.split("/")): i for i, block in enumerate(self.blocks)}
 
         def call(block: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            place = places.get(context.module.path) if context.method_name == "__call__" else None
-            if place is None:
+            index = index_of.get(context.module.path) if context.method_name == "__call__" else None
+            if index is None:
                 return block(*args, **kwargs)
-            if place < begin:
-                return jnp.full((len(x), *self.calls[place].leaving[1:]), filler, x.dtype)
-            if place > end:
+            if index < begin:
+                return jnp.full((len(x), *self.calls[index].leaving[1:]), filler, x.dtype)
+            if index > end:
                 raise _Left(args[0])
-            return block(x if place == begin and start else args[0], *args[1:], **kwargs)
+            return block(x if index == begin and start else args[0], *args[1:], **kwargs)
 
-        given = x
+        inputs = x
         if start:  # what the module does before block `start` is done to a filler
-            side = self.usual_preprocessing.size_px
-            given = jnp.full((len(x), side, side, 3), filler, x.dtype)
+            side = self.default_preprocessing.size_px
+            inputs = jnp.full((len(x), side, side, 3), filler, x.dtype)
         options = {"train": train} if _takes_train(self.module) else {}
         with nn.intercept_methods(call), products(self.precision):
             try:
-                y = self.module(given, **options)
+                y = self.module(inputs, **options)
             except _Left as left:
                 (y,) = left.args
         return y.astype(dtype)
@@ -102,12 +102,8 @@ class Adapted(Network):
         return self.name_in_messages
 
     @property
-    def units(self) -> tuple[str, ...]:
-        return self.blocks
-
-    @property
     def taps(self) -> tuple[Tap, ...]:
-        side = self.usual_preprocessing.size_px
+        side = self.default_preprocessing.size_px
         return tuple(
             Tap(block, block, side // after.entering[1], None)
             for block, after in zip(self.blocks, self.calls[1:])
@@ -120,7 +116,7 @@ class Adapted(Network):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return self.usual_preprocessing
+        return self.default_preprocessing
 
 
 def adapt(
@@ -170,7 +166,7 @@ def _adapt(
         num_classes=num_classes,
         module=module,
         blocks=blocks,
-        usual_preprocessing=preprocessing,
+        default_preprocessing=preprocessing,
         name_in_messages=name,
         shortcuts=shortcuts,
         calls=calls,
@@ -226,7 +222,7 @@ def _reads_before(network: Adapted, block: str) -> bool:
     side = network.preprocessing.size_px
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
-    below = network.units[network.units.index(block) - 1]
+    below = network.blocks[network.blocks.index(block) - 1]
     x = jax.eval_shape(lambda v, x: network.apply(v, x, stop=below), variables, images)
 
     def run(filler: jax.Array, variables: Any, x: jax.Array) -> jax.Array:

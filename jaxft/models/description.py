@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxft.models.class_names import CLASS_NAMES
-from jaxft.models.cost import UnitCost, unit_costs
+from jaxft.models.cost import BlockCost, block_costs
 from jaxft.models.network import Network, Published
 from jaxft.models.registry import create_model, published
 
@@ -16,17 +16,17 @@ class Description:
 
     model: Network
     dataset: str
-    units: tuple[UnitCost, ...]
+    blocks: tuple[BlockCost, ...]
 
     @property
     def num_params(self) -> int:
         """Returns the number of parameters; batch norm's running statistics are none."""
-        return sum(unit.num_params for unit in self.units)
+        return sum(block.num_params for block in self.blocks)
 
     @property
     def num_macs(self) -> int:
         """Returns the multiply-accumulates of convolutions and dense layers for one image."""
-        return sum(unit.num_macs for unit in self.units)
+        return sum(block.num_macs for block in self.blocks)
 
     @property
     def published(self) -> tuple[Published, ...]:
@@ -42,4 +42,4 @@ def describe_model(name: str) -> Description:
     size_px = create_model(name, num_classes=2).preprocessing.size_px
     dataset = "cifar10" if size_px <= SMALL_PX else "imagenet"
     model = create_model(name, num_classes=len(CLASS_NAMES[dataset]))
-    return Description(model, dataset, unit_costs(model, size_px))
+    return Description(model, dataset, block_costs(model, size_px))

@@ -3,8 +3,8 @@
 Wang, Ramanan & Hebert 2017, "Growing a brain": a pretrained network is fine-tuned with units that it did not
 have, beside those of its last layer (WA-CNN) or in a new layer on top of it (DA-CNN). New units learn too slowly unless
 their activations are as large as the old ones': the paper divides both by their norms and multiplies each by a factor
-that is learnt. Ours divides the new by their own root mean square and multiplies them by that of the old, at each place
-of the map: this is theirs times the norm of the old units, which so stay, bit for bit, what they were. Paper and
+that is learned. Ours divides the new by their own root mean square and multiplies them by that of the old, at each
+place of the map: this is theirs times the norm of the old units, which so stay, bit for bit, what they were. Paper and
 ours differ in where the units are too: its networks have dense layers above their maps, ours a pool and the classifier.
 """
 
@@ -66,20 +66,20 @@ class Grown(Network):
     @property
     def last(self) -> str:
         """Returns the last layer below the pool."""
-        return self.base.units[self.base.units.index(self.base.feature_block) - 1].partition("/")[0]
+        return self.base.blocks[self.base.blocks.index(self.base.feature_block) - 1].partition("/")[0]
 
     @nn.compact
     def __call__(
         self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
     ) -> jax.Array:
         """Returns the output of unit `stop` for the input of unit `start`, as every network does."""
-        units = self.units
-        begin, end = (units.index(start) if start else 0), (units.index(stop) if stop else len(units) - 1)
+        blocks = self.blocks
+        begin, end = (blocks.index(start) if start else 0), (blocks.index(stop) if stop else len(blocks) - 1)
         if begin > end:
             raise ValueError(f"start={start!r} comes after stop={stop!r}.")
-        grown = units.index(self.last if self.kind == "wider" else DEEPER)
+        grown = blocks.index(self.last if self.kind == "wider" else DEEPER)
         if begin < grown:
-            x = self.base(x, train, start, units[min(end, grown - 1)])
+            x = self.base(x, train, start, blocks[min(end, grown - 1)])
         if begin <= grown <= end:
             if self.kind == "wider":
                 old = self.base(x, train, self.last, self.last)
@@ -89,7 +89,7 @@ class Grown(Network):
             else:
                 x = NewUnits(self.features, self.precision, name=DEEPER)(x, x)
         if end > grown:
-            x = self.base(x, train, units[max(begin, grown + 1)], units[end])
+            x = self.base(x, train, blocks[max(begin, grown + 1)], blocks[end])
         return x
 
     def computing(self, precision: Precision) -> "Grown":
@@ -108,11 +108,11 @@ class Grown(Network):
         return self.base.naming
 
     @property
-    def units(self) -> tuple[str, ...]:
-        *body, pool, head = self.base.units
+    def blocks(self) -> tuple[str, ...]:
+        *backbone, pool, head = self.base.blocks
         if self.kind == "deeper":
-            return (*body, DEEPER, pool, head)
-        below = [unit for unit in body if unit.partition("/")[0] != self.last]
+            return (*backbone, DEEPER, pool, head)
+        below = [block for block in backbone if block.partition("/")[0] != self.last]
         return (*below, self.last, pool, head)
 
     @property
@@ -122,8 +122,8 @@ class Grown(Network):
             below = top.receptive_field_px
             field = None if below is None else below + 2 * top.stride_px
             return (*self.base.taps, Tap(DEEPER, DEEPER, top.stride_px, field))
-        taps = [tap for tap in self.base.taps if tap.unit in self.units]
-        return (*taps, self.base.taps[-1]._replace(unit=self.last))
+        taps = [tap for tap in self.base.taps if tap.block in self.blocks]
+        return (*taps, self.base.taps[-1]._replace(block=self.last))
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:

@@ -153,9 +153,9 @@ class Head(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, with PyTorch's running statistics (Ioffe & Szegedy 2015).
+    """Batch normalization over all axes but the last, with PyTorch's running statistics (Ioffe & Szegedy 2015).
 
-    With `train`, the batch's own statistics normalise and the running ones move by `1 - momentum` towards them; the
+    With `train`, the batch's own statistics normalize and the running ones move by `1 - momentum` towards them; the
     running variance takes the unbiased estimate (n - 1), as PyTorch does and `flax.linen.BatchNorm` does not.
 
     Where the collection `moments` is mutable, it has the batch's own mean, biased variance and places of an image.
@@ -168,8 +168,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False, group_size: int | None = None) -> jax.Array:
         """Returns `x: [..., features]` normalized, scaled and shifted; the arithmetic has float32 at least.
 
-        With `group_size`, images are normalised in training in groups of so many, which must divide their number (ghost
-        batch normalisation; Hoffer, Hubara & Soudry 2017, algorithm 1). The running statistics move as if the groups
+        With `group_size`, images are normalized in training in groups of so many, which must divide their number (ghost
+        batch normalization; Hoffer, Hubara & Soudry 2017, algorithm 1). The running statistics move as if the groups
         came one after another.
         """
         dtype, x, features = x.dtype, at_least_float32(x), x.shape[-1]
@@ -198,7 +198,7 @@ class BatchNorm(nn.Module):
             count = x.size // features
             mean = x.mean(axes)
             var = jnp.square(x - mean.reshape(shape)).mean(axes)
-            for name, value in (("mean", mean), ("var", var), ("places", count // len(x))):
+            for name, value in (("mean", mean), ("var", var), ("values_per_image", count // len(x))):
                 self.sow("moments", name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
@@ -210,7 +210,7 @@ class BatchNorm(nn.Module):
 
 @contextlib.contextmanager
 def batch_norm_in_groups(group_size: int | None) -> Iterator[None]:
-    """Makes every batch norm that is called within normalise images in groups of so many; none: as it is."""
+    """Makes every batch norm that is called within normalize images in groups of so many; none: as it is."""
 
     def call(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
@@ -244,7 +244,7 @@ class Chain(nn.Module):
     ) -> jax.Array:
         """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first).
 
-        Both units are run. `train` makes batch normalisation use and update the batch's statistics.
+        Both units are run. `train` makes batch normalization use and update the batch's statistics.
         """
         layers = self.layers()
         names = [layer.name for layer in layers]

@@ -48,7 +48,7 @@ class Extent(NamedTuple):
     receptive_field_px: int = 1
 
     def after(self, kernel: int, stride: int = 1) -> "Extent":
-        """Returns the extent of a value that a convolution or pool makes of this one and its neighbours."""
+        """Returns the extent of a value that a convolution or pool makes of this one and its neighbors."""
         return Extent(self.stride_px * stride, self.receptive_field_px + (kernel - 1) * self.stride_px)
 
 
@@ -56,7 +56,7 @@ class Tap(NamedTuple):
     """A named place to look at: the unit whose output it is, and how that output lies over the image."""
 
     name: str
-    unit: str
+    block: str
     stride_px: int
     receptive_field_px: int | None
 
@@ -100,19 +100,19 @@ class Network(Chain):
         return ""
 
     @property
-    def units(self) -> tuple[str, ...]:
+    def blocks(self) -> tuple[str, ...]:
         """Returns the names of the units in the network's order; the last is the head."""
         raise AttributeError(type(self).__name__)
 
     @property
     def head(self) -> str:
         """Returns the name of the head, the last unit: the classifier, which fine-tuning replaces."""
-        return self.units[-1]
+        return self.blocks[-1]
 
     @property
     def feature_block(self) -> str:
         """Returns the name of the unit whose output the head and classifiers of features read."""
-        return self.units[-2]
+        return self.blocks[-2]
 
     @property
     def has_linear_head(self) -> bool:
@@ -159,9 +159,9 @@ class Network(Chain):
         raise AttributeError(type(self).__name__)
 
 
-def unit_of(name: str, units: Sequence[str]) -> str:
+def block_of(name: str, blocks: Sequence[str]) -> str:
     """Returns the unit that the leaf `name` belongs to; new units beside it (`models/growth.py`) are named after it."""
-    return next(unit for unit in units if name == unit or name.startswith((unit + "/", unit + "_wider/")))
+    return next(block for block in blocks if name == block or name.startswith((block + "/", block + "_wider/")))
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ class StagedNetwork(Network):
         raise AttributeError(type(self).__name__)
 
     @property
-    def units(self) -> tuple[str, ...]:
+    def blocks(self) -> tuple[str, ...]:
         return _units(self.stage_blocks, self.top_units)
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
-        return tuple(unit for unit in self.units if "/" in unit)
+        return tuple(block for block in self.blocks if "/" in block)
 
 
 @functools.cache

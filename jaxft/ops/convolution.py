@@ -171,9 +171,9 @@ def _make_transpose(which: int) -> Any:
         towards, other = READS[case.computes][which], READS[case.computes][1 - which]
         arrays = {case.computes: cotangent, other: (a, b)[1 - which]}
         first, second = READS[towards]
-        found = _convolution.bind(arrays[first], arrays[second], case=dataclasses.replace(case, computes=towards))
+        result = _convolution.bind(arrays[first], arrays[second], case=dataclasses.replace(case, computes=towards))
         lanes = (a, b)[which].aval.shape[0]
-        return found if found.shape[0] == lanes else found.sum(0, keepdims=True)
+        return result if result.shape[0] == lanes else result.sum(0, keepdims=True)
 
     return transpose
 

@@ -110,17 +110,17 @@ def threads_of_a_call() -> int:
     """Returns the cores of this process, of which each of the CPU devices that it plays has its share."""
     import jax
 
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    cores = min(num_cores(), int(asked)) if asked.isdecimal() else num_cores()
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    cores = min(num_cores(), int(requested)) if requested.isdecimal() else num_cores()
     return max(cores // jax.local_device_count(backend="cpu"), 1)
 
 
 def _jaxlib() -> Path:
     """Returns the folder of jaxlib, without importing JAX."""
-    found = importlib.util.find_spec("jaxlib")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("jaxlib")
+    if spec is None or spec.origin is None:
         raise Unavailable("jaxlib is not installed")
-    return Path(found.origin).parent
+    return Path(spec.origin).parent
 
 
 def _file_of(package: str, end: str) -> Path:
@@ -129,10 +129,10 @@ def _file_of(package: str, end: str) -> Path:
         paths = [Path(os.path.normpath(file.locate())) for file in distribution(package).files or ()]
     except PackageNotFoundError:
         raise Unavailable(f"the package {package} is not installed") from None
-    found = next((path for path in paths if path.as_posix().endswith(f"/{end}") and path.is_file()), None)
-    if found is None:
+    first_match = next((path for path in paths if path.as_posix().endswith(f"/{end}") and path.is_file()), None)
+    if first_match is None:
         raise Unavailable(f"{end} of the package {package} is missing")
-    return found
+    return first_match
 
 
 def _handler() -> tuple[Path, Path]:

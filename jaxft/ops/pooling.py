@@ -93,8 +93,8 @@ def cross_layer(below: jax.Array, above: jax.Array) -> jax.Array:
 
 
 def _normalized_products(x: jax.Array) -> jax.Array:
-    places = x.reshape(len(x), -1, x.shape[-1])
-    products = jnp.einsum("npc,npd->ncd", places, places, precision="highest") / places.shape[1]
+    positions = x.reshape(len(x), -1, x.shape[-1])
+    products = jnp.einsum("npc,npd->ncd", positions, positions, precision="highest") / positions.shape[1]
     return _normalized(products.reshape(len(x), -1)).reshape(products.shape)
 
 

@@ -45,13 +45,13 @@ def line_rows(work: "Work", trial: "PlannedTrial", alphas: Sequence[float], head
     """Returns a row for each point of a trial's line; test accuracy at the selected point and at the end only."""
     record = work.store.read("trials", trial.digest) or {}
     identity = {"analysis": "line", "trials": [trial.digest], "alphas": list(alphas), "head": head}
-    found = measure_once(work, identity, lambda: _measure_line(work, trial, alphas, head, record))
+    measured = measure_once(work, identity, lambda: _measure_line(work, trial, alphas, head, record))
     levels = [list(setting.items()) for setting in work.plan.settings]
     setting = levels.index(list(work.plan.levels(trial.trial).items()))
     rows = []
-    for alpha, val_accuracy in zip(alphas, found["val_accuracy"], strict=True):
-        is_chosen = alpha == found["alpha"]
-        test_accuracy = found["test_accuracy"] if is_chosen else None
+    for alpha, val_accuracy in zip(alphas, measured["val_accuracy"], strict=True):
+        is_chosen = alpha == measured["alpha"]
+        test_accuracy = measured["test_accuracy"] if is_chosen else None
         rows.append(
             {
                 "trial": trial.digest,

@@ -76,21 +76,21 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
     from jaxft.data.readers.archives import is_archive, members_of
     from jaxft.data.readers.file_names import SUFFIXES, is_picture
 
-    found: list[Member] = []
-    for given in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        path = Path(given)
+    all_members: list[Member] = []
+    for location in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        path = Path(location)
         if not path.exists():
             raise UserError(f"there is no picture, folder or archive {str(path)!r}.")
         if not path.is_dir() and not is_archive(path):
-            found.append((PurePosixPath(path), path.read_bytes))
+            all_members.append((PurePosixPath(path), path.read_bytes))
             continue
         members = sorted((m for m in members_of(path) if is_picture(m[0])), key=lambda member: member[0].parts)
         if not members:
             raise UserError(f"{str(path)!r} has no pictures in it ({', '.join(sorted(SUFFIXES))}).")
-        found += [(PurePosixPath(path) / name, read) for name, read in members]
-    if not found:
+        all_members += [(PurePosixPath(path) / name, read) for name, read in members]
+    if not all_members:
         raise UserError("there are no pictures to predict.")
-    return found
+    return all_members
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,20 +108,20 @@ class Classifier:
         return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[str, ...]:
         """Returns the assumptions that had to be made, as sentences."""
-        notes = []
+        assumptions = []
         if len(self.manifest.class_names) != self.model.num_classes:
             named = f"{len(self.manifest.class_names):,} class names" if self.manifest.class_names else "no class names"
-            notes.append(
+            assumptions.append(
                 f"{self.manifest.file} has {named} for {self.model.num_classes:,} classes: numbers stand for them."
             )
         if self.manifest.assumed:
-            notes.append(
+            assumptions.append(
                 f"{self.manifest.file} does not say how pictures are to be prepared: {self.model.architecture}'s "
                 "usual size and scaling are assumed."
             )
-        return tuple(notes)
+        return tuple(assumptions)
 
     def predict(self, members: "Sequence[Member]", top: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
         """Returns an iterator over the predictions of pictures, of which `batch_size` are in memory at a time."""

@@ -19,7 +19,7 @@ from jaxft.config import Source, Streams, Study, Training, to_dict
 from jaxft.core.compile_cache import keep_compiled
 from jaxft.core.errors import UserError
 from jaxft.core.events import Listener
-from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.recipes.finetune.candidates import RECIPE
 from jaxft.recipes.finetune.folder import RANGE_FIGURE, RANGE_RECORD, make_folder
 from jaxft.recipes.finetune.options import FinetuneOptions
@@ -104,14 +104,16 @@ def find_learning_rate(options: FinetuneOptions, quiet: bool = False) -> RangeTe
     keep_compiled()
     with Progress(quiet) as progress:
         rates, losses = run_range(make_plan(range_study(task), progress), progress)
-    found = judge(rates, losses)
-    figure = draw_range_test(found.rates, found.losses, found.smoothed, found.suggested, found.steepest, task.title)
-    record = {"candidate": deepest(task), **dataclasses.asdict(found)}
-    with saying_what_is_wrong(folder), replacing(folder / RANGE_FIGURE) as temporary:
+    range_test = judge(rates, losses)
+    figure = draw_range_test(
+        range_test.rates, range_test.losses, range_test.smoothed, range_test.suggested, range_test.steepest, task.title
+    )
+    record = {"candidate": deepest(task), **dataclasses.asdict(range_test)}
+    with explained_os_errors(folder), replacing(folder / RANGE_FIGURE) as temporary:
         temporary.write_bytes(figure)
-    with saying_what_is_wrong(folder), replacing(folder / RANGE_RECORD) as temporary:
+    with explained_os_errors(folder), replacing(folder / RANGE_RECORD) as temporary:
         temporary.write_text(json.dumps(to_dict(record), indent=1), encoding="utf-8")
-    return found
+    return range_test
 
 
 def deepest(task: Task) -> str:
@@ -164,11 +166,11 @@ def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory() as folder, convolution.use(execution.cpu_convolution):
         work = Work(plan, Store.create(folder), services, debug=True)
         nothing = np.zeros(0, np.int32)
-        lane = dataclasses.replace(work.starts.lane(trial), val=nothing, test=nothing)
+        lane = dataclasses.replace(work.loader.lane(trial), val=nothing, test=nothing)
         (outcome,) = run_chunk(
             program,
             [lane],
-            SharedImages(work.starts.images_of(trial), trial.images.fingerprint),
+            SharedImages(work.loader.images_of(trial), trial.images.fingerprint),
             services=services,
         )
     phase, training = program.phases[-1], trial.trial.training

@@ -22,7 +22,7 @@ def rate_tables(trials: "Iterable[PlannedTrial]") -> list[str]:
     on, and the step from which they train if it is not the first. Trials that classify features have no table.
     """
     tables: dict[Any, list[PlannedTrial]] = {}
-    for trial in (trial for trial in trials if trial.readout is None):
+    for trial in (trial for trial in trials if trial.feature_classifier is None):
         rules = tuple((name, match.pattern, match.value == FROZEN) for name, match in trial.layers.items())
         joined = trial.program.phases[-1].optimizer.joined
         tables.setdefault((trial.model, rules, joined), []).append(trial)
@@ -35,7 +35,7 @@ def _rate_table(trials: "Sequence[PlannedTrial]") -> str:
     groups: dict[tuple[str, int], list[str]] = {}
     for name, match in first.layers.items():
         groups.setdefault((match.pattern, joined.get(name, 0)), []).append(name)
-    rates = [(peak_rates(trial), not trial.program.phases[-1].whole) for trial in trials]
+    rates = [(peak_rates(trial), not trial.program.phases[-1].is_full_batch) for trial in trials]
     rows = []
     for (pattern, step), names in groups.items():
         num_params = sum(sizes[name] for name in names)
@@ -58,7 +58,7 @@ def _totals(trials: "Sequence[PlannedTrial]", sizes: dict[str, int]) -> str:
     """Returns how many parameters train, and the effective learning rates of the head."""
     first = trials[0]
     num_trained = sum(sizes[name] for name, match in first.layers.items() if match.value != FROZEN)
-    by_steps = [trial.trial.training for trial in trials if not trial.program.phases[-1].whole]
+    by_steps = [trial.trial.training for trial in trials if not trial.program.phases[-1].is_full_batch]
     effective = list(dict.fromkeys(f"{training.optimizer.effective_rate:.4g}" for training in by_steps))
     of_head = f"; the head's effective rate at the peak is {some_of(effective, MAX_RATES)}" if effective else ""
     return f"{first.model.architecture}: {num_trained:,} of {sum(sizes.values()):,} parameters train{of_head}"
@@ -67,9 +67,9 @@ def _totals(trials: "Sequence[PlannedTrial]", sizes: dict[str, int]) -> str:
 def peak_rates(trial: "PlannedTrial") -> dict[str, LayerRate]:
     """Returns the learning rate of each parameter of a trial at the peak of the schedule, or 'frozen'."""
     from jaxft.training.learning_rates import resolve_rates
-    from jaxft.training.phases import unit_depths
+    from jaxft.training.phases import block_depths
 
-    return resolve_rates(trial.trial.training, trial.layers, unit_depths(trial.model, trial.layers))
+    return resolve_rates(trial.trial.training, trial.layers, block_depths(trial.model, trial.layers))
 
 
 def parameter_sizes(trial: "PlannedTrial") -> dict[str, int]:

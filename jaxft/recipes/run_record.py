@@ -46,11 +46,11 @@ def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that results depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for name in ("jaxft", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "pillow"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            by_package[name] = version(name)
+    return by_package
 
 
 def git_state(folder: Path) -> dict[str, Any]:

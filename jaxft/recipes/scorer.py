@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxft.study.work import Work
 
 COLLECTIONS = ("params", "batch_stats")
-Part = Literal["val", "test"]
+Subset = Literal["val", "test"]
 Weights = tuple[dict[str, Any], dict[str, Any]]  # parameters and batch-norm statistics, flat and whole
 
 
@@ -25,7 +25,7 @@ class Scorer:
     @classmethod
     def of(cls, work: "Work", planned: "PlannedTrial") -> "Scorer":
         """Returns the scorer of a trial."""
-        return cls(work, planned, work.starts.lane(planned))
+        return cls(work, planned, work.loader.lane(planned))
 
     def recalibrated(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
         """Returns `batch_stats`; those that the trial updated in training are estimated again, from its images."""
@@ -38,30 +38,30 @@ class Scorer:
         estimated = recalibrate(*self._inputs(params, batch_stats))
         return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in estimated.items()}
 
-    def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], part: Part) -> float:
+    def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], subset: Subset) -> float:
         """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan if it has none."""
         from jaxft.study.chunk.evaluation import evaluate
 
-        scores = evaluate(*self._inputs(params, batch_stats), part)
+        scores = evaluate(*self._inputs(params, batch_stats), subset)
         return float(scores.metrics["accuracy"][0])
 
     def _inputs(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
         """Returns (chunk, feed, trainable parameters, tracked statistics); the feed has all parameters, frozen."""
         import jax.numpy as jnp
 
-        from jaxft.study.chunk.feed import Feed
         from jaxft.study.chunk.lanes import Chunk, stack
-        from jaxft.study.executors import InTurn
+        from jaxft.study.chunk.phase_data import PhaseData
+        from jaxft.study.executors import Sequential
         from jaxft.training.state import Frozen
 
-        executor, phase = InTurn(), self.planned.program.phases[-1]
+        executor, phase = Sequential(), self.planned.program.phases[-1]
         tracked = {name: batch_stats[name] for name in phase.tracked}
-        resting = {name: leaf for name, leaf in batch_stats.items() if name not in tracked}
-        frozen = executor.place_shared(Frozen(dict(params), resting))
+        untracked = {name: leaf for name, leaf in batch_stats.items() if name not in tracked}
+        frozen = executor.put_shared(Frozen(dict(params), untracked))
         labels, no_batches = jnp.asarray(self.lane.labels[None]), jnp.zeros((1, 1, 1), jnp.int32)
-        feed = Feed(phase, frozen, self.work.starts.images_of(self.planned), labels, no_batches)
+        phase_data = PhaseData(phase, frozen, self.work.loader.images_of(self.planned), labels, no_batches)
         chunk = Chunk(self.planned.program, [self.lane], executor)
-        return chunk, feed, {}, executor.place(stack([tracked]))
+        return chunk, phase_data, {}, executor.put(stack([tracked]))
 
 
 def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:
@@ -69,8 +69,8 @@ def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:
     from jaxft.weights import load_flat
 
     flat, _ = load_flat(work.store.weights_path(trial.digest), trial.model)
-    parts = [{n.partition("/")[2]: leaf for n, leaf in flat.items() if n.startswith(f"{c}/")} for c in COLLECTIONS]
-    return parts[0], parts[1]
+    trees = [{n.partition("/")[2]: leaf for n, leaf in flat.items() if n.startswith(f"{c}/")} for c in COLLECTIONS]
+    return trees[0], trees[1]
 
 
 def measure_once(work: "Work", identity: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

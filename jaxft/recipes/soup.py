@@ -29,12 +29,12 @@ class Soups:
         with `test_`; `mean_val_accuracy` and `mean_test_accuracy` are means over the networks.
       lines: a row for each network and point: `trial`, `setting`, `seed`, `alpha` (0: initial weights, 1: final
         weights), `chosen`, `val_accuracy`, and `test_accuracy`, which is None except at the chosen point and at 1.
-      notes: sets of networks that were left out, and why, as sentences.
+      skipped: sets of networks that were left out, and why, as sentences.
     """
 
     soups: "pd.DataFrame"
     lines: "pd.DataFrame"
-    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def make_soups(
@@ -109,25 +109,25 @@ def _measure(work: "Work", over: Sequence[str], alphas: Sequence[float], head: s
             "'execution.keep_weights' \"all\"."
         )
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
+    skipped: list[str] = []
     for levels, members in _sets(work.plan, trials, over):
         reason = _why_not(members)
         if reason:
-            notes.append(f"no soup of {_named(levels)}: {reason}.")
+            skipped.append(f"no soup of {_named(levels)}: {reason}.")
         else:
             rows.append(levels | soup_row(work, members))
     lines = [row for trial in trials for row in line_rows(work, trial, alphas, head)]
-    return Soups(pd.DataFrame(rows), pd.DataFrame(lines), tuple(dict.fromkeys(notes)))
+    return Soups(pd.DataFrame(rows), pd.DataFrame(lines), tuple(dict.fromkeys(skipped)))
 
 
 def _trials_with_weights(plan: "Plan", store: "Store") -> "list[PlannedTrial]":
     """Returns the trials that are done and whose final weights are stored."""
-    found = []
+    with_weights = []
     for trial in plan.trials:
         record = store.read("trials", trial.digest)
         if record is not None and record["status"] == "done" and store.weights_path(trial.digest).is_file():
-            found.append(trial)
-    return found
+            with_weights.append(trial)
+    return with_weights
 
 
 def _sets(
@@ -147,7 +147,7 @@ def _why_not(members: "Sequence[PlannedTrial]") -> str:
         return "it is one network"
     if len({(trial.model, trial.size_px) for trial in members}) > 1:
         return "they are of several architectures"
-    if len({trial.base(trial.body) for trial in members}) > 1:
+    if len({trial.initial_values_key(trial.backbone) for trial in members}) > 1:
         return "they start from different weights, whose average is of no use"
     if len({trial.split.digest for trial in members}) > 1:
         return "each has its own split, so one may be tested on what another was trained on; pin it: streams.split 0"
@@ -167,8 +167,8 @@ def _named(levels: Mapping[str, Any]) -> str:
 def soup_row(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, Any]:
     """Returns the row of `Soups.soups` of some networks, without their levels."""
     identity = {"analysis": "soup", "trials": [trial.digest for trial in members]}
-    found = measure_once(work, identity, lambda: _measure_soup(work, members))
-    return {name: value for name, value in found.items() if name not in identity}
+    measured = measure_once(work, identity, lambda: _measure_soup(work, members))
+    return {name: value for name, value in measured.items() if name not in identity}
 
 
 def _measure_soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _measure_soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, 
     records = [work.store.read("trials", trial.digest) or {} for trial in members]
 
     def averaged(chosen: Sequence[int]) -> Weights:
-        params, batch_stats = (average([weights[i][part] for i in chosen]) for part in (0, 1))
+        params, batch_stats = (average([weights[i][kind] for i in chosen]) for kind in (0, 1))
         return params, scorer.recalibrated(params, batch_stats)
 
     val_accuracy = [record["val_accuracy"] for record in records]

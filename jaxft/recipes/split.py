@@ -9,10 +9,10 @@ from jaxft.core.errors import UserError
 from jaxft.tracking.console import Progress
 
 if TYPE_CHECKING:
-    from jaxft.data import Drawn
+    from jaxft.data import SampledImages
 
 
-def export_splits(study: Study, out: str | os.PathLike[str], quiet: bool = False) -> "dict[str, Drawn]":
+def export_splits(study: Study, out: str | os.PathLike[str], quiet: bool = False) -> "dict[str, SampledImages]":
     """Writes a manifest for each different split of a study's sources and trials. Returns the splits by digest.
 
     Args:
@@ -33,7 +33,7 @@ def export_splits(study: Study, out: str | os.PathLike[str], quiet: bool = False
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {str(out)!r} cannot be made: {error.strerror}.") from None
-    splits = {trial.drawn.manifest["digest"]: trial.drawn for trial in (*plan.sources, *plan.trials)}
-    for digest, drawn in splits.items():
-        write_manifest(folder / f"{digest}.json", drawn)
+    splits = {trial.sampled.manifest["digest"]: trial.sampled for trial in (*plan.sources, *plan.trials)}
+    for digest, sampled in splits.items():
+        write_manifest(folder / f"{digest}.json", sampled)
     return splits

@@ -106,7 +106,7 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
         emit.listeners += open_trackers(execution.trackers, store.workdir)
         emit(_planned(config, plan, record["device"]))
         for table in rate_tables(plan.trials) if options.show_rates else ():
-            progress.say(f"{table}\n")
+            progress.print_line(f"{table}\n")
         for warning in (*plan.warnings, *_slow_convolutions(execution)):
             emit(events.Warned(warning))
         num_failed = run_plan(plan, store, services, options.shard, options.debug)

@@ -9,11 +9,11 @@ from jaxft.recipes.predict import Prediction
 
 
 @dataclass
-class PartTally:
+class SubsetTally:
     """Counts of the pictures of one part of a data set ('train', 'val', 'test'), or of all (an empty name).
 
     Attributes:
-      part: the part's name.
+      subset: the part's name.
       total: pictures whose folder is named after a class.
       top_1: those of them whose class is the most probable one.
       top_k: those of them whose class is among the `k` most probable ones.
@@ -22,7 +22,7 @@ class PartTally:
       predicted: the most probable class of each of them.
     """
 
-    part: str
+    subset: str
     total: int = 0
     top_1: int = 0
     top_k: int = 0
@@ -57,14 +57,14 @@ class Tally:
 
     def __init__(self) -> None:
         self.unread = self.total = 0
-        self.parts: dict[str, PartTally] = {}
+        self.subsets: dict[str, SubsetTally] = {}
 
     def add(self, prediction: Prediction) -> None:
         """Counts a picture."""
-        from jaxft.data.readers.file_names import PARTS
+        from jaxft.data.readers.file_names import SUBSETS
 
         self.total += 1
         self.unread += bool(prediction.problem)
         if prediction.truth and not prediction.problem:
-            part = PARTS.get(PurePosixPath(prediction.file).parent.parent.name.lower(), "")
-            self.parts.setdefault(part, PartTally(part)).add(prediction)
+            subset = SUBSETS.get(PurePosixPath(prediction.file).parent.parent.name.lower(), "")
+            self.subsets.setdefault(subset, SubsetTally(subset)).add(prediction)

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 
-from jaxft.report.levels import distinct, level_key, main_factor, other_levels, place_levels
+from jaxft.report.levels import axis_positions, distinct, level_key, main_factor, other_levels
 
 INK, MUTED, HAIR, UNCHANGED = "#1d2430", "#7b8290", "#e4e5e1", "#dcdcd6"
 
@@ -23,7 +23,7 @@ def setting_colors(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]
     families = distinct([other_levels(s, main, factors) for s in settings])
     if not 1 < len(families) <= len(HUES):
         return shades_of_the_map(len(settings))
-    levels = place_levels(distinct([s.get(main) for s in settings])).place
+    levels = axis_positions(distinct([s.get(main) for s in settings])).position
     order = sorted(levels, key=lambda key: levels[key])
     shades = dict(zip(order, np.linspace(0.45, -0.3, len(order))))
     hue_of = {level_key(family): hue for family, hue in zip(families, HUES)}

@@ -60,9 +60,9 @@ class ReportContext:
     @cached_property
     def counts(self) -> dict[str, int]:
         """Returns how many trials are planned, finished (done or diverged), waiting, and of each status."""
-        found = {status: int((self.results["status"] == status).sum()) for status in STATUSES}
-        planned, finished = len(self.plan["trials"]), found["done"] + found["diverged"]
-        return {"planned": planned, "finished": finished, "waiting": planned - len(self.results), **found}
+        by_status = {status: int((self.results["status"] == status).sum()) for status in STATUSES}
+        planned, finished = len(self.plan["trials"]), by_status["done"] + by_status["diverged"]
+        return {"planned": planned, "finished": finished, "waiting": planned - len(self.results), **by_status}
 
     @property
     def chance(self) -> float | None:

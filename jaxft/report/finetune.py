@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.tables import format_table
 from jaxft.core.text import duration, percent, percent_interval, plural
 from jaxft.report.colors import arm_colors
@@ -28,7 +28,7 @@ def write_finetune_page(path: Path, record: Mapping[str, Any], pictures: Mapping
       pictures: [h, w, 3] uint8 of each of the record's mistakes, by its id.
     """
     page = render(record, pictures)
-    with saying_what_is_wrong(path), replacing(path) as temporary:
+    with explained_os_errors(path), replacing(path) as temporary:
         temporary.write_bytes(page.encode())
 
 
@@ -95,7 +95,7 @@ def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[st
     return [
         *format_table(header, rows, numbers=range(1, 4), ruled=False).splitlines(),
         f"* selected on {plural(known['num_judged'], 'validation image')}, "
-        f"then trained again on all {known['num_learnt']:,}",
+        f"then trained again on all {known['num_learned']:,}",
         "",
         f"test accuracy: {percent_interval(known['test'])} % ({over}{plural(data['test'], 'image')})",
         f"delivered: seed {record['delivered_seed']}, {percent(known['delivered'])} %",

@@ -46,7 +46,7 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data_name": path.stem if path.suffix in (".zip", ".npz") else path.name,
         "num_classes": len(data["class_names"]),
-        "num_learnt": data["train"] + data["val"],
+        "num_learned": data["train"] + data["val"],
         "num_judged": data["folds"] * data["val"],
         "test": Interval(test["mean"], half_width, len(test["accuracy"])),
         "has_interval": test["half_width"] is not None,
@@ -67,12 +67,12 @@ def metric_texts(test: Mapping[str, Any]) -> list[tuple[str, str]]:
 def classes_of(record: Mapping[str, Any]) -> list[TestedClass]:
     """Returns the classes, the least accurate first, of equals that with more test images; untested ones last."""
     names, confusion = record["data"]["class_names"], record["confusion"]
-    found = []
+    classes = []
     for i, (name, row) in enumerate(zip(names, confusion)):
         others = [(names[j], count) for j, count in enumerate(row) if count and j != i]
         others.sort(key=lambda other: -other[1])
-        found.append(TestedClass(i, name, record["data"]["train_per_class"][i], sum(row), row[i], others))
-    return sorted(found, key=lambda c: (not c.num_test, c.accuracy if c.num_test else 0, -c.num_test))
+        classes.append(TestedClass(i, name, record["data"]["train_per_class"][i], sum(row), row[i], others))
+    return sorted(classes, key=lambda c: (not c.num_test, c.accuracy if c.num_test else 0, -c.num_test))
 
 
 def pairs_of(classes: Sequence[TestedClass]) -> list[Pair]:

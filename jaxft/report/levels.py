@@ -31,15 +31,15 @@ def other_levels(levels: Mapping[str, Any], factor: str, factors: Sequence[str])
     return [levels.get(name) for name in factors if name != factor]
 
 
-class Places(NamedTuple):
+class AxisPositions(NamedTuple):
     """Where levels stand on the axis, by key, about one unit apart; words stand left of `apart`."""
 
-    place: dict[str, float]
+    position: dict[str, float]
     apart: float | None
     note: str
 
 
-def place_levels(levels: Sequence[Any]) -> Places:
+def axis_positions(levels: Sequence[Any]) -> AxisPositions:
     """Returns where `levels` stand: numbers in order, by logarithm beyond a decade; words at the left."""
     numbers = sorted(level for level in levels if is_number(level))
     words = [level for level in levels if not is_number(level)]
@@ -53,6 +53,6 @@ def place_levels(levels: Sequence[Any]) -> Places:
             at, note = np.arange(len(at), dtype=np.float64), "evenly spaced"
         at = (at - at[0]) / np.diff(at).mean()
     gap = 1.3 if numbers and words else 1.0
-    place = {level_key(word): i - len(words) + 1 - gap for i, word in enumerate(words)}
-    place |= {level_key(number): float(x) for number, x in zip(numbers, at - at[0] if len(at) else at)}
-    return Places(place, -gap / 2 if numbers and words else None, note)
+    position = {level_key(word): i - len(words) + 1 - gap for i, word in enumerate(words)}
+    position |= {level_key(number): float(x) for number, x in zip(numbers, at - at[0] if len(at) else at)}
+    return AxisPositions(position, -gap / 2 if numbers and words else None, note)

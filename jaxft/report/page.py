@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.labels import label
 from jaxft.report.context import ReportContext
 from jaxft.report.sections import builtin  # noqa: F401  (registers the sections)
@@ -18,7 +18,7 @@ def write_page(store: Store) -> Path:
     """Writes `report.html` into the work directory and returns its path."""
     path = store.workdir / "report.html"
     page = render(store)
-    with saying_what_is_wrong(store.workdir), replacing(path) as temporary:
+    with explained_os_errors(store.workdir), replacing(path) as temporary:
         temporary.write_bytes(page.encode())
     return path
 
@@ -61,11 +61,11 @@ def paragraphs(text: str) -> list[tuple[str, bool]]:
 
     A line that begins with a bullet, a number or a label such as 'Expected:' is a paragraph of its own.
     """
-    found = []
+    pieces = []
     for block in re.split(r"\n\s*\n", text.strip()):
         lines = re.split(r"\n(?=\s*(?:[-*•] |\d+\. |[A-Z][\w ]{0,24}:(?:\s|$)))", block)
-        found += [(" ".join(line.split()), i > 0) for i, line in enumerate(lines)]
-    return [(line, goes_on) for line, goes_on in found if line]
+        pieces += [(" ".join(line.split()), i > 0) for i, line in enumerate(lines)]
+    return [(line, goes_on) for line, goes_on in pieces if line]
 
 
 def failures(context: ReportContext) -> list[tuple[str, int]]:

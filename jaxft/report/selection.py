@@ -87,7 +87,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
     firsts = [plan["settings"][numbers[0]] for numbers in members.values()]
     labels = setting_labels(others, firsts)
     colors = arm_colors(len(members))
-    found = dict(zip(results["trial"], results.to_dict("records")))
+    row_of = dict(zip(results["trial"], results.to_dict("records")))
     metrics = [name for name in results.columns if metric_of(name)]
     arms = []
     for i, numbers in enumerate(members.values()):
@@ -95,7 +95,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
         for trial in plan["trials"]:
             if trial["setting"] in numbers:
                 trials.setdefault(trial["seed"], []).append(trial["trial"])
-        rows = {seed: [found.get(digest, {}) for digest in digests] for seed, digests in trials.items()}
+        rows = {seed: [row_of.get(digest, {}) for digest in digests] for seed, digests in trials.items()}
         finished = {s: r for s, r in rows.items() if all(row.get("status") in ("done", "diverged") for row in r)}
         selected = {s: row for s, r in finished.items() if (row := select(store, r)) is not None}
         arms.append(
@@ -132,8 +132,8 @@ def val_loss(store: Store, row: Mapping[str, Any]) -> float:
     arrays = store.arrays("trials", row["trial"])
     if "val_loss_by_level" in arrays:
         return float(arrays["val_loss_by_level"][arrays["val_accuracy_by_level"] == row["val_accuracy"]].min())
-    found = arrays["val_loss"][arrays["epoch"] == row["selected_epoch"]]
-    return float(found[0]) if len(found) else math.inf
+    losses = arrays["val_loss"][arrays["epoch"] == row["selected_epoch"]]
+    return float(losses[0]) if len(losses) else math.inf
 
 
 def open_arms(store: Store) -> list[Arm]:

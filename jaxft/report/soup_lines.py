@@ -22,7 +22,7 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
     import numpy as np
     from matplotlib.figure import Figure
 
-    from jaxft.core.files import replacing, saying_what_is_wrong
+    from jaxft.core.files import explained_os_errors, replacing
     from jaxft.report.colors import setting_colors
     from jaxft.report.figures.style import style
 
@@ -34,9 +34,9 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
         known = lines.astype({"val_accuracy": "float64"})
         for number in sorted(known["setting"].unique().tolist()):
             by_alpha = known[known["setting"] == number].groupby("alpha")["val_accuracy"]
-            found = [mean_interval_of(values) for _, values in by_alpha]
-            alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in found])
-            half = 100 * np.nan_to_num([each.half_width for each in found])
+            intervals = [mean_interval_of(values) for _, values in by_alpha]
+            alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in intervals])
+            half = 100 * np.nan_to_num([each.half_width for each in intervals])
             axes.fill_between(alphas, mean - half, mean + half, color=colors[number], alpha=0.15, linewidth=0)
             label = " · ".join(levels[number])
             axes.plot(alphas, mean, color=colors[number], marker="o", markersize=3, linewidth=1.6, label=label)
@@ -46,6 +46,6 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
         axes.set_ylim(max(low, -2), min(high, 102))
         if plan["factors"]:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        with saying_what_is_wrong(store.workdir), replacing(path) as temporary:
+        with explained_os_errors(store.workdir), replacing(path) as temporary:
             figure.savefig(temporary, format="png")
     return path

@@ -25,15 +25,15 @@ def render_fragment(name: str, **values: Any) -> Markup:
 @functools.cache
 def environment() -> jinja2.Environment:
     """Returns the templates of this folder, with the filters that write numbers as texts."""
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.globals |= {"chip": chip, "plural": plural}
-    found.filters |= {
+    templates.globals |= {"chip": chip, "plural": plural}
+    templates.filters |= {
         "percent": percent,
         "interval": percent_interval,
         "points": points,
@@ -46,7 +46,7 @@ def environment() -> jinja2.Environment:
         "md": markdown_text,
         "json": functools.partial(json.dumps, ensure_ascii=False),
     }
-    return found
+    return templates
 
 
 def chip(color: str) -> Markup:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxft.core.files import saying_what_is_wrong
+from jaxft.core.files import explained_os_errors
 
 
 class StoredCheckpoints:
@@ -22,21 +22,21 @@ class StoredCheckpoints:
         with self._manager() as manager:
             return manager.latest_step()
 
-    def load(self, place: int, like: Any) -> Any:
-        """Returns the state that was saved at `place`, with the structure of `like`."""
+    def load(self, number: int, like: Any) -> Any:
+        """Returns the state that was saved at `number`, with the structure of `like`."""
         import jax
         import orbax.checkpoint as ocp
 
         with self._manager() as manager:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-            return manager.restore(place, args=ocp.args.StandardRestore(abstract))
+            return manager.restore(number, args=ocp.args.StandardRestore(abstract))
 
-    def save(self, place: int, tree: Any) -> None:
-        """Saves the state at `place`; Orbax commits it whole, and then drops the one before."""
-        with saying_what_is_wrong(self.workdir), self._manager() as manager:
+    def save(self, number: int, tree: Any) -> None:
+        """Saves the state at `number`; Orbax commits it whole, and then drops the one before."""
+        with explained_os_errors(self.workdir), self._manager() as manager:
             import orbax.checkpoint as ocp
 
-            manager.save(place, args=ocp.args.StandardSave(tree))
+            manager.save(number, args=ocp.args.StandardSave(tree))
             manager.wait_until_finished()
 
     def drop(self) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxft.core.metrics import METRICS, PARTS, Metric
+from jaxft.core.metrics import METRICS, SUBSETS, Metric
 from jaxft.core.registry import Registry
 from jaxft.core.text import MISSING, duration, number
 
@@ -29,7 +29,7 @@ KEYS = {
     "setting": "number of the combination of factor levels",
     "seed": "seed of the trial",
 }
-BODY = "body_"  # begins the names of columns for measures of parameter change below the head
+BACKBONE = "backbone_"  # begins the names of columns for measures of parameter change below the head
 Interval = tuple[float, float, int]  # mean, half width of the interval, number of values
 
 
@@ -109,7 +109,7 @@ add_field("selected_epoch", title="epoch kept", format=number, help="epoch with 
 add_field(
     "relative_change",
     summary=mean_number,
-    summary_title="change of body",
+    summary_title="backbone change",
     help="||w - w0|| / ||w0|| over all parameters below the head",
 )
 add_field(
@@ -122,13 +122,13 @@ add_field("executor", None, title="executor", help="executor that ran the trial"
 add_field("width", None, help="number of trials that ran side by side")
 
 
-def body_column(name: str) -> Column:
-    """Returns the column for a measure of parameter change below the head, named `body_<measure>`."""
-    measure = name.removeprefix(BODY)
+def backbone_column(name: str) -> Column:
+    """Returns the column for a measure of parameter change below the head, named `backbone_<measure>`."""
+    measure = name.removeprefix(BACKBONE)
     return Column(
-        lambda record: (record.get("body_change") or {}).get(measure),
+        lambda record: (record.get("backbone_change") or {}).get(measure),
         "float64",
-        title=f"{measure.replace('_', ' ')} of body",
+        title=f"{measure.replace('_', ' ')} of the backbone",
         format=number,
         summary=mean_number,
     )
@@ -136,11 +136,11 @@ def body_column(name: str) -> Column:
 
 def metric_of(name: str) -> tuple[str, str] | None:
     """Returns (part of the images, metric) of the column `val_<metric>` or `test_<metric>`; None for any other."""
-    part, _, metric = name.partition("_")
-    return (part, metric) if part in PARTS and metric else None
+    subset, _, metric = name.partition("_")
+    return (subset, metric) if subset in SUBSETS and metric else None
 
 
-def metric_column(part: str, name: str) -> Column:
+def metric_column(subset: str, name: str) -> Column:
     """Returns the column for a metric on a part of the images, named `val_<metric>` or `test_<metric>`.
 
     Tables show all metrics on the test images, and on validation images the accuracy, by which trials are selected.
@@ -148,10 +148,10 @@ def metric_column(part: str, name: str) -> Column:
     # Without its plug-in, a metric is called by its name.
     unknown = Metric(lambda labels, predictions: math.nan, title=name.replace("_", " "), is_share=False)
     metric = METRICS[name].value if name in METRICS else unknown
-    title = (PARTS if name == "accuracy" else {"val": "", "test": metric.title})[part]
-    summary = metric.format_interval if part == "test" else lambda interval: metric.format(interval[0])
+    title = (SUBSETS if name == "accuracy" else {"val": "", "test": metric.title})[subset]
+    summary = metric.format_interval if subset == "test" else lambda interval: metric.format(interval[0])
     return Column(
-        from_record(f"{part}_{name}"),
+        from_record(f"{subset}_{name}"),
         "float64",
         title=title,
         unit=metric.unit,
@@ -166,22 +166,22 @@ def column_help(name: str) -> str:
     if name in COLUMNS:
         return COLUMNS[name].help
     if of := metric_of(name):
-        part, metric = of
-        return f"{METRICS[metric].help if metric in METRICS else metric}, on the {PARTS[part]} images"
-    return f"{name.removeprefix(BODY)} below the head"
+        subset, metric = of
+        return f"{METRICS[metric].help if metric in METRICS else metric}, on the {SUBSETS[subset]} images"
+    return f"{name.removeprefix(BACKBONE)} below the head"
 
 
 def columns_of(names: Iterable[str]) -> dict[str, Column]:
     """Returns the columns that are registered, or of metrics or measures of the body, among those of the results."""
-    found = {}
+    columns = {}
     for name in names:
         if name in COLUMNS:
-            found[name] = COLUMNS[name].value
+            columns[name] = COLUMNS[name].value
         elif of := metric_of(name):
-            found[name] = metric_column(*of)
-        elif name.startswith(BODY):
-            found[name] = body_column(name)
-    return found
+            columns[name] = metric_column(*of)
+        elif name.startswith(BACKBONE):
+            columns[name] = backbone_column(name)
+    return columns
 
 
 def trial_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:

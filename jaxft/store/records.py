@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core.errors import UserError
-from jaxft.core.files import replacing, saying_what_is_wrong, write_once
+from jaxft.core.files import explained_os_errors, replacing, write_once
 from jaxft.core.locks import locked
 from jaxft.store import tables
 from jaxft.store.checkpoints import StoredCheckpoints
@@ -54,10 +54,10 @@ class Store(WorkDirectory):
 
     def plan(self) -> dict[str, Any]:
         """Returns what `write_plan` kept."""
-        found = self.read_json("plan.json")
-        if found is None:
+        plan = self.read_json("plan.json")
+        if plan is None:
             raise UserError(f"the study in {str(self.workdir)!r} was never planned; run `jaxft study` again.")
-        return found
+        return plan
 
     def group(self, key: str) -> dict[str, Any] | None:
         """Returns how the group `key` runs: its executor, width and chunks of trials; None at first."""
@@ -70,7 +70,7 @@ class Store(WorkDirectory):
     def keep_convolution(self, used: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what computes the convolutions of this study: `used`, or what was kept when it began."""
         path = self.workdir / "convolution.json"
-        with saying_what_is_wrong(self.workdir):
+        with explained_os_errors(self.workdir):
             write_once(path, to_json(used))
         return self.read_json(path.name) or {}
 
@@ -99,7 +99,7 @@ class Store(WorkDirectory):
             return
         import numpy as np
 
-        with saying_what_is_wrong(self.workdir):
+        with explained_os_errors(self.workdir):
             folder = self.workdir / kind
             folder.mkdir(exist_ok=True)
             with replacing(folder / f"{digest}.npz") as temporary, temporary.open("wb") as file:
@@ -110,7 +110,7 @@ class Store(WorkDirectory):
 
     def write_split(self, manifest: Mapping[str, Any]) -> None:
         """Keeps the manifest of a split, under its own digest, for good."""
-        with saying_what_is_wrong(self.workdir):
+        with explained_os_errors(self.workdir):
             folder = self.workdir / "splits"
             folder.mkdir(exist_ok=True)
             path = folder / f"{manifest['digest']}.json"
@@ -127,9 +127,9 @@ class Store(WorkDirectory):
     def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
         """Yields whether this process alone has the work `key`, which is free again when it ends; see `locked`."""
         with contextlib.ExitStack() as stack:
-            with saying_what_is_wrong(self.workdir):
-                mine = stack.enter_context(locked(self.workdir / "locks" / key, wait))
-            yield mine
+            with explained_os_errors(self.workdir):
+                is_claimed = stack.enter_context(locked(self.workdir / "locks" / key, wait))
+            yield is_claimed
 
     def drop_failure(self, digest: str) -> None:
         """Forgets that a trial or source failed, as it is tried again."""
@@ -149,7 +149,7 @@ class Store(WorkDirectory):
     def writing_weights(self, digest: str, kind: str = "weights") -> Iterator[Path]:
         """Yields a temporary path to save weights to, which then become those of the trial or source."""
         path = self.weights_path(digest, kind)
-        with saying_what_is_wrong(self.workdir):
+        with explained_os_errors(self.workdir):
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as temporary:
                 yield temporary
@@ -172,8 +172,8 @@ class Store(WorkDirectory):
     def drop_checkpoints(self) -> None:
         """Removes the checkpoints of all work that no process is doing."""
         for folder in self.workdir.glob("checkpoints/*"):
-            with self.claim(folder.name, wait=False) as mine:
-                if mine:
+            with self.claim(folder.name, wait=False) as is_claimed:
+                if is_claimed:
                     self.drop_checkpoint(folder.name)
 
     # --- tables ---
@@ -197,11 +197,11 @@ class Store(WorkDirectory):
         analyses it is the one over most trials of the study as last planned.
         """
         planned = {trial["trial"] for trial in self.plan()["trials"]}
-        found = [
+        analyses = [
             json.loads(path.read_bytes()) | {"digest": path.stem} for path in self.workdir.glob("analyses/[!.]*.json")
         ]
-        found = [r for r in found if r["analysis"] == "pairwise" and planned.issuperset(r["trials"])]
-        if not found:
+        analyses = [r for r in analyses if r["analysis"] == "pairwise" and planned.issuperset(r["trials"])]
+        if not analyses:
             return None
-        best = max(found, key=lambda record: (len(record["trials"]), record["digest"]))
+        best = max(analyses, key=lambda record: (len(record["trials"]), record["digest"]))
         return best | dict(self.arrays("analyses", best["digest"]))

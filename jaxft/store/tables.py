@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.metrics import field_names
-from jaxft.store.columns import BODY, COLUMNS, columns_of, metric_of
+from jaxft.store.columns import BACKBONE, COLUMNS, columns_of, metric_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +37,8 @@ def results_table(store: "Store") -> "pd.DataFrame":
     plan = store.plan()
     trials = [(trial, record) for trial in plan["trials"] if (record := record_of(store, trial["trial"])) is not None]
     recorded = [name for _, record in trials for name in record if metric_of(name)]
-    bodies = [BODY + name for _, record in trials for name in record.get("body_change") or {}]
-    columns = columns_of(dict.fromkeys([*field_names(), *recorded, *COLUMNS, *bodies]))
+    backbones = [BACKBONE + name for _, record in trials for name in record.get("backbone_change") or {}]
+    columns = columns_of(dict.fromkeys([*field_names(), *recorded, *COLUMNS, *backbones]))
     rows = [
         {
             "trial": trial["trial"],
@@ -97,7 +97,7 @@ def export_results(store: "Store") -> tuple[Path, Path]:
         if table[name].dtype == object
     }
     paths = store.workdir / "results.csv", store.workdir / "results.parquet"
-    with saying_what_is_wrong(store.workdir):
+    with explained_os_errors(store.workdir):
         with replacing(paths[0]) as temporary:
             table.to_csv(temporary, index=False)
         with replacing(paths[1]) as temporary:

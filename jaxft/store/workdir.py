@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from jaxft.config import SCHEMA_VERSION
 from jaxft.core.errors import UserError
-from jaxft.core.files import TEMPORARY, replacing, saying_what_is_wrong, write_once
+from jaxft.core.files import TEMPORARY, explained_os_errors, replacing, write_once
 
 FORMAT = "jaxft study"
 STALE_SECONDS = 3600.0
@@ -30,7 +30,7 @@ class WorkDirectory:
         Raises a `UserError` where the directory holds something else, or cannot be written.
         """
         store = cls(workdir)
-        with saying_what_is_wrong(store.workdir):
+        with explained_os_errors(store.workdir):
             if store.workdir.exists() and not store.workdir.is_dir():
                 raise UserError(f"the work directory {str(workdir)!r} is a file; name a folder.")
             if store.workdir.is_dir() and not store._marker.exists():
@@ -98,7 +98,7 @@ class WorkDirectory:
     def replace_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Writes a JSON file at once, in the place of one that is there."""
         path = self.workdir / name
-        with saying_what_is_wrong(self.workdir):
+        with explained_os_errors(self.workdir):
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as temporary:
                 temporary.write_bytes(to_json(record))

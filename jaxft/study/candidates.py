@@ -4,7 +4,7 @@ import jax
 
 from jaxft.config import Execution
 from jaxft.core.devices import num_cores
-from jaxft.study.executors import EXECUTORS, DataParallel, Devices, Executor, InTurn, Vmap, Workers, Workload
+from jaxft.study.executors import EXECUTORS, DataParallel, Devices, Executor, Sequential, Vmap, Workers, Workload
 
 
 def candidates(workload: Workload) -> list[Executor]:
@@ -23,18 +23,18 @@ def automatic(workload: Workload) -> list[Executor]:
     if jax.default_backend() == "cpu" and not workload.heads_only:
         # Networks under vmap are no faster here than one after another: benchmarks/convolution.py.
         has_workers = num_trials >= (workload.execution.workers or num_cores()) > 1
-        return [InTurn(), Workers()] if has_workers else [InTurn()]
+        return [Sequential(), Workers()] if has_workers else [Sequential()]
     can_spread = workload.devices_of_a_batch > 1
     if num_trials == 1:
-        found: list[Executor] = [InTurn()] if not can_spread or workload.fits(InTurn()) else []
-        return [*found, DataParallel.fit(workload)] if can_spread else found
+        executors: list[Executor] = [Sequential()] if not can_spread or workload.fits(Sequential()) else []
+        return [*executors, DataParallel.fit(workload)] if can_spread else executors
     by_vmap = Vmap.fit(workload)
     if workload.heads_only:
         return [by_vmap]
     by_devices = [Devices.fit(workload)] if len(jax.devices()) > 1 else []
-    if can_spread and by_vmap.width == 1 and not workload.fits(InTurn()):
+    if can_spread and by_vmap.width == 1 and not workload.fits(Sequential()):
         return [DataParallel.fit(workload)]
-    return [InTurn(), by_vmap, *by_devices]
+    return [Sequential(), by_vmap, *by_devices]
 
 
 def num_workers(execution: Execution, num_trials: int) -> int:

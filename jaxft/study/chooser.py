@@ -9,14 +9,14 @@ from jaxft.core import events
 from jaxft.core.devices import num_cores
 from jaxft.core.events import Listener
 from jaxft.core.text import duration
-from jaxft.models.cost import unit_costs
+from jaxft.models.cost import block_costs
 from jaxft.store.records import Store
 from jaxft.study.candidates import candidates
 from jaxft.study.chunk.memory import needed_bytes
 from jaxft.study.chunk.timing import time_steps
 from jaxft.study.device_memory import is_out_of_memory
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import Executor, InTurn, Workload
+from jaxft.study.executors import Executor, Sequential, Workload
 from jaxft.study.planned import Group, Plan
 
 WORTH_SECONDS = 20.0  # less work than this is not worth looking for a faster way to do it
@@ -29,7 +29,7 @@ class Chooser:
 
     def __init__(self, plan: Plan, store: Store, emit: Listener):
         self.plan, self.emit = plan, emit
-        self._found: dict[str, list[Executor]] = {}
+        self._candidates_of: dict[str, list[Executor]] = {}
         self._alike: dict[Any, list[Group]] = {}
         for group in plan.groups:
             if store.group(group.key) is None and len(self._candidates(group)) > 1:
@@ -45,19 +45,19 @@ class Chooser:
         network and may run alike, the one with most to do is timed for all: to compile each of them for each executor
         would take longer than most studies gain.
         """
-        found = self._candidates(group)
-        if len(found) == 1:
-            return found[0], ""
-        if found[-1].in_workers:
-            return self._workers_or(found[0], found[-1])
+        executors = self._candidates(group)
+        if len(executors) == 1:
+            return executors[0], ""
+        if executors[-1].in_workers:
+            return self._workers_or(executors[0], executors[-1])
         if self.plan.study.execution.deterministic:
             # Sums over the devices of one trial's batch are repeatable only if the collectives keep their order.
-            found = [executor for executor in found if executor.is_repeatable]
-            return found[-1], "the widest, as nothing is timed"
+            executors = [executor for executor in executors if executor.is_repeatable]
+            return executors[-1], "the widest, as nothing is timed"
         alike = self._alike.get(self._kind(group), [group])
         measured = max(alike, key=lambda group: num_steps(group) * len(group.trials))
         is_new = measured.key not in self._taken
-        taken = self._seconds_of(measured, found)
+        taken = self._seconds_of(measured, executors)
         best = min(taken, key=taken.__getitem__)
         why = f"steps of {len(measured.trials)} would take " + ", ".join(
             f"{duration(seconds)} {executor}" for executor, seconds in taken.items() if seconds < math.inf
@@ -66,8 +66,8 @@ class Chooser:
             self.emit(events.ExecutorChosen(sum(len(group.trials) for group in alike), str(best), f"the {why}"))
         return best, why
 
-    def _workers_or(self, in_turn: Executor, workers: Executor) -> tuple[Executor, str]:
-        chosen = workers if self._cpu_seconds >= WORTH_SECONDS else in_turn
+    def _workers_or(self, sequential: Executor, workers: Executor) -> tuple[Executor, str]:
+        chosen = workers if self._cpu_seconds >= WORTH_SECONDS else sequential
         why = f"all steps take about {duration(self._cpu_seconds)} in turn"
         if not self._has_emitted:
             self.emit(events.ExecutorChosen(sum(len(group.trials) for group in self._new), str(chosen), why))
@@ -91,8 +91,8 @@ class Chooser:
 
     def _candidates(self, group: Group) -> list[Executor]:
         if group.feature_specs:  # classifiers of features, each of which has all its strengths side by side
-            return [InTurn()]
-        if group.key not in self._found:
+            return [Sequential()]
+        if group.key not in self._candidates_of:
             first, execution = group.trials[0], self.plan.study.execution
             heads_only = all(phase.heads_of_features for phase in group.program.phases)
 
@@ -101,16 +101,18 @@ class Chooser:
                 return needed_bytes(group.program, example_lane(first), example_images(first, execution), executor)
 
             batches = [phase.batch_size for phase in group.program.phases]
-            self._found[group.key] = candidates(Workload(execution, len(group.trials), batches, heads_only, needed))
-        return self._found[group.key]
+            self._candidates_of[group.key] = candidates(
+                Workload(execution, len(group.trials), batches, heads_only, needed)
+            )
+        return self._candidates_of[group.key]
 
     def _seconds_of(self, group: Group, executors: Sequence[Executor]) -> dict[Executor, float]:
         """Returns what the steps of a group take by each executor, or by the first where all the study's are few."""
         if group.key not in self._taken:
             first, *others = executors
             taken = {first: self._seconds(group, first)}
-            in_turn = taken[first] / (num_steps(group) * len(group.trials))  # an upper bound, where less is trained
-            if in_turn * sum(num_steps(group) * len(group.trials) for group in self._new) >= WORTH_SECONDS:
+            sequential = taken[first] / (num_steps(group) * len(group.trials))  # an upper bound, where less is trained
+            if sequential * sum(num_steps(group) * len(group.trials) for group in self._new) >= WORTH_SECONDS:
                 taken |= {executor: self._seconds(group, executor) for executor in others}
             self._taken[group.key] = taken
         return self._taken[group.key]
@@ -138,11 +140,11 @@ def num_steps(group: Group) -> int:
 def num_macs(group: Group) -> float:
     """Returns the multiply-accumulates of a trial's steps: three passes over what trains, one over what is not kept."""
     first, total = group.trials[0], 0.0
-    by_unit = {unit.name: unit.num_macs for unit in unit_costs(first.model, first.size_px)}
+    by_block = {block.name: block.num_macs for block in block_costs(first.model, first.size_px)}
     for phase in group.program.phases:
-        units = first.model.units
-        below = units[: units.index(phase.prefix) + 1] if phase.prefix is not None else ()
-        of_frozen, of_all = sum(by_unit[unit] for unit in below), sum(by_unit.values())
+        blocks = first.model.blocks
+        below = blocks[: blocks.index(phase.prefix) + 1] if phase.prefix is not None else ()
+        of_frozen, of_all = sum(by_block[block] for block in below), sum(by_block.values())
         passes = 3 * (of_all - of_frozen) + (0 if phase.keeps_prefix else of_frozen)
         total += passes * phase.num_steps * phase.batch_size
     return total

@@ -12,7 +12,7 @@ from jaxft.ops import convolution
 from jaxft.store.records import Store
 from jaxft.study.chunk.timing import time_evaluation, time_steps
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import InTurn
+from jaxft.study.executors import Sequential
 from jaxft.study.planned import Plan
 
 
@@ -32,24 +32,31 @@ def estimate(plan: Plan, store: Store | None, emit: Listener = print_warnings) -
     compile is that of the programs timed, times how many others of their kind there are: those timed are kept by then.
     """
     trials = [trial for trial in plan.trials if store is None or not store.has("trials", trial.digest)]
-    starts = {trial.source.trained for trial in trials if trial.starts_from_source}
-    sources = [s for s in plan.sources if s in starts and (store is None or not store.has("sources", s.digest))]
+    needed = {trial.source.trained for trial in trials if trial.starts_from_source}
+    sources = [s for s in plan.sources if s in needed and (store is None or not store.has("sources", s.digest))]
     seconds = dict.fromkeys(("sources", "training", "evaluation", "compiling"), 0.0)
     timed: dict[Any, tuple[float, float, float]] = {}
     programs: dict[Any, set[Any]] = {}
     with convolution.use(plan.study.execution.cpu_convolution):
-        for planned in (*sources, *(trial for trial in trials if trial.readout is None)):
+        for planned in (*sources, *(trial for trial in trials if trial.feature_classifier is None)):
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
-            how = (phase.batch_size, phase.changes, phase.views, phase.whole, phase.prefix, program.eval_batch_size)
-            gradient = phase.optimizer.kind, phase.num_parts, phase.sharpness, phase.regularizers
+            how = (
+                phase.batch_size,
+                phase.augmentations,
+                phase.views,
+                phase.is_full_batch,
+                phase.prefix,
+                program.eval_batch_size,
+            )
+            gradient = phase.optimizer.kind, phase.num_micro_batches, phase.sharpness, phase.regularizers
             kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how, gradient
             if kind not in timed:
                 emit(events.Working(f"timing {planned.model.architecture}"))
                 lane, clock = example_lane(planned), Clock()
                 images = example_images(planned, plan.study.execution)
                 with clock.of("timing"):
-                    a_step = time_steps(program, lane, images, InTurn())
+                    a_step = time_steps(program, lane, images, Sequential())
                     an_image = time_evaluation(program, lane, images)
                 timed[kind] = a_step, an_image, clock.seconds["compile"]
             programs.setdefault(kind, set()).update(program.phases)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxft import config as cfg
 from jaxft.study.chunk.lanes import Lane
 from jaxft.study.planned import PlannedTrial
-from jaxft.study.starts import make_lane, with_measured
+from jaxft.study.trial_loader import make_lane, with_measured
 from jaxft.training.regularizers.active import measured_shapes
 
 
@@ -23,7 +23,11 @@ def example_lane(planned: PlannedTrial) -> Lane:
     phases = [phase.regularizers for phase in planned.program.phases]
     shapes = measured_shapes(phases, planned.model, planned.size_px)
     return with_measured(
-        lane, {name: {own: np.ones(shape, np.float32) for own, shape in of.items()} for name, of in shapes.items()}
+        lane,
+        {
+            name: {array_name: np.ones(shape, np.float32) for array_name, shape in of.items()}
+            for name, of in shapes.items()
+        },
     )
 
 

@@ -98,31 +98,31 @@ class Executor(abc.ABC):
         return jax.jit(function, donate_argnums=donate)
 
     @property
-    def of_trials(self) -> Sharding:
+    def trial_sharding(self) -> Sharding:
         """Returns where arrays with a trial axis are: on the devices that run their trials."""
         return self.sharding()
 
     @property
-    def of_all(self) -> Sharding:
+    def shared_sharding(self) -> Sharding:
         """Returns where arrays are that all trials share: on every device."""
         return self.sharding()
 
     @property
-    def of_batches(self) -> Sharding:
+    def batch_sharding(self) -> Sharding:
         """Returns where arrays [trials, batches, images] are, whose images may be spread over the devices."""
-        return self.of_trials
+        return self.trial_sharding
 
-    def place(self, tree: Any) -> Any:
+    def put(self, tree: Any) -> Any:
         """Returns arrays with a trial axis, on the devices that run their trials."""
-        return jax.device_put(tree, self.of_trials)
+        return jax.device_put(tree, self.trial_sharding)
 
-    def place_shared(self, tree: Any) -> Any:
+    def put_shared(self, tree: Any) -> Any:
         """Returns arrays that all trials share, on every device."""
-        return jax.device_put(tree, self.of_all)
+        return jax.device_put(tree, self.shared_sharding)
 
-    def place_batches(self, tree: Any) -> Any:
+    def put_batches(self, tree: Any) -> Any:
         """Returns arrays [trials, batches, images], whose images may be spread over the devices."""
-        return jax.device_put(tree, self.of_batches)
+        return jax.device_put(tree, self.batch_sharding)
 
     def sharding(self, *axes: str | None) -> Sharding:
         """Returns the sharding over this executor's devices of arrays with these axes; without axes a copy on each."""
@@ -173,10 +173,10 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class InTurn(Executor):
+class Sequential(Executor):
     """One trial after another; the trial axis, of length 1, is taken off inside the program."""
 
-    name = "in_turn"
+    name = "sequential"
 
     @classmethod
     def fit(cls, workload: Workload) -> Executor:
@@ -185,7 +185,7 @@ class InTurn(Executor):
 
 
 @dataclass(frozen=True)
-class Workers(InTurn):
+class Workers(Sequential):
     """One trial after another in each of several processes, one a core, each with a thread of its own."""
 
     name = "workers"
@@ -225,7 +225,7 @@ class Devices(Executor):
         return fitting(cls(devices * lanes, devices), workload.needed_bytes, workload.limit_bytes)
 
     @property
-    def of_trials(self) -> Sharding:
+    def trial_sharding(self) -> Sharding:
         """Returns where arrays with a trial axis are: spread over the devices."""
         return self.sharding(AXIS)
 
@@ -267,15 +267,17 @@ class Pmap(Devices):
         """Returns the program of all devices, of a function of the trials of one; nothing is given up to it."""
 
         @functools.cache
-        def mapped(num_own: int) -> Callable[..., Any]:
-            axes = (0,) * num_own + (None,) * num_shared
+        def mapped(num_trial_args: int) -> Callable[..., Any]:
+            axes = (0,) * num_trial_args + (None,) * num_shared
             return jax.pmap(function, AXIS, in_axes=axes, devices=jax.devices()[: self.num_devices])
 
         def run(*args: Any) -> Any:
-            num_own = len(args) - num_shared
-            apart = jax.tree.map(lambda x: jnp.reshape(x, (self.num_devices, -1, *x.shape[1:])), args[:num_own])
-            apart = jax.device_put(apart, self.of_trials)
-            result = mapped(num_own)(*apart, *args[num_own:])
+            num_trial_args = len(args) - num_shared
+            per_device = jax.tree.map(
+                lambda x: jnp.reshape(x, (self.num_devices, -1, *x.shape[1:])), args[:num_trial_args]
+            )
+            per_device = jax.device_put(per_device, self.trial_sharding)
+            result = mapped(num_trial_args)(*per_device, *args[num_trial_args:])
             return jax.tree.map(lambda x: jnp.reshape(x, (self.width, *x.shape[2:])), result)
 
         return run
@@ -301,7 +303,7 @@ class DataParallel(Executor):
         return cls(1, spread)
 
     @property
-    def of_batches(self) -> Sharding:
+    def batch_sharding(self) -> Sharding:
         """Returns where arrays [trials, batches, images] are: the images spread over the devices."""
         return self.sharding(None, None, AXIS)
 
@@ -312,7 +314,7 @@ class DataParallel(Executor):
         return jax.jit(function, donate_argnums=donate, out_shardings=self.sharding())
 
 
-EXECUTORS.register("in_turn", InTurn, help="one trial after another")
+EXECUTORS.register("sequential", Sequential, help="one trial after another")
 EXECUTORS.register("workers", Workers, help="one process a core, each with a thread of its own; for CPUs")
 EXECUTORS.register("vmap", Vmap, help="several trials as one program")
 EXECUTORS.register("devices", Devices, help="several trials as one program, some on each device")
@@ -343,8 +345,8 @@ def over_trials(function: Callable[..., Any], width: int, num_shared: int) -> Ca
 
     @functools.wraps(function)
     def alone(*args: Any) -> Any:
-        own, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
-        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], own), *shared))
+        trial_args, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], trial_args), *shared))
 
     return alone
 

@@ -16,17 +16,22 @@ def group_key(trial: PlannedTrial) -> str:
     """
     import jax
 
-    if trial.readout is not None:
-        network = trial.model.architecture, trial.model.precision, trial.readout.preprocessing, trial.readout.crop_px
-        text = repr(("features", network, trial.images.fingerprint, trial.base(trial.body)))
+    if trial.feature_classifier is not None:
+        network = (
+            trial.model.architecture,
+            trial.model.precision,
+            trial.feature_classifier.preprocessing,
+            trial.feature_classifier.crop_px,
+        )
+        text = repr(("features", network, trial.images.fingerprint, trial.initial_values_key(trial.backbone)))
         return short_digest(text)
     stats = [n.partition("/")[2] for n in expected_shapes(trial.model, trial.size_px) if n.startswith("batch_stats/")]
-    live = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
-    frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in live) and not is_adapter(n)]
-    in_body = [name for name in frozen if not trial.model.in_head(name)]
-    start = trial.base(in_body)
+    changing = [{*phase.trainable, *phase.tracked} for phase in trial.program.phases]
+    frozen = [n for n in (*trial.layers, *stats) if not all(n in names for names in changing) and not is_adapter(n)]
+    in_backbone = [name for name in frozen if not trial.model.in_head(name)]
+    start = trial.initial_values_key(in_backbone)
     head: Any = None
-    if len(in_body) < len(frozen):
+    if len(in_backbone) < len(frozen):
         how = trial.trial.training.initialization.head
         head = trial.digest if how == "class_means" else (how, trial.trial.stream_seed("init"))
     views = trial.trial.stream_seed("augment") if trial.trial.training.augmentation.views else None

@@ -13,7 +13,7 @@ from jaxft.core.digests import short_digest
 from jaxft.core.metrics import METRICS
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.store.records import Store
-from jaxft.study.executors import Executor, InTurn, create_executor
+from jaxft.study.executors import Executor, Sequential, create_executor
 from jaxft.study.planned import Group, Plan, PlannedTrial
 
 
@@ -43,22 +43,22 @@ class Job:
     def missing(self, store: Store) -> list[PlannedTrial]:
         """Returns the trials that are neither stored nor have failed since the study was begun."""
         unique = dict.fromkeys(self.trials)
-        return [t for t in unique if not self._is_there(t, store) and not store.has("failures", t.digest)]
+        return [t for t in unique if not self._is_stored(t, store) and not store.has("failures", t.digest)]
 
-    def _is_there(self, trial: PlannedTrial, store: Store) -> bool:
+    def _is_stored(self, trial: PlannedTrial, store: Store) -> bool:
         record = store.read(self.kind, trial.digest)
         if record is None or not self.snapshots or record["status"] != "done":
             return record is not None
         return all(store.weights_path(digest, "sources").is_file() for _, digest in self.snapshots)
 
-    def source_is_there(self, store: Store) -> bool:
+    def source_is_ready(self, store: Store) -> bool:
         """Tells whether the source that it starts from is trained, and the weights are there that it starts from."""
         record = store.read("sources", self.source.digest) if self.source else None
         if record is None:
             return self.source is None
         snapshots = (trial for trial in self.trials if trial.starts_from_source and trial.source.epoch is not None)
-        starts = {trial.source.digest for trial in snapshots}
-        return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in starts)
+        digests = {trial.source.digest for trial in snapshots}
+        return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in digests)
 
     def num_epochs(self, store: Store) -> int:
         """Returns the epochs of the missing trials."""
@@ -67,25 +67,25 @@ class Job:
 
 def source_jobs(plan: Plan, store: Store) -> list[Job]:
     """Returns a job for each source that a trial still needs."""
-    todo = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
-    starts = {trial.source.trained for trial in todo if trial.starts_from_source}
+    unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
+    needed = {trial.source.trained for trial in unfinished if trial.starts_from_source}
     jobs = [
-        Job("sources", work_key([source.digest]), (source,), InTurn(), plan.snapshots(source))
+        Job("sources", work_key([source.digest]), (source,), Sequential(), plan.snapshots(source))
         for source in plan.sources
-        if source in starts
+        if source in needed
     ]
     return [job for job in jobs if job.missing(store)]
 
 
-def assign_chunks(group: Group, store: Store, asked: str, choose: Callable[[Group], tuple[Executor, str]]) -> None:
+def assign_chunks(group: Group, store: Store, requested: str, choose: Callable[[Group], tuple[Executor, str]]) -> None:
     """Assigns a group's trials to chunks, those that are not yet.
 
-    `choose` is asked for an executor, and why it, where none is kept, or not the one that is `asked` for. Trials keep
-    their chunk and their place in it for good, and new ones make new chunks.
+    `choose` is asked for an executor, and why it, where none is kept, or not the one that is `requested` for. Trials
+    keep their chunk and their place in it for good, and new ones make new chunks.
     """
     with store.claim(f"group-{group.key}"):
         record = store.group(group.key)
-        if record is None or asked not in ("auto", record["executor"]) or record["devices"] > len(jax.devices()):
+        if record is None or requested not in ("auto", record["executor"]) or record["devices"] > len(jax.devices()):
             executor, why = choose(group)
             finished = {t.digest for t in group.trials if store.has("trials", t.digest)}
             chunks = [c for c in (record or {"chunks": []})["chunks"] if finished.issuperset(c)]
@@ -141,9 +141,9 @@ def chunk_jobs(group: Group, store: Store) -> list[Job]:
     by_digest = {trial.digest: trial for trial in group.trials}
     jobs = []
     for chunk in record["chunks"]:
-        here = [by_digest[digest] for digest in chunk if digest in by_digest]
-        if here:
-            trials = tuple(by_digest.get(digest, here[0]) for digest in chunk)
+        present = [by_digest[digest] for digest in chunk if digest in by_digest]
+        if present:
+            trials = tuple(by_digest.get(digest, present[0]) for digest in chunk)
             key = work_key([trial.digest for trial in trials])
             executor = create_executor(record["executor"], len(chunk), record["devices"])  # a chunk has what ran it
             jobs.append(Job("trials", key, trials, executor, feature_specs=group.feature_specs, group=group))

@@ -9,42 +9,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxft.core import events
-from jaxft.features.readout import FeatureSplit, make_prefix, read_out
+from jaxft.features.feature_classifier import FeatureSplit, fit_feature_classifier, make_prefix
 from jaxft.store.records import Store
-from jaxft.study.changes import body_change, body_measures, lane_of, parameter_changes
 from jaxft.study.chunk.lanes import Lane, Outcome, SharedImages
 from jaxft.study.chunk.loop import run_chunk
-from jaxft.study.chunk.resuming import Keeping, StoredCheckpoints
+from jaxft.study.chunk.resuming import CheckpointPolicy, StoredCheckpoints
 from jaxft.study.final_weights import drop_weights, final_manifest, nested_variables, source_manifest
 from jaxft.study.jobs import Job
+from jaxft.study.parameter_changes import backbone_change, backbone_measures, lane_of, parameter_changes
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.study.services import Services
-from jaxft.study.starts import Starts, can_start, loss_weights
+from jaxft.study.trial_loader import TrialLoader, has_initial_weights, loss_weights
 from jaxft.study.trial_records import describe_classifier, describe_trial, trial_finished
 from jaxft.training.state import Flat
 from jaxft.weights import save_weights
 
 
 @dataclass(frozen=True)
-class Context:
+class WorkContext:
     """What a piece of work needs: the plan, the store, where trials start, and the services of the process."""
 
     plan: Plan
     store: Store
     services: Services
-    starts: Starts
+    loader: TrialLoader
 
     def run_lanes(
         self, job: Job, lanes: Sequence[Lane], snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None
     ) -> list[Outcome]:
         """Returns the outcomes of the lanes of a job, from its checkpoint on if it has one."""
         first, seconds = job.trials[0], self.plan.study.execution.checkpoint_seconds
-        images = SharedImages(self.starts.images_of(first), first.images.fingerprint)
-        keeping = Keeping(StoredCheckpoints(self.store, job.key), seconds, snapshots or {})
-        return run_chunk(first.program, lanes, images, job.executor, self.services, keeping)
+        images = SharedImages(self.loader.images_of(first), first.images.fingerprint)
+        policy = CheckpointPolicy(StoredCheckpoints(self.store, job.key), seconds, snapshots or {})
+        return run_chunk(first.program, lanes, images, job.executor, self.services, policy)
 
 
-def do_piece(context: Context, job: Job) -> None:
+def do_piece(context: WorkContext, job: Job) -> None:
     """Does a job whose source, if it has one, is there, and stores what comes of it.
 
     Raises:
@@ -62,28 +62,30 @@ def do_piece(context: Context, job: Job) -> None:
         run_trials(context, job)
 
 
-def fit_classifier(context: Context, job: Job, planned: PlannedTrial) -> None:
+def fit_classifier(context: WorkContext, job: Job, planned: PlannedTrial) -> None:
     """Fits the classifier of features of a trial, and stores what comes of it."""
-    store, starts, services = context.store, context.starts, context.services
-    began, split, readout = time.monotonic(), planned.split, planned.readout
-    assert readout is not None
+    store, loader, services = context.store, context.loader, context.services
+    began, split, feature_classifier = time.monotonic(), planned.split, planned.feature_classifier
+    assert feature_classifier is not None
     rows = np.unique(np.concatenate([split.train, split.val, split.test]))
-    start, images = starts.start(planned), starts.images_of(planned)
+    start, images = loader.initial_variables(planned), loader.images_of(planned)
     with services.clock.of("features"):
-        prefix = make_prefix(planned.model, readout, job.feature_specs, start, images, planned.images.fingerprint)
-        features = services.cache.outputs(prefix, rows, services.emit, readout.feature_spec)
+        prefix = make_prefix(
+            planned.model, feature_classifier, job.feature_specs, start, images, planned.images.fingerprint
+        )
+        features = services.cache.outputs(prefix, rows, services.emit, feature_classifier.feature_spec)
     with services.clock.of("train"):
-        train, val, test = (np.searchsorted(rows, part) for part in (split.train, split.val, split.test))
+        train, val, test = (np.searchsorted(rows, subset) for subset in (split.train, split.val, split.test))
         data = FeatureSplit(features, split.labels[rows], train, val, test)
-        result = read_out(readout, data, planned.model.num_classes, loss_weights(planned))
+        result = fit_feature_classifier(feature_classifier, data, planned.model.num_classes, loss_weights(planned))
     arrays, record = describe_classifier(planned, result, time.monotonic() - began)
     with services.clock.of("store"):
-        store.write_split(planned.drawn.manifest)
+        store.write_split(planned.sampled.manifest)
         store.write("trials", planned.digest, record, arrays)
     services.emit(trial_finished(planned, record))
 
 
-def train_source(context: Context, job: Job) -> None:
+def train_source(context: WorkContext, job: Job) -> None:
     """Trains a source network and keeps its weights, with its manifest."""
     store, (planned,) = context.store, job.trials
 
@@ -92,54 +94,56 @@ def train_source(context: Context, job: Job) -> None:
             save_weights(path, planned.model, nested_variables(params, batch_stats), source_manifest(planned))
 
     snapshots = {epoch: functools.partial(save, digest) for epoch, digest in job.snapshots}
-    lane = dataclasses.replace(context.starts.lane(planned), kind="source")
+    lane = dataclasses.replace(context.loader.lane(planned), kind="source")
     (outcome,) = context.run_lanes(job, [lane], snapshots)
     if not outcome.diverged:
         save(planned.digest, outcome.params, outcome.batch_stats)
     arrays, record = describe_trial(planned, outcome, {}, job.executor)
-    store.write_split(planned.drawn.manifest)
+    store.write_split(planned.sampled.manifest)
     store.write("sources", planned.digest, record, arrays)
     store.drop_checkpoint(job.key)
     seconds, accuracy = round(outcome.seconds, 3), outcome.metrics["val_accuracy"]
     context.services.emit(events.SourceTrained(planned.digest, record["status"], seconds, accuracy))
 
 
-def run_trials(context: Context, job: Job) -> None:
+def run_trials(context: WorkContext, job: Job) -> None:
     """Runs trials side by side, and stores what comes of those that are missing."""
     store, missing = context.store, job.missing(context.store)
     lanes = lanes_of(job, missing, context)
     outcomes = context.run_lanes(job, lanes)
-    with context.services.clock.of("analyse"):
+    with context.services.clock.of("analyze"):
         changes = parameter_changes(job, lanes, outcomes)
     for trial in missing:
         i = job.trials.index(trial)
-        own = {level: {name: dict(change) for name, change in lane_of(changes[level], i).items()} for level in changes}
-        arrays, record = describe_trial(trial, outcomes[i], own, job.executor)
-        record["relative_change"] = body_change(lanes[i].params, outcomes[i].params, trial.model)
-        record |= body_measures(lanes[i].params, outcomes[i].params, trial.model)
+        trial_changes = {
+            level: {name: dict(change) for name, change in lane_of(changes[level], i).items()} for level in changes
+        }
+        arrays, record = describe_trial(trial, outcomes[i], trial_changes, job.executor)
+        record["relative_change"] = backbone_change(lanes[i].params, outcomes[i].params, trial.model)
+        record |= backbone_measures(lanes[i].params, outcomes[i].params, trial.model)
         with context.services.clock.of("store"):
             if context.plan.study.execution.keep_weights != "none" and not outcomes[i].diverged:
                 with store.writing_weights(trial.digest) as path:
                     variables = nested_variables(outcomes[i].params, outcomes[i].batch_stats)
                     save_weights(path, trial.model, variables, final_manifest(trial))
-            store.write_split(trial.drawn.manifest)
+            store.write_split(trial.sampled.manifest)
             store.write("trials", trial.digest, record, arrays)
         context.services.emit(trial_finished(trial, record))
     store.drop_checkpoint(job.key)
     drop_weights(context.plan, store, missing)
 
 
-def lanes_of(job: Job, missing: Sequence[PlannedTrial], context: Context) -> list[Lane]:
+def lanes_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> list[Lane]:
     """Returns a lane for each place of a chunk; those of trials that are not missing have no name.
 
     Finished trials run again beside the missing ones, which so have the neighbors and bits of the first time. If one
     cannot, as the weights of its source are gone, its place repeats a missing one.
     """
     lanes = {
-        trial.digest: context.starts.lane(trial)
+        trial.digest: context.loader.lane(trial)
         for trial in job.trials
-        if trial in missing or can_start(trial, context.store)
+        if trial in missing or has_initial_weights(trial, context.store)
     }
     counted = {job.trials.index(trial) for trial in missing}
-    found = [lanes.get(trial.digest, lanes[missing[0].digest]) for trial in job.trials]
-    return [lane if i in counted else dataclasses.replace(lane, name="") for i, lane in enumerate(found)]
+    chunk_lanes = [lanes.get(trial.digest, lanes[missing[0].digest]) for trial in job.trials]
+    return [lane if i in counted else dataclasses.replace(lane, name="") for i, lane in enumerate(chunk_lanes)]

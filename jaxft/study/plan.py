@@ -16,14 +16,14 @@ from jaxft.core.errors import UserError
 from jaxft.core.events import Listener, print_warnings
 from jaxft.core.plugins import load_plugins
 from jaxft.core.rules import Match
-from jaxft.data import Drawn, ImageSet, draw
+from jaxft.data import ImageSet, SampledImages, draw
 from jaxft.data.readers.image_set import channel_statistics
 from jaxft.data.sampling.class_choice import choose_classes, feature_nearness, name_nearness
 from jaxft.data.sampling.reading import ImageReader
 from jaxft.data.streaming import brought
 from jaxft.features.cache import make_feature_cache
 from jaxft.features.class_means import class_means, pooled_prefix
-from jaxft.features.readout import make_readout
+from jaxft.features.feature_classifier import plan_feature_classifier
 from jaxft.models import Preprocessing, create_model
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
@@ -55,18 +55,26 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
     groups: dict[str, list[PlannedTrial]] = {}
     for trial in trials:
         groups.setdefault(group_key(trial), []).append(trial)
-    starts = [trial.source.trained for trial in trials if trial.source.trained and trial.starts_from_source]
-    sources = {source.digest: source for source in starts}
-    drawn: dict[Any, PlannedTrial] = {}  # a trial of those that have the same images, and start from the same source's
+    trained_sources = [trial.source.trained for trial in trials if trial.source.trained and trial.starts_from_source]
+    sources = {source.digest: source for source in trained_sources}
+    with_distinct_data: dict[
+        Any, PlannedTrial
+    ] = {}  # a trial of those that have the same images, and start from the same source's
     for trial in trials:
-        drawn.setdefault((trial.trial.target, trial.split.digest, trial.starts_from_source, trial.source.digest), trial)
+        with_distinct_data.setdefault(
+            (trial.trial.target, trial.split.digest, trial.starts_from_source, trial.source.digest), trial
+        )
     return Plan(
         study,
         trials,
         tuple(dict(level) for level in dict.fromkeys(levels)),
         tuple(Group(key, tuple(members)) for key, members in groups.items()),
         tuple(sources.values()),
-        tuple(dict.fromkeys(warning for trial in drawn.values() for warning in (*overlap(trial), *left_out(trial)))),
+        tuple(
+            dict.fromkeys(
+                warning for trial in with_distinct_data.values() for warning in (*overlap(trial), *left_out(trial))
+            )
+        ),
     )
 
 
@@ -77,18 +85,18 @@ class _Planner:
         self.execution, self.emit = study.execution, emit
         self.plugins = load_plugins(study.plugins)
         self.reader = ImageReader(emit)
-        self.draws: dict[Any, Drawn] = {}
+        self.draws: dict[Any, SampledImages] = {}
         self.sources: dict[Any, PlannedSource] = {}
         self.trained: dict[str, PlannedTrial] = {}
 
     def content(
-        self, trial: Trial, source: PlannedSource, drawn: Drawn, preprocessing: Preprocessing
+        self, trial: Trial, source: PlannedSource, sampled: SampledImages, preprocessing: Preprocessing
     ) -> dict[str, Any]:
         """Returns digests of what a trial's config only names, for its identity, and the versions of plug-ins."""
         content: dict[str, Any] = {
             "preprocessing": dataclasses.asdict(preprocessing),
-            "images": drawn.images.fingerprint,
-            "split": drawn.split.digest,
+            "images": sampled.images.fingerprint,
+            "split": sampled.split.digest,
         }
         if trial.training.initialization.start != "random":
             content["weights"] = source.digest
@@ -102,10 +110,12 @@ class _Planner:
             self.sources[key] = self.source(trial)
         return self.resolved(trial, self.sources[key], "target")
 
-    def resolved(self, trial: Trial, source: PlannedSource, where: str, drawn: Drawn | None = None) -> PlannedTrial:
+    def resolved(
+        self, trial: Trial, source: PlannedSource, where: str, sampled: SampledImages | None = None
+    ) -> PlannedTrial:
         """Returns a trial from `source`; `where` names the config's field that holds its images."""
-        drawn = drawn or self.target(trial, trial.target.size_px or source.preprocessing.size_px)
-        images, split = drawn.images, drawn.split
+        sampled = sampled or self.target(trial, trial.target.size_px or source.preprocessing.size_px)
+        images, split = sampled.images, sampled.split
         is_to_be_tested = trial.target.tested and trial.target.manifest is None
         if where == "target" and is_to_be_tested and not len(split.test):
             raise UserError(
@@ -117,14 +127,16 @@ class _Planner:
         model = create_model(grown_model(trial.source.model, trial.training), len(images.class_names))
         model = model.computing(self.execution.precision)
         names = parameter_names(model, size_px)
-        identified = identity(trial, self.execution, self.content(trial, source, drawn, preprocessing))
+        identified = identity(trial, self.execution, self.content(trial, source, sampled, preprocessing))
         training, eval_batch_size = trial.training, self.execution.eval_batch_size
         if training.classifier.kind != "network":
             counts = len(split.train), len(split.val), len(split.test)
-            readout = make_readout(model, training, preprocessing, counts, self.execution.feature_cache_bytes)
-            resting = {name: Match[LayerRate](FROZEN, ".*") for name in names}
+            feature_classifier = plan_feature_classifier(
+                model, training, preprocessing, counts, self.execution.feature_cache_bytes
+            )
+            all_frozen = {name: Match[LayerRate](FROZEN, ".*") for name in names}
             nothing = make_program((), training.selection.weights, eval_batch_size, len(split.train))
-            return PlannedTrial(trial, identified, source, drawn, model, resting, nothing, readout)
+            return PlannedTrial(trial, identified, source, sampled, model, all_frozen, nothing, feature_classifier)
         check_head(training, model)
         first = tuning_rules(training, model, names)
         layers = resolve_layers(training, model, adaptable(training, model, names), first)
@@ -146,11 +158,11 @@ class _Planner:
                 f"{training.batches.size}; lower 'training.batches.size' or raise the epochs, or give 'steps'."
             )
         if any(phase.source_needs.logits for phase in phases):
-            _check_own_head(source, size_px)
+            _check_source_head(source, size_px)
         program = make_program(
             phases, training.selection.weights, eval_batch_size, len(split.train), training.selection.test_crops
         )
-        return PlannedTrial(trial, identified, source, drawn, model, layers, program)
+        return PlannedTrial(trial, identified, source, sampled, model, layers, program)
 
     def source(self, trial: Trial) -> PlannedSource:
         """Returns what a trial starts from: the file is read, or the trial that trains it is planned."""
@@ -161,18 +173,18 @@ class _Planner:
             return PlannedSource(source.model, manifest.preprocessing, manifest, source.weights)
         if source.images is None:
             return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
-        usual = create_model(source.model, 2).preprocessing
-        native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else usual.size_px
+        published = create_model(source.model, 2).preprocessing
+        native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else published.size_px
         # A seed of its own kind: a random start of a trial must not be that of the source it is compared with.
         seed = zlib.crc32(f"source:{trial.stream_seed('source')}".encode())
         size_px = source.images.size_px or native
         spec = source.images
         if spec.class_choice != "random":
             spec = self.near_target(trial, self.reader.read(spec, size_px), seed)
-        drawn = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), asked=source.images)
-        mean, std = channel_statistics(drawn.images.images, drawn.split.train)
+        sampled = dataclasses.replace(self.draw(spec, seed, size_px, "source.images"), requested=source.images)
+        mean, std = channel_statistics(sampled.images.images, sampled.split.train)
         preprocessing = Preprocessing(
-            source.training.augmentation.crop.size_px or drawn.images.images.shape[1],
+            source.training.augmentation.crop.size_px or sampled.images.images.shape[1],
             tuple(round(float(value), 4) for value in mean),
             tuple(round(max(float(value), 1e-4), 4) for value in std),
         )
@@ -183,7 +195,7 @@ class _Planner:
             with_fields(source.training, {"initialization.start": "random"}),
             seed=seed,
         )
-        planned = self.resolved(pretraining, untrained, "source.images", drawn)
+        planned = self.resolved(pretraining, untrained, "source.images", sampled)
         if planned.digest in self.trained:  # the same, of which other weights are taken
             planned = self.trained[planned.digest]
         self.trained[planned.digest] = planned
@@ -216,17 +228,17 @@ class _Planner:
                 return class_means(prefix, rows, labels, cache)
 
             target = self.target(trial, size_px)  # of which the images to train on are looked at, and no others
-            own = self.reader.read(spec, size_px)
-            to_train = np.flatnonzero(~np.isin(own.parts, ("val", "test")))
-            for label in set(range(len(names))).difference(own.labels[to_train].tolist()):
+            source_images = self.reader.read(spec, size_px)
+            to_train = np.flatnonzero(~np.isin(source_images.subsets, ("val", "test")))
+            for label in set(range(len(names))).difference(source_images.labels[to_train].tolist()):
                 raise UserError(
                     f"class {names[label]!r} of {spec.data!r} has no images to train on, and so no mean feature; "
                     "leave it out of 'source.images.classes'."
                 )
-            nearness = feature_nearness(names, means(own, to_train), means(target.kept, target.split.train))
+            nearness = feature_nearness(names, means(source_images, to_train), means(target.kept, target.split.train))
         return choose_classes(spec, names, seed, "source.images", nearness)
 
-    def target(self, trial: Trial, size_px: int) -> Drawn:
+    def target(self, trial: Trial, size_px: int) -> SampledImages:
         """Returns what is drawn of a trial's own images."""
         return self.draw(trial.target, trial.stream_seed("split"), size_px, "target", trial.stream_seed("fold"))
 
@@ -234,7 +246,7 @@ class _Planner:
         """Returns what decides which target images a trial has."""
         return trial.target, trial.stream_seed("split"), trial.stream_seed("fold")
 
-    def draw(self, spec: Images, seed: int, size_px: int | None, where: str, fold: int = 0) -> Drawn:
+    def draw(self, spec: Images, seed: int, size_px: int | None, where: str, fold: int = 0) -> SampledImages:
         """Returns what is drawn of `spec` by a seed, once."""
         key = spec, seed, size_px, where, fold
         if key not in self.draws:
@@ -259,7 +271,7 @@ def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
     return crop_px or side
 
 
-def _check_own_head(source: PlannedSource, size_px: int) -> None:
+def _check_source_head(source: PlannedSource, size_px: int) -> None:
     """Checks that the source has a classifier that fits images of a size, whose outputs distillation records."""
     model = create_model(source.model, 2)
     if source.path is not None and num_classes_of(read_file(source.path, model)[0], model) is None:
@@ -267,13 +279,13 @@ def _check_own_head(source: PlannedSource, size_px: int) -> None:
             "'training.regularization.distillation.strength' keeps what the source's own head says, but "
             f"{source.path!r} has no classifier; leave it out."
         )
-    own_px = source.preprocessing.size_px
-    own, ours = (
+    source_px = source.preprocessing.size_px
+    source_shapes, target_shapes = (
         {name: shape for name, shape in expected_shapes(model, px).items() if is_head(name, model)}
-        for px in (own_px, size_px)
+        for px in (source_px, size_px)
     )
-    if own != ours:
+    if source_shapes != target_shapes:
         raise UserError(
             "'training.regularization.distillation.strength' keeps what the source's own head says, which is for "
-            f"images of {own_px} px; give 'target.size_px' {own_px}, or leave it out."
+            f"images of {source_px} px; give 'target.size_px' {source_px}, or leave it out."
         )

@@ -27,10 +27,12 @@ def overlap(trial: PlannedTrial) -> list[str]:
 
 def left_out(trial: PlannedTrial) -> list[str]:
     """Returns a warning where pictures that cannot be used were left out of a trial's images, or of its source's."""
-    found = []
+    warnings = []
     for planned in (trial, trial.source.trained if trial.starts_from_source else None):
         if planned is not None and planned.images.skipped:
             skipped, data = planned.images.skipped, planned.trial.target.data
             name, why = skipped[0]
-            found.append(f"{len(skipped)} pictures of {data!r} cannot be used and are left out: '{name}' ({why}), ...")
-    return found
+            warnings.append(
+                f"{len(skipped)} pictures of {data!r} cannot be used and are left out: '{name}' ({why}), ..."
+            )
+    return warnings

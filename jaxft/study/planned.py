@@ -14,14 +14,14 @@ from jaxft.config import LayerRate, Study, Trial
 from jaxft.core import paths
 from jaxft.core.rules import Match
 from jaxft.core.text import byte_size, plural
-from jaxft.data import Drawn, ImageSet, Split
+from jaxft.data import ImageSet, SampledImages, Split
+from jaxft.features.feature_classifier import FeatureClassifier
 from jaxft.features.feature_spec import FeatureSpec
-from jaxft.features.readout import Readout
-from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.models import Network, Preprocessing, block_of
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import Program
 from jaxft.training.adapters import adapter_shape, is_adapter, kernel_of
-from jaxft.training.layer_selection import copied_units, draws, draws_body, is_new
+from jaxft.training.layer_selection import has_random_backbone, has_random_start, is_new, transferred_blocks
 from jaxft.weights import Manifest
 
 UNEVEN = 1.2
@@ -58,18 +58,18 @@ class PlannedSource:
 class PlannedTrial:
     """A trial with everything resolved.
 
-    `layers` are its parameters, and what the rules say of them. `readout` is the classifier of features
+    `layers` are its parameters, and what the rules say of them. `feature_classifier` is the classifier of features
     where it is that which is trained; then the program has no phases.
     """
 
     trial: Trial
     identity: Mapping[str, Any]
     source: PlannedSource
-    drawn: Drawn
+    sampled: SampledImages
     model: Network
     layers: Mapping[str, Match[LayerRate]]
     program: Program
-    readout: Readout | None = None
+    feature_classifier: FeatureClassifier | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -79,31 +79,31 @@ class PlannedTrial:
     @property
     def images(self) -> ImageSet:
         """Returns the images, with true labels."""
-        return self.drawn.images
+        return self.sampled.images
 
     @property
     def split(self) -> Split:
         """Returns which images are trained, selected and tested on, and the labels that it sees."""
-        return self.drawn.split
+        return self.sampled.split
 
     @property
-    def body(self) -> tuple[str, ...]:
+    def backbone(self) -> tuple[str, ...]:
         """Returns the names of its parameters below the head."""
         return tuple(name for name in self.layers if not self.model.in_head(name))
 
-    def base(self, names: Iterable[str]) -> tuple[str, ...]:
+    def initial_values_key(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns what identifies the values of leaves below the head at the start, and which are the source's."""
         training, seed = self.trial.training, self.trial.stream_seed("init")
-        copied = copied_units(training, self.model, tuple(self.layers))
-        drawn = (
-            f"matched {self.source.digest} {seed}" if training.initialization.start == "matched" else f"random {seed}"
+        transferred = transferred_blocks(training, self.model, tuple(self.layers))
+        random_key = (
+            f"mean_var {self.source.digest} {seed}" if training.initialization.start == "mean_var" else f"random {seed}"
         )
-        all_units = self.model.units
-        units = {unit_of(name, all_units) for name in names if not is_new(training, name)}
-        theirs, others = sorted(units.intersection(copied)), sorted(units.difference(copied))
-        grown = [f"grown {seed}"] * any(is_new(training, name) for name in names)
-        of_source = [self.source.digest, *theirs * bool(others)] * bool(theirs)
-        return (*of_source, *[drawn] * bool(others), *grown)
+        all_blocks = self.model.blocks
+        blocks = {block_of(name, all_blocks) for name in names if not is_new(training, name)}
+        pretrained, random = sorted(blocks.intersection(transferred)), sorted(blocks.difference(transferred))
+        grown_key = [f"grown {seed}"] * any(is_new(training, name) for name in names)
+        source_key = [self.source.digest, *pretrained * bool(random)] * bool(pretrained)
+        return (*source_key, *[random_key] * bool(random), *grown_key)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -116,7 +116,7 @@ class PlannedTrial:
     @property
     def size_px(self) -> int:
         """Returns the side of what the network sees of the images."""
-        return (self.readout or self.program.phases[-1]).preprocessing.size_px
+        return (self.feature_classifier or self.program.phases[-1]).preprocessing.size_px
 
     @property
     def resize_px(self) -> int | None:
@@ -129,14 +129,14 @@ class PlannedTrial:
         """Returns the streams of random numbers that the trial's result depends on."""
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
-        if self.readout is not None:
-            drawn = ["init"] * draws_body(self.trial.training, self.model, tuple(self.layers))
-            return (*["split"] * uses_split(self.trial), *["source"] * trains_source, *drawn, *["fold"] * folds)
+        if self.feature_classifier is not None:
+            init_stream = ["init"] * has_random_backbone(self.trial.training, self.model, tuple(self.layers))
+            return (*["split"] * uses_split(self.trial), *["source"] * trains_source, *init_stream, *["fold"] * folds)
         last = self.program.phases[-1]
-        random_images = last.changes_images or last.regularizers.is_random
+        random_images = last.augments_images or last.regularizers.is_random
         optional = ["augment"] * random_images + ["fold"] * folds + ["source"] * trains_source
-        drawn = ["init"] * draws(self.trial.training, self.model, tuple(self.layers))
-        return (*["split"] * uses_split(self.trial), *drawn, "order", *optional)
+        init_stream = ["init"] * has_random_start(self.trial.training, self.model, tuple(self.layers))
+        return (*["split"] * uses_split(self.trial), *init_stream, "order", *optional)
 
     @property
     def starts_from_source(self) -> bool:
@@ -169,8 +169,8 @@ class Group:
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """Returns the features of its classifiers, which one pass of the network makes for all of them."""
-        found = {trial.readout.feature_spec for trial in self.trials if trial.readout}
-        return tuple(sorted(found, key=lambda spec: (spec.unit, spec.pooling, spec.below or "")))
+        specs = {trial.feature_classifier.feature_spec for trial in self.trials if trial.feature_classifier}
+        return tuple(sorted(specs, key=lambda spec: (spec.block, spec.pooling, spec.below or "")))
 
 
 @dataclass(frozen=True)
@@ -202,21 +202,21 @@ class Plan:
 
     def varied(self) -> tuple[str, ...]:
         """Returns the streams of random numbers that vary over the seeds of a setting, of those that are used."""
-        found = []
+        varied = []
         for stream in STREAMS:
             seeds: dict[Trial, set[int]] = {}
             for trial in self.trials:
                 if stream in trial.streams_used:
                     same = dataclasses.replace(trial.trial, seed=0)
                     seeds.setdefault(same, set()).add(trial.trial.stream_seed(stream))
-            if any(len(drawn) > 1 for drawn in seeds.values()):
-                found.append(stream)
-        return tuple(found)
+            if any(len(stream_seeds) > 1 for stream_seeds in seeds.values()):
+                varied.append(stream)
+        return tuple(varied)
 
     def snapshots(self, source: PlannedTrial) -> tuple[tuple[int, str], ...]:
         """Returns after which passes, counted from 1, a source's weights are kept, and what identifies them then."""
-        starts = [trial.source for trial in self.trials if trial.starts_from_source]
-        kept = {s.epoch: s.digest for s in starts if s.trained is source and s.epoch is not None}
+        sources = [trial.source for trial in self.trials if trial.starts_from_source]
+        kept = {s.epoch: s.digest for s in sources if s.trained is source and s.epoch is not None}
         return tuple(sorted(kept.items()))
 
     def size_line(self) -> str:
@@ -237,7 +237,7 @@ class Plan:
         """Returns how much disk the final weights take that the policy keeps."""
         policy = self.study.execution.keep_weights
         kept = self.trials if policy == "all" else one_a_setting(self) if policy == "best_seed" else ()
-        return sum(trial.num_bytes for trial in kept if trial.readout is None)
+        return sum(trial.num_bytes for trial in kept if trial.feature_classifier is None)
 
     def record(self, origin: cfg.ConfigFile) -> dict[str, Any]:
         """Returns the plan as the store keeps it and the report reads it."""

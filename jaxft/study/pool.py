@@ -32,7 +32,7 @@ class Pool:
 
     def run(self, services: Services, shard: tuple[int, int]) -> None:
         """Lets them do their share of the work, and tells how it goes."""
-        for event in self.workers.ask({"run": shard}):
+        for event in self.workers.broadcast({"run": shard}):
             match event:
                 case events.WorkerFailed():
                     raise UserError(event.message)
@@ -54,6 +54,6 @@ def run_workers_share(work: Work, shard: tuple[int, int], worker: tuple[int, int
     with convolution.use(execution.cpu_convolution):
         check_convolution(store, is_worker=True)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
-        theirs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.in_workers]
-        own = in_order_of(worker, theirs)
-        work.run([*source_jobs(plan, store), *own])
+        worker_jobs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.in_workers]
+        ordered = in_order_of(worker, worker_jobs)
+        work.run([*source_jobs(plan, store), *ordered])

@@ -8,10 +8,10 @@ import numpy as np
 from jaxft import config as cfg
 from jaxft.core import events
 from jaxft.core.metrics import field_names
-from jaxft.features.readout import ReadoutResult
-from jaxft.study.changes import finite_or_none
+from jaxft.features.feature_classifier import FeatureClassifierResult
 from jaxft.study.chunk.lanes import Outcome, curve_names
-from jaxft.study.executors import Executor, InTurn
+from jaxft.study.executors import Executor, Sequential
+from jaxft.study.parameter_changes import finite_or_none
 from jaxft.study.planned import PlannedTrial
 
 
@@ -36,19 +36,19 @@ def describe_trial(
 
 
 def describe_classifier(
-    planned: PlannedTrial, result: ReadoutResult, seconds: float
+    planned: PlannedTrial, result: FeatureClassifierResult, seconds: float
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
-    assert planned.readout is not None
+    assert planned.feature_classifier is not None
     arrays = dict.fromkeys(("epoch", *curve_names()), np.zeros(0)) | result.by_level
     arrays |= {"test_rows": planned.split.test, "test_predictions": result.test_predictions}
-    record = _record(planned, "done", result, seconds, InTurn())
-    record |= {"selected_level": result.level, "level_of": planned.readout.level_name}
+    record = _record(planned, "done", result, seconds, Sequential())
+    record |= {"selected_level": result.level, "level_of": planned.feature_classifier.level_name}
     return arrays, record | {"relative_change": 0.0}  # the network rests
 
 
 def _record(
-    planned: PlannedTrial, status: str, outcome: Outcome | ReadoutResult, seconds: float, executor: Executor
+    planned: PlannedTrial, status: str, outcome: Outcome | FeatureClassifierResult, seconds: float, executor: Executor
 ) -> dict[str, Any]:
     """Returns what the record of every finished trial has."""
     split = planned.split
@@ -63,7 +63,7 @@ def _record(
         "width": executor.width,
         "source": planned.source.digest if planned.starts_from_source else "",
         "split": split.digest,
-        "manifest": planned.drawn.manifest["digest"],
+        "manifest": planned.sampled.manifest["digest"],
         "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "identity": planned.identity,
         "trial": cfg.to_dict(planned.trial),

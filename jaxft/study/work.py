@@ -9,22 +9,22 @@ from jaxft.core.errors import UserError
 from jaxft.store.records import Store
 from jaxft.study.device_memory import is_out_of_memory, let_go_of_programs
 from jaxft.study.jobs import Job, halve_chunks, pieces_of
-from jaxft.study.pieces import Context, do_piece
+from jaxft.study.pieces import WorkContext, do_piece
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.study.services import Services
-from jaxft.study.starts import Starts
+from jaxft.study.trial_loader import TrialLoader
 
 WAIT_SECONDS = 0.5
 
 
 class Work:
-    """Does pieces of a study's work that no other process does; `starts` loads what trials start from."""
+    """Does pieces of a study's work that no other process does; `loader` loads what trials start from."""
 
     def __init__(self, plan: Plan, store: Store, services: Services, debug: bool = False):
         self.plan, self.store, self.services, self.debug = plan, store, services, debug
         self.emit = services.emit
-        self.starts = Starts(store, services, plan.study.execution.device_data_bytes)
-        self._context = Context(plan, store, services, self.starts)
+        self.loader = TrialLoader(store, services, plan.study.execution.device_data_bytes)
+        self._context = WorkContext(plan, store, services, self.loader)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Does the jobs that no other process does, and returns when all are over."""
@@ -50,13 +50,13 @@ class Work:
         where there was not the memory to run them side by side.
         """
         store, source = self.store, job.source
-        if source is not None and not job.source_is_there(store):
+        if source is not None and not job.source_is_ready(store):
             if not store.has("failures", source.digest):
                 return [job]
             self._fail(job, str((store.read("failures", source.digest) or {})["error"]))
             return []
-        with store.claim(job.key, wait=False) as mine:
-            if not mine:
+        with store.claim(job.key, wait=False) as is_claimed:
+            if not is_claimed:
                 return [job]
             if job.group is not None and job.key not in (now := {piece.key: piece for piece in pieces_of(job, store)}):
                 return list(now.values())

@@ -24,7 +24,7 @@ class Workers:
     """Processes that know a study and wait to be told what to do. They end with this process, however it ends."""
 
     def __init__(self, study: Mapping[str, Any], workdir: Path, count: int, debug: bool = False):
-        self.heard: queue.SimpleQueue[tuple[int, Event | None]] = queue.SimpleQueue()
+        self.event_queue: queue.SimpleQueue[tuple[int, Event | None]] = queue.SimpleQueue()
         cores = core_numbers()
         self.processes: list[subprocess.Popen[str]] = []
         self.listeners: list[threading.Thread] = []
@@ -41,33 +41,33 @@ class Workers:
             listener.start()
             self.listeners.append(listener)
             core = cores[number % len(cores)] if cores else None
-            place = {"worker": [number, count], "core": core}
-            self._tell(process, {"study": study, "workdir": str(workdir), "debug": debug} | place)
+            assignment = {"worker": [number, count], "core": core}
+            self._send(process, {"study": study, "workdir": str(workdir), "debug": debug} | assignment)
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                self.heard.put((number, from_json(line)))
-        self.heard.put((number, None))
+                self.event_queue.put((number, from_json(line)))
+        self.event_queue.put((number, None))
 
-    def _tell(self, process: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
+    def _send(self, process: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
-        except BrokenPipeError:  # it has ended, which `ask` finds out
+        except BrokenPipeError:  # it has ended, which `broadcast` finds out
             pass
 
-    def ask(self, message: Mapping[str, Any]) -> Iterator[Event]:
+    def broadcast(self, message: Mapping[str, Any]) -> Iterator[Event]:
         """Tells every worker something, and yields their events until each has done it or has ended."""
         for process in self.processes:
-            self._tell(process, message)
+            self._send(process, message)
         busy = {number for number, process in enumerate(self.processes) if process.poll() is None}
         while busy:
             interrupts.check()
             try:
-                number, event = self.heard.get(timeout=0.2)
+                number, event = self.event_queue.get(timeout=0.2)
             except queue.Empty:
                 continue
             if event is None or isinstance(event, WorkerDone):

@@ -73,11 +73,11 @@ class Progress:
                 self._add_trials(event.trials)
             case _ if isinstance(event, LASTING):
                 self._last_epoch = time.monotonic()
-                self.say(describe(event))
+                self.print_line(describe(event))
             case _:
-                self._note(describe(event))
+                self._update_line(describe(event))
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Shows a line that stays."""
         if self.quiet:
             return
@@ -126,14 +126,14 @@ class Progress:
         elif self._done_trials == self._total_trials:
             self._log("train", "")
 
-    def _note(self, line: str) -> None:
+    def _update_line(self, line: str) -> None:
         """Shows how far something between two epochs is."""
         self._last_epoch = time.monotonic()  # its time is no epoch's
         if self._live is not None:
             self._live.update(self._task, line=line)
         elif time.monotonic() - self._last_line > LOG_SECONDS:
             self._last_line = time.monotonic()
-            self.say(line)
+            self.print_line(line)
 
     def _fields(self, phase: str, line: str) -> dict[str, str]:
         return {
@@ -153,4 +153,4 @@ class Progress:
         self._last_line = time.monotonic()
         trials = f"{phase}: {self._done_trials}/{self._total_trials} trials" if self._total_trials else ""
         parts = [trials, self._left(), line]
-        self.say(", ".join(part for part in parts if part))
+        self.print_line(", ".join(part for part in parts if part))

@@ -54,7 +54,7 @@ def read_events(path: Path) -> Iterator[tuple[float, Event]]:
     for line in path.read_bytes().splitlines():
         try:
             fields = json.loads(line)
-            found = float(fields["time"]), events.from_dict(fields)
+            event = float(fields["time"]), events.from_dict(fields)
         except (ValueError, KeyError, TypeError):
             continue
-        yield found
+        yield event

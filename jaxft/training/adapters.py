@@ -56,15 +56,15 @@ def check_pairs(frozen: Collection[str]) -> None:
 
 def init_adapters(names: Iterable[str], params: Mapping[str, Any], rank: int, key: jax.Array) -> dict[str, jax.Array]:
     """Returns the factors `names` at the start."""
-    found = {}
+    factors = {}
     for name in names:
         shape = adapter_shape(name, params[kernel_of(name)].shape, rank)
         if name.endswith(B):
-            found[name] = jnp.zeros(shape, jnp.float32)
+            factors[name] = jnp.zeros(shape, jnp.float32)
         else:
-            own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-            found[name] = jax.random.normal(own, shape) / math.sqrt(shape[0])
-    return found
+            leaf_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            factors[name] = jax.random.normal(leaf_key, shape) / math.sqrt(shape[0])
+    return factors
 
 
 def merge(params: Mapping[str, Any], frozen: Mapping[str, Any], scale: Any) -> dict[str, Any]:
@@ -76,6 +76,6 @@ def merge(params: Mapping[str, Any], frozen: Mapping[str, Any], scale: Any) -> d
     for name in params:
         if name.endswith(A):
             kernel = frozen[kernel_of(name)]
-            change = params[name] @ params[layer_of(name) + B]
-            merged[kernel_of(name)] = kernel + scale * change.reshape(kernel.shape)
+            update = params[name] @ params[layer_of(name) + B]
+            merged[kernel_of(name)] = kernel + scale * update.reshape(kernel.shape)
     return merged

@@ -20,19 +20,19 @@ class Batch(NamedTuple):
 
     Attributes:
       images: [n, h, w, 3], or outputs of the frozen prefix.
-      own: targets of the images.
-      other: targets of the images that are mixed into them.
-      places: [n] their places in the whole batch.
+      original: targets of the images.
+      mixed_in: targets of the images that are mixed into them.
+      positions: [n] their places in the whole batch.
     """
 
     images: jax.Array
-    own: Targets
-    other: Targets
-    places: jax.Array
+    original: Targets
+    mixed_in: Targets
+    positions: jax.Array
 
     def targets(self, share: jax.Array | None) -> BatchTargets:
         """Returns the targets of images of which each keeps `share` of its own target; None: they are not mixed."""
-        return BatchTargets(self.own, self.other, share)
+        return BatchTargets(self.original, self.mixed_in, share)
 
 
 class Metrics(NamedTuple):
@@ -46,12 +46,12 @@ def load_images(
     phase: Phase, state: State, labels: jax.Array, images: jax.Array, rows: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the images of `rows`, augmented, and their labels."""
-    if phase.from_features or not phase.changes_images:
+    if phase.from_features or not phase.augments_images:
         return images[rows], labels[rows]
     if phase.views:
         at = rows % len(images)
-        return view(state.key, images[at], at, rows // len(images), phase.changes), labels[at]
-    return augment(jax.random.fold_in(state.key, state.step), images[rows], phase.changes), labels[rows]
+        return view(state.key, images[at], at, rows // len(images), phase.augmentations), labels[at]
+    return augment(jax.random.fold_in(state.key, state.step), images[rows], phase.augmentations), labels[rows]
 
 
 def mix_images(phase: Phase, state: State, hparams: HParams, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
@@ -69,6 +69,6 @@ def load_batch(
     """Returns the batch of `rows`, augmented and mixed, and the share of its own target that each image keeps."""
     batch_images, batch_labels = load_images(phase, state, labels, images, rows)
     batch_images, share = mix_images(phase, state, hparams, batch_images)
-    own = Targets(batch_labels, rows)
-    other = jax.tree.map(lambda x: x[::-1], own)  # as `mix` pairs images
-    return Batch(batch_images, own, other, jnp.arange(len(rows))), share
+    original = Targets(batch_labels, rows)
+    mixed_in = jax.tree.map(lambda x: x[::-1], original)  # as `mix` pairs images
+    return Batch(batch_images, original, mixed_in, jnp.arange(len(rows))), share

@@ -72,8 +72,8 @@ def make_eval_step(network: Evaluated) -> Callable[..., Evaluation]:
 def make_moments_step(network: Evaluated) -> Callable[..., Flat]:
     """Returns `moments_step(params, batch_stats, rows, frozen, images)`, what enters each batch norm above the prefix.
 
-    rows: [1, batch] int32. `{'stem/bn/mean': [features], 'stem/bn/var': biased, 'stem/bn/places': of an image}`; what
-    lies below is normalised by the batch's own statistics.
+    rows: [1, batch] int32. `{'stem/bn/mean': [features], 'stem/bn/var': biased, 'stem/bn/values_per_image': of an
+    image}`; what lies below is normalized by the batch's own statistics.
     """
 
     def moments_step(params: Flat, batch_stats: Flat, rows: jax.Array, frozen: Frozen, images: jax.Array) -> Flat:
@@ -81,8 +81,8 @@ def make_moments_step(network: Evaluated) -> Callable[..., Flat]:
         seen = batch if network.from_features else center_crop(batch, network.preprocessing.size_px)
         x, start, stats = enter_network(network, batch_stats, frozen, seen)
         variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
-        _, found = network.model.apply(variables, x, train=True, start=start, mutable=["batch_stats", "moments"])
-        return {name: jnp.asarray(value) for name, value in flatten(found["moments"]).items()}
+        _, updated = network.model.apply(variables, x, train=True, start=start, mutable=["batch_stats", "moments"])
+        return {name: jnp.asarray(value) for name, value in flatten(updated["moments"]).items()}
 
     return moments_step
 
@@ -97,13 +97,13 @@ def pool_moments(moments: Sequence[Mapping[str, np.ndarray]], sizes: Sequence[in
     def mean(values: Sequence[np.ndarray]) -> np.ndarray:
         return np.tensordot(shares, np.stack(values), axes=1)
 
-    found = {}
+    pooled = {}
     for name in (name for name in moments[0] if name.endswith("/mean")):
         layer = name.removesuffix("mean")
         means = [of[name].astype(np.float64) for of in moments]
         total = mean(means)
-        var = mean([of[layer + "var"] + np.square(own - total) for of, own in zip(moments, means)])
-        count = float(np.ravel(moments[0][layer + "places"])[0]) * sum(sizes)
-        found[name] = total.astype(np.float32)
-        found[layer + "var"] = (var * count / max(count - 1, 1)).astype(np.float32)
-    return found
+        var = mean([of[layer + "var"] + np.square(batch_mean - total) for of, batch_mean in zip(moments, means)])
+        count = float(np.ravel(moments[0][layer + "values_per_image"])[0]) * sum(sizes)
+        pooled[name] = total.astype(np.float32)
+        pooled[layer + "var"] = (var * count / max(count - 1, 1)).astype(np.float32)
+    return pooled

@@ -25,7 +25,7 @@ class Variables(NamedTuple):
     frozen: Frozen
 
 
-class Pass(NamedTuple):
+class ForwardPass(NamedTuple):
     """What a forward pass returns.
 
     Attributes:
@@ -60,7 +60,7 @@ def run_network(
     train: bool,
     keep: Sequence[str] = (),
     noise: Noise = NO_NOISE,
-) -> Pass:
+) -> ForwardPass:
     """Returns a forward pass.
 
     Args:
@@ -72,22 +72,22 @@ def run_network(
     model = phase.model
     x, start, stats = enter_network(phase, variables.batch_stats, variables.frozen, images)
     if start is None:
-        return Pass(x, variables.batch_stats, x, {})
+        return ForwardPass(x, variables.batch_stats, x, {})
     entering, outputs = x, {}
-    blocks = _make_blocks(phase, variables, noise, train)
-    units, head, features = model.units, model.head, model.feature_block
+    runner = _block_runner(phase, variables, noise, train)
+    blocks, head, features = model.blocks, model.head, model.feature_block
     stops = {*keep, *[features] * (noise.dropout is not None)}
     if start == head and features in stops:
         outputs[features] = x
-    for unit in units[units.index(start) : units.index(head)]:
-        if unit in stops:
-            x, stats = blocks.run(x, stats, start, unit)
-            outputs[unit] = x
-            start = units[units.index(unit) + 1]
+    for block in blocks[blocks.index(start) : blocks.index(head)]:
+        if block in stops:
+            x, stats = runner.run(x, stats, start, block)
+            outputs[block] = x
+            start = blocks[blocks.index(block) + 1]
     if noise.dropout is not None:
         x = drop(x, noise.dropout)
-    logits, stats = blocks.run(x, stats, start, head)
-    return Pass(logits, {name: stats[name] for name in variables.batch_stats}, entering, outputs)
+    logits, stats = runner.run(x, stats, start, head)
+    return ForwardPass(logits, {name: stats[name] for name in variables.batch_stats}, entering, outputs)
 
 
 def enter_network(
@@ -98,16 +98,16 @@ def enter_network(
     x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
     if phase.prefix is None:
-        return x, model.units[0], stats
+        return x, model.blocks[0], stats
     if not phase.from_features:
         fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
         x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
-    above = model.units[model.units.index(phase.prefix) + 1 :]
+    above = model.blocks[model.blocks.index(phase.prefix) + 1 :]
     return x, above[0] if above else None, stats
 
 
 @dataclass(frozen=True, eq=False)
-class _Blocks:
+class _BlockRunner:
     """The blocks of a network with the variables of a forward pass, apart from its statistics."""
 
     model: Any
@@ -118,10 +118,10 @@ class _Blocks:
 
     def run(self, x: jax.Array, stats: Flat, start: str, stop: str) -> tuple[jax.Array, Flat]:
         """Returns the output of `stop` for the input of `start`, and all statistics after it."""
-        units, dtype = self.model.units, x.dtype
+        blocks, dtype = self.model.blocks, x.dtype
         x = x.astype(compute_dtype(self.model.precision, dtype))
-        each = units[units.index(start) : units.index(stop) + 1]
-        for begin, end in [(unit, unit) for unit in each] if self.remat else [(start, stop)]:
+        each = blocks[blocks.index(start) : blocks.index(stop) + 1]
+        for begin, end in [(block, block) for block in each] if self.remat else [(start, stop)]:
             apply: Callable[..., Any] = functools.partial(self._apply, start=begin, stop=end)
             if self.remat:
                 apply = rematerialized(apply)
@@ -137,12 +137,12 @@ class _Blocks:
         return x, updated["batch_stats"]
 
 
-def _make_blocks(phase: Phase | Evaluated, variables: Variables, noise: Noise, train: bool) -> _Blocks:
+def _block_runner(phase: Phase | Evaluated, variables: Variables, noise: Noise, train: bool) -> _BlockRunner:
     nested = {"params": unflatten(variables.frozen.params | variables.params)}
     if noise.branch_factors:
         nested["branches"] = unflatten({f"{block}/factor": factor for block, factor in noise.branch_factors.items()})
     group_size, remat = (phase.virtual_batch_size, phase.remat) if isinstance(phase, Phase) else (None, False)
-    return _Blocks(phase.model, nested, train and bool(variables.batch_stats), group_size, train and remat)
+    return _BlockRunner(phase.model, nested, train and bool(variables.batch_stats), group_size, train and remat)
 
 
 def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:

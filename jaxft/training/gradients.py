@@ -9,31 +9,31 @@ import jax.numpy as jnp
 Tree = Any
 
 
-def in_parts(grad_fn: Callable[..., Any], num_parts: int) -> Callable[..., Any]:
+def in_micro_batches(grad_fn: Callable[..., Any], num_micro_batches: int) -> Callable[..., Any]:
     """Returns `grad_fn` of a batch that is worked through in parts, of which one at a time is in memory.
 
     `grad_fn(params, batch_stats, batch) -> (grads, (batch_stats, metrics))`, whose gradient and metrics, a tree, are of
     means over the batch, a tree of arrays [images, ...]. So are those of the result: it is that of the whole batch, up
     to rounding, but for batch norm, which sees a part at a time; its running statistics go from part to part.
     """
-    if num_parts == 1:
+    if num_micro_batches == 1:
         return grad_fn
 
     def whole(params: Tree, batch_stats: Tree, batch: Tree) -> Any:
-        parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
+        micro_batches = jax.tree.map(lambda x: x.reshape(num_micro_batches, -1, *x.shape[1:]), batch)
 
-        def add(carry: Any, part: Tree) -> tuple[Any, None]:
+        def add(carry: Any, micro_batch: Tree) -> tuple[Any, None]:
             stats, total = carry
-            grads, (stats, metrics) = grad_fn(params, stats, part)
+            grads, (stats, metrics) = grad_fn(params, stats, micro_batch)
             return (stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
 
-        first = jax.tree.map(lambda x: x[0], parts)
-        of_part = jax.eval_shape(grad_fn, params, batch_stats, first)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (of_part[0], of_part[1][1]))
+        first = jax.tree.map(lambda x: x[0], micro_batches)
+        shapes = jax.eval_shape(grad_fn, params, batch_stats, first)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
         # XLA's CPU backend runs convolutions inside loops many times slower.
-        unroll = num_parts if jax.default_backend() == "cpu" else 1
-        (stats, total), _ = jax.lax.scan(add, (batch_stats, nothing), parts, unroll=unroll)
-        grads, metrics = jax.tree.map(lambda x: x / num_parts, total)
+        unroll = num_micro_batches if jax.default_backend() == "cpu" else 1
+        (stats, total), _ = jax.lax.scan(add, (batch_stats, nothing), micro_batches, unroll=unroll)
+        grads, metrics = jax.tree.map(lambda x: x / num_micro_batches, total)
         return grads, (stats, metrics)
 
     return whole

@@ -10,7 +10,7 @@ from jaxft.models import Network
 from jaxft.training.training_images import TrainingImages
 
 
-def start_head(training: Training, images: TrainingImages) -> dict[str, jax.Array]:
+def initial_head(training: Training, images: TrainingImages) -> dict[str, jax.Array]:
     """Returns the head's parameters at the start, by name.
 
     'class_means': the column of class c is m_c / ||m_c||, where m_c is the mean over the class's training images of
@@ -34,14 +34,14 @@ def start_head(training: Training, images: TrainingImages) -> dict[str, jax.Arra
 
 
 def imprint(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns [features, classes] float32, the kernel of `start_head`, from `features: [n, features]`.
+    """Returns [features, classes] float32, the kernel of `initial_head`, from `features: [n, features]`.
 
     A class without images, and one whose features cancel, has a column of zeros.
     """
-    found = np.asarray(features, np.float64)
-    unit = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    sums = np.zeros((num_classes, found.shape[1]))
-    np.add.at(sums, labels, unit)
+    vectors = np.asarray(features, np.float64)
+    normalized = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    sums = np.zeros((num_classes, vectors.shape[1]))
+    np.add.at(sums, labels, normalized)
     return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).T.astype(np.float32)
 
 

@@ -11,7 +11,7 @@ from jaxft.config import FROZEN, LayerRate, Training, fields_of
 from jaxft.config.sections import sections_of
 from jaxft.config.training import LossConfig, OptimizerConfig
 from jaxft.core.rules import Match
-from jaxft.training.regularizers.active import Numbers, make_numbers
+from jaxft.training.regularizers.active import RegularizerNumbers, make_numbers
 
 
 class HParams(NamedTuple):
@@ -46,7 +46,7 @@ class HParams(NamedTuple):
     sam_radius: jax.Array
     ema_decay: jax.Array
     measured: dict[str, dict[str, Any]]
-    regularizers: Numbers
+    regularizers: RegularizerNumbers
     optimizer_numbers: dict[str, jax.Array]
     loss_numbers: dict[str, jax.Array]
 

@@ -9,18 +9,18 @@ import numpy as np
 
 from jaxft.config import Training
 from jaxft.core.paths import flatten
-from jaxft.models import Network, unit_of
+from jaxft.models import Network, block_of
 from jaxft.models.initialization import init_head, init_variables
-from jaxft.training.layer_selection import copied_units
+from jaxft.training.layer_selection import transferred_blocks
 
 
-def start_body(
+def initial_variables(
     model: Network, training: Training, key: jax.Array, size_px: int, source: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
     """Returns the flat `params` and `batch_stats` at the start, with a head drawn from `key` (LeCun's scheme).
 
     Copied units have the source's parameters and statistics. All else is drawn as the architecture is from scratch, or
-    of init 'matched' each parameter i.i.d. normal with the mean and standard deviation of its leaf in the source, and
+    of init 'mean_var' each parameter i.i.d. normal with the mean and standard deviation of its leaf in the source, and
     with the statistics of a new network. New units are always drawn as from scratch.
 
     Args:
@@ -30,19 +30,21 @@ def start_body(
         return collections(flatten(init_variables(model, key, size_px)))
     old = {name: leaf for name, leaf in source.items() if not name.startswith("counters/")}
     names = [name.partition("/")[2] for name in old if name.startswith("params/")]
-    copied = set(copied_units(training, model, names))
-    taken = {name: leaf for name, leaf in old.items() if unit_of(name.partition("/")[2], model.units) in copied}
-    if len(taken) == len(old) and training.initialization.grow == "none":
-        return collections(taken | flatten(init_head(model, key, size_px)))
+    transferred = set(transferred_blocks(training, model, names))
+    pretrained = {
+        name: leaf for name, leaf in old.items() if block_of(name.partition("/")[2], model.blocks) in transferred
+    }
+    if len(pretrained) == len(old) and training.initialization.grow == "none":
+        return collections(pretrained | flatten(init_head(model, key, size_px)))
     fresh = flatten(init_variables(model, key, size_px))
-    if training.initialization.start == "matched":
-        params = {name: leaf for name, leaf in old.items() if name.startswith("params/") and name not in taken}
+    if training.initialization.start == "mean_var":
+        params = {name: leaf for name, leaf in old.items() if name.startswith("params/") and name not in pretrained}
         for name, leaf in params.items():
-            fresh[name] = matched(leaf, jax.random.fold_in(key, zlib.crc32(name.encode())))
-    return collections(fresh | taken)
+            fresh[name] = draw_mean_var(leaf, jax.random.fold_in(key, zlib.crc32(name.encode())))
+    return collections(fresh | pretrained)
 
 
-def matched(leaf: Any, key: jax.Array) -> jax.Array:
+def draw_mean_var(leaf: Any, key: jax.Array) -> jax.Array:
     """Returns values i.i.d. normal with the mean and standard deviation of those of `leaf` (Raghu et al. 2019)."""
     values = np.asarray(leaf, np.float64)
     mean, std = np.float32(values.mean()), np.float32(values.std())
@@ -54,9 +56,9 @@ def collections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Counters, which no result depends on, are left out.
     """
-    found: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
+    by_collection: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
     for name, leaf in flat.items():
-        collection, _, own = name.partition("/")
-        if collection in found:
-            found[collection][own] = leaf
-    return found
+        collection, _, leaf_name = name.partition("/")
+        if collection in by_collection:
+            by_collection[collection][leaf_name] = leaf
+    return by_collection

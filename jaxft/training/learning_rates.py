@@ -15,19 +15,21 @@ def layer_rules(training: Training, model: Network, first: Sequence[Rule[LayerRa
 
     New units of a grown network have the head's rate. Values are multipliers of the head's rate, or 'frozen'.
     """
-    body = training.layers.backbone_learning_rate
-    if body is None:
-        body_multiplier: LayerRate = 1.0
+    backbone_rate = training.layers.backbone_learning_rate
+    if backbone_rate is None:
+        backbone_multiplier: LayerRate = 1.0
     else:
-        body_multiplier = FROZEN if body == FROZEN else float(body) / training.optimizer.given_rate
-    own: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in training.layers.rates]
+        backbone_multiplier = (
+            FROZEN if backbone_rate == FROZEN else float(backbone_rate) / training.optimizer.given_rate
+        )
+    config_rules: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in training.layers.rates]
     # The rules before them may leave nothing to these.
     if training.batch_norm.affine == FROZEN:
-        own.append(Rule(leaves_of(model.norms), FROZEN, optional=True))
+        config_rules.append(Rule(leaves_of(model.norms), FROZEN, optional=True))
     if training.initialization.grow != "none":
-        own.append(Rule(f"{NEW_UNITS}.*", 1.0, optional=True))
+        config_rules.append(Rule(f"{NEW_UNITS}.*", 1.0, optional=True))
     head = Rule[LayerRate](f"{re.escape(model.head)}/.*", 1.0, optional=True)
-    return [*first, *own, head, Rule(".*", body_multiplier, optional=True)]
+    return [*first, *config_rules, head, Rule(".*", backbone_multiplier, optional=True)]
 
 
 def resolve_layers(

@@ -12,7 +12,7 @@ class Dropout(NamedTuple):
 
     key: jax.Array
     rate: jax.Array
-    places: jax.Array
+    positions: jax.Array
 
 
 class Noise(NamedTuple):
@@ -25,7 +25,7 @@ class Noise(NamedTuple):
     branch_factors: Mapping[str, jax.Array] | None = None
 
 
-class Draw(NamedTuple):
+class NoiseKey(NamedTuple):
     """What noise is drawn from: the key of a step, and the places in the batch [n] of the images at work.
 
     A batch has one set of branch factors, and each image values of its own that are dropped, so that it does not matter
@@ -33,7 +33,7 @@ class Draw(NamedTuple):
     """
 
     key: jax.Array
-    places: jax.Array
+    positions: jax.Array
 
 
 def drop(x: jax.Array, dropout: Dropout) -> jax.Array:
@@ -42,9 +42,9 @@ def drop(x: jax.Array, dropout: Dropout) -> jax.Array:
     Dropout (Srivastava et al. 2014, section 10: scaled in training, so that nothing changes in evaluation). Which
     values are dropped depends only on the key and on an image's place in the batch.
     """
-    key, rate, places = dropout
+    key, rate, positions = dropout
 
-    def uniform(place: jax.Array) -> jax.Array:
-        return jax.random.uniform(jax.random.fold_in(key, place), x.shape[1:], jnp.float32)
+    def uniform(position: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(key, position), x.shape[1:], jnp.float32)
 
-    return jnp.where(jax.vmap(uniform)(places) >= rate, x / (1 - rate), 0.0)
+    return jnp.where(jax.vmap(uniform)(positions) >= rate, x / (1 - rate), 0.0)

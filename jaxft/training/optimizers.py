@@ -19,7 +19,7 @@ from jaxft.training.schedules import Schedule, make_schedule
 LBFGS = "lbfgs"  # the optimizer of a linear probe, whose step is another (`jaxft.training.lbfgs`)
 
 
-class Numbers(NamedTuple):
+class OptimizerNumbers(NamedTuple):
     """What an optimizer is built from.
 
     Attributes:
@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
     section: dict[str, jax.Array]
 
 
-# An optimizer is a function of `Numbers` that returns the optax transformations before the learning rate.
+# An optimizer is a function of `OptimizerNumbers` that returns the optax transformations before the learning rate.
 OPTIMIZERS.register(
     "sgd",
     lambda numbers: [numbers.decay, optax.trace(numbers.momentum, numbers.nesterov)],
@@ -132,14 +132,14 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
 def _group_tx(optimizer: Optimizer, hparams: HParams, pattern: str, first_step: int) -> optax.GradientTransformation:
     """Returns the transformation of the leaves of one rule that begin to train at one step of the schedule."""
     decayed = frozenset(optimizer.decayed)
-    strength = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
-    decay = optax.add_decayed_weights(strength, lambda params: {name: name in decayed for name in params})
-    numbers = Numbers(hparams.momentum, hparams.beta2, optimizer.nesterov, decay, hparams.optimizer_numbers)
-    parts = OPTIMIZERS[optimizer.kind].value(numbers)
+    weight_decay = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
+    decay = optax.add_decayed_weights(weight_decay, lambda params: {name: name in decayed for name in params})
+    numbers = OptimizerNumbers(hparams.momentum, hparams.beta2, optimizer.nesterov, decay, hparams.optimizer_numbers)
+    transformations = OPTIMIZERS[optimizer.kind].value(numbers)
     peak = hparams.probe_learning_rate if optimizer.probe else hparams.learning_rate
     rate = peak * hparams.multipliers[pattern]
     schedule = make_schedule(optimizer.schedule, hparams.decay_factor)
-    return optax.chain(*parts, optax.scale_by_schedule(lambda step: -rate * schedule(step + first_step)))
+    return optax.chain(*transformations, optax.scale_by_schedule(lambda step: -rate * schedule(step + first_step)))
 
 
 def _with_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from jaxft.data.augmentation.augment import Changes
+from jaxft.data.augmentation.augment import Augmentations
 from jaxft.models import Network, Preprocessing
 from jaxft.training.optimizers import LBFGS, Optimizer
 from jaxft.training.regularizers.active import ActiveRegularizers
@@ -21,13 +21,13 @@ class Phase:
       prefix: the last block of the frozen prefix, which runs without gradient and with its statistics frozen.
       tracked: the batch-norm statistics that move.
       batch_size: images in a step; with L-BFGS all images and views.
-      changes: random changes of single images.
+      augmentations: random changes of single images.
       views: number of fixed views of each image, which its index names (`jaxft.data.augmentation.augment.view`).
       from_features: whether the phase reads outputs of the frozen prefix in place of images.
       mixes: ways in which the images of a batch are mixed (`jaxft.data.augmentation.mixing`).
       targets: the kind of the labels, with loss and accuracy.
-      part: the steps of the schedule that the phase covers, from one to before the other; None: all of them.
-      num_parts: number of micro-batches of a batch.
+      interval: the steps of the schedule that the phase covers, from one to before the other; None: all of them.
+      num_micro_batches: number of micro-batches of a batch.
       sharpness: whether the gradient is SAM's.
       averaged: whether a moving average of the weights is evaluated and kept.
       virtual_batch_size: images in a group that batch norm normalizes; None: all of the batch.
@@ -41,13 +41,13 @@ class Phase:
     prefix: str | None
     tracked: tuple[str, ...]
     batch_size: int
-    changes: Changes
+    augmentations: Augmentations
     views: int = 0
     from_features: bool = False
     mixes: tuple[str, ...] = ()
     targets: SingleLabel = SINGLE_LABEL
-    part: tuple[int, int] | None = None
-    num_parts: int = 1
+    interval: tuple[int, int] | None = None
+    num_micro_batches: int = 1
     sharpness: bool = False
     averaged: bool = False
     regularizers: ActiveRegularizers = NONE
@@ -63,22 +63,22 @@ class Phase:
     @property
     def num_steps(self) -> int:
         """Returns the length of the phase."""
-        return self.optimizer.schedule.num_steps if self.part is None else self.part[1] - self.part[0]
+        return self.optimizer.schedule.num_steps if self.interval is None else self.interval[1] - self.interval[0]
 
     @property
     def first_step(self) -> int:
         """Returns the step of the schedule at which the phase begins; later than 0 it goes on from the one before."""
-        return 0 if self.part is None else self.part[0]
+        return 0 if self.interval is None else self.interval[0]
 
     @property
-    def changes_images(self) -> bool:
+    def augments_images(self) -> bool:
         """Returns whether images are changed at random."""
-        return not self.changes.is_none or bool(self.mixes)
+        return not self.augmentations.is_none or bool(self.mixes)
 
     @property
     def keeps_prefix(self) -> bool:
         """Returns whether the output of the frozen prefix for an image is the same at every step, and can be kept."""
-        return self.prefix is not None and (self.views > 0 or not self.changes_images)
+        return self.prefix is not None and (self.views > 0 or not self.augments_images)
 
     @property
     def head_only(self) -> bool:
@@ -88,7 +88,9 @@ class Phase:
     @property
     def heads_of_features(self) -> bool:
         """Returns whether only the head will be computed, step by step, from kept features."""
-        return self.keeps_prefix and self.prefix in (self.model.feature_block, self.model.head) and not self.whole
+        return (
+            self.keeps_prefix and self.prefix in (self.model.feature_block, self.model.head) and not self.is_full_batch
+        )
 
     @property
     def source_needs(self) -> SourceNeeds:
@@ -102,7 +104,7 @@ class Phase:
         return Evaluated(self.model, self.preprocessing, self.prefix, self.from_features, targets)
 
     @property
-    def whole(self) -> bool:
+    def is_full_batch(self) -> bool:
         """Returns whether every step is over all images."""
         return self.optimizer.kind == LBFGS
 
@@ -111,7 +113,7 @@ class Phase:
 class Evaluated:
     """What is static in an evaluation, whatever the training; the first fields are those of `Phase`.
 
-    `crops` are the parts of images larger than the network's that are evaluated: 'centre', or 'ten'.
+    `crops` are the parts of images larger than the network's that are evaluated: 'center', or 'ten'.
     """
 
     model: Network
@@ -119,4 +121,4 @@ class Evaluated:
     prefix: str | None
     from_features: bool
     targets: SingleLabel = SINGLE_LABEL
-    crops: str = "centre"
+    crops: str = "center"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxft.config import FROZEN, LayerRate, Training
 from jaxft.core.errors import UserError
 from jaxft.core.rules import Match
-from jaxft.data.augmentation.augment import make_changes
+from jaxft.data.augmentation.augment import active_augmentations
 from jaxft.data.batches import num_steps
-from jaxft.models import Network, Preprocessing, unit_of
+from jaxft.models import Network, Preprocessing, block_of
 from jaxft.training.optimizers import LBFGS, Optimizer
 from jaxft.training.phase import Phase
 from jaxft.training.regularizers.active import make_regularizers
@@ -55,7 +55,7 @@ def make_phases(
 
 def with_remat(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     """Returns phases whose gradients compute the insides of blocks again, except those of L-BFGS."""
-    return tuple(dataclasses.replace(phase, remat=not phase.whole) for phase in phases)
+    return tuple(dataclasses.replace(phase, remat=not phase.is_full_batch) for phase in phases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class _Setup:
         if not is_whole:
             return phase
         every = self.num_train * max(training.augmentation.views, 1)
-        return dataclasses.replace(phase, batch_size=every, num_parts=1, sharpness=False, averaged=False)
+        return dataclasses.replace(phase, batch_size=every, num_micro_batches=1, sharpness=False, averaged=False)
 
     def fine_tuning(self, trained: Mapping[str, str]) -> list[Phase]:
         """Returns the phases that train the leaves `trained`: one, or several with gradual unfreezing."""
@@ -98,9 +98,9 @@ class _Setup:
         moments = (0, *map(self.steps, training.layers.unfreeze_epochs), schedule.num_steps)
         phases = []
         for stretch in unfreezing_stretches(training, self.model, trained, moments):
-            live = {name: trained[name] for name in stretch.joined}
-            phase = self.phase(self.optimizer(live, schedule, joined=stretch.joined))
-            phases.append(self.with_regularizers(dataclasses.replace(phase, part=stretch.steps)))
+            trainable = {name: trained[name] for name in stretch.joined}
+            phase = self.phase(self.optimizer(trainable, schedule, joined=stretch.joined))
+            phases.append(self.with_regularizers(dataclasses.replace(phase, interval=stretch.steps)))
         return phases
 
     def optimizer(
@@ -113,7 +113,7 @@ class _Setup:
     ) -> Optimizer:
         """Returns what is static in the optimizer of the leaves `trained`."""
         config, names = self.training.optimizer, sorted(trained)
-        depth_of = unit_depths(self.model, self.layers)
+        depth_of = block_depths(self.model, self.layers)
         return Optimizer(
             kind or config.name,
             config.nesterov,
@@ -131,8 +131,8 @@ class _Setup:
         training = self.training
         augmentation, batch_norm = training.augmentation, training.batch_norm
         prefix = frozen_prefix(self.model, dict(optimizer.groups))
-        live = self.model.units[self.model.units.index(prefix) + 1 :] if prefix else self.model.units
-        tracked = tuple(name for name in self.batch_stats if unit_of(name, self.model.units) in live)
+        trained_blocks = self.model.blocks[self.model.blocks.index(prefix) + 1 :] if prefix else self.model.blocks
+        tracked = tuple(name for name in self.batch_stats if block_of(name, self.model.blocks) in trained_blocks)
         return Phase(
             self.model,
             self.preprocessing,
@@ -140,11 +140,11 @@ class _Setup:
             prefix,
             tracked if batch_norm.statistics != FROZEN else (),
             training.batches.size,
-            make_changes(augmentation),
+            active_augmentations(augmentation),
             augmentation.views,
             mixes=tuple(name for name in ("mixup", "cutmix") if getattr(augmentation, name).alpha > 0),
             targets=SingleLabel(training.loss.name, training.loss.class_weights != "none"),
-            num_parts=training.batches.accumulate,
+            num_micro_batches=training.batches.accumulate,
             sharpness=training.optimizer.sam_radius > 0,
             averaged=training.optimizer.ema_decay > 0,
             virtual_batch_size=batch_norm.virtual_batch_size,
@@ -179,16 +179,18 @@ def main_schedule(training: Training, steps: Callable[[float], int]) -> Schedule
     return Schedule(config.shape, length, warmup, decays)
 
 
-def unit_depths(model: Network, names: Iterable[str]) -> dict[str, int]:
+def block_depths(model: Network, names: Iterable[str]) -> dict[str, int]:
     """Returns the depth of each parameter: its block's place below the head, counting blocks with parameters."""
     names = list(names)
-    with_parameters = {unit_of(name, model.units) for name in names}
-    depth_of = {unit: i for i, unit in enumerate(unit for unit in reversed(model.units) if unit in with_parameters)}
-    return {name: depth_of[unit_of(name, model.units)] for name in names}
+    with_parameters = {block_of(name, model.blocks) for name in names}
+    depth_of = {
+        block: i for i, block in enumerate(block for block in reversed(model.blocks) if block in with_parameters)
+    }
+    return {name: depth_of[block_of(name, model.blocks)] for name in names}
 
 
 def frozen_prefix(model: Network, trained: Iterable[str]) -> str | None:
     """Returns the last of the leading blocks none of whose leaves train; None if the first block trains."""
-    live = {unit_of(name, model.units) for name in trained}
-    first = next((i for i, unit in enumerate(model.units) if unit in live), len(model.units))
-    return model.units[first - 1] if first else None
+    trained_blocks = {block_of(name, model.blocks) for name in trained}
+    first = next((i for i, block in enumerate(model.blocks) if block in trained_blocks), len(model.blocks))
+    return model.blocks[first - 1] if first else None

@@ -34,12 +34,12 @@ def all_needs(needs: Iterable[SourceNeeds], model: Network) -> SourceNeeds:
     maps = {block for each in every for block in each.maps}
     return SourceNeeds(
         tuple(dict.fromkeys(name for each in every for name in each.params)),
-        tuple(sorted(maps, key=model.units.index)),
+        tuple(sorted(maps, key=model.blocks.index)),
         any(each.logits for each in every),
     )
 
 
-class Reference(NamedTuple):
+class SourceArrays(NamedTuple):
     """The arrays of the source that the regularizers of a phase need, shared by all trials of a group.
 
     Attributes:
@@ -66,7 +66,11 @@ def source_network(model: Network, params: Mapping[str, Any]) -> Network:
 
 
 def source_maps(
-    reference: Reference, model: Network, prefix: str | None, blocks: Iterable[str], batch: tuple[jax.Array, jax.Array]
+    source_arrays: SourceArrays,
+    model: Network,
+    prefix: str | None,
+    blocks: Iterable[str],
+    batch: tuple[jax.Array, jax.Array],
 ) -> dict[str, jax.Array]:
     """Returns the source's outputs of `blocks`, in the order of the network, for the images of a batch.
 
@@ -75,14 +79,14 @@ def source_maps(
       batch: the input of the first block above the prefix, and the rows of the images.
     """
     x, rows = batch
-    if reference.maps is not None and reference.map_rows is not None:
-        at = reference.map_rows[rows]
-        return {block: maps[at] for block, maps in reference.maps.items()}
-    variables = {"params": unflatten(reference.params), "batch_stats": unflatten(reference.batch_stats)}
-    start = 0 if prefix is None else model.units.index(prefix) + 1
+    if source_arrays.maps is not None and source_arrays.map_rows is not None:
+        at = source_arrays.map_rows[rows]
+        return {block: maps[at] for block, maps in source_arrays.maps.items()}
+    variables = {"params": unflatten(source_arrays.params), "batch_stats": unflatten(source_arrays.batch_stats)}
+    start = 0 if prefix is None else model.blocks.index(prefix) + 1
     maps = {}
     for block in blocks:
-        stop = model.units.index(block)
-        maps[block] = x = model.apply(variables, x, start=model.units[start], stop=block)
+        stop = model.blocks.index(block)
+        maps[block] = x = model.apply(variables, x, start=model.blocks[start], stop=block)
         start = stop + 1
     return maps

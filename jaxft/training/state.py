@@ -10,7 +10,7 @@ from jaxft.training.adapters import is_adapter
 from jaxft.training.hparams import HParams
 from jaxft.training.optimizers import go_on_from, make_tx
 from jaxft.training.phase import Phase
-from jaxft.training.source import Reference
+from jaxft.training.source import SourceArrays
 
 Flat = dict[str, jax.Array]
 
@@ -18,12 +18,12 @@ Flat = dict[str, jax.Array]
 class Frozen(NamedTuple):
     """What does not change in a phase; shared by all trials of a group.
 
-    `reference` has the arrays of the source that regularizers need; None if they need none.
+    `source_arrays` has the arrays of the source that regularizers need; None if they need none.
     """
 
     params: Flat
     batch_stats: Flat
-    reference: Reference | None = None
+    source_arrays: SourceArrays | None = None
 
 
 class State(NamedTuple):
@@ -49,13 +49,13 @@ def split_variables(
 
     Factors of changes that do not train yet are left out: they change nothing (`jaxft.training.adapters`).
     """
-    live = {name: params[name] for name in phase.trainable}
+    trainable = {name: params[name] for name in phase.trainable}
     tracked = {name: batch_stats[name] for name in phase.tracked}
     rest = Frozen(
-        {name: leaf for name, leaf in params.items() if name not in live and not is_adapter(name)},
+        {name: leaf for name, leaf in params.items() if name not in trainable and not is_adapter(name)},
         {name: leaf for name, leaf in batch_stats.items() if name not in tracked},
     )
-    return live, tracked, rest
+    return trainable, tracked, rest
 
 
 def init_state(phase: Phase, params: Flat, batch_stats: Flat, hparams: HParams, key: jax.Array) -> State:
@@ -72,6 +72,6 @@ def continue_state(old: State, new: State) -> State:
     """
     average = new.average
     if old.average and new.average:
-        rested = jax.tree.map(jnp.copy, (new.params, new.batch_stats))  # the state's own are given up to the steps
-        average = rested[0] | old.average[0], rested[1] | old.average[1]
+        untrained = jax.tree.map(jnp.copy, (new.params, new.batch_stats))  # the state's own are given up to the steps
+        average = untrained[0] | old.average[0], untrained[1] | old.average[1]
     return new._replace(opt_state=go_on_from(old.opt_state, new.opt_state), average=average)

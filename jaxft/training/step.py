@@ -14,10 +14,10 @@ import optax
 from jaxft.training.adapters import merge
 from jaxft.training.batch import Batch, Metrics, load_batch
 from jaxft.training.forward import Variables, run_network
-from jaxft.training.gradients import in_parts, running_mean, sam_point
+from jaxft.training.gradients import in_micro_batches, running_mean, sam_point
 from jaxft.training.hparams import HParams
 from jaxft.training.lbfgs import make_lbfgs_step
-from jaxft.training.noise import Draw
+from jaxft.training.noise import NoiseKey
 from jaxft.training.optimizers import make_tx
 from jaxft.training.phase import Phase
 from jaxft.training.regularizers.context import StepContext
@@ -33,7 +33,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     [1, batch] if every step is over all images; images: [images, h, w, 3] uint8, or the prefix's outputs for them. The
     last two arguments are shared by all trials of a group.
     """
-    if phase.whole:
+    if phase.is_full_batch:
         return make_lbfgs_step(phase)
     tx, regularizers = make_tx(phase.optimizer), phase.regularizers
 
@@ -46,7 +46,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         def loss_fn(params: Flat, batch_stats: Flat, batch: Batch) -> tuple[jax.Array, tuple[Flat, Metrics]]:
             merged = merge(params, frozen.params, hparams.lora_scale)
             key = jax.random.fold_in(state.key, phase.first_step + state.step)
-            noise = regularizers.noise(hparams.regularizers, phase.model, Draw(key, batch.places))
+            noise = regularizers.noise(hparams.regularizers, phase.model, NoiseKey(key, batch.positions))
             variables = Variables(merged, batch_stats, frozen)
             blocks = regularizers.outputs(phase.model)
             forward = run_network(phase, variables, batch.images, train=True, keep=blocks, noise=noise)
@@ -60,12 +60,12 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
 
             targets = batch.targets(share)
             metrics = Metrics(targets.mean(losses), targets.mean(is_correct))
-            context = StepContext(phase, hparams, merged, forward, targets, frozen.reference, key)
+            context = StepContext(phase, hparams, merged, forward, targets, frozen.source_arrays, key)
             penalty = regularizers.penalty(context)
             loss = metrics.loss if penalty is None else metrics.loss + penalty
             return loss, (forward.batch_stats, metrics)
 
-        gradient = in_parts(jax.grad(loss_fn, has_aux=True), phase.num_parts)
+        gradient = in_micro_batches(jax.grad(loss_fn, has_aux=True), phase.num_micro_batches)
         grads, (batch_stats, metrics) = gradient(state.params, state.batch_stats, whole_batch)
         if phase.sharpness:  # the second gradient leaves the statistics as the first has made them
             point = sam_point(state.params, grads, hparams.sam_radius)

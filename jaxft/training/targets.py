@@ -27,19 +27,19 @@ class BatchTargets(NamedTuple):
     """Targets of a batch whose images may be mixed in pairs.
 
     Attributes:
-      own: targets of each image.
-      other: those of the image that is mixed into it.
+      original: targets of each image.
+      mixed_in: those of the image that is mixed into it.
       share: the share of its own target that an image keeps, a scalar; None if images are not mixed.
     """
 
-    own: Targets
-    other: Targets
+    original: Targets
+    mixed_in: Targets
     share: jax.Array | None
 
     def mean(self, function: Callable[[Targets], jax.Array]) -> jax.Array:
         """Returns the mean over the images of `function(targets)`, [n]; of mixed images by the shares."""
-        mean = function(self.own).mean()
-        return mean if self.share is None else self.share * mean + (1 - self.share) * function(self.other).mean()
+        mean = function(self.original).mean()
+        return mean if self.share is None else self.share * mean + (1 - self.share) * function(self.mixed_in).mean()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft.data.augmentation.augment import Changes
+from jaxft.data.augmentation.augment import Augmentations
 from jaxft.data.streaming import Pixels
 from jaxft.features.cache import FeatureCache
 from jaxft.features.prefix import Prefix
@@ -39,9 +39,9 @@ class TrainingImages:
     def outputs(self, block: str, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Returns the outputs of a block for the images `rows[chosen]`, or their centers if they are larger."""
         size_px = self.preprocessing.size_px
-        changes = Changes.of({"crop.size_px": None if self.pixels.shape[1] == size_px else size_px})
+        augmentations = Augmentations.of({"crop.size_px": None if self.pixels.shape[1] == size_px else size_px})
         key = jax.random.key_data(jax.random.key(0))  # of random views, of which none is asked for
         prefix = Prefix(
-            self.model, self.preprocessing, block, self.variables, self.pixels, self.fingerprint, changes, key
+            self.model, self.preprocessing, block, self.variables, self.pixels, self.fingerprint, augmentations, key
         )
         return self.cache.outputs(prefix, self.rows[chosen])

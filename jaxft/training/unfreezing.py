@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxft.config import Training
 from jaxft.core.errors import UserError
-from jaxft.models import Network, unit_of
+from jaxft.models import Network, block_of
 
 
 class Stretch(NamedTuple):
@@ -44,9 +44,9 @@ def stages_of(model: Network, trained: Iterable[str]) -> list[list[str]]:
 
     A stage is the blocks that share the first part of a name. A stage of which nothing trains is left out.
     """
-    stages: dict[str, list[str]] = {unit.partition("/")[0]: [] for unit in reversed(model.units)}
+    stages: dict[str, list[str]] = {block.partition("/")[0]: [] for block in reversed(model.blocks)}
     for name in trained:
-        stages[unit_of(name, model.units).partition("/")[0]].append(name)
+        stages[block_of(name, model.blocks).partition("/")[0]].append(name)
     return [names for names in stages.values() if names]
 
 

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from jaxft.weights.damage import damaged_values, refuse_damaged
     from jaxft.weights.loading import load, load_flat, load_weights, read_file, read_network
     from jaxft.weights.manifest import Manifest, digest_of
-    from jaxft.weights.namings import find_place, register_naming
+    from jaxft.weights.namings import find_port, register_naming
     from jaxft.weights.porting import fit, is_head, num_classes_of, port, to_foreign
     from jaxft.weights.published import find_file, find_model
-    from jaxft.weights.saving import check_place, save_weights
+    from jaxft.weights.saving import check_output_path, save_weights
     from jaxft.weights.verification import verify_file
 
 _HOMES = {
     "Manifest": "manifest",
-    "check_place": "saving",
+    "check_output_path": "saving",
     "convert_weights": "conversion",
     "damaged_values": "damage",
     "digest_of": "manifest",
     "find_file": "published",
     "find_model": "published",
-    "find_place": "namings",
+    "find_port": "namings",
     "fit": "porting",
     "is_head": "porting",
     "load": "loading",
@@ -44,13 +44,13 @@ _HOMES = {
 }
 __all__ = [
     "Manifest",
-    "check_place",
+    "check_output_path",
     "convert_weights",
     "damaged_values",
     "digest_of",
     "find_file",
     "find_model",
-    "find_place",
+    "find_port",
     "fit",
     "is_head",
     "load",

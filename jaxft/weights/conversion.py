@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.weights.loading import read_network
 from jaxft.weights.manifest import Manifest
 from jaxft.weights.namings import naming_of
-from jaxft.weights.saving import check_place, save_weights
+from jaxft.weights.saving import check_output_path, save_weights
 
 
 def convert_weights(path: str | Path, out: str | Path, model: str | None = None, naming: str = "") -> Manifest:
@@ -21,9 +21,9 @@ def convert_weights(path: str | Path, out: str | Path, model: str | None = None,
     Raises:
       UserError: the file is damaged or fits no network, or there is no such folder, format or naming.
     """
-    check_place(out)
+    check_output_path(out)
     network, variables, manifest = read_network(path, model)
     naming_of(network, naming)
-    with saying_what_is_wrong(Path(out)), replacing(Path(out)) as temporary:
+    with explained_os_errors(Path(out)), replacing(Path(out)) as temporary:
         save_weights(temporary, network, variables, manifest, naming)
     return manifest

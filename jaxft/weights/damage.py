@@ -17,9 +17,9 @@ def refuse_damaged(flat: Mapping[str, np.ndarray], path: str | Path) -> None:
 
     Raises a `UserError` that names the file and the leaves that hold what `damaged_values` finds.
     """
-    found = damaged_values(flat)
-    if found:
-        shown = some_of([f"{what} in {name}" for name, what in found.items()], MOST_SHOWN)
+    damaged = damaged_values(flat)
+    if damaged:
+        shown = some_of([f"{what} in {name}" for name, what in damaged.items()], MOST_SHOWN)
         raise UserError(
             f"the weight file {str(path)!r} cannot be used, as it has {shown}; fetch or train it again "
             "(for analysis, load_weights(..., check_values=False) loads it as it is)."
@@ -33,16 +33,16 @@ def damaged_values(flat: Mapping[str, np.ndarray]) -> dict[str, str]:
     variance of zero, as have some of EfficientNet-Lite0's published ones: a variance of zero is damage where the mean
     is not almost zero, or where no mean of the layer has moved from zero, so that it was never trained.
     """
-    found = {}
+    damaged = {}
     for name, leaf in flat.items():
         values = np.asarray(leaf)
         if not np.isfinite(values).all():
-            found[name] = "NaN" if np.isnan(values).any() else "infinity"
+            damaged[name] = "NaN" if np.isnan(values).any() else "infinity"
         elif name.startswith("batch_stats/") and name.endswith("/var"):
             mean = np.asarray(flat.get(f"{name.removesuffix('var')}mean", np.zeros(values.shape)))
             is_off = (np.abs(mean) < OFF_MEAN) & bool(mean.any())
             if (values < 0).any():
-                found[name] = "a negative variance"
+                damaged[name] = "a negative variance"
             elif ((values == 0) & ~is_off).any():
-                found[name] = "a variance of zero"
-    return found
+                damaged[name] = "a variance of zero"
+    return damaged

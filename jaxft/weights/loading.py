@@ -40,7 +40,7 @@ def load_weights(
       path: a file of a known format, whose tensors have a naming of the model's family or the names of the model's own
         variables, or `package:NAME` for the file that an installed package carries.
       model: a network from `create_model`.
-      head: 'load' takes the file's classifier; 'new' leaves it out and initialises one of the model's own
+      head: 'load' takes the file's classifier; 'new' leaves it out and initializes one of the model's own
         `num_classes` from `key` (`jax.random.key(0)` where none is given).
       check_values: False loads values that no network can compute with, for analysis (`damaged_values` says which).
 

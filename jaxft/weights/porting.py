@@ -12,7 +12,7 @@ from jaxft.core.text import some_of
 from jaxft.models import Network, create_model
 from jaxft.models.structure import expected_shapes
 from jaxft.weights.manifest import Manifest
-from jaxft.weights.namings import Naming, find_naming, find_place
+from jaxft.weights.namings import Naming, find_naming, find_port
 from jaxft.weights.namings.matching import counter_of
 
 MOST_NAMED = 3  # tensors of one kind of mismatch in a message
@@ -42,7 +42,7 @@ def port(
     misshapen: dict[str, str] = {}  # what is wrong by leaf
     shapes = expected_shapes(model, manifest.preprocessing.size_px)
     for name, shape in sorted(shapes.items(), key=lambda leaf: not leaf[0].startswith("params/")):
-        row, foreign = find_place(name, model, naming)
+        row, foreign = find_port(name, model, naming)
         used.add(foreign)
         if head == "new" and is_head(name, model):
             continue
@@ -58,7 +58,7 @@ def port(
         else:
             flat[name] = np.ascontiguousarray(leaf, dtype=np.float32)
     for counter in (counter_of(name) for name in shapes if name.startswith("batch_stats/") and name.endswith("/mean")):
-        foreign = find_place(counter, model, naming).foreign
+        foreign = find_port(counter, model, naming).foreign
         if foreign in tensors:
             used.add(foreign)
             flat[counter] = tensors[foreign]
@@ -111,7 +111,7 @@ def num_classes_of(tensors: Mapping[str, np.ndarray], model: Network) -> int | N
     for name in model.structure.shapes:
         if not is_head(name, model):
             continue
-        row, foreign = find_place(name, model, naming)
+        row, foreign = find_port(name, model, naming)
         if foreign in tensors:
             with contextlib.suppress(ValueError, IndexError):
                 return row.to_ours(tensors[foreign]).shape[-1]
@@ -126,7 +126,7 @@ def to_foreign(model: Network, variables: Mapping[str, Any], naming: Naming | No
     """
     tensors = {}
     for name, leaf in paths.flatten(dict(variables)).items():
-        row, foreign = find_place(name, model, naming)
+        row, foreign = find_port(name, model, naming)
         dtype = np.int64 if name.startswith("counters/") else None  # JAX makes them 32 bits wide
         tensors[foreign] = np.array(row.to_foreign(np.asarray(leaf, dtype)), order="C")
     return tensors

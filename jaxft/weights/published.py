@@ -29,14 +29,18 @@ def find_file(spec: str | Path) -> Path:
 
     package = str(spec).removeprefix(PACKAGE)
     try:
-        found = [file for file in files(package) or () if file.suffix in readable_suffixes()]
+        weight_files = [file for file in files(package) or () if file.suffix in readable_suffixes()]
     except (PackageNotFoundError, ValueError):
         wanted = f"'jaxft[{EXTRAS[package]}]'" if package in EXTRAS else package
         raise UserError(f"the package {package!r} is not installed; `pip install {wanted}` brings it.") from None
-    if len(found) != 1:
-        there = f"{len(found)} weight files ({', '.join(file.name for file in found)})" if found else "no weight file"
-        raise UserError(f"the package {package!r} has {there}; give the path of one.")
-    return Path(str(found[0].locate()))
+    if len(weight_files) != 1:
+        has = (
+            f"{len(weight_files)} weight files ({', '.join(file.name for file in weight_files)})"
+            if weight_files
+            else "no weight file"
+        )
+        raise UserError(f"the package {package!r} has {has}; give the path of one.")
+    return Path(str(weight_files[0].locate()))
 
 
 def find_model(path: str | Path) -> str:
@@ -96,10 +100,11 @@ def published_manifest(path: Path, sha256: str) -> Manifest | None:
 
 def check_name(path: Path, sha256: str) -> bool:
     """Tells whether a file's name ends in eight digits of its sha256; other eight digits are an error."""
-    told = re.search(r"-([0-9a-f]{8})(\.[a-z]+)+$", path.name)
-    if told is not None and not sha256.startswith(told[1]):
+    declared = re.search(r"-([0-9a-f]{8})(\.[a-z]+)+$", path.name)
+    if declared is not None and not sha256.startswith(declared[1]):
         raise UserError(
-            f"the weight file {str(path)!r} is damaged: its name says that its sha256 begins with {told[1]}, it begins "
-            f"with {sha256[:8]}; fetch it again, or take {told[1]} out of the name if it means something else."
+            f"the weight file {str(path)!r} is damaged: its name says that its sha256 begins with {declared[1]}, it "
+            "begins "
+            f"with {sha256[:8]}; fetch it again, or take {declared[1]} out of the name if it means something else."
         )
-    return told is not None
+    return declared is not None

@@ -39,10 +39,10 @@ def save_weights(
     Raises:
       UserError: there is no such folder, format or naming.
     """
-    check_place(path)
+    check_output_path(path)
     if manifest is None:
-        usual = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
-        manifest = Manifest(Path(path).name, "", model.architecture, usual, assumed=True)
+        expected = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
+        manifest = Manifest(Path(path).name, "", model.architecture, expected, assumed=True)
     form, chosen = format_to_write(path), naming_of(model, naming or manifest.naming)
     tensors = to_foreign(model, variables, OWN if form.has_own_names else chosen)
     assert form.write is not None
@@ -50,7 +50,7 @@ def save_weights(
     form.write(Path(path), tensors, write_record(record, tensors))
 
 
-def check_place(path: str | Path) -> None:
+def check_output_path(path: str | Path) -> None:
     """Raises a `UserError` where no weights can be saved at `path`: no format has its suffix, or there is no folder."""
     if not Path(path).parent.is_dir():
         raise UserError(f"there is no folder {str(Path(path).parent)!r} to save {Path(path).name!r} in.")
@@ -61,9 +61,9 @@ def fitting_size(model: Network, variables: Mapping[str, Any]) -> int:
     """Returns the size of images that the head of `variables` fits: the model's usual one, or the first that does."""
     params = paths.flatten({"params": variables["params"]})
     head = {name: tuple(leaf.shape) for name, leaf in params.items() if is_head(name, model)}
-    usual = model.preprocessing.size_px
-    for size_px in (usual, 8, 16, 24, 28, 48, 64, 96, 128, 160, 192, 224):
+    expected = model.preprocessing.size_px
+    for size_px in (expected, 8, 16, 24, 28, 48, 64, 96, 128, 160, 192, 224):
         with contextlib.suppress(UserError):
             if head.items() <= expected_shapes(model, size_px).items():
                 return size_px
-    return usual
+    return expected

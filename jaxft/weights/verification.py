@@ -100,8 +100,8 @@ def _forward(model: Network, leaves: Mapping[str, Any], images: Any, stop: str |
     """Returns the output of unit `stop` for images, preprocessed; 16 at a time."""
     apply = jax.jit(lambda variables, x: model.apply(variables, x, stop=stop))
     variables = unflatten(leaves)
-    parts = [np.asarray(apply(variables, images[start : start + 16])) for start in range(0, len(images), 16)]
-    return np.concatenate(parts)
+    outputs = [np.asarray(apply(variables, images[start : start + 16])) for start in range(0, len(images), 16)]
+    return np.concatenate(outputs)
 
 
 def read_reference(path: str) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ def scikit_learns(loss, features, labels, strength, weights=None):
         warnings.simplefilter("ignore")
         if loss == "logistic":
             model = LogisticRegression(C=C, tol=1e-8, max_iter=10_000)
-        else:  # it regularises the bias as a weight of a feature that is 1000, so hardly
+        else:  # it regularizes the bias as a weight of a feature that is 1000, so hardly
             model = LinearSVC(C=C, tol=1e-8, max_iter=100_000, dual=False, intercept_scaling=1000)
         model.fit(features.astype(np.float64), labels, weights)
     return model.coef_.T, model.intercept_
@@ -103,33 +103,33 @@ def test_l2_scaling_gives_length_one_and_leaves_nothing_alone():
     np.testing.assert_allclose(linear.rescale("l2", np.float32([[3, 4], [0, 0]]), shift, scale), [[0.6, 0.8], [0, 0]])
 
 
-# --- neighbours and means ---
+# --- neighbors and means ---
 
 
-def test_neighbours_vote_and_the_nearest_decides_between_equals():
+def test_neighbors_vote_and_the_nearest_decides_between_equals():
     features, labels = np.float32([[0], [1], [2], [4]]), np.array([2, 0, 0, 1])
-    said = linear.predict_by_neighbours(features, labels, 3, np.float32([[0.4], [3.1]]), [1, 2, 3, 4], "euclidean")
+    said = linear.predict_by_neighbors(features, labels, 3, np.float32([[0.4], [3.1]]), [1, 2, 3, 4], "euclidean")
     # From 0.4 the nearest are 2, 0, 0, 1; from 3.1 they are 1, 0, 0, 2.
     assert said.tolist() == [[2, 1], [2, 1], [0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_neighbours_are_scikit_learns(digits, metric):
+def test_neighbors_are_scikit_learns(digits, metric):
     features, labels, queries = digits
     longer = features * np.linspace(0.5, 2, len(features), dtype=np.float32)[:, None]
     theirs = KNeighborsClassifier(1, metric=metric).fit(longer, labels).predict(queries)
-    ours = linear.predict_by_neighbours(longer, labels, 10, queries, [1, 3], metric)
+    ours = linear.predict_by_neighbors(longer, labels, 10, queries, [1, 3], metric)
     assert (ours[0] == theirs).all()
 
 
-def test_more_neighbours_than_images_are_an_error():
-    with pytest.raises(ValueError, match="3 neighbours of 2 images"):
-        linear.predict_by_neighbours(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, np.eye(2), [3])
+def test_more_neighbors_than_images_are_an_error():
+    with pytest.raises(ValueError, match="3 neighbors of 2 images"):
+        linear.predict_by_neighbors(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, np.eye(2), [3])
 
 
 def test_no_queries_have_no_answers():
     nothing = np.zeros((0, 2), np.float32)
-    assert linear.predict_by_neighbours(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, nothing, [1]).shape == (1, 0)
+    assert linear.predict_by_neighbors(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, nothing, [1]).shape == (1, 0)
     assert linear.predict_by_means(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, nothing).shape == (0,)
 
 

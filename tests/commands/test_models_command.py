@@ -8,28 +8,28 @@ from jaxft.models.description import describe_model
 
 
 def test_units_by_hand():
-    units = {unit.name: unit for unit in describe_model("cifar_resnet8").units}
-    assert list(units) == ["stem", "stage1/block1", "stage2/block1", "stage3/block1", "pool", "head"]
+    blocks = {block.name: block for block in describe_model("cifar_resnet8").blocks}
+    assert list(blocks) == ["stem", "stage1/block1", "stage2/block1", "stage3/block1", "pool", "head"]
     # 32 x 32 positions of 3 x 3 kernels from 3 to 16 channels; a scale and a shift a channel.
-    assert (units["stem"].output, units["stem"].num_params) == ((32, 32, 16), 3 * 3 * 3 * 16 + 2 * 16)
-    assert units["stem"].num_macs == 32 * 32 * 3 * 3 * 3 * 16
-    assert units["stage1/block1"].num_macs == 2 * 32 * 32 * 3 * 3 * 16 * 16
+    assert (blocks["stem"].output, blocks["stem"].num_params) == ((32, 32, 16), 3 * 3 * 3 * 16 + 2 * 16)
+    assert blocks["stem"].num_macs == 32 * 32 * 3 * 3 * 3 * 16
+    assert blocks["stage1/block1"].num_macs == 2 * 32 * 32 * 3 * 3 * 16 * 16
     # A stride halves the sides before the first convolution's output.
-    assert units["stage2/block1"].output == (16, 16, 32)
-    assert units["stage2/block1"].num_macs == 16 * 16 * 3 * 3 * (16 * 32 + 32 * 32)
-    assert (units["head"].output, units["head"].num_params, units["head"].num_macs) == ((10,), 64 * 10 + 10, 64 * 10)
+    assert blocks["stage2/block1"].output == (16, 16, 32)
+    assert blocks["stage2/block1"].num_macs == 16 * 16 * 3 * 3 * (16 * 32 + 32 * 32)
+    assert (blocks["head"].output, blocks["head"].num_params, blocks["head"].num_macs) == ((10,), 64 * 10 + 10, 64 * 10)
 
 
 def test_projections_count():
-    units = {unit.name: unit for unit in describe_model("resnetsmall8").units}
-    assert units["stage1/block1"].num_macs == 32 * 32 * (3 * 3 * 64 * 16 + 3 * 3 * 16 * 16 + 64 * 16)
-    assert units["head"].num_params == 2 * 2 * 64 * 10 + 10  # a 4 x 4 pool leaves 2 x 2 positions of 8 x 8
+    blocks = {block.name: block for block in describe_model("resnetsmall8").blocks}
+    assert blocks["stage1/block1"].num_macs == 32 * 32 * (3 * 3 * 64 * 16 + 3 * 3 * 16 * 16 + 64 * 16)
+    assert blocks["head"].num_params == 2 * 2 * 64 * 10 + 10  # a 4 x 4 pool leaves 2 x 2 positions of 8 x 8
 
 
 def test_a_depthwise_kernel_reads_one_channel():
     # 32 channels of 3 x 3 each, then a 1 x 1 convolution to 16.
-    (unit,) = [unit for unit in describe_model("efficientnet_lite0").units if unit.name == "stage1/block1"]
-    assert unit.num_macs == 112 * 112 * (3 * 3 * 32 + 32 * 16)
+    (block,) = [block for block in describe_model("efficientnet_lite0").blocks if block.name == "stage1/block1"]
+    assert block.num_macs == 112 * 112 * (3 * 3 * 32 + 32 * 16)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ WRONG = [
     (
         "training.initialization.start",
         "pretraind",
-        "allowed: 'pretrained' or 'random' or 'matched' (did you mean 'pretrained'?)",
+        "allowed: 'pretrained' or 'random' or 'mean_var' (did you mean 'pretrained'?)",
     ),
     (
         "training.optimizer.name",
@@ -117,7 +117,7 @@ WRONG = [
     (
         "execution.executor",
         "vmpa",
-        "allowed: 'auto' or 'in_turn' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' "
+        "allowed: 'auto' or 'sequential' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' "
         "(did you mean 'vmap'?)",
     ),
     ("execution.width", -1, "allowed: a whole number at least 0"),

@@ -42,7 +42,7 @@ TRIALS = {
     "average": Trial(training=Training.of({"classifier.kind": "svm"})),
 }
 # Fields of the section `training` that decide the result of a classifier of features: which network, which images.
-OF_CLASSIFIERS = {f"initialization.{name}" for name in ("start", "copied_units", "grow", "grown_features")}
+OF_CLASSIFIERS = {f"initialization.{name}" for name in ("start", "transferred_blocks", "grow", "grown_features")}
 OF_CLASSIFIERS |= {
     "augmentation.crop.size_px",
     *(f"classifier.{name}" for name in ("kind", "tap", "pooling", "scaling")),
@@ -113,9 +113,9 @@ def test_what_is_listed_is_what_is_meant():
     assert counted("shuffled manifest") == counted("network")
     base = always | {f"training.{name}" for name in OF_CLASSIFIERS} | {"streams.split", "streams.init"}
     cross, weighted = {"training.classifier.cross_tap"}, {"training.loss.class_weights", "training.loss.beta"}
-    assert counted("logistic") == counted("svm") == base | cross | weighted | {"training.classifier.strengths"}
+    assert counted("logistic") == counted("svm") == base | cross | weighted | {"training.classifier.penalties"}
     assert counted("average") == counted("svm") - cross
-    assert counted("knn") == base | cross | {"training.classifier.neighbours", "training.classifier.metric"}
+    assert counted("knn") == base | cross | {"training.classifier.num_neighbors", "training.classifier.metric"}
     assert counted("class_mean") == base | cross | {"training.classifier.metric"}
 
 
@@ -173,7 +173,7 @@ def test_fields_that_the_images_stand_for_change_the_digest(sets):
         "classes": [["a", "b"], ["b", "c"], ["a", "b", "c"]],
         "num_classes": [2],
         "size_px": [16],
-        "grey": [True],
+        "gray": [True],
         "shuffle_px": [4],
         "union": [[two]],
     }

@@ -12,12 +12,12 @@ from PIL import Image, ImageEnhance, ImageOps
 from jaxft.config import Training
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation import color, geometry, mixing, randaugment
-from jaxft.data.augmentation.augment import Changes, augment, make_changes, over_images, view
+from jaxft.data.augmentation.augment import Augmentations, active_augmentations, augment, over_images, view
 from jaxft.data.augmentation.base import Augmentation
 from jaxft.data.augmentation.color_jitter import ColorJitterConfig, color_jitter
 from jaxft.data.augmentation.erasing import random_erasing
 from jaxft.data.augmentation.evaluation import center_crop, ten_crops
-from jaxft.data.augmentation.geometry import flip, random_crop, resized_crop, resized_part
+from jaxft.data.augmentation.geometry import flip, random_crop, resized_crop, resized_region
 from jaxft.data.augmentation.mixing import mix
 from jaxft.data.augmentation.randaugment import RANDAUGMENT, rand_augment
 
@@ -33,15 +33,15 @@ FIELDS = {
     "color_jitter.hue": 0.1,
     "erasing.probability": 0.5,
 }
-ALL = Changes.of(FIELDS)
+ALL = Augmentations.of(FIELDS)
 # Compiled once for all tests.
 AUGMENT = jax.jit(augment, static_argnums=2)
-RESIZE = jax.jit(resized_part, static_argnums=3)
+RESIZE = jax.jit(resized_region, static_argnums=3)
 MIX = jax.jit(mix)
 
 
 def picture(height=40, width=48, seed=0):
-    """Returns a picture of smooth colours with noise: uint8, all levels from dark to light."""
+    """Returns a picture of smooth colors with noise: uint8, all levels from dark to light."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), int)
@@ -85,7 +85,7 @@ def test_a_flip_mirrors_half_of_the_images_left_to_right():
 def test_augmentation_is_pure_in_the_key(padding, mirror):
     images = numbered_images(32)
     once, again, other = (
-        AUGMENT(jax.random.key(seed), images, Changes.of({"crop.padding_px": padding, "flip.enabled": mirror}))
+        AUGMENT(jax.random.key(seed), images, Augmentations.of({"crop.padding_px": padding, "flip.enabled": mirror}))
         for seed in (3, 3, 4)
     )
     assert once.shape == images.shape and once.dtype == images.dtype
@@ -95,14 +95,14 @@ def test_augmentation_is_pure_in_the_key(padding, mirror):
 
 def test_no_augmentation_is_the_identity():
     images = numbered_images(3)
-    assert (augment(jax.random.key(0), images, Changes()) == images).all()
+    assert (augment(jax.random.key(0), images, Augmentations()) == images).all()
 
 
 def test_crop_and_flip_are_drawn_independently():
     # Were one key used for both, an offset would tell whether an image is mirrored.
     images = jnp.asarray(np.asarray(numbered_images(1)).repeat(2000, axis=0))
-    crop_only = AUGMENT(jax.random.key(5), images, Changes.of({"crop.padding_px": 1}))
-    both = AUGMENT(jax.random.key(5), images, Changes.of({"crop.padding_px": 1, "flip.enabled": True}))
+    crop_only = AUGMENT(jax.random.key(5), images, Augmentations.of({"crop.padding_px": 1}))
+    both = AUGMENT(jax.random.key(5), images, Augmentations.of({"crop.padding_px": 1, "flip.enabled": True}))
     mirrored = np.asarray((both == crop_only[:, :, ::-1]).all((1, 2, 3)))
     at_left = np.asarray((crop_only[:, 1:-1, 0] == 0).all((1, 2)))  # zeros come in from the left
     share = mirrored[at_left].mean()
@@ -112,10 +112,10 @@ def test_crop_and_flip_are_drawn_independently():
 def test_augmentation_under_vmap_is_that_of_each_lane():
     images = numbered_images(2 * 6).reshape(2, 6, 4, 5, 3)
     keys = jax.random.split(jax.random.key(0), 2)
-    changes = Changes.of({"crop.padding_px": 2, "flip.enabled": True})
-    together = jax.jit(jax.vmap(lambda key, x: augment(key, x, changes)))(keys, images)
+    augmentations = Augmentations.of({"crop.padding_px": 2, "flip.enabled": True})
+    together = jax.jit(jax.vmap(lambda key, x: augment(key, x, augmentations)))(keys, images)
     for i in range(2):
-        assert (together[i] == AUGMENT(keys[i], images[i], changes)).all()
+        assert (together[i] == AUGMENT(keys[i], images[i], augmentations)).all()
 
 
 @pytest.mark.parametrize("out", [48, 32, 20])
@@ -123,7 +123,7 @@ def test_augmentation_under_vmap_is_that_of_each_lane():
     "box", [(4.0, 8.0, 36.0, 40.0), (0.0, 3.0, 25.0, 21.0), (10.5, 2.25, 47.0, 30.75), (0.0, 0.0, 48.0, 48.0)]
 )
 def test_a_resized_part_is_pillows(box, out):
-    """To the border of the part: Pillow rounds to whole grey levels, twice."""
+    """To the border of the part: Pillow rounds to whole gray levels, twice."""
     image = picture(48, 48)
     left, top, right, bottom = box
     theirs = np.asarray(Image.fromarray(image).resize((out, out), Image.Resampling.BILINEAR, box=box), np.float64)
@@ -147,13 +147,13 @@ def test_a_resized_crop_of_a_slope_shows_place_and_size():
 
 def test_views_are_the_same_whenever_asked_for():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
-    changes, key = Changes.of({"crop.scale_min": 0.5, "flip.enabled": True}), jax.random.key(1)
+    augmentations, key = Augmentations.of({"crop.scale_min": 0.5, "flip.enabled": True}), jax.random.key(1)
     rows = jnp.arange(6)
     look = jax.jit(view, static_argnums=4)
-    whole = {number: look(key, images, rows, jnp.full(6, number), changes) for number in range(3)}
+    whole = {number: look(key, images, rows, jnp.full(6, number), augmentations) for number in range(3)}
     assert (whole[0] == images).all()
     assert not (whole[1] == whole[2]).all() and not (whole[1] == images).all()
-    some = look(key, images[jnp.array([4, 1])], jnp.array([4, 1]), jnp.array([2, 1]), changes)
+    some = look(key, images[jnp.array([4, 1])], jnp.array([4, 1]), jnp.array([2, 1]), augmentations)
     assert (some[0] == whole[2][4]).all() and (some[1] == whole[1][1]).all()
 
 
@@ -178,14 +178,14 @@ def test_a_crop_of_a_padded_larger_image_has_zeros_where_nothing_was():
     assert abs((crops[:, -1] == 0).all((1, 2)).mean() - 0.25) < 0.16
 
 
-def test_the_centre_and_ten_crops_by_hand():
+def test_the_center_and_ten_crops_by_hand():
     image = jnp.arange(5.0 * 5).reshape(1, 5, 5, 1)
     assert center_crop(image, None) is image
     np.testing.assert_array_equal(center_crop(image, 3)[0, ..., 0], [[6, 7, 8], [11, 12, 13], [16, 17, 18]])
     np.testing.assert_array_equal(center_crop(image, 2)[0, ..., 0], [[6, 7], [11, 12]])  # half a pixel to the top left
     ten = np.asarray(ten_crops(image, 3))[0, ..., 0]
     assert ten.shape == (10, 3, 3)
-    assert ten[:5, 0, 0].tolist() == [0, 2, 10, 12, 6]  # top left, top right, bottom left, bottom right, centre
+    assert ten[:5, 0, 0].tolist() == [0, 2, 10, 12, 6]  # top left, top right, bottom left, bottom right, center
     np.testing.assert_array_equal(ten[5:], ten[:5, :, ::-1])
 
 
@@ -239,12 +239,12 @@ def test_posterize_and_solarize_are_pillows(level):
     assert_levels(RANDAUGMENT["solarize"](jnp.asarray(image), level, sign), theirs, most=0)
 
 
-GREY = (geometry.GREY,) * 3
+GRAY = (geometry.GRAY,) * 3
 
 
 def moved(image, matrix):
     return Image.fromarray(image).transform(
-        image.shape[1::-1], Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=GREY
+        image.shape[1::-1], Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=GRAY
     )
 
 
@@ -259,7 +259,7 @@ def test_moves_are_pillows(level, sign):
         "shear_y": moved(image, (1, 0, 0, sign * 0.3 * level, 1, 0)),
         "translate_x": moved(image, (1, 0, sign * across, 0, 1, 0)),
         "translate_y": moved(image, (1, 0, 0, 0, 1, sign * down)),
-        "rotate": Image.fromarray(image).rotate(sign * 30 * level, Image.Resampling.NEAREST, fillcolor=GREY),
+        "rotate": Image.fromarray(image).rotate(sign * 30 * level, Image.Resampling.NEAREST, fillcolor=GRAY),
     }
     for name, expected in theirs.items():
         ours = np.asarray(jax.jit(RANDAUGMENT[name], static_argnums=1)(jnp.asarray(image), level, jnp.float32(sign)))
@@ -317,7 +317,7 @@ def test_randaugment_applies_one_operation_after_another(monkeypatch):
 
 
 def test_jitter_draws_its_factors_within_their_ranges():
-    """A grey image's brightness alone shows the factor: uniform in [0.6, 1.4]."""
+    """A gray image's brightness alone shows the factor: uniform in [0.6, 1.4]."""
     image = jnp.full((2, 2, 3), 100, jnp.uint8)
     keys = jax.random.split(jax.random.key(0), 1000)
     bright = np.asarray(
@@ -384,11 +384,11 @@ def test_erasing_with_probability_zero_and_one():
 
 
 def test_changes_of_a_config_are_those_that_are_active_in_order():
-    assert Changes.of({"randaugment.magnitude": 5.0}).is_none
+    assert Augmentations.of({"randaugment.magnitude": 5.0}).is_none
     assert [name for name, _ in ALL.active] == ["crop", "flip", "randaugment", "color_jitter", "erasing"]
     training = Training.of({f"augmentation.{name}": value for name, value in FIELDS.items()})
-    assert make_changes(training.augmentation) == ALL and ALL.crop_px == 24
-    assert not Changes.of({"crop.size_px": 24, "flip.enabled": True}).has_branches and ALL.has_branches
+    assert active_augmentations(training.augmentation) == ALL and ALL.crop_px == 24
+    assert not Augmentations.of({"crop.size_px": 24, "flip.enabled": True}).has_branches and ALL.has_branches
 
 
 @pytest.mark.parametrize("per_image", [False, True])
@@ -400,10 +400,10 @@ def test_an_augmentation_is_a_function_and_a_registry_line(per_image, monkeypatc
         return jnp.where(jax.random.bernoulli(key, jnp.float32(0.5)), x // options, x)
 
     AUGMENTATIONS.register("darken", Augmentation(darken, per_image, is_active=bool), help="half as bright")
-    usual = Changes.of({"flip.enabled": True})
+    usual = Augmentations.of({"flip.enabled": True})
     images = jnp.asarray(np.stack([picture(8, 8, seed) for seed in range(16)]))
     before = np.asarray(augment(jax.random.key(1), images, usual))
-    after = np.asarray(augment(jax.random.key(1), images, Changes((*usual.active, ("darken", 2)))))
+    after = np.asarray(augment(jax.random.key(1), images, Augmentations((*usual.active, ("darken", 2)))))
     halved = [np.array_equal(one, other // 2) for one, other in zip(after, before)]
     same = [np.array_equal(one, other) for one, other in zip(after, before)]
     assert all(one != other for one, other in zip(halved, same))
@@ -438,14 +438,14 @@ def test_over_images_takes_several_arrays():
 
 
 @pytest.mark.slow
-def test_views_with_branches_begin_with_the_centre():
+def test_views_with_branches_begin_with_the_center():
     images = jnp.asarray(np.stack([picture(32, 32, seed) for seed in range(3)]))
     rows, numbers = jnp.array([7, 2, 5]), jnp.array([0, 1, 2])
     run = jax.jit(view, static_argnums=4)
     seen = run(jax.random.key(0), images, rows, numbers, ALL)
     assert (seen[0] == images[0, 4:28, 4:28]).all()
     backwards = run(jax.random.key(0), images[::-1], rows[::-1], numbers[::-1], ALL)
-    assert (backwards[::-1] == seen).all()  # a view does not depend on its neighbours
+    assert (backwards[::-1] == seen).all()  # a view does not depend on its neighbors
 
 
 # --- mixup and cutmix -------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxft.data.batches import (
-    Stretch,
+    StepRange,
     balanced_indices,
     batch_indices,
     class_weights,
@@ -40,14 +40,14 @@ def test_steps_and_ends_of_passes_by_hand(images, epochs, batch, steps, ends):
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32))
 def test_over_whole_passes_every_image_is_seen_equally_often(n, batch, seed):
     rows = np.arange(100, 100 + n)
-    indices = batch_indices(rows, seed, Stretch(0, n, batch))  # n steps are `batch` passes
+    indices = batch_indices(rows, seed, StepRange(0, n, batch))  # n steps are `batch` passes
     assert indices.shape == (n, batch) and indices.dtype == np.int32
     assert np.bincount(indices.ravel() - 100, minlength=n).tolist() == [batch] * n
 
 
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 9))
 def test_each_pass_is_a_permutation_and_passes_differ(n, batch, seed):
-    passes = batch_indices(np.arange(n), seed, Stretch(0, n, batch)).reshape(-1)[: n * batch].reshape(batch, n)
+    passes = batch_indices(np.arange(n), seed, StepRange(0, n, batch)).reshape(-1)[: n * batch].reshape(batch, n)
     assert (np.sort(passes, axis=1) == np.arange(n)).all()
     if n >= 20:
         assert len({tuple(order) for order in passes}) == batch
@@ -56,20 +56,20 @@ def test_each_pass_is_a_permutation_and_passes_differ(n, batch, seed):
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(1, 9), st.integers(1, 9))
 def test_a_later_stretch_continues_the_same_stream(n, batch, first, second):
     rows = np.arange(n) * 3
-    whole = batch_indices(rows, 7, Stretch(0, first + second, batch))
-    assert (batch_indices(rows, 7, Stretch(0, first, batch)) == whole[:first]).all()
-    assert (batch_indices(rows, 7, Stretch(first, second, batch)) == whole[first:]).all()
+    whole = batch_indices(rows, 7, StepRange(0, first + second, batch))
+    assert (batch_indices(rows, 7, StepRange(0, first, batch)) == whole[:first]).all()
+    assert (batch_indices(rows, 7, StepRange(first, second, batch)) == whole[first:]).all()
 
 
 def test_seeds_order_differently():
-    orders = {tuple(batch_indices(np.arange(30), seed, Stretch(0, 1, 30))[0]) for seed in range(10)}
+    orders = {tuple(batch_indices(np.arange(30), seed, StepRange(0, 1, 30))[0]) for seed in range(10)}
     assert len(orders) == 10
 
 
 def test_an_order_is_known():
     # From numpy.random.PCG64(int.from_bytes(sha256(b"order:0:0").digest()[:16], "little")).random_raw(8).argsort()
     assert permutation("order:0:0", 8).tolist() == [0, 3, 5, 1, 7, 6, 2, 4]
-    assert batch_indices(np.arange(8), 0, Stretch(0, 2, 4)).tolist() == [[0, 3, 5, 1], [7, 6, 2, 4]]
+    assert batch_indices(np.arange(8), 0, StepRange(0, 2, 4)).tolist() == [[0, 3, 5, 1], [7, 6, 2, 4]]
 
 
 def test_padded_batches_by_hand():
@@ -91,7 +91,7 @@ def test_padded_batches_hold_every_row_once(rows, batch):
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=6)
 
 
-def labelled(counts):
+def labeled(counts):
     """Returns rows, not from 0 on, and the labels of all images, where class i has counts[i] of the rows."""
     labels = np.concatenate([np.full(3, 77), np.repeat(np.arange(len(counts)), counts)])
     return np.arange(3, len(labels)), labels
@@ -99,9 +99,9 @@ def labelled(counts):
 
 @given(COUNTS, st.integers(1, 20), st.integers(0, 2**32))
 def test_a_balanced_stream_has_every_class_as_often(counts, batch, seed):
-    rows, labels = labelled(counts)
+    rows, labels = labeled(counts)
     steps = 2 * len(counts)  # whole rounds: each has every class once
-    drawn = balanced_indices(rows, labels, seed, Stretch(0, steps, batch))
+    drawn = balanced_indices(rows, labels, seed, StepRange(0, steps, batch))
     assert drawn.shape == (steps, batch) and drawn.dtype == np.int32
     assert np.bincount(labels[drawn.ravel()], minlength=len(counts)).tolist() == [2 * batch] * len(counts)
     of_batches = np.array([np.bincount(labels[one], minlength=len(counts)) for one in drawn])
@@ -112,8 +112,8 @@ def test_a_balanced_stream_has_every_class_as_often(counts, batch, seed):
 
 @given(COUNTS, st.integers(1, 20), st.integers(0, 9))
 def test_the_images_of_a_class_come_in_passes(counts, batch, seed):
-    rows, labels = labelled(counts)
-    stream = balanced_indices(rows, labels, seed, Stretch(0, 3 * len(counts), batch)).ravel()
+    rows, labels = labeled(counts)
+    stream = balanced_indices(rows, labels, seed, StepRange(0, 3 * len(counts), batch)).ravel()
     for label, count in enumerate(counts):
         own = stream[labels[stream] == label]
         for begin in range(0, len(own) - count + 1, count):
@@ -122,17 +122,19 @@ def test_the_images_of_a_class_come_in_passes(counts, batch, seed):
 
 @given(COUNTS, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
 def test_a_later_stretch_continues_the_same_balanced_stream(counts, batch, first, second, views):
-    rows, labels = labelled(counts)
-    whole = balanced_indices(rows, labels, 7, Stretch(0, first + second, batch, views, len(labels)))
-    assert (balanced_indices(rows, labels, 7, Stretch(0, first, batch, views, len(labels))) == whole[:first]).all()
-    assert (balanced_indices(rows, labels, 7, Stretch(first, second, batch, views, len(labels))) == whole[first:]).all()
+    rows, labels = labeled(counts)
+    whole = balanced_indices(rows, labels, 7, StepRange(0, first + second, batch, views, len(labels)))
+    assert (balanced_indices(rows, labels, 7, StepRange(0, first, batch, views, len(labels))) == whole[:first]).all()
+    assert (
+        balanced_indices(rows, labels, 7, StepRange(first, second, batch, views, len(labels))) == whole[first:]
+    ).all()
 
 
 def test_each_pass_over_a_class_has_the_next_view():
     """One class of two images, ten in all: passes of two, of the images themselves, then of their first views."""
     rows, labels = np.array([4, 6]), np.zeros(10, int)
-    plain = balanced_indices(rows, labels, 0, Stretch(0, 4, 2))
-    views = balanced_indices(rows, labels, 0, Stretch(0, 4, 2, views=2, num_images=10))
+    plain = balanced_indices(rows, labels, 0, StepRange(0, 4, 2))
+    views = balanced_indices(rows, labels, 0, StepRange(0, 4, 2, views=2, num_images=10))
     assert (views - plain).tolist() == [[0, 0], [10, 10], [0, 0], [10, 10]]
 
 
@@ -141,7 +143,7 @@ def test_a_balanced_order_is_known():
     # numpy.random.PCG64(int.from_bytes(sha256(b"order:0:classes").digest()[:16], "little")).random_raw(8).reshape(4, 2)
     # and the like of b"order:0:class:1" in order: [[0, 1], [0, 1]]
     assert permutations("order:0:classes", range(4), 2).tolist() == [[0, 1], [0, 1], [1, 0], [1, 0]]
-    drawn = balanced_indices(np.arange(3), np.array([0, 1, 1]), 0, Stretch(0, 4, 2))
+    drawn = balanced_indices(np.arange(3), np.array([0, 1, 1]), 0, StepRange(0, 4, 2))
     assert drawn.tolist() == [
         [0, 1],
         [0, 2],
@@ -183,7 +185,7 @@ def test_effective_numbers_lie_between_none_and_the_inverse():
 
 @given(COUNTS, st.sampled_from(["inverse", "effective"]), st.floats(0, 0.9999))
 def test_weights_have_mean_one_over_the_images(counts, weighting, beta):
-    rows, labels = labelled(counts)
+    rows, labels = labeled(counts)
     weights = class_weights(labels[rows], len(counts), weighting, beta)
     assert weights[labels[rows]].mean() == pytest.approx(1, rel=1e-5)
 

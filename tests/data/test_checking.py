@@ -69,8 +69,8 @@ KINDS = {
     ("cannot be read", "text.png"): lambda i: b"hello %d" % i,
     ("cannot be read", "bomb.png"): lambda i: bomb(20_000 + i),
     ("cannot be read", "float.tif"): lambda i: saved(Image.fromarray(picture(i)[..., 0].astype(np.float32)), "tiff"),
-    ("grey", "grey.jpg"): lambda i: saved(picture(i)[..., 0], "jpeg"),
-    ("grey", "deep.png"): lambda i: saved(picture(i)[..., 0].astype(np.uint16) * 257, "png"),
+    ("gray", "gray.jpg"): lambda i: saved(picture(i)[..., 0], "jpeg"),
+    ("gray", "deep.png"): lambda i: saved(picture(i)[..., 0].astype(np.uint16) * 257, "png"),
     ("16 bits", "deep2.png"): lambda i: saved(picture(i)[..., 1].astype(np.uint16) * 257, "png"),
     ("alpha", "alpha.png"): lambda i: saved(Image.fromarray(picture(i)).convert("RGBA"), "png"),
     ("palette", "palette.gif"): lambda i: saved(Image.fromarray(picture(i)).quantize(64), "gif"),
@@ -144,7 +144,7 @@ def test_damage_that_pillow_reads_over(tmp_path):
     content = content[: len(content) // 2] + content[len(content) // 2 + 60 :]
     files = {"a/1.jpg": content, "a/2.jpg": saved(picture(1), "jpeg"), "b/1.jpg": saved(picture(2), "jpeg")}
     report = jaxft.check_data(write_folder(tmp_path, files), quiet=True)
-    assert found(report) == {"read, but damaged": ["a/1.jpg"]} and report.damage_looked_for
+    assert found(report) == {"read, but damaged": ["a/1.jpg"]} and report.checks_damage
     cmyk = saved(Image.fromarray(picture(3)).convert("CMYK"), "jpeg")
     assert oddities.damage(cmyk) == ""
 
@@ -164,11 +164,11 @@ def test_classes_that_are_spelt_in_two_ways_or_missing(tmp_path):
     data = write_zip(tmp_path / "a.zip", {f"{name}.png": png(picture(i)) for i, name in enumerate(names)})
     report = jaxft.check_data(data, quiet=True)
     items = {finding.kind: list(finding.items) for finding in report.findings}
-    assert items["a class spelt in several ways"] == [("cat", "1 pictures; elsewhere 'Cat', 3")]
+    assert items["a class spelled in several ways"] == [("cat", "1 pictures; elsewhere 'Cat', 3")]
     assert items["a class missing in a part"] == [
         ("cat", "in train, not in test"), ("dog", "in train, not in test"), ("owl", "in test, not in train"),
     ]  # fmt: skip
-    assert report.classes == {"Cat": 3, "cat": 1, "dog": 1, "owl": 1} and report.parts == {"train": 4, "test": 2}
+    assert report.classes == {"Cat": 3, "cat": 1, "dog": 1, "owl": 1} and report.subsets == {"train": 4, "test": 2}
 
 
 def test_what_is_passed_over_is_noted(tmp_path):
@@ -220,10 +220,10 @@ def test_arrays_are_checked_too(tmp_path):
 
 
 def test_the_hash_by_hand():
-    grey = NOISE.integers(0, 256, (32, 32), np.uint8)
-    low = dctn(grey.astype(float))[:8, :8].ravel()
+    gray = NOISE.integers(0, 256, (32, 32), np.uint8)
+    low = dctn(gray.astype(float))[:8, :8].ravel()
     bits = "".join("1" if value > np.median(low) else "0" for value in low)
-    assert perceptual_hash(grey) == int(bits, 2)
+    assert perceptual_hash(gray) == int(bits, 2)
 
 
 @settings(max_examples=30)

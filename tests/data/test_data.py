@@ -27,7 +27,7 @@ from jaxft.models import Preprocessing
 
 
 def png(pixels):
-    """Returns pixels (an array, or one grey value) as the bytes of a PNG file."""
+    """Returns pixels (an array, or one gray value) as the bytes of a PNG file."""
     if isinstance(pixels, int):
         pixels = np.full((4, 4, 3), pixels, np.uint8)
     buffer = io.BytesIO()
@@ -71,10 +71,10 @@ def test_digits_are_those_of_uci():
     assert digits.class_names == tuple("0123456789")
     # optdigits.names: the number of images of each class in optdigits.tes
     assert np.bincount(digits.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert set(digits.parts) == {""} and len(set(digits.ids)) == 1797
+    assert set(digits.subsets) == {""} and len(set(digits.ids)) == 1797
 
 
-def test_digits_have_their_17_grey_levels_spread_over_0_to_255():
+def test_digits_have_their_17_gray_levels_spread_over_0_to_255():
     pixels = load_images(Images(), None).images
     # 255 / 16 = 15.94 a level
     levels = [0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255]
@@ -87,7 +87,7 @@ def test_digits_have_their_17_grey_levels_spread_over_0_to_255():
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-def test_npz_of_grey_images_becomes_rgb(tmp_path):
+def test_npz_of_gray_images_becomes_rgb(tmp_path):
     pixels = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)
     found = load_images(Images(data=write_npz(tmp_path / "a.npz", images=pixels, labels=np.array([1, 0, 1, 0]))), None)
     assert (found.images == np.stack([pixels] * 3, axis=-1)).all()
@@ -95,11 +95,11 @@ def test_npz_of_grey_images_becomes_rgb(tmp_path):
     assert found.class_names == ("0", "1") and found.ids == ("/0", "/1", "/2", "/3")
 
 
-def test_npz_of_one_channel_is_as_grey(tmp_path):
+def test_npz_of_one_channel_is_as_gray(tmp_path):
     pixels, labels = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3), np.array([0, 1, 0, 1])
-    grey = load_images(Images(data=write_npz(tmp_path / "a.npz", images=pixels, labels=labels)), None)
+    gray = load_images(Images(data=write_npz(tmp_path / "a.npz", images=pixels, labels=labels)), None)
     channel = load_images(Images(data=write_npz(tmp_path / "b.npz", images=pixels[..., None], labels=labels)), None)
-    assert (grey.images == channel.images).all()
+    assert (gray.images == channel.images).all()
 
 
 def test_npz_of_parts_and_class_names(tmp_path):
@@ -115,7 +115,7 @@ def test_npz_of_parts_and_class_names(tmp_path):
     found = load_images(Images(data=path), None)
     assert (found.images == pixels).all()
     assert found.class_names == ("cat", "dog")
-    assert found.parts.tolist() == ["train"] * 3 + ["test"] * 2
+    assert found.subsets.tolist() == ["train"] * 3 + ["test"] * 2
     assert found.ids == ("train/0", "train/1", "train/2", "test/3", "test/4")
 
 
@@ -165,25 +165,25 @@ def test_a_fingerprint_is_that_of_the_content_and_not_of_the_place(tmp_path):
     assert load_images(Images(data=str(tmp_path / "b.npz")), None).fingerprint == first.fingerprint
 
 
-GREY = np.zeros((2, 3, 3), np.uint8)
+GRAY = np.zeros((2, 3, 3), np.uint8)
 TWO = np.array([0, 1])
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pixels": GREY, "labels": TWO}, "has no 'images', nor 'train_images'; it has pixels, labels"),
-        ({"images": GREY.astype(np.float32), "labels": TWO}, "'images' is float32 [2, 3, 3]; it must be uint8"),
-        ({"images": GREY[0], "labels": TWO}, "'images' is uint8 [3, 3]; it must be uint8 [n, height, width (, 3)]"),
+        ({"pixels": GRAY, "labels": TWO}, "has no 'images', nor 'train_images'; it has pixels, labels"),
+        ({"images": GRAY.astype(np.float32), "labels": TWO}, "'images' is float32 [2, 3, 3]; it must be uint8"),
+        ({"images": GRAY[0], "labels": TWO}, "'images' is uint8 [3, 3]; it must be uint8 [n, height, width (, 3)]"),
         ({"images": np.zeros((2, 3, 3, 4), np.uint8), "labels": TWO}, "'images' is uint8 [2, 3, 3, 4]"),
-        ({"images": GREY}, "'images' needs whole-numbered 'labels', one an image"),
-        ({"images": GREY, "labels": np.array([0.0, 1.0])}, "needs whole-numbered 'labels'"),
-        ({"images": GREY, "labels": np.array([0, 1, 1])}, "needs whole-numbered 'labels', one an image"),
-        ({"images": GREY[:0], "labels": TWO[:0]}, "has no images in it"),
-        ({"images": GREY, "labels": np.array([-1, 1])}, "has labels from -1 to 1 for 2 classes"),
-        ({"images": GREY, "labels": TWO, "class_names": np.array(["a"])}, "has labels from 0 to 1 for 1 classes"),
-        ({"images": GREY, "labels": TWO * 0}, "has one class only, '0'"),
-        ({"images": GREY, "labels": TWO, "class_names": np.array("ab")}, "'class_names'"),
+        ({"images": GRAY}, "'images' needs whole-numbered 'labels', one an image"),
+        ({"images": GRAY, "labels": np.array([0.0, 1.0])}, "needs whole-numbered 'labels'"),
+        ({"images": GRAY, "labels": np.array([0, 1, 1])}, "needs whole-numbered 'labels', one an image"),
+        ({"images": GRAY[:0], "labels": TWO[:0]}, "has no images in it"),
+        ({"images": GRAY, "labels": np.array([-1, 1])}, "has labels from -1 to 1 for 2 classes"),
+        ({"images": GRAY, "labels": TWO, "class_names": np.array(["a"])}, "has labels from 0 to 1 for 1 classes"),
+        ({"images": GRAY, "labels": TWO * 0}, "has one class only, '0'"),
+        ({"images": GRAY, "labels": TWO, "class_names": np.array("ab")}, "'class_names'"),
         ({"images": np.zeros((2, 0, 3), np.uint8), "labels": TWO}, "'images' is uint8 [2, 0, 3]"),
     ],
     ids=["no_images", "float", "one_image", "rgba", "no_labels", "float_labels", "labels_too_many", "empty", "negative",
@@ -201,7 +201,7 @@ def damaged_npz():
     np.savez_compressed(buffer, images=np.zeros((2, 64, 64), np.uint8), labels=TWO)
     whole = buffer.getvalue()
     array, objects = io.BytesIO(), io.BytesIO()
-    np.save(array, GREY)
+    np.save(array, GRAY)
     np.savez(objects, images=np.array([{}, {}]), labels=TWO)
     flipped = bytearray(whole)
     flipped[60:70] = b"\xff" * 10  # within the deflated stream of the first array
@@ -250,7 +250,7 @@ def test_parts_by_their_folders(tmp_path, folder, part):
     files |= {f"{folder}/dog/new.png": png(200)}
     found = load_images(Images(data=write_folder(tmp_path, files)), 4)
     assert found.class_names == ("cat", "dog", "eel")
-    parts = dict(zip(found.ids, found.parts))
+    parts = dict(zip(found.ids, found.subsets))
     assert parts[f"{folder}/dog/new.png"] == part and parts["training/cat/0.png"] == "train"
 
 
@@ -344,7 +344,7 @@ def test_resizing_by_hand():
     assert (pictures.decode(png(pixels), 2) == np.asarray(whole)[:, 1:3]).all()
 
 
-def test_the_centre_is_cut_out():
+def test_the_center_is_cut_out():
     pixels = np.zeros((4, 10, 3), np.uint8)
     pixels[..., 0] = np.arange(10)
     assert pictures.decode(png(pixels), 4)[0, :, 0].tolist() == [3, 4, 5, 6]
@@ -380,7 +380,7 @@ def test_palettes_and_other_modes_become_rgb():
     assert found["1"] in ([0] * 3, [255] * 3)
 
 
-def test_an_exact_palette_keeps_its_colours():
+def test_an_exact_palette_keeps_its_colors():
     picture = Image.new("P", (2, 2), 1)
     picture.putpalette([0, 0, 0, 12, 34, 56])
     buffer = io.BytesIO()
@@ -388,9 +388,9 @@ def test_an_exact_palette_keeps_its_colours():
     assert pictures.decode(buffer.getvalue(), 2).tolist() == [[[12, 34, 56]] * 2] * 2
 
 
-def test_16_bit_grey_is_scaled_and_not_cut_off():
-    grey = np.array([[0, 0x4000], [0x8000, 0xFFFF]], np.uint16)
-    assert np.abs(pictures.decode(png(grey), 2)[..., 0] - np.array([[0.0, 64], [128, 255]])).max() <= 1
+def test_16_bit_gray_is_scaled_and_not_cut_off():
+    gray = np.array([[0, 0x4000], [0x8000, 0xFFFF]], np.uint16)
+    assert np.abs(pictures.decode(png(gray), 2)[..., 0] - np.array([[0.0, 64], [128, 255]])).max() <= 1
 
 
 def test_jpeg_is_as_pillow_reads_it():
@@ -496,8 +496,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 def image_set(counts, parts=None):
     """Returns an image set of 1x1 images: counts[label] images of each class, or of each (part, class)."""
     labels, where, ids = [], [], []
-    for part, of_part in (parts or {"": counts}).items():
-        for label, count in enumerate(of_part):
+    for part, of_subset in (parts or {"": counts}).items():
+        for label, count in enumerate(of_subset):
             labels += [label] * count
             where += [part] * count
             ids += [f"{part}/{label}/{i}" for i in range(count)]
@@ -551,7 +551,7 @@ def test_a_part_of_its_own_is_tested_on_whole(seed, train, val):
     split = draw_split(images, seed, Images(train_per_class=train, val_per_class=val), "target")
     assert split.test.tolist() == [17, 18, 19, 20, 21]
     assert per_class(images, split.train) == [train] * 2 and per_class(images, split.val) == [val] * 2
-    assert set(images.parts[split.train]) | set(images.parts[split.val]) == {"train"}
+    assert set(images.subsets[split.train]) | set(images.subsets[split.val]) == {"train"}
     assert not set(split.train) & set(split.val)
 
 
@@ -560,15 +560,15 @@ def test_validation_comes_from_a_part_of_its_own(seed, val):
     images = image_set(None, {"train": [8, 9], "val": [4, 5], "test": [3, 2]})
     split = draw_split(images, seed, Images(train_per_class=None, val_per_class=val), "target")
     assert split.train.tolist() == list(range(17))
-    assert per_class(images, split.val) == [val] * 2 and set(images.parts[split.val]) <= {"val"}
+    assert per_class(images, split.val) == [val] * 2 and set(images.subsets[split.val]) <= {"val"}
     assert split.test.tolist() == [26, 27, 28, 29, 30]
 
 
 def test_a_validation_part_without_a_test_part_is_tested_on():
     images = image_set(None, {"train": [8, 9], "val": [4, 5]})
     split = draw_split(images, 0, Images(train_per_class=3, val_per_class=2), "target")
-    assert set(images.parts[split.test]) == {"val"} and len(split.test) == 9
-    assert set(images.parts[split.val]) == {"train"}
+    assert set(images.subsets[split.test]) == {"val"} and len(split.test) == 9
+    assert set(images.subsets[split.val]) == {"train"}
 
 
 def test_seeds_draw_differently_and_the_digest_says_so():
@@ -668,7 +668,7 @@ def test_intel_scenes_load_from_their_zip(real_data):
     assert found.images.shape == (1800, 32, 32, 3)
     assert found.class_names == ("buildings", "forest", "glacier", "mountain", "sea", "street")
     for part, count in (("train", 200), ("test", 100)):
-        assert np.bincount(found.labels[found.parts == part]).tolist() == [count] * 6
+        assert np.bincount(found.labels[found.subsets == part]).tolist() == [count] * 6
     with zipfile.ZipFile(real_data / "images/intel-scenes-6.zip") as archive:
         row = found.ids.index("test/buildings/20057.jpg")
         assert (found.images[row] == pictures.decode(archive.read("test/buildings/20057.jpg"), 32)).all()
@@ -679,7 +679,7 @@ def test_cifar10_loads_from_its_npz(real_data):
     found = load_images(Images(data=str(path)), None)
     assert found.images.shape == (5000, 32, 32, 3)
     assert found.class_names[0] == "airplane" and len(found.class_names) == 10
-    assert [(found.parts == part).sum() for part in ("train", "test")] == [4000, 1000]
+    assert [(found.subsets == part).sum() for part in ("train", "test")] == [4000, 1000]
     with np.load(path) as file:
         assert (found.images[4000:] == file["test_images"]).all()
         assert (found.labels[4000:] == file["test_labels"]).all()
@@ -735,6 +735,6 @@ def test_an_own_validation_part_is_taken_whole_by_a_share_or_trained_on():
     images = image_set(None, {"train": [6, 6], "val": [3, 3], "test": [2, 2]})
     split = draw_split(images, 0, Images(val_fraction=0.2, test_fraction=0.2), "target")
     assert [len(rows) for rows in (split.train, split.val, split.test)] == [12, 6, 4]
-    assert set(images.parts[split.val]) == {"val"}
+    assert set(images.subsets[split.val]) == {"val"}
     whole = draw_split(images, 0, Images(test_fraction=0.2, train_on_val=True), "target")
     assert sorted(whole.train) == sorted([*split.train, *split.val]) and whole.test.tolist() == split.test.tolist()

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from data.test_data import png, write_folder
-from helpers import Heard
+from helpers import RecordedEvents
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -81,25 +81,28 @@ def test_a_kept_image_is_not_made_again():
 
 
 def test_it_is_told_how_far_it_is_and_how_long_it_takes():
-    heard = Heard()
-    make(25, emit=heard)
-    assert len(heard) == 3 and heard[0].seconds_left > 0
-    assert heard.lines[0].startswith("decoding 'them': 10 of 25, ") and heard.lines[0].endswith(" left")
+    recorded_events = RecordedEvents()
+    make(25, emit=recorded_events)
+    assert len(recorded_events) == 3 and recorded_events[0].seconds_left > 0
+    assert recorded_events.lines[0].startswith("decoding 'them': 10 of 25, ") and recorded_events.lines[0].endswith(
+        " left"
+    )
     assert (
-        heard[-1] == ImagesDecoded("'them'", 25, 25, 0.0) and heard.lines[-1] == "decoding 'them': 25 of 25, 0 s left"
+        recorded_events[-1] == ImagesDecoded("'them'", 25, 25, 0.0)
+        and recorded_events.lines[-1] == "decoding 'them': 25 of 25, 0 s left"
     )
 
 
 def test_stopped_in_the_middle_it_goes_on(monkeypatch):
-    made, heard = Counter(), []
+    made, recorded_events = Counter(), []
 
     def one(number):
         made[number] += 1
         return image_of(number)
 
     def emit(event):
-        heard.append(event)
-        if len(heard) == 4:
+        recorded_events.append(event)
+        if len(recorded_events) == 4:
             patch.setattr(interrupts, "check", stop)
 
     def stop():
@@ -172,14 +175,14 @@ def test_a_damaged_file_is_made_again_and_a_line_says_so(damage):
         return image_of(number)
 
     first = make(50, one)[0].copy()
-    path, heard = cache_dir() / "images" / "f.npy", Heard()
+    path, recorded_events = cache_dir() / "images" / "f.npy", RecordedEvents()
     whole = path.read_bytes()
     damaged = DAMAGE[damage](whole)
     path.write_bytes(damaged)
     handle = path.open("rb")
-    images, told = make(50, one, emit=heard)
+    images, told = make(50, one, emit=recorded_events)
     assert (images == first).all() and told == bad and path.read_bytes() == whole
-    (warning,) = [event.message for event in heard.of(Warned)]
+    (warning,) = [event.message for event in recorded_events.of(Warned)]
     assert "of the 50 images of 'them'" in warning and str(path) in warning and "made again" in warning
     with handle:
         assert handle.read() == damaged, "what other processes have mapped stays as it is"
@@ -188,16 +191,16 @@ def test_a_damaged_file_is_made_again_and_a_line_says_so(damage):
 
 def test_only_blocks_that_do_not_match_are_made_again():
     make(50)
-    path, made, heard = cache_dir() / "images" / "f.npy", Counter(), Heard()
+    path, made, recorded_events = cache_dir() / "images" / "f.npy", Counter(), RecordedEvents()
     path.write_bytes(flipped(flipped(path.read_bytes(), PIXELS.start), PIXELS.start + 25 * 48))
 
     def one(number):
         made[number] += 1
         return image_of(number)
 
-    assert make(50, one, emit=heard)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert make(50, one, emit=recorded_events)[0][:, 0, 0, 0].tolist() == list(range(50))
     assert sorted(made) == [*range(10), *range(20, 30)]
-    assert heard.lines[0].startswith("warning: 20 of the 50 images of 'them' in ")
+    assert recorded_events.lines[0].startswith("warning: 20 of the 50 images of 'them' in ")
 
 
 @given(st.integers(0, 2800), st.integers(1, 255))
@@ -212,11 +215,11 @@ def test_no_byte_can_change_unnoticed(place, bits):
 
 
 def test_a_file_without_checksums_is_made_again():
-    path, heard = cache_dir() / "images" / "f.npy", Heard()
+    path, recorded_events = cache_dir() / "images" / "f.npy", RecordedEvents()
     path.parent.mkdir()
     np.save(path, np.zeros((50, 4, 4, 3), np.uint8))
-    assert make(50, emit=heard)[0][:, 0, 0, 0].tolist() == list(range(50))
-    assert heard.lines[0].startswith("warning: 50 of the 50 images")
+    assert make(50, emit=recorded_events)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert recorded_events.lines[0].startswith("warning: 50 of the 50 images")
 
 
 @pytest.mark.parametrize("listener", [(), (Progress(),)], ids=["nobody follows", "progress"])
@@ -232,15 +235,15 @@ def test_the_warning_reaches_standard_error(listener, tmp_path, capsys):
 
 def test_a_damaged_file_in_a_folder_that_cannot_be_written_is_not_used(monkeypatch):
     make(50)
-    path, heard = cache_dir() / "images" / "f.npy", Heard()
+    path, recorded_events = cache_dir() / "images" / "f.npy", RecordedEvents()
     path.write_bytes(flipped(path.read_bytes(), PIXELS.start))
 
     def refuse(path, wait=True):
         raise PermissionError(errno.EACCES, "")
 
     monkeypatch.setattr(module, "locked", refuse)
-    assert make(50, emit=heard)[0][:, 0, 0, 0].tolist() == list(range(50))
-    assert heard.lines[0].startswith("warning: 10 of the 50 images")
+    assert make(50, emit=recorded_events)[0][:, 0, 0, 0].tolist() == list(range(50))
+    assert recorded_events.lines[0].startswith("warning: 10 of the 50 images")
 
 
 KILLED = """
@@ -280,7 +283,7 @@ def test_killed_in_the_middle_it_goes_on(is_damaged):
 
 
 def test_two_at_once_make_it_once():
-    made, heard, results = Counter(), Heard(), []
+    made, recorded_events, results = Counter(), RecordedEvents(), []
 
     def one(number):
         made[number] += 1
@@ -288,7 +291,7 @@ def test_two_at_once_make_it_once():
         return image_of(number)
 
     def work():
-        results.append(make(30, one, emit=heard)[0].sum())
+        results.append(make(30, one, emit=recorded_events)[0].sum())
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -296,7 +299,7 @@ def test_two_at_once_make_it_once():
     for thread in threads:
         thread.join()
     assert set(made.values()) == {1} and len(set(map(int, results))) == 1
-    assert Waiting("another process that decodes 'them'") in heard
+    assert Waiting("another process that decodes 'them'") in recorded_events
 
 
 def test_a_cache_that_cannot_be_written_is_said_where_memory_would_not_do(tmp_path, monkeypatch):
@@ -310,9 +313,9 @@ def test_a_cache_that_cannot_be_written_is_said_where_memory_would_not_do(tmp_pa
 
 def test_blocks_are_few_images_where_they_are_large(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 4 * 3 * 3)
-    heard = Heard()
-    make(7, emit=heard)
-    assert len(heard) == 3  # of three, three and one
+    recorded_events = RecordedEvents()
+    make(7, emit=recorded_events)
+    assert len(recorded_events) == 3  # of three, three and one
 
 
 def test_only_a_few_blocks_are_in_memory_at_once(monkeypatch):
@@ -397,9 +400,9 @@ def test_other_pixels_than_pillows_are_not_used(simplejpeg, monkeypatch):
 def test_a_folder_is_decoded_in_blocks_and_goes_on(tmp_path, monkeypatch):
     files = {f"{'ab'[i // 20]}/{i:02}.png": png(i) for i in range(40)}
     data = write_folder(tmp_path, files)
-    heard = Heard()
-    whole = load_images(Images(data=data), 4, heard)
-    assert heard.lines[-1] == f"decoding {data!r}: 40 of 40, 0 s left"
+    recorded_events = RecordedEvents()
+    whole = load_images(Images(data=data), 4, recorded_events)
+    assert recorded_events.lines[-1] == f"decoding {data!r}: 40 of 40, 0 s left"
     (kept,) = (cache_dir() / "images").glob("*.npy")
     content = kept.read_bytes()
     kept.unlink()

@@ -184,7 +184,7 @@ def test_so_many_to_test_on_come_from_the_datas_own_part(seed):
     images = image_set(3, 6, parts=("train", "test"))
     split = draw_split(images, seed, Images(train_per_class=2, test_per_class=4), "target")
     whole = draw_split(images, seed, Images(train_per_class=2), "target")
-    assert per_class(images, split.test) == [4] * 3 and set(images.parts[split.test]) == {"test"}
+    assert per_class(images, split.test) == [4] * 3 and set(images.subsets[split.test]) == {"test"}
     assert set(split.test) < set(whole.test) and (split.train == whole.train).all()
 
 
@@ -246,7 +246,7 @@ def test_noise_is_uniform_over_the_other_classes():
         assert np.abs(np.delete(counts, label) - 200).max() < 4 * np.sqrt(600 * 2 / 9)
 
 
-def test_merged_classes_are_drawn_apart_and_labelled_together():
+def test_merged_classes_are_drawn_apart_and_labeled_together():
     images = image_set(4, 6)
     merged = merge_classes(images, {"class0": "x", "class1": "y", "class2": "x", "class3": "y"})
     split = draw_split(images, 0, Images(train_per_class=2), "target")
@@ -273,7 +273,7 @@ def test_a_union_has_the_classes_of_all_with_names_apart():
     assert both.labels.tolist() == [0, 0, 1, 1, 2, 3, 4, 2, 3, 4]
     assert (both.images == np.concatenate([one.images, other.images])).all()
     assert both.ids[4] == "b/train/0/0" and len(set(both.ids)) == 10
-    assert both.parts.tolist() == [""] * 4 + ["train"] * 3 + ["test"] * 3
+    assert both.subsets.tolist() == [""] * 4 + ["train"] * 3 + ["test"] * 3
     assert both.fingerprint not in (one.fingerprint, join_sets({"b": other, "a": one}).fingerprint)
 
 
@@ -293,7 +293,7 @@ def test_a_union_from_a_config(tmp_path):
 # --- pixels -----------------------------------------------------------------------------------------------------
 
 
-def test_grey_is_pillows():
+def test_gray_is_pillows():
     images = image_set(2, 3, size=5)
     for before, after in zip(images.images, gray(images.images)):
         assert (after == np.asarray(Image.fromarray(before).convert("L"))[..., None]).all()
@@ -354,7 +354,7 @@ def test_a_factor_of_pixels_is_part_of_the_fingerprint_and_made_once_for_all_tri
 
         return draft.with_pixels(("darker", str(options.factor)), change)
 
-    spec, reader = Images(train_per_class=3, grey=True), ImageReader()
+    spec, reader = Images(train_per_class=3, gray=True), ImageReader()
     plain = draw(spec, 0)
     registered("darker", DataFactor(darken), section=Darker)
     dark, again = draw(spec, 0, reader=reader), draw(spec, 1, reader=reader)
@@ -387,7 +387,7 @@ SPECS = {
     "plain": Images(train_per_class=3, val_per_class=2),
     "classes": Images(classes=("7", "2", "5"), train_per_class=3, val_fraction=0.1, test_per_class=5),
     "all_at_once": Images(num_classes=4, num_images=30, imbalance=3.0, val_per_class=2, label_noise=0.2),
-    "pixels": Images(train_per_class=2, grey=True, shuffle_px=4),
+    "pixels": Images(train_per_class=2, gray=True, shuffle_px=4),
     "untested": Images(train_per_class=2, test_fraction=0.2, tested=False),
 }
 
@@ -397,7 +397,7 @@ def test_a_manifest_recreates_a_split_exactly(tmp_path, kind):
     spec, path = SPECS[kind], tmp_path / "split.json"
     drawn = draw(spec, 3)
     write_manifest(path, drawn)
-    pixels = {name: getattr(spec, name) for name in ("grey", "shuffle_px")}
+    pixels = {name: getattr(spec, name) for name in ("gray", "shuffle_px")}
     again = draw(Images(manifest=str(path), **pixels), 3)
     assert again.split.digest == drawn.split.digest
     assert again.images.fingerprint == drawn.images.fingerprint
@@ -545,10 +545,10 @@ def test_an_imbalance_shares_the_images_too():
 
 
 def test_other_pixels_are_other_images():
-    plan = planned("target.grey", False, True)
+    plan = planned("target.gray", False, True)
     assert len({t.images.fingerprint for t in plan.trials}) == len(plan.groups) == 2
     assert len({t.split.digest for t in plan.trials}) == 2  # by seed alone
-    assert len({id(t.images.images) for t in plan.trials if t.trial.target.grey}) == 1
+    assert len({id(t.images.images) for t in plan.trials if t.trial.target.gray}) == 1
 
 
 def test_blocks_are_shuffled_by_the_split_of_each_seed():
@@ -562,13 +562,13 @@ def test_blocks_are_shuffled_by_the_split_of_each_seed():
 def test_drawn_classes_are_those_named_outright():
     plan = planned("target.num_classes", 3)
     for trial in plan.trials:
-        named = TINY | {"target": TINY["target"] | {"classes": trial.drawn.spec.classes}, "seeds": [trial.trial.seed]}
+        named = TINY | {"target": TINY["target"] | {"classes": trial.sampled.spec.classes}, "seeds": [trial.trial.seed]}
         assert make_plan(from_dict(Study, named)).trials[0].digest == trial.digest
         assert trial.model.num_classes == 3
 
 
 def test_neutral_values_leave_a_digest_as_it_was():
-    neutral = {"union": [], "imbalance": 1.0, "label_noise": 0.0, "grey": False, "class_choice": "random"}
+    neutral = {"union": [], "imbalance": 1.0, "label_noise": 0.0, "gray": False, "class_choice": "random"}
     target = {"train_per_class": 2}
     plain, written = (
         make_plan(from_dict(Study, TINY | {"target": fields})).trials[0].digest for fields in (target, target | neutral)
@@ -701,12 +701,12 @@ def small_wordnet(folder):
         "00000006": ("06", ["car"], ["00000001"]),
         "00000007": ("13", ["dog"], ["00000001"]),  # a sausage
     }
-    data = ["  1 a licence\n"]
+    data = ["  1 a license\n"]
     for offset, (file, words, above) in tree.items():
         said = " ".join(f"{word} 0" for word in words)
         pointers = "".join(f"@ {up} n 0000 " for up in above)
         data.append(f"{offset} {file} n {len(words):02x} {said} {len(above):03d} {pointers}| a gloss | with a bar\n")
-    index = ["  1 a licence\n"]
+    index = ["  1 a license\n"]
     senses = {"entity": ["1"], "animal": ["2"], "dog": ["7", "3"], "cat": ["4"], "poodle": ["5"], "car": ["6"]}
     senses |= {"domestic_dog": ["3"]}
     for word, of_word in senses.items():

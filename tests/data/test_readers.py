@@ -21,7 +21,7 @@ from jaxft.config import Images, Study, from_dict
 from jaxft.core.errors import UserError
 from jaxft.data import load_images
 from jaxft.data.readers import archives, image_set, image_sets, pictures
-from jaxft.data.readers.arrays import PartArrays, join_parts
+from jaxft.data.readers.arrays import SubsetArrays, join_subsets
 from jaxft.data.readers.listing import spellings
 from jaxft.data.readers.registry import READERS
 from jaxft.study.plan import make_plan
@@ -57,7 +57,7 @@ def same(one, other):
         np.array_equal(one.images, other.images)
         and one.labels.tolist() == other.labels.tolist()
         and (one.class_names, one.ids) == (other.class_names, other.ids)
-        and one.parts.tolist() == other.parts.tolist()
+        and one.subsets.tolist() == other.subsets.tolist()
     )
 
 
@@ -124,8 +124,8 @@ def test_a_tar_archive_writes_no_file_and_follows_no_link(tmp_path, monkeypatch)
 
 def test_of_files_of_one_name_the_last_counts(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for grey in (10, 20):
-            for name, content in (("cat/0.png", png(grey)), ("dog/0.png", png(grey + 1))):
+        for gray in (10, 20):
+            for name, content in (("cat/0.png", png(gray)), ("dog/0.png", png(gray + 1))):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
@@ -201,7 +201,7 @@ def test_domains_are_folders_around_the_parts(tmp_path):
     assert everything.ids == tuple(sorted(DOMAINS)) and everything.class_names == ("cat", "dog")
     sketch = load_images(Images(data=data, domain="sketch"), 4)
     assert sketch.ids == tuple(name for name in sorted(DOMAINS) if name.startswith("sketch"))
-    assert sketch.parts.tolist() == ["test", "test", "train", "train"]
+    assert sketch.subsets.tolist() == ["test", "test", "train", "train"]
     assert sketch.images[:, 0, 0, 0].tolist() == [150, 151, 100, 101]
     both = load_images(Images(data=data, domain=("photo", "sketch")), 4)
     assert same(both, everything) and both.fingerprint == everything.fingerprint != sketch.fingerprint
@@ -210,7 +210,7 @@ def test_domains_are_folders_around_the_parts(tmp_path):
 def test_domains_without_parts(tmp_path):
     files = {name.replace("/train", ""): content for name, content in DOMAINS.items() if "/train" in name}
     found = load_images(Images(data=write_folder(tmp_path, files), domain=("photo",)), 4)
-    assert found.ids == ("photo/cat/1.png", "photo/dog/1.png") and found.parts.tolist() == ["", ""]
+    assert found.ids == ("photo/cat/1.png", "photo/dog/1.png") and found.subsets.tolist() == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_pacs_has_four_domains(real_data):
     assert len(found.images) == 7 * 30 and found.class_names == (
         "dog", "elephant", "giraffe", "guitar", "horse", "house", "person",
     )  # fmt: skip
-    assert {part: int((found.parts == part).sum()) for part in ("train", "test")} == {"train": 140, "test": 70}
+    assert {part: int((found.subsets == part).sum()) for part in ("train", "test")} == {"train": 140, "test": 70}
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_a_tables_parts_domains_and_other_labels(tmp_path):
     ]
     data = write_table(tmp_path / "list.csv", rows)
     found = load_images(Images(data=data, label="kind", domain="d"), 4)
-    assert found.class_names == ("fish", "pet") and found.parts[:4].tolist() == ["train", "train", "val", "test"]
+    assert found.class_names == ("fish", "pet") and found.subsets[:4].tolist() == ["train", "train", "val", "test"]
     assert load_images(Images(data=data), 4).class_names == ("cat", "dog", "eel")
 
 
@@ -322,10 +322,10 @@ def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path, name, content):
 
 
 def test_an_unknown_label_is_named(tmp_path):
-    with pytest.raises(UserError, match="has no labels 'colour': its classes are the names of its folders"):
-        load_images(Images(data=write_folder(tmp_path, PICTURES), label="colour"), 4)
-    with pytest.raises(UserError, match="'digits' has no labels 'colour'"):
-        load_images(Images(label="colour"), 4)
+    with pytest.raises(UserError, match="has no labels 'color': its classes are the names of its folders"):
+        load_images(Images(data=write_folder(tmp_path, PICTURES), label="color"), 4)
+    with pytest.raises(UserError, match="'digits' has no labels 'color'"):
+        load_images(Images(label="color"), 4)
 
 
 # --- Hugging Face's layouts -------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_an_imagefolder_with_metadata(tmp_path, suffix, write):
         files[f"{part}/metadata{suffix}"] = Path(write_table(tmp_path / f"t{suffix}", rows)).read_bytes()
     found = load_images(Images(data=write(tmp_path / ("d.zip" if write is write_zip else "d"), files)), 4)
     assert found.class_names == ("a", "b") and found.ids == tuple(sorted(n for n in files if n.endswith("png")))
-    assert found.parts.tolist() == ["test"] * 4 + ["train"] * 4
+    assert found.subsets.tolist() == ["test"] * 4 + ["train"] * 4
     assert found.images[:, 0, 0, 0].tolist() == [1, 11, 21, 31, 0, 10, 20, 30]
 
 
@@ -372,8 +372,8 @@ def test_parquet_files_of_pictures(tmp_path, names):
     found = load_images(Images(data=str(tmp_path)), 4)
     assert found.class_names == ("zebra", "ant")  # as declared
     assert sorted(found.images[:, 0, 0, 0].tolist()) == [0, 1, 2, 3, 4, 10, 11, 12, 99]
-    assert found.images[found.parts == "test"][0, 0, 0, 0] == 99
-    assert found.labels[found.parts == "train"].tolist() == [0, 1, 0, 1, 0, 1, 1, 1]
+    assert found.images[found.subsets == "test"][0, 0, 0, 0] == 99
+    assert found.labels[found.subsets == "train"].tolist() == [0, 1, 0, 1, 0, 1, 1, 1]
 
 
 def test_one_parquet_file_and_other_columns(tmp_path):
@@ -414,7 +414,7 @@ def test_idx_files(tmp_path, packed):
     files = {f"{n}.gz": gzip.compress(c) for n, c in MNIST.items()} if packed else MNIST
     found = load_images(Images(data=write_folder(tmp_path, files)), None)
     assert found.class_names == ("0", "1", "2") and found.labels.tolist() == [2, 2, 0, 2, 1]
-    assert found.parts.tolist() == ["test"] * 2 + ["train"] * 3
+    assert found.subsets.tolist() == ["test"] * 2 + ["train"] * 3
     assert (found.images[2:, :, :, 1] == TRAIN[:, :, :4]).all()  # the shorter side is 4; of 5 columns the first are cut
 
 
@@ -465,7 +465,7 @@ def test_cifar_10s_binary_files(tmp_path):
     for data in (write_folder(tmp_path / "c", files), write_tar(tmp_path / "cifar-10-binary.tar.gz", files, "w:gz")):
         found = load_images(Images(data=data), None)
         assert (found.images == PIXELS).all() and found.labels.tolist() == [1, 0, 1]
-        assert found.class_names == ("airplane", "automobile") and found.parts.tolist() == ["train", "train", "test"]
+        assert found.class_names == ("airplane", "automobile") and found.subsets.tolist() == ["train", "train", "test"]
 
 
 def test_cifar_100_has_fine_and_coarse_labels(tmp_path):
@@ -580,8 +580,8 @@ def test_bytes_of_a_picture_and_its_pixels_are_the_same(tmp_path):
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
     assert (pictures.to_pixels(pixels, 3) == pictures.to_pixels(content.getvalue(), 3)).all()
-    grey = pictures.to_pixels(pixels[..., :1], 3)
-    assert (grey == pictures.to_pixels(pixels[..., 0], 3)).all() and (grey[..., 0] == grey[..., 2]).all()
+    gray = pictures.to_pixels(pixels[..., :1], 3)
+    assert (gray == pictures.to_pixels(pixels[..., 0], 3)).all() and (gray[..., 0] == gray[..., 2]).all()
 
 
 # --- the seam ---
@@ -595,8 +595,11 @@ def one_file_reader():
         if "pixels.raw" not in location.files:
             return None
         pixels = np.frombuffer(location.files.content("pixels.raw"), np.uint8).reshape(-1, 4, 4)
-        parts = [PartArrays("train", pixels[:4], np.arange(4) % 2), PartArrays("test", pixels[4:], np.zeros(2, int))]
-        return join_parts(location.path, parts, ["even", "odd"])
+        parts = [
+            SubsetArrays("train", pixels[:4], np.arange(4) % 2),
+            SubsetArrays("test", pixels[4:], np.zeros(2, int)),
+        ]
+        return join_subsets(location.path, parts, ["even", "odd"])
 
     READERS.register("raw", read, help="a folder with pixels.raw")
     yield
@@ -609,7 +612,7 @@ def test_a_reader_that_is_registered_takes_what_class_folders_would_be(tmp_path,
     write_folder(folder, PICTURES | {"pixels.raw": pixels.tobytes()})
     found = load_images(Images(data=str(folder)), None)
     assert (found.images == pixels[..., None]).all() and found.class_names == ("even", "odd")
-    assert found.labels.tolist() == [0, 1, 0, 1, 0, 0] and found.parts.tolist() == ["train"] * 4 + ["test"] * 2
+    assert found.labels.tolist() == [0, 1, 0, 1, 0, 0] and found.subsets.tolist() == ["train"] * 4 + ["test"] * 2
     (folder / "pixels.raw").unlink()
     assert load_images(Images(data=str(folder)), 4).class_names == ("cat", "dog", "eel")
     with pytest.raises(UserError, match=r"allowed: a folder with pixels\.raw, 'digits'"):

@@ -16,8 +16,8 @@ from jaxft.features.cache import FeatureCache
 from jaxft.store.tables import load_results
 from jaxft.study.chunk.lanes import SharedImages
 from jaxft.study.chunk.loop import run_chunk
-from jaxft.study.chunk.resuming import Keeping
-from jaxft.study.executors import DataParallel, Devices, InTurn
+from jaxft.study.chunk.resuming import CheckpointPolicy
+from jaxft.study.executors import DataParallel, Devices, Sequential
 from jaxft.study.services import Services
 
 pytest.importorskip("grain", reason="the extra 'stream' is not installed")
@@ -39,7 +39,7 @@ def test_a_window_is_read_by_the_numbers_of_all_images():
     window = Stream(every).window(rows, 6)
     assert len(window) == 10 and window.images.shape == (6, 2, 2, 3)
     assert (window[rows] == every[rows]).all()
-    on_device = Window(jnp.asarray(window.images), jnp.asarray(window.place))
+    on_device = Window(jnp.asarray(window.images), jnp.asarray(window.row_of))
     assert (np.asarray(on_device[jnp.asarray(rows)]) == every[rows]).all()
 
 
@@ -66,14 +66,14 @@ def test_a_window_is_at_least_a_step_and_never_more_than_all():
 
 
 EXECUTORS = {
-    "in_turn": InTurn(),
+    "sequential": Sequential(),
     "devices": Devices(4, 2),  # two under vmap on each
     "data_parallel": DataParallel(1, 2),
 }
 AUGMENTED = {"augmentation.flip.enabled": True, "augmentation.crop.padding_px": 1}
 CASES = [
     *(pytest.param(n, AUGMENTED, marks=[pytest.mark.nightly] * (n == "devices")) for n in EXECUTORS),
-    ("in_turn", {"augmentation.flip.enabled": True, "augmentation.views": 3}),
+    ("sequential", {"augmentation.flip.enabled": True, "augmentation.views": 3}),
 ]
 
 
@@ -116,11 +116,11 @@ class Kept:
     def latest(self):
         return max(self.places, default=None)
 
-    def load(self, place, like):
-        return self.places[place]
+    def load(self, row_of, like):
+        return self.places[row_of]
 
-    def save(self, place, tree):
-        self.places[place] = tree
+    def save(self, row_of, tree):
+        self.places[row_of] = tree
 
 
 @pytest.mark.slow
@@ -140,9 +140,9 @@ def test_a_streamed_trial_goes_on_from_any_step(monkeypatch):
         patch.setattr("jaxft.study.chunk.loop.MOST_STEPS", 1)
         patch.setattr(interrupts, "check", stop_later)
         with pytest.raises(interrupts.Stopped):
-            run_chunk(program, lanes, every, keeping=Keeping(kept))
+            run_chunk(program, lanes, every, policy=CheckpointPolicy(kept))
     assert kept.latest() is not None
-    (found,) = run_chunk(program, lanes, every, keeping=Keeping(kept))
+    (found,) = run_chunk(program, lanes, every, policy=CheckpointPolicy(kept))
     assert all(np.array_equal(found.params[name], expected.params[name]) for name in expected.params)
 
 
@@ -170,7 +170,7 @@ def get_config():
         "source": {"model": "toy"},
         "target": {"size_px": 8, "train_per_class": 5, "val_per_class": 2},
         "training": {"initialization.start": "random", "schedule.epochs": 2.0, "augmentation.flip.enabled": True},
-        "execution": {"executor": "in_turn"},
+        "execution": {"executor": "sequential"},
     }
 """
 

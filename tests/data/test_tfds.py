@@ -101,7 +101,7 @@ def test_a_prepared_set_is_the_same_as_its_arrays(here):
     rows = [*range(60), *range(90, 110), *range(60, 90)]  # train, validation, test
     assert (found.images == digits.images[rows]).all() and (found.labels == digits.labels[rows]).all()
     assert found.class_names == tuple(f"digit {i}" for i in range(10))
-    assert found.parts.tolist() == ["train"] * 60 + ["val"] * 20 + ["test"] * 30
+    assert found.subsets.tolist() == ["train"] * 60 + ["val"] * 20 + ["test"] * 30
     assert found.ids[0] == "train/0" and found.ids[60] == "validation/0"
     assert "tensorflow" not in sys.modules
 
@@ -111,7 +111,7 @@ def test_images_of_several_sizes_are_resized_as_pictures_are(here):
     digits = load_images(Images(), None)
     for i in range(60):
         wide = Image.fromarray(np.pad(digits.images[i], ((0, 0), (0, i % 3), (0, 0))))
-        # 8 x (8 + p) becomes 6 x round(6 (8 + p) / 8), whose centre is kept
+        # 8 x (8 + p) becomes 6 x round(6 (8 + p) / 8), whose center is kept
         small = wide.resize((round(wide.width * 0.75), 6), Image.Resampling.BILINEAR)
         left = (small.width - 6) // 2
         assert (found.images[i] == np.asarray(small)[:, left : left + 6]).all()
@@ -199,7 +199,7 @@ def test_a_study_of_a_prepared_set(here, tmp_path, capsys):
     assert main(["study", f"--config={config}", f"--workdir={tmp_path / 'work'}"]) == 0
     capsys.readouterr()
     main(["data", "check", "tfds:digits_tiny/plain", "--json"])
-    assert json.loads(capsys.readouterr().out)["parts"] == {"train": 60, "val": 20, "test": 30}
+    assert json.loads(capsys.readouterr().out)["subsets"] == {"train": 60, "val": 20, "test": 30}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed here")

@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Heard, draw_variables
+from helpers import RecordedEvents, draw_variables
 
 from jaxft.config import Execution, Training
 from jaxft.core import devices, paths
 from jaxft.core.cache import cache_dir
 from jaxft.core.events import Waiting, ignore
 from jaxft.core.locks import locked
-from jaxft.data.augmentation.augment import Changes
-from jaxft.data.batches import Stretch, batch_indices
+from jaxft.data.augmentation.augment import Augmentations
+from jaxft.data.batches import StepRange, batch_indices
 from jaxft.features import class_means
 from jaxft.features import packs as packs_module
 from jaxft.features import prefix as prefix_module
 from jaxft.features.cache import FeatureCache, make_feature_cache
 from jaxft.features.feature_spec import FeatureSpec
-from jaxft.features.prefix import BLOCK, Prefix
+from jaxft.features.prefix import BATCH_SIZE, Prefix
 from jaxft.models import Preprocessing, create_model
 from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.study.chunk.loop import run_chunk
@@ -42,15 +42,15 @@ VARIABLES = draw_variables(MODEL, SIZE)
 FLAT = {collection: paths.flatten(leaves) for collection, leaves in VARIABLES.items()}
 
 
-CHANGES = Changes.of({"flip.enabled": True, "crop.scale_min": 0.5})
+AUGMENTATIONS = Augmentations.of({"flip.enabled": True, "crop.scale_min": 0.5})
 
 
-def ask(cache, indices, unit="stage2/block1", changes=CHANGES, emit=ignore):
-    return cache.outputs(prefix(unit, changes), np.asarray(indices), emit)
+def ask(cache, indices, block="stage2/block1", augmentations=AUGMENTATIONS, emit=ignore):
+    return cache.outputs(prefix(block, augmentations), np.asarray(indices), emit)
 
 
-def prefix(unit="stage2/block1", changes=Changes(), variables=FLAT, through=None):  # noqa: B008
-    return Prefix(MODEL, PLAIN, unit, variables, IMAGES, "images", changes, jax.random.PRNGKey(3), through)
+def prefix(block="stage2/block1", augmentations=Augmentations(), variables=FLAT, through=None):  # noqa: B008
+    return Prefix(MODEL, PLAIN, block, variables, IMAGES, "images", augmentations, jax.random.PRNGKey(3), through)
 
 
 def test_outputs_are_the_networks():
@@ -70,7 +70,7 @@ def test_class_means_by_hand(monkeypatch):
     rows, labels = np.array([3, 39, 0, 7, 8]), np.array([4, 1, 4, 1, 4])  # of classes 0 to 4, some without images
     pooled = class_means.pooled_prefix(MODEL, PLAIN, VARIABLES, IMAGES, "images")
     found = class_means.class_means(pooled, rows, labels, FeatureCache(1e9))
-    outputs = np.asarray(MODEL.apply(VARIABLES, PLAIN.apply(IMAGES), stop=MODEL.units[-2]))  # pooled
+    outputs = np.asarray(MODEL.apply(VARIABLES, PLAIN.apply(IMAGES), stop=MODEL.blocks[-2]))  # pooled
     expected = [outputs[[39, 7]].mean(0), outputs[[3, 0, 8]].mean(0)]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -81,50 +81,50 @@ def test_outputs_go_to_a_cpu_without_a_copy():
 
 
 def test_nothing_is_computed_twice():
-    cache, heard = FeatureCache(1e9), Heard()
-    ask(cache, np.arange(NUM), emit=heard)
-    assert len(heard) == 2  # 40 images are two blocks
-    ask(cache, [0, BLOCK + 1], emit=heard)
-    assert len(heard) == 2
-    ask(cache, [NUM + 1], emit=heard)  # a view of an image is another picture
-    ask(cache, [1], unit="stage1/block1", emit=heard)
-    assert len(heard) == 4
+    cache, recorded_events = FeatureCache(1e9), RecordedEvents()
+    ask(cache, np.arange(NUM), emit=recorded_events)
+    assert len(recorded_events) == 2  # 40 images are two blocks
+    ask(cache, [0, BATCH_SIZE + 1], emit=recorded_events)
+    assert len(recorded_events) == 2
+    ask(cache, [NUM + 1], emit=recorded_events)  # a view of an image is another picture
+    ask(cache, [1], block="stage1/block1", emit=recorded_events)
+    assert len(recorded_events) == 4
     other = {"params": {n: leaf + 1 for n, leaf in FLAT["params"].items()}, "batch_stats": FLAT["batch_stats"]}
-    cache.outputs(prefix(variables=other), np.array([1]), heard)
-    assert len(heard) == 5
+    cache.outputs(prefix(variables=other), np.array([1]), recorded_events)
+    assert len(recorded_events) == 5
 
 
 def test_weights_of_later_units_do_not_matter():
-    cache, heard = FeatureCache(1e9), Heard()
+    cache, recorded_events = FeatureCache(1e9), RecordedEvents()
     later = {n: leaf + float(n.startswith("head")) for n, leaf in FLAT["params"].items()}
     for params in (FLAT["params"], later):
-        cache.outputs(prefix(variables=FLAT | {"params": params}), np.array([1]), heard)
-    assert len(heard) == 1
+        cache.outputs(prefix(variables=FLAT | {"params": params}), np.array([1]), recorded_events)
+    assert len(recorded_events) == 1
 
 
 @pytest.mark.slow
 def test_a_prefix_goes_on_from_a_shorter_one_and_keeps_both():
-    cache, heard = FeatureCache(1e9), Heard()
-    through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), heard)
+    cache, recorded_events = FeatureCache(1e9), RecordedEvents()
+    through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), recorded_events)
     np.testing.assert_allclose(through, ask(FeatureCache(1e9), [3, 35], "pool"), rtol=1e-4, atol=1e-5)
-    assert len(heard) == 2
-    cache.outputs(prefix("stage1/block1"), np.array([3, 35]), heard)
-    assert len(heard) == 2
+    assert len(recorded_events) == 2
+    cache.outputs(prefix("stage1/block1"), np.array([3, 35]), recorded_events)
+    assert len(recorded_events) == 2
 
 
 def test_what_was_used_longest_ago_is_dropped_first():
-    block = BLOCK * 8 * 4 * 4 * 4  # 8 channels on a map of 4 x 4, four bytes each
-    cache, heard = FeatureCache(block * 1.5), Heard()
-    assert cache.fits(prefix(), np.arange(BLOCK)) and not cache.fits(prefix(), np.array([0, BLOCK]))
-    for row in (0, BLOCK, BLOCK, 0):
-        ask(cache, [row], emit=heard)
-    assert len(heard) == 3
+    block = BATCH_SIZE * 8 * 4 * 4 * 4  # 8 channels on a map of 4 x 4, four bytes each
+    cache, recorded_events = FeatureCache(block * 1.5), RecordedEvents()
+    assert cache.fits(prefix(), np.arange(BATCH_SIZE)) and not cache.fits(prefix(), np.array([0, BATCH_SIZE]))
+    for row in (0, BATCH_SIZE, BATCH_SIZE, 0):
+        ask(cache, [row], emit=recorded_events)
+    assert len(recorded_events) == 3
 
 
 def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
     """A block of 32 images: 8 channels on 4 x 4 after stage2, 4 on 8 x 8 after stage1, four bytes a value."""
     both = prefix(through=prefix("stage1/block1"))
-    block, through = (BLOCK * values * 4 for values in (8 * 4 * 4, 4 * 8 * 8))
+    block, through = (BATCH_SIZE * values * 4 for values in (8 * 4 * 4, 4 * 8 * 8))
     assert FeatureCache(block + through).fits(both, np.array([3]))
     assert not FeatureCache(block + through - 1).fits(both, np.array([3]))
 
@@ -132,7 +132,7 @@ def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
 # --- on disk ----------------------------------------------------------------------------------------------------
 
 VIEWS = np.arange(3 * NUM)  # the images and two views of each: six blocks
-STAGE2 = BLOCK * 8 * 4 * 4 * 4  # bytes of a block of stage2's outputs
+STAGE2 = BATCH_SIZE * 8 * 4 * 4 * 4  # bytes of a block of stage2's outputs
 
 
 def on_disk(folder, max_disk_bytes=1e9, max_bytes=1e9):
@@ -179,7 +179,7 @@ ask(on_disk(Path(sys.argv[2])), VIEWS, emit=emit)
 
 
 def test_bits_from_disk_are_those_computed(tmp_path):
-    computed, first, second = ask(FeatureCache(1e9), VIEWS), Heard(), Heard()
+    computed, first, second = ask(FeatureCache(1e9), VIEWS), RecordedEvents(), RecordedEvents()
     np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=first), computed)
     cache = on_disk(tmp_path)
     for _ in range(2):  # from disk, then from memory
@@ -189,18 +189,18 @@ def test_bits_from_disk_are_those_computed(tmp_path):
 
 
 def test_small_blocks_share_a_file_that_grows(tmp_path):
-    heard = Heard()
-    for rows in ([3], [3, BLOCK], [BLOCK]):
-        ask(on_disk(tmp_path), rows, emit=heard)
-    assert len(heard) == 2 and len(packs(tmp_path)) == 1
+    recorded_events = RecordedEvents()
+    for rows in ([3], [3, BATCH_SIZE], [BATCH_SIZE]):
+        ask(on_disk(tmp_path), rows, emit=recorded_events)
+    assert len(recorded_events) == 2 and len(packs(tmp_path)) == 1
 
 
 def test_a_shorter_prefix_is_on_disk_too(tmp_path):
-    both, heard = prefix("pool", through=prefix("stage1/block1")), Heard()
+    both, recorded_events = prefix("pool", through=prefix("stage1/block1")), RecordedEvents()
     outputs = on_disk(tmp_path).outputs(both, np.array([3, 35]))
-    np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), heard), outputs)
-    ask(on_disk(tmp_path), [3, 35], "stage1/block1", emit=heard)
-    assert not heard and len(packs(tmp_path)) == 2
+    np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), recorded_events), outputs)
+    ask(on_disk(tmp_path), [3, 35], "stage1/block1", emit=recorded_events)
+    assert not recorded_events and len(packs(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def damaged(content, how):
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "other", "other unit's"])
 def test_a_damaged_file_is_computed_anew(tmp_path, how):
-    heard = Heard()
+    recorded_events = RecordedEvents()
     outputs = ask(on_disk(tmp_path), [3, 35])
     (path,) = packs(tmp_path)
     whole = path.read_bytes()
@@ -244,33 +244,34 @@ def test_a_damaged_file_is_computed_anew(tmp_path, how):
         path.write_bytes(other.read_bytes())
     else:
         path.write_bytes(damaged(whole, how))
-    np.testing.assert_array_equal(ask(on_disk(tmp_path), [3, 35], emit=heard), outputs)
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), [3, 35], emit=recorded_events), outputs)
     assert (
-        heard.lines[0] == f"warning: the features in {str(path)!r} do not match their checksum; they are computed again"
+        recorded_events.lines[0]
+        == f"warning: the features in {str(path)!r} do not match their checksum; they are computed again"
     )
-    assert len(heard) == 1 + 2 and path.read_bytes() == whole
+    assert len(recorded_events) == 1 + 2 and path.read_bytes() == whole
 
 
 @pytest.mark.usefixtures("a_block_a_file")
 def test_the_disks_budget_is_kept_and_what_was_used_longest_ago_is_dropped(tmp_path):
-    cache, heard = on_disk(tmp_path, 3.3 * STAGE2), Heard()
+    cache, recorded_events = on_disk(tmp_path, 3.3 * STAGE2), RecordedEvents()
     for age, number in enumerate(range(3)):
         ask(cache, [number * NUM])
         for path in packs(tmp_path):
             os.utime(path, (age, age))
     assert len(packs(tmp_path)) == 3
-    ask(on_disk(tmp_path), [0], emit=heard)  # now the one used last
+    ask(on_disk(tmp_path), [0], emit=recorded_events)  # now the one used last
     ask(cache, [3 * NUM])
     assert sum(path.stat().st_size for path in packs(tmp_path)) <= 3.3 * STAGE2 and len(packs(tmp_path)) == 3
-    ask(on_disk(tmp_path), [0, 3 * NUM], emit=heard)
-    assert not heard
-    ask(on_disk(tmp_path), [NUM], emit=heard)
-    assert len(heard) == 1
+    ask(on_disk(tmp_path), [0, 3 * NUM], emit=recorded_events)
+    assert not recorded_events
+    ask(on_disk(tmp_path), [NUM], emit=recorded_events)
+    assert len(recorded_events) == 1
 
 
 def test_a_lower_budget_drops_what_is_there(tmp_path):
-    for unit in ("stage1/block1", "stage2/block1"):
-        ask(on_disk(tmp_path), [0], unit)
+    for block in ("stage1/block1", "stage2/block1"):
+        ask(on_disk(tmp_path), [0], block)
     ask(on_disk(tmp_path, 1.5 * STAGE2), [NUM])
     assert len(packs(tmp_path)) == 1
 
@@ -286,28 +287,28 @@ def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("max_disk_bytes", [0, STAGE2 - 1])
 def test_what_is_beyond_the_disks_budget_is_not_written(tmp_path, max_disk_bytes):
-    heard = Heard()
-    ask(on_disk(tmp_path, max_disk_bytes), [0], emit=heard)
-    assert len(heard) == 1 and not list(tmp_path.iterdir())
+    recorded_events = RecordedEvents()
+    ask(on_disk(tmp_path, max_disk_bytes), [0], emit=recorded_events)
+    assert len(recorded_events) == 1 and not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    cache, heard = on_disk(tmp_path / "file" / "features"), Heard()
-    np.testing.assert_array_equal(ask(cache, VIEWS, emit=heard), ask(FeatureCache(1e9), VIEWS))
-    assert len(heard) == 7 and sum("cannot be kept" in line for line in heard.lines) == 1
+    cache, recorded_events = on_disk(tmp_path / "file" / "features"), RecordedEvents()
+    np.testing.assert_array_equal(ask(cache, VIEWS, emit=recorded_events), ask(FeatureCache(1e9), VIEWS))
+    assert len(recorded_events) == 7 and sum("cannot be kept" in line for line in recorded_events.lines) == 1
 
 
 def test_a_read_only_folder_is_read(tmp_path):
-    outputs, heard = ask(on_disk(tmp_path), [0]), Heard()
+    outputs, recorded_events = ask(on_disk(tmp_path), [0]), RecordedEvents()
     tmp_path.chmod(0o500)
     try:
         if os.access(tmp_path, os.W_OK):
             pytest.skip("root writes everywhere")
-        np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], emit=heard), outputs)
-        assert not heard
-        ask(on_disk(tmp_path), [NUM], emit=heard)
-        assert len(heard) == 2 and "cannot be kept" in heard.lines[1]
+        np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], emit=recorded_events), outputs)
+        assert not recorded_events
+        ask(on_disk(tmp_path), [NUM], emit=recorded_events)
+        assert len(recorded_events) == 2 and "cannot be kept" in recorded_events.lines[1]
     finally:
         tmp_path.chmod(0o700)
 
@@ -316,45 +317,45 @@ def test_a_read_only_folder_is_read(tmp_path):
 @pytest.mark.slow
 def test_of_two_processes_one_computes_each_block_and_a_third_reads_them(tmp_path, start):
     """Both are held until they wait for the same block, and then let go; this process is the third."""
-    with locked(tmp_path / f"{prefix(changes=CHANGES).digests[0]}.lock"):
+    with locked(tmp_path / f"{prefix(augmentations=AUGMENTATIONS).digests[0]}.lock"):
         both = [start(tmp_path), start(tmp_path)]
         assert all("waiting" in process.stdout.readline() for process in both)
     lines = [line for process in both for line in process.communicate()[0].splitlines()]
     assert sum("images" in line for line in lines) == 6 and len(packs(tmp_path)) == 6
     assert not list(tmp_path.glob("*.lock"))
-    heard = Heard()
-    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=heard), ask(FeatureCache(1e9), VIEWS))
-    assert not heard
+    recorded_events = RecordedEvents()
+    np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=recorded_events), ask(FeatureCache(1e9), VIEWS))
+    assert not recorded_events
 
 
 @pytest.mark.usefixtures("a_block_a_file")
 def test_who_waits_goes_on_where_a_killed_process_stopped(tmp_path, start):
-    owner = start(tmp_path, f"features of stage2/block1: {5 * BLOCK} of")
+    owner = start(tmp_path, f"features of stage2/block1: {5 * BATCH_SIZE} of")
     assert sum("images" in owner.stdout.readline() for _ in range(5)) == 5  # it has four and is about to keep the fifth
-    heard = Heard()
+    recorded_events = RecordedEvents()
 
     def emit(event):
-        heard(event)
+        recorded_events(event)
         if isinstance(event, Waiting):
             owner.kill()
 
     np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=emit), ask(FeatureCache(1e9), VIEWS))
-    assert "waiting" in heard.lines[0] and len(heard) == 3
+    assert "waiting" in recorded_events.lines[0] and len(recorded_events) == 3
 
 
 def test_a_file_of_many_blocks_is_written_every_few_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(packs_module, "WRITE_SECONDS", 0)
-    views_of_two_blocks, heard = np.arange(NUM, 3 * NUM), Heard()
+    views_of_two_blocks, recorded_events = np.arange(NUM, 3 * NUM), RecordedEvents()
 
     def stop_at_third(event):
-        heard(event)
-        if len(heard) == 3:
+        recorded_events(event)
+        if len(recorded_events) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ask(on_disk(tmp_path), views_of_two_blocks, emit=stop_at_third)
-    ask(on_disk(tmp_path), views_of_two_blocks, emit=heard)
-    assert len(heard) == 3 + 2 and len(packs(tmp_path)) == 1
+    ask(on_disk(tmp_path), views_of_two_blocks, emit=recorded_events)
+    assert len(recorded_events) == 3 + 2 and len(packs(tmp_path)) == 1
 
 
 def test_a_runs_cache_is_below_the_cache_folder():
@@ -458,8 +459,8 @@ def test_what_varies_is_not_kept(fields):
 
 def test_each_pass_has_the_next_view():
     rows = np.array([2, 5, 7, 9], np.int32)
-    indices = batch_indices(rows, 0, Stretch(0, 6, 2, views=2, num_images=10))
-    plain = batch_indices(rows, 0, Stretch(0, 6, 2))
+    indices = batch_indices(rows, 0, StepRange(0, 6, 2, views=2, num_images=10))
+    plain = batch_indices(rows, 0, StepRange(0, 6, 2))
     np.testing.assert_array_equal(indices % 10, plain)
     np.testing.assert_array_equal(indices // 10, np.repeat([0, 1, 0], 2)[:, None] * np.ones((1, 2), int))
 
@@ -489,7 +490,7 @@ def test_looks_are_poolings_of_one_pass_side_by_side():
     seen = dataclasses.replace(prefix(), feature_specs=feature_specs)
     rows = np.array([3, 39, 0])
     x = PLAIN.apply(IMAGES[rows])
-    maps = {unit: MODEL.apply(VARIABLES, x, stop=unit) for unit in ("stage1/block1", "stage2/block1")}
+    maps = {block: MODEL.apply(VARIABLES, x, stop=block) for block in ("stage1/block1", "stage2/block1")}
     cache = FeatureCache(1e9)
     every = cache.outputs(seen, rows)
     assert every.shape == (3, 4 + 8 * 9 // 2 + 8) == (3, *seen.output_shape)
@@ -500,10 +501,12 @@ def test_looks_are_poolings_of_one_pass_side_by_side():
     assert seen.digests != prefix().digests != dataclasses.replace(seen, feature_specs=feature_specs[:1]).digests
 
 
-def test_looks_at_parts_of_larger_images_see_the_centre():
+def test_looks_at_parts_of_larger_images_see_the_center():
     spec = FeatureSpec("stage1/block1", "average")
     small = Preprocessing(4, PLAIN.mean, PLAIN.std)
-    cropped = Changes.of({"crop.size_px": 4})
-    seen = dataclasses.replace(prefix("stage1/block1"), preprocessing=small, changes=cropped, feature_specs=(spec,))
+    cropped = Augmentations.of({"crop.size_px": 4})
+    seen = dataclasses.replace(
+        prefix("stage1/block1"), preprocessing=small, augmentations=cropped, feature_specs=(spec,)
+    )
     maps = MODEL.apply(VARIABLES, small.apply(IMAGES[:2, 2:6, 2:6]), stop="stage1/block1")
     np.testing.assert_allclose(FeatureCache(1e9).outputs(seen, np.arange(2)), maps.mean((1, 2)), rtol=1e-3, atol=1e-5)

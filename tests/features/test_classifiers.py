@@ -14,9 +14,14 @@ import jaxft
 from jaxft.config import Study, Training, from_dict
 from jaxft.config.training import ClassifierConfig
 from jaxft.features.classifiers import CLASSIFIERS, FittedClassifier
+from jaxft.features.feature_classifier import (
+    FeatureClassifier,
+    FeatureSplit,
+    fit_feature_classifier,
+    plan_feature_classifier,
+)
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.prefix import Prefix
-from jaxft.features.readout import FeatureSplit, Readout, make_readout, read_out
 from jaxft.models import Preprocessing, create_model
 from jaxft.models.initialization import init_variables
 from jaxft.store.records import Store
@@ -45,8 +50,8 @@ STUDY = {
 }
 
 
-def study(**changes):
-    return from_dict(Study, STUDY | changes)
+def study(**augmentations):
+    return from_dict(Study, STUDY | augmentations)
 
 
 def training(**fields):
@@ -105,7 +110,7 @@ def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
     store, split = Store.open(workdir), planned.split
     record, arrays = store.read("trials", planned.digest), store.arrays("trials", planned.digest)
     variables = init_variables(planned.model, jaxft_key(), planned.size_px)
-    seen = planned.readout.preprocessing.apply(jax.numpy.asarray(planned.images.images))
+    seen = planned.feature_classifier.preprocessing.apply(jax.numpy.asarray(planned.images.images))
     features = np.asarray(jax.jit(partial(planned.model.apply, stop="stage2/block1"))(variables, seen)).mean((1, 2))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     strength = record["selected_level"]
@@ -118,7 +123,7 @@ def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
 
 
 def jaxft_key():
-    from jaxft.study.starts import stream_key
+    from jaxft.study.trial_loader import stream_key
 
     return stream_key("init", 0)
 
@@ -159,10 +164,10 @@ def test_what_only_concerns_training_is_no_part_of_a_classifiers_identity():
         digest_of(**{"schedule.epochs": 3.0, "augmentation.flip.enabled": True, "optimizer.learning_rate": 0.5})
         == usual
     )
-    assert digest_of(**{"classifier.neighbours": [3]}) == usual == digest_of(**{"classifier.cross_tap": "stem"})
-    assert digest_of(**{"classifier.strengths": [0.1]}) != usual
+    assert digest_of(**{"classifier.num_neighbors": [3]}) == usual == digest_of(**{"classifier.cross_tap": "stem"})
+    assert digest_of(**{"classifier.penalties": [0.1]}) != usual
     assert (
-        digest_of(**{"classifier.kind": "knn", "classifier.strengths": [0.1]})
+        digest_of(**{"classifier.kind": "knn", "classifier.penalties": [0.1]})
         == digest_of(**{"classifier.kind": "knn"})
         != usual
     )
@@ -176,7 +181,7 @@ def test_what_only_concerns_training_is_no_part_of_a_classifiers_identity():
 def test_a_networks_identity_knows_nothing_of_classifiers():
     (usual,) = make_plan(training(**{"classifier.kind": "network"})).trials
     (other,) = make_plan(
-        training(**{"classifier.kind": "network", "classifier.strengths": [0.1], "classifier.metric": "euclidean"})
+        training(**{"classifier.kind": "network", "classifier.penalties": [0.1], "classifier.metric": "euclidean"})
     ).trials
     assert other.digest == usual.digest
     assert [name for name in usual.identity["fields"] if name.startswith("training.")] == [
@@ -200,8 +205,10 @@ PLAIN = Preprocessing(8, (0.0,) * 3, (1.0,) * 3)
 
 def read(classifier, levels=(), labels=LABELS, parts=PARTS, weights=1.0):
     config = ClassifierConfig(kind=classifier, scaling="none")
-    readout = Readout(config, FeatureSpec("pool", "average"), PLAIN, None, levels)
-    return read_out(readout, FeatureSplit(FEATURES, labels, *parts), num_classes=2, class_weights=np.asarray(weights))
+    feature_classifier = FeatureClassifier(config, FeatureSpec("pool", "average"), PLAIN, None, levels)
+    return fit_feature_classifier(
+        feature_classifier, FeatureSplit(FEATURES, labels, *parts), num_classes=2, class_weights=np.asarray(weights)
+    )
 
 
 @pytest.mark.slow
@@ -215,7 +222,7 @@ def test_each_classifier_tells_two_directions_apart(classifier):
 
 
 def test_the_level_is_chosen_on_validation_and_its_answer_to_the_test_images_counts():
-    # The neighbour nearest to the image to select on is of its class, most of all five are not.
+    # The neighbor nearest to the image to select on is of its class, most of all five are not.
     labels = np.array([0, 1, 1, 0, 0, 1, 1])
     parts = np.array([0, 1, 2, 3, 6]), np.array([4]), np.array([5])
     found = read("knn", (1, 5), labels, parts)
@@ -237,10 +244,10 @@ def test_classes_weigh_in_the_loss():
 class Threshold:
     """Class 1 where the first feature is larger than a level; there are as many levels as strengths."""
 
-    level_field = "strengths"
+    level_field = "penalties"
 
     def levels(self, config, num_train):
-        return config.strengths
+        return config.penalties
 
     def fit(self, train, levels, config):
         def predict(features, which):
@@ -259,10 +266,10 @@ def test_a_classifier_of_a_plug_in_is_selected_and_tested_as_others(request):
     assert found.test_predictions.tolist() == [1, 1] and found.metrics["test_accuracy"] == 1.0
     above = read("threshold", (2.5, 0.5), labels, (parts[0], np.array([5, 3]), parts[2]))  # which are 3 and 2
     assert above.by_level["val_accuracy_by_level"].tolist() == [0.5, 1.0] and above.level == 0.5
-    config = ClassifierConfig(kind="threshold", strengths=(0.1, 0.2))
+    config = ClassifierConfig(kind="threshold", penalties=(0.1, 0.2))
     model = create_model("cifar_resnet8", 3)
-    readout = make_readout(model, Training(classifier=config), PLAIN, (6, 5, 9), 1e9)
-    assert readout.levels == (0.1, 0.2) and readout.level_name == "strengths"
+    feature_classifier = plan_feature_classifier(model, Training(classifier=config), PLAIN, (6, 5, 9), 1e9)
+    assert feature_classifier.levels == (0.1, 0.2) and feature_classifier.level_name == "penalties"
 
 
 # --- what may be wrong ---
@@ -282,7 +289,7 @@ def test_a_classifier_of_a_plug_in_is_selected_and_tested_as_others(request):
             {"classifier.pooling": "cross_layer", "classifier.tap": "stem", "classifier.cross_tap": "stage1"},
             "is not below training.classifier.tap 'stem'",
         ),
-        ({"classifier.kind": "knn", "classifier.neighbours": [100]}, "there are 24 images to train on"),
+        ({"classifier.kind": "knn", "classifier.num_neighbors": [100]}, "there are 24 images to train on"),
     ],
 )
 def test_a_classifier_that_cannot_be_is_refused(fields, sentence):
@@ -301,8 +308,8 @@ def test_a_classifier_that_cannot_be_is_refused(fields, sentence):
             {"classifier.kind": "network", "classifier.pooling": "max"},
             "'training.classifier.pooling' is 'max', which is for classifiers",
         ),
-        ({"classifier.strengths": []}, "'training.classifier.strengths' is empty"),
-        ({"classifier.strengths": [0.0]}, "'training.classifier.strengths' is [0.0]"),
+        ({"classifier.penalties": []}, "'training.classifier.penalties' is empty"),
+        ({"classifier.penalties": [0.0]}, "'training.classifier.penalties' is [0.0]"),
         ({"classifier.kind": "tree"}, "'training.classifier.kind' is 'tree'"),
         ({"selection.test_crops": "ten", "augmentation.crop.size_px": 6}, "the classifier 'logistic' sees the center"),
     ],
@@ -321,20 +328,24 @@ def test_several_levels_need_images_to_choose_on():
     none = STUDY["target"] | {"val_per_class": 0}
     with pytest.raises(jaxft.UserError, match="has 7 values, but there are no images to choose on"):
         make_plan(study(target=none, factors=[], training={"initialization.start": "random", "classifier.kind": "svm"}))
-    one = {"initialization.start": "random", "classifier.kind": "svm", "classifier.strengths": [0.1]}
-    assert make_plan(study(target=none, factors=[], training=one)).trials[0].readout.levels == (0.1,)
+    one = {"initialization.start": "random", "classifier.kind": "svm", "classifier.penalties": [0.1]}
+    assert make_plan(study(target=none, factors=[], training=one)).trials[0].feature_classifier.levels == (0.1,)
 
 
 def test_features_that_take_too_much_memory_are_refused():
     model = create_model("cifar_resnet8", 3)
     wide = Training.of({"classifier.kind": "svm", "classifier.tap": "stage3", "classifier.pooling": "bilinear"})
     with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.2 MB"):
-        make_readout(model, wide, PLAIN, (10, 5, 5), 1e5)
+        plan_feature_classifier(model, wide, PLAIN, (10, 5, 5), 1e5)
 
 
-def test_neighbours_beyond_the_training_images_are_left_out():
+def test_neighbors_beyond_the_training_images_are_left_out():
     model = create_model("cifar_resnet8", 3)
-    assert make_readout(model, Training.of({"classifier.kind": "knn"}), PLAIN, (6, 5, 9), 1e9).levels == (1, 3, 5)
+    assert plan_feature_classifier(model, Training.of({"classifier.kind": "knn"}), PLAIN, (6, 5, 9), 1e9).levels == (
+        1,
+        3,
+        5,
+    )
 
 
 # --- documentation and config ---

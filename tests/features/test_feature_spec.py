@@ -14,7 +14,7 @@ def test_a_spec_takes_the_units_that_it_needs():
     outputs = {"a": MAP, "b": MAP[:, :2, :2], "flat": jnp.ones((2, 5))}
     assert FeatureSpec("flat", "average").features(outputs).shape == (2, 5)
     assert FeatureSpec("b", "cross_layer", "a").features(outputs).shape == (2, 9)
-    assert FeatureSpec("b", "cross_layer", "a").units == ("a", "b")
+    assert FeatureSpec("b", "cross_layer", "a").blocks == ("a", "b")
     assert jax.eval_shape(FeatureSpec("a", "bilinear").features, outputs).shape == (2, 6)
 
 

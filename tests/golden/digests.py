@@ -41,7 +41,7 @@ def named_programs():
                 yield f"{model}: {name}", function, args
     for kind, executor in EXECUTORS.items():
         for name, function, args in programs_of("toy", 8, executor=executor):
-            if name in ("train", "evaluate") and kind != "in_turn":
+            if name in ("train", "evaluate") and kind != "sequential":
                 yield f"{kind}: {name}", function, args
     for training, fields in PROCEDURES.items():
         count = collections.Counter()

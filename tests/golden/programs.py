@@ -7,19 +7,19 @@ import jax.numpy as jnp
 
 from jaxft.analysis import linear, parameters
 from jaxft.config import Study, from_dict
-from jaxft.data.augmentation.augment import Changes
+from jaxft.data.augmentation.augment import Augmentations
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.features.prefix import make_outputs, make_outputs_after
 from jaxft.models import create_model
 from jaxft.models.initialization import make_init, make_init_head
 from jaxft.study.chunk import epochs, memory
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import DataParallel, Devices, InTurn, Pmap, Vmap
+from jaxft.study.executors import DataParallel, Devices, Pmap, Sequential, Vmap
 from jaxft.study.plan import make_plan
 from jaxft.training.regularizers import channel_attention
 
 EXECUTORS = {
-    "in_turn": InTurn(),
+    "sequential": Sequential(),
     "vmap": Vmap(2),
     "devices": Devices(16, 8),
     "pmap": Pmap(16, 8),
@@ -27,7 +27,7 @@ EXECUTORS = {
 }
 FAMILIES = {"cifar_resnet8": 32, "squeezenet1_1": 64, "toy_lite": 32}
 
-ALL_CHANGES = {
+ALL_AUGMENTATIONS = {
     "augmentation.flip.enabled": True,
     "augmentation.crop.padding_px": 2,
     "augmentation.crop.scale_min": 0.5,
@@ -42,7 +42,7 @@ ALL_CHANGES = {
     "loss.class_weights": "effective",
 }
 PROCEDURES = {
-    "all changes of images": ALL_CHANGES,
+    "all changes of images": ALL_AUGMENTATIONS,
     "all terms of the loss": {
         "initialization.start": "pretrained",
         "regularization.l2_sp.strength": 0.1,
@@ -107,7 +107,7 @@ def planned(model="toy", size_px=12, training=None):
 def programs_of(model="toy", size_px=12, training=None, executor=None):
     study, group = planned(model, size_px, training)
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    yield from memory.compiled_programs(group.program, lane, images, executor or InTurn())
+    yield from memory.compiled_programs(group.program, lane, images, executor or Sequential())
 
 
 def other_programs():
@@ -116,10 +116,10 @@ def other_programs():
     arrays = jax.ShapeDtypeStruct
     images, rows = arrays((20, 12, 12, 3), jnp.uint8), arrays((8,), jnp.int32)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))))
-    preprocessing, views = model.preprocessing, Changes.of({"flip.enabled": True})
+    preprocessing, views = model.preprocessing, Augmentations.of({"flip.enabled": True})
     outputs = make_outputs(model, preprocessing, "stage1/block1", views, ())
     both = FeatureSpec("stage2/block1", "average"), FeatureSpec("stage3/block1", "cross_layer", "stage2/block1")
-    pooled = make_outputs(model, preprocessing, "stage3/block1", Changes(), both)
+    pooled = make_outputs(model, preprocessing, "stage3/block1", Augmentations(), both)
     after = make_outputs_after(model, "stage2/block1", "pool")
     features, labels = arrays((20, 5), jnp.float32), arrays((20,), jnp.int32)
     fit_args = features, labels, arrays((20,), jnp.float32), arrays((3,), jnp.float32), arrays((), jnp.float32)

@@ -88,7 +88,7 @@ def test_parameters_and_outputs_are_the_modules(network):
 def test_it_is_entered_and_left_at_each_block(network):
     model, variables, images = network
     whole, x = model.apply(variables, images), images
-    for block in model.units:
+    for block in model.blocks:
         assert np.isfinite(x).all()
         np.testing.assert_allclose(model.apply(variables, x, start=block), whole, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(x := model.apply(variables, x, start=block, stop=block),
@@ -222,7 +222,7 @@ def test_a_family_with_a_name_that_is_taken_is_refused(registered):
         ({"layers.tune": "batch_norm"}, "(.*/)?norm/|classifier/"),
         ({"layers.tune": "lora"}, ".*/kernel|classifier/"),
         (
-            {"initialization.copied_units": "mixers/first", "initialization.copied": "frozen"},
+            {"initialization.transferred_blocks": "mixers/first", "initialization.transferred": "frozen"},
             "(mixers/second|norm|classifier)/",
         ),
     ],

@@ -10,7 +10,7 @@ from helpers import draw_variables
 
 from jaxft.core.errors import UserError
 from jaxft.core.paths import flatten, unflatten
-from jaxft.models import create_model, unit_of
+from jaxft.models import block_of, create_model
 from jaxft.models.growth import root_mean_square
 from jaxft.models.initialization import init_variables
 from jaxft.models.structure import expected_shapes
@@ -47,7 +47,7 @@ def test_old_units_keep_names_shapes_and_outputs(name, size_px, last, drawn):
     now = wide.apply(variables, images, stop=last)
     assert now.shape[-1] == was.shape[-1] + 5
     np.testing.assert_array_equal(now[..., :-5], was)
-    assert unit_of(f"{last}_wider/gain", wide.units) == last
+    assert block_of(f"{last}_wider/gain", wide.blocks) == last
 
 
 @pytest.mark.slow
@@ -61,9 +61,9 @@ def test_old_units_are_initialized_as_without_new_ones():
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
 def test_new_units_are_as_large_as_the_old_at_each_place(name, size_px, last, kind, drawn):
     model, variables, images = drawn(f"{name}+{kind}5", size_px)
-    unit = last if kind == "wider" else "deeper"
-    out = np.asarray(model.apply(variables, images, stop=unit))
-    below = model.units[model.units.index(unit) - 1]
+    block = last if kind == "wider" else "deeper"
+    out = np.asarray(model.apply(variables, images, stop=block))
+    below = model.blocks[model.blocks.index(block) - 1]
     old = out[..., :-5] if kind == "wider" else model.apply(variables, images, stop=below)
     old, new = np.asarray(root_mean_square(old)), np.asarray(root_mean_square(out[..., -5:]))
     alive = (out[..., -5:] > 0).any(-1, keepdims=True)
@@ -76,10 +76,10 @@ def test_new_units_are_as_large_as_the_old_at_each_place(name, size_px, last, ki
 def test_it_can_be_entered_and_left_anywhere(name, size_px, last, kind, drawn):
     model, variables, images = drawn(f"{name}+{kind}5", size_px)
     whole, x = model.apply(variables, images), images
-    for unit in model.units:
-        x = model.apply(variables, x, start=unit, stop=unit)
+    for block in model.blocks:
+        x = model.apply(variables, x, start=block, stop=block)
     np.testing.assert_array_equal(x, whole)
-    assert all(tap.unit in model.units for tap in model.taps)
+    assert all(tap.block in model.blocks for tap in model.taps)
     with pytest.raises(ValueError, match="comes after"):
         model.apply(variables, images, start="head", stop="stem")
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 import jaxft
 from jaxft.core import paths
-from jaxft.models import create_model, list_families, unit_of
+from jaxft.models import block_of, create_model, list_families
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import BatchNorm
 from jaxft.models.structure import expected_shapes
-from jaxft.weights import find_place, load
+from jaxft.weights import find_port, load
 
 # One network or more a family, as shallow as the family allows, with the smallest images that leave something at its
 # last unit. EfficientNet-Lite has a block of each kind: without expansion, with a stride, with a shortcut.
@@ -69,7 +69,7 @@ def test_every_listed_model_is_made_by_its_name():
     ],
 )
 def test_numbers_of_units(name, num_units):
-    assert len(create_model(name, 10).units) == num_units
+    assert len(create_model(name, 10).blocks) == num_units
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_numbers_of_parameters_and_a_foreign_name_for_each(name, num_classes, va
     model = create_model(name, num_classes)
     shapes = expected_shapes(model, model.preprocessing.size_px)
     assert sum(np.prod(shape) for leaf, shape in shapes.items() if leaf.startswith("params/")) == values
-    assert len({find_place(leaf, model)[1] for leaf in shapes}) == len(shapes)
+    assert len({find_port(leaf, model)[1] for leaf in shapes}) == len(shapes)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_images_that_are_too_small_for_a_network():
 def test_units_one_after_another_are_the_network(network):
     model, variables, images = network
     x = images
-    for unit in model.units:
-        x = model.apply(variables, x, start=unit, stop=unit)
+    for block in model.blocks:
+        x = model.apply(variables, x, start=block, stop=block)
     assert x.shape == (2, 5) and (x != 0).any()
     np.testing.assert_array_equal(x, model.apply(variables, images))
 
@@ -137,21 +137,21 @@ def test_units_one_after_another_are_the_network(network):
 def test_a_network_can_be_left_and_entered_at_every_unit(name):
     """Which units run is noted in place of running them; each alone is as it is in the network (see the test above)."""
     model = NETWORKS[name][0] if name in NETWORKS else create_model(name, 5)
-    units, run = model.units, []
+    blocks, run = model.blocks, []
 
     def note(call, args, kwargs, context):
-        unit = "/".join(context.module.path)
-        if unit not in units:
+        block = "/".join(context.module.path)
+        if block not in blocks:
             return call(*args, **kwargs)
-        run.append(unit)
+        run.append(block)
         return args[0]
 
     with nn.intercept_methods(note):
-        for before, after in itertools.pairwise(units):
+        for before, after in itertools.pairwise(blocks):
             model.apply({}, jnp.zeros(()), stop=before)
-            assert run == list(units[: len(run)]) and run[-1] == before
+            assert run == list(blocks[: len(run)]) and run[-1] == before
             model.apply({}, jnp.zeros(()), start=after)
-            assert run == list(units)
+            assert run == list(blocks)
             run.clear()
             model.apply({}, jnp.zeros(()), start=after, stop=after)
             assert run == [after]
@@ -160,15 +160,15 @@ def test_a_network_can_be_left_and_entered_at_every_unit(name):
 
 def test_a_network_left_in_its_middle_gives_what_it_gives_when_entered_there(network):
     model, variables, images = network
-    before, after = model.units[2:4]
+    before, after = model.blocks[2:4]
     middle = model.apply(variables, images, stop=before)
     np.testing.assert_array_equal(model.apply(variables, middle, start=after), model.apply(variables, images))
 
 
 def test_every_leaf_belongs_to_a_unit(network):
     model, variables, _ = network
-    found = {unit_of(name, model.units) for name in paths.flatten(variables["params"])}
-    assert found == set(model.units) - {"pool"}
+    found = {block_of(name, model.blocks) for name in paths.flatten(variables["params"])}
+    assert found == set(model.blocks) - {"pool"}
 
 
 TAPPED = {
@@ -200,7 +200,7 @@ def test_taps_say_stride_and_receptive_field(name):
     variables = paths.unflatten({leaf: np.full(shape, values[leaf], np.float32) for leaf, shape in shapes.items()})
     start, channels, stride_px, receptive_field_px = None, 3, 1, 1
     for tap in model.taps:
-        run = jax.jit(functools.partial(model.apply, start=start, stop=tap.unit))
+        run = jax.jit(functools.partial(model.apply, start=start, stop=tap.block))
         stride = tap.stride_px // stride_px
         width = 16 * stride + 16
         height = 9 if "squeezenet" in name else 1  # SqueezeNet's first layers have no padding
@@ -216,7 +216,7 @@ def test_taps_say_stride_and_receptive_field(name):
         assert len(columns) == np.ptp(columns) + 1, tap
         np.testing.assert_array_equal(np.nonzero(sees[:, middle - 1])[0], columns - stride)
         assert receptive_field_px + (len(columns) - 1) * stride_px == tap.receptive_field_px, tap
-        start, channels = model.units[model.units.index(tap.unit) + 1], out.shape[-1]
+        start, channels = model.blocks[model.blocks.index(tap.block) + 1], out.shape[-1]
         stride_px, receptive_field_px = tap.stride_px, tap.receptive_field_px
 
 
@@ -230,7 +230,7 @@ def test_train_changes_statistics_only(network):
 
 
 def test_batch_norm_by_hand():
-    # Values 1, 3 (mean 2, biased variance 1, unbiased 2): normalised -1, 1; statistics move by a tenth.
+    # Values 1, 3 (mean 2, biased variance 1, unbiased 2): normalized -1, 1; statistics move by a tenth.
     norm = BatchNorm(epsilon=0.0)
     x = jnp.array([[1.0], [3.0]])
     variables = norm.init(jax.random.key(0), x)

@@ -220,8 +220,8 @@ def test_eight_devices_at_once_are_as_one_after_another(check_vma):
     each = PartitionSpec("devices")
     mesh = Mesh(np.asarray(jax.devices()), ("devices",))
     at_once = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=each, out_specs=each, check_vma=check_vma))
-    in_turn = [jax.jit(step)(x[i : i + 1], k[i : i + 1]) for i in range(8)]
-    expected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_turn)
+    sequential = [jax.jit(step)(x[i : i + 1], k[i : i + 1]) for i in range(8)]
+    expected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sequential)
     assert calls(at_once, x, k) == (0 if check_vma else 3)
     for _ in range(1 if check_vma else 200):
         for found, one in zip(at_once(x, k), expected):

@@ -19,7 +19,7 @@ from jaxft.models import create_model
 from jaxft.ops import precision
 from jaxft.study.chunk.memory import compiled_programs
 from jaxft.study.examples import example_images, example_lane
-from jaxft.study.executors import InTurn
+from jaxft.study.executors import Sequential
 from jaxft.study.plan import make_plan
 from jaxft.training.forward import apply_network
 from jaxft.training.state import init_state, split_variables
@@ -167,7 +167,7 @@ def temporary_bytes(model, **execution):
     study = study_of(model=model, size_px=32, **execution)
     group = make_plan(study).groups[0]
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
-    programs = {name: (f, args) for name, f, args in compiled_programs(group.program, lane, images, InTurn())}
+    programs = {name: (f, args) for name, f, args in compiled_programs(group.program, lane, images, Sequential())}
     function, args = programs["train"]
     return function.lower(*args).compile().memory_analysis().temp_size_in_bytes
 
@@ -190,11 +190,11 @@ def test_programs_with_remat_and_bfloat16_take_less_memory():
 @pytest.mark.slow
 def test_a_study_in_bfloat16_goes_on_with_it(tmp_path):
     """Other numbers are other trials: what was trained in float32 stays, and is no result of the study in bfloat16."""
-    study = study_of(precision="bfloat16", executor="in_turn")
+    study = study_of(precision="bfloat16", executor="sequential")
     first = jaxft.run_study(study, tmp_path / "a", quiet=True)
     again = jaxft.run_study(study, tmp_path / "a", quiet=True)
     assert first.equals(again)
-    ours, other = (make_plan(each).trials[0].digest for each in (study, study_of(executor="in_turn")))
+    ours, other = (make_plan(each).trials[0].digest for each in (study, study_of(executor="sequential")))
     assert first["trial"][0] == ours != other
 
 
@@ -211,7 +211,7 @@ def get_config():
             "batches": {"size": 25},
             "augmentation": {"crop": {"padding_px": 2}},
         },
-        "execution": {"executor": "in_turn"},
+        "execution": {"executor": "sequential"},
     }
 """
 

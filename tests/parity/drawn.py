@@ -27,7 +27,7 @@ import numpy as np
 from jaxft.core import paths
 from jaxft.models import Network, create_model
 from jaxft.models.structure import expected_shapes
-from jaxft.weights import Manifest, find_place, port
+from jaxft.weights import Manifest, find_port, port
 
 # The side of the summarized images, in pixels. 48 is even at every stride but the last, so one-sided padding is seen,
 # and leaves batch norm eight values a channel at the end. At 50, each pool of SqueezeNet 1.1 rounds up.
@@ -60,7 +60,7 @@ def draw_weights(model: Network) -> dict[str, np.ndarray]:
     """Returns the float32 tensors of `model` by their torch names, in torch's layout."""
     tensors = {}
     for leaf, shape in expected_shapes(model, model.preprocessing.size_px).items():
-        row, name = find_place(leaf, model)
+        row, name = find_port(leaf, model)
         tensors[name] = draw_tensor(name, row.to_foreign(np.broadcast_to(np.float32(0), shape)).shape)
     return tensors
 

@@ -17,23 +17,23 @@ SQUEEZENET_FEATURES = {"squeezenet1_0": (2, 3, 4, 6, 7, 8, 9, 11, 12), "squeezen
 
 def modules_of(model: Network) -> dict[str, str]:
     """Returns the reference's name for the module whose output is that of each unit before pool and head."""
-    units = model.units[:-1]
+    blocks = model.blocks[:-1]
     if model.architecture in SQUEEZENET_FEATURES:
-        return {unit: f"features.{i}" for unit, i in zip(units, SQUEEZENET_FEATURES[model.architecture])}
-    stages = (re.fullmatch(r"stage(\d)/block(\d+)", unit) for unit in units[1:] if unit != "pool")
+        return {block: f"features.{i}" for block, i in zip(blocks, SQUEEZENET_FEATURES[model.architecture])}
+    stages = (re.fullmatch(r"stage(\d)/block(\d+)", block) for block in blocks[1:] if block != "pool")
     return {"stem": "maxpool"} | {match[0]: f"layer{match[1]}.{int(match[2]) - 1}" for match in stages}
 
 
 def make_inference(model: Network) -> Any:
     """Returns a compiled function of variables and images to `act/*`, one for each unit, and `logits`."""
     modules = modules_of(model)
-    rest = model.units[len(modules)]  # the pool, or the head
+    rest = model.blocks[len(modules)]  # the pool, or the head
 
     @jax.jit
     def inference(variables, x):
         outputs = {}
-        for unit, module in modules.items():
-            outputs[f"act/{module}"] = x = model.apply(variables, x, start=unit, stop=unit)
+        for block, module in modules.items():
+            outputs[f"act/{module}"] = x = model.apply(variables, x, start=block, stop=block)
         return outputs | {"logits": model.apply(variables, x, start=rest)}
 
     return inference

@@ -20,23 +20,23 @@ from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS
 from jaxft.weights import read_network, save_weights
 
 SIZE = 8
-COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
+COLORS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
 
 def write_pictures(folder, counts, seed=0):
-    """Writes noisy pictures of one colour a class: something that any network learns."""
+    """Writes noisy pictures of one color a class: something that any network learns."""
     rng = np.random.default_rng(seed)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            pixels = rng.normal(np.array(COLOURS[name]), 60, (20, 24, 3)).clip(0, 255)
+            pixels = rng.normal(np.array(COLORS[name]), 60, (20, 24, 3)).clip(0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder, dict.fromkeys(COLOURS, 15))
+    write_pictures(folder, dict.fromkeys(COLORS, 15))
     return folder
 
 
@@ -88,7 +88,7 @@ def test_the_best_on_validation_is_trained_again(result):
     _, record = result
     best = max(record["candidates"], key=rank)
     assert [c["name"] for c in record["candidates"] if c["selected"]] == [best["name"]] == [record["selected"]]
-    assert best["val_accuracy"] >= 25 / 30  # colours are easy
+    assert best["val_accuracy"] >= 25 / 30  # colors are easy
     assert record["test"]["mean"] >= 7 / 9
 
 

@@ -109,7 +109,7 @@ def test_batches_change_nothing(network, weights, folder, batch_size):
 
 
 @pytest.mark.slow
-def test_a_network_for_parts_sees_the_centre_of_larger_pictures(network, weights, folder, tmp_path, capsys):
+def test_a_network_for_parts_sees_the_center_of_larger_pictures(network, weights, folder, tmp_path, capsys):
     model, variables = network
     whole = next(iter(jaxft.predict(weights, [folder / "elm/1.png"])))
     path = tmp_path / "parts.safetensors"
@@ -121,7 +121,7 @@ def test_a_network_for_parts_sees_the_centre_of_larger_pictures(network, weights
     assert part.probabilities == pytest.approx(np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1], rel=1e-4)
     assert part.probabilities != whole.probabilities
     assert main(["weights", "inspect", str(path)]) == 0
-    assert "32 px, the centre of 40, rgb" in capsys.readouterr().out
+    assert "32 px, the center of 40, rgb" in capsys.readouterr().out
 
 
 def test_table_and_accuracy(certain, folder, capsys):
@@ -199,12 +199,12 @@ def test_a_bad_picture_stops_no_other(weights, folder, capsys):
             assert prediction.probabilities == pytest.approx(good[prediction.file].probabilities, rel=1e-5)
 
 
-def test_a_grey_picture_is_its_coloured_copy(weights, tmp_path):
-    (tmp_path / "grey.png").write_bytes(picture(5, "L"))
-    with Image.open(tmp_path / "grey.png") as grey:
-        assert grey.mode == "L"
-        grey.convert("RGB").save(tmp_path / "colour.png")
-    one, two = jaxft.predict(weights, [tmp_path / "grey.png", tmp_path / "colour.png"])
+def test_a_gray_picture_is_its_colored_copy(weights, tmp_path):
+    (tmp_path / "gray.png").write_bytes(picture(5, "L"))
+    with Image.open(tmp_path / "gray.png") as gray:
+        assert gray.mode == "L"
+        gray.convert("RGB").save(tmp_path / "color.png")
+    one, two = jaxft.predict(weights, [tmp_path / "gray.png", tmp_path / "color.png"])
     assert one.probabilities == two.probabilities
 
 
@@ -272,7 +272,7 @@ def test_no_csv_is_left_behind_by_a_failure(weights, folder, tmp_path):
     assert not out.exists() and not [path for path in tmp_path.iterdir() if path.suffix == ".csv"]
 
 
-def test_a_network_for_imagenet_sees_the_centre(tmp_path):
+def test_a_network_for_imagenet_sees_the_center(tmp_path):
     """At 224 px it sees the middle of 256 pixels: the 16 of the rim do not count, the 17th does."""
     model = create_model("cifar_resnet8", num_classes=1000)
     preprocessing = dataclasses.replace(model.preprocessing, size_px=224)

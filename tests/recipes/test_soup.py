@@ -143,7 +143,7 @@ def test_networks_of_several_splits_make_no_soup(tmp_path):
     apart = STUDY | {"streams": {"init": 0}, "seeds": 2, "training": STUDY["training"] | {"schedule.epochs": 1.0}}
     jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
     found = jaxft.make_soups(tmp_path / "study", num_alphas=2, quiet=True)
-    assert found.soups.empty and "pin it: streams.split 0" in found.notes[0]
+    assert found.soups.empty and "pin it: streams.split 0" in found.skipped[0]
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_networks_that_see_other_pictures_make_no_soup(tmp_path):
     apart["training"] = STUDY["training"] | {"schedule.epochs": 1.0}
     jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
     found = jaxft.make_soups(tmp_path / "study", over=["target.shuffle_px"], num_alphas=2, quiet=True)
-    assert found.soups.empty and "they see other pictures" in found.notes[0]
+    assert found.soups.empty and "they see other pictures" in found.skipped[0]
 
 
 def test_what_cannot_be_averaged_is_refused(tmp_path):

@@ -217,7 +217,7 @@ def test_a_class_without_test_images_has_no_accuracy():
     assert "A class has 10 to 20 test images, so one is 5 to 10 points." in text
 
 
-def test_colours_are_mixed_by_the_share_of_the_row_and_numbers_are_legible():
+def test_colors_are_mixed_by_the_share_of_the_row_and_numbers_are_legible():
     (right, wrong, nothing), *_ = matrix_of(make_record(confusion=[[6, 4, 0], [0, 10, 0], [0, 0, 10]]))
     # Of f4f5f2, 0.4 and 0b5c8a, 0.6; then 1 - sqrt(0.4) = 0.3675 and d55e00, 0.6325.
     assert (right.color, wrong.color, nothing.color) == ("#6899b4", "#e09559", "#f4f5f2")

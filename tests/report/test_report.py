@@ -24,7 +24,7 @@ from jaxft.report import page, write_report
 from jaxft.report.colors import setting_colors
 from jaxft.report.figures.factors import factor_lines
 from jaxft.report.labels import level_labels
-from jaxft.report.levels import level_key, place_levels
+from jaxft.report.levels import axis_positions, level_key
 from jaxft.report.sections import change as change_section
 from jaxft.report.sections import distances as distances_section
 from jaxft.report.sections.curves import mean_curve
@@ -135,7 +135,7 @@ def write_trial(store: Store, trial: Mapping[str, Any]) -> None:
         "selected_epoch": None if diverged else 5,
         "relative_change": None if diverged else RELATIVE[setting],
         "seconds": 20.5,
-        "executor": "in_turn",
+        "executor": "sequential",
         "width": 1,
         "changes": {} if diverged else changes,
     }
@@ -218,8 +218,8 @@ def test_what_made_it_is_on_the_page(written):
     assert "training.schedule.epochs 6.0" in text.split("All fields")[0]
     assert "training.optimizer.momentum" not in text.split("All fields")[0]  # left at its default
     assert f"factors {BODY_RATE}: frozen, 0.01, 0.1" in text
-    assert f"{digest_of(2, 1)} 2 0.1 1 diverged – – – 20.5 s in_turn" in text
-    assert f"{digest_of(1, 3)} 1 0.01 3 done 92.0 86.0 5 20.5 s in_turn" in text
+    assert f"{digest_of(2, 1)} 2 0.1 1 diverged – – – 20.5 s sequential" in text
+    assert f"{digest_of(1, 3)} 1 0.01 3 done 92.0 86.0 5 20.5 s sequential" in text
 
 
 def test_distances_are_over_the_body_and_in_order(tmp_path, monkeypatch):
@@ -264,18 +264,18 @@ def test_a_curve_leaves_out_what_is_not_finite():
     np.testing.assert_allclose(curve.half_width, [12.7062, np.nan], rtol=1e-5)
 
 
-# --- levels, lines, colours ---------------------------------------------------------------------------------
+# --- levels, lines, colors ---------------------------------------------------------------------------------
 
 
 def test_numbers_stand_on_a_log_axis_and_words_apart_at_the_left():
-    places = place_levels(["frozen", 1.0, 0.01, 0.1])
-    at = [places.place[level_key(level)] for level in ("frozen", 0.01, 0.1, 1.0)]
+    positions = axis_positions(["frozen", 1.0, 0.01, 0.1])
+    at = [positions.position[level_key(level)] for level in ("frozen", 0.01, 0.1, 1.0)]
     assert at == pytest.approx([-1.3, 0, 1, 2])
-    assert places.apart == pytest.approx(-0.65) and "logarithmic" in places.note
-    linear = place_levels([5, 10, 20])
-    assert list(linear.place.values()) == pytest.approx([0, 2 / 3, 2]) and linear.apart is None and not linear.note
-    crowded = place_levels([0, 1e-4, 1.0])
-    assert list(crowded.place.values()) == [0, 1, 2] and crowded.note == "evenly spaced"
+    assert positions.apart == pytest.approx(-0.65) and "logarithmic" in positions.note
+    linear = axis_positions([5, 10, 20])
+    assert list(linear.position.values()) == pytest.approx([0, 2 / 3, 2]) and linear.apart is None and not linear.note
+    crowded = axis_positions([0, 1e-4, 1.0])
+    assert list(crowded.position.values()) == [0, 1, 2] and crowded.note == "evenly spaced"
 
 
 def test_labels_tell_levels_apart():

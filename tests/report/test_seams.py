@@ -50,7 +50,7 @@ def test_a_column_is_in_the_results_their_files_the_tables_and_the_page(tmp_path
     with paths[0].open() as file:
         assert [row["lanes"] for row in csv.DictReader(file)] == ["8.0"] * 12
     for flags, line in (
-        (["--trials"], r"in_turn +8\n"),
+        (["--trials"], r"sequential +8\n"),
         ([], r"0\.02 +8 \*\n"),
         (["--columns"], "lanes +width plus seven"),
     ):
@@ -59,10 +59,10 @@ def test_a_column_is_in_the_results_their_files_the_tables_and_the_page(tmp_path
         assert re.search(line, out), out
         assert flags == ["--columns"] or "lanes px" in out
     text = page.render(store)
-    assert "executor lanes, px 0000000000000000 0 frozen 0 done 70.0 60.0 5 20.5 s in_turn 8" in section_of(
+    assert "executor lanes, px 0000000000000000 0 frozen 0 done 70.0 60.0 5 20.5 s sequential 8" in section_of(
         text, "trials"
     )
-    assert "change of body lanes, px done" in section_of(text, "settings")
+    assert "backbone change lanes, px done" in section_of(text, "settings")
     assert "1 ★ 83.0 ± 4.1 0.01 91.0 0.02 8 4 0" in section_of(text, "settings")
 
 
@@ -90,7 +90,7 @@ def add_measure(store: Store) -> None:
         record = json.loads(path.read_bytes())
         for i, change in enumerate(record["changes"].values()):
             change["turn"] = 0.5 if i == 0 else -0.25
-        path.write_text(json.dumps(record | {"body_change": {"turn": 0.125}}))
+        path.write_text(json.dumps(record | {"backbone_change": {"turn": 0.125}}))
 
 
 @pytest.mark.parametrize("is_registered", [True, False])
@@ -101,7 +101,7 @@ def test_a_measure_in_the_records_has_a_table_a_map_and_a_column(tmp_path, capsy
     store = build(tmp_path)
     add_measure(store)
     assert set(store.changes()["turn"]) == {0.5, -0.25}
-    assert store.results()["body_turn"].tolist() == [0.125] * 12
+    assert store.results()["backbone_turn"].tolist() == [0.125] * 12
     assert main(["results", str(tmp_path), "--layers", "--measure", "turn"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"stem/conv1 +0\.5 ± 0 +0\.5 ± 0", out) and re.search(r"head +-0\.25 ± 0", out)
@@ -110,7 +110,7 @@ def test_a_measure_in_the_records_has_a_table_a_map_and_a_column(tmp_path, capsy
     assert len(re.findall(r"<svg ", re.search(r'<section id="change">.*?</section>', text, re.DOTALL)[0])) == 2
     assert ("turn of each layer's weights (angle)" in section_of(text, "change")) == is_registered
     assert f'aria-label="{"turn of the layer" if is_registered else "turn"} by layer"' in text
-    assert "turn of body" in section_of(text, "settings") and "0.125" in section_of(text, "settings")
+    assert "turn of the backbone" in section_of(text, "settings") and "0.125" in section_of(text, "settings")
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
 
@@ -139,7 +139,7 @@ def test_a_metric_in_the_records_has_columns_and_is_on_the_page(tmp_path, capsys
     explained = "number of wrong predictions" if is_registered else "errors"
     assert main(["results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert re.search(rf"{title} +change of body\n", out) and re.search(r"83\.0 ± 4\.1 +2\.5 ± 2\.1 +0\.02 \*\n", out)
+    assert re.search(rf"{title} +backbone change\n", out) and re.search(r"83\.0 ± 4\.1 +2\.5 ± 2\.1 +0\.02 \*\n", out)
     assert f"{title}: {explained}, on the test images.\n" in out
     assert re.search(rf"test % +{title}\n", out)  # of the arms
     assert main(["results", str(tmp_path), "--columns"]) == 0
@@ -204,6 +204,6 @@ def test_a_study_records_a_registered_measure(tmp_path, register):
     }
     results = run_study(study, tmp_path, quiet=True).set_index(BODY_RATE)
     changes = Store.open(tmp_path).changes().set_index(["setting", "layer"])
-    assert results["body_mean_abs_change"]["frozen"] == 0 < results["body_mean_abs_change"][0.1]
+    assert results["backbone_mean_abs_change"]["frozen"] == 0 < results["backbone_mean_abs_change"][0.1]
     assert changes["mean_abs_change"][0, "stem/conv"] == 0 < changes["mean_abs_change"][1, "stem/conv"]
     assert (changes["mean_abs_change"] <= changes["rms"] * (1 + 1e-6)).all()  # of any numbers

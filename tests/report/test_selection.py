@@ -71,7 +71,7 @@ def write_trial(store: Store, digest: str, outcome: tuple[float, float, float] |
         "selected_epoch": 2.0 if outcome else None,
         "relative_change": 0.5 if outcome else None,
         "seconds": 1.0,
-        "executor": "in_turn",
+        "executor": "sequential",
         "width": 1,
     }
     curve = np.array([0.0, loss, 0.1])  # only the epoch that was kept counts

@@ -14,7 +14,7 @@ import pytest
 
 from jaxft.config import SCHEMA_VERSION
 from jaxft.core.errors import UserError
-from jaxft.core.files import saying_what_is_wrong, write_once
+from jaxft.core.files import explained_os_errors, write_once
 from jaxft.core.locks import locked
 from jaxft.store.records import Store
 
@@ -71,7 +71,7 @@ def test_without_hard_links_it_is_renamed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("code", "said"), [(errno.ENOSPC, "no space"), (errno.EROFS, "cannot write")])
 def test_disk_errors_are_one_sentence(tmp_path, code, said):
-    with pytest.raises(UserError, match=said), saying_what_is_wrong(tmp_path):
+    with pytest.raises(UserError, match=said), explained_os_errors(tmp_path):
         raise OSError(code, os.strerror(code))
 
 

@@ -20,22 +20,22 @@ from jaxft.config import Execution, Training
 from jaxft.core import interrupts, paths
 from jaxft.data.augmentation.augment import view
 from jaxft.data.augmentation.evaluation import ten_crops
-from jaxft.data.batches import Stretch, balanced_indices, batch_indices
+from jaxft.data.batches import StepRange, balanced_indices, batch_indices
 from jaxft.features.cache import FeatureCache
 from jaxft.models import Preprocessing, create_model
 from jaxft.models.initialization import init_variables
 from jaxft.study import device_memory
 from jaxft.study.candidates import candidates, num_workers
 from jaxft.study.chunk import loop
-from jaxft.study.chunk.carry import Position
+from jaxft.study.chunk.chunk_state import Position
 from jaxft.study.chunk.compiled import MOST_STEPS, make_run_steps, make_steps
 from jaxft.study.chunk.evaluation import eval_batch, evaluate, one_behind
-from jaxft.study.chunk.feed import Feed
 from jaxft.study.chunk.lanes import Chunk, Lane, curve_names
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.memory import needed_bytes
+from jaxft.study.chunk.phase_data import PhaseData
 from jaxft.study.chunk.program import make_program
-from jaxft.study.chunk.resuming import Keeping, number_of, position_of
+from jaxft.study.chunk.resuming import CheckpointPolicy, number_of, position_of
 from jaxft.study.chunk.timing import time_steps
 from jaxft.study.device_memory import let_go_of_programs
 from jaxft.study.executors import (
@@ -43,8 +43,8 @@ from jaxft.study.executors import (
     DataParallel,
     Devices,
     Executor,
-    InTurn,
     Pmap,
+    Sequential,
     Vmap,
     Workers,
     Workload,
@@ -225,7 +225,7 @@ def test_a_diverged_epoch_is_never_selected(select):
 @pytest.mark.parametrize(
     "executor",
     [
-        InTurn(),
+        Sequential(),
         Vmap(8),
         Devices(8, 4),
         Pmap(8, 4),
@@ -279,7 +279,7 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it()
 
 
 @pytest.mark.slow
-def test_a_trial_learns_what_can_be_learnt():
+def test_a_trial_learns_what_can_be_learned():
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 30.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     assert outcome.metrics["test_accuracy"] > 0.9 and outcome.curves["train_loss"][-1] < 0.1
@@ -321,9 +321,9 @@ def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatc
     whole = run_chunk(program, lanes, images()[0])
     memory = Memory(Position(*killed_at))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))
+        run_chunk(program, lanes, images()[0], policy=CheckpointPolicy(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))
+    continued = run_chunk(program, lanes, images()[0], policy=CheckpointPolicy(memory, 0))
     for one, other in zip(whole, continued):
         for name in one.params:
             np.testing.assert_array_equal(one.params[name], other.params[name])
@@ -342,18 +342,18 @@ def test_checkpoints_are_numbered_in_the_order_of_their_positions(fields):
 def test_a_chunk_stopped_while_features_are_computed_keeps_the_phase_before(monkeypatch):
     program, lanes = program_and_lanes([0.05], **{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0})
     (whole,), memory = run_chunk(program, lanes, images()[0]), Memory()
-    make_feed = loop.make_feed
+    prepare_phase_data = loop.prepare_phase_data
 
     def stopped_in_phase_1(chunk, number, *args):
         if number == 1:
             raise interrupts.Stopped
-        return make_feed(chunk, number, *args)
+        return prepare_phase_data(chunk, number, *args)
 
     with monkeypatch.context() as patch, pytest.raises(interrupts.Stopped):
-        patch.setattr(loop, "make_feed", stopped_in_phase_1)
-        run_chunk(program, lanes, images()[0], keeping=Keeping(memory))
+        patch.setattr(loop, "prepare_phase_data", stopped_in_phase_1)
+        run_chunk(program, lanes, images()[0], policy=CheckpointPolicy(memory))
     assert memory.latest() == Position(1)
-    (continued,) = run_chunk(program, lanes, images()[0], keeping=Keeping(memory))
+    (continued,) = run_chunk(program, lanes, images()[0], policy=CheckpointPolicy(memory))
     assert all(np.array_equal(whole.params[name], continued.params[name]) for name in whole.params)
 
 
@@ -389,8 +389,8 @@ def test_evaluation_of_sets_of_every_size():
     labels = jnp.stack([lane.labels for lane in lanes])
     rows = [np.arange(37, dtype=np.int32), np.arange(3, dtype=np.int32)]
     lanes = [dataclasses.replace(lane, val=of) for lane, of in zip(lanes, rows)]
-    feed = Feed(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
-    scores = evaluate(Chunk(program, lanes, Vmap(2)), feed, *stacked, "val")
+    phase_data = PhaseData(phase, params[0][2], images()[0], labels, jnp.zeros((2, 1, 6), jnp.int32))
+    scores = evaluate(Chunk(program, lanes, Vmap(2)), phase_data, *stacked, "val")
     loss, accuracy, predictions = scores.loss, scores.metrics["accuracy"], scores.predictions
     assert [len(p) for p in predictions] == [37, 3]
     for i, lane in enumerate(lanes):
@@ -444,8 +444,8 @@ def ten_each(executor):
 def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
     monkeypatch.setattr("jaxft.study.candidates.num_cores", lambda: 3)
     execution = Execution()
-    assert candidates(Workload(execution, 8, [32], False, ten_each)) == [InTurn(), Workers()]
-    assert candidates(Workload(execution, 1, [32], False, ten_each)) == [InTurn()]
+    assert candidates(Workload(execution, 8, [32], False, ten_each)) == [Sequential(), Workers()]
+    assert candidates(Workload(execution, 1, [32], False, ten_each)) == [Sequential()]
     assert candidates(Workload(execution, 8, [32], True, ten_each)) == [Vmap(8)]
     assert num_workers(execution, 8) == 3 and num_workers(execution, 2) == 2
     assert num_workers(Execution(workers=2), 8) == 2
@@ -502,7 +502,7 @@ def test_as_many_lanes_as_fit():
 @pytest.mark.slow
 def test_steps_are_timed_as_an_executor_runs_them():
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 1.0})
-    for executor in (InTurn(), Vmap(2)):
+    for executor in (Sequential(), Vmap(2)):
         assert 0 < time_steps(program, lanes[0], np.asarray(images()[0]), executor, seconds=0.01) < 60
 
 
@@ -528,7 +528,7 @@ def test_balanced_batches_reach_the_steps(monkeypatch):
         seen.append(args)
         return balanced_indices(*args)
 
-    monkeypatch.setattr("jaxft.study.chunk.feed.balanced_indices", spy)
+    monkeypatch.setattr("jaxft.study.chunk.phase_data.balanced_indices", spy)
     program, lanes = program_and_lanes([0.1])
     labels = images()[1]
     rows = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate((8, 3, 1))])
@@ -559,20 +559,20 @@ def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predicti
     ids=["kept features", "images"],
 )
 def test_ten_crops_of_the_test_images_alone(fields):
-    """Parts of 8 x 8 of images of 11 x 11: selection sees the centre, the test all ten, whatever is kept."""
+    """Parts of 8 x 8 of images of 11 x 11: selection sees the center, the test all ten, whatever is kept."""
     program, lanes = program_and_lanes([0.1], **{"augmentation.crop.size_px": SIZE}, **fields)
     larger = jnp.asarray(np.random.default_rng(2).integers(0, 256, (NUM, 11, 11, 3)), jnp.uint8)
     features = FeatureCache(1e9)
-    centre, ten = (
+    center, ten = (
         run_chunk(dataclasses.replace(program, test_crops=crops), lanes, larger, services=Services(features))[0]
-        for crops in ("centre", "ten")
+        for crops in ("center", "ten")
     )
-    assert_close(centre.params, ten.params)
-    np.testing.assert_array_equal(centre.curves["val_loss"], ten.curves["val_loss"])
+    assert_close(center.params, ten.params)
+    np.testing.assert_array_equal(center.curves["val_loss"], ten.curves["val_loss"])
     variables = {"params": paths.unflatten(ten.params), "batch_stats": paths.unflatten(ten.batch_stats)}
     rows = lanes[0].test
-    seen = {"centre": larger[rows, 1:9, 1:9][:, None], "ten": ten_crops(larger[rows], SIZE)}
-    for outcome, crops in ((centre, seen["centre"]), (ten, seen["ten"])):
+    seen = {"center": larger[rows, 1:9, 1:9][:, None], "ten": ten_crops(larger[rows], SIZE)}
+    for outcome, crops in ((center, seen["center"]), (ten, seen["ten"])):
         logits = MODEL.apply(variables, PLAIN.apply(crops.reshape(-1, SIZE, SIZE, 3)))
         shares = jax.nn.softmax(logits).reshape(len(rows), -1, CLASSES).mean(1)
         assert outcome.test_predictions.tolist() == shares.argmax(1).tolist()
@@ -692,9 +692,9 @@ def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, 
     whole = run_chunk(program, lanes, images()[0])[0]
     memory = Memory(Position(*killed_at))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))
+        run_chunk(program, lanes, images()[0], policy=CheckpointPolicy(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, lanes, images()[0], keeping=Keeping(memory, 0))[0]
+    continued = run_chunk(program, lanes, images()[0], policy=CheckpointPolicy(memory, 0))[0]
     for name in whole.params:
         np.testing.assert_array_equal(whole.params[name], continued.params[name])
         assert (np.asarray(whole.params[name]) != np.asarray(lanes[0].params[name])).any()
@@ -814,7 +814,7 @@ def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
         name for name in lane.source["params"] if name.endswith("kernel") and not name.startswith("head/")
     }
     outcome = run_chunk(program, [lane], images()[0])[0]
-    (rows,) = batch_indices(lane.train, lane.order_seed, Stretch(0, 1, 6, 1, NUM))
+    (rows,) = batch_indices(lane.train, lane.order_seed, StepRange(0, 1, 6, 1, NUM))
     live = {name: lane.params[name] for name in phase.trainable}
     kernels = [name for name, _ in phase.regularizers.static("l2_sp").leaves]
 
@@ -905,8 +905,8 @@ def test_noise_is_that_of_the_whole_batch_in_parts_too():
         "schedule.epochs": 1.0,
     }
     program, lanes = program_and_lanes([0.05], **fields)
-    in_parts, _ = program_and_lanes([0.05], **fields, **{"batches.accumulate": 3})
-    one, other = (run_chunk(each, lanes, images()[0])[0] for each in (program, in_parts))
+    in_micro_batches, _ = program_and_lanes([0.05], **fields, **{"batches.accumulate": 3})
+    one, other = (run_chunk(each, lanes, images()[0])[0] for each in (program, in_micro_batches))
     assert_close(one.params, other.params)
 
 
@@ -994,16 +994,16 @@ def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
     """Its state lies as the program expects it from the first step on; results are brought to the host, then cut."""
     names = collections.Counter()
 
-    def heard(event, seconds, **labels):
+    def recorded_events(event, seconds, **labels):
         names.update([labels.get("fun_name")] * event.endswith("/backend_compile_duration"))
 
     program, lanes = program_and_lanes([0.011] * 16, **{"schedule.epochs": 2.0})
     jax.clear_caches()
-    jax.monitoring.register_event_duration_secs_listener(heard)
+    jax.monitoring.register_event_duration_secs_listener(recorded_events)
     try:
         run_chunk(program, lanes, images()[0], executor=Devices(16, 8))
     finally:
-        jax.monitoring.unregister_event_duration_listener(heard)
+        jax.monitoring.unregister_event_duration_listener(recorded_events)
     assert names["jit(step)"] == names["jit(eval_step)"] == 1
     assert not {"jit(gather)", "jit(squeeze)", "jit(dynamic_slice)"} & set(names)
 

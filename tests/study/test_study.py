@@ -27,14 +27,14 @@ from jaxft.config import Study, from_dict, load_config
 from jaxft.core import events
 from jaxft.core.text import duration
 from jaxft.models import create_model
-from jaxft.models.cost import unit_costs
+from jaxft.models.cost import block_costs
 from jaxft.recipes.run_record import git_state
 from jaxft.store.records import Store
 from jaxft.study import chooser as chooser_module
 from jaxft.study.chooser import Chooser, num_macs
 from jaxft.study.chunk import loop
 from jaxft.study.examples import example_lane
-from jaxft.study.executors import DataParallel, InTurn, Vmap
+from jaxft.study.executors import DataParallel, Sequential, Vmap
 from jaxft.study.jobs import assign_chunks, chunk_jobs, in_order_of
 from jaxft.study.plan import make_plan
 from jaxft.study.workers import Workers
@@ -228,7 +228,7 @@ def test_results_have_a_row_a_trial(ran):
     assert results["trial"].is_unique and len(results) == 6
     assert (results["status"] == "done").all()
     # Heads on kept features train side by side.
-    assert results["executor"].tolist() == ["vmap"] * 2 + ["in_turn"] * 4
+    assert results["executor"].tolist() == ["vmap"] * 2 + ["sequential"] * 4
     assert results["test_accuracy"].between(0, 1).all() and results["val_accuracy"].between(0, 1).all()
     assert results["training.layers.backbone_learning_rate"].tolist() == ["frozen"] * 2 + [0.01] * 4
     assert results["training.initialization.start"].tolist() == ["pretrained"] * 4 + ["random"] * 2
@@ -413,9 +413,9 @@ def test_trials_side_by_side_keep_what_is_their_own(ran, tmp_path):
             shutil.copytree(ran[0], tmp_path / executor, ignore=shutil.ignore_patterns("trials")),  # with the source
             quiet=True,
         )
-        for executor in ("in_turn", "vmap")
+        for executor in ("sequential", "vmap")
     )
-    assert set(alone["executor"]) == {"in_turn"} and set(together["executor"]) == {"vmap"}
+    assert set(alone["executor"]) == {"sequential"} and set(together["executor"]) == {"vmap"}
     assert together["status"].tolist() == alone["status"].tolist() == ["done"] * 10
     np.testing.assert_allclose(together["test_accuracy"], alone["test_accuracy"], atol=0.02)
     assert together["selected_epoch"].tolist() == alone["selected_epoch"].tolist()
@@ -431,7 +431,7 @@ def test_what_is_frozen_must_be_shared(tmp_path):
     plan = make_plan(tiny(training=TINY["training"] | frozen, factors=[]))
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
     work = Work(plan, Store.create(tmp_path / "s"), Services(FeatureCache(0)))
-    lanes = [work.starts.lane(trial) for trial in plan.trials]
+    lanes = [work.loader.lane(trial) for trial in plan.trials]
     with pytest.raises(ValueError, match="must share what is frozen"):
         run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
 
@@ -623,7 +623,7 @@ def groups_of_one_network(tmp_path):
     return make_plan(study), Store.create(tmp_path / "study")
 
 
-@pytest.mark.parametrize(("core_macs", "choice"), [(1e5, "workers"), (1e8, "in_turn")])
+@pytest.mark.parametrize(("core_macs", "choice"), [(1e5, "workers"), (1e8, "sequential")])
 def test_on_a_cpu_workers_do_what_takes_long(groups_of_one_network, monkeypatch, capsys, core_macs, choice):
     """Groups that train networks are chosen for together, in one line; heads on kept features are one program."""
     plan, store = groups_of_one_network
@@ -644,7 +644,7 @@ def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
     plan, _ = groups_of_one_network
     whole, frozen_stem, _ = plan.groups
     phase, trial = whole.program.phases[-1], whole.trials[0]
-    macs = {unit.name: unit.num_macs for unit in unit_costs(trial.model, trial.size_px)}
+    macs = {block.name: block.num_macs for block in block_costs(trial.model, trial.size_px)}
     assert macs["stem"] == trial.size_px**2 * 3 * 3 * 3 * 4
     images = phase.num_steps * phase.batch_size
     assert num_macs(whole) == 3 * sum(macs.values()) * images
@@ -654,7 +654,7 @@ def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
 def test_workers_begin_with_programs_of_their_own(groups_of_one_network):
     plan, store = groups_of_one_network
     for group in plan.groups:
-        assign_chunks(group, store, "in_turn", lambda group: (InTurn(), ""))
+        assign_chunks(group, store, "sequential", lambda group: (Sequential(), ""))
     jobs = [job for group in plan.groups for job in chunk_jobs(group, store)]
     a, b, c = (jobs[i : i + 2] for i in (0, 2, 4))  # a chunk a seed
     assert in_order_of((0, 2), jobs) == [*a, *b, *c]
@@ -698,7 +698,7 @@ ALIKE = {
 
 @pytest.mark.slow
 def test_out_of_memory_halves_the_lanes_and_goes_on(tmp_path, little_memory, capfd):
-    """Eight seeds at width 4: the first four are done by then, and stay; the others have two neighbours' bits."""
+    """Eight seeds at width 4: the first four are done by then, and stay; the others have two neighbors' bits."""
     execution = {"executor": "vmap", "width": 4}
     steps = make_plan(tiny(**ALIKE)).groups[0].program.phases[0].num_steps
     little_memory(most=2, num_good=steps)
@@ -735,8 +735,8 @@ def test_nothing_is_timed_in_a_deterministic_study(monkeypatch, tmp_path):
     plan = make_plan(tiny(**ALIKE, execution={"deterministic": True}))
     monkeypatch.setattr(chooser_module, "time_steps", None)
     for found, chosen in (
-        ([InTurn(), Vmap(8)], Vmap(8)),
-        ([InTurn(), DataParallel(1, 4)], InTurn()),
+        ([Sequential(), Vmap(8)], Vmap(8)),
+        ([Sequential(), DataParallel(1, 4)], Sequential()),
     ):
         monkeypatch.setattr(chooser_module, "candidates", lambda *_, found=found: found)
         with Progress(quiet=True) as progress:
@@ -753,10 +753,10 @@ def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch,
         return 10.0
 
     monkeypatch.setattr(chooser_module, "time_steps", time_steps)
-    monkeypatch.setattr(chooser_module, "candidates", lambda *_: [InTurn(), Vmap(8)])
+    monkeypatch.setattr(chooser_module, "candidates", lambda *_: [Sequential(), Vmap(8)])
     with Progress(quiet=True) as progress:
         chooser = Chooser(plan, Store.create(tmp_path / "study"), progress)
-        assert chooser.choose(plan.groups[0])[0] == InTurn()
+        assert chooser.choose(plan.groups[0])[0] == Sequential()
 
 
 @pytest.mark.slow
@@ -778,8 +778,8 @@ def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path, mon
         "source": {"model": "cifar_resnet8"},
         "training": TINY["training"] | {"initialization.start": "random", "schedule.epochs": 6.0},
     }
-    in_turn = tiny(**fields, execution={"executor": "in_turn"})
-    alone = jaxft.run_study(in_turn, tmp_path / "alone", quiet=True)
+    sequential = tiny(**fields, execution={"executor": "sequential"})
+    alone = jaxft.run_study(sequential, tmp_path / "alone", quiet=True)
     study = tiny(**fields, execution={"executor": "workers", "workers": 2})
     with concurrent.futures.ThreadPoolExecutor() as pool:
         running = pool.submit(jaxft.run_study, study, tmp_path / "k")
@@ -790,18 +790,18 @@ def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path, mon
         found = running.result()
     assert "ended with code" in capfd.readouterr().err
     assert set(found["status"]) == {"done", "failed"}
-    again = jaxft.run_study(in_turn, tmp_path / "k", quiet=True)
+    again = jaxft.run_study(sequential, tmp_path / "k", quiet=True)
     assert (again["status"] == "done").all() and len(again) == 6
     is_done = found["status"] == "done"
-    assert again["executor"].tolist() == ["workers" if done else "in_turn" for done in is_done]
+    assert again["executor"].tolist() == ["workers" if done else "sequential" for done in is_done]
     np.testing.assert_allclose(again["relative_change"], alone["relative_change"], rtol=0.02)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["in_turn", pytest.param("workers", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("executor", ["sequential", pytest.param("workers", marks=pytest.mark.nightly)])
 def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path, executor):
     """SIGTERM in the middle of the only trial: gone within ten seconds, and what follows changes no bit."""
-    model = "toy" if executor == "in_turn" else "cifar_resnet8"
+    model = "toy" if executor == "sequential" else "cifar_resnet8"
     fields = {"seeds": 1, "factors": [], "source": {"model": model}}
     fields["execution"] = {"executor": executor, "checkpoint_seconds": 0.5}
     fields["training"] = TINY["training"] | {"initialization.start": "random", "schedule.epochs": 300.0}
@@ -853,7 +853,7 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
     ]
     source = {"model": "toy"}
     training = TINY["training"] | {"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 7}
-    study = tiny(source=source, factors=factors, training=training, execution={"executor": "in_turn"})
+    study = tiny(source=source, factors=factors, training=training, execution={"executor": "sequential"})
     jax.clear_caches()  # of what other tests compiled
     with jax.log_compiles(True), caplog.at_level("WARNING"):
         assert len(jaxft.run_study(study, tmp_path / "n", quiet=True)) == 16

@@ -6,7 +6,7 @@ import multiprocessing
 import typing
 
 import pytest
-from helpers import Heard
+from helpers import RecordedEvents
 
 from jaxft.core import events
 from jaxft.core.errors import UserError
@@ -66,17 +66,17 @@ def test_a_line_that_is_no_event_is_refused(line):
 
 
 def test_a_listener_that_fails_costs_a_warning_and_the_others_go_on():
-    heard, calls = Heard(), []
+    recorded_events, calls = RecordedEvents(), []
 
     def failing(event):
         calls.append(event)
         raise OSError("disk full")
 
-    emit = Emitter(failing, heard)
+    emit = Emitter(failing, recorded_events)
     emit(EPOCH)
     emit(EPOCH)
-    assert calls == [EPOCH] and heard.of(events.EpochEnded) == [EPOCH, EPOCH]
-    (warning,) = heard.of(Warned)
+    assert calls == [EPOCH] and recorded_events.of(events.EpochEnded) == [EPOCH, EPOCH]
+    (warning,) = recorded_events.of(Warned)
     assert "failing raised OSError: disk full" in warning.message
 
 
@@ -137,15 +137,15 @@ def test_of_how_far_something_is_few_lines_are_kept_and_the_last_one(tmp_path, m
 
 
 def test_a_tracker_is_opened_by_its_name(tmp_path):
-    heard = Heard()
-    TRACKERS.register("of_a_test", lambda workdir: heard)
+    recorded_events = RecordedEvents()
+    TRACKERS.register("of_a_test", lambda workdir: recorded_events)
     try:
         emit = Emitter(*open_trackers(["of_a_test"], tmp_path))
         emit(EPOCH)
         emit.close()
     finally:
         del TRACKERS.entries["of_a_test"]
-    assert heard == [EPOCH] and [event for _, event in read_events(tmp_path / "events.jsonl")] == [EPOCH]
+    assert recorded_events == [EPOCH] and [event for _, event in read_events(tmp_path / "events.jsonl")] == [EPOCH]
     with pytest.raises(UserError, match=r"there is no tracker 'csv'; there are none"):
         open_trackers(["csv"], tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxft.training.gradients import in_parts, running_mean, sam_point
+from jaxft.training.gradients import in_micro_batches, running_mean, sam_point
 
 
 def test_parts_have_the_gradient_of_the_whole():
@@ -24,7 +24,7 @@ def test_parts_have_the_gradient_of_the_whole():
     grad_fn = jax.grad(loss, has_aux=True)
     whole, (_, (whole_loss, whole_share)) = grad_fn(params, 0, batch)
     for parts in (1, 2, 4, 12):
-        grads, (count, (value, share)) = in_parts(grad_fn, parts)(params, 0, batch)
+        grads, (count, (value, share)) = in_micro_batches(grad_fn, parts)(params, 0, batch)
         assert int(count) == parts
         np.testing.assert_allclose(value, whole_loss, rtol=1e-6)
         np.testing.assert_allclose(share, whole_share, rtol=1e-6)

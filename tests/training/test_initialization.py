@@ -1,4 +1,4 @@
-"""Where trials start and what of them trains: transfer depth, initialisation, presets, heads, checkpoints."""
+"""Where trials start and what of them trains: transfer depth, initialization, presets, heads, checkpoints."""
 
 import re
 import shutil
@@ -19,8 +19,8 @@ from jaxft.models.structure import expected_shapes
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 from jaxft.training.head_initialization import imprint
-from jaxft.training.initialization import matched, start_body
-from jaxft.training.layer_selection import copied_units, draws_body, tuning_rules, with_parameters
+from jaxft.training.initialization import draw_mean_var, initial_variables
+from jaxft.training.layer_selection import blocks_with_parameters, has_random_backbone, transferred_blocks, tuning_rules
 from jaxft.weights import load
 
 SIZE_PX = 8
@@ -66,7 +66,7 @@ def source():
 
 
 def start(source, **training):
-    return start_body(create_model("toy", 3), Training.of({**training}), KEY, SIZE_PX, source)
+    return initial_variables(create_model("toy", 3), Training.of({**training}), KEY, SIZE_PX, source)
 
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -76,7 +76,7 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.mark.parametrize(
-    ("asked", "units"),
+    ("asked", "blocks"),
     [
         (1, ["stem"]),
         (3, ["stem", "stage1/block1", "stage2/block1"]),
@@ -85,27 +85,34 @@ pytestmark = pytest.mark.usefixtures("no_report")
         (None, ["stem", "stage1/block1", "stage2/block1", "stage3/block1"]),
     ],
 )
-def test_units_are_counted_or_named(asked, units):
+def test_units_are_counted_or_named(asked, blocks):
     model = create_model("cifar_resnet8", 3)
-    assert list(copied_units(Training.of({"initialization.copied_units": asked}), model, names_of(model))) == units
+    assert (
+        list(transferred_blocks(Training.of({"initialization.transferred_blocks": asked}), model, names_of(model)))
+        == blocks
+    )
 
 
 def test_a_stage_is_copied_as_a_whole():
     model = create_model("resnetsmall14", 3)
-    copied = copied_units(Training.of({"initialization.copied_units": "stage2"}), model, names_of(model, 32))
+    copied = transferred_blocks(
+        Training.of({"initialization.transferred_blocks": "stage2"}), model, names_of(model, 32)
+    )
     assert copied == ("stem", "stage1/block1", "stage1/block2", "stage2/block1", "stage2/block2")
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_the_first_units_are_the_sources_and_no_others(source, depth):
-    found = start(source, **{"initialization.copied_units": depth})
-    scratch = start_body(create_model("toy", 3), Training.of({"initialization.start": "random"}), KEY, SIZE_PX, None)
+    found = start(source, **{"initialization.transferred_blocks": depth})
+    scratch = initial_variables(
+        create_model("toy", 3), Training.of({"initialization.start": "random"}), KEY, SIZE_PX, None
+    )
     model = create_model("toy", 3)
-    copied = with_parameters(Training(), model, names_of(model))[:depth]
+    copied = blocks_with_parameters(Training(), model, names_of(model))[:depth]
     for collection in ("params", "batch_stats"):
         assert found[collection].keys() == scratch[collection].keys()
         for name, leaf in found[collection].items():
-            is_copied = name.startswith(tuple(f"{unit}/" for unit in copied))
+            is_copied = name.startswith(tuple(f"{block}/" for block in copied))
             expected = source[f"{collection}/{name}"] if is_copied else scratch[collection][name]
             np.testing.assert_array_equal(leaf, expected)
 
@@ -118,7 +125,7 @@ def test_without_a_depth_the_start_is_what_it_was(source):
 
 
 def test_copied_units_are_frozen_by_rules_that_are_planned():
-    trial = planned(**{"initialization.copied_units": 2, "initialization.copied": "frozen"})
+    trial = planned(**{"initialization.transferred_blocks": 2, "initialization.transferred": "frozen"})
     assert trial.program.phases[0].prefix == "stage1/block1"
     assert {match.pattern for match in trial.layers.values() if match.value == "frozen"} == {
         "(?!head/)(?:stem|stage1/block1)/.*"
@@ -130,13 +137,13 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
     def groups(**training):
         return len(make_plan(tiny(seeds=3, training=TINY["training"] | training)).groups)
 
-    assert groups(**{"initialization.copied_units": 2, "initialization.copied": "frozen"}) == 1
-    assert groups(**{"initialization.copied_units": 2}) == 1  # nothing is frozen
+    assert groups(**{"initialization.transferred_blocks": 2, "initialization.transferred": "frozen"}) == 1
+    assert groups(**{"initialization.transferred_blocks": 2}) == 1  # nothing is frozen
     assert (
-        groups(**{"initialization.copied_units": 2, "layers.tune": "bias"}) == 3
+        groups(**{"initialization.transferred_blocks": 2, "layers.tune": "bias"}) == 3
     )  # random kernels are frozen, another draw by each seed
     assert groups(**{"layers.tune": "bias"}) == 1
-    assert groups(**{"initialization.start": "matched", "layers.tune": "bias"}) == 3
+    assert groups(**{"initialization.start": "mean_var", "layers.tune": "bias"}) == 3
     assert groups(**{"layers.tune": "lora"}) == groups(**{"layers.tune": "lora", "linear_probe.epochs": 1.0}) == 1
 
 
@@ -144,7 +151,7 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
     "factors",
     [
         {
-            "training.initialization.copied_units": [1, 2],
+            "training.initialization.transferred_blocks": [1, 2],
             "training.layers.tune": ["bias"],
         },  # what is frozen starts otherwise
         {"training.layers.tune": ["lora"], "training.layers.lora_rank": [1, 4]},  # sizes
@@ -166,11 +173,11 @@ def test_units_that_the_source_has_are_no_new_ones():
     model = create_model("toy+wider4", 3)
     names = names_of(model)
     grown = [name for name in names if re.match(NEW_UNITS, name)]
-    assert len(grown) == 3 and not draws_body(Training(), model, names)
+    assert len(grown) == 3 and not has_random_backbone(Training(), model, names)
     flat = {n: w for n, w in flatten(init_variables(model, jax.random.key(7), SIZE_PX)).items() if "head/" not in n}
-    found = start_body(model, Training(), KEY, SIZE_PX, flat)["params"]
+    found = initial_variables(model, Training(), KEY, SIZE_PX, flat)["params"]
     assert all(np.array_equal(found[name], flat[f"params/{name}"]) for name in names if not name.startswith("head/"))
-    (rule,) = tuning_rules(Training.of({"initialization.copied": "frozen"}), model, names)
+    (rule,) = tuning_rules(Training.of({"initialization.transferred": "frozen"}), model, names)
     assert all(re.fullmatch(rule.pattern, name) for name in grown)
 
 
@@ -188,28 +195,31 @@ def test_another_alpha_is_no_other_program():
     ("fields", "message"),
     [
         (
-            {"initialization.copied_units": 0},
-            "'training.initialization.copied_units' is 0; allowed: a whole number at least 1",
+            {"initialization.transferred_blocks": 0},
+            "'training.initialization.transferred_blocks' is 0; allowed: a whole number at least 1",
         ),
         (
-            {"initialization.copied_units": 9},
-            "'training.initialization.copied_units' is 9; toy has 3 units with parameters",
+            {"initialization.transferred_blocks": 9},
+            "'training.initialization.transferred_blocks' is 9; toy has 3 units with parameters",
         ),
-        ({"initialization.copied_units": "stage4"}, "'training.initialization.copied_units' is 'stage4'"),
+        ({"initialization.transferred_blocks": "stage4"}, "'training.initialization.transferred_blocks' is 'stage4'"),
         (
-            {"initialization.copied_units": 2, "initialization.start": "random"},
+            {"initialization.transferred_blocks": 2, "initialization.start": "random"},
             "'training.initialization.start' is 'random', which copies nothing",
         ),
         (
-            {"initialization.copied": "frozen", "initialization.start": "random"},
-            "with start 'random' nothing is copied; give 'training.initialization.copied_units'",
+            {"initialization.transferred": "frozen", "initialization.start": "random"},
+            "with start 'random' nothing is copied; give 'training.initialization.transferred_blocks'",
         ),
         (
-            {"initialization.copied": "frozen", "initialization.start": "matched"},
-            "with start 'matched' nothing is copied",
+            {"initialization.transferred": "frozen", "initialization.start": "mean_var"},
+            "with start 'mean_var' nothing is copied",
         ),
-        ({"layers.tune": "last_units", "layers.tuned_units": 5}, "'training.layers.tuned_units' is 5; toy has 3 units"),
-        ({"layers.tune": "last_units", "layers.tuned_units": "stage9"}, "'training.layers.tuned_units' is 'stage9'"),
+        (
+            {"layers.tune": "last_blocks", "layers.tuned_blocks": 5},
+            "'training.layers.tuned_blocks' is 5; toy has 3 units",
+        ),
+        ({"layers.tune": "last_blocks", "layers.tuned_blocks": "stage9"}, "'training.layers.tuned_blocks' is 'stage9'"),
         ({"layers.tune": "head", "layers.rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
     ],
 )
@@ -249,12 +259,12 @@ def test_networks_without_batch_norms_or_dense_heads_say_so():
         assert message in str(error.value)
 
 
-# --- initialisation ---------------------------------------------------------------------------------------------
+# --- initialization ---------------------------------------------------------------------------------------------
 
 
 def test_matched_values_have_the_leafs_mean_and_deviation():
     leaf = np.random.Generator(np.random.PCG64(1)).gamma(2.0, 3.0, (3, 3, 40, 50))
-    drawn = np.asarray(matched(leaf, KEY), np.float64)
+    drawn = np.asarray(draw_mean_var(leaf, KEY), np.float64)
     error = leaf.std() / np.sqrt(leaf.size)  # of a mean of so many
     assert abs(drawn.mean() - leaf.mean()) < 4 * error
     assert abs(drawn.std() / leaf.std() - 1) < 4 / np.sqrt(2 * leaf.size)
@@ -263,13 +273,13 @@ def test_matched_values_have_the_leafs_mean_and_deviation():
 
 
 def test_a_matched_start_is_drawn_leaf_by_leaf(source):
-    found = start(source, **{"initialization.start": "matched"})
+    found = start(source, **{"initialization.start": "mean_var"})
     for name, leaf in found["params"].items():
         if not name.startswith("head/"):
             assert not np.array_equal(leaf, source[f"params/{name}"])
     assert all(np.all(leaf == float(name.endswith("var"))) for name, leaf in found["batch_stats"].items())
-    model, training = create_model("toy", 3), Training.of({"initialization.start": "matched"})
-    again, other = (start_body(model, training, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
+    model, training = create_model("toy", 3), Training.of({"initialization.start": "mean_var"})
+    again, other = (initial_variables(model, training, key, SIZE_PX, source) for key in (KEY, jax.random.key(1)))
     name = "stage1/block1/conv1/kernel"
     assert np.array_equal(found["params"][name], again["params"][name])
     assert not np.array_equal(found["params"][name], other["params"][name])
@@ -278,7 +288,7 @@ def test_a_matched_start_is_drawn_leaf_by_leaf(source):
 def test_the_stream_init_is_told_where_it_matters():
     assert (
         "init" in planned().streams_used
-        and "init" in planned(**{"initialization.head": "zeros", "initialization.copied_units": 2}).streams_used
+        and "init" in planned(**{"initialization.head": "zeros", "initialization.transferred_blocks": 2}).streams_used
     )
     assert "init" not in planned(**{"initialization.head": "zeros"}).streams_used
 
@@ -333,12 +343,12 @@ def test_presets_train_what_they_say():
     assert below_head(**{"layers.tune": "head"}) == set()
     assert below_head(**{"layers.tune": "bias"}) == {name for name in every - head if name.endswith("/bias")}
     assert below_head(**{"layers.tune": "batch_norm"}) == {name for name in every - head if "/bn" in name}
-    assert below_head(**{"layers.tune": "last_units"}) == {name for name in every if name.startswith("stage2/")}
+    assert below_head(**{"layers.tune": "last_blocks"}) == {name for name in every if name.startswith("stage2/")}
     upper = {name for name in every if name.startswith(("stage1/", "stage2/"))}
     assert (
-        below_head(**{"layers.tune": "last_units", "layers.tuned_units": 2})
+        below_head(**{"layers.tune": "last_blocks", "layers.tuned_blocks": 2})
         == upper
-        == below_head(**{"layers.tune": "last_units", "layers.tuned_units": "stage1"})
+        == below_head(**{"layers.tune": "last_blocks", "layers.tuned_blocks": "stage1"})
     )
 
 
@@ -346,7 +356,7 @@ def test_presets_train_what_they_say():
 
 
 ARMS = {
-    "frozen": {"training.initialization.copied_units": 2, "training.initialization.copied": "frozen"},
+    "frozen": {"training.initialization.transferred_blocks": 2, "training.initialization.transferred": "frozen"},
     "bias": {"training.layers.tune": "bias", "training.initialization.head": "class_means"},
     "lora": {"training.layers.tune": "lora", "training.layers.lora_rank": 2, "training.linear_probe.epochs": 1.0},
     "zeros": {"training.initialization.head": "zeros", "training.layers.tune": "head"},
@@ -424,7 +434,7 @@ def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
 @pytest.mark.slow
 def test_lora_side_by_side_is_lora_in_turn(tmp_path):
     found = {}
-    for executor in ("in_turn", "vmap"):
+    for executor in ("sequential", "vmap"):
         study = tiny(
             seeds=2,
             training=TINY["training"] | {"layers.tune": "lora", "schedule.epochs": 1.0},
@@ -433,7 +443,7 @@ def test_lora_side_by_side_is_lora_in_turn(tmp_path):
         jaxft.run_study(study, tmp_path / executor, quiet=True)
         store = Store.open(tmp_path / executor)
         found[executor] = [weights_of(store, trial)["params"] for trial in make_plan(study).trials]
-    for one, other in zip(found["in_turn"], found["vmap"]):
+    for one, other in zip(found["sequential"], found["vmap"]):
         for name, leaf in one.items():
             np.testing.assert_allclose(leaf, other[name], atol=1e-4)
     changed = "stage1/block1/conv1/kernel"
@@ -484,7 +494,7 @@ def test_a_head_of_class_means_begins_ahead(ran):
     store, plan, trials = ran
     work = Work(plan, store, Services(FeatureCache(1e9)))
     trial = trials["bias"]
-    lane = work.starts.lane(trial)
+    lane = work.loader.lane(trial)
     variables = {
         "params": jaxft.core.paths.unflatten(lane.params),
         "batch_stats": jaxft.core.paths.unflatten(lane.batch_stats),
@@ -495,5 +505,5 @@ def test_a_head_of_class_means_begins_ahead(ran):
     accuracy = (np.asarray(features @ lane.params["head/kernel"]).argmax(1) == lane.labels[lane.train]).mean()
     assert accuracy > 0.6 and not np.any(lane.params["head/bias"])
     assert not any(
-        np.any(leaf) for name, leaf in work.starts.lane(trials["zeros"]).params.items() if name.startswith("head/")
+        np.any(leaf) for name, leaf in work.loader.lane(trials["zeros"]).params.items() if name.startswith("head/")
     )

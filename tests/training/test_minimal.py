@@ -33,8 +33,10 @@ def minimal(root, monkeypatch):
 def test_ten_steps_of_the_script_are_those_of_a_trial(minimal, tmp_path):
     weights = tmp_path / "source.safetensors"
     jaxft.save_weights(weights, create_model("toy", 4), draw_variables(create_model("toy", 4), 8))
-    changes = {"crop.padding_px": 2, "flip.enabled": True}
-    settings = minimal.Settings(num_steps=10, batch_size=16, changes=minimal.Changes.of(changes), seed=3)
+    augmentations = {"crop.padding_px": 2, "flip.enabled": True}
+    settings = minimal.Settings(
+        num_steps=10, batch_size=16, augmentations=minimal.Augmentations.of(augmentations), seed=3
+    )
     study = {
         "seeds": [3],
         "source": {"model": "toy", "weights": str(weights)},
@@ -45,7 +47,7 @@ def test_ten_steps_of_the_script_are_those_of_a_trial(minimal, tmp_path):
             "optimizer.weight_decay": settings.weight_decay,
             "schedule.steps": settings.num_steps,
             "batches.size": settings.batch_size,
-            **{f"augmentation.{name}": value for name, value in changes.items()},
+            **{f"augmentation.{name}": value for name, value in augmentations.items()},
             "selection.weights": "last",
         },
     }

@@ -1,4 +1,4 @@
-"""Every optimiser, leaf by leaf: what a rule says is by how much a leaf moves."""
+"""Every optimizer, leaf by leaf: what a rule says is by how much a leaf moves."""
 
 import itertools
 
@@ -149,7 +149,7 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
         ("lion", lambda: optax.lion(0.5, 0.75, 0.875, weight_decay=0.125)),
     ],
 )
-def test_optimisers_are_optaxs(kind, theirs):
+def test_optimizers_are_optaxs(kind, theirs):
     """One group, kernels alone, where optax's own know no rules."""
     names = list(KERNELS)
     fields = {"optimizer.weight_decay": 0.125 * (kind != "adam"), "layers.rates": (), "layers.decay": 1.0}

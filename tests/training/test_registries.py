@@ -16,7 +16,7 @@ from jaxft.core.registries import LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES
 from jaxft.training.losses import Loss
 from jaxft.training.regularizers.active import ActiveRegularizers, make_numbers, measure, measured_shapes
 from jaxft.training.regularizers.base import Regularizer
-from jaxft.training.source import Reference, SourceNeeds
+from jaxft.training.source import SourceArrays, SourceNeeds
 from jaxft.training.step import make_train_step
 
 PLAIN_SGD = {"optimizer.momentum": 0.0, "optimizer.learning_rate": 0.1, "batch_norm.statistics": "frozen"}
@@ -29,10 +29,10 @@ def own_registries(monkeypatch):
         monkeypatch.setattr(registry, "entries", dict(registry.items()))
 
 
-def after_one_step(phase, trial, hparams=None, reference=None):
+def after_one_step(phase, trial, hparams=None, source_arrays=None):
     state, frozen = trial.start(phase)
     step = jax.jit(make_train_step(phase))
-    frozen = frozen._replace(reference=reference)
+    frozen = frozen._replace(source_arrays=source_arrays)
     return step(state, hparams or trial.hparams, trial.labels, trial.indices, frozen, trial.images)
 
 
@@ -151,12 +151,12 @@ def test_a_regularizer_is_one_object():
 
     hparams = trial.hparams._replace(regularizers=numbers, measured=measure([active], Images))
     plain, _ = after_one_step(trial.phase, trial)
-    at_source, _ = after_one_step(phase, trial, hparams, Reference(trial.params, trial.stats))
+    at_source, _ = after_one_step(phase, trial, hparams, SourceArrays(trial.params, trial.stats))
     for name in trial.params:
         expected = plain.params[name] - (0.1 * np.arange(3) if name == "head/bias" else 0)
         np.testing.assert_allclose(at_source.params[name], expected, atol=1e-6, err_msg=name)
     elsewhere = {name: leaf * 1.1 for name, leaf in trial.params.items()}
-    away, _ = after_one_step(phase, trial, hparams, Reference(elsewhere, trial.stats))
+    away, _ = after_one_step(phase, trial, hparams, SourceArrays(elsewhere, trial.stats))
     assert not np.allclose(away.params["stem/conv/kernel"], plain.params["stem/conv/kernel"], atol=1e-6)
     np.testing.assert_allclose(away.params["head/kernel"], plain.params["head/kernel"], atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Regularisers and the batch-norm policy: each formula by hand, in a step, side by side and above a frozen prefix."""
+"""Regularizers and the batch-norm policy: each formula by hand, in a step, side by side and above a frozen prefix."""
 
 import dataclasses
 
@@ -14,17 +14,17 @@ from jaxft.analysis.linear import fit
 from jaxft.config import Study, Training, from_dict
 from jaxft.core import paths
 from jaxft.core.errors import UserError
-from jaxft.data.batches import Stretch, batch_indices
+from jaxft.data.batches import StepRange, batch_indices
 from jaxft.features.cache import FeatureCache
 from jaxft.models import create_model
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
 from jaxft.models.layers import BatchNorm, batch_norm_in_groups
-from jaxft.study.chunk.carry import Position
+from jaxft.study.chunk.chunk_state import Position
 from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.recalibration import check_frozen
-from jaxft.study.chunk.resuming import Keeping
+from jaxft.study.chunk.resuming import CheckpointPolicy
 from jaxft.study.services import Services
-from jaxft.study.starts import with_measured
+from jaxft.study.trial_loader import with_measured
 from jaxft.training.evaluation import pool_moments
 from jaxft.training.hparams import make_hparams
 from jaxft.training.learning_rates import resolve_layers
@@ -102,12 +102,12 @@ def test_distillation_by_hand():
 
 def test_dropout_keeps_the_mean():
     x = jnp.full((200, 100), 2.0)
-    key, places = jax.random.key(3), jnp.arange(200)
-    dropped = np.asarray(drop(x, Dropout(key, 0.25, places)))
+    key, positions = jax.random.key(3), jnp.arange(200)
+    dropped = np.asarray(drop(x, Dropout(key, 0.25, positions)))
     np.testing.assert_allclose(np.unique(dropped), [0, 8 / 3], rtol=1e-6)
     assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02) and dropped.mean() == pytest.approx(2.0, abs=0.04)
-    np.testing.assert_array_equal(drop(x, Dropout(key, 0.0, places)), x)
-    np.testing.assert_array_equal(drop(x[:50], Dropout(key, 0.25, places[50:100])), dropped[50:100])
+    np.testing.assert_array_equal(drop(x, Dropout(key, 0.0, positions)), x)
+    np.testing.assert_array_equal(drop(x[:50], Dropout(key, 0.25, positions[50:100])), dropped[50:100])
 
 
 def test_blocks_are_skipped_linearly_more_often():
@@ -116,10 +116,10 @@ def test_blocks_are_skipped_linearly_more_often():
     blocks = ("stage2/block1", "stage3/block1")
     factors = jax.jit(jax.vmap(lambda key: branch_factors(key, create_model("cifar_resnet8", 3), blocks, 0.6)))(keys)
     assert set(factors) == set(blocks)
-    for unit, kept in zip(blocks, (0.6, 0.4)):
-        there = np.asarray(factors[unit]) > 0
+    for block, kept in zip(blocks, (0.6, 0.4)):
+        there = np.asarray(factors[block]) > 0
         assert there.mean() == pytest.approx(kept, abs=0.035)
-        np.testing.assert_allclose(np.asarray(factors[unit])[there], 1 / kept, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(factors[block])[there], 1 / kept, rtol=1e-6)
     assert not np.array_equal(*(factors[block] > 0 for block in blocks))
 
 
@@ -140,7 +140,7 @@ def test_a_skipped_branch_leaves_the_shortcut(model, block, size_px):
     """With factor 0 a block of one width is the identity (where no ReLU follows), with 1 it is itself."""
     assert block in model.residual_blocks
     variables = draw_variables(model, size_px)
-    before = model.units[model.units.index(block) - 1]
+    before = model.blocks[model.blocks.index(block) - 1]
     images = np.random.default_rng(1).normal(size=(2, size_px, size_px, 3)).astype(np.float32)
     x = model.apply(variables, images, stop=before)
 
@@ -166,9 +166,9 @@ def nested(source):
     return {name: paths.unflatten(leaves) for name, leaves in source.items()}
 
 
-def outputs(source, unit, rows, num_classes=OWN_CLASSES):
+def outputs(source, block, rows, num_classes=OWN_CLASSES):
     model = create_model("toy", num_classes)
-    return model.apply(nested(source), PLAIN.apply(images()[0][jnp.asarray(rows)]), stop=unit)
+    return model.apply(nested(source), PLAIN.apply(images()[0][jnp.asarray(rows)]), stop=block)
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_attention_is_how_much_the_loss_rises_without_a_channel():
     rows = np.arange(3, 36)
     on_source = TrainingImages(MODEL, PLAIN, source, pixels, "images", rows, labels[rows], FeatureCache(1e9))
     found = channel_attention(UNITS, on_source)
-    assert {unit: len(of) for unit, of in found.items()} == CHANNELS
+    assert {block: len(of) for block, of in found.items()} == CHANNELS
     assert all(of.sum() == pytest.approx(1, abs=1e-5) for of in found.values())
     features = np.asarray(outputs(source, "pool", rows))
     kernel, bias = (of[0] for of in fit("logistic", features, labels[rows], 3, [0.01])[:2])
@@ -222,10 +222,10 @@ def whole_loss(fields, source, params, stats, rows, labels):
         elif "l2_sp.strength" in fields:
             strength = 0.0 if name.startswith("stage2/") else 7.0 if name.endswith("kernel") else 3.0
             loss += strength / 2 * ((leaf - source["params"][name]) ** 2).sum()
-    for unit in UNITS if "delta.strength" in fields else ():
-        ours = MODEL.apply(variables, x, stop=unit)
-        squares = ((ours - outputs(source, unit, rows)) ** 2).sum((1, 2))
-        loss += fields["delta.strength"] * (squares * ATTENTION[unit].reshape(1, -1)).sum(1).mean()
+    for block in UNITS if "delta.strength" in fields else ():
+        ours = MODEL.apply(variables, x, stop=block)
+        squares = ((ours - outputs(source, block, rows)) ** 2).sum((1, 2))
+        loss += fields["delta.strength"] * (squares * ATTENTION[block].reshape(1, -1)).sum(1).mean()
     features = MODEL.apply(variables, x, stop="pool")
     if "bss.strength" in fields:
         loss += fields["bss.strength"] * (jnp.linalg.svd(features, compute_uv=False)[4:] ** 2).sum()  # of six images
@@ -257,7 +257,7 @@ def test_a_step_follows_the_gradient_of_the_whole_loss(name):
         jax.grad(lambda params, rows: whole_loss(fields, lane.source, params, lane.batch_stats, rows, lane.labels))
     )
     params = dict(lane.params)
-    for rows in batch_indices(lane.train, lane.order_seed, Stretch(0, 2, 6, 1, len(lane.labels))):
+    for rows in batch_indices(lane.train, lane.order_seed, StepRange(0, 2, 6, 1, len(lane.labels))):
         grads = gradient(params, rows)
         params = {leaf: value - 0.05 * grads[leaf] for leaf, value in params.items()}
     changed = []
@@ -301,7 +301,7 @@ def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
         "augmentation.flip.enabled": flip,
         "augmentation.mixup.alpha": 0.2 * flip,
     }
-    attention = {unit: ATTENTION[unit] for unit in UNITS[1:]}
+    attention = {block: ATTENTION[block] for block in UNITS[1:]}
     program, lanes = lanes_with_source([0.02, 0.05], attention, **fields)
     phase = program.phases[0]
     assert phase.prefix == UNITS[0] and phase.regularizers.static("delta") == UNITS[1:]
@@ -322,9 +322,9 @@ def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
     whole = run_chunk(program, [lane], images()[0])[0]
     memory = Memory(Position(0, 2, 1))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, [lane], images()[0], keeping=Keeping(memory, 0))
+        run_chunk(program, [lane], images()[0], keeping=CheckpointPolicy(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, [lane], images()[0], keeping=Keeping(memory, 0))[0]
+    continued = run_chunk(program, [lane], images()[0], keeping=CheckpointPolicy(memory, 0))[0]
     for one, other in ((whole.params, continued.params), (whole.batch_stats, continued.batch_stats)):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
@@ -418,13 +418,13 @@ def test_dropout_and_depth_depend_on_the_key_and_the_step():
     )
     variables = draw_variables(MODEL, SIZE)
     flat = {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
-    live, tracked, frozen = split_variables(phase, flat["params"], flat["batch_stats"])
+    blocks_above_prefix, tracked, frozen = split_variables(phase, flat["params"], flat["batch_stats"])
     pixels, labels = images()
     indices = jnp.arange(6)[None] + jnp.zeros((6, 1), jnp.int32)
     step = jax.jit(make_train_step(phase))
 
     def loss(key, number):
-        state = init_state(phase, live, tracked, hparams, key)._replace(step=jnp.int32(number))
+        state = init_state(phase, blocks_above_prefix, tracked, hparams, key)._replace(step=jnp.int32(number))
         return float(step(state, hparams, jnp.asarray(labels), indices, frozen, pixels)[1].loss)
 
     key = jax.random.PRNGKey(1)
@@ -435,7 +435,7 @@ def test_dropout_and_depth_depend_on_the_key_and_the_step():
 # --- batch norm -------------------------------------------------------------------------------------------------
 
 
-def test_groups_are_normalised_as_if_they_came_one_after_another():
+def test_groups_are_normalized_as_if_they_came_one_after_another():
     norm, x = BatchNorm(), jnp.asarray(np.random.default_rng(0).normal(2, 3, (12, 2, 2, 5)), jnp.float32)
     start = norm.init(jax.random.key(0), x)
     params = {"scale": jnp.arange(1.0, 6), "bias": jnp.arange(5.0)}
@@ -472,7 +472,9 @@ def test_a_virtual_batch_reaches_every_batch_norm():
 def test_moments_of_batches_are_those_of_all():
     x = np.random.default_rng(0).normal(3, 2, (10, 6, 4))  # images, places, features
     batches = x[:4], x[4:7], x[7:]
-    moments = [{"bn/mean": of.mean((0, 1)), "bn/var": of.var((0, 1)), "bn/places": np.array(6)} for of in batches]
+    moments = [
+        {"bn/mean": of.mean((0, 1)), "bn/var": of.var((0, 1)), "bn/values_per_image": np.array(6)} for of in batches
+    ]
     found = pool_moments(moments, [len(of) for of in batches])
     np.testing.assert_allclose(found["bn/mean"], x.mean((0, 1)), rtol=1e-6)
     np.testing.assert_allclose(found["bn/var"], x.var((0, 1), ddof=0) * 60 / 59, rtol=1e-6)
@@ -545,12 +547,12 @@ def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
             "pulls towards a source, but 'training.initialization.start' is 'random'",
         ),
         (
-            {"regularization.delta.strength": 0.1, "initialization.start": "matched"},
-            "'training.initialization.start' is 'matched', which starts blocks anew",
+            {"regularization.delta.strength": 0.1, "initialization.start": "mean_var"},
+            "'training.initialization.start' is 'mean_var', which starts blocks anew",
         ),
         (
-            {"regularization.delta.strength": 0.1, "initialization.copied_units": 2},
-            "'training.initialization.copied_units' is 2, which starts blocks anew",
+            {"regularization.delta.strength": 0.1, "initialization.transferred_blocks": 2},
+            "'training.initialization.transferred_blocks' is 2, which starts blocks anew",
         ),
         (
             {"regularization.bss.strength": 0.1, "regularization.bss.count": 40},
@@ -594,7 +596,7 @@ def test_a_study_towards_a_source_that_it_trains(tmp_path):
         },
         "seeds": 2,
     }
-    results = jaxft.run_study({**study, "execution": {"executor": "in_turn"}}, tmp_path / "one", quiet=True)
+    results = jaxft.run_study({**study, "execution": {"executor": "sequential"}}, tmp_path / "one", quiet=True)
     together = jaxft.run_study({**study, "execution": {"executor": "vmap"}}, tmp_path / "two", quiet=True)
     assert results["status"].tolist() == together["status"].tolist() == ["done"] * 2
     np.testing.assert_allclose(results["relative_change"], together["relative_change"], rtol=0.02)

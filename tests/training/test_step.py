@@ -54,8 +54,10 @@ class Trial:
         self.indices = jnp.asarray(rng.permutation(num_train)[: 2 * 6].reshape(2, 6), jnp.int32)
 
     def start(self, phase=None):
-        live, tracked, frozen = split_variables(phase or self.phase, self.params, self.stats)
-        return init_state(phase or self.phase, live, tracked, self.hparams, jax.random.PRNGKey(1)), frozen
+        blocks_above_prefix, tracked, frozen = split_variables(phase or self.phase, self.params, self.stats)
+        return init_state(
+            phase or self.phase, blocks_above_prefix, tracked, self.hparams, jax.random.PRNGKey(1)
+        ), frozen
 
     def step(self, state, frozen, phase=None):
         step = jax.jit(make_train_step(phase or self.phase))
@@ -103,7 +105,7 @@ def test_frozen_leaves_are_not_in_the_state_and_their_statistics_rest():
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
     assert set(after.params) == {"head/kernel", "head/bias"} and after.batch_stats == {}
-    # Optimiser state: the momentum of two leaves and two counters of the schedule's group at most.
+    # Optimizer state: the momentum of two leaves and two counters of the schedule's group at most.
     assert sum(leaf.size for leaf in jax.tree.leaves(after.opt_state)) <= 8 * 3 + 3 + 2
 
 
@@ -156,11 +158,11 @@ def test_statistics_are_tracked_above_the_prefix_or_frozen():
     after, _ = tracked.step(state, frozen)
     assert {name.split("/")[0] for name in after.batch_stats} == {"stage2"}
     assert all((after.batch_stats[name] != tracked.stats[name]).any() for name in after.batch_stats)
-    resting = Trial(**{"batch_norm.statistics": "frozen"})
-    assert resting.phase.tracked == () and resting.phase.prefix is None
-    state, frozen = resting.start()
-    after, _ = resting.step(state, frozen)
-    assert after.batch_stats == {} and set(frozen.batch_stats) == set(resting.stats)
+    frozen_for_evaluation = Trial(**{"batch_norm.statistics": "frozen"})
+    assert frozen_for_evaluation.phase.tracked == () and frozen_for_evaluation.phase.prefix is None
+    state, frozen = frozen_for_evaluation.start()
+    after, _ = frozen_for_evaluation.step(state, frozen)
+    assert after.batch_stats == {} and set(frozen.batch_stats) == set(frozen_for_evaluation.stats)
 
 
 @pytest.mark.slow
@@ -238,9 +240,9 @@ def test_mixed_images_have_soft_labels():
     _, metrics = trial.step(state, frozen)
     rows = trial.indices[0]
     key = jax.random.fold_in(jax.random.fold_in(state.key, 0), MIX_STREAM)
-    mixed, own = mix(key, trial.images[rows], {"mixup": trial.hparams.mixup_alpha})
+    mixed, original = mix(key, trial.images[rows], {"mixup": trial.hparams.mixup_alpha})
     one_hot = np.eye(3)[np.asarray(trial.labels[rows])]
-    soft = float(own) * one_hot + (1 - float(own)) * one_hot[::-1]
+    soft = float(original) * one_hot + (1 - float(original)) * one_hot[::-1]
     variables = {"params": paths.unflatten(trial.params), "batch_stats": paths.unflatten(trial.stats)}
     logits = np.asarray(MODEL.apply(variables, PLAIN.apply(mixed)), np.float64)
     log_shares = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -290,7 +292,7 @@ def test_ten_crops_are_averaged_as_probabilities():
     assert float(found.loss) == pytest.approx(-float(jnp.log(expected[0][2]) + jnp.log(expected[1][0])), rel=1e-5)
 
 
-def test_evaluation_sees_the_centre_of_larger_images():
+def test_evaluation_sees_the_center_of_larger_images():
     trial = Trial()
     larger = jnp.pad(trial.images, ((0, 0), (2, 3), (2, 3), (0, 0)))
     state, frozen = trial.start()
@@ -308,7 +310,7 @@ def test_probe_first_trains_the_head_alone():
     assert len(rest.trainable) == len(trial.params) and rest.num_steps == 4
 
 
-# --- optimisers ------------------------------------------------------------------------------------------------
+# --- optimizers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
@@ -322,8 +324,8 @@ def test_layer_decay_scales_each_units_update(kind):
         after, _ = trial.step(state, frozen)
         updates.append({name: np.asarray(after.params[name] - state.params[name], np.float64) for name in after.params})
     for name, update in updates[0].items():
-        unit = next(unit for unit in depths if name.startswith(unit + "/"))
-        expected = update * 0.5 ** depths[unit]
+        block = next(block for block in depths if name.startswith(block + "/"))
+        expected = update * 0.5 ** depths[block]
         np.testing.assert_allclose(updates[1][name], expected, atol=1e-6 + 1e-3 * np.abs(expected).max())
 
 
@@ -360,9 +362,9 @@ def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
         trial = Trial(**{"batches.accumulate": parts}, **fields)
         trial.hparams = make_hparams(trial.training, trial.layers, np.array([0.5, 1.0, 3.0], np.float32))
         results.append(trial.step(*trial.start()))
-    (one, metrics), (other, in_parts) = results
-    assert float(metrics.loss) == pytest.approx(float(in_parts.loss), rel=1e-5)
-    assert float(metrics.accuracy) == pytest.approx(float(in_parts.accuracy), abs=1e-6)
+    (one, metrics), (other, in_micro_batches) = results
+    assert float(metrics.loss) == pytest.approx(float(in_micro_batches.loss), rel=1e-5)
+    assert float(metrics.accuracy) == pytest.approx(float(in_micro_batches.accuracy), abs=1e-6)
     for name in one.params:
         before = np.asarray(trial.params[name])
         moved = np.asarray(one.params[name]) - before
@@ -373,7 +375,7 @@ def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
 
 @pytest.mark.slow
 def test_statistics_go_from_part_to_part():
-    """Each part is normalised by its own images: the running statistics are those of three small batches in a row."""
+    """Each part is normalized by its own images: the running statistics are those of three small batches in a row."""
     trial = Trial(**{"batches.accumulate": 3})
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
@@ -446,7 +448,7 @@ def test_stages_are_let_in_from_the_head_down():
     first, second, third = trial.phases
     tops = [{name.partition("/")[0] for name in phase.trainable} for phase in trial.phases]
     assert tops == [{"head"}, {"head", "stage2"}, {"head", "stage2", "stem"}]
-    assert [phase.part for phase in trial.phases] == [(0, 2), (2, 4), (4, 8)]
+    assert [phase.interval for phase in trial.phases] == [(0, 2), (2, 4), (4, 8)]
     assert [phase.num_steps for phase in trial.phases] == [2, 2, 4]
     assert all(phase.optimizer.schedule == Schedule("cosine", 8) for phase in trial.phases)
     assert first.prefix == "pool" and second.prefix == "stage1/block1" and third.prefix is None

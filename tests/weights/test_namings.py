@@ -9,7 +9,7 @@ import jaxft
 from jaxft.core import paths
 from jaxft.models import create_model
 from jaxft.weights import convert_weights, load, load_weights, read_network, save_weights, to_foreign
-from jaxft.weights.namings import NAMINGS, Port, find_naming, find_place, namings_of, register_naming
+from jaxft.weights.namings import NAMINGS, Port, find_naming, find_port, namings_of, register_naming
 
 
 def flat(variables):
@@ -34,7 +34,7 @@ def add_naming(monkeypatch):
 def test_each_naming_of_a_network_has_a_name_of_its_own_for_each_leaf(name):
     model = create_model(name, 3)
     for naming in namings_of(model).values():
-        names = {find_place(leaf, model, naming).foreign for leaf in model.structure.shapes}
+        names = {find_port(leaf, model, naming).foreign for leaf in model.structure.shapes}
         assert len(names) == len(model.structure.shapes)
         assert find_naming(names, model, "file").table is naming.table
 

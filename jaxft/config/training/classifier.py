@@ -33,12 +33,12 @@ class ClassifierConfig:
         "scaling of features: 'l2' to length 1 for each image; 'standard' to mean 0 and deviation 1 over the "
         "training images",
     )
-    strengths: tuple[float, ...] = setting(
+    penalties: tuple[float, ...] = setting(
         (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         "L2 penalties 1 / (C n) of 'logistic' and 'svm'; with several, validation selects one",
         above=0,
     )
-    neighbours: tuple[int, ...] = setting(
+    num_neighbors: tuple[int, ...] = setting(
         (1, 3, 5, 10, 20), "numbers of neighbors k of 'knn'; with several, validation selects one", at_least=1
     )
     metric: Literal["cosine", "euclidean"] = setting("cosine", "distance of 'knn' and 'class_mean'")
@@ -50,13 +50,13 @@ class ClassifierConfig:
 
     def check(self, where: str) -> None:
         """Raises a `UserError` if a field has no use, or a list is empty."""
-        usual = ClassifierConfig()
-        given = next((name for name in ("tap", "pooling") if getattr(self, name) != getattr(usual, name)), None)
+        defaults = ClassifierConfig()
+        given = next((name for name in ("tap", "pooling") if getattr(self, name) != getattr(defaults, name)), None)
         if self.is_network and given is not None:
             raise UserError(
                 f"config field '{where}.{given}' is {getattr(self, given)!r}, which is for classifiers of features; "
                 f"give '{where}.kind' one, such as 'logistic'."
             )
-        for name in ("strengths", "neighbours"):
+        for name in ("penalties", "num_neighbors"):
             if not getattr(self, name):
                 raise UserError(f"config field '{where}.{name}' is empty; give one value or more.")

@@ -11,18 +11,19 @@ from jaxft.core.errors import UserError
 class InitializationConfig:
     """The weights from which training starts."""
 
-    start: Literal["pretrained", "random", "matched"] = setting(
+    start: Literal["pretrained", "random", "mean_var"] = setting(
         "pretrained",
         "initial weights below the head: pretrained; random; or random with the mean and deviation of each "
         "pretrained leaf",
     )
-    copied_units: int | str | None = setting(
+    transferred_blocks: int | str | None = setting(
         None,
         "transfer depth: the number of blocks, from the first on, that are pretrained, or the last such block; "
-        "blocks above are random, or matched; if None, all are pretrained",
+        "blocks above are random, or drawn with the mean and variance of each pretrained leaf; if None, all are "
+        "pretrained",
         at_least=1,
     )
-    copied: Literal["tuned", "frozen"] = setting("tuned", "whether the pretrained blocks train")
+    transferred: Literal["tuned", "frozen"] = setting("tuned", "whether the pretrained blocks train")
     head: Literal["lecun", "zeros", "class_means"] = setting(
         "lecun",
         "initial weights of the new head: random (LeCun), zeros, or the mean direction of each class in feature space",
@@ -33,19 +34,19 @@ class InitializationConfig:
     grown_features: int = setting(64, "number of new units of a grown network", at_least=1)
 
     @property
-    def copies(self) -> bool:
+    def transfers(self) -> bool:
         """Returns whether any block is pretrained."""
-        return self.start == "pretrained" or self.copied_units is not None
+        return self.start == "pretrained" or self.transferred_blocks is not None
 
     def check(self, where: str) -> None:
         """Raises a `UserError` if fields of the section contradict each other."""
-        if self.copied_units is not None and self.start == "random":
+        if self.transferred_blocks is not None and self.start == "random":
             raise UserError(
-                f"config field '{where}.copied_units' is {self.copied_units!r}, but '{where}.start' is 'random', which "
-                "copies nothing; give start 'pretrained' (the blocks above are random) or 'matched'."
+                f"config field '{where}.transferred_blocks' is {self.transferred_blocks!r}, but '{where}.start' is "
+                "'random', which copies nothing; give start 'pretrained' (the blocks above are random) or 'mean_var'."
             )
-        if self.copied == "frozen" and (self.start == "random" or not self.copies):
+        if self.transferred == "frozen" and (self.start == "random" or not self.transfers):
             raise UserError(
-                f"config field '{where}.copied' is 'frozen', but with start {self.start!r} nothing is copied; "
-                f"give '{where}.copied_units'."
+                f"config field '{where}.transferred' is 'frozen', but with start {self.start!r} nothing is copied; "
+                f"give '{where}.transferred_blocks'."
             )

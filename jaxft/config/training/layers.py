@@ -12,11 +12,11 @@ from jaxft.core.errors import UserError
 class LayersConfig:
     """Which layers train, and how fast each of them."""
 
-    tune: Literal["all", "head", "bias", "batch_norm", "last_units", "lora"] = setting(
+    tune: Literal["all", "head", "bias", "batch_norm", "last_blocks", "lora"] = setting(
         "all", "parameters below the head that train, besides new blocks of a grown network; all others are frozen"
     )
-    tuned_units: int | str = setting(
-        1, "with tune 'last_units', the number of blocks that train, or the lowest block that trains", at_least=1
+    tuned_blocks: int | str = setting(
+        1, "with tune 'last_blocks', the number of blocks that train, or the lowest block that trains", at_least=1
     )
     backbone_learning_rate: LayerRate | None = setting(
         None,

@@ -79,8 +79,8 @@ class OptimizerConfig:
 
     def check(self, where: str) -> None:
         """Raises a `UserError` if fields of the section contradict each other."""
-        usual = OptimizerConfig()
-        if self.effective_learning_rate is not None and self.learning_rate != usual.learning_rate:
+        defaults = OptimizerConfig()
+        if self.effective_learning_rate is not None and self.learning_rate != defaults.learning_rate:
             raise UserError(
                 f"'{where}.effective_learning_rate' and '{where}.learning_rate' are both given; keep one of them."
             )

@@ -36,13 +36,13 @@ class ScheduleConfig:
 
     def check(self, where: str) -> None:
         """Raises a `UserError` if fields contradict each other; the number of images is not known here."""
-        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for in_steps, in_epochs in (
             ("steps", "epochs"),
             ("warmup_steps", "warmup_epochs"),
             ("decay_steps", "decay_epochs"),
         ):
-            if all(getattr(self, name) != usual[name] for name in (in_steps, in_epochs)):
+            if all(getattr(self, name) != defaults[name] for name in (in_steps, in_epochs)):
                 raise UserError(f"'{where}.{in_steps}' and '{where}.{in_epochs}' are both given; keep one of them.")
         if self.shape == "step" and not self.decay_epochs and not self.decay_steps:
             raise UserError(f"config field '{where}.decay_epochs' is empty; the shape 'step' needs it, or decay_steps.")

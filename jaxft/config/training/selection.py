@@ -13,8 +13,8 @@ class SelectionConfig:
     weights: Literal["best", "last"] = setting(
         "best", "weights that are kept: those of the epoch with the best validation accuracy, or the last"
     )
-    test_crops: Literal["centre", "ten"] = setting(
-        "centre",
+    test_crops: Literal["center", "ten"] = setting(
+        "center",
         "crops of larger test images: the center, or ten (corners and center, flipped too) whose probabilities are "
         "averaged",
     )

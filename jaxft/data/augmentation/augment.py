@@ -21,19 +21,20 @@ IMAGE_STREAMS = ("randaugment", "color_jitter", "erasing")
 
 
 @dataclass(frozen=True)
-class Changes:
+class Augmentations:
     """The random changes of single images that are active: names of augmentations, each with its options."""
 
     active: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "Changes":
-        """Returns the changes of a config by dotted names: `Changes.of({"flip.enabled": True, "crop.padding_px": 4})`.
+    def of(cls, fields: Mapping[str, Any]) -> "Augmentations":
+        """Returns the changes of a config by dotted names: `Augmentations.of({"flip.enabled": True, "crop.padding_px":
+        4})`.
 
         Raises:
           UserError: a field is unknown, or its value is not allowed.
         """
-        return make_changes(from_dict(AugmentationConfig, fields, "augmentation"))
+        return active_augmentations(from_dict(AugmentationConfig, fields, "augmentation"))
 
     @property
     def is_none(self) -> bool:
@@ -56,27 +57,31 @@ class Changes:
         return [each for each in every if each[1].per_image == per_image]
 
 
-def make_changes(config: AugmentationConfig) -> Changes:
+def active_augmentations(config: AugmentationConfig) -> Augmentations:
     """Returns the random changes of single images of a config, in the order of the registry."""
     sections = sections_of(config).items()
-    return Changes(tuple((name, options) for name, options in sections if AUGMENTATIONS[name].value.is_active(options)))
+    return Augmentations(
+        tuple((name, options) for name, options in sections if AUGMENTATIONS[name].value.is_active(options))
+    )
 
 
-def augment(key: jax.Array, images: jax.Array, changes: Changes) -> jax.Array:
+def augment(key: jax.Array, images: jax.Array, augmentations: Augmentations) -> jax.Array:
     """Returns `images: [n, h, w, c] uint8` after all active changes, first those of whole batches."""
     keys = _split(key, BATCH_STREAMS)
-    for name, augmentation, options in changes.of_kind(per_image=False):
+    for name, augmentation, options in augmentations.of_kind(per_image=False):
         images = augmentation.apply(_key_of(name, keys, key), images, options)
-    if changes.has_branches:
+    if augmentations.has_branches:
         image_keys = jax.random.split(jax.random.fold_in(key, 2), len(images))
-        images = over_images(lambda own, image: _augment_image(own, image, changes), image_keys, images)
+        images = over_images(
+            lambda image_key, image: _augment_image(image_key, image, augmentations), image_keys, images
+        )
     return images
 
 
-def _augment_image(key: jax.Array, image: jax.Array, changes: Changes) -> jax.Array:
+def _augment_image(key: jax.Array, image: jax.Array, augmentations: Augmentations) -> jax.Array:
     """Returns `image: [h, w, c]` after the active changes of single images."""
     keys = _split(key, IMAGE_STREAMS)
-    for name, augmentation, options in changes.of_kind(per_image=True):
+    for name, augmentation, options in augmentations.of_kind(per_image=True):
         image = augmentation.apply(_key_of(name, keys, key), image, options)
     return image
 
@@ -96,22 +101,24 @@ def over_images(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     images side by side, which computes every branch and selects.
     """
     if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda own: function(*own), arrays)
+        return jax.lax.map(lambda image_args: function(*image_args), arrays)
     return jax.vmap(function)(*arrays)
 
 
-def view(key: jax.Array, images: jax.Array, rows: jax.Array, views: jax.Array, changes: Changes) -> jax.Array:
+def view(
+    key: jax.Array, images: jax.Array, rows: jax.Array, views: jax.Array, augmentations: Augmentations
+) -> jax.Array:
     """Returns, of each of `images: [n, h, w, c] uint8`, the view with the number in `views: [n]`.
 
     View 0 is the image itself, or its center if the changes crop. The others are random changes of it, drawn from the
     key, the number of the view and the image's row in its set: a view is the same whenever it is asked for.
     """
 
-    def change(image: jax.Array, row: jax.Array, number: jax.Array) -> jax.Array:
-        own = jax.random.fold_in(jax.random.fold_in(key, number), row)
-        itself = center_crop(image[None], changes.crop_px)[0]
-        return jnp.where(number == 0, itself, augment(own, image[None], changes)[0])
+    def draw_view(image: jax.Array, row: jax.Array, number: jax.Array) -> jax.Array:
+        view_key = jax.random.fold_in(jax.random.fold_in(key, number), row)
+        itself = center_crop(image[None], augmentations.crop_px)[0]
+        return jnp.where(number == 0, itself, augment(view_key, image[None], augmentations)[0])
 
-    if changes.has_branches:
-        return over_images(change, images, rows, views)
-    return jax.vmap(change)(images, rows, views)
+    if augmentations.has_branches:
+        return over_images(draw_view, images, rows, views)
+    return jax.vmap(draw_view)(images, rows, views)

@@ -18,14 +18,14 @@ def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
 
 
 def adjust_contrast(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Returns `image: [h, w, 3] uint8`, `factor` times as far from its mean grey level (`ImageEnhance.Contrast`)."""
-    grey = luma(image)
-    mean = (2 * grey.sum() + grey.size) // (2 * grey.size)
+    """Returns `image: [h, w, 3] uint8`, `factor` times as far from its mean gray level (`ImageEnhance.Contrast`)."""
+    gray = luma(image)
+    mean = (2 * gray.sum() + gray.size) // (2 * gray.size)
     return blend(jnp.full_like(image, mean), image, factor)
 
 
 def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Returns `image: [h, w, 3] uint8`, `factor` times as far from its own grey levels (`ImageEnhance.Color`)."""
+    """Returns `image: [h, w, 3] uint8`, `factor` times as far from its own gray levels (`ImageEnhance.Color`)."""
     return blend(luma(image), image, factor)
 
 

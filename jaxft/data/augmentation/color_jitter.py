@@ -31,11 +31,11 @@ def color_jitter(key: jax.Array, image: jax.Array, jitter: ColorJitterConfig) ->
     order_key, *keys = jax.random.split(key, 1 + len(every))
     operations, factors = [], []
     amounts = jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
-    for operation, own, amount in zip(every, keys, amounts):
+    for operation, operation_key, amount in zip(every, keys, amounts):
         if amount:
             low, high = (-amount, amount) if operation is adjust_hue else (max(0.0, 1 - amount), 1 + amount)
             operations.append(operation)
-            factors.append(jax.random.uniform(own, minval=low, maxval=high, dtype=jnp.float32))
+            factors.append(jax.random.uniform(operation_key, minval=low, maxval=high, dtype=jnp.float32))
 
     def one(image: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
         return jax.lax.switch(which, operations, image, jnp.stack(factors)[which]), None

@@ -33,7 +33,7 @@ def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.
     torchvision (in the paper uniform); of ten draws the first counts that fits.
     """
     height, width, channels = image.shape
-    whether_key, area_key, ratio_key, place_key, value_key = jax.random.split(key, 5)
+    whether_key, area_key, ratio_key, position_key, value_key = jax.random.split(key, 5)
     area = jax.random.uniform(
         area_key, (ERASING_TRIES,), minval=ERASED_AREA[0], maxval=ERASED_AREA[1], dtype=jnp.float32
     )
@@ -44,7 +44,7 @@ def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.
     fits = (sides < jnp.array([[height, width]])).all(1)
     side = sides[fits.argmax()]
     room = (jnp.array([height, width]) - side + 1).astype(jnp.float32)
-    first = jnp.floor(jax.random.uniform(place_key, (2,), dtype=jnp.float32) * room).astype(jnp.int32)
+    first = jnp.floor(jax.random.uniform(position_key, (2,), dtype=jnp.float32) * room).astype(jnp.int32)
 
     def erase(image: jax.Array) -> jax.Array:
         row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]

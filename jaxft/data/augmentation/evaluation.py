@@ -15,7 +15,7 @@ def center_crop(images: jax.Array, size_px: int | None) -> jax.Array:
 
 
 def ten_crops(images: jax.Array, size_px: int) -> jax.Array:
-    """Returns [n, 10, size_px, size_px, c]: corners and centre of `images: [n, h, w, c]`, then their mirror images.
+    """Returns [n, 10, size_px, size_px, c]: corners and center of `images: [n, h, w, c]`, then their mirror images.
 
     Krizhevsky et al. 2012, section 4.1.
     """

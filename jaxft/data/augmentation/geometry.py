@@ -38,7 +38,7 @@ class FlipConfig:
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop; Szegedy et al. 2015, section 6
 
-GREY = 128  # where a moved image shows nothing, as in the code of Cubuk et al. 2019
+GRAY = 128  # where a moved image shows nothing, as in the code of Cubuk et al. 2019
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding_px: int = 0, size_px: int | None = None) -> jax.Array:
@@ -52,7 +52,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding_px: int = 0, size_px:
     out = (height, width) if size_px is None else (size_px, size_px)
     border = (padding_px, padding_px)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
-    ends = [whole - part + 1 for whole, part in zip(padded.shape[1:3], out)]
+    ends = [whole - cropped + 1 for whole, cropped in zip(padded.shape[1:3], out)]
     offsets = jax.random.randint(key, (n, 2), 0, jnp.broadcast_to(jnp.array([ends]), (n, 2)))
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
@@ -70,25 +70,25 @@ def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: i
     `size_px` the part becomes as large as the image.
     """
     n, height, width, _ = images.shape
-    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area_key, ratio_key, position_key = jax.random.split(key, 3)
     area = jax.random.uniform(area_key, (n,), minval=scale_min, maxval=1.0, dtype=jnp.float32)
     low, high = ASPECT_RATIOS
     ratio = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=jnp.log(low), maxval=jnp.log(high), dtype=jnp.float32))
     shares = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
     sides = jnp.asarray([[height, width]], jnp.float32)
-    first = jax.random.uniform(place_key, (n, 2), dtype=jnp.float32) * (1 - shares) * sides
+    first = jax.random.uniform(position_key, (n, 2), dtype=jnp.float32) * (1 - shares) * sides
     out = (height, width) if size_px is None else (size_px, size_px)
 
-    resized = jax.vmap(functools.partial(resized_part, out=out))(images, first, shares * sides)
+    resized = jax.vmap(functools.partial(resized_region, out=out))(images, first, shares * sides)
     return jnp.clip(jnp.round(resized), 0, 255).astype(images.dtype)
 
 
-def resized_part(image: jax.Array, first: jax.Array, length: jax.Array, out: tuple[int, int]) -> jax.Array:
+def resized_region(image: jax.Array, first: jax.Array, length: jax.Array, out: tuple[int, int]) -> jax.Array:
     """Returns the part of `image: [h, w, c]` that begins at `first: [2]` and is `length: [2]` pixels long, resized.
 
     Bilinear with antialiasing, as Pillow's `resize` with a box: within the image, pixels beside the part weigh in at
     its border. The result, [*out, c] float32, is not rounded; Pillow rounds between rows and columns, and so differs by
-    less than 1.01 grey levels. A row or a column is a sum of the few that it lies between, which takes a CPU a tenth of
+    less than 1.01 gray levels. A row or a column is a sum of the few that it lies between, which takes a CPU a tenth of
     the time of a product with the matrix of all weights.
     """
     rows, by_row = _taps(first[0], length[0], image.shape[0], out[0])
@@ -102,11 +102,11 @@ def _taps(first: jax.Array, length: jax.Array, size: int, out: int) -> tuple[jax
     widest = max(size / out, 1.0)  # half the base of the triangle, in pixels, where the part is the whole
     num_taps = 2 if widest == 1 else math.floor(2 * widest) + 1
     step = length / out
-    centre = first + (jnp.arange(out, dtype=jnp.float32) + 0.5) * step
+    center = first + (jnp.arange(out, dtype=jnp.float32) + 0.5) * step
     support = jnp.maximum(step, 1.0)
-    taps = jnp.floor(centre - support + 0.5).astype(jnp.int32)[None] + jnp.arange(num_taps)[:, None]
+    taps = jnp.floor(center - support + 0.5).astype(jnp.int32)[None] + jnp.arange(num_taps)[:, None]
     inside = ((taps >= 0) & (taps < size)).astype(jnp.float32)
-    weights = jnp.maximum(1 - jnp.abs(taps.astype(jnp.float32) + 0.5 - centre[None]) / support, 0) * inside
+    weights = jnp.maximum(1 - jnp.abs(taps.astype(jnp.float32) + 0.5 - center[None]) / support, 0) * inside
     return jnp.clip(taps, 0, size - 1), weights / weights.sum(0, keepdims=True)
 
 
@@ -117,7 +117,7 @@ def flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def affine(image: jax.Array, matrix: tuple[Any, Any, Any, Any, Any, Any]) -> jax.Array:
-    """Returns `image: [h, w, c] uint8` moved: at (x, y) is what was at (a x + b y + c, d x + e y + f), or grey.
+    """Returns `image: [h, w, c] uint8` moved: at (x, y) is what was at (a x + b y + c, d x + e y + f), or gray.
 
     The nearest pixel is taken, the middle of pixels being at halves: Pillow's `Image.transform` with `AFFINE`.
     """
@@ -127,12 +127,12 @@ def affine(image: jax.Array, matrix: tuple[Any, Any, Any, Any, Any, Any]) -> jax
     a, b, c, d, e, f = matrix
     column, row = (jnp.floor(at).astype(jnp.int32) for at in (a * x + b * y + c, d * x + e * y + f))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = jnp.where(inside, row * width + column, 0)
-    return jnp.where(inside[..., None], image.reshape(-1, channels)[place], jnp.uint8(GREY))
+    pixel = jnp.where(inside, row * width + column, 0)
+    return jnp.where(inside[..., None], image.reshape(-1, channels)[pixel], jnp.uint8(GRAY))
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
-    """Returns `image: [h, w, c] uint8` turned about its centre, counter-clockwise (Pillow's `Image.rotate`)."""
+    """Returns `image: [h, w, c] uint8` turned about its center, counter-clockwise (Pillow's `Image.rotate`)."""
     angle = -jnp.deg2rad(degrees)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     y, x = image.shape[0] / 2, image.shape[1] / 2

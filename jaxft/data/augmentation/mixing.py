@@ -14,26 +14,26 @@ def mix(key: jax.Array, images: jax.Array, alphas: Mapping[str, jax.Array]) -> t
     there, each is taken with probability one half. A rectangle that reaches beyond the border is cut, and the share is
     that of the pixels left. As in timm the other of the image i is the last but i: batches are in random order.
     """
-    which_key, share_key, place_key = jax.random.split(key, 3)
+    which_key, share_key, position_key = jax.random.split(key, 3)
     height, width = images.shape[1:3]
     kept = {}
     for name, alpha in alphas.items():
         share = jax.random.beta(share_key, alpha, alpha, dtype=jnp.float32)
         whole = jnp.full((height, width), share)
-        kept[name] = _outside_box(place_key, share, height, width) if name == "cutmix" else whole
-    own, *other = kept.values()
+        kept[name] = _outside_box(position_key, share, height, width) if name == "cutmix" else whole
+    share_of_own, *other = kept.values()
     if other:
-        own = jnp.where(jax.random.bernoulli(which_key, jnp.float32(0.5)), own, other[0])
+        share_of_own = jnp.where(jax.random.bernoulli(which_key, jnp.float32(0.5)), share_of_own, other[0])
     images = images.astype(jnp.float32)
     others = images[::-1]
-    return others + own[None, :, :, None] * (images - others), own.mean()
+    return others + share_of_own[None, :, :, None] * (images - others), share_of_own.mean()
 
 
 def _outside_box(key: jax.Array, share: jax.Array, height: int, width: int) -> jax.Array:
     """Returns [h, w] float32: 0 in a box of the share 1 - `share` of the area about a random pixel, 1 outside."""
-    centre = jax.random.uniform(key, (2,), dtype=jnp.float32)
+    center = jax.random.uniform(key, (2,), dtype=jnp.float32)
     outside = []
-    for at, size in zip(centre, (height, width)):
+    for at, size in zip(center, (height, width)):
         side = jnp.floor(size * jnp.sqrt(1 - share))
         first = jnp.floor(at * size) - jnp.floor(side / 2)
         pixels = jnp.arange(size, dtype=jnp.float32)

@@ -63,7 +63,7 @@ def rand_augment(key: jax.Array, image: jax.Array, num_ops: int, magnitude: floa
 
     RandAugment (Cubuk et al. 2020, section 3). The magnitude is from 0 to 30, the ends of AutoAugment's ranges, as in
     torchvision; the authors' code and timm count to 10. What has two directions takes either with probability one half.
-    Pixels that come from outside are grey.
+    Pixels that come from outside are gray.
     """
     level = magnitude / MAX_MAGNITUDE
     operations = [lambda image, sign, op=op: op(image, level, sign) for op in RANDAUGMENT.values()]

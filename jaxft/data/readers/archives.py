@@ -58,8 +58,8 @@ def _folder_members(folder: Path, name: PurePosixPath, above: frozenset[str]) ->
     if real in above:
         return
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
         if entry.is_dir():
             yield from _folder_members(folder / entry.name, name / entry.name, above | {real})
         elif entry.is_file() or entry.is_symlink():  # a link to nowhere is named when it is read

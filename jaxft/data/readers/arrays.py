@@ -16,30 +16,30 @@ class Arrays:
     pixels: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
-    parts: np.ndarray
+    subsets: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class PartArrays:
+class SubsetArrays:
     """The images of one part of a data set, '' if it has no parts: pixels [n, height, width (, 1 or 3)], labels [n]."""
 
-    part: str
+    subset: str
     pixels: np.ndarray
     labels: np.ndarray
 
 
-def join_parts(path: Path, parts: Sequence[PartArrays], class_names: Sequence[str] | None = None) -> Arrays:
+def join_subsets(path: Path, subsets: Sequence[SubsetArrays], class_names: Sequence[str] | None = None) -> Arrays:
     """Returns the images of all parts.
 
     Args:
       path: where they come from, for messages.
-      parts: one or more.
+      subsets: one or more.
       class_names: the names of the labels; if None, the numbers.
 
     Raises:
       UserError: there are no images, or a label has no name.
     """
-    labels = np.concatenate([part.labels.astype(np.int64) for part in parts])
+    labels = np.concatenate([subset.labels.astype(np.int64) for subset in subsets])
     if not len(labels):
         raise UserError(f"{str(path)!r} has no images in it.")
     if class_names is None:
@@ -48,6 +48,6 @@ def join_parts(path: Path, parts: Sequence[PartArrays], class_names: Sequence[st
         raise UserError(
             f"{str(path)!r} has labels from {labels.min()} to {labels.max()} for {len(class_names)} classes."
         )
-    pixels = np.concatenate([part.pixels for part in parts])
-    where = np.concatenate([np.full(len(part.pixels), part.part) for part in parts])
+    pixels = np.concatenate([subset.pixels for subset in subsets])
+    where = np.concatenate([np.full(len(subset.pixels), subset.subset) for subset in subsets])
     return Arrays(pixels, labels, tuple(class_names), where)

@@ -3,13 +3,13 @@
 import numpy as np
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.arrays import Arrays, PartArrays, join_parts
+from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.location import Location
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
-PARTS = {
+SUBSETS = {
     **{f"data_batch_{i}.bin": "train" for i in range(1, 6)},
     "test_batch.bin": "test",
     "train.bin": "train",
@@ -26,7 +26,7 @@ def read_cifar(location: Location) -> Arrays | None:
     """
     files = location.base_names
     meta = next((meta for meta in LABELS if meta in files), None)
-    if meta is None or not any(name in files for name in PARTS):
+    if meta is None or not any(name in files for name in SUBSETS):
         return None
     kinds = LABELS[meta]
     if location.label is not None and location.label not in kinds:
@@ -34,13 +34,15 @@ def read_cifar(location: Location) -> Arrays | None:
         raise UserError(f"{str(files.path)!r} has no labels {location.label!r}; it has {has}.")
     kind = location.label or kinds[-1]
     names = files.lines(meta if kind == kinds[-1] else "coarse_label_names.txt")
-    parts = [
-        _read_part(files, name, part, len(kinds), kinds.index(kind)) for name, part in PARTS.items() if name in files
+    subsets = [
+        _read_subset(files, name, subset, len(kinds), kinds.index(kind))
+        for name, subset in SUBSETS.items()
+        if name in files
     ]
-    return join_parts(files.path, parts, names)
+    return join_subsets(files.path, subsets, names)
 
 
-def _read_part(files: Files, name: str, part: str, num_labels: int, label: int) -> PartArrays:
+def _read_subset(files: Files, name: str, subset: str, num_labels: int, label: int) -> SubsetArrays:
     content = np.frombuffer(files.content(name), np.uint8)
     if len(content) % (num_labels + IMAGE_BYTES):
         raise UserError(
@@ -48,4 +50,4 @@ def _read_part(files: Files, name: str, part: str, num_labels: int, label: int) 
         )
     records = content.reshape(-1, num_labels + IMAGE_BYTES)
     planes = records[:, num_labels:].reshape(-1, 3, SIDE, SIDE)
-    return PartArrays(part, planes.transpose(0, 2, 3, 1), records[:, label])
+    return SubsetArrays(subset, planes.transpose(0, 2, 3, 1), records[:, label])

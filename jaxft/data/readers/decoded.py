@@ -53,16 +53,16 @@ def decoded(
       what: names them to people.
       emit: hears how far it is, and warnings about what is damaged.
 
-    Raises a `UserError` where they cannot be kept and take too much memory, `stopping.Stopped` where the process was
+    Raises a `UserError` where they cannot be kept and take too much memory, `interrupts.Stopped` where the process was
     told to end.
     """
     kept = cache_dir() / "images" / f"{fingerprint}.npy"
     blocks = Blocks(count, size, make, what, emit)
-    found = _read(kept, blocks)
-    if found is not None and found.is_whole:
-        return found.images, found.bad
-    if found is not None:
-        damaged = count - sum(entry.stop - entry.start for entry in found.entries)
+    cached = _read(kept, blocks)
+    if cached is not None and cached.is_whole:
+        return cached.images, cached.bad
+    if cached is not None:
+        damaged = count - sum(entry.stop - entry.start for entry in cached.entries)
         emit(
             Warned(
                 f"{damaged:,} of the {count:,} images of {what} in {str(kept)!r} do not match their checksums, or have "
@@ -75,10 +75,10 @@ def decoded(
             if not stack.enter_context(locked(lock, wait=False)):
                 emit(Waiting(f"another process that decodes {what}"))
                 stack.enter_context(locked(lock))
-            found = _read(kept, blocks)  # who had the lock before may have made them
-            if found is not None and found.is_whole:
-                return found.images, found.bad
-            return _write(kept, blocks if found is None else _completing(found, blocks))
+            cached = _read(kept, blocks)  # who had the lock before may have made them
+            if cached is not None and cached.is_whole:
+                return cached.images, cached.bad
+            return _write(kept, blocks if cached is None else _completing(cached, blocks))
     except OSError as error:
         if count * size * size * 3 > MOST_UNKEPT_BYTES:
             reason = os.strerror(error.errno or 0).lower()
@@ -130,8 +130,8 @@ def _read(path: Path, blocks: "Blocks") -> _Kept | None:
         with path.open("rb") as file:
             empty = _header(0, blocks.size)
             header = file.read(len(empty))
-            found = re.search(rb"'shape': \((\d+),", header)
-            num_kept = min(int(found[1]), blocks.count) if found else 0
+            match = re.search(rb"'shape': \((\d+),", header)
+            num_kept = min(int(match[1]), blocks.count) if match else 0
             end = len(empty) + num_kept * blocks.image_bytes
             if header != _header(num_kept, blocks.size) or os.fstat(file.fileno()).st_size < end:
                 return _Kept(np.empty(0), [], is_whole=False)
@@ -187,16 +187,16 @@ def _checksum_of_line(start: int, stop: int, bad: Bad) -> int:
     return zlib.crc32(json.dumps([start, stop, sorted(bad.items())]).encode())
 
 
-def _completing(found: _Kept, blocks: "Blocks") -> "Blocks":
+def _completing(cached: _Kept, blocks: "Blocks") -> "Blocks":
     """Returns blocks of which images that are kept and match are copied, and the others made."""
     row_of = np.full(blocks.count, -1)
     header_bytes = len(_header(0, blocks.size))
-    for entry in found.entries:
+    for entry in cached.entries:
         numbers = [number for number in range(entry.start, entry.stop) if number not in entry.bad]
         row_of[numbers] = np.arange(len(numbers)) + (entry.offset - header_bytes) // blocks.image_bytes
 
     def copy_or_make(number: int) -> np.ndarray:
-        return found.images[row_of[number]] if row_of[number] >= 0 else blocks.make(number)
+        return cached.images[row_of[number]] if row_of[number] >= 0 else blocks.make(number)
 
     return Blocks(blocks.count, blocks.size, copy_or_make, blocks.what, blocks.emit)
 

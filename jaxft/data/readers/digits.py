@@ -10,12 +10,12 @@ from jaxft.data.readers.location import Location
 
 
 def read_digits(location: Location) -> Arrays | None:
-    """Returns scikit-learn's digits: 1,797 scans of 8 x 8 pixels with 17 grey levels (UCI; Alpaydin & Kaynak 1998)."""
+    """Returns scikit-learn's digits: 1,797 scans of 8 x 8 pixels with 17 gray levels (UCI; Alpaydin & Kaynak 1998)."""
     if location.data != "digits":
         return None
     location.refuse_label()
     package = importlib.util.find_spec("sklearn")  # to import it takes a second
     assert package is not None and package.submodule_search_locations
     table = np.loadtxt(Path(package.submodule_search_locations[0], "datasets/data/digits.csv.gz"), delimiter=",")
-    grey = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return Arrays(grey, table[:, -1].astype(np.int64), tuple(map(str, range(10))), np.full(len(grey), ""))
+    gray = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return Arrays(gray, table[:, -1].astype(np.int64), tuple(map(str, range(10))), np.full(len(gray), ""))

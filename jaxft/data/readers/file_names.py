@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
-PARTS = {
+SUBSETS = {
     "train": "train",
     "training": "train",
     "val": "val",

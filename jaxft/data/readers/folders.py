@@ -9,7 +9,7 @@ photo/cat/1.jpg           domain/class/picture, where no folder at the top is a 
 from pathlib import Path, PurePosixPath
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.file_names import PARTS, SUFFIXES, is_hidden, is_picture
+from jaxft.data.readers.file_names import SUBSETS, SUFFIXES, is_hidden, is_picture
 from jaxft.data.readers.listing import ListedPicture, Listing
 from jaxft.data.readers.location import Location
 
@@ -25,30 +25,30 @@ def read_folders(location: Location) -> Listing | None:
     if not pictures:
         raise UserError(f"{str(path)!r} has no images in it ({', '.join(sorted(SUFFIXES))}).")
     while all(len(name.parts) > 2 for name, _ in pictures) and len({name.parts[0] for name, _ in pictures}) == 1:
-        if pictures[0][0].parts[0].lower() in PARTS:
+        if pictures[0][0].parts[0].lower() in SUBSETS:
             break
         pictures = [(PurePosixPath(*name.parts[1:]), read) for name, read in pictures]
     pictures.sort(key=lambda member: member[0].parts)
-    domains = all(len(name.parts) == 3 and name.parts[0].lower() not in PARTS for name, _ in pictures)
+    domains = all(len(name.parts) == 3 and name.parts[0].lower() not in SUBSETS for name, _ in pictures)
     passed_over = [str(name) for name, _ in members if not is_picture(name) and not is_hidden(name)]
     return Listing(
-        tuple(ListedPicture(str(name), *_place(name, path, domains), read) for name, read in pictures),
+        tuple(ListedPicture(str(name), *_parse_folders(name, path, domains), read) for name, read in pictures),
         by_name=True,
         passed_over=tuple(sorted(passed_over)),
     )
 
 
-def _place(name: PurePosixPath, path: Path, domains: bool) -> tuple[str, str, str]:
+def _parse_folders(name: PurePosixPath, path: Path, domains: bool) -> tuple[str, str, str]:
     """Returns the class, the part and the domain that a picture's folders tell; `domains`: the first of two is one."""
     match name.parts[:-1]:
         case (class_name,):
             return class_name, "", ""
-        case (part, class_name) if part.lower() in PARTS:
-            return class_name, PARTS[part.lower()], ""
+        case (subset, class_name) if subset.lower() in SUBSETS:
+            return class_name, SUBSETS[subset.lower()], ""
         case (domain, class_name) if domains:
             return class_name, "", domain
-        case (domain, part, class_name) if part.lower() in PARTS:
-            return class_name, PARTS[part.lower()], domain
+        case (domain, subset, class_name) if subset.lower() in SUBSETS:
+            return class_name, SUBSETS[subset.lower()], domain
     raise UserError(
         f"{str(path)!r} has the picture '{name}' outside of the layout class/picture, train|val|test/class/picture, "
         "domain/class/picture or domain/train|val|test/class/picture."

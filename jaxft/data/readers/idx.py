@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.arrays import Arrays, PartArrays, join_parts
+from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.location import Location
 
@@ -22,21 +22,23 @@ def read_idx(location: Location) -> Arrays | None:
     The classes are numbers, unless a file `class_names.txt` beside them has a name a line.
     """
     files, path = location.base_names, location.path
-    found = {name: match for name in sorted(files) if (match := NAME.fullmatch(name)) and match["what"] == "images"}
-    if not found:
+    image_files = {
+        name: match for name in sorted(files) if (match := NAME.fullmatch(name)) and match["what"] == "images"
+    }
+    if not image_files:
         return None
-    sets = sorted({match["set"] for match in found.values()})
+    sets = sorted({match["set"] for match in image_files.values()})
     if len(sets) > 1:
         raise UserError(f"{str(path)!r} has several sets of IDX files: {', '.join(sets)}; put each in a folder.")
-    parts = [_read_part(files, name, match) for name, match in found.items()]
-    if len({part.pixels.shape[1:] for part in parts}) > 1:
+    subsets = [_read_subset(files, name, match) for name, match in image_files.items()]
+    if len({subset.pixels.shape[1:] for subset in subsets}) > 1:
         raise UserError(f"{str(path)!r} has images of several sizes in its IDX files.")
-    arrays = join_parts(path, parts, files.lines("class_names.txt") or None)
+    arrays = join_subsets(path, subsets, files.lines("class_names.txt") or None)
     location.refuse_label()
     return arrays
 
 
-def _read_part(files: Files, name: str, match: re.Match[str]) -> PartArrays:
+def _read_subset(files: Files, name: str, match: re.Match[str]) -> SubsetArrays:
     """Returns the images of a file, with the labels of the file that belongs to it."""
     stem = f"{match['set']}{match['part']}-labels{name[match.end('what')]}idx1-ubyte"
     of_labels = next((other for other in (stem, f"{stem}.gz") if other in files), None)
@@ -47,7 +49,7 @@ def _read_part(files: Files, name: str, match: re.Match[str]) -> PartArrays:
         raise UserError(
             f"{str(files.path)!r} has {len(pixels):,} images in {name!r}, but {len(labels):,} labels in {of_labels!r}."
         )
-    return PartArrays("train" if match["part"] == "train" else "test", pixels, labels)
+    return SubsetArrays("train" if match["part"] == "train" else "test", pixels, labels)
 
 
 def _read_array(files: Files, name: str, num_axes: int) -> np.ndarray:

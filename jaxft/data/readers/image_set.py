@@ -27,7 +27,7 @@ class ImageSet:
       labels: [n] int32, indices into `class_names`.
       class_names: names of the classes that were kept.
       ids: [n] a name for each image that does not depend on which classes were kept.
-      parts: [n] 'train', 'val' or 'test' as the data set divides itself, else ''.
+      subsets: [n] 'train', 'val' or 'test' as the data set divides itself, else ''.
       fingerprint: what identifies the content: bytes, classes, size and resizer.
       skipped: pictures that were left out because they cannot be used: (name, why).
     """
@@ -36,7 +36,7 @@ class ImageSet:
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
-    parts: np.ndarray
+    subsets: np.ndarray
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
 
@@ -64,7 +64,7 @@ def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings
         relabel[images.labels[rows]],
         names,
         tuple(images.ids[row] for row in rows),
-        images.parts[rows],
+        images.subsets[rows],
         fingerprint,
         images.skipped,
     )
@@ -94,9 +94,9 @@ def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
     return mean, np.sqrt(variance)
 
 
-def fingerprint_of(parts: Iterable[Any]) -> str:
+def fingerprint_of(items: Iterable[Any]) -> str:
     """Returns 32 hexadecimal digits that identify a sequence of texts, numbers and digests."""
-    return sha256_of(*(f"{part}\n" for part in parts))[:FINGERPRINT_DIGITS]
+    return sha256_of(*(f"{item}\n" for item in items))[:FINGERPRINT_DIGITS]
 
 
 def derived_fingerprint(images: ImageSet, *how: str) -> str:

@@ -39,11 +39,11 @@ def load_images(spec: Images, size_px: int | None, emit: Listener = print_warnin
     Raises a `UserError` where the data are missing or empty, have fewer than two classes, or, unless `spec.unreadable`
     is 'skip', hold a picture that cannot be read, or a class that is spelled in several ways; the message names it.
     """
-    found = find_images(spec)
-    if isinstance(found, Arrays):
-        everything = _from_arrays(found, spec, size_px, emit)
+    data = find_images(spec)
+    if isinstance(data, Arrays):
+        everything = _from_arrays(data, spec, size_px, emit)
     else:
-        everything = _from_pictures(found, spec, size_px or NATIVE_PX, emit)
+        everything = _from_pictures(data, spec, size_px or NATIVE_PX, emit)
     kept = keep_classes(everything, spec, emit)
     if len(kept.class_names) < 2:
         raise UserError(
@@ -58,44 +58,44 @@ def find_images(spec: Images) -> Arrays | Listing:
 
     Raises a `UserError` where it is missing, empty, or of a kind that is not known.
     """
-    found = read_location(Location(spec.data, spec.label))
-    if found is None:
+    data = read_location(Location(spec.data, spec.label))
+    if data is None:
         missing = not spec.data or not Path(spec.data).exists()
         problem = f"there are no images at {spec.data!r}" if missing else f"{spec.data!r} is no kind of image set"
         raise UserError(f"{problem}; allowed: {readable()}.")
-    return found if spec.domain is None else _of_domains(found, spec)
+    return data if spec.domain is None else _of_domains(data, spec)
 
 
-def _of_domains(found: Arrays | Listing, spec: Images) -> Listing:
+def _of_domains(data: Arrays | Listing, spec: Images) -> Listing:
     """Returns the pictures of the domains that `spec` names."""
     wanted = (spec.domain,) if isinstance(spec.domain, str) else spec.domain or ()
-    known = sorted({p.domain for p in found.pictures if p.domain}) if isinstance(found, Listing) else []
+    known = sorted({p.domain for p in data.pictures if p.domain}) if isinstance(data, Listing) else []
     for name in wanted:
         if name not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise UserError(f"{spec.data!r} has no domain {name!r}{did_you_mean(name, known)}; {has}.")
     if not wanted:
         raise UserError(f"no domain of {spec.data!r} is named; it has {', '.join(known) or 'none'}.")
-    assert isinstance(found, Listing)
-    return replace(found, pictures=tuple(p for p in found.pictures if p.domain in wanted))
+    assert isinstance(data, Listing)
+    return replace(data, pictures=tuple(p for p in data.pictures if p.domain in wanted))
 
 
-def _from_arrays(found: Arrays, spec: Images, size_px: int | None, emit: Listener) -> ImageSet:
+def _from_arrays(data: Arrays, spec: Images, size_px: int | None, emit: Listener) -> ImageSet:
     from PIL import Image
 
-    pixels = found.pixels if found.pixels.ndim == 4 else found.pixels[..., None]
+    pixels = data.pixels if data.pixels.ndim == 4 else data.pixels[..., None]
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     size = size_px or min(pixels.shape[1:3])
-    content = sha256_of(f"{pixels.shape}", pixels, found.labels.astype(np.int64))
-    fingerprint = fingerprint_of([content, *found.class_names, *found.parts, str(size), RESIZER])
+    content = sha256_of(f"{pixels.shape}", pixels, data.labels.astype(np.int64))
+    fingerprint = fingerprint_of([content, *data.class_names, *data.subsets, str(size), RESIZER])
     images = pixels
     if pixels.shape[1:3] != (size, size):
         images, _ = decoded(
             fingerprint, len(pixels), size, lambda i: fit(Image.fromarray(pixels[i]), size), repr(spec.data), emit
         )
-    ids = tuple(f"{part}/{i}" for i, part in enumerate(found.parts))
-    return ImageSet(images, found.labels.astype(np.int32), found.class_names, ids, found.parts, fingerprint)
+    ids = tuple(f"{subset}/{i}" for i, subset in enumerate(data.subsets))
+    return ImageSet(images, data.labels.astype(np.int32), data.class_names, ids, data.subsets, fingerprint)
 
 
 def _from_pictures(listing: Listing, spec: Images, size: int, emit: Listener) -> ImageSet:
@@ -121,7 +121,7 @@ def _from_pictures(listing: Listing, spec: Images, size: int, emit: Listener) ->
         np.array([number[picture.class_name] for picture, _ in kept], np.int32),
         names,
         tuple(picture.name for picture, _ in kept),
-        np.array([picture.part for picture, _ in kept]),
+        np.array([picture.subset for picture, _ in kept]),
         _identify(listing, kept, size),
         tuple(sorted((picture.name, why) for picture, why in skipped)),
     )
@@ -135,8 +135,8 @@ def _identify(listing: Listing, pictures: Iterable[tuple[ListedPicture, str]], s
     """Returns the fingerprint of pictures with their content: (picture, its hash)."""
     lines = []
     for picture, content in pictures:
-        place = "" if listing.by_name else f" {picture.part} {picture.class_name}"  # which the name does not tell
-        lines.append(f"{picture.name} {content}{place}")
+        suffix = "" if listing.by_name else f" {picture.subset} {picture.class_name}"  # which the name does not tell
+        lines.append(f"{picture.name} {content}{suffix}")
     return fingerprint_of([*lines, *(listing.class_names or ()), str(size), RESIZER])
 
 
@@ -146,7 +146,7 @@ def _well_spelled(listing: Listing, spec: Images) -> tuple[list[ListedPicture], 
     Where a list of classes is declared its spelling is meant.
     """
     counts = collections.Counter(picture.class_name for picture in listing.pictures)
-    usual: dict[str, str] = {}
+    spelling_of: dict[str, str] = {}
     for names in spellings(counts) if listing.class_names is None else []:
         if spec.unreadable == "fail":
             ways = " and ".join(f"{_named(name)} ({counts[name]})" for name in names)
@@ -154,10 +154,12 @@ def _well_spelled(listing: Listing, spec: Images) -> tuple[list[ListedPicture], 
                 f"{spec.data!r} spells a class in several ways: {ways}; rename one, or unreadable 'skip' leaves out "
                 "the rarer."
             )
-        usual |= dict.fromkeys(names[1:], names[0])
-    kept = [picture for picture in listing.pictures if picture.class_name not in usual]
-    left = [picture for picture in listing.pictures if picture.class_name in usual]
-    return kept, [(p, f"its class {_named(p.class_name)} is {_named(usual[p.class_name])} elsewhere") for p in left]
+        spelling_of |= dict.fromkeys(names[1:], names[0])
+    kept = [picture for picture in listing.pictures if picture.class_name not in spelling_of]
+    left = [picture for picture in listing.pictures if picture.class_name in spelling_of]
+    return kept, [
+        (p, f"its class {_named(p.class_name)} is {_named(spelling_of[p.class_name])} elsewhere") for p in left
+    ]
 
 
 def _named(name: str) -> str:

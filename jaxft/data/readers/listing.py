@@ -17,7 +17,7 @@ class ListedPicture:
 
     name: str
     class_name: str
-    part: str
+    subset: str
     domain: str
     read: Callable[[], bytes | np.ndarray]
 
@@ -40,7 +40,7 @@ class Listing:
 
 
 def spellings(counts: Mapping[str, int]) -> list[list[str]]:
-    """Returns classes that are one word spelt in several ways, the most frequent first of each.
+    """Returns classes that are one word spelled in several ways, the most frequent first of each.
 
     Case, Unicode's forms, and spaces, hyphens and underscores make no difference; single characters do: 'a' and 'A'.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.arrays import Arrays, PartArrays, join_parts
+from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
 from jaxft.data.readers.location import Location
 
 
@@ -18,12 +18,12 @@ def read_npz(location: Location) -> Arrays | None:
     if path.suffix != ".npz" or not path.exists():
         return None
     arrays = _load(path)
-    parts = [part for part in ("", "train", "val", "test") if _key(part, "images") in arrays]
-    if not parts:
+    subsets = [subset for subset in ("", "train", "val", "test") if _key(subset, "images") in arrays]
+    if not subsets:
         raise UserError(f"{str(path)!r} has no 'images', nor 'train_images'; it has {', '.join(arrays) or 'nothing'}.")
-    found = join_parts(path, [_part(path, arrays, part) for part in parts], _class_names(path, arrays))
+    joined = join_subsets(path, [_subset(path, arrays, subset) for subset in subsets], _class_names(path, arrays))
     location.refuse_label()
-    return found
+    return joined
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -38,15 +38,15 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {error}.") from None
 
 
-def _part(path: Path, arrays: Mapping[str, np.ndarray], part: str) -> PartArrays:
-    pixels, labels = arrays[_key(part, "images")], arrays.get(_key(part, "labels"))
-    name = f"{str(path)!r}: {_key(part, 'images')!r}"
+def _subset(path: Path, arrays: Mapping[str, np.ndarray], subset: str) -> SubsetArrays:
+    pixels, labels = arrays[_key(subset, "images")], arrays.get(_key(subset, "labels"))
+    name = f"{str(path)!r}: {_key(subset, 'images')!r}"
     is_image = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[-1] in (1, 3))
     if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape[1:]:
         raise UserError(f"{name} is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [n, height, width (, 3)].")
     if labels is None or labels.shape != (len(pixels),) or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{name} needs whole-numbered {_key(part, 'labels')!r}, one an image.")
-    return PartArrays(part, pixels, labels)
+        raise UserError(f"{name} needs whole-numbered {_key(subset, 'labels')!r}, one an image.")
+    return SubsetArrays(subset, pixels, labels)
 
 
 def _class_names(path: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | None:
@@ -58,5 +58,5 @@ def _class_names(path: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | No
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
-def _key(part: str, name: str) -> str:
-    return f"{part}_{name}" if part else name
+def _key(subset: str, name: str) -> str:
+    return f"{subset}_{name}" if subset else name

@@ -13,12 +13,12 @@ FORMATS = {
 def traits(content: bytes, suffix: str) -> list[str]:
     """Returns what is odd about a picture that can be read, all of which `decode` sees to.
 
-    Of 'grey', 'alpha', 'palette', '16 bits', 'CMYK', 'turned by Exif', 'several frames' and 'wrong suffix'.
+    Of 'gray', 'alpha', 'palette', '16 bits', 'CMYK', 'turned by Exif', 'several frames' and 'wrong suffix'.
     """
     with opened(content) as image:
         mode = image.mode
-        found = {
-            "grey": mode in ("1", "L", "LA", "La") or mode.startswith("I;16"),
+        holds_by_trait = {
+            "gray": mode in ("1", "L", "LA", "La") or mode.startswith("I;16"),
             "alpha": mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info,
             "palette": mode in ("P", "PA"),
             "16 bits": mode.startswith("I;16") or (content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10"),
@@ -27,7 +27,7 @@ def traits(content: bytes, suffix: str) -> list[str]:
             "several frames": getattr(image, "n_frames", 1) > 1,
             "wrong suffix": FORMATS.get(suffix.lower()) not in (None, image.format, *_related(image.format)),
         }
-    return [trait for trait, holds in found.items() if holds]
+    return [trait for trait, holds in holds_by_trait.items() if holds]
 
 
 def _related(format: str | None) -> tuple[str, ...]:

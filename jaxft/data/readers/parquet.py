@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.data.readers.columns import LABEL_COLUMNS, is_empty
-from jaxft.data.readers.file_names import PARTS, is_picture
+from jaxft.data.readers.file_names import SUBSETS, is_picture
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.listing import ListedPicture, Listing
 from jaxft.data.readers.location import Location
@@ -74,7 +74,7 @@ def _pictures_of_file(name: str, where: str, file: Any, column: str) -> Iterator
     for number, value in enumerate(labels):
         class_name = known[value] if known else str(value)
         read = functools.partial(groups.read, number)
-        yield ListedPicture(f"{name}:{number}", class_name, _part_of(name), "", read)
+        yield ListedPicture(f"{name}:{number}", class_name, _subset_of(name), "", read)
 
 
 class _RowGroups:
@@ -118,10 +118,10 @@ def _image_columns(schema: Any) -> list[str]:
 def _features(schema: Any) -> Mapping[str, Any]:
     """Returns what Hugging Face's `datasets` says of each column, in the file's metadata."""
     try:
-        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return features if isinstance(features, dict) else {}
 
 
 def _class_names(schema: Any, column: str) -> tuple[str, ...]:
@@ -137,19 +137,19 @@ def _label_column(where: str, file: Any, label: str | None) -> str:
     classes = [column for column in columns if _class_names(file.schema_arrow, column)]
     if label is not None and label not in columns:
         raise UserError(f"{where} has no labels {label!r}{did_you_mean(label, columns)}; it has {', '.join(columns)}.")
-    found = label or next((column for column in LABEL_COLUMNS if column in columns), None)
-    if found is None and len(classes) == 1:
-        found = classes[0]
-    if found is None:
+    column = label or next((column for column in LABEL_COLUMNS if column in columns), None)
+    if column is None and len(classes) == 1:
+        column = classes[0]
+    if column is None:
         several = (
             f"several labels, {', '.join(classes)}: name one of them in 'label'" if classes else "no column 'label'"
         )
         raise UserError(f"{where} has {several}.")
-    return found
+    return column
 
 
-def _part_of(name: str) -> str:
+def _subset_of(name: str) -> str:
     """Returns the part that a file's name or folder tells: `train-00000-of-00002.parquet`, `train/0000.parquet`."""
     path = PurePosixPath(name)
     words = [re.split(r"[-_.]", path.name)[0], *reversed(path.parent.parts)]
-    return next((PARTS[word.lower()] for word in words if word.lower() in PARTS), "")
+    return next((SUBSETS[word.lower()] for word in words if word.lower() in SUBSETS), "")

@@ -43,9 +43,9 @@ READERS.register("digits", read_digits, help="'digits'")
 def read_location(location: Location) -> Listing | Arrays | None:
     """Returns the images at a location by the first reader that reads such; None if there is none."""
     for entry in reversed(list(READERS.values())):
-        found = entry.value(location)
-        if found is not None:
-            return found
+        images = entry.value(location)
+        if images is not None:
+            return images
     return None
 
 

@@ -1,9 +1,9 @@
 """Tables of pictures (.csv, .tsv, .jsonl, .parquet), with a row for each.
 
 A picture's file is in a column `file`, `file_name`, `filename` or `path`, its class in `label` or `class` (or the one
-named by `Images.label`), and perhaps its `domain`, and its part in `part` or `split`; else the folder at the top tells
-the part. Files are relative to the table. A table `metadata.csv`, `.jsonl` or `.parquet` beside pictures is Hugging
-Face's imagefolder; each part may have its own.
+named by `Images.label`), and perhaps its `domain`, and its part in `subset` or `split`; else the folder at the top
+tells the part. Files are relative to the table. A table `metadata.csv`, `.jsonl` or `.parquet` beside pictures is
+Hugging Face's imagefolder; each part may have its own.
 """
 
 import functools
@@ -16,14 +16,14 @@ from pathlib import Path, PurePosixPath
 from jaxft.core.errors import UserError
 from jaxft.data.readers.archives import read_file
 from jaxft.data.readers.columns import LABEL_COLUMNS, Columns, column_of, is_empty, read_columns
-from jaxft.data.readers.file_names import PARTS
+from jaxft.data.readers.file_names import SUBSETS
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.listing import ListedPicture, Listing
 from jaxft.data.readers.location import Location
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 FILE_COLUMNS = ("file", "file_name", "filename", "path")
-PART_COLUMNS = ("part", "split")
+SUBSET_COLUMNS = ("part", "split")
 
 Find = Callable[[str], Callable[[], bytes]]  # from a file's name to what reads it
 
@@ -100,17 +100,17 @@ def _label_column(table: Table, label: str | None) -> str:
 
 def _pictures_of_table(table: Table, of_label: str, find: Find) -> Iterator[ListedPicture]:
     columns, where = table.columns, table.where
-    of_file, of_part = column_of(columns, FILE_COLUMNS), column_of(columns, PART_COLUMNS)
+    of_file, of_subset = column_of(columns, FILE_COLUMNS), column_of(columns, SUBSET_COLUMNS)
     assert of_file is not None
     for number, (file, value) in enumerate(zip(columns[of_file], columns[of_label])):
         name = str(PurePosixPath(table.folder) / str(file)) if file else ""
         if not name or is_empty(value):
             raise UserError(f"{where} has no {'class' if name else 'file'} in row {number + 1}.")
-        part = str(columns[of_part][number] or "") if of_part else name.split("/")[0]
-        if part and part.lower() not in PARTS and of_part:
-            raise UserError(f"{where} has the part {part!r} in row {number + 1}; allowed: {', '.join(PARTS)}.")
+        subset = str(columns[of_subset][number] or "") if of_subset else name.split("/")[0]
+        if subset and subset.lower() not in SUBSETS and of_subset:
+            raise UserError(f"{where} has the part {subset!r} in row {number + 1}; allowed: {', '.join(SUBSETS)}.")
         domain = str(columns["domain"][number] or "") if "domain" in columns else ""
-        yield ListedPicture(name, str(value), PARTS.get(part.lower(), ""), domain, find(name))
+        yield ListedPicture(name, str(value), SUBSETS.get(subset.lower(), ""), domain, find(name))
 
 
 def _either(names: Iterable[str]) -> str:

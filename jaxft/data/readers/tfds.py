@@ -23,7 +23,7 @@ import numpy as np
 from jaxft.core.devices import child_command
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.data.readers.attempts import reason_of
-from jaxft.data.readers.file_names import PARTS
+from jaxft.data.readers.file_names import SUBSETS
 from jaxft.data.readers.listing import ListedPicture, Listing
 from jaxft.data.readers.location import Location
 
@@ -59,11 +59,11 @@ def list_tfds(spec: str, label: str | None) -> Listing:
         class_names = tuple(map(str, features[label].names))
         decoders = {image: tfds.decode.SkipDecoding()} if isinstance(features[image], tfds.features.Image) else None
         pictures: list[ListedPicture] = []
-        for name in sorted(splits, key=lambda name: (*PARTS.values(), "").index(PARTS.get(name, ""))):
-            if name in PARTS:
+        for name in sorted(splits, key=lambda name: (*SUBSETS.values(), "").index(SUBSETS.get(name, ""))):
+            if name in SUBSETS:
                 _check_length(spec, name, splits[name])
-                source = builder.as_data_source(name, decoders=decoders)
-                pictures += _list_split(spec, name, source, image, label, class_names)
+                data_source = builder.as_data_source(name, decoders=decoders)
+                pictures += _list_split(spec, name, data_source, image, label, class_names)
     except UserError:
         raise
     except Exception as error:  # TFDS, protobuf and array_record have many kinds
@@ -74,40 +74,40 @@ def list_tfds(spec: str, label: str | None) -> Listing:
 
 
 def _list_split(
-    spec: str, name: str, source: Any, image: str, label: str, class_names: tuple[str, ...]
+    spec: str, name: str, data_source: Any, image: str, label: str, class_names: tuple[str, ...]
 ) -> list[ListedPicture]:
     one_at_a_time = threading.Lock()
 
     def read(number: int) -> bytes | np.ndarray:
         with one_at_a_time:
-            value = source[number][image]
+            value = data_source[number][image]
         return value if isinstance(value, bytes) else np.asarray(value)
 
-    found = []
-    for number in range(len(source)):
+    pictures = []
+    for number in range(len(data_source)):
         try:
-            of_class = int(source[number][label])
+            of_class = int(data_source[number][label])
         except Exception as error:
             raise UserError(f"{spec!r}: picture {number} of {name!r} cannot be read: {reason_of(error)}.") from error
         if not 0 <= of_class < len(class_names):
             raise UserError(f"{spec!r}: picture {number} of {name!r} has no class ({of_class}).")
         item = f"{name}/{number}"
-        found.append(ListedPicture(item, class_names[of_class], PARTS[name], "", functools.partial(read, number)))
-    return found
+        pictures.append(ListedPicture(item, class_names[of_class], SUBSETS[name], "", functools.partial(read, number)))
+    return pictures
 
 
 def _check_length(spec: str, name: str, split: Any) -> None:
     """Checks that the files of a split hold as many records as its metadata say; TFDS believes these."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    there = 0
+    num_records = 0
     for path in split.filepaths:
         reader = ArrayRecordReader(os.fspath(path))
-        there += reader.num_records()
+        num_records += reader.num_records()
         reader.close()
-    if there != split.num_examples:
+    if num_records != split.num_examples:
         raise UserError(
-            f"{spec!r}: {name!r} holds {there:,} pictures, but its metadata say {split.num_examples:,}; "
+            f"{spec!r}: {name!r} holds {num_records:,} pictures, but its metadata say {split.num_examples:,}; "
             "prepare it anew."
         )
 
@@ -121,9 +121,9 @@ def _image_feature(tfds: Any, spec: str, features: Any) -> str:
         and np.dtype(feature.np_dtype) == np.uint8
         and len(feature.shape) > 1
     ]
-    for found in (pictures, arrays):
-        if found:
-            return "image" if "image" in found else found[0]
+    for names in (pictures, arrays):
+        if names:
+            return "image" if "image" in names else names[0]
     raise UserError(f"{spec!r} has no pictures; its features are {', '.join(sorted(features))}.")
 
 
@@ -146,10 +146,10 @@ def data_dir() -> Path:
 
 def parse(spec: str) -> tuple[str, str, str]:
     """Returns (name, config, version) of `tfds:NAME[/CONFIG][:VERSION]`, the last two empty where they are not said."""
-    found = SPEC.fullmatch(spec)
-    if not found:
+    match = SPEC.fullmatch(spec)
+    if not match:
         raise UserError(f"{spec!r} is no name of TFDS; it is tfds:NAME, tfds:NAME/CONFIG or either with :VERSION.")
-    return found["name"], found["config"] or "", found["version"] or ""
+    return match["name"], match["config"] or "", match["version"] or ""
 
 
 def find_prepared(spec: str) -> Path:
@@ -166,13 +166,13 @@ def find_prepared(spec: str) -> Path:
         base = base / configs[0]
         versions = _versions(base)
     if version:
-        versions = [found for found in versions if found == version]
+        versions = [prepared for prepared in versions if prepared == version]
     if not versions:
         raise UserError(
             f"{spec!r} is not prepared in {str(data_dir())!r}; `jaxft data prepare {spec}` does it, "
             "and $TFDS_DATA_DIR names another folder."
         )
-    return base / max(versions, key=lambda found: tuple(map(int, found.split("."))))
+    return base / max(versions, key=lambda prepared: tuple(map(int, prepared.split("."))))
 
 
 def _versions(base: Path) -> list[str]:

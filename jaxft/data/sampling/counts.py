@@ -25,13 +25,13 @@ def train_counts(
     if spec.num_images is None and spec.imbalance == 1:
         return [spec.train_per_class or count for count in available]
     order = class_order(class_names, seed)
-    place = [order.index(name) for name in class_names]
-    shares = [spec.imbalance ** (-i / (len(place) - 1)) for i in place]
+    position = [order.index(name) for name in class_names]
+    shares = [spec.imbalance ** (-i / (len(position) - 1)) for i in position]
     if spec.num_images is None:
         most = spec.train_per_class or min(available)
         return [max(round(most * share), 1) for share in shares]
     counts = [0] * len(shares)
-    waiting = [(-share, i, label) for label, (share, i) in enumerate(zip(shares, place))]
+    waiting = [(-share, i, label) for label, (share, i) in enumerate(zip(shares, position))]
     heapq.heapify(waiting)
     for _ in range(spec.num_images):
         _, i, label = waiting[0]

@@ -54,18 +54,18 @@ class Draft:
         rows = self.split.train, self.split.val, self.split.test
         return replace(self, split=make_split(self.images, rows, labels))
 
-    def with_pixels(self, how: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]) -> "Draft":
+    def with_pixels(self, how: tuple[str, ...], transform: Callable[[np.ndarray], np.ndarray]) -> "Draft":
         """Returns the draft with other pixels.
 
         Args:
           how: what the change is and all that it depends on, as texts. It becomes part of the images' fingerprint, so
             that the same pixels are made once for all trials.
-          change: from [n, size, size, 3] uint8 to the same shape and type.
+          transform: from [n, size, size, 3] uint8 to the same shape and type.
         """
         fingerprint = derived_fingerprint(self.images, *how)
 
         def make() -> ImageSet:
-            return replace(self.images, images=change(self.images.images), fingerprint=fingerprint)
+            return replace(self.images, images=transform(self.images.images), fingerprint=fingerprint)
 
         return replace(self, images=self.reader.once(("pixels", fingerprint), make))
 

@@ -10,9 +10,9 @@ from jaxft.config.sections import sections_of
 from jaxft.core.errors import UserError
 from jaxft.core.registries import DATA_FACTORS
 from jaxft.data.sampling.draft import Draft
-from jaxft.data.sampling.drawn import Drawn
 from jaxft.data.sampling.manifests import read_manifest, recreate
 from jaxft.data.sampling.reading import ImageReader
+from jaxft.data.sampling.sampled_images import SampledImages
 from jaxft.data.sampling.splits import no_split
 
 
@@ -23,7 +23,7 @@ def draw(
     where: str = "target",
     fold: int = 0,
     reader: ImageReader | None = None,
-) -> Drawn:
+) -> SampledImages:
     """Returns the images of `spec` and their split, as drawn by a seed, or as its manifest has them.
 
     Args:
@@ -49,10 +49,10 @@ def draw(
             raise UserError(
                 f"'{where}.manifest' says which images are used with which labels; leave '{where}.{entry.name}' out."
             )
-    return Drawn(
+    return SampledImages(
         images=draft.images,
         split=draft.split,
-        asked=spec,
+        requested=spec,
         spec=draft.spec,
         seed=seed,
         fold=0 if manifest else fold,

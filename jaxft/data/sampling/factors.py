@@ -55,7 +55,7 @@ def add_label_noise(draft: Draft, options: Images) -> Draft:
 
 def take_color_away(draft: Draft, options: Images) -> Draft:
     """Makes the images gray."""
-    return draft.with_pixels(("grey",), gray) if options.grey else draft
+    return draft.with_pixels(("gray",), gray) if options.gray else draft
 
 
 def shuffle(draft: Draft, options: Images) -> Draft:

@@ -12,15 +12,15 @@ import numpy as np
 from jaxft.core.errors import UserError
 from jaxft.core.files import replacing
 from jaxft.data.sampling.draft import Draft
-from jaxft.data.sampling.drawn import FORMAT, PARTS, VERSION, Drawn, manifest_digest
 from jaxft.data.sampling.factors import merge_into
+from jaxft.data.sampling.sampled_images import FORMAT, SUBSETS, VERSION, SampledImages, manifest_digest
 
 
-def write_manifest(path: str | os.PathLike[str], drawn: Drawn) -> None:
+def write_manifest(path: str | os.PathLike[str], sampled: SampledImages) -> None:
     """Writes a split's manifest to a file."""
     try:
         with replacing(Path(path)) as temporary:
-            temporary.write_text(json.dumps(drawn.manifest, indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(sampled.manifest, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"the manifest {str(path)!r} cannot be written: {error.strerror}.") from None
 
@@ -48,21 +48,21 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _problem(manifest: Mapping[str, Any]) -> str:
     """Returns what is wrong with a manifest's fields; empty for nothing."""
-    missing = [name for name in ("data", "classes", "merged", *PARTS) if name not in manifest]
+    missing = [name for name in ("data", "classes", "merged", *SUBSETS) if name not in manifest]
     if missing:
         return f"lacks {missing[0]!r}"
     classes = manifest["classes"]
     if len(set(classes)) != len(classes) or not set(manifest["merged"].values()) <= set(classes):
         return "has classes twice, or merges some into others than its 'classes'"
-    ids = [image_id for part in PARTS for image_id in manifest[part]["ids"]]
+    ids = [image_id for subset in SUBSETS for image_id in manifest[subset]["ids"]]
     if len(set(ids)) != len(ids):
         return "names an image twice"
-    for part in PARTS:
-        labels = manifest[part]["labels"]
-        if len(labels) != len(manifest[part]["ids"]):
-            return f"has not as many labels as ids to {part} on"
+    for subset in SUBSETS:
+        labels = manifest[subset]["labels"]
+        if len(labels) != len(manifest[subset]["ids"]):
+            return f"has not as many labels as ids to {subset} on"
         if not all(isinstance(label, int) and 0 <= label < len(classes) for label in labels):
-            return f"has labels in {part!r} that are not from 0 to {len(classes) - 1}"
+            return f"has labels in {subset!r} that are not from 0 to {len(classes) - 1}"
     return ""
 
 
@@ -86,26 +86,26 @@ def recreate(draft: Draft, manifest: Mapping[str, Any]) -> Draft:
         raise UserError(
             f"{named} has the classes {manifest['classes']}, but its images {list(draft.images.class_names)}."
         )
-    rows = _rows_of_parts(draft, manifest)
+    rows = _rows_of_subsets(draft, manifest)
     if not len(rows["train"]):
         raise UserError(f"{named} has no images to train on.")
     labels = draft.images.labels.copy()
-    for part in PARTS:
-        labels[rows[part]] = manifest[part]["labels"]
-    return draft.with_rows(*(np.sort(rows[part]) for part in PARTS)).with_labels(labels)
+    for subset in SUBSETS:
+        labels[rows[subset]] = manifest[subset]["labels"]
+    return draft.with_rows(*(np.sort(rows[subset]) for subset in SUBSETS)).with_labels(labels)
 
 
-def _rows_of_parts(draft: Draft, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _rows_of_subsets(draft: Draft, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the rows of the images to train, select and test on, in the order of the manifest."""
     row_of = {image_id: row for row, image_id in enumerate(draft.images.ids)}
     rows = {}
-    for part in PARTS:
-        ids = manifest[part]["ids"]
+    for subset in SUBSETS:
+        ids = manifest[subset]["ids"]
         lost = next((image_id for image_id in ids if image_id not in row_of), None)
         if lost is not None:
             raise UserError(
                 f"the manifest {draft.spec.manifest!r} has the image {lost!r}, which {draft.spec.data!r} does not "
                 "have in its classes."
             )
-        rows[part] = np.array([row_of[image_id] for image_id in ids], np.int32)
+        rows[subset] = np.array([row_of[image_id] for image_id in ids], np.int32)
     return rows

@@ -30,7 +30,7 @@ def merged_names(class_names: Sequence[str], depth: int, table: str | None = Non
 
 
 def merge_classes(images: ImageSet, merged: Mapping[str, str]) -> ImageSet:
-    """Returns the same images, labelled by the class that `merged` has for each of theirs."""
+    """Returns the same images, labeled by the class that `merged` has for each of theirs."""
     names = tuple(sorted({merged[name] for name in images.class_names}))
     if len(names) < 2:
         raise UserError(f"all classes are merged into one, {names[0]!r}; raise 'wordnet_depth'.")

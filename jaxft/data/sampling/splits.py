@@ -42,7 +42,7 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str, fold: int 
 
     Raises a `UserError` where a class has fewer images than are asked for; `where` names the config's field.
     """
-    request = _Request(spec, seed, where, fold, *_own_parts(images))
+    request = _Request(spec, seed, where, fold, *_own_subsets(images))
     classes = [_draw_class(images, label, request) for label in range(len(images.class_names))]
     counts = train_counts(spec, images.class_names, [len(of_class.left) for of_class in classes], seed, where)
     for of_class, count in zip(classes, counts):
@@ -56,7 +56,9 @@ def draw_split(images: ImageSet, seed: int, spec: Images, where: str, fold: int 
     elif request.held_out is None and not spec.test_per_class:  # what is left over is tested on too
         test = [np.concatenate([of_class.test, of_class.left[count:]]) for of_class, count in zip(classes, counts)]
     rows = train, [of_class.val for of_class in classes], test
-    return make_split(images, [np.sort(np.concatenate(part)).astype(np.int32) for part in rows], images.labels.copy())
+    return make_split(
+        images, [np.sort(np.concatenate(subset)).astype(np.int32) for subset in rows], images.labels.copy()
+    )
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class _ClassDraw:
     num_selectable: int
 
 
-def _own_parts(images: ImageSet) -> tuple[str | None, bool]:
-    has_test, has_val = ((images.parts == part).any() for part in ("test", "val"))
+def _own_subsets(images: ImageSet) -> tuple[str | None, bool]:
+    has_test, has_val = ((images.subsets == subset).any() for subset in ("test", "val"))
     held_out = "test" if has_test else "val" if has_val else None
     return held_out, bool(has_test and has_val)
 
@@ -96,11 +98,11 @@ def _draw_class(images: ImageSet, label: int, request: _Request) -> _ClassDraw:
     spec, name = request.spec, images.class_names[label]
     of_class = np.flatnonzero(images.labels == label)
     ranked = of_class[np.argsort([_rank(request.seed, images.ids[row]) for row in of_class], kind="stable")]
-    parts = images.parts[ranked]
+    subsets = images.subsets[ranked]
     train_on_val = request.own_val and spec.train_on_val
-    to_train = ranked[parts != "test"] if train_on_val else ranked[(parts == "train") | (parts == "")]
+    to_train = ranked[subsets != "test"] if train_on_val else ranked[(subsets == "train") | (subsets == "")]
     if request.held_out is not None:
-        test = ranked[parts == request.held_out]
+        test = ranked[subsets == request.held_out]
         if spec.test_per_class:
             _check_enough(len(test), {"test": spec.test_per_class}, request.where, name)
             test = test[: spec.test_per_class]
@@ -110,7 +112,7 @@ def _draw_class(images: ImageSet, label: int, request: _Request) -> _ClassDraw:
             _check_enough(len(to_train), {"test": num_test}, request.where, name)
         test, to_train = to_train[:num_test], to_train[num_test:]
     if request.own_val:
-        to_select = ranked[parts == "val"]
+        to_select = ranked[subsets == "val"]
         val = to_select if spec.val_fraction else to_select[: spec.val_per_class]
         _check_enough(len(to_select), {"train": 0, "select": spec.val_per_class}, request.where, name)
         return _ClassDraw(name, test, val, to_train, len(to_select))
@@ -137,13 +139,14 @@ def _share(count: int, fraction: float) -> int:
     return min(max(round(count * fraction), 1), count - 1) if fraction and count else 0
 
 
-def _check_enough(there: int, asked: Mapping[str, int], where: str, name: str) -> None:
+def _check_enough(available: int, requested: Mapping[str, int], where: str, name: str) -> None:
     """Checks that a class has the images that are asked for, to 'train', 'select' and 'test' on."""
-    if there < sum(asked.values()):
-        parts = {"train": 0, "select": 0} | dict(asked)
-        told = ", ".join(f"{count} to {part} on" for part, count in parts.items())
+    if available < sum(requested.values()):
+        subsets = {"train": 0, "select": 0} | dict(requested)
+        counts = ", ".join(f"{count} to {subset} on" for subset, count in subsets.items())
         raise UserError(
-            f"class {name!r} has {there} images to draw from, but '{where}' asks for {sum(asked.values())} ({told})."
+            f"class {name!r} has {available} images to draw from, but '{where}' asks for {sum(requested.values())} "
+            f"({counts})."
         )
 
 
@@ -154,6 +157,6 @@ def _rank(seed: int, image_id: str) -> str:
 def split_digest(images: ImageSet, rows: Sequence[np.ndarray], labels: np.ndarray) -> str:
     """Returns 16 hexadecimal digits that name the rows to train, select and test on, by their ids and labels."""
     lines = []
-    for name, part in zip(("train", "val", "test"), rows):
-        lines += [name, *(f"{images.ids[row]} {images.class_names[labels[row]]}" for row in part)]
+    for name, subset in zip(("train", "val", "test"), rows):
+        lines += [name, *(f"{images.ids[row]} {images.class_names[labels[row]]}" for row in subset)]
     return short_digest(*(f"{line}\n" for line in lines))

@@ -20,7 +20,7 @@ def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
         np.concatenate([images.labels + first for images, first in zip(sets.values(), before)]).astype(np.int32),
         names,
         tuple(f"{key}/{image_id}" for key, images in sets.items() for image_id in images.ids),
-        np.concatenate([images.parts for images in sets.values()]),
+        np.concatenate([images.subsets for images in sets.values()]),
         joined_fingerprint(*(f"{key} {images.fingerprint}" for key, images in sets.items())),
         tuple((f"{key}/{name}", why) for key, images in sets.items() for name, why in images.skipped),
     )
@@ -28,9 +28,9 @@ def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
 
 def set_names(data: Sequence[str]) -> list[str]:
     """Returns a short name for each data set: that of its file without the ending, numbered where two share it."""
-    found: list[str] = []
-    for place in data:
-        stem = Path(place).stem.replace("/", "-")
-        number = sum(name == stem or name.startswith(f"{stem}-") for name in found)
-        found.append(f"{stem}-{number + 1}" if stem in found else stem)
-    return found
+    names: list[str] = []
+    for location in data:
+        stem = Path(location).stem.replace("/", "-")
+        number = sum(name == stem or name.startswith(f"{stem}-") for name in names)
+        names.append(f"{stem}-{number + 1}" if stem in names else stem)
+    return names

@@ -166,7 +166,7 @@ def create(depth: int, num_classes: int, small: bool) -> CifarResNet:
 
 
 _AKAMASTER = "github.com/akamaster/pytorch_resnet_cifar10, BSD-2-Clause; converted from the .th state dict"
-DISTILLER = "github.com/karanchahal/distiller, no licence stated; converted from the model state dict"
+DISTILLER = "github.com/karanchahal/distiller, no license stated; converted from the model state dict"
 
 register_family(
     Family(

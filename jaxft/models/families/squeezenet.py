@@ -118,19 +118,19 @@ class SqueezeNet(Network):
         return POOL_AFTER[self.version]
 
     @property
-    def units(self) -> tuple[str, ...]:
+    def blocks(self) -> tuple[str, ...]:
         return ("stem", *(f"fire{i}" for i in SQUEEZE), "head")
 
     @property
     def taps(self) -> tuple[Tap, ...]:
         extent, taps = Extent().after(STEM[self.version][1], 2), []
-        for unit in self.units[:-1]:
-            if unit != "stem":
+        for block in self.blocks[:-1]:
+            if block != "stem":
                 extent = extent.after(3)
-            if unit in self.pool_after:
+            if block in self.pool_after:
                 extent = extent.after(3, 2)
-            if unit in (*self.pool_after, "fire9"):
-                taps.append(Tap(unit, unit, *extent))
+            if block in (*self.pool_after, "fire9"):
+                taps.append(Tap(block, block, *extent))
         return tuple(taps)
 
     @property

@@ -105,7 +105,7 @@ class WideResNet(StagedNetwork):
     @property
     def taps(self) -> tuple[Tap, ...]:
         taps = three_stage_taps(self.num_blocks)
-        return (*taps, taps[-1]._replace(name="norm", unit="norm"))
+        return (*taps, taps[-1]._replace(name="norm", block="norm"))
 
     @property
     def preprocessing(self) -> Preprocessing:

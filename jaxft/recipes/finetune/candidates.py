@@ -88,5 +88,5 @@ def below_last_stage(model: "Network") -> list[str]:
     """Returns the units below the last stage: those up to the last tap with a smaller stride than the last tap."""
     strides = [tap.stride_px for tap in model.taps]
     first = strides.index(strides[-1])
-    last_below = model.taps[first - 1].unit if first else model.units[0]
-    return list(model.units[: model.units.index(last_below) + 1])
+    last_below = model.taps[first - 1].block if first else model.blocks[0]
+    return list(model.blocks[: model.blocks.index(last_below) + 1])

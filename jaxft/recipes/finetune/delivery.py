@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.core.files import replacing, saying_what_is_wrong
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.recipes.finetune.folder import RECORD
 from jaxft.recipes.finetune.task import Task
 
@@ -116,6 +116,6 @@ def write_documents(folder: Path, record: Mapping[str, Any], pictures: Mapping[s
 
     texts = {RECORD: json.dumps(record, indent=1, allow_nan=False), CARD: model_card(record)}
     for name, text in texts.items():
-        with saying_what_is_wrong(folder / name), replacing(folder / name) as temporary:
+        with explained_os_errors(folder / name), replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     write_finetune_page(folder / PAGE, record, pictures)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jaxft.core.errors import UserError
-from jaxft.core.files import saying_what_is_wrong
+from jaxft.core.files import explained_os_errors
 
 SELECTION, FINAL = "selection", "refit"  # the work directories of the two studies
 RECORD = "finetune.json"
@@ -21,6 +21,6 @@ def make_folder(folder: Path) -> Path:
     others = {path.name for path in folder.iterdir()} - {RANGE_RECORD, RANGE_FIGURE} if folder.is_dir() else set()
     if others and not (folder / SELECTION).is_dir():
         raise UserError(f"the folder {str(folder)!r} holds something else; --out names a new or empty one.")
-    with saying_what_is_wrong(folder):
+    with explained_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder

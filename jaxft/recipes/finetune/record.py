@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 5  # classes in a warning
 FEW_IMAGES = 50  # below that a warning says how much one image counts
-SPLIT_PARTS = {"test": "the data's own test part", "val": "the data's validation part"}
+SUBSET_TEXTS = {"test": "the data's own test part", "val": "the data's validation part"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ def make_record(outcome: Outcome, start_to_end_seconds: float) -> dict[str, Any]
 def data_facts(outcome: Outcome) -> dict[str, Any]:
     """Returns where the images come from, and how many are in each part and class."""
     task, selection, final = outcome.task, outcome.selection.trials[0].split, outcome.final.trials[0].split
-    tested = set(task.images.parts[final.test])
-    has_part = len(tested) == 1 and tested <= set(SPLIT_PARTS)
+    tested = set(task.images.subsets[final.test])
+    has_subset = len(tested) == 1 and tested <= set(SUBSET_TEXTS)
     return {
         "path": task.data,
         "class_names": list(task.images.class_names),
@@ -94,7 +94,7 @@ def data_facts(outcome: Outcome) -> dict[str, Any]:
         "folds": task.folds,
         "test": len(final.test),
         "size_px": task.size_px,
-        "test_from": SPLIT_PARTS[tested.pop()] if has_part else "a fifth of each class, held out",
+        "test_from": SUBSET_TEXTS[tested.pop()] if has_subset else "a fifth of each class, held out",
         "train_per_class": class_counts(task.images, final.train),
         "test_per_class": class_counts(task.images, final.test),
         "split": final.digest,
@@ -112,12 +112,12 @@ def accuracy_facts(accuracy: Sequence[float]) -> dict[str, Any]:
 
 def final_curves(outcome: Outcome) -> list[dict[str, Any]]:
     """Returns the training curves of each final trial."""
-    found = []
+    all_curves = []
     for trial in outcome.final.trials:
         arrays = outcome.store.arrays("trials", trial.digest)
         curves = {curve: finite(arrays[curve]) for curve in ("epoch", "train_loss", "train_accuracy")}
-        found.append({"seed": trial.trial.seed, **curves})
-    return found
+        all_curves.append({"seed": trial.trial.seed, **curves})
+    return all_curves
 
 
 def warnings_of_few_images(outcome: Outcome) -> list[str]:

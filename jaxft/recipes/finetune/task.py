@@ -112,7 +112,7 @@ def make_task(options: FinetuneOptions) -> Task:
     if not len(split.val) or not len(split.test):
         purpose = "test" if not len(split.test) else "select"
         raise UserError(f"{data!r} has too few pictures to {purpose} on; give each class five or more.")
-    has_val = images.parts[split.val[0]] == "val"
+    has_val = images.subsets[split.val[0]] == "val"
     folds = 1 if has_val else min(math.ceil(MIN_VALIDATED / len(split.val)), MAX_FOLDS)
     candidates = make_candidates(network, len(split.train), options.train)
     return Task(

@@ -15,7 +15,7 @@ from jaxft.report.selection import Arm
 
 @style()
 def accuracy_by_arm(name: str, arms: Sequence[Arm], chance: float | None) -> Markup:
-    """Returns the test accuracy of each arm: a dot a seed, joined between neighbours, and mean and interval beside."""
+    """Returns the test accuracy of each arm: a dot a seed, joined between neighbors, and mean and interval beside."""
     labels = [arm.label.replace(" · ", "\n") for arm in arms]
     room = max(1.2, max(text_inches(line) for label in labels for line in label.split("\n")) + 0.35)
     figure = Figure(figsize=(room * len(arms) + 0.75, 3.4), layout="constrained")

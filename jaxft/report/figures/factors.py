@@ -17,7 +17,7 @@ from jaxft.report.figures.axes import draw_accuracy_axis
 from jaxft.report.figures.style import style, text_inches
 from jaxft.report.figures.svg import to_svg
 from jaxft.report.labels import level_labels, setting_labels
-from jaxft.report.levels import is_number, level_key, main_factor, other_levels, place_levels
+from jaxft.report.levels import axis_positions, is_number, level_key, main_factor, other_levels
 from jaxft.report.settings import Setting, levels_of
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -57,14 +57,14 @@ def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting
     complete = [group for group in tested if len(group) == len(levels)]
     points = []
     for level in levels:
-        there = [
+        at_level = [
             s.test_by_seed
             for group in complete or tested
             for s in group
             if level_key(s.factors.get(factor)) == level_key(level)
         ]
-        seeds = set.intersection(*map(set, there)) if there else set()
-        means = [float(np.mean([by_seed[seed] for by_seed in there])) for seed in sorted(seeds)]
+        seeds = set.intersection(*map(set, at_level)) if at_level else set()
+        means = [float(np.mean([by_seed[seed] for by_seed in at_level])) for seed in sorted(seeds)]
         points.append((level, mean_interval(means), INK))
     which = (
         f"the {len(complete)} combinations of {names} that have every level"
@@ -80,14 +80,14 @@ def accuracy_by_factor(
 ) -> Markup:
     """Returns test accuracy against the levels of one factor, with intervals over seeds."""
     levels = levels_of(factor, settings)
-    labels, places = level_labels(levels), place_levels(levels)
+    labels, positions = level_labels(levels), axis_positions(levels)
     lines, _ = factor_lines(factor, factors, settings)
-    order = sorted(places.place, key=lambda key: places.place[key])
+    order = sorted(positions.position, key=lambda key: positions.position[key])
     room = [
-        (text_inches(labels[a]) + text_inches(labels[b]) + 0.3) / 2 / (places.place[b] - places.place[a])
+        (text_inches(labels[a]) + text_inches(labels[b]) + 0.3) / 2 / (positions.position[b] - positions.position[a])
         for a, b in itertools.pairwise(order)
     ]
-    ends = places.place[order[0]] - 0.5, places.place[order[-1]] + 0.5
+    ends = positions.position[order[0]] - 0.5, positions.position[order[-1]] + 0.5
     width = max(3.4, max(room) * (ends[1] - ends[0]))
     title = " · ".join(label(other) for other in factors if other != factor)
     with_legend = len(lines) > 1
@@ -96,22 +96,22 @@ def accuracy_by_factor(
     axes = figure.add_subplot()
     for i, (line, marker) in enumerate(zip(lines, MARKERS)):
         shift = (i - (len(lines) - 1) / 2) * min(0.08, 0.5 / len(lines))
-        points = sorted(line.points, key=lambda point: places.place[level_key(point[0])])
+        points = sorted(line.points, key=lambda point: positions.position[level_key(point[0])])
         for numeric in (False, True):
-            part = [p for p in points if is_number(p[0]) == numeric and p[1].num_values]
-            at = [places.place[level_key(level)] + shift for level, _, _ in part]
-            axes.plot(at, [100 * v.mean for _, v, _ in part], color=line.color, linewidth=1.3, alpha=0.75, zorder=2)
-            for x, (_, value, color) in zip(at, part):
+            shown = [p for p in points if is_number(p[0]) == numeric and p[1].num_values]
+            at = [positions.position[level_key(level)] + shift for level, _, _ in shown]
+            axes.plot(at, [100 * v.mean for _, v, _ in shown], color=line.color, linewidth=1.3, alpha=0.75, zorder=2)
+            for x, (_, value, color) in zip(at, shown):
                 whisker = None if math.isnan(value.half_width) else 100 * value.half_width
                 axes.errorbar(
                     x, 100 * value.mean, whisker, fmt=marker, color=color, markersize=6, elinewidth=1.6,
                     capsize=3, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
                 )  # fmt: skip
-    axes.set_xticks([places.place[key] for key in order], [labels[key] for key in order])
+    axes.set_xticks([positions.position[key] for key in order], [labels[key] for key in order])
     axes.set_xlim(*ends)
     axes.set_xlabel(label(factor), labelpad=6)
-    if places.apart is not None:
-        axes.axvline(places.apart, color=MUTED, linewidth=0.7)
+    if positions.apart is not None:
+        axes.axvline(positions.apart, color=MUTED, linewidth=0.7)
     draw_accuracy_axis(axes, chance)
     if with_legend:
         handles = [

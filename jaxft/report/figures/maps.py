@@ -70,16 +70,16 @@ def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], 
     axes = axes_at(figure, left, top, side, side)
     image = _draw_map(axes, distances)
     middles, present = [], sorted(set(owners))
-    for place in present:
-        first, count = list(owners).index(place), list(owners).count(place)
+    for index in present:
+        first, count = list(owners).index(index), list(owners).count(index)
         middles.append(first + (count - 1) / 2)
-        color = settings[place].color
+        color = settings[index].color
         _strip(axes, first * cell / side, 1 + 0.03 / side, count * cell / side, 0.09 / side, color)
         _strip(axes, -0.12 / side, 1 - (first + count) * cell / side, 0.09 / side, count * cell / side, color)
         if first:
             axes.axhline(first - 0.5, color="white", linewidth=1.6)
             axes.axvline(first - 0.5, color="white", linewidth=1.6)
-    numbers = [str(settings[place].number) for place in present]
+    numbers = [str(settings[index].number) for index in present]
     axes.set_xticks(middles, numbers)
     axes.set_yticks(middles, numbers)
     axes.xaxis.tick_top()
@@ -87,7 +87,7 @@ def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], 
     axes.tick_params(pad=11, labelsize=FONT_PT if side / len(present) > 0.2 else FONT_PT - 3)
     axes.set_xlabel("setting", labelpad=7)
     axes.set_ylabel("setting", labelpad=7)
-    _draw_scale(figure, image, left + side + 0.25, top, side, "L2 distance over the body")
+    _draw_scale(figure, image, left + side + 0.25, top, side, "L2 distance over the backbone")
     _draw_key(figure, left, top + side + 0.16, "the same weights")
     return to_svg(figure, name, "Distances between the final weights of all pairs of runs")
 

@@ -24,7 +24,7 @@ def make_change(context: ReportContext) -> Markup:
     maps = [measure_map(context, changes, name) for name in changes.columns if name not in KEYS and is_drawn(name)]
     return render_fragment(
         "sections/change.html",
-        maps=[found for found in maps if found],
+        maps=[drawn_map for drawn_map in maps if drawn_map],
         every_second=len(context.plan["layers"]) > MOST_NAMED_LAYERS,
     )
 

@@ -12,8 +12,8 @@ from jaxft.report.template import render_fragment
 
 def make_distances(context: ReportContext) -> Markup:
     """Returns the section."""
-    found = distance_figure(context) or {"svg": None, "runs": 0}
-    return render_fragment("sections/distances.html", **found, finished=context.counts["finished"])
+    figure = distance_figure(context) or {"svg": None, "runs": 0}
+    return render_fragment("sections/distances.html", **figure, finished=context.counts["finished"])
 
 
 def distance_figure(context: ReportContext) -> dict[str, Any] | None:
@@ -21,11 +21,11 @@ def distance_figure(context: ReportContext) -> dict[str, Any] | None:
     pairwise = context.store.pairwise()
     if pairwise is None:
         return None
-    place = {trial["trial"]: (trial["setting"], trial["seed"]) for trial in context.plan["trials"]}
-    order = sorted(range(len(pairwise["trials"])), key=lambda i: place[pairwise["trials"][i]])
+    setting_and_seed = {trial["trial"]: (trial["setting"], trial["seed"]) for trial in context.plan["trials"]}
+    order = sorted(range(len(pairwise["trials"])), key=lambda i: setting_and_seed[pairwise["trials"][i]])
     head = pairwise.get("head", "head")  # which older records do not name
-    body = [not f"{layer}/".startswith(f"{head}/") for layer in pairwise["layers"]]
-    squares = np.square(pairwise["distances"][body].astype(np.float64))
+    backbone = [not f"{layer}/".startswith(f"{head}/") for layer in pairwise["layers"]]
+    squares = np.square(pairwise["distances"][backbone].astype(np.float64))
     distances = np.sqrt(squares.sum(axis=0))[np.ix_(order, order)]
-    owners = [place[pairwise["trials"][i]][0] for i in order]
+    owners = [setting_and_seed[pairwise["trials"][i]][0] for i in order]
     return {"svg": distance_map("distance", context.settings, owners, distances), "runs": len(order)}

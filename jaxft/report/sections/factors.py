@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.factors import accuracy_by_factor, factor_lines
-from jaxft.report.levels import place_levels
+from jaxft.report.levels import axis_positions
 from jaxft.report.settings import levels_of, seeds_text
 from jaxft.report.template import render_fragment
 
@@ -26,7 +26,7 @@ def factor_figure(context: ReportContext, number: int, factor: str) -> dict[str,
     return {
         "factor": factor,
         "svg": accuracy_by_factor(f"factor{number}", factor, varying, settings, context.chance),
-        "note": place_levels(levels_of(factor, settings)).note,
+        "note": axis_positions(levels_of(factor, settings)).note,
         "lines": words,
         "seeds": seeds_text(value.num_values for line in lines for _, value, _ in line.points),
     }

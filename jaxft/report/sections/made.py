@@ -59,16 +59,16 @@ def factors_text(blocks: Sequence[Mapping[str, Sequence[Any]]]) -> str:
 
 def flattened(fields: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Returns nested dicts as one, under dotted names."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in fields.items():
         dotted = f"{where}.{name}" if where else str(name)
-        found |= flattened(value, dotted) if isinstance(value, Mapping) else {dotted: value}
-    return found
+        flat |= flattened(value, dotted) if isinstance(value, Mapping) else {dotted: value}
+    return flat
 
 
 def sources_of(store: Store, plan: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns the source networks that were trained here: (digest, what came of it as (name, text))."""
-    found = []
+    sources = []
     for digest in (plan.get("source") or {}).get("trials", []):
         record = store.read("sources", digest) or {"status": "not yet trained"}
         model = record.get("trial", {}).get("source", {}).get("model")
@@ -79,5 +79,5 @@ def sources_of(store: Store, plan: Mapping[str, Any]) -> list[tuple[str, list[tu
             ("test", (value := record.get("test_accuracy")) and f"{percent(value)} %"),
             ("time", (value := record.get("seconds")) and duration(value, precise=True)),
         ]
-        found.append((digest, [(name, text) for name, text in rows if text]))
-    return found
+        sources.append((digest, [(name, text) for name, text in rows if text]))
+    return sources

@@ -28,12 +28,12 @@ def make_trials(context: ReportContext) -> Markup:
 def trial_rows(context: ReportContext) -> list[dict[str, Any]]:
     """Returns a row for each trial of the plan, those that have not run among them."""
     results = context.results
-    found = dict(zip(results["trial"], results.to_dict("records")))
+    row_of = dict(zip(results["trial"], results.to_dict("records")))
     return [
         {
             "status": "not yet run",
             **trial,
-            **{k: v for k, v in found.get(trial["trial"], {}).items() if k not in trial},
+            **{k: v for k, v in row_of.get(trial["trial"], {}).items() if k not in trial},
         }
         for trial in context.plan["trials"]
     ]

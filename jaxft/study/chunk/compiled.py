@@ -34,11 +34,11 @@ def make_run_steps(phase: Phase, executor: Executor) -> Callable[..., tuple[Stat
     run = make_steps(phase, executor)
 
     def run_one_by_one(count: int, state: State, *rest: Any) -> tuple[State, list[jax.Array]]:
-        found = []
+        all_metrics = []
         for _ in range(count):
             state, metrics = run(state, *rest)
-            found.append(metrics)
-        return state, found
+            all_metrics.append(metrics)
+        return state, all_metrics
 
     def run_stretch(count: int, state: State, hparams: HParams, *rest: Any) -> tuple[State, list[jax.Array]]:
         labels, indices, frozen, images = rest

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.core.events import EpochEnded
-from jaxft.study.chunk.carry import Carry
+from jaxft.study.chunk.chunk_state import ChunkState
 from jaxft.study.chunk.evaluation import evaluate
-from jaxft.study.chunk.feed import Feed
 from jaxft.study.chunk.lanes import Chunk, Lane, curve_names
+from jaxft.study.chunk.phase_data import PhaseData
 
 
-def end_epoch(chunk: Chunk, feed: Feed, carry: Carry, epoch: int, num_steps: int) -> None:
+def end_epoch(chunk: Chunk, phase_data: PhaseData, chunk_state: ChunkState, epoch: int, num_steps: int) -> None:
     """Evaluates on the validation images, and updates the carry: the curves, who diverged, the best epoch.
 
     A trial has diverged once its loss, a parameter or a statistic is no finite number; its curves end there.
@@ -25,22 +25,24 @@ def end_epoch(chunk: Chunk, feed: Feed, carry: Carry, epoch: int, num_steps: int
       epoch: its number over all phases, from 0.
       num_steps: how many steps it had.
     """
-    state, lanes = carry.state, chunk.lanes
-    scores = evaluate(chunk, feed, *state.evaluated, "val")
+    state, lanes = chunk_state.state, chunk.lanes
+    scores = evaluate(chunk, phase_data, *state.evaluated, "val")
     loss, accuracy = scores.loss, scores.metrics["accuracy"]
-    last = 1 if feed.phase.whole else num_steps  # a step over all images is no mean's part
-    trained = carry.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
-    carry.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, *scores.metrics.values()], axis=1)
+    last = 1 if phase_data.phase.is_full_batch else num_steps  # a step over all images is no mean's part
+    trained = chunk_state.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
+    chunk_state.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, *scores.metrics.values()], axis=1)
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
-    carry.diverged = carry.diverged | ~scores.finite | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
-    carry.history[carry.diverged, epoch] = np.nan
+    chunk_state.diverged = (
+        chunk_state.diverged | ~scores.finite | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
+    )
+    chunk_state.history[chunk_state.diverged, epoch] = np.nan
     # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
-    ties = (accuracy == carry.best_score[:, 0]) & (-loss > carry.best_score[:, 1])
-    better = (accuracy > carry.best_score[:, 0]) | ties | ~has_val | (chunk.program.select == "last")
-    better &= ~carry.diverged
-    carry.best = _where(chunk.executor.place(better), state.evaluated, carry.best)
-    carry.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), carry.best_score)
-    carry.best_epoch = np.where(better, epoch, carry.best_epoch)
+    ties = (accuracy == chunk_state.best_score[:, 0]) & (-loss > chunk_state.best_score[:, 1])
+    better = (accuracy > chunk_state.best_score[:, 0]) | ties | ~has_val | (chunk.program.select == "last")
+    better &= ~chunk_state.diverged
+    chunk_state.best = _where(chunk.executor.put(better), state.evaluated, chunk_state.best)
+    chunk_state.best_score = np.where(better[:, None], np.stack([accuracy, -loss], axis=1), chunk_state.best_score)
+    chunk_state.best_epoch = np.where(better, epoch, chunk_state.best_epoch)
 
 
 @functools.partial(jax.jit, donate_argnums=2)
@@ -51,13 +53,13 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(choose, new, old)
 
 
-def epoch_ended(lanes: Sequence[Lane], carry: Carry, epoch: int) -> EpochEnded:
+def epoch_ended(lanes: Sequence[Lane], chunk_state: ChunkState, epoch: int) -> EpochEnded:
     """Returns the event of an epoch, counted from 0, of the lanes that have a name."""
     named = [i for i, lane in enumerate(lanes) if lane.name]
-    curves = carry.history[named, epoch]
+    curves = chunk_state.history[named, epoch]
     metrics = {name: tuple(map(_rounded, curves[:, i].tolist())) for i, name in enumerate(curve_names())}
     names = tuple(lanes[i].name for i in named)
-    return EpochEnded(lanes[0].kind, names, epoch + 1, carry.history.shape[1], metrics)
+    return EpochEnded(lanes[0].kind, names, epoch + 1, chunk_state.history.shape[1], metrics)
 
 
 def _rounded(value: float) -> float | None:

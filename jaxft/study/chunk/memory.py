@@ -52,8 +52,8 @@ def _program_bytes(function: Any, args: Sequence[Any]) -> float:
         if is_out_of_memory(error):
             return math.inf
         raise
-    own = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return own + memory.temp_size_in_bytes
+    lasting_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return lasting_bytes + memory.temp_size_in_bytes
 
 
 def compiled_programs(
@@ -63,33 +63,37 @@ def compiled_programs(
 
     The shapes say where arrays lie, so that a program that is compiled for them is the one that will be run.
     """
-    of_trials, of_all, of_batches = executor.of_trials, executor.of_all, executor.of_batches
+    trial_sharding, shared_sharding, batch_sharding = (
+        executor.trial_sharding,
+        executor.shared_sharding,
+        executor.batch_sharding,
+    )
     width = executor.width
     for planned in program.phases:
         phase, *variables, frozen, images_of_phase = example_phase(planned, lane, images)
-        own = (*variables, lane.hparams, lane.augment_key, lane.labels)
-        live, tracked, hparams, key, labels = _shapes(own, of_trials, width)
-        frozen, seen = _shapes((frozen, images_of_phase), of_all)
+        trial_arrays = (*variables, lane.hparams, lane.augment_key, lane.labels)
+        trainable, tracked, hparams, key, labels = _shapes(trial_arrays, trial_sharding, width)
+        frozen, seen = _shapes((frozen, images_of_phase), shared_sharding)
         init_states = make_init_states(phase)
-        yield "init", init_states, (live, tracked, hparams, key)
-        state = _shapes(jax.eval_shape(init_states, live, tracked, hparams, key), of_trials)
-        num_rows = 1 if phase.whole else phase.num_steps
-        indices = _shapes(np.zeros((num_rows, phase.batch_size), np.int32), of_batches, width)
+        yield "init", init_states, (trainable, tracked, hparams, key)
+        state = _shapes(jax.eval_shape(init_states, trainable, tracked, hparams, key), trial_sharding)
+        num_rows = 1 if phase.is_full_batch else phase.num_steps
+        indices = _shapes(np.zeros((num_rows, phase.batch_size), np.int32), batch_sharding, width)
         count = (jnp.int32(1),) if loops_on_device(phase) else ()
         yield "train", make_steps(phase, executor), (state, hparams, labels, indices, *count, frozen, seen)
-        params, resting = live, frozen._replace(reference=None)
-        if any(map(is_adapter, live)):
-            yield "merge", make_merge(executor), (live, hparams.lora_scale, frozen.params)
-            merged = jax.eval_shape(make_merge(executor), live, hparams.lora_scale, frozen.params)
-            params = _shapes(merged, of_trials)
+        params, eval_frozen = trainable, frozen._replace(source_arrays=None)
+        if any(map(is_adapter, trainable)):
+            yield "merge", make_merge(executor), (trainable, hparams.lora_scale, frozen.params)
+            merged = jax.eval_shape(make_merge(executor), trainable, hparams.lora_scale, frozen.params)
+            params = _shapes(merged, trial_sharding)
         yield "finite", make_finite(executor), (params, tracked)
         if phase.recalibrates:
-            rows = _shapes(np.zeros((1, min(len(lane.train), MOMENTS_BATCH)), np.int32), of_trials, width)
-            yield "moments", make_moments(phase.evaluated, executor), (params, tracked, rows, resting, seen)
+            rows = _shapes(np.zeros((1, min(len(lane.train), MOMENTS_BATCH)), np.int32), trial_sharding, width)
+            yield "moments", make_moments(phase.evaluated, executor), (params, tracked, rows, eval_frozen, seen)
         if len(lane.val) or len(lane.test):
             size = eval_batch(program, [lane], executor.num_devices)
-            batch = _shapes((np.zeros((1, size), np.int32), np.zeros((1, size), bool)), of_batches, width)
-            yield "evaluate", make_eval(phase.evaluated, executor), (params, tracked, labels, *batch, resting, seen)
+            batch = _shapes((np.zeros((1, size), np.int32), np.zeros((1, size), bool)), batch_sharding, width)
+            yield "evaluate", make_eval(phase.evaluated, executor), (params, tracked, labels, *batch, eval_frozen, seen)
 
 
 def _shapes(tree: Any, sharding: jax.sharding.Sharding, width: int | None = None) -> Any:

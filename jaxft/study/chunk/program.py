@@ -11,7 +11,7 @@ from jaxft.training.phase import Phase
 class Program:
     """What is static in a whole trial: its phases, after which steps of each it is evaluated, what is selected.
 
-    `test_crops` are what is looked at of test images (`train.Evaluated`); of those to select on it is the centre.
+    `test_crops` are what is looked at of test images (`train.Evaluated`); of those to select on it is the center.
     """
 
     phases: tuple[Phase, ...]
@@ -19,17 +19,17 @@ class Program:
     select: str
     eval_batch_size: int
     num_train: int
-    test_crops: str = "centre"
+    test_crops: str = "center"
 
     @property
     def epochs(self) -> tuple[float, ...]:
         """Returns after how many passes over the training images each evaluation is."""
-        found, before = [], 0.0
+        epochs, before = [], 0.0
         for phase, ends in zip(self.phases, self.epoch_ends):
-            a_step = 0.0 if phase.whole else phase.batch_size / self.num_train  # a fit to all images is no pass
-            found += [before + end * a_step for end in ends]
-            before = found[-1]
-        return tuple(round(passes, 6) for passes in found)
+            a_step = 0.0 if phase.is_full_batch else phase.batch_size / self.num_train  # a fit to all images is no pass
+            epochs += [before + end * a_step for end in ends]
+            before = epochs[-1]
+        return tuple(round(epoch, 6) for epoch in epochs)
 
     @property
     def num_epochs(self) -> int:
@@ -46,8 +46,8 @@ class Program:
 
 
 def make_program(
-    phases: Sequence[Phase], select: str, eval_batch_size: int, num_train: int, test_crops: str = "centre"
+    phases: Sequence[Phase], select: str, eval_batch_size: int, num_train: int, test_crops: str = "center"
 ) -> Program:
     """Returns the program of phases that are evaluated after each pass, or at the end where every step is over all."""
-    ends = [[p.num_steps] if p.whole else epoch_ends(num_train, p.num_steps, p.batch_size) for p in phases]
+    ends = [[p.num_steps] if p.is_full_batch else epoch_ends(num_train, p.num_steps, p.batch_size) for p in phases]
     return Program(tuple(phases), tuple(map(tuple, ends)), select, eval_batch_size, num_train, test_crops)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxft.store.records import Store
-from jaxft.study.chunk.carry import Carry, Position
+from jaxft.study.chunk.chunk_state import ChunkState, Position
 from jaxft.training.state import Flat
 
 MOST_STEPS, MOST_EPOCHS = 10**9, 10**5  # of a phase, in the number of a checkpoint
@@ -28,7 +28,7 @@ class Checkpoints(Protocol):
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointPolicy:
     """What a chunk keeps while it runs.
 
     Attributes:
@@ -45,33 +45,33 @@ class Keeping:
 class Saver:
     """Saves the state of a chunk now and then, with the seconds that it has taken."""
 
-    def __init__(self, keeping: Keeping):
-        self.checkpoints, self.every_seconds = keeping.checkpoints, keeping.seconds
+    def __init__(self, policy: CheckpointPolicy):
+        self.checkpoints, self.every_seconds = policy.checkpoints, policy.seconds
         self.resume_at = self.checkpoints.latest() if self.checkpoints else None
         self.started = self.last = time.monotonic()
 
-    def load(self, position: Position, carry: Carry) -> tuple[Position, Carry]:
+    def load(self, position: Position, chunk_state: ChunkState) -> tuple[Position, ChunkState]:
         """Returns the position and carry that were saved, once, or else those given."""
         if self.checkpoints is None or self.resume_at is None:
-            return position, carry
+            return position, chunk_state
         saved, self.resume_at = self.resume_at, None
-        return saved, Carry(**self.checkpoints.load(saved, carry.tree()))
+        return saved, ChunkState(**self.checkpoints.load(saved, chunk_state.tree()))
 
-    def seconds(self, carry: Carry) -> float:
+    def seconds(self, chunk_state: ChunkState) -> float:
         """Returns how long the chunk has taken, before it was stopped too."""
-        return float(carry.seconds) + time.monotonic() - self.started
+        return float(chunk_state.seconds) + time.monotonic() - self.started
 
     @property
     def is_due(self) -> bool:
         """Tells whether the last checkpoint is long ago."""
         return time.monotonic() - self.last >= self.every_seconds
 
-    def save(self, position: Position, carry: Carry) -> None:
+    def save(self, position: Position, chunk_state: ChunkState) -> None:
         """Saves the carry; a position that is saved already is left as it is."""
         if self.checkpoints is not None and self.checkpoints.latest() != position:
-            carry.seconds = np.asarray(self.seconds(carry))
+            chunk_state.seconds = np.asarray(self.seconds(chunk_state))
             self.started = time.monotonic()
-            self.checkpoints.save(position, carry.tree())
+            self.checkpoints.save(position, chunk_state.tree())
         self.last = time.monotonic()
 
 

@@ -12,10 +12,10 @@ from jaxft.core import interrupts
 from jaxft.study.chunk.compiled import make_init_states, make_run_steps
 from jaxft.study.chunk.evaluation import eval_batch, evaluate
 from jaxft.study.chunk.examples import example_phase
-from jaxft.study.chunk.feed import Feed
 from jaxft.study.chunk.lanes import Chunk, Lane, stack
+from jaxft.study.chunk.phase_data import PhaseData
 from jaxft.study.chunk.program import Program
-from jaxft.study.executors import Executor, InTurn
+from jaxft.study.executors import Executor, Sequential
 from jaxft.training.phase import Phase
 
 
@@ -37,15 +37,15 @@ def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Execu
 
 def example_steps(phase: Phase, lane: Lane, images: np.ndarray, executor: Executor) -> Callable[[int], None]:
     """Returns a function that runs so many steps of trials like `lane`, and waits for their end."""
-    phase, live, tracked, frozen, images = example_phase(phase, lane, images)
+    phase, trainable, tracked, frozen, images = example_phase(phase, lane, images)
     width = executor.width
-    live, tracked, hparams, keys, labels = executor.place(
-        stack([(live, tracked, lane.hparams, lane.augment_key, lane.labels)] * width)
+    trainable, tracked, hparams, keys, labels = executor.put(
+        stack([(trainable, tracked, lane.hparams, lane.augment_key, lane.labels)] * width)
     )
-    state = executor.place(make_init_states(phase)(live, tracked, hparams, keys))
-    steps = 1 if phase.whole else phase.num_steps
-    indices = executor.place_batches(np.zeros((width, steps, phase.batch_size), np.int32))
-    shared = executor.place_shared((frozen, images))
+    state = executor.put(make_init_states(phase)(trainable, tracked, hparams, keys))
+    steps = 1 if phase.is_full_batch else phase.num_steps
+    indices = executor.put_batches(np.zeros((width, steps, phase.batch_size), np.int32))
+    shared = executor.put_shared((frozen, images))
     run_steps = make_run_steps(phase, executor)
 
     def run(count: int) -> None:
@@ -61,22 +61,22 @@ def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
 
     A batch is timed, after one that compiles.
     """
-    part: Literal["val", "test"] = "val" if len(lane.val) else "test"
-    rows = getattr(lane, part)[: eval_batch(program, [lane], 1)] if len(lane.val) or len(lane.test) else lane.test
+    subset: Literal["val", "test"] = "val" if len(lane.val) else "test"
+    rows = getattr(lane, subset)[: eval_batch(program, [lane], 1)] if len(lane.val) or len(lane.test) else lane.test
     if not len(rows):
         return 0.0
-    executor = InTurn()
-    lane = dataclasses.replace(lane, val=rows) if part == "val" else dataclasses.replace(lane, test=rows)
-    phase, live, tracked, frozen, images = example_phase(program.phases[-1], lane, images)
-    labels, no_batches = executor.place((lane.labels[None], np.zeros((1, 1, 1), np.int32)))
-    frozen, pixels = executor.place_shared((frozen, images))
-    feed = Feed(phase, frozen, pixels, labels, no_batches)
-    chunk = Chunk(dataclasses.replace(program, test_crops="centre"), [lane], executor)
-    params, batch_stats = executor.place((stack([live]), stack([tracked])))
+    executor = Sequential()
+    lane = dataclasses.replace(lane, val=rows) if subset == "val" else dataclasses.replace(lane, test=rows)
+    phase, trainable, tracked, frozen, images = example_phase(program.phases[-1], lane, images)
+    labels, no_batches = executor.put((lane.labels[None], np.zeros((1, 1, 1), np.int32)))
+    frozen, pixels = executor.put_shared((frozen, images))
+    phase_data = PhaseData(phase, frozen, pixels, labels, no_batches)
+    chunk = Chunk(dataclasses.replace(program, test_crops="center"), [lane], executor)
+    params, batch_stats = executor.put((stack([trainable]), stack([tracked])))
     taken = []
     for _ in range(3):
         interrupts.check()
         start = time.perf_counter()
-        evaluate(chunk, feed, params, batch_stats, part)
+        evaluate(chunk, phase_data, params, batch_stats, subset)
         taken.append(time.perf_counter() - start)
     return min(taken[1:]) / len(rows)

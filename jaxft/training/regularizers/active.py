@@ -12,13 +12,13 @@ from jaxft.config import Training
 from jaxft.config.sections import sections_of
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network
-from jaxft.training.noise import Draw, Noise
+from jaxft.training.noise import Noise, NoiseKey
 from jaxft.training.regularizers.base import Regularizer, Scope, Term
 from jaxft.training.regularizers.context import StepContext
 from jaxft.training.source import SourceNeeds, all_needs
 from jaxft.training.training_images import TrainingImages
 
-Numbers = dict[str, dict[str, Any]]  # by regularizer
+RegularizerNumbers = dict[str, dict[str, Any]]  # by regularizer
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class ActiveRegularizers:
         """Returns what they need of the source."""
         return all_needs((each.source_needs(static, model) for _, each, static in self), model)
 
-    def noise(self, numbers: Numbers, model: Network, draw: Draw) -> Noise:
+    def noise(self, numbers: RegularizerNumbers, model: Network, noise_key: NoiseKey) -> Noise:
         """Returns the noise of all of them for the images of a batch."""
         noise = Noise()
         for name, regularizer, static in self:
-            noise = regularizer.add_noise(noise, Term(static, numbers.get(name, {}), {}), model, draw)
+            noise = regularizer.add_noise(noise, Term(static, numbers.get(name, {}), {}), model, noise_key)
         return noise
 
     def penalty(self, context: StepContext) -> jax.Array | None:
@@ -74,12 +74,12 @@ def make_regularizers(training: Training, scope: Scope) -> ActiveRegularizers:
     Raises:
       UserError: one of them cannot act on this network, or has a rule that decides nothing.
     """
-    found = []
+    active = []
     for name, options in turned_on(training):
         static = REGULARIZERS[name].value.static(options, scope)
         if static is not None:
-            found.append((name, static))
-    return ActiveRegularizers(tuple(found))
+            active.append((name, static))
+    return ActiveRegularizers(tuple(active))
 
 
 def turned_on(training: Training) -> list[tuple[str, Any]]:
@@ -88,19 +88,19 @@ def turned_on(training: Training) -> list[tuple[str, Any]]:
     return [(name, options) for name, options in sections.items() if options.acting_field is not None]
 
 
-def make_numbers(training: Training) -> Numbers:
+def make_numbers(training: Training) -> RegularizerNumbers:
     """Returns the numbers of the regularizers that are turned on, whether or not they act in every phase."""
     numbers = {name: REGULARIZERS[name].value.numbers(options) for name, options in turned_on(training)}
-    return {name: own for name, own in numbers.items() if own}
+    return {name: values for name, values in numbers.items() if values}
 
 
 def to_measure(phases: Sequence[ActiveRegularizers]) -> dict[str, tuple[Any, ...]]:
     """Returns the static parts of each regularizer in all phases of a trial, without repetitions."""
-    found: dict[str, tuple[Any, ...]] = {}
+    statics: dict[str, tuple[Any, ...]] = {}
     for active in phases:
         for name, static in active.statics:
-            found[name] = tuple(dict.fromkeys((*found.get(name, ()), static)))
-    return found
+            statics[name] = tuple(dict.fromkeys((*statics.get(name, ()), static)))
+    return statics
 
 
 def measured_shapes(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxft.models import Network
-from jaxft.training.noise import Draw, Noise
+from jaxft.training.noise import Noise, NoiseKey
 from jaxft.training.regularizers.context import StepContext
 from jaxft.training.source import SourceNeeds
 from jaxft.training.training_images import TrainingImages
@@ -32,10 +32,10 @@ class Scope:
     grows: bool = False
 
     @property
-    def live(self) -> tuple[str, ...]:
+    def blocks_above_prefix(self) -> tuple[str, ...]:
         """Returns the blocks above the frozen prefix."""
-        units = self.model.units
-        return units[units.index(self.prefix) + 1 :] if self.prefix else units
+        blocks = self.model.blocks
+        return blocks[blocks.index(self.prefix) + 1 :] if self.prefix else blocks
 
 
 class Term(NamedTuple):
@@ -83,6 +83,6 @@ class Regularizer:
         """Returns its term of the loss of a batch, a scalar; None if it only draws noise."""
         return None
 
-    def add_noise(self, noise: Noise, term: Term, model: Network, draw: Draw) -> Noise:
+    def add_noise(self, noise: Noise, term: Term, model: Network, noise_key: NoiseKey) -> Noise:
         """Returns `noise` with what this regularizer draws for the images of a batch."""
         return noise

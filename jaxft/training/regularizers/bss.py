@@ -41,7 +41,7 @@ class BSS(Regularizer):
     """A penalty on the smallest singular values of a batch's features. Its static part is their number."""
 
     def static(self, options: BSSConfig, scope: Scope) -> int | None:
-        return options.count if scope.model.feature_block in scope.live else None
+        return options.count if scope.model.feature_block in scope.blocks_above_prefix else None
 
     def numbers(self, options: BSSConfig) -> dict[str, Any]:
         return {"strength": jnp.float32(options.strength)}

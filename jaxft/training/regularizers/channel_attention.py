@@ -42,7 +42,7 @@ def channel_attention(blocks: Sequence[str], images: TrainingImages) -> dict[str
     count = min(len(rows), ATTENTION_IMAGES) // size * size
     chosen = np.linspace(0, len(rows) - 1, count).round().astype(int)
     nested = {collection: unflatten(leaves) for collection, leaves in images.variables.items()}
-    found = {}
+    attention = {}
     for block in blocks:
         loss = functools.partial(make_masked_loss(model, block), nested, kernel, bias)
         x = images.outputs(block, chosen)
@@ -53,8 +53,8 @@ def channel_attention(blocks: Sequence[str], images: TrainingImages) -> dict[str
         losses = np.array([np.mean([float(loss(*batch, jnp.asarray(mask))) for batch in batches]) for mask in masks])
         rise = losses[:-1] - losses[-1]
         shares = np.exp(rise - rise.max())
-        found[block] = (shares / shares.sum()).astype(np.float32)
-    return found
+        attention[block] = (shares / shares.sum()).astype(np.float32)
+    return attention
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def make_masked_loss(model: Network, block: str) -> Callable[..., jax.Array]:
 
     x: [n, height, width, channels], outputs of `block`; kept: [channels], 0 for those that are set to zero.
     """
-    place = model.units.index(block) + 1
+    next_index = model.blocks.index(block) + 1
 
     @jax.jit
     @true_products
@@ -71,8 +71,8 @@ def make_masked_loss(model: Network, block: str) -> Callable[..., jax.Array]:
         variables: Any, kernel: jax.Array, bias: jax.Array, x: jax.Array, labels: jax.Array, kept: jax.Array
     ) -> jax.Array:
         x = x * kept.reshape((1,) * (x.ndim - 1) + (-1,))
-        if place < model.units.index(model.head):
-            x = model.apply(variables, x, start=model.units[place], stop=model.feature_block)
+        if next_index < model.blocks.index(model.head):
+            x = model.apply(variables, x, start=model.blocks[next_index], stop=model.feature_block)
         shares = jax.nn.log_softmax(pooled(x) @ kernel + bias.reshape(1, -1))
         return -jnp.take_along_axis(shares, labels.reshape(-1, 1), axis=1).mean()
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import jax
 
 from jaxft.models import Network
-from jaxft.training.source import Reference, source_maps
+from jaxft.training.source import SourceArrays, source_maps
 from jaxft.training.targets import BatchTargets
 
 if TYPE_CHECKING:
-    from jaxft.training.forward import Pass
+    from jaxft.training.forward import ForwardPass
     from jaxft.training.hparams import HParams
     from jaxft.training.phase import Phase
 
@@ -27,16 +27,16 @@ class StepContext:
       params: the network's parameters by name, low-rank updates merged into the kernels.
       forward: logits, outputs of the blocks that were asked for, and the input of the first block above the prefix.
       targets: labels and rows of the images, of both images where they are mixed.
-      reference: arrays of the source; None if no regularizer needs any.
+      source_arrays: arrays of the source; None if no regularizer needs any.
       key: the key of the step.
     """
 
     phase: "Phase"
     hparams: "HParams"
     params: Mapping[str, jax.Array]
-    forward: "Pass"
+    forward: "ForwardPass"
     targets: BatchTargets
-    reference: Reference | None
+    source_arrays: SourceArrays | None
     key: jax.Array
 
     @property
@@ -45,15 +45,15 @@ class StepContext:
         return self.phase.model
 
     @property
-    def source(self) -> Reference:
+    def source(self) -> SourceArrays:
         """Returns the arrays of the source, which some regularizer needs."""
-        if self.reference is None:
+        if self.source_arrays is None:
             raise ValueError("a regularizer needs the source; its source_needs must say so.")
-        return self.reference
+        return self.source_arrays
 
     @functools.cached_property
     def source_outputs(self) -> dict[str, jax.Array]:
         """Returns the source's outputs of all blocks that regularizers need, for the images of the batch."""
         needs = self.phase.regularizers.source_needs(self.model)
-        batch = self.forward.entering, self.targets.own.rows
+        batch = self.forward.entering, self.targets.original.rows
         return source_maps(self.source, self.model, self.phase.prefix, needs.maps, batch)

@@ -40,7 +40,13 @@ class DeltaConfig(RegularizerConfig):
         """Raises a `UserError` if blocks that are compared start from other weights than the source's."""
         super().check_training(training, where, dotted)
         start = training.initialization
-        anew = "start" if start.start == "matched" else "copied_units" if start.copied_units is not None else None
+        anew = (
+            "start"
+            if start.start == "mean_var"
+            else "transferred_blocks"
+            if start.transferred_blocks is not None
+            else None
+        )
         if self.strength and anew is not None:
             raise UserError(
                 f"config field '{dotted}.strength' compares feature maps with the source's, but "
@@ -54,7 +60,14 @@ class Delta(Regularizer):
 
     def static(self, options: DeltaConfig, scope: Scope) -> tuple[str, ...] | None:
         model = scope.model
-        return tuple(tap.unit for tap in model.taps if tap.unit in scope.live and tap.unit != model.units[0]) or None
+        return (
+            tuple(
+                tap.block
+                for tap in model.taps
+                if tap.block in scope.blocks_above_prefix and tap.block != model.blocks[0]
+            )
+            or None
+        )
 
     def numbers(self, options: DeltaConfig) -> dict[str, Any]:
         return {"strength": jnp.float32(options.strength)}

@@ -34,7 +34,7 @@ class Distillation(Regularizer):
     """A cross-entropy to the outputs of the source's head before training. The old head does not train."""
 
     def static(self, options: DistillationConfig, scope: Scope) -> bool | None:
-        return True if scope.model.feature_block in scope.live else None
+        return True if scope.model.feature_block in scope.blocks_above_prefix else None
 
     def numbers(self, options: DistillationConfig) -> dict[str, Any]:
         return {"strength": jnp.float32(options.strength), "temperature": jnp.float32(options.temperature)}

@@ -10,7 +10,7 @@ from jaxft.config.fields import setting
 from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.registries import REGULARIZERS
 from jaxft.models import Network
-from jaxft.training.noise import Draw, Dropout, Noise
+from jaxft.training.noise import Dropout, Noise, NoiseKey
 from jaxft.training.regularizers.base import Regularizer, Scope, Term
 
 STREAM = 4  # of the step's key
@@ -38,9 +38,9 @@ class HeadDropout(Regularizer):
     def numbers(self, options: DropoutConfig) -> dict[str, Any]:
         return {"rate": jnp.float32(options.rate)}
 
-    def add_noise(self, noise: Noise, term: Term, model: Network, draw: Draw) -> Noise:
-        key = jax.random.fold_in(draw.key, STREAM)
-        return noise._replace(dropout=Dropout(key, term.numbers["rate"], draw.places))
+    def add_noise(self, noise: Noise, term: Term, model: Network, noise_key: NoiseKey) -> Noise:
+        key = jax.random.fold_in(noise_key.key, STREAM)
+        return noise._replace(dropout=Dropout(key, term.numbers["rate"], noise_key.positions))
 
 
 REGULARIZERS.register(

@@ -54,11 +54,11 @@ class L2SP(Regularizer):
         return pull if pull.leaves or pull.head else None
 
     def numbers(self, options: L2SPConfig) -> dict[str, Any]:
-        found: dict[str, Any] = {"head": jnp.float32(options.head)} if options.head else {}
-        strengths = {REST: options.strength} | dict(reversed(options.rules))
-        if any(strengths.values()):
-            found["rules"] = {pattern: jnp.float32(strength) for pattern, strength in strengths.items() if strength}
-        return found
+        traced: dict[str, Any] = {"head": jnp.float32(options.head)} if options.head else {}
+        penalties = {REST: options.strength} | dict(reversed(options.rules))
+        if any(penalties.values()):
+            traced["rules"] = {pattern: jnp.float32(strength) for pattern, strength in penalties.items() if strength}
+        return traced
 
     def source_needs(self, static: Pull, model: Network) -> SourceNeeds:
         return SourceNeeds(params=tuple(name for name, _ in static.leaves))
@@ -66,8 +66,8 @@ class L2SP(Regularizer):
     def penalty(self, term: Term, context: StepContext) -> jax.Array:
         terms, pull = [], term.static
         if pull.leaves:
-            strengths = {name: term.numbers["rules"][pattern] for name, pattern in pull.leaves}
-            terms.append(squared_distance(context.params, context.source.params, strengths))
+            penalties = {name: term.numbers["rules"][pattern] for name, pattern in pull.leaves}
+            terms.append(squared_distance(context.params, context.source.params, penalties))
         if pull.head:
             head = {name: leaf for name, leaf in context.params.items() if context.model.in_head(name)}
             zeros = dict.fromkeys(head, jnp.float32(0))
@@ -90,15 +90,15 @@ def _pulled(options: L2SPConfig, scope: Scope) -> tuple[tuple[str, str], ...]:
 
 
 def squared_distance(
-    params: Mapping[str, jax.Array], start: Mapping[str, jax.Array], strengths: Mapping[str, Any]
+    params: Mapping[str, jax.Array], start: Mapping[str, jax.Array], penalties: Mapping[str, Any]
 ) -> jax.Array:
-    """Returns the sum over the leaves named in `strengths` of strength / 2 ||w - w0||^2.
+    """Returns the sum over the leaves named in `penalties` of strength / 2 ||w - w0||^2.
 
     The first term of L2-SP (Li, Grandvalet & Davoine 2018, section 3.2), whose alpha may differ from leaf to leaf. All
     leaves below the head have a counterpart in the source: kernels, biases, scales and shifts.
     """
     return sum(
-        (strength / 2 * jnp.square(params[name] - start[name]).sum() for name, strength in strengths.items()),
+        (strength / 2 * jnp.square(params[name] - start[name]).sum() for name, strength in penalties.items()),
         jnp.float32(0),
     )
 

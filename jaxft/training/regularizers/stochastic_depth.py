@@ -11,8 +11,8 @@ from jaxft.config.fields import setting
 from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.errors import UserError
 from jaxft.core.registries import REGULARIZERS
-from jaxft.models import Network, unit_of
-from jaxft.training.noise import Draw, Noise
+from jaxft.models import Network, block_of
+from jaxft.training.noise import Noise, NoiseKey
 from jaxft.training.regularizers.base import Regularizer, Scope, Term
 
 STREAM = 5  # of the step's key
@@ -45,13 +45,16 @@ class StochasticDepth(Regularizer):
                 f"'training.regularization.stochastic_depth.rate' is {options.rate:g}, but {model.architecture} has no "
                 "residual blocks that could be skipped; leave it out."
             )
-        return tuple(b for b in model.residual_blocks if unit_of(f"{b}/", model.units) in scope.live) or None
+        return (
+            tuple(b for b in model.residual_blocks if block_of(f"{b}/", model.blocks) in scope.blocks_above_prefix)
+            or None
+        )
 
     def numbers(self, options: StochasticDepthConfig) -> dict[str, Any]:
         return {"rate": jnp.float32(options.rate)}
 
-    def add_noise(self, noise: Noise, term: Term, model: Network, draw: Draw) -> Noise:
-        key = jax.random.fold_in(draw.key, STREAM)
+    def add_noise(self, noise: Noise, term: Term, model: Network, noise_key: NoiseKey) -> Noise:
+        key = jax.random.fold_in(noise_key.key, STREAM)
         return noise._replace(branch_factors=branch_factors(key, model, term.static, term.numbers["rate"]))
 
 
@@ -66,12 +69,12 @@ def branch_factors(
     the same, and its batch-norm statistics move.
     """
     depth = {block: number for number, block in enumerate(model.residual_blocks, 1)}
-    found = {}
+    factors = {}
     for block in blocks:
-        kept = 1 - depth[block] / len(depth) * rate
-        there = jax.random.uniform(jax.random.fold_in(key, depth[block]), dtype=jnp.float32) < kept
-        found[block] = jnp.where(there, 1 / kept, 0.0)
-    return found
+        keep_probability = 1 - depth[block] / len(depth) * rate
+        is_kept = jax.random.uniform(jax.random.fold_in(key, depth[block]), dtype=jnp.float32) < keep_probability
+        factors[block] = jnp.where(is_kept, 1 / keep_probability, 0.0)
+    return factors
 
 
 REGULARIZERS.register(

@@ -36,7 +36,7 @@ def timm(model: Network) -> tuple[Port, ...]:
 
 
 def _blocks(model: Network) -> list[str]:
-    return [unit for unit in model.units if unit.startswith("stage")]
+    return [block for block in model.blocks if block.startswith("stage")]
 
 
 def _conv_norm(ours: str, conv: str, norm: str) -> tuple[Port, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from jaxft.core.errors import UserError
 from jaxft.core.paths import layer_of
 from jaxft.models import Network
-from jaxft.weights.namings.naming import Naming, find_place, namings_of
+from jaxft.weights.namings.naming import Naming, find_port, namings_of
 
 
 def find_naming(names: Collection[str], model: Network, file: str) -> Naming:
@@ -35,13 +35,13 @@ def find_naming(names: Collection[str], model: Network, file: str) -> Naming:
 
 def tensor_names(model: Network, naming: Naming) -> dict[str, str]:
     """Returns which leaf each tensor of a weight file is, with the counters that some files have."""
-    found = {}
+    tensors = {}
     for leaf in model.structure.shapes:
-        found[find_place(leaf, model, naming).foreign] = leaf
+        tensors[find_port(leaf, model, naming).foreign] = leaf
         if leaf.startswith("batch_stats/") and leaf.endswith("/mean"):
             counter = counter_of(leaf)
-            found[find_place(counter, model, naming).foreign] = counter
-    return found
+            tensors[find_port(counter, model, naming).foreign] = counter
+    return tensors
 
 
 def counter_of(mean: str) -> str:

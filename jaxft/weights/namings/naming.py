@@ -30,7 +30,7 @@ class Naming:
     layout: str = "torch"
 
 
-class Place(NamedTuple):
+class LeafPort(NamedTuple):
     """The row of a port table that a leaf belongs to, and the tensor's name in the weight file."""
 
     row: Port
@@ -50,10 +50,10 @@ def register_naming(
 
 def namings_of(model: Network) -> dict[str, Naming]:
     """Returns the namings of a network's family by name, the usual one first, and last its own leaf names ('flax')."""
-    found = {entry.value.name: entry.value for entry in NAMINGS.values() if entry.value.family == model.family}
-    if model.naming in found:
-        found = {model.naming: found[model.naming]} | found
-    return found | {OWN.name: OWN}
+    namings = {entry.value.name: entry.value for entry in NAMINGS.values() if entry.value.family == model.family}
+    if model.naming in namings:
+        namings = {model.naming: namings[model.naming]} | namings
+    return namings | {OWN.name: OWN}
 
 
 def naming_of(model: Network, name: str = "") -> Naming:
@@ -72,7 +72,7 @@ def naming_of(model: Network, name: str = "") -> Naming:
     return namings[name]
 
 
-def find_place(leaf: str, model: Network, naming: Naming | None = None) -> Place:
+def find_port(leaf: str, model: Network, naming: Naming | None = None) -> LeafPort:
     """Returns where the leaf (with its collection, `params/head/kernel`) lies in weight files.
 
     Args:
@@ -81,24 +81,24 @@ def find_place(leaf: str, model: Network, naming: Naming | None = None) -> Place
     Raises:
       UserError: the port table has no row for the leaf.
     """
-    place = _lookup(model, naming or naming_of(model))(leaf)
-    if place is None:
+    port = _lookup(model, naming or naming_of(model))(leaf)
+    if port is None:
         raise UserError(f"{model.architecture} has no leaf {leaf!r} to port.")
-    return place
+    return port
 
 
 @functools.lru_cache(maxsize=64)
-def _lookup(model: Network, naming: Naming) -> Callable[[str], Place | None]:
+def _lookup(model: Network, naming: Naming) -> Callable[[str], LeafPort | None]:
     """Returns the function from a leaf to its place, which keeps what it has found."""
     table = naming.table
     rows = grown_table(model, table) if isinstance(model, Grown) and naming is not OWN else table(model)
 
     @functools.cache
-    def place_of(leaf: str) -> Place | None:
+    def port_of(leaf: str) -> LeafPort | None:
         for row in rows:
             foreign = row.foreign_name(leaf)
             if foreign is not None:
-                return Place(row, foreign)
+                return LeafPort(row, foreign)
         return None
 
-    return place_of
+    return port_of

@@ -26,9 +26,9 @@ class Port:
         if match is None:
             return None
 
-        def value(found: re.Match[str]) -> str:
-            group = match[found[1]]
-            return str(int(group) - 1) if found[2] else group
+        def value(placeholder: re.Match[str]) -> str:
+            group = match[placeholder[1]]
+            return str(int(group) - 1) if placeholder[2] else group
 
         return re.sub(r"\{(\w+?)(-1)?\}", value, self.foreign)
 

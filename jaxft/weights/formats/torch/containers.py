@@ -70,21 +70,21 @@ def open_legacy(content: bytes) -> tuple[Any, BytesOf]:
     unpickle(stream)
     loaded, storages = unpickle(stream)
     keys, _ = unpickle(stream)
-    starts = {}
+    offsets = {}
     end = stream.tell()
     for key in keys:
         if struct.unpack_from("<q", content, end)[0] != storages[key].size:
             refuse(f"has another number of values under {shown(key)!r} than it says; it is damaged")
-        starts[key] = end + 8
+        offsets[key] = end + 8
         end += 8 + storages[key].num_bytes
     if end > len(content):
         refuse("is truncated")
 
     @functools.cache
     def bytes_of(storage: Storage) -> bytes:
-        if storage.key not in starts:
+        if storage.key not in offsets:
             refuse(f"has no numbers under {shown(storage.key)!r}, of which a tensor is made")
-        stored = content[starts[storage.key] : starts[storage.key] + storage.num_bytes]
+        stored = content[offsets[storage.key] : offsets[storage.key] + storage.num_bytes]
         if sys.byteorder == "big":
             return np.frombuffer(stored, f"u{dtype_of(storage.dtype).itemsize}").byteswap().tobytes()
         return stored

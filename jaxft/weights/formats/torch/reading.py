@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxft.weights.formats.torch import PICKLE_MAGIC, ZIP_MAGIC
 from jaxft.weights.formats.torch.containers import BytesOf, open_legacy, open_zip, records_of
-from jaxft.weights.formats.torch.refusal import refuse, saying_what_is_wrong, shown
+from jaxft.weights.formats.torch.refusal import explained_read_errors, refuse, shown
 from jaxft.weights.formats.torch.stored import Storage, StoredTensor, are_counts, dtype_of, is_count
 from jaxft.weights.formats.torch.writing import METADATA_RECORD
 
@@ -37,7 +37,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         container, a number or a string; the message names it.
     """
     content = Path(path).read_bytes()
-    with saying_what_is_wrong(path):
+    with explained_read_errors(path):
         if content[257:262] == TAR_MAGIC:
             refuse("is a tar archive, as torch before 0.1.10 wrote it; load it with torch and save it again")
         if not content.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
@@ -51,7 +51,7 @@ def read_torch_metadata(path: str | Path) -> dict[str, str]:
     content = Path(path).read_bytes()
     if not content.startswith(ZIP_MAGIC):
         return {}
-    with saying_what_is_wrong(path):
+    with explained_read_errors(path):
         read, names = records_of(content)
         if METADATA_RECORD not in names:
             return {}
@@ -63,14 +63,14 @@ def read_torch_metadata(path: str | Path) -> dict[str, str]:
 
 def _state_dict(loaded: Any) -> dict[str, StoredTensor]:
     """Returns the tensors of the network in what a file holds, by name, without the prefixes of wrappers."""
-    found = _tensors_in(loaded, set())
-    if not found:
+    tensors = _tensors_in(loaded, set())
+    if not tensors:
         keys = ", ".join(map(repr, map(shown, list(loaded)[:10]))) if isinstance(loaded, dict) else ""
-        there = f"it has {keys}" if keys else "it is no dict with names"
-        places = ", ".join(map(repr, STATE_KEYS))
-        refuse(f"holds no tensors by name: {there}; they are looked for at its top and in {places}")
+        description = f"it has {keys}" if keys else "it is no dict with names"
+        keys_text = ", ".join(map(repr, STATE_KEYS))
+        refuse(f"holds no tensors by name: {description}; they are looked for at its top and in {keys_text}")
     named: dict[str, StoredTensor] = {}
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         while name.startswith(PREFIXES):
             name = name.partition(".")[2]
         if name in named:

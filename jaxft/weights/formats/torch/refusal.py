@@ -20,7 +20,7 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def saying_what_is_wrong(path: str | Path) -> Iterator[None]:
+def explained_read_errors(path: str | Path) -> Iterator[None]:
     """Turns whatever a file can make go wrong into a `UserError` that names it."""
     try:
         with warnings.catch_warnings():

@@ -24,17 +24,17 @@ def parameter_changes(
 
     width = len(lanes)
     trained = {paths.layer_of(name) for phase in job.trials[0].program.phases for name in phase.trainable}
-    found: dict[str, dict[str, parameters.Change]] = {"layer": {}, "leaf": {}, "filter": {}}
+    by_level: dict[str, dict[str, parameters.Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for count, are_trained in ((width, {True}), (1, {False})) if width > 1 else ((1, {True, False}),):
         names = [name for name in outcomes[0].params if (paths.layer_of(name) in trained) in are_trained]
         before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
         after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
         for level, changes in jax.device_get(parameters.changes(before, after)).items():
-            found[level] |= jax.tree.map(lambda of: np.broadcast_to(of, (width, *of.shape[1:])), changes)
-    return found
+            by_level[level] |= jax.tree.map(lambda of: np.broadcast_to(of, (width, *of.shape[1:])), changes)
+    return by_level
 
 
-def body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
+def backbone_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
     """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
     names = [name for name in after if not model.in_head(name)]
     moved = sum(
@@ -46,11 +46,12 @@ def body_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Netw
     return finite_or_none(math.sqrt(moved / start))
 
 
-def body_measures(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> dict[str, dict[str, Any]]:
-    """Returns {'body_change': {measure: value}} for the measures registered for the whole body, if there are any."""
+def backbone_measures(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> dict[str, dict[str, Any]]:
+    """Returns {'backbone_change': {measure: value}} for the measures registered for the whole body, if there are
+    any."""
     names = [name for name in after if not model.in_head(name)]
     measured = parameters.whole_measures({n: before[n] for n in names}, {n: after[n] for n in names})
-    return {"body_change": {name: finite_or_none(value) for name, value in measured.items()}} if measured else {}
+    return {"backbone_change": {name: finite_or_none(value) for name, value in measured.items()}} if measured else {}
 
 
 def finite_or_none(value: Any) -> float | None:

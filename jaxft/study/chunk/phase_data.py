@@ -11,23 +11,23 @@ import numpy as np
 
 from jaxft.core.errors import UserError
 from jaxft.core.text import byte_size
-from jaxft.data.batches import Stretch, balanced_indices, batch_indices
+from jaxft.data.batches import StepRange, balanced_indices, batch_indices
 from jaxft.data.streaming import Pixels, Stream, Windows
 from jaxft.features.prefix import Prefix
 from jaxft.study.chunk.compiled import MOST_STEPS
 from jaxft.study.chunk.lanes import Chunk, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
-from jaxft.study.chunk.reference import make_reference
+from jaxft.study.chunk.source_arrays import load_source_arrays
 from jaxft.study.services import Services
 from jaxft.training.phase import Phase
 from jaxft.training.state import Frozen
 
 
 @dataclass(frozen=True, eq=False)
-class Feed:
+class PhaseData:
     """What a phase reads: images, or what its frozen prefix says of them, and their labels [trials, images].
 
-    `indices` are those of its batches; `place` tells where among the images that of an index is; none: there. Of a
+    `indices` are those of its batches; `row_of` tells where among the images that of an index is; none: there. Of a
     stream the `windows` are read.
     """
 
@@ -36,13 +36,13 @@ class Feed:
     images: Pixels
     labels: jax.Array
     indices: jax.Array
-    place: np.ndarray | None = None
+    row_of: np.ndarray | None = None
     windows: Windows | None = None
 
     @property
-    def resting(self) -> Frozen:
+    def frozen_for_evaluation(self) -> Frozen:
         """Returns what is frozen, without what regularizers need: the same program evaluates with and without."""
-        return self.frozen._replace(reference=None)
+        return self.frozen._replace(source_arrays=None)
 
     def at_step(self, step: int) -> tuple[Any, int]:
         """Returns images that a step of the phase can read, and for how many steps from it on they will do."""
@@ -50,12 +50,12 @@ class Feed:
 
     def at(self, indices: np.ndarray) -> np.ndarray:
         """Returns where the images of `indices` are."""
-        return indices if self.place is None else self.place[indices]
+        return indices if self.row_of is None else self.row_of[indices]
 
-    def of_images(self, inputs: "Inputs") -> "Feed":
+    def with_images(self, inputs: "Inputs") -> "PhaseData":
         """Returns the feed of the images themselves."""
         phase = dataclasses.replace(self.phase, from_features=False)
-        return dataclasses.replace(self, phase=phase, images=inputs.images.pixels, labels=inputs.labels, place=None)
+        return dataclasses.replace(self, phase=phase, images=inputs.images.pixels, labels=inputs.labels, row_of=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,34 +66,34 @@ class Inputs:
     labels: jax.Array
 
 
-def make_feed(chunk: Chunk, number: int, frozen: Frozen, inputs: Inputs, services: Services) -> Feed:
+def prepare_phase_data(chunk: Chunk, number: int, frozen: Frozen, inputs: Inputs, services: Services) -> PhaseData:
     """Returns the feed of the phase of a number, whose frozen variables are `frozen`.
 
     It has the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory.
     """
     phase = chunk.program.phases[number]
-    maker = _FeedMaker(chunk, phase, frozen, inputs, services, batches_of(chunk, number, len(inputs.images)))
-    prefix = maker.kept_prefix()
-    return maker.of_images() if prefix is None else maker.of_features(prefix)
+    builder = _PhaseDataBuilder(chunk, phase, frozen, inputs, services, batches_of(chunk, number, len(inputs.images)))
+    prefix = builder.cached_prefix()
+    return builder.from_images() if prefix is None else builder.from_features(prefix)
 
 
 def batches_of(chunk: Chunk, number: int, num_images: int) -> np.ndarray:
     """Returns the images of every step of the phase of a number: [trials, steps, batch], each view * n + row."""
     phase = chunk.program.phases[number]
-    first, steps = (0, 1) if phase.whole else (chunk.program.steps_before(number), phase.num_steps)
-    stretch = Stretch(first, steps, phase.batch_size, max(phase.views, 1), num_images)
+    first, steps = (0, 1) if phase.is_full_batch else (chunk.program.steps_before(number), phase.num_steps)
+    step_range = StepRange(first, steps, phase.batch_size, max(phase.views, 1), num_images)
     return np.stack(
         [
-            balanced_indices(lane.train, lane.labels, lane.order_seed, stretch)
+            balanced_indices(lane.train, lane.labels, lane.order_seed, step_range)
             if lane.balanced
-            else batch_indices(lane.train, lane.order_seed, stretch)
+            else batch_indices(lane.train, lane.order_seed, step_range)
             for lane in chunk.lanes
         ]
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _FeedMaker:
+class _PhaseDataBuilder:
     chunk: Chunk
     phase: Phase
     frozen: Frozen
@@ -101,40 +101,40 @@ class _FeedMaker:
     services: Services
     indices: np.ndarray  # [trials, steps, batch]
 
-    def of_images(self) -> Feed:
+    def from_images(self) -> PhaseData:
         """Returns the feed of the images themselves."""
         executor, pixels, windows = self.chunk.executor, self.inputs.images.pixels, None
         if isinstance(pixels, Stream):
-            if self.phase.whole:
+            if self.phase.is_full_batch:
                 raise UserError(
                     "'training.linear_probe.optimizer' is 'lbfgs', whose every step is over all images, but they take "
                     f"{byte_size(pixels.images.nbytes)}; raise 'execution.device_data_bytes', or use 'same'."
                 )
-            windows = Windows(pixels, self.indices % len(pixels), executor.place_shared)
-        frozen = self._with_reference(np.arange(self._num_views * len(pixels)))
-        return Feed(
-            self.phase, frozen, pixels, self.inputs.labels, executor.place_batches(self.indices), windows=windows
+            windows = Windows(pixels, self.indices % len(pixels), executor.put_shared)
+        frozen = self._with_source_arrays(np.arange(self._num_views * len(pixels)))
+        return PhaseData(
+            self.phase, frozen, pixels, self.inputs.labels, executor.put_batches(self.indices), windows=windows
         )
 
-    def of_features(self, prefix: Prefix) -> Feed:
+    def from_features(self, prefix: Prefix) -> PhaseData:
         """Returns the feed of the outputs of the phase's frozen prefix."""
         executor, features, needed = self.chunk.executor, self.services.cache, self._needed
         num_images = len(self.inputs.images)
-        place = np.full(self._num_views * num_images, -1, np.int32)
-        place[needed] = np.arange(len(needed))
-        outputs = executor.place_shared(features.outputs(prefix, needed, self.services.emit))
-        labels = executor.place(np.asarray(self.inputs.labels)[:, needed % num_images])
+        row_of = np.full(self._num_views * num_images, -1, np.int32)
+        row_of[needed] = np.arange(len(needed))
+        outputs = executor.put_shared(features.outputs(prefix, needed, self.services.emit))
+        labels = executor.put(np.asarray(self.inputs.labels)[:, needed % num_images])
         phase = dataclasses.replace(self.phase, from_features=True)
-        frozen = self._with_reference(needed)
-        return Feed(phase, frozen, outputs, labels, executor.place_batches(place[self.indices]), place)
+        frozen = self._with_source_arrays(needed)
+        return PhaseData(phase, frozen, outputs, labels, executor.put_batches(row_of[self.indices]), row_of)
 
-    def kept_prefix(self) -> Prefix | None:
+    def cached_prefix(self) -> Prefix | None:
         """Returns the phase's frozen prefix; None where its outputs vary, or do not fit in memory."""
         features, phase = self.services.features, self.phase
         if features is None or phase.prefix is None or not phase.keeps_prefix:
             return None
         # A later phase begins lower down: what it will ask for is kept on the way.
-        order = phase.model.units.index
+        order = phase.model.blocks.index
         lower = min((p.prefix for p in self.chunk.program.phases if p.prefix), key=order)
         through = self._prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
         prefix = self._prefix_to(phase.prefix, through)
@@ -142,9 +142,9 @@ class _FeedMaker:
             prefix = dataclasses.replace(prefix, through=None)
         return prefix if features.fits(prefix, self._needed) else None
 
-    def _prefix_to(self, unit: str, through: Prefix | None) -> Prefix:
+    def _prefix_to(self, block: str, through: Prefix | None) -> Prefix:
         variables = {"params": self.frozen.params, "batch_stats": self.frozen.batch_stats}
-        return prefix_of(self.phase, unit, variables, self.inputs.images, self.chunk.lanes[0], through)
+        return prefix_of(self.phase, block, variables, self.inputs.images, self.chunk.lanes[0], through)
 
     @property
     def _num_views(self) -> int:
@@ -161,10 +161,12 @@ class _FeedMaker:
         ]
         return np.unique(np.concatenate([self.indices.ravel(), *evaluated]))
 
-    def _with_reference(self, rows: np.ndarray) -> Frozen:
+    def _with_source_arrays(self, rows: np.ndarray) -> Frozen:
         """Returns what is frozen, with what regularizers need of the source."""
-        reference = make_reference(self.phase, self.chunk.lanes, self.inputs.images, self.services, self.indices, rows)
-        return self.frozen._replace(reference=self.chunk.executor.place_shared(reference))
+        source_arrays = load_source_arrays(
+            self.phase, self.chunk.lanes, self.inputs.images, self.services, self.indices, rows
+        )
+        return self.frozen._replace(source_arrays=self.chunk.executor.put_shared(source_arrays))
 
 
 def shared_frozen(frozen: Sequence[Frozen]) -> Frozen:

@@ -13,17 +13,17 @@ from jaxft.data.sampling.splits import Split
 
 FORMAT = "jaxft split"
 VERSION = 1
-PARTS = ("train", "val", "test")
+SUBSETS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class SampledImages:
     """Images with classes and pixels as a trial has them, and which of them it trains, selects and is tested on.
 
     Attributes:
       images: the images; their labels are true ones, those of the split may be noisy.
       split: the split.
-      asked: what was asked for; `spec`: the same with its classes by name.
+      requested: what was asked for; `spec`: the same with its classes by name.
       seed, fold: what it was drawn by.
       kept: the images of these classes, as they were read.
       merged: for each of these classes, the one it is merged into (itself, where none are).
@@ -31,7 +31,7 @@ class Drawn:
 
     images: ImageSet
     split: Split
-    asked: Images
+    requested: Images
     spec: Images
     seed: int
     fold: int
@@ -49,7 +49,7 @@ class Drawn:
         labels; `digest`: that of the whole manifest.
         """
         images, split, classes = self.images, self.split, self.spec.classes
-        asked = non_default(self.asked)
+        requested = non_default(self.requested)
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -63,13 +63,13 @@ class Drawn:
                 "by": f"jaxft {version.VERSION}",
                 "seed": self.seed,
                 "fold": self.fold,
-                "fields": {name: asked[name] for name in (*DRAWN, "factors") if name in asked},
+                "fields": {name: requested[name] for name in (*DRAWN, "factors") if name in requested},
             },
             "classes": list(images.class_names),
             "merged": dict(self.merged),
             **{
-                part: {"ids": [images.ids[row] for row in rows], "labels": split.labels[rows].tolist()}
-                for part, rows in zip(PARTS, (split.train, split.val, split.test))
+                subset: {"ids": [images.ids[row] for row in rows], "labels": split.labels[rows].tolist()}
+                for subset, rows in zip(SUBSETS, (split.train, split.val, split.test))
             },
             "skipped": [list(item) for item in images.skipped],
             "split": split.digest,

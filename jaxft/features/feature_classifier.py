@@ -17,7 +17,7 @@ from jaxft.config.training import ClassifierConfig
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.metrics import compute_metrics, record_fields
 from jaxft.core.text import byte_size
-from jaxft.data.augmentation.augment import Changes
+from jaxft.data.augmentation.augment import Augmentations
 from jaxft.data.streaming import Pixels
 from jaxft.features.classifiers import CLASSIFIERS, Classifier, TrainingFeatures
 from jaxft.features.feature_spec import FeatureSpec
@@ -27,7 +27,7 @@ from jaxft.ops.pooling import POOLINGS
 
 
 @dataclass(frozen=True)
-class Readout:
+class FeatureClassifier:
     """Everything static in a trial of a classifier of features.
 
     Attributes:
@@ -65,7 +65,7 @@ class FeatureSplit:
 
 
 @dataclass(frozen=True)
-class ReadoutResult:
+class FeatureClassifierResult:
     """The result of such a trial.
 
     `metrics` have their names in records ('val_accuracy'); they are None if there are no such images. `by_level` are
@@ -79,13 +79,13 @@ class ReadoutResult:
     by_level: dict[str, np.ndarray]
 
 
-def make_readout(
+def plan_feature_classifier(
     model: Network,
     training: Training,
     preprocessing: Preprocessing,
     num_images: tuple[int, int, int],
     max_bytes: float,
-) -> Readout:
+) -> FeatureClassifier:
     """Returns the classifier of a trial, resolved for a network and its images to train, select and test on.
 
     Raises a `UserError` where there is no such tap, where its pooling needs a map and it has none, where features of
@@ -98,65 +98,71 @@ def make_readout(
     num_bytes = 4 * size * sum(num_images)
     if num_bytes > max_bytes:
         raise UserError(
-            f"training.classifier.pooling {config.pooling!r} of {feature_spec.unit!r} makes {size:,} features "
+            f"training.classifier.pooling {config.pooling!r} of {feature_spec.block!r} makes {size:,} features "
             f"an image, {byte_size(num_bytes)} of all; name a tap with fewer channels, or raise "
             "'execution.feature_cache_bytes'."
         )
     levels = CLASSIFIERS[config.kind].value.levels(config, num_train)
-    readout = Readout(config, feature_spec, preprocessing, crop_px, levels)
+    feature_classifier = FeatureClassifier(config, feature_spec, preprocessing, crop_px, levels)
     if len(levels) > 1 and not num_val:
         raise UserError(
-            f"config field 'training.classifier.{readout.level_name}' has {len(levels)} values, but there are no "
-            "images to choose on; give 'target.val_per_class' or 'target.val_fraction', or a single value."
+            f"config field 'training.classifier.{feature_classifier.level_name}' has {len(levels)} values, but there "
+            "are no images to choose on; give 'target.val_per_class' or 'target.val_fraction', or a single value."
         )
-    return readout
+    return feature_classifier
 
 
 def _make_feature_spec(model: Network, config: ClassifierConfig, size_px: int) -> FeatureSpec:
     """Returns the features that a config names, of the blocks of a network."""
-    body = model.units[: model.units.index(model.head)]
-    unit = body[-1] if config.tap is None else _unit_at(model, "tap", config.tap)
+    backbone = model.blocks[: model.blocks.index(model.head)]
+    block = backbone[-1] if config.tap is None else _block_at(model, "tap", config.tap)
     pooling = POOLINGS[config.pooling].value
     if pooling.needs_map:
-        _check_map(model, config, unit, size_px)
+        _check_map(model, config, block, size_px)
     if not pooling.of_two_maps:
-        return FeatureSpec(unit, config.pooling)
-    if config.cross_tap is None and unit == body[0]:
+        return FeatureSpec(block, config.pooling)
+    if config.cross_tap is None and block == backbone[0]:
         raise UserError(
-            f"training.classifier.pooling is {config.pooling!r}, but there is no unit below {unit!r}; name another tap."
+            f"training.classifier.pooling is {config.pooling!r}, but there is no unit below {block!r}; name another "
+            "tap."
         )
-    below = body[body.index(unit) - 1] if config.cross_tap is None else _unit_at(model, "cross_tap", config.cross_tap)
+    below = (
+        backbone[backbone.index(block) - 1]
+        if config.cross_tap is None
+        else _block_at(model, "cross_tap", config.cross_tap)
+    )
     _check_map(model, config, below, size_px)
-    if body.index(below) >= body.index(unit):
-        raise UserError(f"training.classifier.cross_tap {below!r} is not below training.classifier.tap {unit!r}.")
-    return FeatureSpec(unit, config.pooling, below)
+    if backbone.index(below) >= backbone.index(block):
+        raise UserError(f"training.classifier.cross_tap {below!r} is not below training.classifier.tap {block!r}.")
+    return FeatureSpec(block, config.pooling, below)
 
 
-def _unit_at(model: Network, field: str, name: str) -> str:
+def _block_at(model: Network, field: str, name: str) -> str:
     """Returns the block below the head that is called `name`, or is the end of the stage called so."""
-    body = model.units[: model.units.index(model.head)]
-    stages = {tap.name: tap.unit for tap in model.taps}
-    unit = stages.get(name, name)
-    if unit not in body:
+    backbone = model.blocks[: model.blocks.index(model.head)]
+    stages = {tap.name: tap.block for tap in model.taps}
+    block = stages.get(name, name)
+    if block not in backbone:
         raise UserError(
             f"config field 'training.classifier.{field}' is {name!r}, which {model.architecture} does not have below "
-            f"its head{did_you_mean(name, [*stages, *body])}; it has {', '.join(dict.fromkeys([*stages, *body]))}."
+            f"its head{did_you_mean(name, [*stages, *backbone])}; it has "
+            f"{', '.join(dict.fromkeys([*stages, *backbone]))}."
         )
-    return unit
+    return block
 
 
-def _check_map(model: Network, config: ClassifierConfig, unit: str, size_px: int) -> None:
-    shape = output_shape(model, unit, size_px)
+def _check_map(model: Network, config: ClassifierConfig, block: str, size_px: int) -> None:
+    shape = output_shape(model, block, size_px)
     if len(shape) != 3:
         raise UserError(
-            f"training.classifier.pooling {config.pooling!r} is of a map, but what leaves {unit!r} is "
+            f"training.classifier.pooling {config.pooling!r} is of a map, but what leaves {block!r} is "
             f"none; give 'training.classifier.tap', such as {model.taps[-1].name!r}."
         )
 
 
 def make_prefix(
     model: Network,
-    readout: Readout,
+    feature_classifier: FeatureClassifier,
     feature_specs: tuple[FeatureSpec, ...],
     variables: Mapping[str, Mapping[str, Any]],
     images: Pixels,
@@ -168,22 +174,27 @@ def make_prefix(
       variables: flat `params` and `batch_stats` of the network as it starts.
       images: [n, h, w, 3] uint8; `fingerprint` identifies them.
     """
-    last = max((unit for spec in feature_specs for unit in spec.units), key=model.units.index)
-    changes, no_key = Changes.of({"crop.size_px": readout.crop_px}), jax.random.key_data(jax.random.key(0))
+    last = max((block for spec in feature_specs for block in spec.blocks), key=model.blocks.index)
+    augmentations, no_key = (
+        Augmentations.of({"crop.size_px": feature_classifier.crop_px}),
+        jax.random.key_data(jax.random.key(0)),
+    )
     return Prefix(
         model,
-        readout.preprocessing,
+        feature_classifier.preprocessing,
         last,
         variables,
         images,
         fingerprint,
-        changes,
+        augmentations,
         no_key,
         feature_specs=feature_specs,
     )
 
 
-def read_out(readout: Readout, data: FeatureSplit, num_classes: int, class_weights: np.ndarray) -> ReadoutResult:
+def fit_feature_classifier(
+    feature_classifier: FeatureClassifier, data: FeatureSplit, num_classes: int, class_weights: np.ndarray
+) -> FeatureClassifierResult:
     """Returns the result of a classifier of features.
 
     Args:
@@ -191,14 +202,14 @@ def read_out(readout: Readout, data: FeatureSplit, num_classes: int, class_weigh
 
     Raises a `FloatingPointError` where a feature is no finite number.
     """
-    config, labels = readout.config, data.labels
+    config, labels = feature_classifier.config, data.labels
     if not np.isfinite(data.features).all():
         raise FloatingPointError("the features hold NaN or infinity; the network overflows on these images")
     train, val, test = (data.features[rows] for rows in (data.train, data.val, data.test))
     shift, scale = linear.make_scaling(config.scaling, train)
     train, val, test = (linear.rescale(config.scaling, features, shift, scale) for features in (train, val, test))
-    fitted = readout.classifier.fit(
-        TrainingFeatures(train, labels[data.train], num_classes, class_weights), readout.levels, config
+    fitted = feature_classifier.classifier.fit(
+        TrainingFeatures(train, labels[data.train], num_classes, class_weights), feature_classifier.levels, config
     )
     by_level, best = dict(fitted.by_level), 0
     if len(val):
@@ -208,12 +219,12 @@ def read_out(readout: Readout, data: FeatureSplit, num_classes: int, class_weigh
         by_level |= {"val_accuracy_by_level": accuracy, "val_loss_by_level": loss}
         best = int(np.lexsort((loss, -accuracy))[0])  # of equals the one with the least loss, then the first
     (on_test,) = fitted.predict(test, slice(best, best + 1))
-    return ReadoutResult(
+    return FeatureClassifierResult(
         metrics=record_fields(
             compute_metrics(labels[data.val], on_val[best]) if len(val) else None,
             compute_metrics(labels[data.test], on_test) if len(test) else None,
         ),
         test_predictions=on_test,
-        level=float(readout.levels[best]) if readout.levels else None,
+        level=float(feature_classifier.levels[best]) if feature_classifier.levels else None,
         by_level=by_level,
     )

@@ -7,22 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxft.features.prefix import Prefix
-from jaxft.models import unit_of
+from jaxft.models import block_of
 from jaxft.study.chunk.lanes import Lane, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
 from jaxft.study.services import Services
 from jaxft.training.phase import Phase
-from jaxft.training.source import Reference, source_network
+from jaxft.training.source import SourceArrays, source_network
 
 
-def make_reference(
+def load_source_arrays(
     phase: Phase,
     lanes: Sequence[Lane],
     images: SharedImages,
     services: Services,
     indices: np.ndarray,
     rows: np.ndarray,
-) -> Reference | None:
+) -> SourceArrays | None:
     """Returns what a phase's regularizers need of the source; None where they need nothing.
 
     Its feature maps are kept where images do not vary and they fit in memory.
@@ -43,25 +43,29 @@ def make_reference(
     def positions(table: np.ndarray, of: np.ndarray) -> np.ndarray:
         return np.clip(np.searchsorted(table, of), 0, len(table) - 1).astype(np.int32)
 
-    reference = Reference({name: source["params"][name] for name in needs.params}, {})
+    source_arrays = SourceArrays({name: source["params"][name] for name in needs.params}, {})
     if needs.logits:
-        own_head = {name: leaf for name, leaf in source["params"].items() if model.in_head(name)}
+        source_head = {name: leaf for name, leaf in source["params"].items() if model.in_head(name)}
         recorded_of = np.unique(trained_on % n)
-        whole = dataclasses.replace(phase, model=source_network(model, own_head), views=0)
-        said = features.outputs(prefix_of(whole, head, source, images, lanes[0]), recorded_of, emit)
-        reference.params.update(own_head)
-        reference = reference._replace(logits=said, logit_rows=positions(recorded_of, rows % n))
+        head_phase = dataclasses.replace(phase, model=source_network(model, source_head), views=0)
+        recorded_logits = features.outputs(prefix_of(head_phase, head, source, images, lanes[0]), recorded_of, emit)
+        source_arrays.params.update(source_head)
+        source_arrays = source_arrays._replace(logits=recorded_logits, logit_rows=positions(recorded_of, rows % n))
     if needs.maps:
         prefixes: list[Prefix] = []
-        for unit in needs.maps:
+        for block in needs.maps:
             through = prefixes[-1] if prefixes else None
-            prefixes.append(prefix_of(phase, unit, source, images, lanes[0], through))
+            prefixes.append(prefix_of(phase, block, source, images, lanes[0], through))
         num_bytes = 4 * len(trained_on) * sum(math.prod(prefix.output_shape) for prefix in prefixes)
-        if (phase.views or not phase.changes_images) and num_bytes <= features.max_bytes:
-            maps = {prefix.unit: features.outputs(prefix, trained_on, emit) for prefix in prefixes}
-            return reference._replace(maps=maps, map_rows=positions(trained_on, rows))
-        first = model.units.index(phase.prefix) + 1 if phase.prefix else 0
-        run = model.units[first : model.units.index(needs.maps[-1]) + 1]
-        for ours, theirs in zip((reference.params, reference.batch_stats), (source["params"], source["batch_stats"])):
-            ours.update({name: leaf for name, leaf in theirs.items() if unit_of(name, model.units) in run})
-    return reference
+        if (phase.views or not phase.augments_images) and num_bytes <= features.max_bytes:
+            maps = {prefix.block: features.outputs(prefix, trained_on, emit) for prefix in prefixes}
+            return source_arrays._replace(maps=maps, map_rows=positions(trained_on, rows))
+        first = model.blocks.index(phase.prefix) + 1 if phase.prefix else 0
+        source_blocks = model.blocks[first : model.blocks.index(needs.maps[-1]) + 1]
+        for arrays, source_leaves in zip(
+            (source_arrays.params, source_arrays.batch_stats), (source["params"], source["batch_stats"])
+        ):
+            arrays.update(
+                {name: leaf for name, leaf in source_leaves.items() if block_of(name, model.blocks) in source_blocks}
+            )
+    return source_arrays

@@ -19,22 +19,22 @@ from jaxft.study.chunk.lanes import Lane
 from jaxft.study.planned import PlannedSource, PlannedTrial
 from jaxft.study.services import Services
 from jaxft.training.adapters import init_adapters, is_adapter
-from jaxft.training.head_initialization import start_head
+from jaxft.training.head_initialization import initial_head
 from jaxft.training.hparams import make_hparams
-from jaxft.training.initialization import collections, start_body
+from jaxft.training.initialization import collections, initial_variables
 from jaxft.training.regularizers.active import measure, measured_shapes
 from jaxft.training.training_images import TrainingImages
 from jaxft.weights import fit, is_head, load_flat, read_file, refuse_damaged
 
 
-class Starts:
+class TrialLoader:
     """Loads what trials start from. Trials of one source or image set, one after another, share its arrays."""
 
     def __init__(self, store: Store, services: Services, device_data_bytes: float):
         self.store, self.services, self.device_data_bytes = store, services, device_data_bytes
         self._images: tuple[str, Any] = ("", None)
-        self._load_body = functools.lru_cache(maxsize=1)(load_flat)
-        self._load_head = functools.lru_cache(maxsize=1)(load_own_head)
+        self._load_backbone = functools.lru_cache(maxsize=1)(load_flat)
+        self._load_head = functools.lru_cache(maxsize=1)(load_source_head)
         self._measurements: dict[Any, dict[str, dict[str, np.ndarray]]] = {}
 
     def images_of(self, trial: PlannedTrial) -> Any:
@@ -50,30 +50,30 @@ class Starts:
 
     def lane(self, planned: PlannedTrial) -> Lane:
         """Returns the arrays of a trial as it begins."""
-        training, start = planned.trial.training, self.start(planned)
+        training, start = planned.trial.training, self.initial_variables(planned)
         params = start["params"]
         if training.initialization.head != "lecun":
-            params = params | start_head(training, self._training_images(planned, start))
+            params = params | initial_head(training, self._training_images(planned, start))
         key = stream_key("init", planned.trial.stream_seed("init"))
         params = params | init_adapters(filter(is_adapter, planned.layers), params, training.layers.lora_rank, key)
         lane = make_lane(planned, params, start["batch_stats"])
         if not any(phase.source_needs for phase in planned.program.phases):
             return lane
-        own = collections(self._body_of(planned.source))
-        own["params"].update(self._load_head(*self._weights_of(planned.source)))
-        lane = dataclasses.replace(lane, source=own)
-        return with_measured(lane, self._measured(planned, own))
+        source = collections(self._backbone_of(planned.source))
+        source["params"].update(self._load_head(*self._weights_of(planned.source)))
+        lane = dataclasses.replace(lane, source=source)
+        return with_measured(lane, self._measured(planned, source))
 
-    def start(self, planned: PlannedTrial) -> dict[str, dict[str, Any]]:
+    def initial_variables(self, planned: PlannedTrial) -> dict[str, dict[str, Any]]:
         """Returns the flat `params` and `batch_stats` that a trial starts from, its head drawn."""
         key = stream_key("init", planned.trial.stream_seed("init"))
-        body = self._body_of(planned.source) if planned.starts_from_source else None
-        return start_body(planned.model, planned.trial.training, key, planned.size_px, body)
+        backbone = self._backbone_of(planned.source) if planned.starts_from_source else None
+        return initial_variables(planned.model, planned.trial.training, key, planned.size_px, backbone)
 
-    def _body_of(self, source: PlannedSource) -> Mapping[str, Any]:
+    def _backbone_of(self, source: PlannedSource) -> Mapping[str, Any]:
         """Returns the leaves of a source's weights below its head, by name with their collection."""
-        body, _ = self._load_body(*self._weights_of(source), "new")
-        return body
+        backbone, _ = self._load_backbone(*self._weights_of(source), "new")
+        return backbone
 
     def _weights_of(self, source: PlannedSource) -> tuple[Any, Network]:
         """Returns the weight file of a source, and its network, for any number of classes."""
@@ -108,11 +108,13 @@ class Starts:
 
 def with_measured(lane: Lane, measured: Mapping[str, Mapping[str, Any]]) -> Lane:
     """Returns a lane whose numbers have the arrays that regularizers measured, by regularizer."""
-    arrays = {name: {own: np.asarray(values) for own, values in of.items()} for name, of in measured.items()}
+    arrays = {
+        name: {array_name: np.asarray(values) for array_name, values in of.items()} for name, of in measured.items()
+    }
     return dataclasses.replace(lane, hparams=lane.hparams._replace(measured=arrays))
 
 
-def load_own_head(weights: Any, model: Network) -> dict[str, Any]:
+def load_source_head(weights: Any, model: Network) -> dict[str, Any]:
     """Returns the leaves of the classifier that a weight file has, by name; none where it has none."""
     tensors, manifest = read_file(weights, model)
     _, flat = fit(tensors, model, manifest)
@@ -120,7 +122,7 @@ def load_own_head(weights: Any, model: Network) -> dict[str, Any]:
     return {name.partition("/")[2]: jnp.asarray(leaf) for name, leaf in flat.items() if is_head(name, model)}
 
 
-def can_start(trial: PlannedTrial, store: Store) -> bool:
+def has_initial_weights(trial: PlannedTrial, store: Store) -> bool:
     """Tells whether the weights that a trial starts from are there."""
     if not trial.starts_from_source or trial.source.trained is None:
         return True

@@ -24,7 +24,7 @@ class Position:
 
 
 @dataclass
-class Carry:
+class ChunkState:
     """Everything that a chunk of trials needs to go on from the end of a step."""
 
     state: State
@@ -41,31 +41,35 @@ class Carry:
         return dict(self.__dict__)
 
 
-def next_carry(carry: Carry | None, state: State, program: Program, phase: Phase, width: int) -> Carry:
+def initial_chunk_state(
+    chunk_state: ChunkState | None, state: State, program: Program, phase: Phase, width: int
+) -> ChunkState:
     """Returns the carry at the start of a phase.
 
     The curves go on. So do state and selection in a phase that goes on from the one before, whose best is one of this
     phase too: what joins had rested until then. Any other phase selects anew.
     """
     most_steps = max(end - begin for ends in program.epoch_ends for begin, end in zip((0, *ends), ends))
-    copied = jax.tree.map(jnp.copy, state.evaluated)  # the state's own are given up to the steps
-    first = Carry(
+    evaluated = jax.tree.map(jnp.copy, state.evaluated)  # the state's own are given up to the steps
+    first = ChunkState(
         state=state,
-        best=copied,
+        best=evaluated,
         best_score=np.full((width, 2), -np.inf),
         best_epoch=np.full(width, -1),
-        history=carry.history if carry else np.full((width, program.num_epochs, len(curve_names())), np.nan),
+        history=chunk_state.history
+        if chunk_state
+        else np.full((width, program.num_epochs, len(curve_names())), np.nan),
         metrics=np.zeros((width, most_steps, 2), np.float32),
-        diverged=carry.diverged if carry else np.zeros(width, bool),
-        seconds=carry.seconds if carry else np.zeros(()),
+        diverged=chunk_state.diverged if chunk_state else np.zeros(width, bool),
+        seconds=chunk_state.seconds if chunk_state else np.zeros(()),
     )
-    if carry is None or not phase.first_step:
+    if chunk_state is None or not phase.first_step:
         return first
-    rested = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
+    untrained = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
     return dataclasses.replace(
         first,
-        state=continue_state(carry.state, state),
-        best=(rested[0] | carry.best[0], rested[1] | carry.best[1]),
-        best_score=carry.best_score,
-        best_epoch=carry.best_epoch,
+        state=continue_state(chunk_state.state, state),
+        best=(untrained[0] | chunk_state.best[0], untrained[1] | chunk_state.best[1]),
+        best_score=chunk_state.best_score,
+        best_epoch=chunk_state.best_epoch,
     )
