@@ -27,7 +27,7 @@ import numpy as np
 
 import jaxft
 from jaxft.analysis import parameters
-from jaxft.cli import start_again
+from jaxft.cli import restart_with
 from jaxft.config import Study, from_dict
 from jaxft.core.compile_cache import keep_compiled
 from jaxft.core.devices import device_name, fast_environment
@@ -240,7 +240,7 @@ def seeds_side_by_side(size: Size, table: Table, folder: Path) -> None:
     alone, _ = step_seconds(study, Sequential(), size.steps)
     for seeds in size.seeds:
         together, compiling = step_seconds(study, Vmap(seeds), size.steps)
-        figures = {"vmap_ms": 1e3 * together, "in_turn_ms": 1e3 * seeds * alone, "faster": seeds * alone / together}
+        figures = {"vmap_ms": 1e3 * together, "sequential_ms": 1e3 * seeds * alone, "faster": seeds * alone / together}
         table.add(f"cifar_resnet20 32 px, {seeds} seeds", **figures, compile_s=compiling)
 
 
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="JSON file for the results")
     parser.add_argument("--seconds", type=float, default=500.0, help="time limit in s (default: 500)")
     args = parser.parse_args()
-    start_again(fast_environment())
+    restart_with(fast_environment())
     keep_compiled()
     size, table, start = Size(jax.default_backend() == "cpu"), Table(args.out), time.perf_counter()
     print(f"{table.found['device']}{' (small version: says nothing about speed)' if size.is_small else ''}")

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from finetune import environment
 
-from jaxft.cli import start_again
+from jaxft.cli import restart_with
 from jaxft.core.devices import fast_environment
 from jaxft.models import create_model
 from jaxft.models.families.cifar_resnet import BasicBlock
@@ -212,9 +212,9 @@ def measure_lanes(rounds: int) -> dict[str, Any]:
     every = [jnp.stack([jnp.asarray(array)] * LANES) for array in (images, labels)]
     side_by_side = compiled(jax.vmap(step), stacked, *every)
     one, seconds = compiled(step, states[0], images, labels)
-    name = f"vmap of {LANES} / in turn: ResNet-18 width 16, 64 x 32 px"
+    name = f"vmap of {LANES} / sequential: ResNet-18 width 16, 64 x 32 px"
     sequential: tuple[Run, float] = (lambda: [one() for _ in states], seconds)
-    return {name: compare(name, {"vmap": side_by_side, "in turn": sequential}, rounds)}
+    return {name: compare(name, {"vmap": side_by_side, "sequential": sequential}, rounds)}
 
 
 def depthwise_ways(count: int, side: int, channels: int, kernel: int) -> dict[str, tuple[Run, float]]:
@@ -287,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     if argv is None:
-        start_again(fast_environment())
+        restart_with(fast_environment())
     load_before = os.getloadavg()[0]
     results = measure(args.weights, args.rounds)
     record = {

@@ -186,8 +186,8 @@ def streamed(num_bytes: str, how: str) -> Record:
         labels, key = np.arange(count, dtype=np.int32) % 2, jax.random.key_data(jax.random.key(0))
         lane = Lane(params, stats, make_hparams(training, layers), labels, rows, rows[:0], rows[:0], 0, key)
         start = time.perf_counter()
-        at_hand = Stream(images) if how == "stream" else jax.numpy.asarray(images)
-        run_chunk(make_program(phases, "last", 256, num_train), [lane], at_hand)
+        device_images = Stream(images) if how == "stream" else jax.numpy.asarray(images)
+        run_chunk(make_program(phases, "last", 256, num_train), [lane], device_images)
         return time.perf_counter() - start
 
     if how == "stream":
@@ -288,7 +288,7 @@ def measure_stream(data: Path, rounds: int, quick: bool) -> Record:
     """Returns memory and images per second, with streaming and with all images on the device."""
     num_bytes = str(STREAMED_BYTES // 10 if quick else STREAMED_BYTES)
     found = {}
-    for how in ("stream", "at hand"):
+    for how in ("stream", "in memory"):
         record = timed("streamed", num_bytes, how)
         found[how] = record | {"images a second": round(record["images"] / record["seconds"])}
     return found

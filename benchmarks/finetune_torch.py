@@ -304,7 +304,7 @@ def finetune(weights: Path, data: Path, seeds: int) -> dict[str, Any]:
 
     network = load_network(weights, len(images.class_names))
     inputs = make_inputs(network, images.images[learn], lengths.views)
-    say("computed what the frozen part says of every view")
+    say("computed the frozen activations of every view")
     scores: dict[Candidate, tuple[float, float]] = {}
     for candidate in CANDIDATES:
         found = []

@@ -127,7 +127,7 @@ def main() -> None:
     for what in equal[0]:
         print(f"{what}: {'equal' if all(one[what] for one in equal) else 'DIFFERENT'}")
     records = json.loads(args.out.read_text()) if args.out.exists() else {}
-    records[f"{args.workers} workers" if args.workers else "in turn"] = {
+    records[f"{args.workers} workers" if args.workers else "sequential"] = {
         "kills": len(hits),
         "of the study's process": hits.count("study"),
         "studies": len(equal),

@@ -321,7 +321,7 @@ MEASURES: dict[str, Callable[..., dict[str, Record]]] = {
 STUDY_OF = {"compilations": "numbers"} | {name: name for name in ("seeds", "probe", "freeze", "memory")}
 RATIOS = {  # name: (numerator, denominator)
     "seeds": {
-        **{f"{executor} / in turn": (executor, "sequential") for executor in EXECUTORS[1:]},
+        **{f"{executor} / sequential": (executor, "sequential") for executor in EXECUTORS[1:]},
         "jaxft / torch": ("auto", "torch"),
         "jaxft again / torch": ("auto, again", "torch"),
         "jaxft / torch.compile": ("auto", "torch.compile"),

@@ -4,7 +4,7 @@ A residual network for 32 x 32 pixels, pretrained on CIFAR-100, is fine-tuned wi
 head is fitted first, followed by a hundred steps of the last stage or of the head alone. Each other setting changes one
 factor: trainable layers, layer-wise learning rates, batch norm, schedule, optimizer, weight averaging, or one
 regularizer. The four targets differ in their classes and their style. They have 20 training images per class, or 10 for
-Caltech-101. One fifth is used for validation, for two fifths in turn. No test images are evaluated, so the choice can
+Caltech-101. One fifth is used for validation, for two different fifths. No test images are evaluated, so the choice can
 be tested on other targets.
 
 Source: the papers of the factors (docs/factors.md).

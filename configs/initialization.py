@@ -8,8 +8,8 @@ directions of the classes, or a linear probe, which needs fixed views of each im
 
 Source: Raghu et al. 2019, "Transfusion", section 5; Neyshabur, Sedghi & Zhang 2020 (earlier checkpoints); Qi, Brown &
 Lowe 2018 (class means); Kumar et al. 2022 (linear probe first).
-Expected: pretrained weights beat matched weights, which are at least as good as random ones. The first blocks give most
-of the gain in speed. Earlier checkpoints are worse. A head from class means or a linear probe is better after few
+Expected: pretrained weights beat 'mean_var' weights, which are at least as good as random ones. The first blocks give
+most of the gain in speed. Earlier checkpoints are worse. A head from class means or a linear probe is better after few
 epochs.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads images/tiny-imagenet-200.zip and

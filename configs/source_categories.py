@@ -8,7 +8,7 @@ target images in all arms.
 
 Source: Huh, Agrawal & Efros 2016, section 5 (more classes or more examples); Li, Herranz & Jiang 2020.
 Expected: all beat random initialization. More classes help more than more images per class, with diminishing returns.
-With 800 images the differences may lie within the intervals.
+With 800 images the differences may be smaller than the intervals.
 Found: test accuracy in percent with 95% intervals over five seeds (jaxft study --config=configs/source_categories.py
 --workdir=DIR): 40 classes 12.4 +- 1.8, 80 classes 13.5 +- 0.7, 200 classes 12.1 +- 2.2, random 9.1 +- 1.2. All beat
 random initialization (p <= 0.026, Holm). Five seeds show no difference between the three ways to spread 800 images.

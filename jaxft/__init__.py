@@ -1,6 +1,6 @@
 """jaxft: fine-tune many times at once, then see what changed.
 
-The names below are imported on first use, so that `import jaxft` costs nothing.
+Public names are imported on first use, so `import jaxft` is fast and does not import JAX.
 """
 
 import importlib
@@ -13,18 +13,20 @@ if TYPE_CHECKING:
     from jaxft.models import create_model, list_models
     from jaxft.recipes.check_data import check_data
     from jaxft.recipes.finetune.run import finetune
+    from jaxft.recipes.load import load
     from jaxft.recipes.predict import predict
     from jaxft.recipes.soup import make_soups
     from jaxft.recipes.study import run_study
     from jaxft.store.tables import load_results
     from jaxft.weights import load_weights, save_weights
 
-_HOMES = {
+_MODULES = {
     "UserError": "jaxft.core.errors",
     "check_data": "jaxft.recipes.check_data",
     "create_model": "jaxft.models",
     "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
+    "load": "jaxft.recipes.load",
     "load_results": "jaxft.store.tables",
     "load_weights": "jaxft.weights",
     "make_soups": "jaxft.recipes.soup",
@@ -40,6 +42,7 @@ __all__ = [
     "create_model",
     "finetune",
     "list_models",
+    "load",
     "load_results",
     "load_weights",
     "make_soups",
@@ -52,10 +55,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _FOLDERS:
         return importlib.import_module(f"jaxft.{name}")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'jaxft' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

@@ -1,6 +1,7 @@
-"""The command line: parses arguments, runs a command (`jaxft.commands`), and exits.
+"""The command line: parses the arguments, runs a command (`jaxft.commands`), and returns its exit code.
 
-Exit codes: 0 done; 1 a failure; 2 a mistake of the user, told in one sentence; 130 and 143 interrupted.
+Exit codes: 0 success; 1 failure; 2 invalid request, explained in one sentence; 130 interrupted (Ctrl-C); 143 terminated
+(SIGTERM).
 """
 
 import argparse
@@ -16,22 +17,27 @@ from jaxft.core import interrupts
 from jaxft.core.devices import deterministic_environment, fast_environment
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
+from jaxft.core.text import cut_off
 from jaxft.core.version import VERSION
 from jaxft.ops import onednn
 
 INTERRUPTED = 130
-EPILOG = "--config.FIELD=VALUE overrides a field, such as --config.training.optimizer.learning_rate=0.01."
+MOST_CHARACTERS = 300  # of the message of an unexpected error
+EPILOG = (
+    "Any field of the config can be overridden with --config.FIELD=VALUE, for example "
+    "--config.training.optimizer.learning_rate=0.01. `jaxft config show --config=FILE.py` lists the fields."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (by default the process's) and returns the exit code."""
+    """Runs a command line and returns the exit code. If None, `argv` is the command line of this process."""
     args = None
     try:
         args, overrides = parse(sys.argv[1:] if argv is None else argv)
         command = load_command(args.command)
         if argv is None and _declares(command, "COMPUTES"):
             deterministic = deterministic_environment() if getattr(args, "deterministic", False) else {}
-            start_again(fast_environment() | deterministic)
+            restart_with(fast_environment() | deterministic)
             onednn.compile_ahead()
         load_plugins(getattr(args, "plugin", ()))
         with interrupts.on_signal():
@@ -40,21 +46,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stop(f"jaxft: {error}", 2, args)
     except (KeyboardInterrupt, interrupts.Stopped) as error:
         resumes = args is not None and _declares(load_command(args.command), "RESUMES")
-        advice = " What was finished is kept; the same command goes on." if resumes else ""
+        advice = " Finished work is saved; the same command resumes it." if resumes else ""
         code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else interrupts.TERMINATED
         return _stop(f"jaxft: interrupted.{advice}", code, args)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        return _stop(f"jaxft: failed: {type(error).__name__}: {reason[0]} (--debug shows where)", 1, args)
+        lines = str(error).strip().splitlines() or [""]
+        reason = cut_off(lines[0], MOST_CHARACTERS)
+        return _stop(f"jaxft: failed: {type(error).__name__}: {reason} (--debug shows the traceback)", 1, args)
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the arguments of a command line, and its overrides `training.optimizer.learning_rate=0.01`."""
+    """Returns the arguments of a command line, and its overrides of config fields.
+
+    An override is a string such as 'training.optimizer.learning_rate=0.01'.
+
+    Raises:
+      SystemExit: the command line asks for help, or argparse rejects it.
+      UserError: an argument is unknown, or an override has no value.
+    """
     parser = argparse.ArgumentParser(
-        prog="jaxft", description="Fine-tune vision networks many times at once, then see what changed."
+        prog="jaxft",
+        description="Fine-tune vision networks many times at once, then see what changed.",
+        epilog="`jaxft COMMAND --help` describes the options of a command. Exit codes: 0 success, 1 failure, 2 invalid "
+        "request, 130 interrupted, 143 terminated.",
     )
     parser.add_argument("--version", action="version", version=f"jaxft {VERSION}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -68,51 +85,57 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
-        if not _declares(command, "TAKES_CONFIG"):  # a config names its own plug-ins
+        if not _declares(command, "TAKES_CONFIG"):  # `config.plugins` names the plug-ins of a study
             subparser.add_argument(
                 "--plugin",
                 action="append",
                 default=[],
                 metavar="MODULE",
-                help="a Python module, or entry point, that registers networks, weight formats and the like",
+                help="load this Python module or entry point, which registers networks, weight formats or other "
+                "entries; can be repeated",
             )
-        subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    args, rest = parser.parse_known_args(argv)
-    return args, _overrides(rest, takes_config=_declares(load_command(args.command), "TAKES_CONFIG"))
+        subparser.add_argument("--debug", action="store_true", help="print the full traceback of an error")
+    args, unknown = parser.parse_known_args(argv)
+    return args, _overrides(unknown, takes_config=_declares(load_command(args.command), "TAKES_CONFIG"))
 
 
 def load_command(name: str) -> ModuleType:
-    """Returns the file of a command."""
+    """Returns the module of a command in `jaxft.commands`."""
     return importlib.import_module(f"jaxft.commands.{name}")
 
 
 def _declares(command: ModuleType, flag: str) -> bool:
-    """Tells whether a command's file sets a flag, all of which are False by default."""
+    """Returns whether the module of a command sets a flag. Flags are False by default."""
     return bool(getattr(command, flag, False))
 
 
-def start_again(wanted: dict[str, str]) -> None:
-    """Starts this process again with environment variables that are read when a process starts, if it lacks any."""
-    if wanted and sys.platform == "linux":
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
+def restart_with(variables: dict[str, str]) -> None:
+    """Restarts this process with more environment variables, on Linux. Does nothing if `variables` is empty.
+
+    Some variables are read only when a process starts.
+    """
+    if variables and sys.platform == "linux":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **variables})
 
 
 def _overrides(words: Sequence[str], takes_config: bool) -> list[str]:
+    """Returns the overrides among the words that argparse does not know, without '--config.'."""
     overrides = []
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
         if not takes_config or not word.startswith("--config."):
             raise UserError(f"unknown argument {word!r}{did_you_mean(word, ['--config.', '--workdir', '--debug'])}.")
         if "=" not in word:
-            if not waiting or waiting[0].startswith("--"):
+            if not remaining or remaining[0].startswith("--"):
                 raise UserError(f"{word} has no value; write {word}=VALUE.")
-            word += "=" + waiting.pop(0)
+            word += "=" + remaining.pop(0)
         overrides.append(word.removeprefix("--config."))
     return overrides
 
 
 def _stop(message: str, code: int, args: argparse.Namespace | None) -> int:
+    """Prints a message, after the traceback if --debug is set. Returns `code`."""
     if args is not None and args.debug:
         traceback.print_exc()
     print(message, file=sys.stderr)

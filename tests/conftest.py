@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, settings
 
 from jaxft.core.locks import locked
 from jaxft.ops import onednn
-from jaxft.study.device_memory import let_go_of_programs
+from jaxft.study.device_memory import drop_compiled_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -133,7 +133,7 @@ def needs_onednn():
 def room_for_programs():
     """Lets go of what earlier tests compiled before the process is full of it."""
     yield
-    let_go_of_programs()
+    drop_compiled_programs()
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def refused(config, old_study, tmp_path, capsys, monkeypatch):
         ),
         (["--config.trainin.schedule.epochs=1"], ["'trainin'", "did you mean 'training'"]),
         (["--config.training.schedule.epochs=many"], ["'training.schedule.epochs' is 'many'", "a number at least 0"]),
-        (["--config.training.batches.size=2.5"], ["'training.batches.size' is 2.5", "a whole number at least 1"]),
+        (["--config.training.batches.size=2.5"], ["'training.batches.size' is 2.5", "an integer at least 1"]),
         (["--config.training.batches.size", "0"], ["'training.batches.size' is 0"]),
         (["--config.training.optimizer.name=adamx"], ["'adamx'", "'sgd' or 'adam' or", "did you mean 'adam'"]),
         (["--config.seeds=0"], ["'seeds' is 0"]),
@@ -99,7 +99,7 @@ def refused(config, old_study, tmp_path, capsys, monkeypatch):
         (["--config.training.layers.rates=[('haed/.*', 1.0)]"], ["'haed/.*' matches no parameter", "'head/.*'"]),
         (["--config.training.layers.rates=[('head', 1.0)]"], ["'head' matches no parameter", "'head/.*'"]),
         (["--config.training.layers.rates=[('head/(', 1.0)]"], ["'head/('", "not a regular expression"]),
-        (["--config.training.layers.rates=[('.*', 'frozen')]"], ["freeze every parameter"]),
+        (["--config.training.layers.rates=[('.*', 'frozen')]"], ["freeze all parameters"]),
         (["--config.source.model=cifar_resnet9"], ["'cifar_resnet9'", "6n + 2"]),
         (["--config.source.model=cifar_resent20"], ["'cifar_resent20'", "did you mean 'cifar_resnet20'"]),
         (
@@ -108,9 +108,9 @@ def refused(config, old_study, tmp_path, capsys, monkeypatch):
         ),
         (["--config.training.batches.size=51"], ["50 images", "51", "'training.batches.size'"]),
         (["--config.target.data=digit"], ["'digit'", "allowed: 'digits'"]),
-        (["--config.target.classes=['1', 'x']"], ["no class 'x'", "it has 0, 1, 2"]),
-        (["--config.target.train_per_class=173"], ["'8' has 174 images", "'target' asks for 175", "173 to train on"]),
-        (["--config.target.train_per_class=none"], ["'digits'", "left over to test on", "'target.train_per_class'"]),
+        (["--config.target.classes=['1', 'x']"], ["no class 'x'", "its 10 classes are 0, 1, 2 and 7 more"]),
+        (["--config.target.train_per_class=173"], ["'8' has 174 images", "'target' requests 175", "173 for training"]),
+        (["--config.target.train_per_class=none"], ["'digits'", "none is left to test", "'target.train_per_class'"]),
         (["--config.source.model=resnetsmall8", "--config.target.size_px=8"], ["resnetsmall8", "8 px"]),
         (["--confg.seeds=1"], ["'--confg.seeds=1'", "did you mean"]),
         (["--config.seeds"], ["--config.seeds has no value"]),
@@ -125,13 +125,13 @@ def test_a_wrong_setting(refused, words, names):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        (None, ["no config file"]),
-        ("x = 1\n", ["defines no get_config"]),
+        (None, ["config file", "does not exist"]),
+        ("x = 1\n", ["does not define the function get_config"]),
         ("def get_config(:\n", ["SyntaxError"]),
         ("raise ValueError('no luck')\n", ["ValueError: no luck"]),
         ("def get_config(arg=''):\n    raise ValueError('no luck')\n", ["ValueError: no luck"]),
         ("def get_config(arg=''):\n    raise ValueError('no\\nluck')\n", ["ValueError: no"]),
-        ("def get_config(arg=''):\n    return 3\n", ["not a int"]),
+        ("def get_config(arg=''):\n    return 3\n", ["not int"]),
     ],
     ids=["missing", "no_function", "syntax", "raises", "function_raises", "two_lines", "number"],
 )
@@ -254,9 +254,9 @@ def test_a_weight_file_that_does_not_fit(refused, weights, tmp_path, change, nam
             [
                 "15 tensors are missing: ",
                 " and 12 more; ",
-                "bn1.bias gives params/stem/bn/bias the shape [16]",
-                "[64]",
-                "and 3 more have another shape",
+                "layer1.0.conv1.weight gives params/stage1/block1/conv1/kernel the shape [3, 3, 16, 16]",
+                "[3, 3, 64, 16]",
+                "and 5 more with a wrong shape",
             ],
         ),
     ],
@@ -315,7 +315,7 @@ def pets(path, **bad):
 )
 def test_a_picture_that_cannot_be_read(refused, tmp_path, name, content):
     data = pets(tmp_path / "pets", **{name: content})
-    refused(f"--config.target.data={data}", names=[data, "1 picture", f"'cat/{name.replace('_', '.')}'"])
+    refused(f"--config.target.data={data}", names=[data, "1 unusable image", f"'cat/{name.replace('_', '.')}'"])
 
 
 def test_a_folder_without_images(refused, tmp_path):
@@ -325,18 +325,18 @@ def test_a_folder_without_images(refused, tmp_path):
 
 def test_a_folder_of_one_class(refused, tmp_path):
     shutil.rmtree(pets(tmp_path / "pets") / "dog")
-    refused(f"--config.target.data={tmp_path / 'pets'}", names=[tmp_path / "pets", "one class only", "'cat'"])
+    refused(f"--config.target.data={tmp_path / 'pets'}", names=[tmp_path / "pets", "only one class", "'cat'"])
 
 
 def test_more_images_asked_for_than_a_class_has(refused, tmp_path):
     data = pets(tmp_path / "pets")
     words = [f"--config.target.data={data}", "--config.target.train_per_class=9"]
-    refused(*words, names=["class 'cat' has 10 images", "'target' asks for 11", "(9 to train on, 2 to select on)"])
+    refused(*words, names=["class 'cat' has 10 images", "'target' requests 11", "(9 for training, 2 for validation)"])
 
 
 def test_images_for_the_source_are_named_as_such(refused):
     words = ["--config.training.initialization.start=pretrained", "--config.source.images.train_per_class=500"]
-    refused(*words, names=["class '0' has 178 images", "'source.images' asks for 500"])
+    refused(*words, names=["class '0' has 178 images", "'source.images' requests 500"])
 
 
 @pytest.mark.parametrize("kind", ["dtype", "labels", "pickled", "cut", "zero_bytes"])
@@ -362,7 +362,7 @@ def test_a_wrong_npz(refused, tmp_path, kind):
 def test_a_work_directory_that_holds_something_else(refused, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_bytes(picture())
-    refused(workdirs=[tmp_path / "photos"], names=[tmp_path / "photos", "holds something else", "cat.png"])
+    refused(workdirs=[tmp_path / "photos"], names=[tmp_path / "photos", "contains other files", "cat.png"])
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -387,7 +387,10 @@ def test_a_write_protected_work_directory(refused, tmp_path):
 @pytest.mark.parametrize("command", ["results", "report"])
 def test_there_is_no_study_to_read(tmp_path, capsys, command):
     assert main([command, str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err == f"jaxft: there is no study in '{tmp_path}/nowhere'; `jaxft study` makes one.\n"
+    assert (
+        capsys.readouterr().err
+        == f"jaxft: there is no study in '{tmp_path}/nowhere'; name the work directory of a `jaxft study`.\n"
+    )
 
 
 def test_debug_shows_the_traceback(config, tmp_path, capsys):
@@ -524,7 +527,7 @@ def test_an_interrupted_study_goes_on(config, tmp_path):
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1]
     assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "jaxft: interrupted. What was finished is kept; the same command goes on."
+    assert err.splitlines()[-1] == "jaxft: interrupted. Finished work is saved; the same command resumes it."
     assert "Traceback" not in err
     done = snapshot(workdir / "trials")
     records = [path for path in done if path.suffix == ".json"]

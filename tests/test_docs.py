@@ -11,7 +11,9 @@ from jaxft.config import Study, fields_of, from_dict
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-FOLDERS = {path.name for base in (ROOT, ROOT / "jaxft") for path in base.iterdir() if path.is_dir()}
+# Folders of the project; a clone also has folders of users, such as `runs`.
+FOLDERS = {"jaxft", "benchmarks", "configs", "docs", "launch", "tests"}
+FOLDERS |= {path.name for path in (ROOT / "jaxft").iterdir() if path.is_dir()}
 STUDY = from_dict(Study, {"source": {"images": {}}})
 FIELDS = {".".join(name.split(".")[:n]) for name, _, _ in fields_of(STUDY) for n in range(1, name.count(".") + 2)}
 OTHERS = {"data.noun", "layers.json", "report.html", "config.select_over", "config.plugins"}  # files and variables

@@ -27,6 +27,7 @@ ROWS = (
     ("recipes",),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 FOLDERS = [folder for row in ROWS for folder in row]
 # Rows that use less than what stands above them.

@@ -95,9 +95,9 @@ def defined_functions():
 
 
 # As JAX names what it compiles, the programs that are lowered above.
-LOWERED = {"init_state", "step", "stretch", "merged", "moments_step", "eval_step", "outputs", "outputs_after", "_where"}
+LOWERED = {"init_state", "step", "loop", "merged", "moments_step", "eval_step", "outputs", "outputs_after", "_where"}
 LOWERED |= {"_fit_all", "_nearest", "_of_leaf", "_change", "plus", "pairwise_distances", "masked_loss"}
-LOWERED |= {"draw_all", "draw_head", "is_finite"}
+LOWERED |= {"init_all", "init_new_head", "is_finite"}
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_a_study_compiles_nothing_else(tmp_path):
     assert "<lambda>" not in names
     jax_names = {*dir(jnp), *dir(jax.lax)}  # JAX compiles its own operations as `_mean`, too
     assert {name for name in names & defined_functions() if name.lstrip("_") not in jax_names} <= LOWERED
-    assert LOWERED - names <= {"stretch"}, "each of them is compiled, but for what is one on accelerators alone"
+    assert LOWERED - names <= {"loop"}, "each of them is compiled, but for what is one on accelerators alone"
 
 
 def outer_functions(tree):
@@ -171,7 +171,7 @@ def test_programs_differ_by_platform_in_a_few_places():
         "core/devices.device_name",
         "study/candidates.automatic",
         "study/executors.fit",
-        "features/prefix._made_by",
+        "features/prefix._environment",
         "study/jobs.work_key",
         "ops/convolution.implementation",
     }

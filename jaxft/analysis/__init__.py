@@ -1,4 +1,4 @@
-"""Pure functions of arrays and parameter trees, usable without the rest of jaxft.
+"""Pure functions of arrays and parameter trees, which can be used without other parts of jaxft.
 
-Imports `core` and `ops`. A measure is a function and a line in its registry.
+Imports `core` and `ops`. To add a measure of change, write a function and register it.
 """

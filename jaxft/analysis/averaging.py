@@ -1,4 +1,4 @@
-"""Averages of weights: soups of networks fine-tuned from one start, and the line back to that start (WiSE-FT).
+"""Averages of weights: soups of networks that are fine-tuned from the same start, and interpolation to it (WiSE-FT).
 
 Parameters and statistics are flat dicts by name.
 """
@@ -10,7 +10,11 @@ import numpy as np
 
 
 def average(weights: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns the mean of several networks' leaves: a uniform soup (Wortsman et al. 2022, "Model soups", section 2)."""
+    """Returns the mean of each leaf over networks: a uniform soup. Leaves have any shape.
+
+    Reference: Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+    without increasing inference time", section 2.
+    """
     return {
         name: np.mean([np.asarray(each[name], np.float64) for each in weights], axis=0).astype(np.float32)
         for name in weights[0]
@@ -18,10 +22,10 @@ def average(weights: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def interpolate(start: Mapping[str, Any], final: Mapping[str, Any], alpha: float) -> dict[str, np.ndarray]:
-    """Returns (1 - alpha) start + alpha final, leaf by leaf.
+    """Returns (1 - alpha) start + alpha final for each leaf. Leaves have any shape.
 
-    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT), where all of the network,
-    its classifier too, has a start that is of use.
+    Reference: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT). In the paper, the classifier
+    starts from zero-shot weights, so the whole network has a meaningful start.
     """
     a, b = 1 - alpha, alpha
     return {
@@ -31,13 +35,15 @@ def interpolate(start: Mapping[str, Any], final: Mapping[str, Any], alpha: float
 
 
 def greedy_soup(scores: Sequence[float], score_of: Callable[[tuple[int, ...]], float]) -> tuple[tuple[int, ...], float]:
-    """Returns which networks the greedy soup has, as they were added, and its score (Wortsman et al. 2022, recipe 1).
+    """Returns the indices of the networks in the greedy soup, in the order of addition, and the score of the soup.
 
-    From the best on, each is added, in the order of `scores`, where the soup's score does not fall by it.
+    The networks are tried from the highest to the lowest score. Each is added unless it lowers the score of the soup.
 
     Args:
-      scores: those of the networks alone, on validation.
-      score_of: returns the score of the average of some of them, by number.
+      scores: the validation score of each network.
+      score_of: returns the validation score of the average of networks, from their indices.
+
+    Reference: Wortsman et al. 2022, "Model soups", recipe 1.
     """
     first, *others = sorted(range(len(scores)), key=lambda i: -scores[i])
     chosen: tuple[int, ...] = (first,)

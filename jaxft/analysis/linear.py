@@ -1,6 +1,6 @@
-"""Linear classifiers of features, of many strengths as one program, and two that only compare: neighbors and means.
+"""Classifiers of features: linear ones, with many penalties in one program, k nearest neighbors, and class means.
 
-Functions of arrays alone: `features: [n, d]`, `labels: [n]` in 0 to classes - 1.
+All functions take arrays: `features: [n, d]` and `labels: [n]`, integers from 0 to classes - 1.
 """
 
 import functools
@@ -19,16 +19,19 @@ Metric = Literal["cosine", "euclidean"]
 Scaling = Literal["none", "l2", "standard"]
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-5
-QUERIES = 1024  # compared at a time
-COLUMNS = 4096  # of a matrix that are in double precision at a time
-LEAST_SHARE = 1e-12  # of the largest eigenvalue: what is below is rounding
+QUERIES = 1024  # queries in a chunk
+COLUMNS = 4096  # columns in a chunk in double precision
+LEAST_SHARE = 1e-12  # smaller eigenvalues, as a fraction of the largest one, are rounding errors
 
 
 class Fitted(NamedTuple):
-    """Linear classifiers, one for each strength.
+    """Linear classifiers, one for each penalty.
 
-    kernel: [strengths, d, classes], bias: [strengths, classes] float32; num_iterations: [strengths]; remaining:
-    [strengths], the largest entry of the gradient as a share of what it was at zero.
+    Attributes:
+      kernel: [penalties, d, classes] float32.
+      bias: [penalties, classes] float32.
+      num_iterations: [penalties], the number of iterations of L-BFGS.
+      remaining: [penalties], the largest absolute entry of the gradient, divided by its value at zero weights.
     """
 
     kernel: np.ndarray
@@ -37,7 +40,7 @@ class Fitted(NamedTuple):
     remaining: np.ndarray
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Returns [strengths, n, classes], what each classifier says of `features: [n, d]`."""
+        """Returns [penalties, n, classes], the scores of each classifier for `features: [n, d]`."""
         return np.einsum("nd,sdc->snc", features, self.kernel, optimize=True) + self.bias[:, None]
 
 
@@ -51,18 +54,26 @@ def fit(
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = TOLERANCE,
 ) -> Fitted:
-    """Returns the linear classifiers of least mean(w_i loss_i) + strength / 2 ||kernel||^2, one for each strength.
+    """Returns a linear classifier for each penalty, which minimizes mean(w_i loss_i) + penalty / 2 ||kernel||^2.
 
-    'logistic' is multinomial logistic regression; 'svm' the sum over the classes of one-against-the-rest squared hinges
-    max(0, 1 - y s)^2 (Fan et al. 2008, "LIBLINEAR"). The bias is not regularized. In terms of scikit-learn's C, which
-    weighs the sum of the losses, a strength is 1 / (C n); its LinearSVC regularizes the bias too.
+    The bias has no penalty. With the C of scikit-learn, which weights the sum of losses, the penalty is 1 / (C n);
+    LinearSVC of scikit-learn regularizes the bias too.
 
-    L-BFGS (Nocedal & Wright 2006, algorithm 7.4) with a line search runs for all strengths side by side, from zero
-    until no entry of the gradient is above `tolerance` times the largest at zero, or for `max_iterations`. With more
-    features than images it is over coordinates in the images' span, in which the minimum lies.
+    L-BFGS with a line search (Nocedal & Wright 2006, algorithm 7.4) starts from zero weights and runs for all penalties
+    together under `vmap`. If there are more features than images, it uses coordinates in the span of the images, which
+    contains the minimum.
 
     Args:
-      features: [n, d], labels: [n]; weights: [n], those of the images in the loss; none: 1.
+      loss: 'logistic' for multinomial logistic regression, or 'svm' for the sum over classes of the one-vs-rest squared
+        hinge losses max(0, 1 - y s)^2 (Fan et al. 2008, "LIBLINEAR").
+      features: [n, d].
+      labels: [n].
+      num_classes: number of classes.
+      penalties: L2 penalties, above 0.
+      weights: [n], the weights w_i of the images in the loss; if None, 1.
+      max_iterations: maximum number of iterations.
+      tolerance: iterations end when no absolute entry of the gradient is above `tolerance` times the largest one at
+        zero weights.
     """
     ones = np.ones(len(labels), np.float32)
     axes = span(features) if features.shape[1] > len(features) else None
@@ -84,7 +95,7 @@ def fit(
 
 
 def losses(loss: Loss, scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns [n], the loss of each image with `scores: [n, classes]`."""
+    """Returns [n], the loss of each image, from `scores: [n, classes]` and `labels: [n]`."""
     if loss == "logistic":
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels)
     signs = 2 * jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype) - 1
@@ -114,7 +125,7 @@ def _fit_all(
         def largest(grads: dict[str, jax.Array]) -> jax.Array:
             return jnp.maximum(jnp.abs(grads["kernel"]).max(), jnp.abs(grads["bias"]).max())
 
-        def is_on(carry: Any) -> jax.Array:
+        def continues(carry: Any) -> jax.Array:
             _, _, remaining, count = carry
             return (count < max_iterations) & (remaining > tolerance * at_zero)
 
@@ -128,34 +139,35 @@ def _fit_all(
         zero = {"kernel": jnp.zeros((features.shape[1], num_classes), features.dtype)}
         zero["bias"] = jnp.zeros(num_classes, features.dtype)
         at_zero = largest(jax.grad(objective)(zero))
-        begin = zero, solver.init(zero), at_zero, jnp.int32(0)
-        params, _, remaining, count = jax.lax.while_loop(is_on, step, begin)
+        start = zero, solver.init(zero), at_zero, jnp.int32(0)
+        params, _, remaining, count = jax.lax.while_loop(continues, step, start)
         return params["kernel"], params["bias"], count, remaining / at_zero
 
     return jax.vmap(fit_one)(penalties)
 
 
 def span(features: np.ndarray) -> np.ndarray:
-    """Returns [d, n] orthonormal axes of the span of the rows of `features: [n, d]`, zeros where its rank is below n.
+    """Returns [d, n], orthonormal axes of the span of the rows of `features: [n, d]`; axes beyond the rank are 0.
 
-    A linear classifier with a squared norm is best within the span of what it is fitted to (Kimeldorf & Wahba 1971),
-    and its norm there is the same. All features of so many images then have one shape, and one compiled program.
+    The best linear classifier with an L2 penalty is in the span of its training features (Kimeldorf & Wahba 1971), and
+    its norm is the same in these coordinates. So features of any dimension d above n have the shape [n, n] there, and
+    share one compiled program.
     """
 
     def slices() -> Iterator[np.ndarray]:
-        for begin in range(0, features.shape[1], COLUMNS):
-            yield features[:, begin : begin + COLUMNS].astype(np.float64)
+        for start in range(0, features.shape[1], COLUMNS):
+            yield features[:, start : start + COLUMNS].astype(np.float64)
 
     values, vectors = np.linalg.eigh(sum(columns @ columns.T for columns in slices()))
-    real = values > LEAST_SHARE * values[-1]
-    scaled = vectors * np.where(real, 1 / np.sqrt(np.where(real, values, 1)), 0)
+    is_nonzero = values > LEAST_SHARE * values[-1]
+    scaled = vectors * np.where(is_nonzero, 1 / np.sqrt(np.where(is_nonzero, values, 1)), 0)
     return np.concatenate([(columns.T @ scaled).astype(np.float32) for columns in slices()])
 
 
 def make_scaling(scaling: Scaling, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (shift, scale) [1, d], which `rescale` needs, from the `features: [n, d]` to train on.
+    """Returns (shift, scale) for `rescale`, both [1, d], from the training `features: [n, d]`.
 
-    'standard' gives each feature the mean 0 and the standard deviation 1 over them (a feature that is constant 0).
+    With 'standard', each rescaled feature has mean 0 and standard deviation 1 over the images; a constant feature is 0.
     """
     if scaling != "standard":
         return np.zeros((1, features.shape[1]), np.float32), np.ones((1, features.shape[1]), np.float32)
@@ -166,17 +178,24 @@ def make_scaling(scaling: Scaling, features: np.ndarray) -> tuple[np.ndarray, np
 
 
 def rescale(scaling: Scaling, features: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Returns `features: [n, d]` shifted and scaled; with 'l2' at length 1 (Razavian et al. 2014, section 2.1)."""
+    """Returns the rescaled features, [n, d].
+
+    Args:
+      scaling: 'none', 'l2' for rows of norm 1 (Razavian et al. 2014, section 2.1), or 'standard'.
+      features: [n, d].
+      shift: [1, d], from `make_scaling`.
+      scale: [1, d], from `make_scaling`.
+    """
     return unit_length(features) if scaling == "l2" else (features - shift) * scale
 
 
 def unit_length(x: np.ndarray) -> np.ndarray:
-    """Returns the rows of `x: [n, d]` at length 1; those of length 0 stay."""
+    """Returns the rows of `x: [n, d]`, scaled to norm 1. Rows of zeros are unchanged."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(length > 0, length, 1)
 
 
-# --- without fitting --------------------------------------------------------------------------------------------
+# --- classifiers without training -------------------------------------------------------------------------------
 
 
 def predict_by_neighbors(
@@ -187,19 +206,30 @@ def predict_by_neighbors(
     num_neighbors: Sequence[int],
     metric: Metric = "cosine",
 ) -> np.ndarray:
-    """Returns [neighbors, queries] int32, the class that most of the k nearest of `features: [n, d]` have, for each k.
+    """Returns [values of k, queries] int32: the most frequent class among the k nearest images, for each k.
 
-    Of classes with as many, that of the nearest. Cover & Hart 1967.
+    Ties are broken in favor of the class with the nearest image.
 
-    Raises a `ValueError` where a k is above n.
+    Args:
+      features: [n, d].
+      labels: [n].
+      num_classes: number of classes.
+      queries: [queries, d].
+      num_neighbors: the values of k.
+      metric: 'cosine' or 'euclidean'.
+
+    Raises:
+      ValueError: a k is above n.
+
+    Reference: Cover & Hart 1967, "Nearest neighbor pattern classification".
     """
     most = max(num_neighbors)
     if most > len(features):
-        raise ValueError(f"{most} neighbors of {len(features)} images.")
+        raise ValueError(f"the number of neighbors is {most}, but there are only {len(features)} images.")
     predictions = []
-    for begin in range(0, len(queries), QUERIES):
-        nearest = _nearest(metric, most, jnp.asarray(features), jnp.asarray(queries[begin : begin + QUERIES]))
-        nearest_labels = np.asarray(labels)[np.asarray(nearest)]  # [queries, most], the nearest first
+    for start in range(0, len(queries), QUERIES):
+        nearest = _nearest(metric, most, jnp.asarray(features), jnp.asarray(queries[start : start + QUERIES]))
+        nearest_labels = np.asarray(labels)[np.asarray(nearest)]  # [queries, most], nearest first
         one_hot = nearest_labels[:, :, None] == np.arange(num_classes).reshape(1, 1, -1)
         votes = [
             one_hot[:, :k].sum(1) + (one_hot[:, :k] * (1 - np.arange(1, k + 1).reshape(1, -1, 1) / (k + 1))).max(1)
@@ -219,7 +249,7 @@ def _nearest(metric: Metric, count: int, features: jax.Array, queries: jax.Array
 
 
 def _nearness(metric: Metric, features: jax.Array, queries: jax.Array) -> jax.Array:
-    """Returns [queries, n]: the cosine times the query's length, or its square minus the squared distance."""
+    """Returns [queries, n]: the cosine times the norm of the query, or its squared norm minus the squared distance."""
     products = jnp.matmul(queries, features.T, precision="highest")
     squares = jnp.square(features).sum(1).reshape(1, -1)
     if metric == "cosine":
@@ -230,9 +260,17 @@ def _nearness(metric: Metric, features: jax.Array, queries: jax.Array) -> jax.Ar
 def predict_by_means(
     features: np.ndarray, labels: np.ndarray, num_classes: int, queries: np.ndarray, metric: Metric = "cosine"
 ) -> np.ndarray:
-    """Returns [queries] int32, the class whose mean of `features: [n, d]` is nearest (Mensink et al. 2013).
+    """Returns [queries] int32, the class with the nearest mean feature. A class without images is never returned.
 
-    A class without an image is never meant.
+    Args:
+      features: [n, d].
+      labels: [n].
+      num_classes: number of classes.
+      queries: [queries, d].
+      metric: 'cosine' or 'euclidean'.
+
+    Reference: Mensink et al. 2013, "Distance-based image classification: generalizing to new classes at near-zero
+    cost".
     """
     counts = np.bincount(labels, minlength=num_classes)
     sums = np.zeros((num_classes, features.shape[1]))

@@ -1,7 +1,7 @@
-"""Measures of parameter change: a registry.
+"""The registry of measures of parameter change.
 
-A measure is a function of sums over the values of a filter, leaf or layer,
-so that those of a layer follow from those of its leaves. To add one, register it:
+A measure is a function of sums over the values of a filter, leaf or layer, because the sums of a layer follow from the
+sums of its leaves. To add a measure, register it:
 
     MEASURES.register(
         "mean_abs_change",
@@ -14,8 +14,8 @@ so that those of a layer follow from those of its leaves. To add one, register i
         help="mean of |w - w0|",
     )
 
-It is then in the record of every trial, in `Store.changes()`, in `jaxft results --layers --measure mean_abs_change` and
-in the report's maps of layers; with `whole` it is a column of the results too.
+Records of trials, `Store.changes()`, `jaxft results --layers --measure mean_abs_change` and the layer maps of the
+report then contain the measure. With `whole`, it is also a column of the results.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 
 class Totals(NamedTuple):
-    """What a measure is a function of: sums over all values of a filter, leaf or layer, with d = w - w0.
+    """The input of a measure: sums over all values of a filter, leaf or layer, of any shape [...].
 
     Attributes:
-      l2, norm_before, norm_after: ||d||, ||w0||, ||w||.
-      terms: [5 + extra, ...], those of `Sums`.
-      num_values: the number of values.
+      l2: [...], ||w - w0||, with the values w0 before and w after training.
+      norm_before: [...], ||w0||.
+      norm_after: [...], ||w||.
+      terms: [5 + extra, ...], the terms of `jaxft.analysis.parameters.Sums`.
+      num_values: scalar, the number of values.
       extra_names: names of the extra terms.
     """
 
@@ -48,27 +50,27 @@ class Totals(NamedTuple):
     @property
     def root_num_values(self) -> "jax.Array":
         """Returns the square root of the number of values."""
-        import jax.numpy as jnp  # late: the report reads the registry, and needs no JAX
+        import jax.numpy as jnp  # here, because the report reads the registry without JAX
 
         return jnp.sqrt(self.num_values)
 
     @property
     def product(self) -> "jax.Array":
-        """Returns w . w0."""
+        """Returns [...], the inner product w . w0."""
         return self.terms[3]
 
     @property
     def num_flips(self) -> "jax.Array":
-        """Returns the number of values whose sign turned; a zero has none."""
+        """Returns [...], the number of values that changed their sign; a zero has no sign."""
         return self.terms[4]
 
     @property
     def extra(self) -> "dict[str, jax.Array]":
-        """Returns the sums of the terms that registered measures asked for, by name."""
+        """Returns the sums of the extra terms of registered measures, each [...], by name."""
         return {name: self.terms[5 + i] for i, name in enumerate(self.extra_names)}
 
 
-Term = Callable[[Any, Any], Any]  # (w0, w) to an array of their shape
+Term = Callable[[Any, Any], Any]  # an elementwise function of (w0, w)
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,13 @@ class Measure:
     """A measure of parameter change.
 
     Attributes:
-      of: returns the measure, of the shape of the sums.
-      label: what the report's scale is titled; empty: the report draws no map of it.
-      terms: further sums that it needs: functions of (w0, w), elementwise, by name.
-      whole: whether it is also measured over all parameters below the head, as a column `body_<name>` of the results.
+      compute: returns the measure, with the shape of the sums.
+      label: title of the color scale in the report; if empty, the report has no map of this measure.
+      terms: extra sums that the measure needs, by name: elementwise functions of (w0, w).
+      whole: whether the results have a column `backbone_<name>`, the measure over all parameters below the head.
     """
 
-    of: Callable[[Totals], Any]
+    compute: Callable[[Totals], Any]
     label: str = ""
     terms: Mapping[str, Term] = field(default_factory=dict)
     whole: bool = False
@@ -93,7 +95,7 @@ MEASURES.register("l2", Measure(lambda totals: totals.l2), help="||w - w0||")
 MEASURES.register(
     "relative_l2",
     Measure(lambda totals: totals.l2 / totals.norm_before, label="relative change of the layer"),
-    help="||w - w0|| / ||w0||; inf where w0 is zero and w is not, nan where both are",
+    help="||w - w0|| / ||w0||; inf if only w0 is zero, nan if w0 and w are zero",
 )
 MEASURES.register(
     "rms", Measure(lambda totals: totals.l2 / totals.root_num_values), help="||w - w0|| / sqrt(number of values)"
@@ -101,15 +103,15 @@ MEASURES.register(
 MEASURES.register(
     "cosine",
     Measure(lambda totals: totals.product / (totals.norm_after * totals.norm_before)),
-    help="w . w0 / (||w|| ||w0||); nan where either is zero",
+    help="w . w0 / (||w|| ||w0||); nan if w or w0 is zero",
 )
 MEASURES.register(
     "sign_flips",
     Measure(lambda totals: totals.num_flips / totals.num_values),
-    help="share of values whose sign turned; a zero has none",
+    help="fraction of values that changed their sign; a zero has no sign",
 )
 
 
 def extra_terms() -> dict[str, Term]:
-    """Returns the terms that registered measures need besides the five of `sums`, by name, each once."""
+    """Returns the extra terms of all registered measures by name, in addition to the five terms of `sums`."""
     return {name: term for entry in MEASURES.values() for name, term in entry.value.terms.items()}

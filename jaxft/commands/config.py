@@ -1,45 +1,47 @@
-"""`jaxft config show`: every field of a study with its value, and what the study comes to."""
+"""`jaxft config show`: every field of a study with its value, its factors, and its size."""
 
 import argparse
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from jaxft.config import LayerRate, Study, fields_of, load_config
+from jaxft.commands.arguments import add_config_argument
+from jaxft.config import Images, LayerRate, Study, fields_of, load_config
 from jaxft.core.tables import print_table
 from jaxft.recipes.rate_tables import parameter_sizes, peak_rates
 
 if TYPE_CHECKING:
     from jaxft.study.planned import Plan
 
-HELP = "show a config: every field, the factors, and what the study comes to"
+HELP = "show the config of a study: every field with its value and meaning, the factors, and the number of trials"
 TAKES_CONFIG = True
-VALUE_CHARACTERS = 32  # in a line of the column of values
+VALUE_CHARACTERS = 32  # per line, in the column of values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("action", choices=["show"], help="what to do")
-    parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="the study's config file")
-    parser.add_argument("--layers", action="store_true", help="the learning rate of every parameter, too")
+    parser.add_argument("action", choices=["show"], help="'show' prints the config")
+    add_config_argument(parser)
+    parser.add_argument("--layers", action="store_true", help="also print the learning rate of every parameter")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the fields, then the plan."""
+    """Prints the fields, the factors and the size of the study."""
     study = load_config(args.config, overrides).study
-    defaults = {name: value for name, value, _ in fields_of(Study())}
+    # A set of images that is None by default has the defaults of a set of images.
+    defaults = {name: value for name, value, _ in (*fields_of(Images(), "source.images"), *fields_of(Study()))}
     rows = []
     for name, value, field in fields_of(study):
         if name != "factors":
-            changed = "*" if name not in defaults or defaults[name] != value else ""
-            rows.append((changed, name, _wrapped(_shown(value)), field.metadata.get("help", "")))
+            changed = "*" if defaults[name] != value else ""
+            rows.append((changed, name, _wrapped(_text(value)), field.metadata.get("help", "")))
     print_table(["*", "field (* differs from the default)", "value", "meaning"], rows, (), ruled=False)
-    print("\nfactors (blocks of levels; their union is the study)")
-    levels_of = [
-        (str(i), name, ", ".join(map(_shown, levels)))
+    print("\nfactors (each block is a product of levels; the study is the union of all blocks)")
+    level_rows = [
+        (str(i), name, ", ".join(map(_text, levels)))
         for i, block in enumerate(study.factors, 1)
         for name, levels in block.items()
     ]
-    print_table(["block", "factor", "levels"], levels_of or [("none", "", "")], (), ruled=False)
+    print_table(["block", "factor", "levels"], level_rows or [("none", "", "")], (), ruled=False)
     from jaxft.study.plan import make_plan
 
     plan = make_plan(study)
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def print_layers(plan: "Plan") -> None:
-    """Prints the resolved learning rates of each different set of rules."""
+    """Prints the learning rate of every parameter, once for each distinct set of learning rates."""
     from jaxft.core.rules import Match, format_matches
 
     seen = set()
@@ -60,23 +62,26 @@ def print_layers(plan: "Plan") -> None:
         if table in seen:
             continue
         seen.add(table)
-        levels = ", ".join(f"{name} = {_shown(level)}" for name, level in plan.levels(trial.trial).items())
+        levels = ", ".join(f"{name} = {_text(level)}" for name, level in plan.levels(trial.trial).items())
         print(
             f"\n{levels or trial.model.architecture}\n{format_matches(rates, parameter_sizes(trial), 'learning rate')}"
         )
 
 
 def _rate(rate: LayerRate) -> LayerRate:
+    """Returns a learning rate with six digits, or 'frozen'."""
     return rate if isinstance(rate, str) else float(f"{rate:.6g}")
 
 
 def _wrapped(text: str) -> str:
+    """Returns `text` with line breaks after at most `VALUE_CHARACTERS`."""
     return "\n".join(textwrap.wrap(text, VALUE_CHARACTERS)) or text
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
+    """Returns a value of a config as text: 'none' for None, lists in brackets."""
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return "[" + ", ".join(_shown(item) for item in value) + "]"
+        return "[" + ", ".join(map(_text, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""`jaxft data`: look at a set of images before it is used, or prepare one of TensorFlow Datasets."""
+"""`jaxft data`: checks a data set before training, or prepares a TensorFlow Dataset."""
 
 import argparse
 import json
@@ -13,29 +13,48 @@ from jaxft.recipes.check_data import check_data
 if TYPE_CHECKING:
     from jaxft.data.checking import Finding, Report
 
-HELP = "check a set of images: unreadable pictures, classes, duplicates; or prepare one of TFDS"
+HELP = "check a data set for unreadable images, misspelled classes and duplicates, or prepare a TensorFlow Dataset"
 
-SHOWN = 5  # of each finding, on a terminal
+SHOWN = 5  # images that are listed for each finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("action", choices=["check", "prepare"], help="what to do")
-    parser.add_argument("data", metavar="DATA", help="a folder, archive, table or .npz file; 'digits'; tfds:NAME")
-    parser.add_argument("--domain", action="append", metavar="NAME", help="check: this domain alone; may be repeated")
-    parser.add_argument("--label", metavar="NAME", help="check: which labels, where images have several")
-    parser.add_argument("--all", action="store_true", help=f"check: name every picture, not {SHOWN} of each kind")
-    parser.add_argument("--json", action="store_true", help="check: print JSON, in which every picture is named")
-    parser.add_argument("--dir", metavar="DIR", help="prepare: folder of prepared sets (default: $TFDS_DATA_DIR)")
+    parser.add_argument(
+        "action",
+        choices=["check", "prepare"],
+        help="'check' reports problems; 'prepare' downloads and prepares a TensorFlow Dataset",
+    )
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder or archive of images, a table of files and labels, an .npz file, 'digits' (of scikit-learn), or "
+        "tfds:NAME (a TensorFlow Dataset)",
+    )
+    parser.add_argument(
+        "--domain", action="append", metavar="NAME", help="check: only this domain of the data; can be repeated"
+    )
+    parser.add_argument(
+        "--label", metavar="NAME", help="check: name of the labels, if the data has several kinds of labels"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help=f"check: list all images of a finding, not the first {SHOWN}"
+    )
+    parser.add_argument("--json", action="store_true", help="check: print JSON, which lists all images")
+    parser.add_argument("--dir", metavar="DIR", help="prepare: folder for the prepared data (default: $TFDS_DATA_DIR)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Checks images, and returns 1 where something is wrong with them; or prepares a set."""
+    """Checks the images, or prepares a data set. Returns 1 if the check finds a problem.
+
+    Raises:
+      UserError: an option belongs to the other action, or the data cannot be used.
+    """
     for option in ("domain", "label", "all", "json"):
         if getattr(args, option) and args.action != "check":
-            raise UserError(f"--{option} is for `jaxft data check`, not for {args.action!r}.")
+            raise UserError(f"--{option} belongs to `jaxft data check`, not to `jaxft data {args.action}`.")
     if args.dir and args.action != "prepare":
-        raise UserError("--dir is for `jaxft data prepare`; $TFDS_DATA_DIR names the folder for all others.")
+        raise UserError("--dir belongs to `jaxft data prepare`; other commands read the folder from $TFDS_DATA_DIR.")
     if args.action == "prepare":
         if args.dir is not None:
             os.environ["TFDS_DATA_DIR"] = args.dir
@@ -52,14 +71,14 @@ def _prepare(spec: str) -> int:
     from jaxft.data.readers import tfds
 
     if not spec.startswith(tfds.PREFIX):
-        raise UserError(f"{spec!r} needs no preparing; sets of TensorFlow Datasets do: tfds:NAME.")
+        raise UserError(f"{spec!r} cannot be prepared; `jaxft data prepare` takes a TensorFlow Dataset, tfds:NAME.")
     tfds.prepare_apart(spec)
     print(f"{spec} is prepared in {tfds.find_prepared(spec)}")
     return 0
 
 
 def to_dict(report: "Report") -> dict[str, object]:
-    """Returns a report for JSON."""
+    """Returns a report as a dict for JSON."""
     return {
         "data": report.data,
         "pictures": report.num_pictures,
@@ -72,7 +91,7 @@ def to_dict(report: "Report") -> dict[str, object]:
             {
                 "kind": finding.kind,
                 "problem": finding.is_problem,
-                "items": [{"name": name, "what": what} for name, what in finding.items],
+                "items": [{"name": name, "what": detail} for name, detail in finding.items],
             }
             for finding in report.findings
         ],
@@ -80,32 +99,37 @@ def to_dict(report: "Report") -> dict[str, object]:
 
 
 def print_report(report: "Report", shown: int | None) -> None:
-    """Prints what a set of images has, then a row for each kind of finding, problems first, and the first of each."""
-    _print(f"{report.data}: {report.num_pictures:,} pictures of {len(report.classes):,} classes")
-    for what, counts in (("subsets", report.subsets), ("domains", report.domains)):
+    """Prints the counts of a data set, then a table of problems and a table of notes.
+
+    Args:
+      report: the report.
+      shown: how many images to list for each finding. If None, all.
+    """
+    _print(f"{report.data}: {report.num_pictures:,} images of {len(report.classes):,} classes")
+    for heading, counts in (("splits", report.subsets), ("domains", report.domains)):
         if counts:
-            _print(f"{what}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
+            _print(f"{heading}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
     if not report.checks_damage:
-        _print("damage within JPEG files that can still be read was not looked for: pip install 'jaxft[jpeg]'")
-    for is_problem, heading in ((True, "problem"), (False, "seen to")):
+        _print("not checked: damage in JPEG files that can still be decoded. To check it: pip install 'jaxft[jpeg]'")
+    for is_problem, heading in ((True, "problem"), (False, "note")):
         findings = [finding for finding in report.findings if finding.is_problem == is_problem]
         if not findings:
             continue
         rows = [row for finding in findings for row in _rows(finding, shown)]
-        _print("\n" + format_table([heading, "how many", "which"], rows, numbers={1}, ruled=False))
-    _print(f"\n{'nothing is wrong' if report.is_clean else 'something is wrong'} with these images.")
+        _print("\n" + format_table([heading, "count", "images or classes"], rows, numbers={1}, ruled=False))
+    _print(f"\n{'No problems found.' if report.is_clean else 'Problems found: see the first table.'}")
 
 
 def _rows(finding: "Finding", shown: int | None) -> list[tuple[str, str, str]]:
-    """Returns the rows of a finding, a picture each; the first names the finding and how many pictures it has."""
-    which = [f"{name}: {what}" if what else name for name, what in finding.items[:shown]]
+    """Returns one row per listed image of a finding. The first row also has the kind of the finding and its count."""
+    listed = [f"{name}: {detail}" if detail else name for name, detail in finding.items[:shown]]
     if shown is not None and len(finding.items) > shown:
-        which.append(f"and {len(finding.items) - shown:,} more (--all)")
+        listed.append(f"and {len(finding.items) - shown:,} more (--all)")
     first = finding.kind, f"{len(finding.items):,}"
-    return [(*(("", "") if i else first), picture) for i, picture in enumerate(which)]
+    return [(*(("", "") if i else first), item) for i, item in enumerate(listed)]
 
 
 def _print(text: str) -> None:
-    """Prints a text; what a terminal cannot show, such as names that are no text, it shows as numbers."""
+    """Prints a text. Characters that the encoding of the terminal lacks are printed as escape sequences."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -1,4 +1,4 @@
-"""`jaxft finetune`: fine-tune a pretrained network on one's own pictures, and keep the result."""
+"""`jaxft finetune`: fine-tunes a pretrained network on a folder of images."""
 
 import argparse
 from pathlib import Path
@@ -6,33 +6,61 @@ from pathlib import Path
 from jaxft.recipes.finetune.folder import RANGE_FIGURE
 from jaxft.recipes.finetune.options import DEPTHS, FinetuneOptions
 
-HELP = "fine-tune a pretrained network on a folder of pictures, and keep the result"
+HELP = "fine-tune a pretrained network on a folder of images; write weights, a model card and a report"
 COMPUTES = RESUMES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--weights", required=True, metavar="FILE", help="pretrained weights, or package:NAME")
-    parser.add_argument("--model", metavar="NAME", help="their network; by default what the file says")
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="class folders (or a zip of them, or an .npz)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the result; goes on if it has a part")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs that the accuracy is over (3)")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="file of pretrained weights, or package:NAME for weights in an installed Python package",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FOLDER",
+        help="labeled images: a folder or archive with one subfolder per class, or an .npz file",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the result; a run that was interrupted there resumes"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how many times the selected candidate is trained on all training images, with different seeds (default: "
+        "3)",
+    )
     parser.add_argument(
         "--train",
         choices=DEPTHS,
         default="auto",
-        help="the most that is tried: the head, the last stage too, or all; auto: the last stage on a CPU, else all",
+        help="largest part of the network that candidates train: 'head', 'top' (the head and the last stage) or 'all'; "
+        "'auto' (default) is 'top' on a CPU and 'all' on a GPU or TPU",
     )
-    parser.add_argument("--size-px", type=int, metavar="N", help="side of the images; by default the weights' own")
+    parser.add_argument(
+        "--size-px",
+        type=int,
+        metavar="N",
+        help="side length of the input images in pixels (default: the size that the weights expect)",
+    )
     parser.add_argument(
         "--find-lr",
         action="store_true",
-        help="only test which learning rate suits all that is trained, and draw it as OUT/learning_rate.png",
+        help="only run a learning-rate range test of the candidate that trains the most layers, and plot it in "
+        f"DIR/{RANGE_FIGURE}",
     )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Fine-tunes and prints a summary of the result, or runs a learning-rate range test."""
+    """Fine-tunes and prints a summary, or runs a learning-rate range test and prints its result."""
     options = FinetuneOptions(
         weights=args.weights,
         data=args.data,
@@ -47,8 +75,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
         range_test = find_learning_rate(options)
         print(
-            f"suggested learning rate: {range_test.suggested:.2g}, a tenth of that with the least loss; the loss falls "
-            f"fastest at {range_test.steepest:.2g}\npicture: {Path(args.out) / RANGE_FIGURE}"
+            f"suggested learning rate: {range_test.suggested:.2g}, a tenth of the rate with the lowest loss\n"
+            f"the loss falls fastest at {range_test.steepest:.2g}\nfigure: {Path(args.out) / RANGE_FIGURE}"
         )
         return 0
     from jaxft.recipes.finetune.run import run_finetune

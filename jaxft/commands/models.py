@@ -1,4 +1,4 @@
-"""`jaxft models`: the networks that there are, and what each is made of."""
+"""`jaxft models`: lists the networks, and describes their blocks."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from jaxft.core.tables import print_table
 if TYPE_CHECKING:
     from jaxft.models.description import Description
 
-HELP = "list the networks, or show what they are made of"
+HELP = "list the networks, or show the blocks, parameters and multiply-accumulates of some of them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,19 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name",
         nargs="*",
         metavar="NAME",
-        help="networks, to see their units; families take other depths than those listed",
+        help="networks to describe; a name can have another depth than the listed ones, such as cifar_resnet44",
     )
-    parser.add_argument("--detail", action="store_true", help="parameters, MACs, taps and weights of every network")
+    parser.add_argument(
+        "--detail",
+        action="store_true",
+        help="print a table of all networks: parameters, multiply-accumulates, taps, published weights",
+    )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the families, a table of all networks, or the units of those that are named."""
+    """Prints the families, a table of all networks, or the blocks of the named networks."""
     from jaxft.models import list_families, list_models
     from jaxft.models.description import describe_model
 
     if args.name:
         for i, description in enumerate([describe_model(name) for name in args.name]):
-            print("\n" * (i > 0), end="")
+            if i:
+                print()
             print_blocks(description)
     elif args.detail:
         print_networks([describe_model(name) for name in list_models()])
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def print_networks(descriptions: Sequence["Description"]) -> None:
-    """Prints a row a network."""
+    """Prints a table with one row per network."""
     rows = [
         [
             d.model.architecture,
@@ -54,18 +59,18 @@ def print_networks(descriptions: Sequence["Description"]) -> None:
         ]
         for d in descriptions
     ]
-    header = ["network", "size px", "parameters", "million MACs", "head for", "taps", "published weights for"]
+    header = ["network", "size px", "parameters", "million MACs", "data set", "taps", "published weights for"]
     print_table(header, rows, range(1, 4), ruled=False)
     print(f"\n{_NOTE}")
 
 
 def print_blocks(description: "Description") -> None:
-    """Prints what is known of a network as a whole, and a row a unit."""
+    """Prints the size and the published weights of a network, and a table with one row per block."""
     model = description.model
     taps = {tap.block: tap for tap in model.taps}
     print(
-        f"{model.architecture}: {description.num_params:,} parameters, {description.num_macs:,} MACs an image of "
-        f"{model.preprocessing.size_px} px; head for the {model.num_classes:,} classes of {description.dataset}\n"
+        f"{model.architecture}: {description.num_params:,} parameters, {description.num_macs:,} MACs per image of "
+        f"{model.preprocessing.size_px} px, {model.num_classes:,} classes ({description.dataset})\n"
         f"published weights: {', '.join(file.file for file in description.published) or 'none known'}\n"
     )
     rows = []
@@ -75,8 +80,12 @@ def print_blocks(description: "Description") -> None:
         tap_cells = [f"{tap.stride_px}", field, tap.name] if tap else ["", "", ""]
         output = " x ".join(map(str, block.output))
         rows.append([block.name, output, f"{block.num_params:,}", f"{block.num_macs:,}", *tap_cells])
-    print_table(["unit", "output", "parameters", "MACs", "stride", "field", "tap"], rows, range(1, 6), ruled=False)
-    print(f"\n{_NOTE} stride, field: step and receptive field in px.")
+    print_table(
+        ["block", "output", "parameters", "MACs", "stride px", "field px", "tap"], rows, range(1, 6), ruled=False
+    )
+    print(f"\n{_NOTE}\nfield: receptive field. stride and field are in pixels of the input image.")
 
 
-_NOTE = "MACs: multiply-accumulates of convolutions and dense layers."
+_NOTE = (
+    "MACs: multiply-accumulates of convolutions and dense layers.\ntaps: blocks whose output can be used as features."
+)

@@ -1,4 +1,4 @@
-"""`jaxft predict`: what a network says of pictures."""
+"""`jaxft predict`: prints the most probable classes of images."""
 
 import argparse
 import contextlib
@@ -12,37 +12,56 @@ from typing import TYPE_CHECKING
 from jaxft.core.errors import UserError
 from jaxft.core.metrics import METRICS
 from jaxft.core.text import duration, percent
-from jaxft.recipes.predict import Prediction, find_pictures, load_classifier
+from jaxft.recipes.load import load
+from jaxft.recipes.predict import Prediction, find_pictures, predict_members
 from jaxft.recipes.tally import Tally
 from jaxft.tracking.console import LOG_SECONDS
 
 if TYPE_CHECKING:
     from jaxft.data.readers.archives import Member
 
-HELP = "say what is on pictures: the most probable classes, by any network"
+HELP = "print the most probable classes of images, and the accuracy if their folders are named after classes"
 COMPUTES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, folders or archives of them")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="the network's weights")
-    parser.add_argument("--model", metavar="NAME", help="the network; by default the one that the file is for")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to tell (default: 5)")
-    parser.add_argument("--csv", metavar="OUT.csv", help="write the rows there instead of printing them")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="image files, folders or archives of images")
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="how many pictures at a time (default: 32)"
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="file of weights, such as weights.pth from `jaxft finetune`, or package:NAME for weights in an installed "
+        "Python package",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="number of classes to print for each image (default: 5)"
+    )
+    parser.add_argument("--csv", metavar="OUT.csv", help="write the predictions to this file instead of printing them")
+    parser.add_argument("--force", action="store_true", help="replace the file of --csv if it exists")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="number of images in a batch (default: 32)"
     )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the table, or writes it, and the accuracy where folders are named after classes."""
+    """Prints or writes the predictions, then the accuracy. Returns 1 if an image cannot be read.
+
+    Raises:
+      UserError: --csv is a folder, in a missing folder or an existing file, the weights cannot be used, or there are
+        no images.
+    """
     if args.csv is not None and (Path(args.csv).is_dir() or not Path(args.csv).parent.is_dir()):
-        raise UserError(f"--csv {args.csv!r} is no file in a folder that is there.")
+        raise UserError(f"--csv is {args.csv!r}; it must be a file in an existing folder.")
+    if args.csv is not None and Path(args.csv).exists() and not args.force:
+        raise UserError(f"the file {args.csv!r} exists; name another one, or replace it with --force.")
     members = find_pictures(args.pictures)
-    classifier = load_classifier(args.weights, args.model)
-    predictions = classifier.predict(members, args.top, args.batch_size)
-    for assumption in classifier.assumptions:
+    network = load(args.weights, args.model)
+    predictions = predict_members(network, members, args.top, args.batch_size)
+    for assumption in network.assumptions:
         _print_error_line(assumption)
     tally = Tally()
     with contextlib.ExitStack() as stack:
@@ -50,7 +69,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         advance = stack.enter_context(_progress(len(members)))
         for prediction in predictions:
             if prediction.problem:
-                _print_error_line(f"jaxft: the picture {prediction.file!r} cannot be read: {prediction.problem}.")
+                _print_error_line(f"jaxft: the image {prediction.file!r} cannot be read: {prediction.problem}.")
             else:
                 show(prediction)
             tally.add(prediction)
@@ -63,23 +82,23 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def accuracy_lines(tally: Tally) -> list[str]:
-    """Returns a line about accuracy for each part of the pictures, and one about those that cannot be read."""
+    """Returns one line per split with its accuracy, and a line that counts the images that cannot be read."""
     lines = []
     for subset in tally.subsets.values():
         where = f" in {subset.subset}" if subset.subset else ""
         line = (
             f"accuracy{where}: {percent(subset.top_1 / subset.total)}% ({subset.top_1:,} of the {subset.total:,} "
-            "pictures whose folder is named after a class)"
+            "images whose folder is named after a class)"
         )
         if subset.k > 1:
-            line += f"; among the first {subset.k}: {percent(subset.top_k / subset.total)}%"
+            line += f"; top-{subset.k}: {percent(subset.top_k / subset.total)}%"
         for name, value in subset.metrics().items():
             metric = METRICS[name].value
             if name != "accuracy" and (subset.is_uneven or not metric.only_uneven):
                 line += "; {}: {}".format(*metric.describe(value, separator=""))
         lines.append(line)
     if tally.unread:
-        lines.append(f"{tally.unread:,} of {tally.total:,} pictures cannot be read.")
+        lines.append(f"{tally.unread:,} of {tally.total:,} images cannot be read.")
     return lines
 
 
@@ -88,7 +107,7 @@ Show = Callable[[Prediction], None]
 
 @contextlib.contextmanager
 def _rows_of_table(members: "Sequence[Member]") -> Iterator[Show]:
-    """Yields a function that prints a picture's rows; columns are as wide as the longest name, within reason."""
+    """Yields a function that prints the rows of an image. The first column fits names of up to 60 characters."""
     width = min(max(len(str(name)) for name, _ in members), 60)
 
     def show(prediction: Prediction) -> None:
@@ -97,13 +116,13 @@ def _rows_of_table(members: "Sequence[Member]") -> Iterator[Show]:
             print(f"{file:<{width}}  {percent(probability):>5}  {name}")
             file = ""
 
-    print(f"{'picture':<{width}}  {'%':>5}  class")
+    print(f"{'image':<{width}}  {'%':>5}  class")
     yield show
 
 
 @contextlib.contextmanager
 def _rows_of_csv(path: str) -> Iterator[Show]:
-    """Yields a function that writes a picture's rows to the CSV file at `path`, which appears when all are there."""
+    """Yields a function that writes the rows of an image. The CSV file appears at `path` when it is complete."""
     from jaxft.core.files import explained_os_errors, replacing
 
     with (
@@ -123,15 +142,16 @@ def _rows_of_csv(path: str) -> Iterator[Show]:
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Yields a function that counts a picture: a bar on a terminal, a line now and then in a log."""
+    """Yields a function that counts an image and shows progress: a bar on a terminal, otherwise occasional lines."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), "pictures", TimeRemainingColumn())
-        # A table that goes to a file must not be drawn above the bar.
-        above = sys.stdout.isatty()
-        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=above) as progress:
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), "images", TimeRemainingColumn())
+        # Redirection prints the table above the bar. A table that goes to a file must not be redirected.
+        with Progress(
+            *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+        ) as progress:
             task = progress.add_task("", total=total)
             yield lambda: progress.advance(task)
         return
@@ -143,7 +163,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - last_line > LOG_SECONDS and done < total:
             last_line = now
-            _print_error_line(f"{done:,}/{total:,} pictures, {duration((now - started) / done * (total - done))} left")
+            _print_error_line(f"{done:,}/{total:,} images, {duration((now - started) / done * (total - done))} left")
 
     yield advance
 

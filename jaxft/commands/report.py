@@ -1,8 +1,8 @@
-"""`jaxft report`: write a study's page and tables again, from its work directory alone."""
+"""`jaxft report`: writes the report and the tables of a study again, from its work directory."""
 
 import argparse
 
-HELP = "write a study's report.html, results.csv and results.parquet again"
+HELP = "write report.html, results.csv and results.parquet of a study again, from its work directory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Writes the page and the tables."""
+    """Writes the report and the tables, and prints the path of the report."""
     from jaxft.commands.results import load_plugins_of
     from jaxft.report import write_report
     from jaxft.store.records import Store

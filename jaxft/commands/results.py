@@ -1,34 +1,57 @@
-"""`jaxft results`: the table of a study, from its work directory."""
+"""`jaxft results`: prints the results of a study from its work directory."""
 
 import argparse
 import os
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
 from jaxft.core.tables import print_table
-from jaxft.core.text import MISSING, p_value, percent, percent_interval, points
+from jaxft.core.text import MISSING, p_value, percent, percent_interval, plural, points, some_of
 from jaxft.store.columns import KEYS, column_help, summary_columns, tested_columns, trial_columns
 
-HELP = "print a study's results: means and intervals, or every trial"
-CHANGE_RATES = {"training.optimizer.momentum", "training.optimizer.name", "training.optimizer.effective_learning_rate"}
+if TYPE_CHECKING:
+    from jaxft.store.records import Store
+
+HELP = "print the results of a study: means and confidence intervals of each setting, or all trials"
+MAX_NAMED = 3  # failed trials in a line
+# Factors that change the effective learning rate.
+EFFECTIVE_RATE_FACTORS = {
+    "training.optimizer.momentum",
+    "training.optimizer.name",
+    "training.optimizer.effective_learning_rate",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("workdir", metavar="DIR", help="work directory of a study")
-    parser.add_argument("--trials", action="store_true", help="every trial, instead of means over seeds")
-    parser.add_argument("--layers", action="store_true", help="change of each layer's parameters, in each setting")
+    parser.add_argument("--trials", action="store_true", help="print one row per trial instead of one row per setting")
     parser.add_argument(
-        "--measure", default="relative_l2", metavar="NAME", help="measure of change that --layers prints (relative_l2)"
+        "--layers", action="store_true", help="print the parameter change of each layer in each setting"
     )
-    parser.add_argument("--columns", action="store_true", help="what each column of the results is")
-    parser.add_argument("--selected", action="store_true", help="the arms, each at the level selected on validation")
-    parser.add_argument("--csv", action="store_true", help="every trial, as CSV; with --selected those selected")
+    parser.add_argument(
+        "--measure",
+        default="relative_l2",
+        metavar="NAME",
+        help="measure of parameter change that --layers prints (default: relative_l2)",
+    )
+    parser.add_argument("--columns", action="store_true", help="explain each column of the results table")
+    parser.add_argument(
+        "--selected",
+        action="store_true",
+        help="print the study with the levels that each seed selects on validation, for the factors in "
+        "config.select_over",
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="print all trials as CSV; with --selected, only the selected trials"
+    )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the table."""
+    """Prints the table that the options select."""
     load_plugins_of(args.workdir)
     if args.csv:
         from jaxft.report.selection import load_selected
@@ -50,9 +73,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def load_plugins_of(workdir: str | os.PathLike[str]) -> None:
-    """Loads the plug-ins of a study, whose columns, measures and sections its tables have.
+    """Loads the plug-ins of a study, because its tables use their columns, measures and report sections.
 
-    A plug-in that is not there is a warning: without it, its columns and measures are called by their names.
+    A missing plug-in causes a warning only: the tables then show its columns and measures without a title.
     """
     from jaxft.store.records import Store
 
@@ -64,7 +87,7 @@ def load_plugins_of(workdir: str | os.PathLike[str]) -> None:
 
 
 def print_summary(workdir: str | os.PathLike[str]) -> None:
-    """Prints a row a setting: accuracy with its 95% interval over seeds, and the change of the body."""
+    """Prints one row per setting: accuracy with its 95% interval over seeds, and the change of the backbone."""
     from jaxft.report.labels import level_texts
     from jaxft.report.selection import select_over
     from jaxft.report.settings import chosen_setting, summarize_settings
@@ -76,53 +99,67 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     columns = summary_columns(plan, results.columns)
     best = chosen_setting(settings)
     rates = [f"{rate:.3g}" for rate in plan.get("effective_rates", [])]
-    shows_rates = len(set(rates)) > 1 and bool({*plan["factors"]} & CHANGE_RATES)
+    shows_rates = len(set(rates)) > 1 and bool({*plan["factors"]} & EFFECTIVE_RATE_FACTORS)
     rows = []
     for setting in settings:
         done = f"{setting.done}/{setting.planned}" + (f", {setting.diverged} diverged" if setting.diverged else "")
         cells = [column.summary(setting.means[name]) for name, column in columns.items() if column.summary]
         cells[-1] += " *" if setting is best else ""
-        rate = rates[setting.number : setting.number + shows_rates]
+        rate = [rates[setting.number]] if shows_rates else []
         rows.append([*levels[setting.number], *rate, done, *cells])
-    words = [*plan["factors"], *["effective rate"] * shows_rates]
-    header = [*words, "trials", *(column.summary_heading() for column in columns.values())]
+    headings = [*plan["factors"], *(["effective rate"] if shows_rates else [])]
+    header = [*headings, "trials", *(column.summary_heading() for column in columns.values())]
     print_table(header, rows, range(len(plan["factors"]), len(header)))
-    left = len(plan["trials"]) - len(results)
-    if left:
-        print(f"{left} of {len(plan['trials'])} trials have not run yet.")
-    for _, row in results[results["status"] == "failed"].iterrows():
-        failure = store.read("failures", row["trial"]) or {}
-        print(f"trial {row['trial']} failed: {str(failure.get('error')).splitlines()[0]}")
+    num_missing = len(plan["trials"]) - len(results)
+    if num_missing:
+        print(f"{num_missing} of {len(plan['trials'])} trials have not run yet.")
+    for line in failure_lines(store, results.loc[results["status"] == "failed", "trial"]):
+        print(line)
     if best is not None:
-        print("* best on validation.")
+        print("* highest validation accuracy.")
     print("test: mean and 95% interval over seeds.")
     for name, column in columns.items():
         if name not in ("val_accuracy", "test_accuracy"):
             print(f"{column.summary_title or column.title}: {column_help(name)}.")
     if shows_rates:
-        print("effective rate: of the head at the peak; of sgd the learning rate over one minus the momentum.")
+        print(
+            "effective rate: learning rate of the head at the peak of the schedule; with sgd, divided by one minus the "
+            "momentum."
+        )
     if select_over(plan):
         print_selected(workdir)
 
 
+def failure_lines(store: "Store", trials: Iterable[str]) -> list[str]:
+    """Returns one line per distinct error of failed trials, with the digests of the first trials that raised it."""
+    trials_by_error: dict[str, list[str]] = {}
+    for trial in trials:
+        failure = store.read("failures", trial) or {}
+        trials_by_error.setdefault(str(failure.get("error")).splitlines()[0], []).append(trial)
+    return [
+        f"{plural(len(digests), 'trial')} failed ({some_of(digests, MAX_NAMED)}): {error}"
+        for error, digests in trials_by_error.items()
+    ]
+
+
 def print_selected(workdir: str | os.PathLike[str]) -> None:
-    """Prints a row an arm, each seed at the level it selected on validation; then the differences, paired by seed."""
+    """Prints one row per arm, in which each seed uses the level it selected on validation; then paired differences."""
     from jaxft.report.selection import contrasts_of, open_arms, select_over, selected_text
     from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
     arms, plan = open_arms(store), store.plan()
-    over, beside = select_over(plan), tested_columns(plan, arms[0].means)
+    over, columns = select_over(plan), tested_columns(plan, arms[0].means)
     rows = []
     for arm in arms:
         seeds = f"{len(arm.selected)}/{arm.planned}" + (f", {arm.diverged} diverged" if arm.diverged else "")
         accuracy = percent(arm.val.mean), percent_interval(arm.test)
-        others = [column.summary(arm.means[name]) for name, column in beside.items() if column.summary]
-        rows.append([arm.label, selected_text(arm, over, arms), seeds, *accuracy, *others])
-    headings = [column.summary_heading() for column in beside.values()]
+        means = [column.summary(arm.means[name]) for name, column in columns.items() if column.summary]
+        rows.append([arm.label, selected_text(arm, over, arms), seeds, *accuracy, *means])
+    headings = [column.summary_heading() for column in columns.values()]
     header = ["arm", "selected (seeds)", "seeds", "validation %", "test %", *headings]
     print_table(header, rows, range(2, len(header)))
-    print(f"selected on validation in each arm, by each seed for itself: {', '.join(over)}.")
+    print(f"In each arm, each seed selects {', '.join(over)} on validation.")
     contrasts = contrasts_of(arms)
     if not contrasts:
         return
@@ -136,11 +173,11 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
         for contrast in contrasts
     ]
     print_table(["difference", "test, points", "p (Holm)", "pairs"], rows, range(1, 4))
-    print("difference: mean over seeds and 95% interval, paired by seed; p: paired t test, adjusted for all of them.")
+    print("difference: mean and 95% interval over seeds, paired by seed. p: paired t test with Holm's correction.")
 
 
 def print_trials(workdir: str | os.PathLike[str]) -> None:
-    """Prints a row a trial, with the columns of the results that have a title."""
+    """Prints one row per trial, with the columns of the results that have a title."""
     from jaxft.report.labels import level_texts
     from jaxft.store.records import Store
 
@@ -158,23 +195,27 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
         for row in results.to_dict("records")
     ]
     header = ["trial", *plan["factors"], "seed", "status", *(column.heading() for column in columns.values())]
-    words = len(plan["factors"]) + 1
-    numbers = [words, *(words + 2 + i for i, column in enumerate(columns.values()) if column.is_number)]
+    seed = header.index("seed")
+    numbers = [seed, *(seed + 2 + i for i, column in enumerate(columns.values()) if column.is_number)]
     print_table(header, rows, numbers)
 
 
 def print_columns(workdir: str | os.PathLike[str]) -> None:
-    """Prints the name of each column of the results, and what it is."""
+    """Prints the name and the meaning of each column of the results."""
     from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
-    known = KEYS | dict.fromkeys(store.plan()["factors"], "factor of the study: the level of the trial")
+    known = KEYS | dict.fromkeys(store.plan()["factors"], "factor of the study: level of the trial")
     rows = [[name, known.get(name) or column_help(name)] for name in store.results().columns]
     print_table(["column", "content"], rows, ())
 
 
 def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
-    """Prints a measure of the change of each layer: mean and 95% interval over seeds, a column a setting."""
+    """Prints a measure of the parameter change of each layer: mean and 95% interval over seeds, one column per setting.
+
+    Raises:
+      UserError: no trial of the study has the measure.
+    """
     from jaxft.analysis.measures import MEASURES
     from jaxft.analysis.statistics import mean_interval
     from jaxft.store.records import Store
@@ -187,7 +228,7 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
     measures = [name for name in changes.columns if name not in ("trial", "setting", "seed", "layer")]
     if measure not in measures:
         raise UserError(
-            f"no trial of this study has the measure {measure!r}{did_you_mean(measure, measures)}; there are "
+            f"no trial of this study has the measure {measure!r}{did_you_mean(measure, measures)}; allowed: "
             f"{', '.join(measures)}."
         )
     measured = changes.astype({measure: "float64"}).groupby(["layer", "setting"])[measure]
@@ -200,5 +241,5 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
     print_table(header, rows, range(1, len(header)))
     for i, levels in enumerate(plan["settings"]):
         print(f"setting {i}: " + ", ".join(f"{name} = {level}" for name, level in levels.items()))
-    words = MEASURES[measure].help if measure in MEASURES else ""
-    print(f"{measure} of each layer{f', {words}' if words else ''}: mean and 95% interval over seeds.")
+    meaning = MEASURES[measure].help if measure in MEASURES else ""
+    print(f"{measure} of each layer{f', {meaning}' if meaning else ''}: mean and 95% interval over seeds.")

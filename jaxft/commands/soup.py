@@ -1,4 +1,4 @@
-"""`jaxft soup`: averages of a study's networks, and the line from each back to the network it started from."""
+"""`jaxft soup`: averages the networks of a study, and interpolates between each network and its initial weights."""
 
 import argparse
 import os
@@ -12,29 +12,46 @@ from jaxft.report.soup_lines import draw_lines, mean_interval_of
 if TYPE_CHECKING:
     import pandas as pd
 
-HELP = "average a finished study's networks (soups), and interpolate with what they started from (WiSE-FT)"
+HELP = "average the networks of a finished study (soups), and interpolate each with its initial weights (WiSE-FT)"
 COMPUTES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("workdir", metavar="DIR", help="work directory of a finished study that kept its weights")
-    parser.add_argument("--over", nargs="*", default=[], metavar="FACTOR", help="average over its levels and the seeds")
-    parser.add_argument("--alphas", type=int, default=11, metavar="N", help="points on the line (default: 11)")
+    parser.add_argument("workdir", metavar="DIR", help="work directory of a finished study with stored weights")
     parser.add_argument(
-        "--head", choices=HEADS, default="start", help="the head at the line's start: as it started, or as it ended"
+        "--over",
+        nargs="*",
+        default=[],
+        metavar="FACTOR",
+        help="average networks over the levels of these factors and over seeds (default: over seeds only)",
+    )
+    parser.add_argument(
+        "--alphas",
+        type=int,
+        default=11,
+        metavar="N",
+        help="number of interpolation points between the initial and the fine-tuned weights, both included (default: "
+        "11)",
+    )
+    parser.add_argument(
+        "--head",
+        choices=HEADS,
+        default="start",
+        help="'start' (default) interpolates the head too; 'final' uses the fine-tuned head at all points and "
+        "interpolates only the backbone",
     )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Makes soups and lines, prints them, and draws the lines."""
+    """Averages and interpolates the networks, prints the accuracy, and plots it along the lines."""
     soups = make_soups(args.workdir, args.over, args.alphas, args.head)
     print_soups(args.workdir, soups)
     return 0
 
 
 def print_soups(workdir: str | os.PathLike[str], soups: Soups) -> None:
-    """Prints a table of soups and one of lines, and draws the lines to `soup.png` in the work directory."""
+    """Prints a table of soups and a table of lines, and plots the lines in `soup.png` in the work directory."""
     from jaxft.report.labels import level_texts
     from jaxft.store.records import Store
 
@@ -46,11 +63,11 @@ def print_soups(workdir: str | os.PathLike[str], soups: Soups) -> None:
         print_soup_table(plan["factors"], soups.soups)
     levels = level_texts(plan)
     print_line_table(plan["factors"], levels, soups.lines)
-    print(f"\nlines: {draw_lines(store, plan, levels, soups.lines)}")
+    print(f"\nfigure: {draw_lines(store, plan, levels, soups.lines)}")
 
 
 def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
-    """Prints a row for each set of networks: its best network, its uniform soup and its greedy soup."""
+    """Prints one row per set of networks: its best network, its uniform soup and its greedy soup."""
     from jaxft.core.tables import print_table
     from jaxft.core.text import percent
 
@@ -63,23 +80,27 @@ def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
         rows.append([*(str(row[name]) for name in names), f"{row['in_greedy']} of {row['networks']}", *accuracy])
     header = [*names, "networks", *(f"{kind} {subset} %" for kind, subset in columns)]
     print_table(header, rows, range(len(names), len(header)))
-    print("single: the best on validation. uniform: the average of all. greedy: of so many of them.")
+    print(
+        "single: network with the highest validation accuracy. uniform: average of all networks. greedy: average of "
+        "the networks that the greedy soup selects on validation. networks: size of the greedy soup."
+    )
 
 
 def print_line_table(factors: Sequence[str], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> None:
-    """Prints a row for each setting: the selected points of its lines, and their accuracy."""
+    """Prints one row per setting: the selected points of its lines, and their accuracy."""
     from jaxft.core.tables import print_table
     from jaxft.core.text import percent, percent_interval
 
     lines = lines.astype({"val_accuracy": "float64", "test_accuracy": "float64"})
     rows = []
     for setting in sorted(lines["setting"].unique().tolist()):
-        of_setting = lines[lines["setting"] == setting]
-        chosen, end = of_setting[of_setting["chosen"]], of_setting[of_setting["alpha"] == 1]
+        rows_of_setting = lines[lines["setting"] == setting]
+        chosen = rows_of_setting[rows_of_setting["chosen"]]
+        end = rows_of_setting[rows_of_setting["alpha"] == 1]
         alphas = ", ".join(f"{alpha:.3g} ({count})" for alpha, count in chosen["alpha"].value_counts().items())
         tested = [percent_interval(mean_interval_of(points["test_accuracy"])) for points in (chosen, end)]
         rows.append([*levels[setting], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
     header = [*factors, "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
     print_table(header, rows, range(len(factors) + 1, len(header)))
-    print("alpha: 0 is what a network started from, 1 the network itself; chosen on validation by each seed.")
+    print("alpha: 0 is the initial network, 1 the fine-tuned network. Each seed selects alpha on validation.")
     print("test: mean and 95% interval over seeds.")

@@ -1,6 +1,7 @@
-"""A worker process of a study (`jaxft.study.workers`): reads from standard input what to do, and writes events.
+"""A worker process of a study (`jaxft.study.workers`): reads messages from standard input, and writes events.
 
-It is no command of its own; `jaxft study` begins it.
+This is not a command for users; `jaxft study` starts it. Each message is one line of JSON. The first one describes the
+study and the worker, and each of the others describes a share of the work.
 """
 
 import json
@@ -15,38 +16,48 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Does what standard input says, line by line, until it ends."""
-    # Whatever prints to standard output must not be taken for a message.
+    """Runs the work that standard input describes, until standard input ends."""
+    # Other code that prints to standard output must not write into the stream of events.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; the other process says what to do
-    first = json.loads(sys.stdin.readline())
-    if first["core"] is not None:
-        os.sched_setaffinity(0, {first["core"]})  # before JAX counts the cores
+    # A terminal sends SIGINT to all processes; the main process ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assignment = json.loads(sys.stdin.readline())
+    if assignment["core"] is not None:
+        os.sched_setaffinity(0, {assignment["core"]})  # before JAX counts the cores
 
     from jaxft.core import interrupts
     from jaxft.tracking.pipe import PipeWriter
 
     lines: list[str] = []
-    came = threading.Condition()
+    line_added = threading.Condition()
 
-    def listen() -> None:
+    def read_lines() -> None:
         for line in sys.stdin:
-            with came:
+            with line_added:
                 lines.append(line)
-                came.notify()
-        os._exit(0)  # the other process has ended, and all that is on disk is whole
+                line_added.notify()
+        os._exit(0)  # the main process has ended; files on disk are complete at any time
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=read_lines, daemon=True).start()
     try:
         with interrupts.on_signal():
-            do_work(first, PipeWriter(out), came, lines)
+            run_messages(assignment, PipeWriter(out), line_added, lines)
     except interrupts.Stopped:
         sys.exit(interrupts.TERMINATED)
 
 
-def do_work(first: dict[str, Any], emit: "Listener", came: threading.Condition, lines: list[str]) -> None:
-    """Plans the study, then does what the lines say."""
+def run_messages(
+    assignment: dict[str, Any], emit: "Listener", line_added: threading.Condition, lines: list[str]
+) -> None:
+    """Plans the study, then runs the share of the work in each message. Does not return.
+
+    Args:
+      assignment: the first message: 'study', 'workdir', 'debug', 'worker' (i, n) and 'core'.
+      emit: receives the events.
+      line_added: the lock of `lines`, notified after each new line.
+      lines: messages that have not been read, oldest first.
+    """
     from jaxft import config as cfg
     from jaxft.core import interrupts
     from jaxft.core.compile_cache import keep_compiled
@@ -59,18 +70,18 @@ def do_work(first: dict[str, Any], emit: "Listener", came: threading.Condition, 
     from jaxft.study.work import Work
 
     keep_compiled()
-    plan = make_plan(cfg.from_dict(cfg.Study, first["study"]))
-    store = Store(first["workdir"])
+    plan = make_plan(cfg.from_dict(cfg.Study, assignment["study"]))
+    store = Store(assignment["workdir"])
     services = make_services(plan.study.execution, emit)
-    work = Work(plan, store, services, first["debug"])
+    work = Work(plan, store, services, assignment["debug"])
     while True:
-        with came:
+        with line_added:
             while not lines:
                 interrupts.check()
-                came.wait(0.2)
+                line_added.wait(0.2)
             message = json.loads(lines.pop(0))
         try:
-            run_workers_share(work, message["run"], first["worker"])
+            run_workers_share(work, message["run"], assignment["worker"])
         except UserError as error:
             emit(WorkerFailed(str(error)))
         clock = services.clock

@@ -1,6 +1,6 @@
-"""Trials and studies as frozen dataclasses, read from config files; what identifies them.
+"""Trials and studies as frozen dataclasses; reading of config files; the identity of a trial.
 
-Imports `core` alone, and no JAX. Grows by a file for each section, with the section's own `check`.
+Imports only `core`, and no JAX. Add a file for each new section, with a `check` method.
 """
 
 from jaxft.config.digest import SCHEMA_VERSION, digest

@@ -1,13 +1,14 @@
-"""Digests that name a trial or an analysis, the same in every process."""
+"""Digests that name trials and analyses. A digest is the same in every process."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from jaxft.core.digests import json_digest
 
-SCHEMA_VERSION = 5  # part of every digest: raised when a default changes, or the same fields mean another result
+# Part of every digest. Raise it when a default changes, or when the same fields give a different result.
+SCHEMA_VERSION = 5
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """Returns 16 hexadecimal digits that name what `identity` says, the same in every process and version."""
+    """Returns the digest of `identity`, a JSON value: 16 hexadecimal digits, the same in every process."""
     return json_digest({"schema": SCHEMA_VERSION, **identity})

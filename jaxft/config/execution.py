@@ -1,4 +1,4 @@
-"""The section `execution`: how the trials are run."""
+"""The section `execution`: how trials run on the machine."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,41 +9,62 @@ from jaxft.core.registries import EXECUTORS, TRACKERS
 
 @dataclass(frozen=True)
 class Execution:
-    """How the trials are run. `jaxft.config.identity` says which of it is part of a trial's identity."""
+    """How trials run on the machine. Of these fields, only `precision` is part of the identity of a trial."""
 
     executor: str = setting(
         "auto",
-        "how trials share the machine; 'auto' chooses by the amount of work on a CPU, and elsewhere the fastest of "
-        "those that it times",
+        "executor: how trials share the machine; 'auto' chooses by the amount of work on a CPU, and by timing on "
+        "other devices",
         registry=EXECUTORS,
     )
     trackers: tuple[str, ...] = setting(
-        (), "trackers that receive the study's events, besides the file events.jsonl", registry=TRACKERS
+        (), "trackers that receive the events of the study, in addition to events.jsonl", registry=TRACKERS
     )
-    width: int = setting(0, "most trials side by side under one vmap; 0: as many as are fast, and fit", at_least=0)
-    workers: int = setting(0, "most worker processes, for 'workers'; 0: one a core", at_least=0)
-    memory_bytes: float = setting(0.0, "memory for trials side by side; 0: most of what there is", at_least=0)
-    keep_weights: Literal["none", "best_seed", "all"] = setting("all", "final weights kept, of each setting")
+    width: int = setting(
+        0, "maximum number of trials that run together on a device; 0 limits them by memory and speed", at_least=0
+    )
+    workers: int = setting(
+        0, "maximum number of worker processes for the executor 'workers'; 0 starts one per core", at_least=0
+    )
+    memory_bytes: float = setting(
+        0.0,
+        "device memory for trials that run together, in bytes; 0 means three quarters of the device memory, or on a "
+        "CPU half of the system memory",
+        at_least=0,
+    )
+    keep_weights: Literal["none", "best_seed", "all"] = setting(
+        "all",
+        "final weights that are kept: none; for each setting, those of the seed with the best validation accuracy; "
+        "or all",
+    )
     device_data_bytes: float = setting(
-        4e9, "memory of a device for images; a set that takes more is streamed, with the extra 'stream'", at_least=0
+        4e9,
+        "device memory for the images of a set, in bytes; larger sets are streamed, which needs the extra 'stream'",
+        at_least=0,
     )
-    checkpoint_seconds: float = setting(300.0, "how often the state of a running trial is saved", at_least=0)
+    checkpoint_seconds: float = setting(
+        300.0, "time between two checkpoints of a running trial, in seconds", at_least=0
+    )
     eval_batch_size: int = setting(
-        0, "most images a step of evaluation; 0: 256, or 32 on a CPU, whose caches hold no more", at_least=0
+        0, "maximum number of images in an evaluation batch; 0 means 32 on a CPU, 256 on other devices", at_least=0
     )
-    feature_cache_bytes: float = setting(
-        4e9, "memory for what frozen units say of the images, computed once", at_least=0
+    feature_cache_bytes: float = setting(4e9, "memory for cached activations of frozen layers, in bytes", at_least=0)
+    feature_disk_bytes: float = setting(
+        2e10,
+        "disk space in the cache folder for activations of frozen layers, in bytes; 0 stores none",
+        at_least=0,
     )
-    feature_disk_bytes: float = setting(2e10, "the same on disk, for later runs too; 0: none", at_least=0)
     cpu_convolution: Literal["auto", "onednn", "xla"] = setting(
-        "auto", "what computes convolutions on a CPU; auto: oneDNN where it can be used, else XLA"
+        "auto", "library for convolutions on a CPU; 'auto' is oneDNN if available, otherwise XLA"
     )
     precision: Literal["float32", "tf32", "bfloat16"] = setting(
         "float32",
-        "numbers in which networks compute: true float32; float32 with tf32 products, which are faster on NVIDIA GPUs; "
-        "bfloat16, whose parameters, statistics, classifier and loss stay float32",
+        "precision of the network: float32; float32 with tf32 products, faster on NVIDIA GPUs; or bfloat16 "
+        "activations, with float32 parameters, statistics, classifier and loss",
     )
-    remat: bool = setting(False, "compute the insides of blocks again for the gradient, which takes less memory")
+    remat: bool = setting(
+        False, "rematerialization: recompute activations inside blocks in the backward pass, to save memory"
+    )
     deterministic: bool = setting(
-        False, "a run can be repeated bit for bit on the same kind of machine; set by the option --deterministic"
+        False, "whether runs on the same kind of machine are bit-identical; set by the option --deterministic"
     )

@@ -1,4 +1,4 @@
-"""Declaring a field of the config: its default, its help, its bounds."""
+"""Declaration of config fields: default, help text and bounds."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,17 +18,20 @@ def setting(
     traced: bool = False,
     parse: Callable[[Any], Any] | None = None,
     registry: Registry | None = None,
+    is_path: bool = False,
     **limits: float,
 ) -> Any:
-    """Returns a dataclass field with its help text and its bounds.
+    """Returns a dataclass field of a config section.
 
     Args:
-      default: the value where a config leaves the field out.
-      help: one line that can be understood alone, with the unit.
-      traced: whether it is only a number to the compiled program, so that changing it never recompiles.
-      parse: turns a value from a config file into the field's, in place of the check by type. It raises a `UserError`.
-      registry: whose entries a text may name, besides the default.
-      limits: `at_least`, `above`, `at_most`, `below`, each checked for every number in the value.
+      default: the value if a config does not set the field.
+      help: one self-contained line, with the unit.
+      traced: whether the field is an argument of the compiled program, so that a new value never recompiles.
+      parse: converts and checks a value from a config file, instead of the check by type; raises a `UserError` for a
+        value that is not allowed.
+      registry: a registry; a string must be the default or the name of an entry.
+      is_path: whether strings can be paths, in which a leading `~` is the home folder.
+      limits: `at_least`, `above`, `at_most`, `below`: bounds of every number in the value.
     """
     metadata = {"help": help, "traced": traced, "parse": parse, "registry": registry, "limits": limits}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata | {"is_path": is_path})

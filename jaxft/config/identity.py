@@ -1,7 +1,7 @@
-"""A trial's identity: every field of its config that can decide its result, and digests of the content it names.
+"""The identity of a trial: the fields that can affect its result, and digests of the content that they name.
 
-A field that differs from its default is part of the identity unless `EXEMPTIONS` lists it, with the reason why it
-cannot matter to that trial. So a field that is forgotten here costs a rerun, never a wrong result.
+A field with a non-default value is part of the identity, unless `EXEMPTIONS` lists the field and the reason why it
+cannot affect this trial. So a missing exemption can cost a rerun, never a wrong result.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +13,12 @@ from jaxft.config import Execution, Trial, fields_of, to_dict
 
 @dataclass(frozen=True)
 class Exemption:
-    """Fields, or groups of fields, that cannot matter to the trials of which `applies` is true, and why.
+    """Fields that cannot affect the result of some trials, and the reason.
 
-    Fields of `Execution` begin with `execution.`, all others are dotted names of fields of a `Trial`.
+    Attributes:
+      fields: dotted names of fields or sections of a `Trial`, or of `Execution` with the prefix 'execution.'.
+      reason: why the fields cannot affect the result.
+      applies: returns whether the exemption applies to a trial.
     """
 
     fields: tuple[str, ...]
@@ -23,7 +26,7 @@ class Exemption:
     applies: Callable[[Trial], bool] = lambda trial: True
 
     def covers(self, name: str) -> bool:
-        """Returns whether `name` is one of the fields, or lies in one of the groups."""
+        """Returns whether `name` is one of the fields, or a field of one of the sections."""
         return any(name == field or name.startswith(f"{field}.") for field in self.fields)
 
 
@@ -40,10 +43,10 @@ def _trains_no_network(trial: Trial) -> bool:
 
 
 EXEMPTIONS = (
-    # Content takes their place.
+    # Covered by digests of content.
     Exemption(
         ("source.weights", "source.images", "source.training", "source.epoch", "streams.source"),
-        "the digest of the source's weights covers them, and a random start reads no weights",
+        "the digest of the source weights covers these fields, and a random start reads no source weights",
     ),
     Exemption(
         (
@@ -53,17 +56,17 @@ EXEMPTIONS = (
         ),
         "the fingerprint of the images covers their pixels, classes and labels",
     ),
-    Exemption(("target.manifest",), "the digest of the split covers it"),
+    Exemption(("target.manifest",), "the digest of the split covers the manifest"),
     # Seeds.
-    Exemption(("seed",), "the seeds of the streams take its place"),
+    Exemption(("seed",), "the identity contains the seed of each random stream instead"),
     Exemption(
         ("streams.split",),
-        "with a manifest nothing is drawn, and no blocks are shuffled",
+        "a manifest replaces all draws of the split, and no pixel blocks are shuffled",
         lambda trial: trial.target.manifest is not None and trial.target.shuffle_px is None,
     ),
     Exemption(
         ("streams.fold",),
-        "without a validation fraction there are no folds",
+        "folds exist only with a validation fraction",
         lambda trial: not trial.target.val_fraction,
     ),
     # The kind of trial.
@@ -83,12 +86,12 @@ EXEMPTIONS = (
     ),
     Exemption(
         _training("classifier.tap", "classifier.pooling", "classifier.cross_tap", "classifier.scaling"),
-        "only classifiers of features read them",
+        "only classifiers of features use these fields",
         lambda trial: trial.training.classifier.kind == "network",
     ),
     Exemption(
         _training("classifier.cross_tap"),
-        "only the pooling 'cross_layer' reads it",
+        "only the pooling 'cross_layer' uses this field",
         lambda trial: trial.training.classifier.pooling != "cross_layer",
     ),
     Exemption(
@@ -113,7 +116,7 @@ EXEMPTIONS = (
             *("execution.executor", "execution.width", "execution.workers", "execution.eval_batch_size"),
             *("execution.cpu_convolution", "execution.remat", "execution.deterministic"),
         ),
-        "they change the order of the same sums, and so a result by rounding at most",
+        "these fields change the order of summation, and so the result only up to rounding",
     ),
     Exemption(
         (
@@ -121,7 +124,7 @@ EXEMPTIONS = (
             *("execution.feature_disk_bytes", "execution.checkpoint_seconds", "execution.keep_weights"),
             "execution.trackers",
         ),
-        "they decide where arrays lie and which files are kept",
+        "these fields change only where arrays are stored and which files are kept",
     ),
 )
 
@@ -132,14 +135,16 @@ def exemption(name: str, trial: Trial) -> Exemption | None:
 
 
 def identity(trial: Trial, execution: Execution, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what decides a trial's result, ready for JSON.
+    """Returns the identity of a trial as a JSON value: all values that can affect its result.
 
     Args:
-      content: digests of what the fields only name: images, split, weights, and the preprocessing of the network.
+      trial: the trial.
+      execution: the section `execution` of its study.
+      content: digests of the images, the split and the source weights, the preprocessing, and the versions of plug-ins.
 
     Returns:
-      `fields`: the value of each field that is not exempt and differs from its default, by dotted name; seeds of
-      streams are there whatever their value. `content`: as given.
+      `fields`: the values of all fields that are not exempt and differ from their defaults, by dotted name, and the
+      seeds of all random streams that are not exempt. `content`: the argument.
     """
     defaults = {name: value for name, value, _ in fields_of(Trial())}
     defaults |= {name: value for name, value, _ in fields_of(Execution(), "execution")}

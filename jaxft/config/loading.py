@@ -15,7 +15,10 @@ from jaxft.core.errors import UserError
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A study, and where it was read from: the file's path, its docstring and the overrides."""
+    """A study, with the path and the docstring of its config file and the overrides.
+
+    `path` and `docstring` are empty if the study does not come from a file.
+    """
 
     study: Study
     path: str = ""
@@ -24,14 +27,19 @@ class ConfigFile:
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
-    """Reads `path.py` or `path.py:arg`, applies overrides such as `training.optimizer.learning_rate=0.01`.
+    """Returns the study of a config file.
 
-    Raises a `UserError` where the file is missing, is no config file, or any field is wrong.
+    Args:
+      spec: the config file, `path.py` or `path.py:arg`; `arg` is the argument of its function `get_config`.
+      overrides: new values of fields, such as `training.optimizer.learning_rate=0.01`.
+
+    Raises:
+      UserError: the file is missing or is not a config file, a field is wrong, or an override names a factor.
     """
     path_text, _, arg = spec.partition(".py:")
     path = Path(path_text if spec.endswith(path_text) and not arg else f"{path_text}.py")
     if not path.is_file():
-        raise UserError(f"there is no config file {str(path)!r}.")
+        raise UserError(f"the config file {str(path)!r} does not exist.")
     module_spec = importlib.util.spec_from_file_location(f"jaxft_config_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise UserError(f"the config file {str(path)!r} is not a Python file.")
@@ -40,7 +48,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
         module_spec.loader.exec_module(module)
         get_config = getattr(module, "get_config", None)
         if get_config is None:
-            raise UserError(f"the config file {str(path)!r} defines no get_config(arg).")
+            raise UserError(f"the config file {str(path)!r} does not define the function get_config.")
         config = get_config(arg) if arg else get_config()
     except UserError:
         raise
@@ -52,7 +60,9 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
         name, _, text = override.partition("=")
         blocks = parse_blocks(fields.get("factors", ()))
         if any(_overlap(name, factor) for block in blocks for factor in block):
-            raise UserError(f"{name} is a factor of this study, so it cannot be overridden; override 'factors'.")
+            raise UserError(
+                f"{name} is a factor of this study, so it cannot be overridden; override 'factors' instead."
+            )
         set_at(fields, name, _literal(text))
     study = from_dict(Study, fields)
     if not study.title:
@@ -65,7 +75,11 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def as_config_file(config: Any) -> ConfigFile:
-    """Returns the config file for whatever a caller may hand over: a path, a `Study`, a ConfigDict or a dict."""
+    """Returns the `ConfigFile` of `config`: a path, a `Study`, a ConfigDict, a dict, or a `ConfigFile`.
+
+    Raises:
+      UserError: `config` has another type, or as in `load_config`.
+    """
     if isinstance(config, ConfigFile):
         return config
     if isinstance(config, str | Path):
@@ -80,7 +94,7 @@ def _plain(config: Any) -> dict[str, Any]:
     if hasattr(config, "to_dict"):  # ml_collections.ConfigDict
         config = config.to_dict()
     if not isinstance(config, Mapping):
-        raise UserError(f"a config is a ConfigDict, a dict or a Study, not a {type(config).__name__}.")
+        raise UserError(f"a config must be a ConfigDict, a dict or a Study, not {type(config).__name__}.")
     return to_dict(config)
 
 

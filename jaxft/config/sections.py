@@ -1,4 +1,4 @@
-"""Sections of the config that hold the sections of registered things: `training.regularization.l2_sp`."""
+"""Config sections that contain a section for each registry entry, such as `training.regularization.l2_sp`."""
 
 import dataclasses
 import functools
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def extended_by(registry: Registry) -> Callable[[type[T]], type[T]]:
-    """Returns a decorator of a frozen dataclass: it gets a field for each entry of `registry` that has a section.
+    """Returns a decorator that adds a field to a frozen dataclass for each entry of `registry` with a section.
 
-    The field has the name of the entry, and the entry's section as its type. The fields are those of the entries that
-    are registered when an instance is made, so plug-ins are loaded before configs are read.
+    The name of the field is the name of the entry, and its type is the section of the entry. An instance has the fields
+    of the entries that are registered when it is created, so plug-ins must be loaded before configs are read.
 
     Example:
       >>> @extended_by(REGULARIZERS)
@@ -29,7 +29,7 @@ def extended_by(registry: Registry) -> Callable[[type[T]], type[T]]:
         def new(cls: type[T], *args: Any, **kwargs: Any) -> T:
             return object.__new__(with_sections(base) if cls is base else cls)
 
-        setattr(base, "registry", registry)  # noqa: B010  mypy knows no attribute of a T
+        setattr(base, "registry", registry)  # noqa: B010  mypy does not know the attributes of `base`
         setattr(base, "base", base)  # noqa: B010
         setattr(base, "__new__", new)  # noqa: B010
         return base
@@ -38,7 +38,10 @@ def extended_by(registry: Registry) -> Callable[[type[T]], type[T]]:
 
 
 def with_sections(kind: Any) -> Any:
-    """Returns the dataclass `kind` with a field for each section registered so far, or `kind` without a registry."""
+    """Returns the dataclass `kind` with the fields of all entries registered so far.
+
+    If `kind` is not decorated with `extended_by`, returns `kind` itself.
+    """
     registry: Registry | None = getattr(kind, "registry", None)
     if registry is None:
         return kind
@@ -54,9 +57,9 @@ def _extended(base: type[Any], sections: tuple[tuple[str, type], ...]) -> type[A
 
 
 def sections_of(config: Any) -> Mapping[str, Any]:
-    """Returns the sections that registered things have in `config`, by name, in the order of the registry.
+    """Returns the sections of registry entries in `config`, by entry name, in the order of the registry.
 
-    The section of what was registered after `config` was made has its defaults.
+    If an entry was registered after `config` was created, its section has the default values.
     """
     entries = [entry for entry in config.registry.values() if entry.section is not None]
     return {entry.name: getattr(config, entry.name, None) or entry.section() for entry in entries}

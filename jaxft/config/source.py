@@ -1,4 +1,4 @@
-"""The section `source`: what is fine-tuned."""
+"""The section `source`: the pretrained network, or how to train it."""
 
 from dataclasses import dataclass, field
 
@@ -9,20 +9,27 @@ from jaxft.core.errors import UserError
 
 
 def _from_scratch() -> Training:
-    """Returns how a network is pretrained on `source.images` by default."""
+    """Returns the default training of a source network on `source.images`."""
     return Training(initialization=InitializationConfig(start="random"))
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is fine-tuned: an architecture, and where its pretrained weights come from."""
+    """The source network: its architecture, and its pretrained weights or the images to pretrain on."""
 
-    model: str = setting("cifar_resnet8", "architecture; `jaxft models` lists them")
-    weights: str | None = setting(None, "file of pretrained weights, or package:NAME for that of an installed package")
-    images: Images | None = setting(None, "images to pretrain on, as the study's first phase, where no file is given")
+    model: str = setting("cifar_resnet8", "architecture of the network; `jaxft models` lists all")
+    weights: str | None = setting(
+        None, "file of pretrained weights, or package:NAME for the weights file of an installed package", is_path=True
+    )
+    images: Images | None = setting(
+        None, "images on which the study first pretrains the network, given instead of source.weights"
+    )
     training: Training = field(default_factory=_from_scratch)
     epoch: int | None = setting(
-        None, "after which pass over `images` its weights are taken; none: those selected in the end", at_least=1
+        None,
+        "epoch of pretraining on source.images after which the source weights are taken; if None, the weights that "
+        "source.training.selection selects",
+        at_least=1,
     )
 
     def check(self, where: str) -> None:
@@ -30,26 +37,27 @@ class Source:
         training = self.training
         if training.initialization.start != "random":
             raise UserError(
-                "'source.training.initialization.start' is 'pretrained'; a source is trained from 'random' weights."
+                f"'source.training.initialization.start' is {training.initialization.start!r}; pretraining of a source "
+                "starts from 'random' weights."
             )
         if training.classifier.kind != "network":
             raise UserError(
-                f"'source.training.classifier.kind' is {training.classifier.kind!r}; a source is a network that is "
-                "trained."
+                f"'source.training.classifier.kind' is {training.classifier.kind!r}; a source must be a 'network'."
             )
         if self.weights is not None and self.images is not None:
-            raise UserError("'source.weights' and 'source.images' are both given; pretrained weights have one origin.")
+            raise UserError("'source.weights' and 'source.images' are both given; keep one of them.")
         if training.initialization.grow != "none":
             raise UserError(
-                "'source.training.initialization.grow' would make another network of the source; a grown one from "
-                "scratch is a model, such as 'resnetsmall8+wider64'."
+                "'source.training.initialization.grow' is not possible, because a source is trained from scratch; name "
+                "a grown network in 'source.model', such as 'resnetsmall8+wider64'."
             )
         if self.epoch is not None and self.images is None:
             raise UserError(
-                "'source.epoch' is for sources that are trained here; give 'source.images', or another file."
+                "'source.epoch' needs a source that the study trains; give 'source.images', or leave 'source.epoch' "
+                "out."
             )
         if self.epoch is not None and training.batch_norm.statistics == "recalibrated":
             raise UserError(
-                "'source.epoch' is of a source whose statistics are 'recalibrated' at its end alone; make "
-                "'source.training.batch_norm.statistics' 'tracked'."
+                "'source.epoch' needs batch-norm statistics after each epoch, but 'recalibrated' computes them only at "
+                "the end; set 'source.training.batch_norm.statistics' to 'tracked'."
             )

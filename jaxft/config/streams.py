@@ -1,4 +1,4 @@
-"""The section `streams`: seeds of the streams of random numbers."""
+"""The section `streams`: seeds of the random streams."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,31 @@ from jaxft.config.fields import MAX_SEED, setting
 
 @dataclass(frozen=True)
 class Streams:
-    """Seed of each stream of random numbers; none: the trial's own seed. A pinned stream does not vary."""
+    """Seeds of the random streams. If a seed is None, the stream uses the seed of the trial."""
 
-    source: int | None = setting(0, "everything random in pretraining", at_least=0, at_most=MAX_SEED)
-    split: int | None = setting(None, "which images are trained, selected and tested on", at_least=0, at_most=MAX_SEED)
-    init: int | None = setting(None, "new weights: the head, or a whole random network", at_least=0, at_most=MAX_SEED)
-    order: int | None = setting(None, "order of the training images", at_least=0, at_most=MAX_SEED)
-    augment: int | None = setting(None, "random changes of the images", at_least=0, at_most=MAX_SEED)
+    source: int | None = setting(0, "seed of pretraining; if None, the seed of the trial", at_least=0, at_most=MAX_SEED)
+    split: int | None = setting(
+        None,
+        "seed of the split into training, validation and test images; if None, the seed of the trial",
+        at_least=0,
+        at_most=MAX_SEED,
+    )
+    init: int | None = setting(
+        None,
+        "seed of random initial weights: the head, or the whole network; if None, the seed of the trial",
+        at_least=0,
+        at_most=MAX_SEED,
+    )
+    order: int | None = setting(
+        None, "seed of the order of training images; if None, the seed of the trial", at_least=0, at_most=MAX_SEED
+    )
+    augment: int | None = setting(
+        None, "seed of the augmentation; if None, the seed of the trial", at_least=0, at_most=MAX_SEED
+    )
     fold: int | None = setting(
         0,
-        "which share of val_fraction is selected on: none, beside a pinned split, makes seeds a cross-validation",
+        "fold of val_fraction that is the validation set; if None, the seed of the trial, so that seeds with a fixed "
+        "streams.split form a cross-validation",
         at_least=0,
         at_most=MAX_SEED,
     )

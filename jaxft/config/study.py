@@ -1,4 +1,4 @@
-"""Trials and studies."""
+"""Trials and studies: the root of a config, its factors and its seeds."""
 
 import dataclasses
 import itertools
@@ -16,13 +16,14 @@ from jaxft.config.training import Training
 from jaxft.config.values import fields_of, from_dict, get_at, set_at, to_dict
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
+from jaxft.core.text import some_of
 
 Block = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One fine-tuning: what decides its result, and nothing else."""
+    """One fine-tuning run: the sections and the seed that determine its result."""
 
     source: Source = field(default_factory=Source)
     target: Images = field(default_factory=Images)
@@ -31,28 +32,33 @@ class Trial:
     seed: int = 0
 
     def check(self, where: str) -> None:
-        """Raises a `UserError` if the trial would start from weights that nothing gives."""
+        """Raises a `UserError` if the trial needs pretrained weights and the config does not give any."""
         start = self.training.initialization.start
         if start != "random" and self.source.weights is None and self.source.images is None:
             raise UserError(
-                f"'training.initialization.start' is {start!r}, but there is nothing to start from; give "
-                "'source.weights' (a file) or 'source.images' (images to pretrain on), or choose start 'random'."
+                f"'training.initialization.start' is {start!r}, which needs pretrained weights; give 'source.weights' "
+                "(a file) or 'source.images' (images to pretrain on), or set start to 'random'."
             )
 
     def stream_seed(self, stream: str) -> int:
-        """Returns the seed of the named stream: its pin, or the trial's seed."""
-        pinned = getattr(self.streams, stream)
-        return self.seed if pinned is None else pinned
+        """Returns the seed of a random stream: its field in `streams`, or the trial's seed if the field is None."""
+        fixed_seed = getattr(self.streams, stream)
+        return self.seed if fixed_seed is None else fixed_seed
 
 
 def parse_blocks(value: Any) -> tuple[Block, ...]:
-    """Returns the blocks of factors; raises a `UserError` for what is no field of a trial, or has no levels."""
+    """Returns the blocks of factors, from a list of dicts {dotted field: list of levels}, or from one such dict.
+
+    Raises:
+      UserError: `value` has another type, a factor is not a field of a trial or has no levels, or two factors of a
+        block overlap.
+    """
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(block, Mapping) for block in value):
         raise UserError(
             f"config field 'factors' is {value!r}; allowed: a list of blocks "
-            "{'training.optimizer.learning_rate': [0.01, 0.1], ...}."
+            "such as {'training.optimizer.learning_rate': [0.01, 0.1]}."
         )
     blocks = []
     for block in value:
@@ -61,23 +67,26 @@ def parse_blocks(value: Any) -> tuple[Block, ...]:
                 guess = did_you_mean(str(name), [n for n, _, _ in fields_of(Trial()) if "." in n])
                 raise UserError(f"factor {name!r} is not a field of a trial{guess}.")
             if not isinstance(levels, list | tuple) or not levels:
-                raise UserError(f"factor {name!r} is {levels!r}; allowed: a list of one level or more.")
+                raise UserError(f"factor {name!r} is {levels!r}; allowed: a list with at least one level.")
         _check_apart(block)
-        blocks.append({name: tuple(levels) for name, levels in block.items()})
+        blocks.append({name: tuple(map(to_dict, levels)) for name, levels in block.items()})
     return tuple(blocks)
 
 
 def _check_apart(block: Mapping[str, Any]) -> None:
-    """Checks that no factor of a block is a group of fields, which would set back its siblings, or holds another."""
+    """Checks that no factor of a block is a section or contains another factor.
+
+    A level of a section would reset all its other fields.
+    """
     groups = {name[:i] for name, _, _ in fields_of(Trial()) for i, letter in enumerate(name) if letter == "."}
     for name in block:
         if name in groups:
             raise UserError(
-                f"factor {name!r} is a group of fields; vary its fields, such as '{name}.{_first_of(name)}'."
+                f"factor {name!r} is a section; vary one of its fields instead, such as '{name}.{_first_of(name)}'."
             )
         inside = next((other for other in block if other.startswith(f"{name}.")), None)
         if inside is not None:
-            raise UserError(f"factors {name!r} and {inside!r} overlap; keep one of them in a block.")
+            raise UserError(f"factors {name!r} and {inside!r} of a block overlap; keep one of them.")
 
 
 def _first_of(group: str) -> str:
@@ -85,7 +94,11 @@ def _first_of(group: str) -> str:
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """Returns the seeds that a number or a list means; raises a `UserError` for anything else."""
+    """Returns the seeds: 0 to n - 1 for a number n, or the seeds of a list.
+
+    Raises:
+      UserError: `value` has another type, a seed is out of range, or the list is empty or has a seed twice.
+    """
     seeds = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(seeds, range | list | tuple) or not all(
         isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED for seed in seeds
@@ -94,48 +107,60 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
             f"config field 'seeds' is {value!r}; allowed: a number of seeds, or a list of seeds from 0 to {MAX_SEED}."
         )
     if not seeds or len(set(seeds)) != len(seeds):
-        raise UserError(f"config field 'seeds' is {value!r}; it needs one seed at least, and none twice.")
+        raise UserError(f"config field 'seeds' is {value!r}; it needs at least one seed, each only once.")
     return tuple(seeds)
 
 
 def parse_plugins(value: Any) -> tuple[str, ...]:
-    """Returns the names of plug-ins, which are loaded; raises a `UserError` if one cannot be."""
+    """Loads the plug-ins of a list, and returns their names.
+
+    Raises:
+      UserError: `value` is not a list of strings, or a plug-in cannot be loaded.
+    """
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"config field 'plugins' is {value!r}; allowed: a list of texts.")
+        raise UserError(f"config field 'plugins' is {value!r}; allowed: a list of strings.")
     load_plugins(value)
     return tuple(value)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A set of trials: a trial, the factors that vary in it, and the seeds."""
+    """A set of trials: the sections of a base trial, the factors that vary, and the seeds."""
 
     plugins: tuple[str, ...] = setting(
-        (), "Python modules, or entry points, that register optimizers, regularizers and the like", parse=parse_plugins
+        (),
+        "plug-ins: Python modules or entry points that register optimizers, regularizers and other entries",
+        parse=parse_plugins,
     )
-    title: str = setting("", "heading of the report")
+    title: str = setting("", "title of the study, in the heading of its report")
     source: Source = field(default_factory=Source)
     target: Images = field(default_factory=Images)
     training: Training = field(default_factory=Training)
     streams: Streams = field(default_factory=Streams)
-    seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of every setting; a number n means 0 to n-1", parse=parse_seeds)
+    seeds: tuple[int, ...] = setting(
+        (0, 1, 2), "seeds of every setting: a list, or a number n for the seeds 0 to n - 1", parse=parse_seeds
+    )
     factors: tuple[Block, ...] = setting(
-        (), "product blocks {dotted field: levels}, whose union is the study's settings", parse=parse_blocks
+        (),
+        "blocks {dotted field: levels}; a block is the product of its levels, and the settings of the study are the "
+        "union of the blocks",
+        parse=parse_blocks,
     )
     select_over: tuple[str, ...] = setting(
-        (), "factors whose level is chosen on validation, for each seed and each combination of the others"
+        (),
+        "factors whose level is selected on validation, for each seed and each combination of the other factors",
     )
     execution: Execution = field(default_factory=Execution)
 
     def check(self, where: str) -> None:
-        """Raises a `UserError` for a level of any factor that is not allowed, before the first step."""
+        """Raises a `UserError` for a wrong level of a factor, a wrong `select_over`, or a missing plug-in."""
         trials = self.trials()
         _check_selection(self, trials)
         for config in (*trials, self.execution):
             _check_plugins(config, self.plugins)
 
     def trials(self) -> tuple[Trial, ...]:
-        """Returns every trial once: the union of the product blocks, each with every seed."""
+        """Returns all trials, each once: every setting of the union of the blocks, with every seed."""
         base = {name: to_dict(getattr(self, name)) for name in ("source", "target", "training", "streams")}
         trials: dict[Trial, None] = {}
         for block in self.factors or ({},):
@@ -148,12 +173,15 @@ class Study:
         return tuple(trials)
 
     def factor_names(self) -> tuple[str, ...]:
-        """Returns the dotted names of all factors, in the order in which the blocks name them."""
+        """Returns the dotted names of all factors, in the order of the blocks."""
         return tuple(dict.fromkeys(name for block in self.factors for name in block))
 
 
 def _check_plugins(config: Any, plugins: Sequence[str]) -> None:
-    """Checks that what a config names is built in, or from a plug-in of the study: other processes load these alone."""
+    """Checks that every registry entry that `config` names is built in or comes from one of the `plugins`.
+
+    Other processes of the study load only these plug-ins.
+    """
     for name, value, declared in fields_of(config):
         registry = declared.metadata.get("registry")
         if registry is None or value == declared.default:
@@ -163,22 +191,24 @@ def _check_plugins(config: Any, plugins: Sequence[str]) -> None:
             if plugin and plugin not in plugins:
                 raise UserError(
                     f"config field {name!r} is {text!r}, which the plug-in {plugin!r} registers; "
-                    f"name it in 'plugins', which is {list(plugins)}."
+                    f"add the plug-in to 'plugins', which is {list(plugins)}."
                 )
 
 
 def _check_selection(study: Study, trials: Sequence[Trial]) -> None:
+    """Checks that `select_over` names factors of the study, each once, and that all trials have validation images."""
     names = study.factor_names()
     for name in study.select_over:
         if name not in names:
             raise UserError(
-                f"config field 'select_over' names {name!r}{did_you_mean(name, names)}; "
-                f"it is no factor of this study, which has {', '.join(names) or 'none'}."
+                f"config field 'select_over' contains {name!r}{did_you_mean(name, names)}, which is not a factor of "
+                f"this study; its factors are {some_of(names) or 'none'}."
             )
     if len(set(study.select_over)) != len(study.select_over):
-        raise UserError(f"config field 'select_over' is {list(study.select_over)}; it names a factor twice.")
+        raise UserError(f"config field 'select_over' is {list(study.select_over)}; name each factor once.")
     selects = [t.target.val_per_class or t.target.val_fraction or t.target.manifest for t in trials]
     if study.select_over and not all(selects):
         raise UserError(
-            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'."
+            "'select_over' selects on validation images, but 'target.val_per_class' is 0; give 'target.val_per_class' "
+            "or 'target.val_fraction'."
         )

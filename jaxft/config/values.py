@@ -1,9 +1,10 @@
-"""Configs from and to plain values, every value checked against its field."""
+"""Conversion between configs and nested dicts of plain values. Every value is checked against its field."""
 
 import dataclasses
 import functools
 import math
 import numbers
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -12,15 +13,20 @@ from typing import Any, Literal, Union
 
 from jaxft.config.sections import with_sections
 from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.text import some_of
+
+MOST_FIELDS = 12  # field names that an error lists
 
 
 def to_dict(value: Any) -> Any:
-    """Returns a config as nested dicts and lists, ready for JSON."""
+    """Returns a config as nested dicts and lists that JSON can store."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: to_dict(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # NumPy's arrays and scalars
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars
         return value.tolist()
     if isinstance(value, list | tuple | range):
         return [to_dict(item) for item in value]
@@ -28,7 +34,10 @@ def to_dict(value: Any) -> Any:
 
 
 def non_default(value: Any, default: Any = None) -> dict[str, Any]:
-    """Returns the fields of a config that differ from their defaults, as nested dicts."""
+    """Returns the fields of `value` that differ from `default`, as nested dicts.
+
+    If `default` is None, returns the fields that differ from the defaults of the class.
+    """
     default = type(value)() if default is None else default
     differing = {}
     for field in dataclasses.fields(value):
@@ -43,37 +52,40 @@ def non_default(value: Any, default: Any = None) -> dict[str, Any]:
 
 
 def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any = None) -> Any:
-    """Returns the dataclass `kind` built from nested dicts; every value is checked against its field.
+    """Returns an instance of the dataclass `kind` with the values of nested dicts. Every value is checked.
 
     Args:
-      kind: a section of the config, a `Trial` or a `Study`.
+      kind: the class of a section, `Trial` or `Study`.
       fields: values by name. A name may be dotted: {'optimizer.momentum': 0.5} is {'optimizer': {'momentum': 0.5}}.
       where: dotted name of the section, for messages.
-      base: what has the values of fields that the dicts leave out; if None, the defaults.
+      base: an instance with the values of all fields that are not in `fields`; if None, these fields have their
+        defaults.
 
     Raises:
-      UserError: a field is unknown, or its value is not allowed; or fields contradict each other (`kind.check`).
+      UserError: a field is unknown, a value is not allowed, or fields contradict each other (`kind.check`).
     """
     kind = with_sections(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}
     hints = _hints(kind)
-    given, order = expanded(fields), list(known)
+    order = list(known)
     values: dict[str, Any] = {}
-    # In the order of the fields: a study's plug-ins are loaded before the sections that they add to.
-    for name, value in sorted(given.items(), key=lambda item: order.index(item[0]) if item[0] in known else -1):
+    # The order of the fields: `plugins` is first, so plug-ins are loaded before the sections that they extend.
+    for name, value in sorted(
+        expanded(fields).items(), key=lambda item: order.index(item[0]) if item[0] in known else -1
+    ):
         dotted = f"{where}.{name}" if where else name
         if name not in known:
             raise _unknown(name, dotted, kind, where)
-        metadata, default_value = (
-            known[name].metadata,
-            getattr(base, name) if base is not None else _default(known[name]),
-        )
+        metadata = known[name].metadata
+        default_value = _default(known[name]) if base is None else getattr(base, name)
         if metadata.get("parse") is not None:
             values[name] = metadata["parse"](value)
         elif metadata.get("registry") is not None:
             values[name] = _names(value, known[name], dotted)
         else:
             values[name] = _checked(value, hints[name], dotted, metadata.get("limits", {}), default_value)
+        if metadata.get("is_path"):
+            values[name] = _without_home(values[name])
     config = kind(**values) if base is None else dataclasses.replace(base, **values)
     if hasattr(config, "check"):
         config.check(where)
@@ -81,20 +93,30 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
 
 
 def _names(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
-    """Returns `value` if it names an entry of the field's registry, or is the default; a list if the default is one."""
+    """Returns `value` if it is the default or names an entry of the field's registry; otherwise raises a `UserError`.
+
+    If the default is a tuple, `value` is a list of names and is returned as a tuple.
+    """
     registry, default = field.metadata["registry"], field.default
     if isinstance(default, tuple):
-        given, defaults, kind = value, default, "a list of "
+        chosen, defaults, kind = value, default, "a list of "
     else:
-        given, defaults, kind = [value], (default,), ""
-    if isinstance(given, list | tuple) and all(isinstance(n, str) and (n in defaults or n in registry) for n in given):
-        return tuple(given) if kind else value
+        chosen, defaults, kind = [value], (default,), ""
+    if isinstance(chosen, list | tuple) and all(
+        isinstance(n, str) and (n in defaults or n in registry) for n in chosen
+    ):
+        return tuple(chosen) if kind else value
     names = [*(n for n in defaults if n not in registry), *registry]
-    unknown = next((n for n in given if n not in names), "") if isinstance(given, list | tuple) else given
-    raise UserError(
-        f"config field {where!r} is {value!r}; allowed: {kind}{' or '.join(map(repr, names)) or 'nothing yet'}"
-        f"{did_you_mean(str(unknown), names)}."
-    )
+    unknown = next((n for n in chosen if n not in names), "") if isinstance(chosen, list | tuple) else chosen
+    allowed = kind + " or ".join(map(repr, names)) if names else f"nothing, because no {registry.kind} is registered"
+    raise UserError(f"config field {where!r} is {value!r}; allowed: {allowed}{did_you_mean(str(unknown), names)}.")
+
+
+def _without_home(value: Any) -> Any:
+    """Returns a path, or a tuple of paths, with the home folder in place of a leading `~`; None stays None."""
+    if isinstance(value, tuple):
+        return tuple(map(os.path.expanduser, value))
+    return value if value is None else os.path.expanduser(value)  # noqa: PTH111  `Path` turns 'tfds:a//b' into 'tfds:a/b'
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -102,7 +124,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def expanded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `fields` with dotted names as nested dicts."""
+    """Returns `fields` with dotted names expanded to nested dicts."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
         if "." in name:
@@ -115,12 +137,16 @@ def expanded(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_fields(config: Any, fields: Mapping[str, Any]) -> Any:
-    """Returns `config` with some fields changed, named by dotted names; every value is checked."""
+    """Returns `config` with new values of the fields in `fields`, by dotted name. Every value is checked.
+
+    Raises:
+      UserError: as in `from_dict`.
+    """
     return from_dict(type(config), fields, base=config)
 
 
 def _unknown(name: str, dotted: str, kind: type, where: str) -> UserError:
-    """Returns the error for a field that `kind` does not have; it suggests the nearest one, in its sections too."""
+    """Returns the error for an unknown field of `kind`, which suggests a similar name, also from subsections."""
     known = [field.name for field in dataclasses.fields(kind)]
     guess = did_you_mean(name, known)
     if not guess:
@@ -130,7 +156,7 @@ def _unknown(name: str, dotted: str, kind: type, where: str) -> UserError:
         near = get_close_matches(name, of_sections, n=1)
         guess = f" (did you mean {of_sections[near[0]]!r}?)" if near else ""
     section = repr(where) if where else "the config"
-    return UserError(f"unknown config field {dotted!r}{guess}; {section} has {', '.join(known)}.")
+    return UserError(f"unknown config field {dotted!r}{guess}; {section} has {some_of(known, MOST_FIELDS)}.")
 
 
 @functools.cache
@@ -139,15 +165,17 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def get_at(config: Any, dotted: str) -> Any:
-    """Returns the value of a dotted field, such as `training.optimizer.learning_rate`; None below a field that is "
-    "None."""
+    """Returns the value of a dotted field, such as `training.optimizer.learning_rate`.
+
+    Returns None if a section on the way is None.
+    """
     for name in dotted.split("."):
         config = getattr(config, name, None)
     return config
 
 
 def fields_of(config: Any, where: str = "") -> Iterable[tuple[str, Any, dataclasses.Field[Any]]]:
-    """Yields every field of a config, nested ones by their dotted names: (name, value, field)."""
+    """Yields each field that is not a section as (dotted name, value, dataclass field), also from subsections."""
     for field in dataclasses.fields(config):
         name = f"{where}.{field.name}" if where else field.name
         value = getattr(config, field.name)
@@ -158,19 +186,19 @@ def fields_of(config: Any, where: str = "") -> Iterable[tuple[str, Any, dataclas
 
 
 def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], default_value: Any) -> Any:
-    """Returns `value` as the type that the field declares, or raises an error that says what is allowed."""
+    """Returns `value` converted to the declared type of the field; raises a `UserError` if it is not allowed."""
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):  # type: ignore[arg-type]
             return value
         if isinstance(value, Mapping):
             return from_dict(hint, value, where, default_value)  # type: ignore[arg-type]
-        raise UserError(f"config field {where!r} is {value!r}, but holds fields of its own.")
+        raise UserError(f"config field {where!r} is {value!r}, but it is a section; allowed: a dict of its fields.")
     options = _options(hint)
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return _checked(value, option, where, limits, default_value)
         if option is str and int in options and isinstance(value, numbers.Real):
-            continue  # a number that is no right one is no name
+            continue  # do not accept an out-of-bounds number as a string
         try:
             return _as_option(value, option, limits)
         except (TypeError, ValueError):
@@ -184,6 +212,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
+    """Returns `value` converted to the type `option`; raises a `TypeError` or `ValueError` if it does not fit."""
     origin = typing.get_origin(option)
     if option is type(None):
         if value is None:
@@ -198,6 +227,8 @@ def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
                 return tuple(_first_option(item, inner[0], limits) for item in value)
             if len(inner) == len(value):
                 return tuple(_first_option(item, kind, limits) for item, kind in zip(value, inner))
+    elif option is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     elif option is bool or option is str:
         if isinstance(value, option):
             return value
@@ -211,6 +242,7 @@ def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
 
 
 def _first_option(value: Any, hint: Any, limits: Mapping[str, float]) -> Any:
+    """Returns `value` converted to the first type of the union `hint` that it fits."""
     for option in _options(hint):
         try:
             return _as_option(value, option, limits)
@@ -229,21 +261,22 @@ def _within(number: float, limits: Mapping[str, float]) -> bool:
 
 
 def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
+    """Returns the end of an error message: the allowed values of a field, and a suggestion if `value` is similar."""
     words: list[str] = []
     choices: list[str] = []
     numeric = " and ".join(f"{name.replace('_', ' ')} {limit:.10g}" for name, limit in limits.items())
     for option in _options(hint):
         if option is type(None):
-            words.append("none")
+            words.append("None")
         elif typing.get_origin(option) is Literal:
             choices += typing.get_args(option)
             words += [repr(choice) for choice in typing.get_args(option)]
         elif typing.get_origin(option) is tuple:
             words.append("a list of " + _inside(typing.get_args(option)))
         elif option in (int, float):
-            words.append({int: "a whole number", float: "a number"}[option] + (f" {numeric}" if numeric else ""))
+            words.append({int: "an integer", float: "a number"}[option] + (f" {numeric}" if numeric else ""))
         else:
-            words.append({bool: "True or False", str: "a text"}.get(option, "a group of fields"))
+            words.append({bool: "True or False", str: "a string"}.get(option, "a dict of fields"))
     guess = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"allowed: {' or '.join(words)}{guess}"
 
@@ -252,11 +285,17 @@ def _inside(inner: tuple[Any, ...]) -> str:
     if typing.get_origin(inner[0]) is tuple:
         choices = typing.get_args(typing.get_args(inner[0])[1])
         return "pairs (pattern, multiplier or 'frozen')" if choices else "pairs (pattern, number)"
-    return {str: "texts", int: "whole numbers", float: "numbers"}.get(inner[0], "values")
+    return {str: "strings", int: "integers", float: "numbers"}.get(inner[0], "values")
 
 
 def set_at(fields: dict[str, Any], dotted: str, value: Any) -> None:
-    """Sets a dotted field in nested dicts, which are made where they are missing."""
+    """Sets a dotted field in nested dicts, and creates missing dicts.
+
+    If the old and the new value are dicts, the new entries are added to the old ones.
+
+    Raises:
+      UserError: a section on the way has a value that is not a dict.
+    """
     *parents, last = dotted.split(".")
     for parent in parents:
         if fields.get(parent) is None:
@@ -265,7 +304,7 @@ def set_at(fields: dict[str, Any], dotted: str, value: Any) -> None:
             fields[parent] = dict(fields[parent])
         fields = fields[parent]
         if not isinstance(fields, dict):
-            raise UserError(f"unknown config field {dotted!r}: {parent!r} has no fields of its own.")
+            raise UserError(f"unknown config field {dotted!r}: {parent!r} is a field, not a section.")
     if isinstance(value, Mapping) and isinstance(fields.get(last), dict):
         value = fields[last] | dict(value)
     fields[last] = value

@@ -1,4 +1,4 @@
-"""What every other part uses: errors, parameter names and rules, files, locks, devices, interrupts, timing.
+"""Basic modules that all other folders use: errors, parameter names and rules, files, locks, devices, events, timing.
 
-Imports nothing of jaxft, and no JAX at its top. Grows by a file for each concept; a metric is a function.
+Imports no other folder of jaxft, and imports JAX only inside functions. Add a file for each new concept.
 """

@@ -1,10 +1,10 @@
-"""Compiled programs, kept in the user's cache folder."""
+"""The cache of compiled programs."""
 
 
 def keep_compiled() -> None:
-    """Makes JAX keep what it compiles in the user's cache folder, unless it was told where to.
+    """Makes JAX store compiled programs in the cache folder, unless JAX has a compilation cache already.
 
-    Programs of another processor are of no use, and may end the process: each kind has a folder of its own.
+    Each device name has a separate folder, because a program for another processor can crash the process.
     """
     import jax
 

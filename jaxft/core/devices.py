@@ -1,4 +1,4 @@
-"""What this process runs on, and what a process of jaxft should be started with."""
+"""Devices and cores of this process, and command lines and environment variables for new processes."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 CUDA_PACKAGES = ("jax-cuda12-plugin", "jax-cuda13-plugin")
-# Imports jaxft from one folder, of which nothing else can be imported, and calls a function of one of its modules.
+# Imports jaxft from a folder without making other modules of this folder importable, and calls a function of jaxft.
 CALL = """
 import sys
 from importlib import import_module
@@ -24,24 +24,24 @@ getattr(import_module(module), function)(*arguments)
 
 
 def num_cores() -> int:
-    """Returns how many CPU cores this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(core_numbers()) or os.cpu_count() or 1
 
 
 def core_numbers() -> list[int]:
-    """Returns the numbers of the CPU cores that this process may use; none where the system does not tell."""
+    """Returns the indices of the CPU cores that this process may use; an empty list if the system does not know."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def device_kind() -> str:
-    """Returns the name of JAX's device; of a CPU the processor's name, whatever the number of its cores."""
+    """Returns the name of the JAX device. For a CPU, it is the name of the processor, without the number of cores."""
     import jax
 
     return _processor() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
 
 
 def device_name() -> str:
-    """Returns what a compiled program depends on: the device, the number of cores of a CPU, and XLA's version."""
+    """Returns the key of compiled programs: device, number of CPU cores, and version of jaxlib."""
     import jax
 
     cores = f", {num_cores()} cores" if jax.default_backend() == "cpu" else ""
@@ -56,22 +56,27 @@ def _processor() -> str:
 
 
 def child_command(module: str, function: str, *arguments: str) -> list[str]:
-    """Returns the command line of a new Python process that calls a function of jaxft with strings as its arguments.
+    """Returns the command line of a new Python process that calls a function of jaxft.
 
-    The child imports the same jaxft as this process, even where it is not installed. Nothing is imported from the
-    current folder: a `json.py` of the user there is not Python's.
+    The child imports the same jaxft as this process, installed or not. It imports nothing from the current folder, so
+    that a file such as `json.py` there does not replace a module of Python.
+
+    Args:
+      module: the module of the function, such as 'jaxft.study.worker'.
+      function: the name of the function.
+      arguments: the arguments of the function.
     """
     flag = "-I" if sys.flags.isolated else "-P"
     return [sys.executable, flag, "-c", CALL, str(Path(__file__).parents[2]), module, function, *arguments]
 
 
 def fast_environment() -> dict[str, str]:
-    """Returns the environment variables with which programs on a CPU run fastest, where this process lacks them.
+    """Returns the environment variables that make programs on a CPU fast, except those that this process has.
 
     The C library and OpenMP read them when a process starts:
 
-    - `GLIBC_TUNABLES`: XLA asks the system for its temporary memory at every step, and large pages come sooner.
-    - `GOMP_SPINCOUNT`: OpenMP's threads soon sleep after a convolution, and leave the cores to XLA's threads.
+    - `GLIBC_TUNABLES` enables large pages, because XLA allocates temporary memory at every step.
+    - `GOMP_SPINCOUNT` shortens the wait of idle OpenMP threads, which otherwise take the cores from XLA.
     """
     wanted = {}
     tunables = os.environ.get("GLIBC_TUNABLES", "")
@@ -83,10 +88,10 @@ def fast_environment() -> dict[str, str]:
 
 
 def deterministic_environment() -> dict[str, str]:
-    """Returns the environment variables with which a run can be repeated bit for bit, where this process lacks them.
+    """Returns the environment variables that make runs bit-identical, except those that this process has.
 
-    XLA on a GPU then has no operations that add in a varying order, and does not choose among kernels by timing. It
-    reads its flags when it starts. CPUs and TPUs need none.
+    XLA on a GPU then avoids operations with a varying order of addition, and does not select kernels by timing. It
+    reads the flags when a process starts. CPUs and TPUs need no flags.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if DETERMINISTIC_FLAG in flags or not any(map(_is_installed, CUDA_PACKAGES)):

@@ -1,4 +1,4 @@
-"""The digests by which jaxft names things: trials, splits, programs, cached features, files."""
+"""Digests that name trials, splits, programs, cached features and files."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ DIGITS = 16
 
 
 def sha256_of(*contents: "str | bytes | ArrayLike") -> str:
-    """Returns the 64 hexadecimal digits of the SHA-256 of contents, one after another.
+    """Returns the SHA-256 of the concatenated contents: 64 hexadecimal digits.
 
-    A text is encoded as UTF-8; bytes of a file's name that are no UTF-8 stay as they are. An array is its values in C
-    order, without its shape and type.
+    A string is encoded as UTF-8; bytes of a file name that are not UTF-8 are kept. An array of any shape contributes
+    its values in C order, without its shape and dtype.
     """
     total = hashlib.sha256()
     for content in contents:
@@ -23,12 +23,12 @@ def sha256_of(*contents: "str | bytes | ArrayLike") -> str:
 
 
 def short_digest(*contents: "str | bytes | ArrayLike") -> str:
-    """Returns the first 16 hexadecimal digits of the SHA-256 of contents, as in `sha256_of`."""
+    """Returns the first 16 hexadecimal digits of `sha256_of`, for strings, bytes and arrays of any shape."""
     return sha256_of(*contents)[:DIGITS]
 
 
 def json_digest(value: Any) -> str:
-    """Returns 16 hexadecimal digits that name a JSON value, whatever the order of the fields in it."""
+    """Returns a digest of a JSON value: 16 hexadecimal digits, independent of the order of fields."""
     return short_digest(json.dumps(value, sort_keys=True, separators=(",", ":")))
 
 

@@ -1,14 +1,14 @@
-"""The one kind of error that a user's mistake raises."""
+"""The error class for mistakes of the user."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake of the user's: its message is one clear sentence, and the command exits with code 2."""
+    """A mistake of the user. The message is one sentence; commands print it and exit with code 2."""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Returns ` (did you mean 'x'?)` for the allowed word nearest to `word`, or an empty string."""
+    """Returns ` (did you mean 'x'?)` for the allowed word most similar to `word`, or '' if no word is similar."""
     near = get_close_matches(word, list(allowed), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,4 +1,4 @@
-"""Events: what happens in a run, as data. A listener makes lines, logs or curves of them (`jaxft.tracking`)."""
+"""Events of a run, as data. Listeners turn them into console lines, logs and curves (`jaxft.tracking`)."""
 
 import dataclasses
 import functools
@@ -14,18 +14,18 @@ _TYPES: dict[str, type["Event"]] = {}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened. Its fields are numbers, strings, None, and tuples and dicts of these.
+    """The base class of events. Fields are numbers, strings, None, or tuples and dicts of these.
 
-    A subclass of any module, a plug-in's too, goes through JSON by its name.
+    In JSON, the class name identifies the event. So class names must be unique, also among the events of plug-ins.
     """
 
     def __init_subclass__(cls) -> None:
         if cls.__name__ in _TYPES and _TYPES[cls.__name__].__module__ != cls.__module__:
-            raise TypeError(f"there are two events called {cls.__name__!r}; give one another name.")
+            raise TypeError(f"two event classes are called {cls.__name__!r}; rename one of them.")
         _TYPES[cls.__name__] = cls
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the event's name and its fields, as JSON can hold them."""
+        """Returns the name and the fields of the event as a JSON value."""
         fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return {"event": type(self).__name__, **fields}
 
@@ -38,14 +38,14 @@ Listener = Callable[[Event], None]
 
 
 def from_dict(fields: Mapping[str, Any]) -> Event:
-    """Returns the event of `Event.to_dict`; fields that the event does not have are left out.
+    """Returns the event of a dict from `Event.to_dict`. Unknown fields are ignored.
 
     Raises:
-      ValueError: there is no such event, or a field of it is missing.
+      ValueError: the event is unknown, or one of its fields is missing.
     """
     kind = _TYPES.get(fields.get("event", ""))
     if kind is None:
-        raise ValueError(f"there is no event {fields.get('event')!r}.")
+        raise ValueError(f"the event {fields.get('event')!r} is unknown.")
     names = {field.name for field in dataclasses.fields(kind)}
     try:
         return kind(**{name: _as_tuples(value) for name, value in fields.items() if name in names})
@@ -54,19 +54,23 @@ def from_dict(fields: Mapping[str, Any]) -> Event:
 
 
 def from_json(line: str) -> Event:
-    """Returns the event of a line of JSON that `Event.to_json` made. Raises a `ValueError` for any other line."""
+    """Returns the event of a line from `Event.to_json`.
+
+    Raises:
+      ValueError: the line is not an event.
+    """
     fields = json.loads(line)
     if not isinstance(fields, dict):
-        raise ValueError("an event is a JSON object.")
+        raise ValueError("an event must be a JSON object.")
     return from_dict(fields)
 
 
 def _plain(value: Any) -> Any:
-    """Returns what JSON can hold: None for nan and infinity."""
+    """Returns `value` as a JSON value, with None for nan and infinity."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(of) for name, of in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(of) for of in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
@@ -74,15 +78,15 @@ def _plain(value: Any) -> Any:
 
 def _as_tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _as_tuples(of) for name, of in value.items()}
+        return {name: _as_tuples(item) for name, item in value.items()}
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-# --- listening --------------------------------------------------------------------------------------------------
+# --- listeners --------------------------------------------------------------------------------------------------
 
 
 def print_warnings(event: Event) -> None:
-    """Prints warnings on standard error, for work whose progress nobody follows."""
+    """Prints warnings to standard error and ignores all other events. It is the default listener of library calls."""
     if isinstance(event, Warned):
         print(f"warning: {event.message}", file=sys.stderr, flush=True)
 
@@ -92,9 +96,10 @@ def ignore(event: Event) -> None:
 
 
 class Emitter:
-    """A listener that passes each event on to several others.
+    """A listener that forwards each event to several listeners.
 
-    A listener that raises an exception is called no more, and costs a warning, which the others hear.
+    If a listener raises an exception, it gets no more events, and the other listeners get a warning. If no other
+    listener is left, the warning is printed.
     """
 
     def __init__(self, *listeners: Listener):
@@ -105,7 +110,7 @@ class Emitter:
             self._try(listener, functools.partial(listener, event))
 
     def close(self) -> None:
-        """Lets listeners that have a method `close` finish what they write."""
+        """Calls the method `close` of each listener that has one."""
         for listener in tuple(self.listeners):
             self._try(listener, getattr(listener, "close", lambda: None))
 
@@ -115,7 +120,7 @@ class Emitter:
         except Exception as error:
             self.listeners.remove(listener)
             name = getattr(listener, "__qualname__", type(listener).__qualname__)
-            warning = Warned(f"{name} raised {type(error).__name__}: {error}; it is told no more events")
+            warning = Warned(f"the listener {name} raised {type(error).__name__}: {error}; it gets no more events")
             (self if self.listeners else print_warnings)(warning)
 
 
@@ -124,9 +129,9 @@ class Emitter:
 
 @dataclass(frozen=True)
 class StudyPlanned(Event):
-    """A study is planned: how many trials of how many settings and seeds, and what it runs on.
+    """A study is planned: its numbers of trials, settings, seeds and programs, and the device that runs it.
 
-    `weights` says which final weights are kept.
+    `weights` describes which final weights are kept.
     """
 
     title: str
@@ -140,7 +145,13 @@ class StudyPlanned(Event):
 
 @dataclass(frozen=True)
 class StudyStarted(Event):
-    """The work of a study starts: epochs of sources and trials to train, all trials, and those that are stored."""
+    """A study starts or resumes.
+
+    Attributes:
+      total_epochs: total number of epochs of the sources and trials that this run trains.
+      total_trials: number of trials.
+      trials_done: number of trials that this run does not need to train.
+    """
 
     total_epochs: int
     total_trials: int
@@ -149,7 +160,7 @@ class StudyStarted(Event):
 
 @dataclass(frozen=True)
 class StudyFinished(Event):
-    """A study is finished: seconds in all, by activity (`jaxft.core.timing.Clock`), and how many programs compiled."""
+    """A study is finished: total seconds, seconds of each activity, and number of compiled programs."""
 
     seconds: float
     seconds_by_activity: Mapping[str, float]
@@ -158,7 +169,7 @@ class StudyFinished(Event):
 
 @dataclass(frozen=True)
 class ExecutorChosen(Event):
-    """An executor is chosen for `trials` trials, and why."""
+    """An executor is chosen for a number of trials; `reason` explains the choice."""
 
     trials: int
     executor: str
@@ -167,7 +178,10 @@ class ExecutorChosen(Event):
 
 @dataclass(frozen=True)
 class OutOfMemory(Event):
-    """An executor ran out of memory; the trials go on by `next_executor`, or if it is None by another one."""
+    """An executor ran out of memory, and `next_executor` continues.
+
+    `next_executor` is None if the memory ran out while executors were timed; this executor is then not chosen.
+    """
 
     executor: str
     next_executor: str | None
@@ -175,14 +189,15 @@ class OutOfMemory(Event):
 
 @dataclass(frozen=True)
 class EpochEnded(Event):
-    """Trials that run side by side ended an epoch and were evaluated.
+    """Trials that run together finished an epoch and were evaluated.
 
     Attributes:
       phase: 'source' for a source network, 'train' for trials.
-      trials: digests of those that are counted.
-      epoch: from 1 to `num_epochs`.
-      metrics: by name ('train_loss', 'val_accuracy', ...) a value for each of `trials`; None where it diverged, or
-        where there are no such images.
+      trials: digests of the trials, without the padding of the chunk.
+      epoch: number of the epoch, from 1 to `num_epochs`.
+      num_epochs: total number of epochs.
+      metrics: for each metric, such as 'train_loss' or 'val_accuracy', one value per trial, in the order of `trials`. A
+        value is None if the trial diverged or has no images for this metric.
     """
 
     phase: str
@@ -204,7 +219,7 @@ class SourceTrained(Event):
 
 @dataclass(frozen=True)
 class TrialFinished(Event):
-    """A trial is stored. `status` is 'done' or 'diverged'; `metrics` are those of its record."""
+    """A trial is finished and stored. `status` is 'done' or 'diverged'; `metrics` are the metrics of its record."""
 
     trial: str
     status: str
@@ -214,7 +229,7 @@ class TrialFinished(Event):
 
 @dataclass(frozen=True)
 class TrialsFailed(Event):
-    """Trials, or a source (`kind` 'trials' or 'sources'), failed for one reason; they are tried again next time."""
+    """Trials or a source (`kind` 'trials' or 'sources') failed with one error. The next run tries them again."""
 
     kind: str
     trials: tuple[str, ...]
@@ -223,7 +238,7 @@ class TrialsFailed(Event):
 
 @dataclass(frozen=True)
 class WorkDoneElsewhere(Event):
-    """Another process did epochs and trials that were counted as this process's work."""
+    """Another process finished epochs and trials that this process had counted as its own work."""
 
     epochs: int
     trials: int
@@ -231,18 +246,18 @@ class WorkDoneElsewhere(Event):
 
 @dataclass(frozen=True)
 class AnalysisSkipped(Event):
-    """An analysis over all trials is left out, and why."""
+    """An analysis over all trials is skipped; `reason` explains why."""
 
     analysis: str
     reason: str
 
 
-# --- a fine-tuning, which is two studies ------------------------------------------------------------------------
+# --- `jaxft finetune`, which runs two studies -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FinetuneStarted(Event):
-    """A fine-tuning of one network on one data set starts."""
+    """Fine-tuning of one network on one data set starts."""
 
     model: str
     data: str
@@ -251,32 +266,35 @@ class FinetuneStarted(Event):
 
 @dataclass(frozen=True)
 class CandidateSelected(Event):
-    """A candidate of a fine-tuning is selected by its accuracy on the validation images."""
+    """A candidate is selected by its validation accuracy."""
 
     candidate: str
     val_accuracy: float
 
 
-# --- what goes on now -------------------------------------------------------------------------------------------
+# --- progress ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Working(Event):
-    """Something begins that takes a while: 'compiling'."""
+    """A long activity starts, such as 'compiling'."""
 
     activity: str
 
 
 @dataclass(frozen=True)
 class Waiting(Event):
-    """This process waits for something: 'another process that decodes cats/'."""
+    """This process waits, for example for 'another process that decodes cats/'."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Advanced(Event):
-    """How far something is: `done` of `total`, what is counted being named by the subclass and `of`."""
+    """Progress of an activity: `done` of `total` items. `of` names the data set or block that has these items.
+
+    Subclasses name the activity.
+    """
 
     activity: ClassVar[str] = ""
     of: str
@@ -293,7 +311,7 @@ class ImagesRead(Advanced):
 
 @dataclass(frozen=True)
 class ImagesDecoded(Advanced):
-    """Images of a data set are decoded, with the seconds that are left by the speed so far."""
+    """Images of a data set are decoded. `seconds_left` is an estimate from the speed so far."""
 
     activity = "decoding"
     seconds_left: float = 0.0
@@ -308,21 +326,21 @@ class ImagesVerified(Advanced):
 
 @dataclass(frozen=True)
 class ImagesChecked(Advanced):
-    """Pictures of a data set are looked at for problems."""
+    """Images of a data set are checked for problems."""
 
     activity = "checking"
 
 
 @dataclass(frozen=True)
 class FeaturesComputed(Advanced):
-    """Features (activations of frozen layers) of images are computed; `of` is the block whose output they are."""
+    """Features (activations of frozen layers) of images are computed; `of` names the block that outputs them."""
 
     activity = "features of"
 
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """Something that the user should know, and nothing is stopped by."""
+    """A warning to the user. The run continues."""
 
     message: str
 
@@ -332,7 +350,7 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class WorkerDone(Event):
-    """A worker process has done its share: seconds by activity, and how many programs it compiled."""
+    """A worker process has finished: seconds of each activity, and number of compiled programs."""
 
     seconds_by_activity: Mapping[str, float]
     num_compiled: int
@@ -340,6 +358,6 @@ class WorkerDone(Event):
 
 @dataclass(frozen=True)
 class WorkerFailed(Event):
-    """A worker process met a user's mistake: the message of its `UserError`."""
+    """A worker process stopped with a `UserError`."""
 
     message: str

@@ -1,10 +1,10 @@
-"""Files that appear whole or not at all, and what a system's error means to a person."""
+"""Atomic file writes, and plain messages for system errors."""
 
 import contextlib
 import errno
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_once(path: Path, content: bytes) -> bool:
-    """Makes the file `path` with `content`, whole or not at all; returns False where it was there already."""
+    """Writes a new file atomically. Returns False, and keeps the file, if `path` exists already."""
     temporary = _temporary(path)
     try:
         temporary.write_bytes(content)
@@ -40,10 +40,12 @@ def write_once(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to, which then takes the place of `path` at once."""
+    """Yields a temporary path to write to. At the end of the context, it atomically replaces `path`."""
     temporary = _temporary(path)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)  # safetensors writes a new file with mode 0600
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -53,20 +55,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explained_os_errors(path: Path) -> Iterator[None]:
-    """Turns a full or write-protected disk, or one without locks, into a `UserError` of one sentence."""
+    """Raises a `UserError` for system errors that a user can fix: a full or read-only disk, or one without locks."""
     try:
         yield
     except Exception as error:
         number = _system_error(error)
         if number in NO_SPACE:
             raise UserError(
-                f"no space is left on the device of {str(path)!r}; what was finished is kept: "
-                "free some space and run the same command again."
+                f"no space is left on the device of {str(path)!r}; free some space and run the same command again, "
+                "which continues with the finished work."
             ) from error
         if number in NO_LOCKS:
             raise UserError(
-                f"the file system of {str(path)!r} has no locks (flock), by which processes share a work directory; "
-                "name a folder on another one."
+                f"the file system of {str(path)!r} does not support locks (flock), which processes need to share a "
+                "work directory; use a folder on another file system."
             ) from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise UserError(f"cannot write to {str(path)!r}: {os.strerror(number).lower()}.") from error
@@ -74,7 +76,7 @@ def explained_os_errors(path: Path) -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> int | None:
-    """Returns the number of the system's error that `error` is or, from safetensors and TensorStore, tells of."""
+    """Returns the errno of `error`, or the errno in a message of safetensors or TensorStore; None without one."""
     if isinstance(error, OSError):
         return error.errno
     match = re.search(r"\(os error (\d+)\)|os_error_code='(\d+)'", str(error))
@@ -82,10 +84,9 @@ def _system_error(error: Exception) -> int | None:
 
 
 def _temporary(path: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o644)
+    """Creates an empty file next to `path`, with the mode that the umask of the process gives, and returns its path."""
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return temporary
 
 

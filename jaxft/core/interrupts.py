@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 TERMINATED = 128 + signal.SIGTERM  # the exit code
-GRACE_SECONDS = 9.0  # to save a checkpoint; cluster managers kill what takes longer, often after 30 s
+GRACE_SECONDS = 9.0  # to save a checkpoint; cluster managers kill processes that take longer, often after 30 s
 _requested = threading.Event()
 
 
@@ -24,10 +24,10 @@ def check() -> None:
 
 @contextlib.contextmanager
 def on_signal() -> Iterator[None]:
-    """Makes `check` raise after a SIGTERM, while in the context.
+    """Makes `check` raise `Stopped` after a SIGTERM, inside the context.
 
-    Code that does not call `check` in time, such as a compiler, is cut off after `GRACE_SECONDS`: what is on disk is
-    whole at any moment.
+    The process exits after `GRACE_SECONDS` if code does not call `check` in time, such as a compiler. This is safe
+    because files on disk are complete at any time.
     """
     timer = threading.Timer(GRACE_SECONDS, os._exit, (TERMINATED,))
     timer.daemon = True

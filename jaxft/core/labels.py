@@ -8,9 +8,10 @@ NEEDS_THE_SECTION = {
 
 
 def label(dotted: str) -> str:
-    """Returns a field's short name, as words: 'optimizer' for 'training.optimizer.name', 'batches size', 'momentum'.
+    """Returns the short name of a config field, in words: 'optimizer' for 'training.optimizer.name', or 'momentum'.
 
-    It is the field's own name, with its section where that alone would not tell which field is meant.
+    It is the last part of the dotted name. If this is ambiguous, the section precedes it ('batches size') or replaces
+    it ('optimizer').
     """
     *sections, last = dotted.split(".")
     section = sections[-1] if len(sections) > 1 or sections[:1] == ["training"] else ""

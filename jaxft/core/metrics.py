@@ -1,6 +1,6 @@
-"""Metrics: numbers that say how good predictions are. A registry.
+"""The registry of metrics, which measure the quality of predictions.
 
-A metric is a function of labels and predictions, `[n]` class numbers each. To add one, register it:
+A metric is a function of labels and predictions, both `[n]` class indices. To add one, register it:
 
     METRICS.register(
         "worst_class",
@@ -8,12 +8,11 @@ A metric is a function of labels and predictions, `[n]` class numbers each. To a
             lambda labels, predictions: min((predictions[labels == label] == label).mean() for label in set(labels)),
             title="worst class",
         ),
-        help="accuracy on the class with the lowest one",
+        help="lowest accuracy of a class",
     )
 
-It is then in the record of every trial and in its results, as `val_worst_class` and `test_worst_class`, in the curves
-of each epoch, in the tables and on the page of a study, and in what `jaxft finetune` and `jaxft predict` report.
-Validation selects by 'accuracy'.
+Records and results of trials then contain `val_worst_class` and `test_worst_class`, and learning curves, tables,
+reports, `jaxft finetune` and `jaxft predict` show the metric. Selection on validation always uses 'accuracy'.
 """
 
 import math
@@ -27,22 +26,22 @@ from jaxft.core.text import number, number_interval, percent, percent_interval
 if TYPE_CHECKING:
     import numpy as np
 
-SUBSETS = {"val": "validation", "test": "test"}  # parts of the images: in names of records and columns, and in tables
+SUBSETS = {"val": "validation", "test": "test"}  # of images: name in records and columns -> name in tables
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good predictions are.
+    """A measure of the quality of predictions.
 
     Attributes:
-      of: returns the metric, from labels and predictions: class numbers `[n]` each, of one image at least.
-      title: its heading in tables.
-      label: what sentences call it; if empty, `title`.
-      is_share: whether it is a share in [0, 1], which people are shown in percent.
-      only_uneven: whether people are shown it only where some classes have more images than others.
+      compute: returns the metric from labels and predictions, `[n]` class indices each, with n at least 1.
+      title: heading in tables.
+      label: name in sentences; if empty, `title`.
+      is_share: whether the metric is a fraction in [0, 1]; fractions are shown in percent.
+      only_uneven: whether the metric is shown only if the numbers of images per class differ.
     """
 
-    of: "Callable[[np.ndarray, np.ndarray], float]"
+    compute: "Callable[[np.ndarray, np.ndarray], float]"
     title: str
     label: str = ""
     is_share: bool = True
@@ -50,35 +49,35 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """Returns the unit of the values that `format` writes."""
+        """Returns the unit of the strings from `format`: '%' or ''."""
         return "%" if self.is_share else ""
 
     @property
     def format(self) -> Callable[[float | None], str]:
-        """Returns the function that writes a value, without its unit."""
+        """Returns the function that formats a value without its unit."""
         return percent if self.is_share else number
 
     @property
     def format_interval(self) -> Callable[[tuple[float, float, int]], str]:
-        """Returns the function that writes (mean, half width of the interval, number of values), without the unit."""
+        """Returns the function that formats (mean, half width of the interval, number of values) without the unit."""
         return percent_interval if self.is_share else number_interval
 
     def describe(self, value: float | None, separator: str = " ") -> tuple[str, str]:
-        """Returns what sentences call the metric, and a value with its unit: ('mean over the classes', '83.0 %')."""
+        """Returns the name of the metric and a value with its unit, such as ('mean over the classes', '83.0 %')."""
         return self.label or self.title, separator.join(filter(None, (self.format(value), self.unit)))
 
 
 def accuracy(labels: "np.ndarray", predictions: "np.ndarray") -> float:
-    """Returns the share of images that are predicted right, from `labels: [n]` and `predictions: [n]`."""
+    """Returns the fraction of correct predictions, from `labels: [n]` and `predictions: [n]`."""
     return float((predictions == labels).mean())
 
 
 def mean_per_class(labels: "np.ndarray", predictions: "np.ndarray") -> float:
-    """Returns the mean over the classes of `labels: [n]` of the share of each class's images that are predicted right.
+    """Returns the mean over classes of the accuracy on each class, from `labels: [n]` and `predictions: [n]`.
 
-    Every class counts as much, however many images it has.
+    All classes have the same weight, regardless of their numbers of images.
     """
-    import numpy as np  # late: the command line reads the registry before it knows what it needs
+    import numpy as np  # not at the top, because every command imports this module and NumPy imports slowly
 
     _, class_index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return float((np.bincount(class_index, weights=predictions == labels) / counts).mean())
@@ -89,14 +88,15 @@ METRICS.register("accuracy", Metric(accuracy, title="accuracy"), help="accuracy 
 METRICS.register(
     "mean_per_class",
     Metric(mean_per_class, title="per class", label="mean over the classes", only_uneven=True),
-    help="mean over the classes of the accuracy on each, however many images it has",
+    help="mean over classes of the accuracy on each class",
 )
 
 
 def compute_metrics(labels: "np.ndarray", predictions: "np.ndarray") -> dict[str, float]:
-    """Returns all metrics of predictions by name, from `labels: [n]` and `predictions: [n]`; nan where n is zero."""
+    """Returns all metrics by name, from `labels: [n]` and `predictions: [n]`; all are nan if n is 0."""
     return {
-        name: float(entry.value.of(labels, predictions)) if len(labels) else math.nan for name, entry in METRICS.items()
+        name: float(entry.value.compute(labels, predictions)) if len(labels) else math.nan
+        for name, entry in METRICS.items()
     }
 
 
@@ -106,12 +106,14 @@ def field_names() -> tuple[str, ...]:
 
 
 def record_fields(val: Mapping[str, float] | None, test: Mapping[str, float] | None) -> dict[str, float | None]:
-    """Returns the metrics on validation and on test images by their names in records.
+    """Returns the metrics on validation and test images by their names in records, such as 'val_accuracy'.
 
-    A metric is None if it is no finite number, and all of a part are None if the part is None.
+    A metric is None if it is not finite. If `val` or `test` is None, all its metrics are None.
     """
     subsets = {"val": val, "test": test}
     values = {
-        f"{subset}_{name}": math.nan if of is None else of[name] for name in METRICS for subset, of in subsets.items()
+        f"{subset}_{name}": math.nan if metrics is None else metrics[name]
+        for name in METRICS
+        for subset, metrics in subsets.items()
     }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of any pytree by name, `{'stage1/block2/conv1/kernel': leaf}`, in the tree's order."""
+    """Returns the leaves of a pytree by name, `{'stage1/block2/conv1/kernel': leaf}`, in the order of the tree."""
     import jax
 
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -13,7 +13,7 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the nested dict whose leaves are named as in `flat`: the inverse of `flatten` on nested dicts."""
+    """Returns the leaves of `flat` as a nested dict: the inverse of `flatten` for nested dicts."""
     from flax.traverse_util import unflatten_dict
 
     tree: dict[str, Any] = unflatten_dict(dict(flat), sep="/")
@@ -21,5 +21,5 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def layer_of(name: str) -> str:
-    """Returns the layer that the leaf `name` belongs to: `stage1/block2/conv1` for `stage1/block2/conv1/kernel`."""
+    """Returns the name of the layer of a leaf: `stage1/block2/conv1` for `stage1/block2/conv1/kernel`."""
     return name.rpartition("/")[0] or name

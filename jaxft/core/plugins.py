@@ -1,7 +1,8 @@
-"""Plug-ins: Python modules that register things of their own, named by `config.plugins`.
+"""Plug-ins: Python modules that register optimizers, regularizers and other entries. `config.plugins` names them.
 
-A plug-in is a module, or an entry point of the group 'jaxft.plugins' that names one. It declares `__version__`, which
-is part of the digest of every trial of a study that names the plug-in: raise it when what the plug-in computes changes.
+A plug-in is a module, or an entry point of the group 'jaxft.plugins' that names a module. It declares `__version__`,
+which is part of the digest of every trial of a study with this plug-in. A change of the plug-in that changes results
+needs a new version.
 """
 
 import importlib
@@ -15,10 +16,13 @@ GROUP = "jaxft.plugins"
 
 
 def load_plugins(names: Sequence[str]) -> dict[str, str]:
-    """Imports plug-ins, each once in a process, and returns the version of each by name.
+    """Imports plug-ins, each once per process, and returns their versions by name.
+
+    Args:
+      names: names of modules, or of entry points of the group 'jaxft.plugins'.
 
     Raises:
-      UserError: there is no such module, it cannot be imported, or it declares no version.
+      UserError: a module does not exist, cannot be imported, or does not declare a version.
     """
     points = {point.name: point.value for point in entry_points(group=GROUP)}
     versions = {}
@@ -35,14 +39,14 @@ def load_plugins(names: Sequence[str]) -> dict[str, str]:
                         f"the plug-in {name!r} needs the module {error.name!r}, which is not installed."
                     ) from error
                 raise UserError(
-                    f"there is no plug-in {name!r}{did_you_mean(name, points)}; 'plugins' names Python modules that "
-                    f"can be imported, or entry points of the group {GROUP!r}."
+                    f"the plug-in {name!r} does not exist{did_you_mean(name, points)}; 'plugins' names Python modules "
+                    f"that can be imported, or entry points of the group {GROUP!r}."
                 ) from error
             except Exception as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"the plug-in {name!r} fails: {type(error).__name__}: {reason}.") from error
         version = getattr(module, "__version__", None)
         if not isinstance(version, str) or not version:
-            raise UserError(f"the plug-in {name!r} declares no version; give its module __version__ = '1'.")
+            raise UserError(f"the plug-in {name!r} does not declare a version; add __version__ = '1' to its module.")
         versions[name] = version
     return versions

@@ -1,6 +1,6 @@
-"""The registries that a config names entries of, each with the modules that register what is built in.
+"""The registries whose entries a config can name, with the modules that register the built-in entries.
 
-A plug-in registers in the same way (`jaxft.core.plugins`).
+Plug-ins can register more entries (`jaxft.core.plugins`).
 """
 
 from jaxft.core.registry import Registry

@@ -1,4 +1,4 @@
-"""Registries: the things of one kind that a study can name, built in or from a plug-in."""
+"""Registries: named entries of one kind, such as optimizers, built in or from plug-ins."""
 
 import contextlib
 import importlib
@@ -14,9 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered thing: its name, the thing, one line of help.
+    """An entry of a registry.
 
-    `section` is the dataclass of its own config fields, if it has any; `plugin` names the plug-in that registered it.
+    Attributes:
+      name: the name in configs.
+      value: the registered object.
+      help: one line of help.
+      section: the dataclass of the config fields of the entry; None if it has no fields.
+      plugin: the name of the plug-in that registered the entry; empty for built-in entries.
     """
 
     name: str
@@ -28,14 +33,15 @@ class Entry(Generic[T]):
 
 @dataclass
 class Registry(Mapping[str, Entry[T]]):
-    """Entries of one kind by name, in the order in which they were registered.
+    """Entries of one kind by name, in the order of registration.
 
-    The modules that register the built-in entries are imported when the registry is first read, as entry points are: a
-    config names an optimizer, and reading it imports no optimizer before that.
+    The registry imports the modules of its built-in entries when it is first used, by a read or by a registration. So
+    importing the config does not import JAX.
 
-    Args:
-      kind: what an entry is, as messages name it: 'optimizer'.
+    Attributes:
+      kind: the kind of the entries in messages, such as 'optimizer'.
       built_in: the modules that register the built-in entries, in this order.
+      entries: the registered entries by name.
 
     Example:
       >>> SCHEDULES = Registry("schedule")
@@ -49,20 +55,20 @@ class Registry(Mapping[str, Entry[T]]):
     _is_loaded: bool = field(default=False, init=False)
 
     def register(self, name: str, value: T, *, help: str = "", section: type | None = None) -> T:
-        """Adds an entry, after the built-in ones, and returns its value.
+        """Adds an entry after the existing ones, and returns its value.
 
         Args:
-          name: what a config calls it.
-          value: the thing, of the registry's type.
-          help: one line that can be understood alone.
-          section: the dataclass of its own fields in the config.
+          name: the name in configs.
+          value: the registered object.
+          help: one self-contained line.
+          section: the dataclass of the config fields of the entry; if None, it has no fields.
 
         Raises:
-          UserError: the name is taken.
+          UserError: the registry has an entry with this name already.
         """
         self._load()
         if name in self.entries:
-            raise UserError(f"there are two {self.kind}s called {name!r}; a plug-in must give its own another name.")
+            raise UserError(f"two {self.kind} entries are called {name!r}; a plug-in must use another name.")
         self.entries[name] = Entry(name, value, help, section, _loading[-1] if _loading else "")
         return value
 
@@ -70,11 +76,11 @@ class Registry(Mapping[str, Entry[T]]):
         """Returns the entry called `name`.
 
         Raises:
-          UserError: there is none; the message suggests the nearest name.
+          UserError: the registry has no entry with this name.
         """
         if name not in self:
             raise UserError(
-                f"there is no {self.kind} {name!r}{did_you_mean(name, self.entries)}; there are "
+                f"the {self.kind} {name!r} does not exist{did_you_mean(name, self.entries)}; allowed: "
                 f"{', '.join(self.entries) or 'none'}."
             )
         return self.entries[name]
@@ -95,12 +101,12 @@ class Registry(Mapping[str, Entry[T]]):
         return id(self)
 
     def _load(self) -> None:
-        """Imports the modules of the built-in entries, once. Their own calls, from within the import, do nothing."""
+        """Imports the modules of the built-in entries once. During the import, further calls do nothing."""
         with _lock:
             if self._is_loaded:
                 return
             self._is_loaded = True
-            plugins, _loading[:] = list(_loading), []  # what they register is built in, whoever reads first
+            plugins, _loading[:] = list(_loading), []  # built-in entries belong to no plug-in
             try:
                 for module in self.built_in:
                     importlib.import_module(module)
@@ -112,12 +118,12 @@ class Registry(Mapping[str, Entry[T]]):
 
 
 _lock = threading.RLock()
-_loading: list[str] = []  # plug-ins that are being imported, the innermost last
+_loading: list[str] = []  # names of the plug-ins that are being imported; the last one imports now
 
 
 @contextlib.contextmanager
 def registering(plugin: str) -> Iterator[None]:
-    """Marks what is registered in the context as registered by `plugin`."""
+    """Marks all entries that are registered inside the context as entries of `plugin`."""
     _loading.append(plugin)
     try:
         yield

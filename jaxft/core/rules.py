@@ -1,4 +1,4 @@
-"""Ordered rules that select parameters by the pattern of their names."""
+"""Ordered rules that assign values to parameters by patterns of their names."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,15 +8,17 @@ from typing import Any, Generic, TypeVar
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.paths import layer_of
 from jaxft.core.tables import format_table
-from jaxft.core.text import some_of
+from jaxft.core.text import MOST_NAMED, some_of
 
 T = TypeVar("T")
-MOST_NAMED = 4  # parameters in an error
 
 
 @dataclass(frozen=True)
 class Rule(Generic[T]):
-    """`value` for every name that `pattern` matches as a whole; an `optional` rule may match nothing."""
+    """A rule that assigns `value` to every name that the regular expression `pattern` matches as a whole.
+
+    A rule that matches no name is an error, unless it is `optional`.
+    """
 
     pattern: str
     value: T
@@ -25,17 +27,23 @@ class Rule(Generic[T]):
 
 @dataclass(frozen=True)
 class Match(Generic[T]):
-    """What the rules say of one name: the value, and the pattern of the rule that decided."""
+    """The value of one name, and the pattern of the rule that assigned it."""
 
     value: T
     pattern: str
 
 
-def match_rules(rules: Sequence[Rule[T]], names: Iterable[str], what: str = "rule") -> dict[str, Match[T]]:
-    """Returns what the first matching rule says of each name.
+def match_rules(rules: Sequence[Rule[T]], names: Iterable[str], kind: str = "rule") -> dict[str, Match[T]]:
+    """Returns the first matching rule of each name.
 
-    Raises a `UserError` that names every leaf no rule covers, every rule that decides nothing and is not
-    optional, and every pattern that is no regular expression. `what` says in the message which rules they are.
+    Args:
+      rules: the rules, in order.
+      names: names of parameters.
+      kind: name of the rules in messages.
+
+    Raises:
+      UserError: a pattern is not a regular expression, a name has no rule, or a rule that is not optional is the first
+        match of no name.
     """
     names = list(names)
     compiled = []
@@ -43,36 +51,43 @@ def match_rules(rules: Sequence[Rule[T]], names: Iterable[str], what: str = "rul
         try:
             compiled.append(re.compile(rule.pattern))
         except re.error as error:
-            raise UserError(f"{what} {rule.pattern!r} is not a regular expression: {error}.") from None
+            raise UserError(f"{kind} {rule.pattern!r} is not a regular expression: {error}.") from None
 
-    decided: dict[str, Match[T]] = {}
+    matches: dict[str, Match[T]] = {}
     used: set[int] = set()
     for name in names:
         first = next((i for i, regex in enumerate(compiled) if regex.fullmatch(name)), None)
         if first is not None:
             used.add(first)
-            decided[name] = Match(rules[first].value, rules[first].pattern)
+            matches[name] = Match(rules[first].value, rules[first].pattern)
 
     problems = []
-    uncovered = [name for name in names if name not in decided]
+    uncovered = [name for name in names if name not in matches]
     if uncovered:
-        problems.append(f"no {what} covers {some_of(uncovered, MOST_NAMED)}")
+        problems.append(f"no {kind} matches {some_of(uncovered)}")
     for i, rule in enumerate(rules):
         if i not in used and not rule.optional:
             shadowed = any(compiled[i].fullmatch(name) for name in names)
             why = (
-                "decides nothing, because earlier rules match first all that it matches"
+                "has no effect, because earlier rules match all its parameters"
                 if shadowed
                 else f"matches no parameter{_nearest(rule.pattern, names)}"
             )
-            problems.append(f"{what} {rule.pattern!r} {why}")
+            problems.append(f"{kind} {rule.pattern!r} {why}")
     if problems:
-        raise UserError("; ".join(problems) + ".")
-    return decided
+        more = f"; and {len(problems) - MOST_NAMED:,} more problems" if len(problems) > MOST_NAMED else ""
+        raise UserError("; ".join(problems[:MOST_NAMED]) + more + ".")
+    return matches
 
 
 def format_matches(matches: Mapping[str, Match[Any]], sizes: Mapping[str, int], heading: str = "value") -> str:
-    """Returns a table of what was decided for each leaf: name, number of values, value, deciding rule."""
+    """Returns a table with a row for each leaf: name, number of values, assigned value, pattern of the rule.
+
+    Args:
+      matches: the matches by name of the leaf.
+      sizes: the number of values of each leaf.
+      heading: heading of the column of assigned values.
+    """
     rows = [(name, f"{sizes[name]:,}", str(match.value), match.pattern) for name, match in matches.items()]
     return format_table(["parameter", "values", heading, "rule"], rows, numbers={1}, ruled=False)
 
@@ -80,7 +95,7 @@ def format_matches(matches: Mapping[str, Match[Any]], sizes: Mapping[str, int], 
 def _nearest(pattern: str, names: Sequence[str]) -> str:
     inside = [name for name in names if name.startswith(pattern.rstrip("/") + "/")]
     if inside:
-        return f" (a rule matches the whole name: did you mean {pattern.rstrip('/') + '/.*'!r}?)"
+        return f" (rules match whole names: did you mean {pattern.rstrip('/') + '/.*'!r}?)"
     candidates = {*names, *(layer_of(name) + "/.*" for name in names)}
     candidates |= {name.partition("/")[0] + "/.*" for name in names}
     return did_you_mean(pattern, sorted(candidates))

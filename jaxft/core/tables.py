@@ -1,4 +1,4 @@
-"""The one way in which jaxft prints a table."""
+"""Printing of tables."""
 
 import io
 import sys
@@ -10,19 +10,19 @@ from jaxft.core.labels import label
 if TYPE_CHECKING:
     from rich.table import Table
 
-WIDTH = 10_000  # of a console without bounds, which cuts nothing off
+WIDTH = 10_000  # characters; wide enough to never cut a row
 
 
 def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], ruled: bool = True
 ) -> None:
-    """Prints a table; a narrow terminal wraps its lines and cuts nothing off.
+    """Prints a table. Rows are never cut; a narrow terminal wraps them.
 
     Args:
-      header: titles of the columns; on a terminal a config field has its short name.
-      rows: texts, as many in each row as there are columns.
-      numbers: columns that end flush right, counted from 0.
-      ruled: whether the header stands on a line, with room around the table.
+      header: titles of the columns. On a terminal, a config field is shown by its short name.
+      rows: one string for each column.
+      numbers: indices of the columns that are right-aligned.
+      ruled: whether there is a line below the header, and empty lines around the table.
     """
     if sys.stdout.isatty():
         header = [label(title) if "." in title else title for title in header]
@@ -32,7 +32,14 @@ def print_table(
 def format_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], ruled: bool = True
 ) -> str:
-    """Returns the text of the table that `print_table` prints, without spaces at the ends of lines."""
+    """Returns the table of `print_table` as a string, without spaces at the ends of lines.
+
+    Args:
+      header: titles of the columns.
+      rows: one string for each column.
+      numbers: indices of the columns that are right-aligned.
+      ruled: whether there is a line below the header, and empty lines around the table.
+    """
     from rich.console import Console
 
     file = io.StringIO()

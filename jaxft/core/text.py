@@ -1,4 +1,4 @@
-"""Values as people read them: times, percentages, intervals, p-values, sizes; long texts and lists made short."""
+"""Formatting of values: times, percentages, intervals, p-values and sizes; shortening of long strings and lists."""
 
 import json
 import math
@@ -7,20 +7,21 @@ from typing import Any
 
 MISSING = "–"
 MOST_CHARACTERS = 22  # of a label
+MOST_NAMED = 3  # items of a list in a message
 
 
 def duration(seconds: float | None, precise: bool = False) -> str:
-    """Returns a time for people: '42 s', '3 min', '2 h 05 min'; a dash for a missing one.
+    """Returns a time with its unit: '42 s', '3 min', '2 h 05 min'; a dash if `seconds` is None or nan.
 
-    With `precise`, times below a minute have three digits and those below an hour have seconds: '20.5 s', '2 min 05 s'.
+    If `precise`, times below a minute have three digits ('20.5 s'), and times below an hour seconds ('2 min 05 s').
     """
     if seconds is None or math.isnan(seconds):
         return MISSING
     if precise and seconds < 60:
         return f"{seconds:.3g} s"
     if precise:
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes} min {rest:02d} s" if minutes < 60 else _hours(minutes)
+        minutes, remainder = divmod(round(seconds), 60)
+        return f"{minutes} min {remainder:02d} s" if minutes < 60 else _hours(minutes)
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -32,18 +33,21 @@ def _hours(minutes: int) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Returns an accuracy in percent with one decimal, or a dash where there is none."""
+    """Returns an accuracy in percent with one decimal, without the unit; a dash if it is None or nan."""
     return MISSING if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def percent_interval(value: tuple[float, float, int]) -> str:
-    """Returns (mean, half width of the interval, number of values) in percent: '83.0 ± 4.1'; one value: '83.0'."""
+    """Returns (mean, half width of the interval, number of values) in percent: '83.0 ± 4.1'; for one value, '83.0'."""
     mean, half_width, _ = value
     return percent(mean) + ("" if math.isnan(half_width) else f" ± {100 * half_width:.1f}")
 
 
 def points(value: tuple[float, float, int]) -> str:
-    """Returns a difference of accuracies, given as in `percent_interval`, in points with its sign: '+6.7 ± 11.5'."""
+    """Returns a difference of accuracies in percentage points, with its sign: '+6.7 ± 11.5'.
+
+    `value` is (mean, half width of the interval, number of values).
+    """
     mean, half_width, num_values = value
     if not num_values:
         return MISSING
@@ -52,49 +56,49 @@ def points(value: tuple[float, float, int]) -> str:
 
 
 def p_value(value: float) -> str:
-    """Returns a p-value with two digits; a dash where there is none."""
+    """Returns a p-value with two digits, or '< 0.001'; a dash if it is nan."""
     return MISSING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def number(value: float | None) -> str:
-    """Returns three digits of a number, or a dash where there is none."""
+    """Returns a number with three digits; a dash if it is None or nan."""
     return MISSING if value is None or math.isnan(value) else f"{value:.3g}"
 
 
 def number_interval(value: tuple[float, float, int]) -> str:
-    """Returns (mean, half width of the interval, number of values) with three digits and two: '0.83 ± 0.041'."""
+    """Returns (mean, half width of the interval, number of values) with three and two digits: '0.83 ± 0.041'."""
     mean, half_width, _ = value
     return number(mean) + ("" if math.isnan(half_width) else f" ± {half_width:.2g}")
 
 
 def plural(count: int, word: str) -> str:
-    """Returns a number of things, such as '1 seed' or '3 seeds'."""
+    """Returns a count with its noun, such as '1 seed' or '3 seeds'."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Returns `text` with its middle cut where it is longer than `most` characters."""
+    """Returns `text`, or if it is longer than `most` characters, its start and end: 'abc…xyz'."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
 def cut_off(text: str, most: int) -> str:
-    """Returns `text` without its end where it is longer than `most` characters."""
+    """Returns `text`, or if it is longer than `most` characters, its start: 'abc...'."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def some_of(texts: Sequence[str], most: int) -> str:
-    """Returns the first `most` of several texts and the number of the others: 'a, b and 40 more'."""
+def some_of(texts: Sequence[str], most: int = MOST_NAMED) -> str:
+    """Returns the first `most` texts and the number of the other texts: 'a, b, c and 40 more'."""
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
 def byte_size(num_bytes: int) -> str:
-    """Returns a number of bytes for people: '1.2 GB', '36.5 MB'."""
+    """Returns a size with its unit: '1.2 GB', '36.5 MB'."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def as_text(value: Any) -> str:
-    """Returns a config's or a record's value as plain text."""
+    """Returns a value of a config or a record as a string."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by activity, compiling apart from what is compiled for."""
+"""Breakdown of the time of a run: seconds by activity, with compilation as a separate activity."""
 
 import collections
 import contextlib
@@ -10,9 +10,9 @@ from jaxft.core.events import Listener, Working, ignore
 
 
 class Clock:
-    """Adds up seconds by activity; what is done within another activity, or compiled, is not counted in both.
+    """Sums seconds by activity. Nested activities and compilation are not counted for the outer activity.
 
-    `emit` hears as the compilation of a program begins.
+    When the compilation of a program starts, `emit` gets an event.
     """
 
     def __init__(self, emit: Listener = ignore) -> None:
@@ -21,46 +21,46 @@ class Clock:
         self.emit = emit
 
     @contextlib.contextmanager
-    def of(self, activity: str) -> Iterator[None]:
-        """Counts the time in the context for `activity`."""
+    def measure(self, activity: str) -> Iterator[None]:
+        """Adds the time inside the context to `activity`."""
         _listen()
-        began = time.perf_counter()
+        start = time.perf_counter()
         _open.append((self, [0.0]))
         try:
             yield
         finally:
-            _, (apart,) = _open.pop()
-            elapsed = time.perf_counter() - began
-            self.seconds[activity] += elapsed - apart
+            _, (nested_seconds,) = _open.pop()
+            elapsed = time.perf_counter() - start
+            self.seconds[activity] += elapsed - nested_seconds
             if _open:
                 _open[-1][1][0] += elapsed
 
     def add(self, seconds: Mapping[str, float], num_compiled: int) -> None:
-        """Adds what another process counted."""
-        for activity, taken in seconds.items():
-            self.seconds[activity] += taken
+        """Adds the seconds by activity and the number of compiled programs of another process."""
+        for activity, activity_seconds in seconds.items():
+            self.seconds[activity] += activity_seconds
         self.num_compiled += num_compiled
 
 
-_open: list[tuple[Clock, list[float]]] = []  # the activities within each other, and what of each is counted apart
+_open: list[tuple[Clock, list[float]]] = []  # open activities, outermost first, each with its nested seconds
 
 
 @functools.cache
 def _listen() -> None:
-    """Begins to count what XLA compiles in this process."""
+    """Registers listeners for the compilations of XLA in this process."""
     from jax import monitoring
 
     def record_duration(event: str, duration_secs: float, **_: str | int) -> None:
         is_compiled = event.endswith("/backend_compile_duration")
         if _open and (is_compiled or event.endswith("/jaxpr_to_mlir_module_duration")):
-            clock, apart = _open[-1]
+            clock, nested = _open[-1]
             clock.seconds["compile"] += duration_secs
             clock.num_compiled += is_compiled
-            apart[0] += duration_secs
+            nested[0] += duration_secs
 
-    def begins(event: str, **_: str | int) -> None:
+    def announce(event: str, **_: str | int) -> None:
         if _open and event.endswith("/compile_requests_use_cache"):
             _open[-1][0].emit(Working("compiling"))
 
     monitoring.register_event_duration_secs_listener(record_duration)
-    monitoring.register_event_listener(begins)
+    monitoring.register_event_listener(announce)

@@ -1,6 +1,6 @@
-"""Images: reading them, drawing splits of them, augmentation, batches, streaming and checking.
+"""Image sets: readers, data factors and splits, augmentation, batches, streaming and data checks.
 
-Imports `core`, `config`, `ops`, `analysis`, `models` and `weights`. Grows by readers (`readers`), data factors
+Imports `core`, `config`, `ops`, `analysis`, `models` and `weights`. Extensions are readers (`readers`), data factors
 (`sampling`) and augmentations (`augmentation`).
 """
 

@@ -1,8 +1,8 @@
-"""Images that take more memory than a device has for them: those of some steps at a time are brought to it.
+"""Streaming of image sets that do not fit in device memory, in windows of several steps.
 
-Where in the whole set an image is stays its number, on the host and on the device, so that a step that reads from a
-`Window` is the step that reads from an array of all images. Which images a window holds follows from the steps alone:
-training goes on from any step.
+Row indices always refer to the whole image set, on the host and on the device. So the same compiled step reads from a
+`Window` or from an array of all images. The step number determines the images of a window, so training can resume at
+any step.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,50 +15,51 @@ import numpy as np
 from jaxft.core.errors import UserError
 from jaxft.core.text import byte_size
 
-WINDOW_BYTES = 64e6  # of images brought to the device at once, or the images of one step
-AHEAD = 2  # windows that are read while one is worked with
+WINDOW_BYTES = 64e6  # maximum size of a window, except that it holds the images of at least one step
+AHEAD = 2  # number of windows read in advance
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Window:
-    """Some of n images, read by their numbers among all of them; what is read for others is not defined.
+    """Some of the n images of a set, indexed by their rows in the whole set. Other rows give arbitrary images.
 
     Attributes:
-      images: [held, h, w, 3] uint8.
-      row_of: [n] int32, where in `images` each of all is.
+      images: [capacity, h, w, 3] uint8.
+      position_of: [n] int32, the position in `images` of each row of the whole set.
     """
 
     images: Any
-    row_of: Any
+    position_of: Any
 
     def __len__(self) -> int:
-        """Returns the number of all images."""
-        return len(self.row_of)
+        """Returns the number of images of the whole set."""
+        return len(self.position_of)
 
     def __getitem__(self, rows: Any) -> Any:
-        """Returns the images of some numbers."""
-        return self.images[self.row_of[rows]]
+        """Returns the images of `rows` of any shape: [*rows.shape, h, w, 3] uint8."""
+        return self.images[self.position_of[rows]]
 
 
 class Stream:
-    """Images [n, h, w, 3] uint8 on the host, such as a memory map, of which windows go to the device.
+    """Images [n, h, w, 3] uint8 on the host, usually a memory map, that are sent to the device in windows.
 
-    Raises a `UserError` where the extra that reads ahead is not installed.
+    Raises:
+      UserError: grain (the extra 'stream') is not installed.
     """
 
     def __init__(self, images: np.ndarray):
         try:
-            import grain  # noqa: F401 - so that it is said before anything is trained
+            import grain  # noqa: F401 - a missing package is an error before training
         except ImportError:
             raise UserError(
-                f"the images take {byte_size(images.nbytes)}, more than 'execution.device_data_bytes'; to stream "
-                "them: pip install 'jaxft[stream]'."
+                f"the images take {byte_size(images.nbytes)}, more than 'execution.device_data_bytes'; streaming "
+                "needs the extra 'stream': pip install 'jaxft[stream]'."
             ) from None
         self.images = images
 
     def __len__(self) -> int:
-        """Returns the number of all images."""
+        """Returns the number of images."""
         return len(self.images)
 
     @property
@@ -66,59 +67,74 @@ class Stream:
         """Returns [n, h, w, 3]."""
         return self.images.shape
 
-    def window(self, rows: np.ndarray, held: int) -> Window:
-        """Returns a window with the images of `rows`, of any shape, and room for `held` of them."""
-        needed = np.unique(rows)  # ascending, as they lie on the disk
-        images = np.zeros((held, *self.shape[1:]), np.uint8)
+    def window(self, rows: np.ndarray, capacity: int) -> Window:
+        """Returns a window with the images of `rows`, an integer array of any shape, padded to `capacity` images."""
+        needed = np.unique(rows)  # ascending, the order on disk
+        images = np.zeros((capacity, *self.shape[1:]), np.uint8)
         images[: len(needed)] = self.images[needed]
-        row_of = np.zeros(len(self), np.int32)
-        row_of[needed] = np.arange(len(needed), dtype=np.int32)
-        return Window(images, row_of)
+        position_of = np.zeros(len(self), np.int32)
+        position_of[needed] = np.arange(len(needed), dtype=np.int32)
+        return Window(images, position_of)
 
-    def windows(self, rows_of: Callable[[int], np.ndarray], held: int, first: int, count: int) -> Iterator[Window]:
-        """Yields the windows `first` to `count` - 1, those after it being read meanwhile."""
+    def windows(self, rows_of: Callable[[int], np.ndarray], capacity: int, first: int, count: int) -> Iterator[Window]:
+        """Yields the windows `first` to `count` - 1; background threads read the next windows in advance.
+
+        Args:
+          rows_of: returns the rows of a window, an integer array of any shape, from the number of the window.
+          capacity: number of images of a padded window.
+          first: number of the first window.
+          count: number of all windows.
+        """
         import grain
 
-        windows = grain.MapDataset.range(first, count).map(lambda number: self.window(rows_of(int(number)), held))
+        windows = grain.MapDataset.range(first, count).map(lambda number: self.window(rows_of(int(number)), capacity))
         yield from windows.to_iter_dataset(grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD))
 
 
 Pixels = jax.Array | Stream
 
 
-def brought(images: np.ndarray, most_bytes: float) -> Pixels:
-    """Returns images on the device, or a stream of those that take more than `most_bytes`."""
-    return Stream(images) if images.nbytes > most_bytes else jax.numpy.asarray(images)
+def put_or_stream(images: np.ndarray, max_device_bytes: float) -> Pixels:
+    """Returns `images: [n, h, w, 3] uint8` on the device, or as a stream if they exceed `max_device_bytes`."""
+    return Stream(images) if images.nbytes > max_device_bytes else jax.numpy.asarray(images)
 
 
-def steps_of_window(images: Stream, images_a_step: int) -> int:
-    """Returns how many steps a window serves."""
-    return max(int(WINDOW_BYTES // (images_a_step * int(np.prod(images.shape[1:])))), 1)
+def steps_per_window(images: Stream, images_per_step: int) -> int:
+    """Returns the number of steps whose images fit in one window, at least 1."""
+    return max(int(WINDOW_BYTES // (images_per_step * int(np.prod(images.shape[1:])))), 1)
 
 
-def at_hand(images: Pixels, rows: np.ndarray) -> Any:
-    """Returns images of which those of `rows` can be read on the device."""
+def load_rows(images: Pixels, rows: np.ndarray) -> Any:
+    """Returns an array or window that contains the images of `rows`, an integer array of any shape."""
     return images.window(rows, rows.size) if isinstance(images, Stream) else images
 
 
 class Windows:
-    """The windows of steps, of which each reads `rows: [trials, steps, batch]`; `put` brings one to the device."""
+    """The windows of a range of steps, read in order.
+
+    Args:
+      images: the stream.
+      rows: [trials, steps, batch], the row indices that each step reads.
+      put: places a window on the device.
+    """
 
     def __init__(self, images: Stream, rows: np.ndarray, put: Callable[[Any], Any]):
         self.images, self.rows, self.put = images, rows, put
         trials, self.num_steps, batch = rows.shape
-        self.length = steps_of_window(images, trials * batch)
-        self.held = min(self.length * trials * batch, len(images))
+        self.length = steps_per_window(images, trials * batch)
+        self.capacity = min(self.length * trials * batch, len(images))
         self._open: tuple[int, Any] = (-1, None)
         self._ahead: Iterator[Window] = iter(())
         self._next = -1
 
     def at(self, step: int) -> tuple[Any, int]:
-        """Returns the window of a step, on the device, and how many steps from it on it serves."""
+        """Returns the window of a step, on the device, and the number of steps, from this one, that it covers."""
         number = step // self.length
         if number != self._open[0]:
             if number != self._next:
-                self._ahead = self.images.windows(self._rows_of, self.held, number, -(-self.num_steps // self.length))
+                self._ahead = self.images.windows(
+                    self._rows_of, self.capacity, number, -(-self.num_steps // self.length)
+                )
             self._open = number, self.put(next(self._ahead))
             self._next = number + 1
         return self._open[1], (number + 1) * self.length - step

@@ -1,4 +1,4 @@
-"""Activations of frozen layers on disk, shared by all processes."""
+"""Batches of activations of frozen layers on disk, shared by all processes."""
 
 import contextlib
 import os
@@ -15,37 +15,47 @@ from jaxft.core.locks import locked
 
 CHECKSUM_BYTES = 4
 
-WRITE_SECONDS = 5.0  # what a killed process may lose
+WRITE_SECONDS = 5.0  # time between writes: a killed process loses at most the work of this time
 
-SLACK = 0.05  # of the disk's budget: what may be written before the folder is looked at again
+SLACK = 0.05  # fraction of the disk budget that can be written before the folder is measured again
 
 Compute = Callable[[Sequence[int]], Iterable[tuple[int, np.ndarray]]]
 
 
 class Packs:
-    """Blocks in a folder, shared by all processes, within a budget of bytes; files used longest ago are dropped first.
+    """Files with batches in a folder that all processes share, with a budget in bytes.
 
-    A file has records of a number and its block, and their checksum, which is compared each time the file is read. A
-    file appears whole and may vanish at any time; the blocks of a damaged one are computed again. A folder that cannot
-    be written costs time, nothing else.
+    The least recently used files are dropped first. A file contains records of (number, batch) and a checksum, which is
+    verified each time the file is read. A file is complete when it appears, and can disappear at any time. Batches of a
+    damaged file are computed again. If the folder cannot be written, each process computes the batches again.
     """
 
     def __init__(self, folder: Path, max_bytes: float):
         self.folder, self.max_bytes = folder, max_bytes
-        self._room = 0.0  # bytes to write before the folder is looked at
+        self._room = 0.0  # bytes that can be written before the folder is measured again
         self._has_warned = False
 
     def batches(
         self, pack: tuple[str, int], record: np.dtype, numbers: Sequence[int], compute: Compute, emit: Listener
     ) -> dict[int, np.ndarray]:
-        """Returns at least the blocks `numbers` of a file; those it lacks are computed by one process at a time."""
+        """Returns {number: batch}: the requested batches, and possibly others of the same file.
+
+        One process at a time computes batches that the file lacks.
+
+        Args:
+          pack: (digest of the prefix, index of the file).
+          record: dtype of a record of the file.
+          numbers: the requested batches.
+          compute: (numbers) -> pairs (number, batch).
+          emit: receives warnings, and an event if this process waits for another one.
+        """
         digest, index = pack
         path = self.folder / f"{digest}-{index}.pack"
         batches = self._read(path, record, emit)
         if all(number in batches for number in numbers):
             return batches
-        with self._alone(digest, emit):
-            batches = self._read(path, record)  # who was alone before may have computed them
+        with self._exclusive(digest, emit):
+            batches = self._read(path, record)  # another process can have computed them in the meantime
             missing = [number for number in numbers if number not in batches]
             written = time.monotonic()
             for number, batch in compute(missing):
@@ -56,7 +66,7 @@ class Packs:
         return batches
 
     @contextlib.contextmanager
-    def _alone(self, digest: str, emit: Listener) -> Iterator[None]:
+    def _exclusive(self, digest: str, emit: Listener) -> Iterator[None]:
         path = self.folder / f"{digest}.lock"
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
@@ -66,7 +76,7 @@ class Packs:
             yield
 
     def _read(self, path: Path, record: np.dtype, emit: Listener = ignore) -> dict[int, np.ndarray]:
-        """Returns the blocks in a file, which is now the one used last."""
+        """Returns the batches of a file, and marks it as most recently used."""
         try:
             content = memoryview(path.read_bytes())
         except OSError:
@@ -100,11 +110,11 @@ class Packs:
         except OSError as error:
             if not self._has_warned:
                 reason = os.strerror(error.errno or 0).lower()
-                emit(Warned(f"features cannot be kept in {str(self.folder)!r}: {reason}"))
+                emit(Warned(f"features cannot be cached in {str(self.folder)!r}: {reason}"))
             self._has_warned = True
 
     def _make_room(self, num_bytes: int) -> None:
-        """Looks at all that is there, and drops what was used longest ago until so many bytes fit."""
+        """Measures the folder, and drops the least recently used files until `num_bytes` fit into the budget."""
         files = []
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -113,12 +123,12 @@ class Packs:
         total = sum(size for _, size, _ in files)
         if total + num_bytes > self.max_bytes:
             for _, size, path in sorted(files):
-                if size and total + num_bytes > (1 - SLACK) * self.max_bytes:  # a lock is empty, and stays
+                if size and total + num_bytes > (1 - SLACK) * self.max_bytes:  # lock files are empty and remain
                     path.unlink(missing_ok=True)
                     total -= size
         self._room = max(min(self.max_bytes - total, SLACK * self.max_bytes), num_bytes)
 
 
 def checksum_of(content: memoryview, record: np.dtype) -> bytes:
-    """Returns the checksum of records, which is another where they are to be read as others."""
+    """Returns the checksum of records. It also covers their dtype, so records of another dtype do not match."""
     return zlib.crc32(content, zlib.crc32(str(record).encode())).to_bytes(CHECKSUM_BYTES, "little")

@@ -1,4 +1,4 @@
-"""Activations of frozen layers, as a function of images: the layers up to a block, before a set of images."""
+"""The outputs of the layers up to a block, for a set of images."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -16,32 +16,37 @@ from jaxft.core.paths import unflatten
 from jaxft.core.version import VERSION
 from jaxft.data.augmentation.augment import Augmentations, view
 from jaxft.data.augmentation.evaluation import center_crop
-from jaxft.data.streaming import Pixels, at_hand
+from jaxft.data.streaming import Pixels, load_rows
 from jaxft.features.feature_spec import FeatureSpec
 from jaxft.models import Network, Preprocessing, block_of
 from jaxft.ops.convolution import implementation
 from jaxft.ops.precision import true_products
 
-FORMAT = 2  # to raise where the code gives other outputs, or writes them otherwise
+FORMAT = 2  # increase it when the code computes other outputs, or writes them in another format
 
-BATCH_SIZE = 32  # images computed at a time
+BATCH_SIZE = 32  # images per forward pass
 
-VALUES = "<f4"  # how an output is kept
+VALUES = "<f4"  # dtype of outputs on disk
 
-PACK_BYTES = 4 << 20  # of blocks to a file: pooled features have thousands, each of some kilobytes
+PACK_BYTES = 4 << 20  # bytes of batches in a file; pooled features have thousands of batches of a few kilobytes
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """The units up to `block`, which are frozen, before a set of images.
+    """The frozen blocks up to `block`, and a set of images to which they are applied.
 
     Attributes:
-      variables: flat `params` and `batch_stats`; those of later units do not matter.
-      images: [n, h, w, 3] uint8, on the device, or a stream of as many; `fingerprint` identifies them.
-      augmentations: what makes the views of an image, which are drawn from `key` (`data.augmentation.augment.view`).
-      through: a shorter prefix whose outputs are kept too, and which this one goes on from.
-      feature_specs: the features that are kept, side by side, instead of the output of `block`; they are poolings of
-        outputs up to it.
+      model: the network.
+      preprocessing: the preprocessing of the images.
+      block: the last block of the prefix.
+      variables: flat `params` and `batch_stats`; those of later blocks have no effect.
+      images: [n, h, w, 3] uint8 on the device, or a stream of n images.
+      fingerprint: digest of the images.
+      augmentations: the augmentations of the views of an image (`jaxft.data.augmentation.augment.view`).
+      key: random key of the views.
+      shorter_prefix: a shorter prefix whose outputs are also cached, and from whose outputs this one continues.
+      feature_specs: features that are computed and concatenated instead of the output of `block`. Their blocks are in
+        the prefix.
     """
 
     model: Network
@@ -52,7 +57,7 @@ class Prefix:
     fingerprint: str
     augmentations: Augmentations
     key: Any = None
-    through: "Prefix | None" = None
+    shorter_prefix: "Prefix | None" = None
     feature_specs: tuple[FeatureSpec, ...] = ()
 
     @property
@@ -64,14 +69,14 @@ class Prefix:
         return output_shape(self.model, self.block, size_px)
 
     def columns(self, spec: FeatureSpec) -> slice:
-        """Returns where the features of one of the specs are in the output."""
-        sizes = [num_features(self.model, each, self.preprocessing.size_px) for each in self.feature_specs]
+        """Returns the columns of the output that contain the features of `spec`."""
+        sizes = [num_features(self.model, item, self.preprocessing.size_px) for item in self.feature_specs]
         index = self.feature_specs.index(spec)
         return slice(sum(sizes[:index]), sum(sizes[: index + 1]))
 
     @functools.cached_property
     def used_variables(self) -> dict[str, dict[str, Any]]:
-        """Returns the variables of the units up to `block`."""
+        """Returns the variables of the blocks up to `block`."""
         blocks = self.model.blocks[: self.model.blocks.index(self.block) + 1]
         return {
             collection: {name: leaf for name, leaf in leaves.items() if block_of(name, self.model.blocks) in blocks}
@@ -80,8 +85,8 @@ class Prefix:
 
     @functools.cached_property
     def digests(self) -> tuple[str, str]:
-        """Returns what identifies the outputs for the images themselves, and for views of them."""
-        contents: list[Any] = [repr(_made_by())]
+        """Returns (digest of the outputs for images without augmentation, digest of the outputs for views)."""
+        contents: list[Any] = [repr(_environment())]
         for collection, leaves in sorted(self.used_variables.items()):
             for name, leaf in sorted(leaves.items()):
                 contents += [f"{collection}/{name}", leaf]
@@ -94,25 +99,29 @@ class Prefix:
 
     @functools.cached_property
     def record(self) -> np.dtype:
-        """Returns how a block lies in a file."""
+        """Returns the dtype of a record on disk: the number of a batch, and its outputs."""
         return np.dtype([("number", "<i8"), ("values", VALUES, (BATCH_SIZE, *self.output_shape))])
 
     def pack_of(self, number: int) -> tuple[str, int]:
-        """Returns the file that the block `number` goes to: what identifies the outputs, and which file of them."""
-        of_pack = max(PACK_BYTES // self.record.itemsize, 1)
-        return self.digests[number >= num_batches(len(self.images))], number // of_pack
+        """Returns the file of the batch `number`: (digest of the outputs, index of the file)."""
+        batches_per_pack = max(PACK_BYTES // self.record.itemsize, 1)
+        has_views = number >= num_batches(len(self.images))
+        return self.digests[1 if has_views else 0], number // batches_per_pack
 
     def outputs_of_batch(self, number: int) -> jax.Array:
-        """Returns the output for the block `number`: all blocks of images, then all of their first views, and so on."""
-        of_view, batch = divmod(number, num_batches(len(self.images)))
+        """Returns the outputs [32, ...] of the batch `number`.
+
+        Numbers count the batches of all images without augmentation, then those of view 1 of all images, and so on.
+        """
+        view_number, batch = divmod(number, num_batches(len(self.images)))
         rows = np.minimum(np.arange(batch * BATCH_SIZE, (batch + 1) * BATCH_SIZE), len(self.images) - 1)
         run = make_outputs(self.model, self.preprocessing, self.block, self.augmentations, self.feature_specs)
-        return run(self._nested, at_hand(self.images, rows), jnp.asarray(rows), jnp.int32(of_view), self.key)
+        return run(self._nested, load_rows(self.images, rows), jnp.asarray(rows), jnp.int32(view_number), self.key)
 
     def outputs_after(self, x: jax.Array) -> jax.Array:
-        """Returns the output for a block from that of the shorter prefix."""
-        assert self.through is not None
-        start = self.model.blocks[self.model.blocks.index(self.through.block) + 1]
+        """Returns the outputs [n, ...] of the prefix for `x: [n, ...]`, outputs of the shorter prefix."""
+        assert self.shorter_prefix is not None
+        start = self.model.blocks[self.model.blocks.index(self.shorter_prefix.block) + 1]
         return make_outputs_after(self.model, start, self.block)(self._nested, x)
 
     @functools.cached_property
@@ -120,20 +129,20 @@ class Prefix:
         return {collection: unflatten(leaves) for collection, leaves in self.used_variables.items()}
 
 
-def _made_by() -> tuple[Any, ...]:
-    """Returns what the bits of an output depend on besides its prefix: what computes it."""
+def _environment() -> tuple[Any, ...]:
+    """Returns the versions, the device and the convolution library, on which the exact bits of an output depend."""
     code = FORMAT, BATCH_SIZE, VALUES, VERSION, jax.__version__, version("jaxlib")
     device = jax.default_backend(), device_kind()
     return *code, *device, implementation()[0]
 
 
 def batches_of(indices: np.ndarray, num_images: int) -> np.ndarray:
-    """Returns the block that each index is in."""
+    """Returns [k], the number of the batch of each index in `indices: [k]`; an index is view * num_images + row."""
     return indices // num_images * num_batches(num_images) + indices % num_images // BATCH_SIZE
 
 
 def num_batches(num_images: int) -> int:
-    """Returns how many blocks a set of images is computed in."""
+    """Returns the number of batches of a set of images."""
     return -(-num_images // BATCH_SIZE)
 
 
@@ -145,16 +154,26 @@ def make_outputs(
     augmentations: Augmentations,
     feature_specs: tuple[FeatureSpec, ...],
 ) -> Callable[..., jax.Array]:
-    """Returns `outputs(variables, images, rows, number, key)`: of a unit, or features, for a view of images."""
+    """Returns `outputs(variables, images, rows, view_number, key)`: outputs [k, ...] of a block, or features.
+
+    images: [n, h, w, 3] uint8; rows: [k] int32, the images to use; view_number: int32 scalar, 0 without augmentation.
+
+    Args:
+      model: the network.
+      preprocessing: the preprocessing of the images.
+      block: the last block of the prefix.
+      augmentations: the augmentations of views.
+      feature_specs: features that are computed instead of the output of `block`; () for the output.
+    """
 
     @jax.jit
     @true_products
-    def outputs(variables: Any, images: jax.Array, rows: jax.Array, number: jax.Array, key: Any) -> jax.Array:
+    def outputs(variables: Any, images: jax.Array, rows: jax.Array, view_number: jax.Array, key: Any) -> jax.Array:
         x = images[rows]
-        if not augmentations.is_none:
-            numbers = jnp.broadcast_to(number, rows.shape)
-            itself = center_crop(x, augmentations.crop_px)
-            x = jax.lax.cond(number == 0, lambda: itself, lambda: view(key, x, rows, numbers, augmentations))
+        if not augmentations.is_empty:
+            numbers = jnp.broadcast_to(view_number, rows.shape)
+            plain = center_crop(x, augmentations.crop_px)
+            x = jax.lax.cond(view_number == 0, lambda: plain, lambda: view(key, x, rows, numbers, augmentations))
         if feature_specs:
             return _features(model, variables, preprocessing.apply(x), feature_specs)
         return model.apply(variables, preprocessing.apply(x), stop=block)
@@ -163,7 +182,7 @@ def make_outputs(
 
 
 def _features(model: Network, variables: Any, x: jax.Array, feature_specs: Sequence[FeatureSpec]) -> jax.Array:
-    """Returns [n, features] of `x`, the input of the network: all features side by side, in one pass."""
+    """Returns [n, features] for `x`, the input of the network: all features, concatenated, in one forward pass."""
     outputs, start = {}, None
     for block in sorted({block for spec in feature_specs for block in spec.blocks}, key=model.blocks.index):
         outputs[block] = x = model.apply(variables, x, start=start, stop=block)
@@ -173,7 +192,7 @@ def _features(model: Network, variables: Any, x: jax.Array, feature_specs: Seque
 
 @functools.cache
 def make_outputs_after(model: Network, start: str, block: str) -> Callable[..., jax.Array]:
-    """Returns `outputs_after(variables, x)`: the output of a unit from what enters the unit `start`."""
+    """Returns `outputs_after(variables, x)`: outputs [n, ...] of `block` for `x: [n, ...]`, the inputs of `start`."""
 
     @jax.jit
     def outputs_after(variables: Any, x: jax.Array) -> jax.Array:
@@ -189,7 +208,7 @@ def output_shape(model: Network, block: str, size_px: int) -> tuple[int, ...]:
 
 @functools.cache
 def _output_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of the output of every unit for one image, from one pass through the network."""
+    """Returns {block: shape of its output for one image}, from one abstract forward pass."""
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     key = jax.random.key(0)
 
@@ -204,7 +223,7 @@ def _output_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
 
 @functools.cache
 def num_features(model: Network, spec: FeatureSpec, size_px: int) -> int:
-    """Returns how many features of an image a spec means."""
+    """Returns the number of features of an image."""
     shapes = {
         block: jax.ShapeDtypeStruct((1, *output_shape(model, block, size_px)), jnp.float32) for block in spec.blocks
     }

@@ -1,7 +1,7 @@
-"""Networks by name: the network contract, shared layers, initialization, growth, families.
+"""Networks by name: the interface of networks, shared layers, initialization, growth, families.
 
-Imports `core` and `ops`. A family is a file in `families/` and a name in its list, or a plug-in's `register_family`;
-any Flax module becomes a network by `adapt`.
+Imports `core` and `ops`. A family is a file in `families/`, listed in `families/__init__.py`. A plug-in registers a
+family with `register_family`. `adapt` makes a network from any Flax module.
 """
 
 from jaxft.models.adapter import adapt

@@ -1,12 +1,14 @@
-"""A network of any Flax module, whose blocks a person names.
+"""`adapt`: a network from any Flax module and a list of its blocks.
 
-A block is a submodule that the module's `__call__` calls once, such as `stem` or `stage1/block2`. Whatever is computed
-between two blocks belongs to the first of them. The module is left after a block where the next one is called; it is
-entered at a block by giving it that block's input, while the blocks before it are not computed.
+A block is a submodule that the `__call__` of the module calls once, such as `stem` or `stage1/block2`. Computation
+between two blocks belongs to the first of them. To stop after a block, a Flax interceptor raises an exception at
+the call of the next block. To start at a block, the interceptor replaces the input of this block, and skips the blocks
+before it.
 """
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,33 +17,36 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import plural, some_of
 from jaxft.models.network import Network, Preprocessing, Tap
 from jaxft.ops.precision import Precision, compute_dtype, products
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
-
-class _Left(Exception):
-    """Carries the input of the block after the one at which the module is left."""
+MOST_NAMED = 3  # parameters that an error names
 
 
-class BlockCall(NamedTuple):
-    """The shapes of a block's input and output for one image of the usual size."""
+class _Stopped(Exception):
+    """Stops the module after block `stop`; the argument is the input of the next block."""
 
-    entering: tuple[int, ...]
-    leaving: tuple[int, ...]
+
+class BlockShapes(NamedTuple):
+    """Shapes of the input and the output of a block for one image of the default size."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
 
 
 class Adapted(Network):
-    """A network around a Flax module, whose parameters keep their names; made by `adapt`."""
+    """A network around a Flax module, created by `adapt`. The parameters of the module keep their names."""
 
-    module: nn.Module = None  # always given, but fields before it have defaults
+    module: nn.Module = None  # required; the default is there because earlier fields have one
     blocks: tuple[str, ...] = ()
     default_preprocessing: Preprocessing = None  # type: ignore[assignment]
     name_in_messages: str = ""
-    shortcuts: tuple[str, ...] = ()
-    calls: tuple[BlockCall, ...] = ()
+    blocks_with_shortcut: tuple[str, ...] = ()
+    block_shapes: tuple[BlockShapes, ...] = ()
 
     def setup(self) -> None:
         nn.share_scope(self, self.module)
@@ -54,12 +59,20 @@ class Adapted(Network):
         stop: str | None = None,
         filler: jax.Array | float = jnp.nan,
     ) -> jax.Array:
-        """Returns the output of block `stop` for the input of block `start`, as every network does.
+        """Returns the output of block `stop` for `x`, the input of block `start`; see `Network`.
 
         Args:
-          filler: the value of all outputs of blocks that are not computed; nothing depends on it.
+          x: the input of `start`: preprocessed images [n, height, width, 3], or activations.
+          train: whether batch norms use the statistics of the batch and update the running statistics.
+          start: name of the first block that runs. If None, the first block of the network.
+          stop: name of the last block that runs. If None, the head.
+          filler: value of the images and of the outputs of skipped blocks, if `start` is given. The result does not
+            depend on it.
+
+        Raises:
+          ValueError: there is no block `start` or `stop`, or `start` comes after `stop`.
         """
-        if start == self.blocks[0]:  # it is entered with images, and what the module does before it is done to them
+        if start == self.blocks[0]:  # then `x` are images, also for the computation before the first block
             start = None
         begin = self.blocks.index(start) if start else 0
         end = self.blocks.index(stop) if stop else len(self.blocks) - 1
@@ -73,24 +86,24 @@ class Adapted(Network):
             if index is None:
                 return block(*args, **kwargs)
             if index < begin:
-                return jnp.full((len(x), *self.calls[index].leaving[1:]), filler, x.dtype)
+                return jnp.full((len(x), *self.block_shapes[index].output[1:]), filler, x.dtype)
             if index > end:
-                raise _Left(args[0])
+                raise _Stopped(args[0])
             return block(x if index == begin and start else args[0], *args[1:], **kwargs)
 
         inputs = x
-        if start:  # what the module does before block `start` is done to a filler
+        if start:  # computation outside of blocks before `start` gets constant images
             side = self.default_preprocessing.size_px
             inputs = jnp.full((len(x), side, side, 3), filler, x.dtype)
         options = {"train": train} if _takes_train(self.module) else {}
         with nn.intercept_methods(call), products(self.precision):
             try:
                 y = self.module(inputs, **options)
-            except _Left as left:
-                (y,) = left.args
+            except _Stopped as stopped:
+                (y,) = stopped.args
         return y.astype(dtype)
 
-    def computing(self, precision: Precision) -> "Adapted":
+    def with_precision(self, precision: Precision) -> "Adapted":
         return self.clone(precision=precision)
 
     @property
@@ -105,14 +118,14 @@ class Adapted(Network):
     def taps(self) -> tuple[Tap, ...]:
         side = self.default_preprocessing.size_px
         return tuple(
-            Tap(block, block, side // after.entering[1], None)
-            for block, after in zip(self.blocks, self.calls[1:])
-            if len(after.entering) == 4
+            Tap(block, block, side // following.input[1], None)
+            for block, following in zip(self.blocks, self.block_shapes[1:])
+            if len(following.input) == 4
         )
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
-        return self.shortcuts
+        return self.blocks_with_shortcut
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -127,27 +140,30 @@ def adapt(
     name: str = "",
     residual_blocks: Sequence[str] = (),
 ) -> Network:
-    """Returns the network of a Flax module that classifies images [n, height, width, 3].
+    """Returns a network from a Flax module that classifies images [n, height, width, 3].
 
-    The network can be entered and left at each of `blocks`; all but the last can be frozen, copied and read as
-    features. If the module's `__call__` has an argument `train`, it is given. Batch norms of
-    `jaxft.models.layers.BatchNorm` can be recalibrated and normalize virtual batches, those of Flax cannot.
+    The network can start and stop at each block. All blocks except the head can be frozen, transferred, and used as
+    features. If the `__call__` of the module has a parameter `train`, the network passes `train`
+    to it. Recalibration of batch norms and virtual batches work for `jaxft.models.layers.BatchNorm`, not for
+    `flax.linen.BatchNorm`.
 
     Args:
       module: the module, with hashable fields.
-      blocks: paths of submodules in the order in which they are called, each once: `stem`, `stage1/block2`. The last
-        is the head, a classifier; the one before it is the feature block. All parameters lie in blocks.
-      preprocessing: what the module expects of images, and their usual size.
-      name: what messages and records call the network, and the family under which namings of its weight files are
-        registered; the module's class by default.
-      residual_blocks: those of `blocks` that call `jaxft.models.layers.branch`, for stochastic depth.
+      blocks: paths of submodules, such as `stem` or `stage1/block2`, in the order in which the module calls them, each
+        once. The last block is the head, and the block before it is the feature block. Each parameter belongs to a
+        block.
+      preprocessing: the preprocessing that the module expects, with the default image size.
+      name: name of the network in messages and records, and the family of its namings of weight files. By default,
+        the name of the class in lower case.
+      residual_blocks: the blocks that call `jaxft.models.layers.branch`, for stochastic depth.
 
     Raises:
-      UserError: a block is not called, not in this order, or more than once; a parameter lies in no block; or a block
-        reads more than the output of the block before it.
+      UserError: there are fewer than two blocks, the module does not call them once each in this order, a parameter
+        belongs to no block, or a block depends on more than the output of the block before it.
 
     Example:
-      >>> network = adapt(MyModule(num_classes=10), ["stem", "body", "pool", "head"], Preprocessing(32, MEAN, STD))
+      >>> blocks = ["stem", "stage1", "pool", "head"]
+      >>> network = adapt(MyModule(num_classes=10), blocks, Preprocessing(32, MEAN, STD))
       >>> variables = init_variables(network, jax.random.key(0), 32)
       >>> features = network.apply(variables, images, stop=network.feature_block)
     """
@@ -156,20 +172,24 @@ def adapt(
 
 @functools.lru_cache(maxsize=64)
 def _adapt(
-    module: nn.Module, blocks: tuple[str, ...], preprocessing: Preprocessing, name: str, shortcuts: tuple[str, ...]
+    module: nn.Module,
+    blocks: tuple[str, ...],
+    preprocessing: Preprocessing,
+    name: str,
+    blocks_with_shortcut: tuple[str, ...],
 ) -> Adapted:
-    """Returns the network, after checking that it can be entered and left at each block."""
+    """Returns the network of `adapt`, after a check that it can start and stop at each block."""
     if len(blocks) < 2:
-        raise UserError(f"{name} has the blocks {', '.join(blocks) or 'none'}; name two or more, the head last.")
-    calls, num_classes = _trace(module, blocks, preprocessing, name)
+        raise UserError(f"{name} has {plural(len(blocks), 'block')}; list at least two, with the head last.")
+    block_shapes, num_classes = _trace(module, blocks, preprocessing, name)
     network = Adapted(
         num_classes=num_classes,
         module=module,
         blocks=blocks,
         default_preprocessing=preprocessing,
         name_in_messages=name,
-        shortcuts=shortcuts,
-        calls=calls,
+        blocks_with_shortcut=blocks_with_shortcut,
+        block_shapes=block_shapes,
     )
     outside = [
         leaf
@@ -178,28 +198,28 @@ def _adapt(
     ]
     if outside:
         raise UserError(
-            f"{name} has {len(outside)} parameters or statistics in none of its blocks, such as {outside[0]}."
+            f"{name} has {len(outside)} parameters or statistics outside its blocks: {some_of(outside, MOST_NAMED)}."
         )
     for block in blocks[1:]:
-        if _reads_before(network, block):
+        if _depends_on_earlier_blocks(network, block):
             raise UserError(
-                f"{name} cannot be entered at its block {block!r}, as what follows reads more than the output of the "
-                "block before it; name one block around both ends of a shortcut."
+                f"{name} cannot start at block {block!r}: the output depends on more than the input of this block; "
+                "use one block that contains both ends of the shortcut."
             )
     return network
 
 
 def _trace(
     module: nn.Module, blocks: tuple[str, ...], preprocessing: Preprocessing, name: str
-) -> tuple[tuple[BlockCall, ...], int]:
-    """Returns the shapes of each block's input and output, and the number of classes."""
-    called: list[tuple[str, BlockCall]] = []
+) -> tuple[tuple[BlockShapes, ...], int]:
+    """Returns the input and output shapes of each block, and the number of classes."""
+    called: list[tuple[str, BlockShapes]] = []
 
     def call(block: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         out = block(*args, **kwargs)
         path = "/".join(context.module.path)
         if path in blocks and context.method_name == "__call__":
-            called.append((path, BlockCall(args[0].shape, out.shape)))
+            called.append((path, BlockShapes(args[0].shape, out.shape)))
         return out
 
     def run(images: jax.Array) -> jax.Array:
@@ -211,14 +231,17 @@ def _trace(
     logits = jax.eval_shape(run, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
     order = tuple(block for block, _ in called)
     if order != blocks:
+        pairs = enumerate(itertools.zip_longest(order, blocks, fillvalue="none"), 1)
+        number, actual, listed = next((i, actual, listed) for i, (actual, listed) in pairs if actual != listed)
         raise UserError(
-            f"{name} calls the blocks {', '.join(order) or 'none'}; they were named as {', '.join(blocks)}."
+            f"block {number} of {name} is {listed} in the list of blocks, but {actual} in the module; "
+            "list each block once, in the order of the calls."
         )
     return tuple(shapes for _, shapes in called), logits.shape[-1]
 
 
-def _reads_before(network: Adapted, block: str) -> bool:
-    """Tells whether the output from `block` on depends on what blocks before the one below it have computed."""
+def _depends_on_earlier_blocks(network: Adapted, block: str) -> bool:
+    """Returns whether the logits depend on earlier blocks other than through the input of `block`."""
     side = network.preprocessing.size_px
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
@@ -233,12 +256,12 @@ def _reads_before(network: Adapted, block: str) -> bool:
 
 
 def _depends_on_first(jaxpr: "Jaxpr") -> bool:
-    """Tells whether an output depends on the first input, where an equation's outputs depend on all its inputs."""
-    reached = {jaxpr.invars[0]}
+    """Returns whether an output may depend on the first input: each equation is assumed to use all its inputs."""
+    dependent = {jaxpr.invars[0]}
     for equation in jaxpr.eqns:
-        if any(not hasattr(var, "val") and var in reached for var in equation.invars):  # literals have a value
-            reached |= set(equation.outvars)
-    return any(not hasattr(var, "val") and var in reached for var in jaxpr.outvars)
+        if any(not hasattr(var, "val") and var in dependent for var in equation.invars):  # only literals have `val`
+            dependent |= set(equation.outvars)
+    return any(not hasattr(var, "val") and var in dependent for var in jaxpr.outvars)
 
 
 def _takes_train(module: nn.Module) -> bool:

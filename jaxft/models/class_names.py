@@ -18,16 +18,16 @@ willow_tree wolf woman worm
 
 @functools.cache
 def imagenet_classes() -> dict[str, str]:
-    """Returns the name of each ImageNet-1k class by its WordNet id, in the order of ids, which is that of the labels.
+    """Returns a dict from WordNet id to class name of ImageNet-1k, in the order of the labels (sorted ids).
 
-    A word that two classes share has what tells them apart in parentheses: 'crane (bird)', 'crane (machine)'.
+    Parentheses distinguish two classes with the same word: 'crane (bird)', 'crane (machine)'.
     """
     lines = Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
 
 class _ClassNames(Mapping[str, tuple[str, ...]]):
-    """Names of classes by data set; those of ImageNet are read from their file when they are asked for."""
+    """Class names by data set; the names of ImageNet are read from a file on access."""
 
     def __init__(self) -> None:
         self._short = {"cifar10": tuple(_CIFAR10.split()), "cifar100": tuple(_CIFAR100.split())}

@@ -1,4 +1,4 @@
-"""How large the units of a network are, and how much they compute."""
+"""Size and computational cost of the blocks of a network."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ from jaxft.models.structure import structure_of
 
 @dataclass(frozen=True)
 class BlockCost:
-    """A unit of a network: the shape of its output for one image, its parameters, its multiply-accumulates."""
+    """Cost of a block: shape of its output for one image, number of parameters, number of multiply-accumulates."""
 
     name: str
     output: tuple[int, ...]
@@ -24,11 +24,11 @@ class BlockCost:
 
 @functools.lru_cache(maxsize=256)
 def block_costs(model: Network, size_px: int) -> tuple[BlockCost, ...]:
-    """Returns the units of `model` in order, for one image of `size_px`, without computing anything.
+    """Returns the cost of each block of `model`, in order, for one image of `size_px`, without running the network.
 
-    Batch norm's running statistics are no parameters. Multiply-accumulates are those of convolutions and dense layers.
-    A kernel is used once for each position of its layer's output, so they are its size times the positions; how a
-    convolution is computed does not matter. The kernel of a grouped convolution has the inputs of one group only.
+    Batch-norm statistics do not count as parameters. Only convolutions and dense layers have multiply-accumulates. The
+    number is the size of the kernel times the number of positions in the output, whichever algorithm computes it. The
+    kernel of a grouped convolution has the input channels of one group.
     """
     run = functools.partial(model.init_with_output, mutable=True, capture_intermediates=True)
     _, variables = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32))

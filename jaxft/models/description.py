@@ -1,4 +1,4 @@
-"""What a network is made of: its units with their costs, and the weights that are published for it."""
+"""Description of a network: the costs of its blocks, and its published weights."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from jaxft.models.cost import BlockCost, block_costs
 from jaxft.models.network import Network, Published
 from jaxft.models.registry import create_model, published
 
-SMALL_PX = 64  # networks for images up to this size are usually trained on CIFAR-10, others on ImageNet
+SMALL_PX = 64  # networks for images of up to 64 px are usually trained on CIFAR-10, others on ImageNet
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a network is made of, with a head for the classes of `dataset`, on images of its usual size."""
+    """A network with a head for the classes of `dataset`, and the costs of its blocks at the default image size."""
 
     model: Network
     dataset: str
@@ -20,24 +20,25 @@ class Description:
 
     @property
     def num_params(self) -> int:
-        """Returns the number of parameters; batch norm's running statistics are none."""
+        """Returns the number of parameters, without batch-norm statistics."""
         return sum(block.num_params for block in self.blocks)
 
     @property
     def num_macs(self) -> int:
-        """Returns the multiply-accumulates of convolutions and dense layers for one image."""
+        """Returns the number of multiply-accumulates in convolutions and dense layers for one image."""
         return sum(block.num_macs for block in self.blocks)
 
     @property
     def published(self) -> tuple[Published, ...]:
-        """Returns which published weight files are known."""
+        """Returns the published weight files of the network."""
         return tuple(file for file in published() if file.model == self.model.architecture)
 
 
 def describe_model(name: str) -> Description:
-    """Returns what the network called `name` is made of, without computing anything.
+    """Returns the description of the network `name`, without running the network.
 
-    Raises a `UserError` for a name that no family has.
+    Raises:
+      UserError: no family has a network of this name.
     """
     size_px = create_model(name, num_classes=2).preprocessing.size_px
     dataset = "cifar10" if size_px <= SMALL_PX else "imagenet"

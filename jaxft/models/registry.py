@@ -1,5 +1,6 @@
-"""The networks, by name."""
+"""Registry of the families of networks."""
 
+import numbers
 import re
 
 from jaxft.core.errors import UserError, did_you_mean
@@ -12,31 +13,40 @@ FAMILIES: Registry[Family] = Registry("family of networks", tuple(f"jaxft.models
 
 
 def register_family(family: Family) -> None:
-    """Adds a family, under the pattern of its names.
+    """Registers a family under the pattern of its names.
 
     Raises:
-      UserError: another family has one of its names already.
+      UserError: another family already has one of these names.
     """
     for other in (entry.value for entry in FAMILIES.values()):
-        both = [name for name in family.names if re.fullmatch(other.pattern, name)]
-        both += [name for name in other.names if re.fullmatch(family.pattern, name)]
-        if both:
-            raise UserError(f"there are two families of networks with the name {both[0]!r}; give one another name.")
+        shared = [name for name in family.names if re.fullmatch(other.pattern, name)]
+        shared += [name for name in other.names if re.fullmatch(family.pattern, name)]
+        if shared:
+            raise UserError(f"two families of networks use the name {shared[0]!r}; rename one of them.")
     FAMILIES.register(family.pattern, family, help=family.summary)
 
 
 def list_families() -> tuple[Family, ...]:
-    """Returns every family, in the order in which they were registered."""
+    """Returns all families, in the order of registration."""
     return tuple(entry.value for entry in FAMILIES.values())
 
 
 def create_model(name: str, num_classes: int) -> Network:
-    """Returns the network called `name`, such as 'cifar_resnet20', with a head of `num_classes`.
+    """Returns the network `name`, such as 'cifar_resnet20', with a head for `num_classes`.
 
-    `NAME+wider64` is that network with 64 new units beside its last layer, `NAME+deeper64` with a layer of them on top.
+    `NAME+wider64` widens the last layer of the network NAME by 64 units; `NAME+deeper64` adds a layer of 64 units on
+    top (Wang, Ramanan & Hebert 2017; see `jaxft.models.growth`).
 
-    Raises a `UserError` for a name that no family has.
+    Raises:
+      UserError: no family has a network of this name, the network cannot be grown, or `num_classes` is not positive.
+
+    Example:
+      >>> model = jaxft.create_model("resnetsmall14", num_classes=10)
+      >>> variables = jaxft.load_weights("resnetsmall14.cifar10.safetensors", model)
+      >>> logits = model.apply(variables, images)  # [n, 10], for preprocessed images [n, 32, 32, 3]
     """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+        raise UserError(f"num_classes is {num_classes!r}; give a whole number, 1 or more.")
     grown = re.fullmatch(r"(.+)\+(wider|deeper)([1-9]\d*)", name)
     if grown is not None:
         try:
@@ -46,19 +56,24 @@ def create_model(name: str, num_classes: int) -> Network:
     for family in list_families():
         match = re.fullmatch(family.pattern, name)
         if match is not None:
-            parts = [int(group) if group and group.isdigit() else group for group in match.groups()]
+            args = [int(group) if group and group.isdigit() else group for group in match.groups()]
             try:
-                return family.create(*parts, num_classes=num_classes)
+                return family.create(*args, num_classes=num_classes)
             except ValueError as error:
-                raise UserError(f"there is no model {name!r}: {error}") from None
+                raise UserError(f"there is no model {name!r}: {error}.") from None
     raise UserError(f"there is no model {name!r}{did_you_mean(name, list_models())}; `jaxft models` lists them.")
 
 
 def list_models() -> tuple[str, ...]:
-    """Returns the names of the usual networks; families take other depths too."""
+    """Returns the names of the listed networks. Some families also have networks of other depths and widths.
+
+    Example:
+      >>> "resnet18" in jaxft.list_models()
+      True
+    """
     return tuple(name for family in list_families() for name in family.names)
 
 
 def published() -> tuple[Published, ...]:
-    """Returns the facts of every published weight file that is known."""
+    """Returns the facts of all known published weight files."""
     return tuple(file for family in list_families() for file in family.published)

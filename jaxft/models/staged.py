@@ -1,4 +1,4 @@
-"""Networks of a stem, stages of blocks, and a head: the names of their units."""
+"""Networks with a stem, stages of blocks, and a head."""
 
 import functools
 from typing import ClassVar
@@ -7,21 +7,25 @@ from jaxft.models.network import Network
 
 
 class StagedNetwork(Network):
-    """A network of a stem, stages of residual blocks, and the units from there to the head.
+    """A network with a stem, stages of residual blocks, and a few blocks on top, the last of them the head.
 
-    A family declares `stage_blocks`, and `top_units` where other units than a pool and the head follow the stages.
+    A family declares `stage_blocks`. It also declares `top_blocks` if the blocks on top are not just a pool and a head.
     """
 
-    top_units: ClassVar[tuple[str, ...]] = ("pool", "head")
+    top_blocks: ClassVar[tuple[str, ...]] = ("pool", "head")
 
     @property
     def stage_blocks(self) -> tuple[int, ...]:
-        """Returns the number of blocks of each stage."""
+        """Returns the number of blocks in each stage.
+
+        Raises:
+          AttributeError: the family does not declare them.
+        """
         raise AttributeError(type(self).__name__)
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        return _units(self.stage_blocks, self.top_units)
+        return _block_names(self.stage_blocks, self.top_blocks)
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
@@ -29,6 +33,6 @@ class StagedNetwork(Network):
 
 
 @functools.cache
-def _units(stage_blocks: tuple[int, ...], top_units: tuple[str, ...]) -> tuple[str, ...]:
-    blocks = (f"stage{s}/block{b + 1}" for s, n in enumerate(stage_blocks, 1) for b in range(n))
-    return ("stem", *blocks, *top_units)
+def _block_names(stage_blocks: tuple[int, ...], top_blocks: tuple[str, ...]) -> tuple[str, ...]:
+    in_stages = (f"stage{s}/block{b + 1}" for s, n in enumerate(stage_blocks, 1) for b in range(n))
+    return ("stem", *in_stages, *top_blocks)

@@ -1,4 +1,4 @@
-"""Shapes, leaves and layers of a network, derived once from one trace of its initialization."""
+"""Leaves, shapes and layers of a network, derived from one trace of its initialization."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ class Structure:
     """Leaves and layers of a network for images of one size.
 
     Attributes:
-      shapes: the shape of every leaf by name, with its collection: `params/head/kernel`.
-      parameters: names of the parameters in the order in which the network uses them.
-      layers: the module class of each submodule, by its path: `stage1/block1/bn1`.
+      shapes: the shape of each leaf. A leaf name includes the collection, such as `params/head/kernel`.
+      parameters: names of the parameters in the order in which the network uses them, without the collection.
+      layers: the class of each submodule by path, such as `stage1/block1/bn1`.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -37,7 +37,7 @@ class Structure:
 
     @functools.cached_property
     def norms(self) -> tuple[str, ...]:
-        """Returns the names of the normalization layers, in the network's order."""
+        """Returns the names of the normalization layers, in the order of the network."""
         return tuple(name for name, kind in self.layers.items() if issubclass(kind, NORMS))
 
     @functools.cached_property
@@ -51,19 +51,24 @@ class Structure:
 
     @functools.cached_property
     def decayed(self) -> frozenset[str]:
-        """Returns the names of the parameters that are arrays of two dimensions or more, and of no normalization."""
-        of_norms = tuple(f"{norm}/" for norm in self.norms)
+        """Returns the names of the parameters with weight decay.
+
+        These are the parameters of two or more dimensions outside normalization layers.
+        """
+        norm_prefixes = tuple(f"{norm}/" for norm in self.norms)
         return frozenset(
-            name for name in self.parameters if len(self.shapes[f"params/{name}"]) > 1 and not name.startswith(of_norms)
+            name
+            for name in self.parameters
+            if len(self.shapes[f"params/{name}"]) > 1 and not name.startswith(norm_prefixes)
         )
 
 
 @functools.cache
 def structure_of(model: "Network", size_px: int) -> Structure:
-    """Returns the structure of `model` for images of `size_px`, without computing anything.
+    """Returns the structure of `model` for images of `size_px`, without running the network.
 
     Raises:
-      UserError: the network cannot take images of this size.
+      UserError: the network cannot process images of this size.
     """
     names: list[str] = []
     layers: dict[str, type] = {}
@@ -84,7 +89,7 @@ def structure_of(model: "Network", size_px: int) -> Structure:
     def init(images: Any) -> Any:
         with nn.intercept_methods(record):
             variables = model.init(jax.random.key(0), images)
-        collect(variables["params"], "")  # a dict in order of use, unlike the pytree that comes out
+        collect(variables["params"], "")  # here, names are in the order of the network; `eval_shape` sorts them
         return variables
 
     images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
@@ -92,16 +97,18 @@ def structure_of(model: "Network", size_px: int) -> Structure:
         shapes = jax.eval_shape(init, images)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
-            f"{model.architecture} cannot take images of {size_px} px: {str(error).splitlines()[0]}."
+            f"{model.architecture} cannot process images of {size_px} px: {str(error).splitlines()[0]}."
         ) from None
     flat = {name: tuple(leaf.shape) for name, leaf in paths.flatten(shapes).items()}
     if any(0 in shape for shape in flat.values()):
-        raise UserError(f"{model.architecture} cannot take images of {size_px} px: nothing of them reaches the head.")
+        raise UserError(
+            f"{model.architecture} cannot process images of {size_px} px: the input of the head would be empty."
+        )
     return Structure(flat, tuple(names), layers)
 
 
 def expected_shapes(model: "Network", size_px: int) -> Mapping[str, tuple[int, ...]]:
-    """Returns the shape of every leaf of the model's variables, by name, for images of `size_px`."""
+    """Returns the shape of each leaf of the variables by name, for images of `size_px`."""
     return structure_of(model, size_px).shapes
 
 

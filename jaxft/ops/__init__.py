@@ -1,4 +1,4 @@
-"""Operations of networks: convolution, pooling, and the precision they compute in.
+"""Operations of networks: convolution, pooling and precision.
 
-Imports `core`. An op is a file.
+Imports `core`. Add a file for each new operation.
 """

@@ -1,9 +1,9 @@
-// oneDNN's 2-d convolution and its two gradients, as one call that XLA makes on a CPU (XLA's foreign function interface).
+// The 2-d convolution of oneDNN and its two gradients, as one custom call for XLA on a CPU (foreign function interface).
 //
-// Activations are read and written where they are (NHWC); kernels (HWIO) are brought to the layout that oneDNN asks for
-// inside the call. A call has lanes, one after another: each argument has as many as the result, or one for all of them.
+// Activations keep their layout (NHWC); kernels (HWIO) are reordered inside the call to the layout that oneDNN prefers.
+// A call loops over trials: the first axis of each argument has the size of the result, or 1 if all trials share it.
 //
-// `jaxft/ops/onednn.py` compiles and loads this file; every name that Python calls is at its end.
+// `jaxft/ops/onednn.py` compiles and loads this file; the functions that Python calls are at its end.
 
 #include <condition_variable>
 #include <cstdint>
@@ -37,7 +37,7 @@ constexpr size_t kMaxPrimitives = 1024;            // kept by their geometry, th
 constexpr size_t kMaxKeptScratchBytes = 64 << 20;  // a thread keeps at most so much when its next call needs less
 constexpr size_t kAlignment = 64, kPage = 4096;
 
-// What a call computes, and the order of the numbers in its attribute.
+// What a call computes. The fields are in the order of the numbers in the attribute of the call.
 enum Operation : int64_t { kOutput = 0, kImages = 1, kKernel = 2 };
 enum Field {
   kOperation, kBfloat16, kBatch, kHeight, kWidth, kChannels, kOutHeight, kOutWidth, kFeatures, kKernelHeight,
@@ -51,7 +51,7 @@ dnnl::engine& Engine() {
 
 size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// One geometry's primitive, with what brings kernels to its layout and back. It has no state: calls may share it.
+// The primitive of one geometry, and the reorders of its kernels. It has no state, so calls may share it.
 class Convolution {
  public:
   explicit Convolution(const Geometry& g) : operation_(g[kOperation]) {
@@ -93,7 +93,7 @@ class Convolution {
     return Aligned(scratch_.get_size()) + Aligned(reorder_scratch_.get_size()) + kernel_bytes_;
   }
 
-  // Computes one lane; `scratch` has `scratch_bytes()`.
+  // Computes one trial; `scratch` has `scratch_bytes()` bytes.
   void Run(char* images, char* kernel, char* output, char* scratch, const dnnl::stream& stream) const {
     const auto of = [](const memory::desc& desc, char* data) { return memory(desc, Engine(), data); };
     char* reorder_scratch = scratch + Aligned(scratch_.get_size());
@@ -125,7 +125,7 @@ class Convolution {
  private:
   template <typename Desc>
   void Keep(const Desc& desc, memory::desc wanted) {
-    // Its plain loops are slower than XLA's.
+    // The reference implementation of oneDNN is slower than XLA.
     if (std::string(desc.impl_info_str()).rfind("ref", 0) == 0) throw std::runtime_error("no fast implementation");
     primitive_ = dnnl::primitive(desc.get());
     scratch_ = desc.scratchpad_desc();
@@ -177,15 +177,15 @@ class Primitives {
   std::map<Geometry, std::list<Entry>::iterator> by_geometry_;
 };
 
-// Where oneDNN runs. With several threads all calls come from one thread, whose OpenMP team is the only one however many
-// threads XLA calls from; with one thread each caller computes by itself.
+// Runs the calls. With several threads, all calls run on one thread with one OpenMP team, however many threads XLA calls
+// from. With one thread per call, the caller runs the call directly.
 class Team {
  public:
   explicit Team(int num_threads) : num_threads_(num_threads) {
     if (num_threads_ > 1) std::thread([this] { Serve(); }).detach();
   }
 
-  // Runs `work` and waits for it; what it throws is thrown here.
+  // Runs `work`, waits for it, and rethrows its exception.
   void Run(const std::function<void()>& work) {
     if (num_threads_ == 1) {
       thread_local const bool alone = (omp_set_num_threads(1), true);
@@ -232,11 +232,11 @@ class Team {
   std::deque<Job*> jobs_;
 };
 
-// Both outlive `main`, as the team's thread does.
+// Both are never destroyed, because the thread of the team outlives `main`.
 Team* team = nullptr;
 Primitives* primitives = new Primitives();
 
-// Returns this thread's scratch memory, of which up to a bound is kept from call to call.
+// Returns the scratch memory of this thread, which keeps it between calls up to a bound.
 char* Scratch(size_t bytes) {
   thread_local std::unique_ptr<char, decltype(&std::free)> kept(nullptr, &std::free);
   thread_local size_t kept_bytes = 0;
@@ -254,18 +254,18 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
                     ffi::Span<const int64_t> attribute) {
   try {
     const Geometry geometry(attribute.begin(), attribute.end());
-    const int64_t lanes = result->dimensions()[0], a_lanes = a.dimensions()[0], b_lanes = b.dimensions()[0];
+    const int64_t trials = result->dimensions()[0], a_trials = a.dimensions()[0], b_trials = b.dimensions()[0];
     team->Run([&] {
       const auto convolution = primitives->Get(geometry);
       const int64_t operation = geometry[kOperation];
       thread_local dnnl::stream stream(Engine());
       char* scratch = Scratch(convolution->scratch_bytes());
-      const size_t a_step = a.size_bytes() / a_lanes, b_step = b.size_bytes() / b_lanes,
-                   result_step = result->size_bytes() / lanes;
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        char* x = static_cast<char*>(a.untyped_data()) + (a_lanes == 1 ? 0 : lane * a_step);
-        char* y = static_cast<char*>(b.untyped_data()) + (b_lanes == 1 ? 0 : lane * b_step);
-        char* z = static_cast<char*>(result->untyped_data()) + lane * result_step;
+      const size_t a_step = a.size_bytes() / a_trials, b_step = b.size_bytes() / b_trials,
+                   result_step = result->size_bytes() / trials;
+      for (int64_t trial = 0; trial < trials; ++trial) {
+        char* x = static_cast<char*>(a.untyped_data()) + (a_trials == 1 ? 0 : trial * a_step);
+        char* y = static_cast<char*>(b.untyped_data()) + (b_trials == 1 ? 0 : trial * b_step);
+        char* z = static_cast<char*>(result->untyped_data()) + trial * result_step;
         if (operation == kOutput) convolution->Run(x, y, z, scratch, stream);
         if (operation == kImages) convolution->Run(z, y, x, scratch, stream);
         if (operation == kKernel) convolution->Run(x, z, y, scratch, stream);
@@ -278,7 +278,7 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
   }
 }
 
-// No exception leaves the code below.
+// The functions below never throw.
 int Fails(const std::function<void()>& work) {
   try {
     work();
@@ -299,7 +299,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxft_convolve, Convolve,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<ffi::Span<const int64_t>>("geometry"));
 
-// Begins with so many threads; returns 0, or 1 where it fails.
+// Starts oneDNN with a number of threads; returns 0, or 1 if it fails.
 int jaxft_begin(int num_threads) {
   return Fails([&] {
     dnnl::set_primitive_cache_capacity(0);  // oneDNN's own, beside ours
@@ -325,15 +325,15 @@ const char* jaxft_isa() {
   return found == names.end() ? "unknown" : found->second;
 }
 
-// Makes the primitive of a geometry; returns 0, or 1 where oneDNN has none.
+// Creates the primitive of a geometry; returns 0, or 1 if oneDNN has no fast implementation.
 int jaxft_prepare(const int64_t* geometry, int64_t count) {
   return Fails([&] {
     const Geometry wanted(geometry, geometry + count);
-    if (count != kNumFields) throw std::invalid_argument("another number of fields");
+    if (count != kNumFields) throw std::invalid_argument("wrong number of fields");
     team->Run([&] { primitives->Get(wanted); });
   });
 }
 
-// Returns how many primitives are kept.
+// Returns the number of cached primitives.
 int64_t jaxft_num_kept() { return static_cast<int64_t>(primitives->size()); }
 }

@@ -1,8 +1,8 @@
-"""oneDNN's convolutions for XLA on a CPU: the library from PyPI, and the handler that XLA calls, compiled on first use.
+"""oneDNN convolutions for XLA on a CPU: the library from PyPI, and a handler that XLA calls.
 
-`onednn.cc` is compiled by the system's C++ compiler against the headers of the installed jaxlib and oneDNN, and kept in
-a folder of the user alone, under a name that has the digest of its content. Where anything is missing, `load` raises
-`Unavailable`, and convolutions are XLA's own.
+On first use, the C++ compiler of the system compiles the handler (`onednn.cc`) against the headers of the installed
+jaxlib and oneDNN. The handler is kept in a private folder of the user, and its file name contains a digest of its
+content. If something is missing, `load` raises `Unavailable`, and XLA computes the convolutions.
 """
 
 import contextlib
@@ -37,12 +37,22 @@ COMPILE_SECONDS = 120.0
 
 
 class Unavailable(Exception):
-    """oneDNN cannot be used here; the message says why."""
+    """oneDNN is not available; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """oneDNN, registered with XLA: the name of the custom call, and what the last digits of a result depend on."""
+    """The oneDNN library, registered with XLA.
+
+    The last digits of results depend on the version, the instruction set and the number of threads.
+
+    Attributes:
+      target: name of the custom call.
+      version: version of oneDNN.
+      isa: instruction set of the processor that oneDNN uses.
+      num_threads: number of threads of a call.
+      handler: the compiled handler.
+    """
 
     target: str
     version: str
@@ -51,30 +61,30 @@ class Library:
     handler: ctypes.CDLL
 
     def supports(self, geometry: "np.ndarray") -> bool:
-        """Returns whether oneDNN has a fast implementation for a geometry, whose int64 numbers `onednn.cc` lists."""
+        """Returns whether oneDNN has a fast implementation for `geometry`: [k] int64, in the order of `onednn.cc`."""
         return self.handler.jaxft_prepare((ctypes.c_int64 * len(geometry))(*geometry.tolist()), len(geometry)) == 0
 
 
 def is_supported_platform() -> bool:
-    """Returns whether there is a package of oneDNN for this system and processor."""
+    """Returns whether PyPI has a package of oneDNN for this system and processor."""
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def compile_ahead() -> None:
-    """Begins to compile the handler where that is needed, beside what the process does until it needs it."""
+    """Starts a thread that compiles the handler if it is not compiled yet, so that `load` need not wait for it."""
 
     def compile_quietly() -> None:
-        with contextlib.suppress(Unavailable, OSError):  # which `load` tells
+        with contextlib.suppress(Unavailable, OSError):  # `load` reports them
             _handler()
 
     threading.Thread(target=compile_quietly, daemon=True).start()
 
 
 def load() -> Library:
-    """Returns oneDNN, which is compiled where needed, and loaded and registered once a process.
+    """Returns the oneDNN library. The first call compiles the handler if necessary, loads it and registers it with XLA.
 
     Raises:
-      Unavailable: it cannot be used in this process.
+      Unavailable: oneDNN is not available in this process.
     """
     with _loading:
         loaded = _load_once()
@@ -88,14 +98,14 @@ _loading = threading.Lock()  # the first calls may come from several threads
 
 @functools.cache
 def _load_once() -> Library | str:
-    """Returns the library, or why there is none."""
+    """Returns the library, or the reason why it is not available."""
     import jax
 
     try:
         dnnl, path = _handler()
-        ctypes.CDLL(str(dnnl))  # the handler asks for `libdnnl.so.3`, which is the one loaded already, wherever it lies
+        ctypes.CDLL(str(dnnl))  # the handler then uses this `libdnnl.so.3`, which may not be on the library path
         handler = ctypes.CDLL(str(path))
-    except (Unavailable, OSError) as reason:  # a read-only or full disk, a folder that permits no programs, no libgomp
+    except (Unavailable, OSError) as reason:  # for example a read-only or full disk, a noexec mount, or no libgomp
         return str(reason)
     num_threads = threads_of_a_call()
     handler.jaxft_version.restype = handler.jaxft_isa.restype = ctypes.c_char_p
@@ -107,7 +117,7 @@ def _load_once() -> Library | str:
 
 
 def threads_of_a_call() -> int:
-    """Returns the cores of this process, of which each of the CPU devices that it plays has its share."""
+    """Returns the number of threads of a call: the cores of this process, divided by the number of CPU devices."""
     import jax
 
     requested = os.environ.get("OMP_NUM_THREADS", "")
@@ -116,7 +126,7 @@ def threads_of_a_call() -> int:
 
 
 def _jaxlib() -> Path:
-    """Returns the folder of jaxlib, without importing JAX."""
+    """Returns the folder of jaxlib, without an import of JAX."""
     spec = importlib.util.find_spec("jaxlib")
     if spec is None or spec.origin is None:
         raise Unavailable("jaxlib is not installed")
@@ -124,7 +134,7 @@ def _jaxlib() -> Path:
 
 
 def _file_of(package: str, end: str) -> Path:
-    """Returns the path of an installed package's file."""
+    """Returns the path of a file of an installed package; the path ends in `end`."""
     try:
         paths = [Path(os.path.normpath(file.locate())) for file in distribution(package).files or ()]
     except PackageNotFoundError:
@@ -136,21 +146,22 @@ def _file_of(package: str, end: str) -> Path:
 
 
 def _handler() -> tuple[Path, Path]:
-    """Returns oneDNN and the compiled handler, which is compiled first where it is not there yet, or damaged."""
+    """Returns the paths of oneDNN and of the handler. If the handler is missing or damaged, it is compiled first."""
     if not is_supported_platform():
-        raise Unavailable("oneDNN is used on Linux with an x86-64 processor only")
+        raise Unavailable("oneDNN needs Linux on an x86-64 processor")
     dnnl, headers = _file_of(LIBRARY, "libdnnl.so.3"), _file_of(HEADERS, "oneapi/dnnl/dnnl.hpp").parents[2]
-    # All that the handler is made of names it and its custom call, so that JAX's cache holds no program of another one.
-    made_of = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
+    # The name of the handler and its custom call is a digest of its source and of all versions, so that the compile
+    # cache of JAX never runs a program with another handler.
+    ingredients = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
     folder = cache_dir() / "onednn"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = short_digest(b"".join(made_of))
+    key = short_digest(b"".join(ingredients))
     _check_owned(folder, stat.S_IFDIR)
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path = _find_whole(folder, key)
         if path is None:
-            for abandoned in folder.glob("tmp*"):  # by a process that was killed
+            for abandoned in folder.glob("tmp*"):  # from a process that was killed
                 shutil.rmtree(abandoned)
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 compiled = _compile(Path(temporary) / f"{key}.so", dnnl, headers)
@@ -160,28 +171,28 @@ def _handler() -> tuple[Path, Path]:
 
 
 def _find_whole(folder: Path, key: str) -> Path | None:
-    """Returns the handler whose content has the digest in its name, or None; others of the key are removed."""
+    """Returns the handler whose content matches the digest in its name, or None. Removes other handlers of the key."""
     whole = None
     for path in folder.glob(f"{key}*.so"):
         if path.stem == f"{key}-{short_digest(path.read_bytes())}":
             whole = path
         else:
-            print_warnings(Warned(f"{str(path)!r} does not match its digest; it is compiled again"))
+            print_warnings(Warned(f"{str(path)!r} does not match its digest; jaxft compiles it again"))
             path.unlink()
     return whole
 
 
 def _check_owned(path: Path, kind: int) -> None:
-    """Checks that a file or folder belongs to this user, and that nobody else may read or write it."""
+    """Checks that a file or folder belongs to this user, and that other users can neither read nor write it."""
     status = path.lstat()
     if stat.S_IFMT(status.st_mode) != kind or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise Unavailable(f"{path} does not belong to this user alone (mode 0700)")
+        raise Unavailable(f"{path} is not private to this user (it needs mode 0700)")
 
 
 def _compile(path: Path, dnnl: Path, headers: Path) -> Path:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))), None)
     if compiler is None:
-        raise Unavailable("there is no C++ compiler, such as g++")
+        raise Unavailable("no C++ compiler, such as g++, is installed")
     words = [compiler, "-O1", "-std=c++17", "-shared", "-fPIC", f"-I{_jaxlib() / 'include'}", f"-I{headers}"]
     words += [str(SOURCE), str(dnnl), "-o", str(path)]
     try:

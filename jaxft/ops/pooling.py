@@ -1,4 +1,4 @@
-"""Poolings of feature maps to one vector an image. A pooling is a function, and a line that registers it."""
+"""Poolings of feature maps to one vector per image. To add a pooling, write a function and register it."""
 
 import math
 from collections.abc import Callable
@@ -9,17 +9,17 @@ import jax.numpy as jnp
 
 from jaxft.core.registries import POOLINGS
 
-PYRAMID = (1, 2, 3, 6)  # bins a side of the levels of a pyramid: He et al. 2014, section 4.1
+PYRAMID = (1, 2, 3, 6)  # bins per side at each level of the pyramid (He et al. 2014, section 4.1)
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """A way from a feature map to one vector an image.
+    """A pooling of feature maps.
 
     Attributes:
-      apply: from a map [n, height, width, channels] to [n, features]; of two maps, from both, the lower first.
-      needs_map: whether it is of no use for features that are one vector an image already.
-      of_two_maps: whether it takes the output of a block and that of another block below.
+      apply: returns [n, features] from a map [n, height, width, channels], or from two maps, the lower one first.
+      needs_map: whether it needs maps, and does not apply to features that are one vector per image.
+      of_two_maps: whether it takes the outputs of two blocks.
     """
 
     apply: Callable[..., jax.Array]
@@ -28,21 +28,23 @@ class Pooling:
 
 
 def average(x: jax.Array) -> jax.Array:
-    """Returns [n, channels], the mean over the places of `x: [n, height, width, channels]`."""
+    """Returns [n, channels], the mean over the positions of `x: [n, height, width, channels]`."""
     return x.mean((1, 2))
 
 
 def maximum(x: jax.Array) -> jax.Array:
-    """Returns [n, channels], the maximum over the places of `x: [n, height, width, channels]`."""
+    """Returns [n, channels], the maximum over the positions of `x: [n, height, width, channels]`."""
     return x.max((1, 2))
 
 
 def pyramid(x: jax.Array) -> jax.Array:
     """Returns [n, bins * channels]: maxima of `x: [n, height, width, channels]` over grids of bins.
 
-    Spatial pyramid pooling (He et al. 2014, "Spatial pyramid pooling in deep convolutional networks"): 1, 4, 9 and 36
-    bins, of which the i-th of m along a side s reaches from floor(i s / m) to ceil((i + 1) s / m), as in the
-    appendix. Levels finer than the map, which the paper's maps do not meet, are left out.
+    Spatial pyramid pooling has 1, 4, 9 and 36 bins. Along a side of s positions, bin i of m covers the positions from
+    floor(i s / m) to ceil((i + 1) s / m). Levels with more bins than positions are left out; they do not occur in the
+    paper.
+
+    Reference: He et al. 2014, "Spatial pyramid pooling in deep convolutional networks", section 4.1 and appendix.
     """
     levels = [m for m in PYRAMID if m <= min(x.shape[1:3])]
     pooled = []
@@ -53,35 +55,43 @@ def pyramid(x: jax.Array) -> jax.Array:
 
 
 def bins(side: int, count: int) -> list[tuple[int, int]]:
-    """Returns where each of `count` bins along a side begins and ends."""
+    """Returns the start and the end of each of `count` bins along a side."""
     return [(i * side // count, -(-(i + 1) * side // count)) for i in range(count)]
 
 
 def bilinear(x: jax.Array) -> jax.Array:
-    """Returns [n, channels (channels + 1) / 2]: the mean over the places of v v^T, normalized.
+    """Returns [n, channels (channels + 1) / 2]: bilinear pooling of `x: [n, height, width, channels]`.
 
-    Lin, RoyChowdhury & Maji 2015, "Bilinear CNN models", section 3, with both streams the same network: then the
-    matrix is symmetric, and each pair of channels is kept once, times sqrt(2) after the signed square root, so that
-    lengths and products of vectors are those of the whole matrix.
+    It is the mean of v v^T over the vectors v at all positions, followed by the signed square root and L2
+    normalization. Both streams are the same network, so the matrix is symmetric. Each pair of channels is kept once,
+    times sqrt(2), so that norms and inner products are those of the full matrices.
+
+    Reference: Lin, RoyChowdhury & Maji 2015, "Bilinear CNN models for fine-grained visual recognition", section 3.
     """
     return _once(_normalized_products(x))
 
 
 def covariance(x: jax.Array) -> jax.Array:
-    """Returns what `bilinear` does, of the places' covariance (n in the denominator): means do not matter."""
+    """Returns [n, channels (channels + 1) / 2] of `x: [n, height, width, channels]`.
+
+    This is `bilinear` with the covariance over positions (number of positions in the denominator) instead of the mean
+    of v v^T.
+    """
     return _once(_normalized_products(x - x.mean((1, 2), keepdims=True)))
 
 
 def cross_layer(below: jax.Array, above: jax.Array) -> jax.Array:
-    """Returns [n, channels of below * channels of above]: for each channel above the sum below that it weighs.
+    """Returns [n, channels * channels']: cross-convolutional-layer pooling of two maps.
 
-    Cross-convolutional-layer pooling (Liu, Shen & van den Hengel 2015, "The treasure beneath convolutional layers",
-    section 3.3): P_k = sum over places i of x_i a_ik, with x of the lower layer, then the signed square root and l2
-    normalization. Ours differs: x is one place of the map below, without a PCA, and where the map below is the larger
-    it is first averaged over bins to the size of the one above, which the paper's two maps share.
+    For each channel k of the upper map a, P_k is the sum over positions i of x_i a_ik, with x_i from the lower map. The
+    signed square root and L2 normalization follow. Differences from the paper: x_i is a single position without PCA,
+    and a larger lower map is first averaged over bins to the size of the upper map (in the paper, sizes are equal).
 
     Args:
-      below: [n, height, width, channels]; above: [n, height', width', channels'], no larger.
+      below: the lower map, [n, height, width, channels].
+      above: the upper map, [n, height', width', channels'], not larger than `below`.
+
+    Reference: Liu, Shen & van den Hengel 2015, "The treasure beneath convolutional layers", section 3.3.
     """
     for axis in (1, 2):
         side, count = below.shape[axis], above.shape[axis]
@@ -99,14 +109,17 @@ def _normalized_products(x: jax.Array) -> jax.Array:
 
 
 def _normalized(x: jax.Array) -> jax.Array:
-    """Returns the signed square root of `x: [n, features]`, at length 1 (Perronnin et al. 2010, section 2); 0 stays."""
+    """Returns the signed square root of `x: [n, features]`, scaled to norm 1 (Perronnin et al. 2010, section 2).
+
+    Rows of zeros are unchanged.
+    """
     root = jnp.sign(x) * jnp.sqrt(jnp.abs(x))
     length = jnp.linalg.norm(root, axis=1, keepdims=True)
     return root / jnp.where(length > 0, length, 1)
 
 
 def _once(matrices: jax.Array) -> jax.Array:
-    """Returns the upper triangles of symmetric matrices [n, c, c], off the diagonal times sqrt(2)."""
+    """Returns the upper triangles of symmetric matrices [n, c, c], with values off the diagonal times sqrt(2)."""
     rows, columns = jnp.triu_indices(matrices.shape[-1])
     scale = jnp.where(rows == columns, 1.0, math.sqrt(2)).astype(matrices.dtype)
     return matrices[:, rows, columns] * scale.reshape(1, -1)
@@ -114,11 +127,17 @@ def _once(matrices: jax.Array) -> jax.Array:
 
 POOLINGS.register("average", Pooling(average), help="mean of each channel")
 POOLINGS.register("max", Pooling(maximum), help="maximum of each channel")
-POOLINGS.register("pyramid", Pooling(pyramid, needs_map=True), help="maxima over 1, 4, 9 and 36 bins")
+POOLINGS.register(
+    "pyramid", Pooling(pyramid, needs_map=True), help="maxima of each channel over 1, 4, 9 and 36 bins (SPP)"
+)
 POOLINGS.register(
     "cross_layer",
     Pooling(cross_layer, needs_map=True, of_two_maps=True),
-    help="products of the channels of two maps",
+    help="products of the channels of two maps, summed over positions",
 )
-POOLINGS.register("bilinear", Pooling(bilinear, needs_map=True), help="products of the channels of a map")
-POOLINGS.register("covariance", Pooling(covariance, needs_map=True), help="covariances of the channels of a map")
+POOLINGS.register(
+    "bilinear", Pooling(bilinear, needs_map=True), help="products of the channels of a map, averaged over positions"
+)
+POOLINGS.register(
+    "covariance", Pooling(covariance, needs_map=True), help="covariances of the channels of a map over positions"
+)

@@ -1,5 +1,5 @@
-"""What people do in one call, a file each; a call that has several steps is a folder.
+"""Tasks that a user runs with one call. A recipe is a file, or a folder if it has several steps.
 
-Recipes may import all rows up to `report` and `tracking`, and no command. They parse nothing and print no result:
-`commands/` does both. A new recipe is a new file; `jaxft/__init__.py` re-exports what users call from Python.
+Recipes may import all rows up to `report` and `tracking`, but no commands. `commands/` parses arguments and prints
+results; recipes do neither. `jaxft/__init__.py` re-exports the functions that users call from Python.
 """

@@ -1,4 +1,4 @@
-"""The line from a trial's initial weights to its final weights (WiSE-FT; Wortsman et al. 2022b)."""
+"""Interpolation between the initial and the final weights of a trial (WiSE-FT; Wortsman et al. 2022b)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,13 @@ HEADS = ("start", "final")
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """The line from the initial weights of a trial (alpha 0) to its final weights (alpha 1)."""
+    """The line between the initial weights of a trial (alpha 0) and its final weights (alpha 1).
+
+    Attributes:
+      scorer: evaluates weights on the images of the trial.
+      start: the initial weights.
+      end: the final weights.
+    """
 
     scorer: Scorer
     start: Weights
@@ -24,15 +30,22 @@ class Line:
 
     @classmethod
     def of(cls, work: "Work", trial: "PlannedTrial", head: str) -> "Line":
-        """Returns the line of a trial. If `head` is 'final', all points have the fine-tuned head."""
+        """Returns the line of a trial.
+
+        Args:
+          work: the study, with its store.
+          trial: the trial.
+          head: one of `HEADS`. With 'start', the head is interpolated too. With 'final', all points have the
+            fine-tuned head.
+        """
         scorer, (params, batch_stats) = Scorer.of(work, trial), final_weights(work, trial)
-        start = dict(scorer.lane.params)
+        start = dict(scorer.arrays.params)
         if head == "final":
             start |= {name: params[name] for name in start if trial.model.in_head(name)}
-        return cls(scorer, (start, scorer.lane.batch_stats), (params, batch_stats))
+        return cls(scorer, (start, scorer.arrays.batch_stats), (params, batch_stats))
 
     def at(self, alpha: float) -> Weights:
-        """Returns the weights at a point of the line, with batch-norm statistics of their own."""
+        """Returns the weights at a point of the line. Updated batch-norm statistics are recalibrated for this point."""
         from jaxft.analysis.averaging import interpolate
 
         if alpha == 1:
@@ -42,12 +55,19 @@ class Line:
 
 
 def line_rows(work: "Work", trial: "PlannedTrial", alphas: Sequence[float], head: str) -> list[dict[str, Any]]:
-    """Returns a row for each point of a trial's line; test accuracy at the selected point and at the end only."""
+    """Returns one row per point of the line of a trial. Only the selected point and the end have a test accuracy.
+
+    Args:
+      work: the study, with its store.
+      trial: the trial.
+      alphas: the points, in increasing order, from 0 to 1.
+      head: one of `HEADS`.
+    """
     record = work.store.read("trials", trial.digest) or {}
     identity = {"analysis": "line", "trials": [trial.digest], "alphas": list(alphas), "head": head}
     measured = measure_once(work, identity, lambda: _measure_line(work, trial, alphas, head, record))
-    levels = [list(setting.items()) for setting in work.plan.settings]
-    setting = levels.index(list(work.plan.levels(trial.trial).items()))
+    settings = [list(levels.items()) for levels in work.plan.settings]
+    setting = settings.index(list(work.plan.levels(trial.trial).items()))
     rows = []
     for alpha, val_accuracy in zip(alphas, measured["val_accuracy"], strict=True):
         is_chosen = alpha == measured["alpha"]
@@ -69,14 +89,14 @@ def line_rows(work: "Work", trial: "PlannedTrial", alphas: Sequence[float], head
 def _measure_line(
     work: "Work", trial: "PlannedTrial", alphas: Sequence[float], head: str, record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns validation accuracy at each point, the best point (of equals the last), and its test accuracy."""
+    """Returns the validation accuracy at each point, the best point (the last one in a tie), and its test accuracy."""
     line = Line.of(work, trial, head)
     val_accuracy = []
     for i, alpha in enumerate(alphas):
         work.emit(Working(f"line of trial {trial.digest}: {i + 1} of {len(alphas)} points"))
         val_accuracy.append(finite_or_none(line.scorer.accuracy(*line.at(alpha), "val")))
-    known = [(value, alpha) for value, alpha in zip(val_accuracy, alphas, strict=True) if value is not None]
-    chosen = max(known)[1] if known else None
+    scored = [(value, alpha) for value, alpha in zip(val_accuracy, alphas, strict=True) if value is not None]
+    chosen = max(scored)[1] if scored else None
     test_accuracy = None
     if chosen == 1:
         test_accuracy = record["test_accuracy"]

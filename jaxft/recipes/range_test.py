@@ -1,8 +1,8 @@
 """A learning-rate range test (Smith 2017, section 3.3).
 
-The deepest candidate of `finetune` is trained for a hundred steps, from its initial weights and by the training step,
-while the learning rate grows by one factor from step to step. As long as the rate is too small the loss hardly moves,
-and at too high a rate it grows. The suggested rate is a tenth of the rate at which the smoothed loss is least.
+The test trains the candidate of `finetune` that trains the most layers, for a hundred steps from its initial weights.
+The learning rate grows by a constant factor per step. At rates that are too low the loss hardly changes; at rates that
+are too high it grows. The suggested rate is a tenth of the rate with the lowest smoothed loss.
 """
 
 import dataclasses
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = 1e-6, 10.0  # learning rates of the first and last step
 NUM_STEPS = 100
 SMOOTHING = 0.9  # decay of the moving average of the loss
-NUM_NOISY_STEPS = 10  # the first steps, whose average is over too few batches to tell a fall from noise
-DIVERGED = 4.0  # the curve ends where the smoothed loss exceeds its minimum by this factor
+NUM_NOISY_STEPS = 10  # first steps, whose moving average is too noisy to find the steepest fall
+DIVERGED = 4.0  # the curve ends when the smoothed loss is larger than its minimum times this factor
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The result of a range test, up to the step at which training diverged.
+    """The result of a range test. The curves end at the step at which training diverges.
 
     Attributes:
       rates: the learning rate of each step.
-      losses: the loss of each step's batch.
+      losses: the loss of the batch of each step.
       smoothed: the exponential moving average of the losses.
       suggested: the suggested learning rate.
       steepest: the learning rate at which the smoothed loss falls fastest.
@@ -61,11 +61,11 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     """Returns the result of a range test.
 
     Args:
-      rates: the learning rate of each step, growing by one factor.
-      losses: the loss of each step; it ends at the first that is not finite.
+      rates: the learning rate of each step, which grows by a constant factor.
+      losses: the loss of each step. Losses after the first one that is not finite are ignored.
 
     Raises:
-      FloatingPointError: the loss is finite at fewer than three steps.
+      FloatingPointError: training diverges within the first three steps.
     """
     smoothed: list[float] = []
     mean = 0.0
@@ -78,23 +78,24 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
             break
         smoothed.append(corrected)
     if len(smoothed) < 3:
-        raise FloatingPointError(f"the loss diverges at once, at a learning rate of {rates[0]:g}")
-    least = min(range(len(smoothed)), key=smoothed.__getitem__)
+        raise FloatingPointError(f"training diverges within three steps, at a learning rate of {rates[0]:g}")
+    lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
     falls = [before - after for before, after in itertools.pairwise(smoothed)]
     steepest = max(range(NUM_NOISY_STEPS if len(falls) > NUM_NOISY_STEPS else 0, len(falls)), key=falls.__getitem__)
     end = len(smoothed)
-    return RangeTest(tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[least] / 10, rates[steepest])
+    return RangeTest(tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[lowest] / 10, rates[steepest])
 
 
 def find_learning_rate(options: FinetuneOptions, quiet: bool = False) -> RangeTest:
-    """Runs a range test of the deepest candidate of a fine-tuning, and writes its figure and its record into `out`.
+    """Runs a range test, and writes its figure and its record to `options.out`.
 
     Args:
-      options: the options of the fine-tuning.
+      options: the options of `finetune`.
       quiet: whether to print no progress on standard error.
 
     Raises:
-      UserError: the weights, the images or the folder cannot be used, or no candidate trains by steps.
+      UserError: the weights, the images or the folder cannot be used, or no candidate has a learning rate.
+      FloatingPointError: training diverges within the first three steps.
     """
     from jaxft.report.rates import draw_range_test
     from jaxft.study.plan import make_plan
@@ -117,19 +118,22 @@ def find_learning_rate(options: FinetuneOptions, quiet: bool = False) -> RangeTe
 
 
 def deepest(task: Task) -> str:
-    """Returns the name of the candidate that trains the most parameters by steps.
+    """Returns the name of the candidate that trains the most layers with a learning rate.
 
     Raises:
-      UserError: no candidate trains by steps.
+      UserError: no candidate has a learning rate, because all are logistic regressions.
     """
     names = [name for name, fields in task.candidates.items() if fields["schedule.epochs"]]
     if not names:
-        raise UserError("--find-lr is of no use with --train head, whose heads have no learning rate; give top or all.")
+        raise UserError(
+            "--find-lr cannot be used with --train head, because logistic regression has no learning rate; use "
+            "--train top or --train all."
+        )
     return names[-1]
 
 
 def range_study(task: Task) -> Study:
-    """Returns the study of the range test: the deepest candidate at the highest rate, for `NUM_STEPS` steps."""
+    """Returns the study of the range test: `deepest(task)` at the highest learning rate, for `NUM_STEPS` steps."""
     fields: dict[str, Any] = {**RECIPE, **task.candidates[deepest(task)], "schedule.steps": NUM_STEPS}
     del fields["schedule.epochs"]
     fields |= {"optimizer.learning_rate": HIGHEST, "schedule.decay_factor": LOWEST / HIGHEST}
@@ -145,10 +149,10 @@ def range_study(task: Task) -> Study:
 
 
 def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
-    """Returns the learning rate and the loss of every step of the last phase of a plan's first trial.
+    """Returns the learning rate and the loss of each step in the last phase of the first trial of a plan.
 
-    The rate grows to the trial's learning rate; all else is as in training: earlier phases, batches, augmentation,
-    weight decay. The losses end at the first that is not finite.
+    The learning rate grows to the learning rate of the trial. Everything else is as in training: earlier phases,
+    batches, augmentation, weight decay. Training stops when the loss is not finite.
     """
     import jax.numpy as jnp
     import numpy as np
@@ -165,8 +169,8 @@ def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
     services = make_services(execution, emit)
     with tempfile.TemporaryDirectory() as folder, convolution.use(execution.cpu_convolution):
         work = Work(plan, Store.create(folder), services, debug=True)
-        nothing = np.zeros(0, np.int32)
-        lane = dataclasses.replace(work.loader.lane(trial), val=nothing, test=nothing)
+        no_rows = np.zeros(0, np.int32)
+        lane = dataclasses.replace(work.loader.lane(trial), val=no_rows, test=no_rows)
         (outcome,) = run_chunk(
             program,
             [lane],
@@ -174,20 +178,20 @@ def run_range(plan: "Plan", emit: Listener) -> tuple[list[float], list[float]]:
             services=services,
         )
     phase, training = program.phases[-1], trial.trial.training
-    share = make_schedule(phase.optimizer.schedule, training.schedule.decay_factor)
-    rates = [training.optimizer.learning_rate * float(share(jnp.int32(step))) for step in range(phase.num_steps)]
+    schedule = make_schedule(phase.optimizer.schedule, training.schedule.decay_factor)
+    rates = [training.optimizer.learning_rate * float(schedule(jnp.int32(step))) for step in range(phase.num_steps)]
     return rates, [float(loss) for loss in outcome.curves["train_loss"][-phase.num_steps :]]
 
 
 def _range_program(trial: "PlannedTrial") -> "Program":
-    """Returns a trial's program whose last phase has a growing learning rate, and records the loss of every step."""
+    """Returns the program of a trial, with a growing learning rate and the loss of every step in the last phase."""
     from jaxft.training.schedules import Schedule
 
     *before, phase = trial.program.phases
     optimizer = dataclasses.replace(phase.optimizer, schedule=Schedule("range", phase.num_steps))
-    every_step = tuple(range(1, phase.num_steps + 1))
+    all_steps = tuple(range(1, phase.num_steps + 1))
     return dataclasses.replace(
         trial.program,
         phases=(*before, dataclasses.replace(phase, optimizer=optimizer)),
-        epoch_ends=(*trial.program.epoch_ends[:-1], every_step),
+        epoch_ends=(*trial.program.epoch_ends[:-1], all_steps),
     )

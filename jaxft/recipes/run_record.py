@@ -1,4 +1,4 @@
-"""The record of a run: when, by which command, with which versions, on what, from which commit."""
+"""The record of a run: time, command, config, versions, device and commit."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run_record(config: "ConfigFile") -> dict[str, Any]:
-    """Returns the record of a run: time, command, config, versions, device, and the commit of the config's folder."""
+    """Returns the record of a run. The commit is the one of the repository that contains the config file."""
     import jax
 
     from jaxft.ops import convolution
@@ -43,7 +43,7 @@ def command_line() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that results depend on."""
+    """Returns the versions of Python and of the packages that affect results."""
     from importlib.metadata import PackageNotFoundError, version
 
     by_package = {"python": platform.python_version()}
@@ -54,12 +54,12 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Returns the commit of the repository of `folder`, and whether there are changes; None if it is in no repository.
+    """Returns the commit of the repository that contains `folder`, and whether files have changed since.
 
-    Git runs nothing that the repository names: no hook, no file system monitor, no content filter, nothing of a
-    submodule, no remote. A file whose filter would undo its changes counts as changed.
+    Both are None outside a repository. Git runs no code that the repository configures: no hooks, file system monitors,
+    content filters, submodules or remotes. So a file that differs only before its filter counts as changed.
     """
-    environment = os.environ | {"GIT_ALLOW_PROTOCOL": "", "JAXFT_NOTHING": ""}
+    environment = os.environ | {"GIT_ALLOW_PROTOCOL": "", "JAXFT_EMPTY": ""}
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=folder, env=environment, capture_output=True, check=True)
@@ -73,8 +73,8 @@ def git_state(folder: Path) -> dict[str, Any]:
             for scope, name in zip(settings[::2], settings[1::2])
             if scope in ("local", "worktree") and name.startswith("filter.")
         }
-        # Unlike `-c`, `--config-env` sets names with an equals sign too.
-        without = [f"--config-env={name}=JAXFT_NOTHING" for name in filters]
+        # Unlike `-c`, `--config-env` also accepts names with an equals sign.
+        without = [f"--config-env={name}=JAXFT_EMPTY" for name in filters]
         without += ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks"]
         return {"commit": commit, "dirty": bool(git(*without, "status", "--porcelain", "--ignore-submodules=dirty"))}
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""The accuracy of any weights, measured as a trial's own weights are, and kept in the study's work directory."""
+"""Evaluation of any weights in the same way as the final weights of a trial. The work directory stores the results."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,16 +11,22 @@ if TYPE_CHECKING:
 
 COLLECTIONS = ("params", "batch_stats")
 Subset = Literal["val", "test"]
-Weights = tuple[dict[str, Any], dict[str, Any]]  # parameters and batch-norm statistics, flat and whole
+Weights = tuple[dict[str, Any], dict[str, Any]]  # all parameters and all batch-norm statistics, as flat dicts
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Evaluates weights with the images, the batches and the network of a trial."""
+    """Evaluates weights on the images of a trial, with its network and batch size.
+
+    Attributes:
+      work: the study.
+      planned: the trial.
+      arrays: the initial weights, the labels and the split of the trial.
+    """
 
     work: "Work"
     planned: "PlannedTrial"
-    lane: Any
+    arrays: Any
 
     @classmethod
     def of(cls, work: "Work", planned: "PlannedTrial") -> "Scorer":
@@ -28,25 +34,25 @@ class Scorer:
         return cls(work, planned, work.loader.lane(planned))
 
     def recalibrated(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns `batch_stats`; those that the trial updated in training are estimated again, from its images."""
+        """Returns batch-norm statistics. Those that training updated are recomputed from the training images."""
         import numpy as np
 
         from jaxft.study.chunk.recalibration import recalibrate
 
         if not self.planned.program.phases[-1].tracked:
             return dict(batch_stats)
-        estimated = recalibrate(*self._inputs(params, batch_stats))
-        return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in estimated.items()}
+        recomputed = recalibrate(*self._inputs(params, batch_stats))
+        return dict(batch_stats) | {name: np.asarray(leaf)[0] for name, leaf in recomputed.items()}
 
     def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], subset: Subset) -> float:
-        """Returns the accuracy on the trial's images of a part, 'val' or 'test'; nan if it has none."""
+        """Returns the accuracy on the validation or test images of the trial, or NaN without such images."""
         from jaxft.study.chunk.evaluation import evaluate
 
         scores = evaluate(*self._inputs(params, batch_stats), subset)
         return float(scores.metrics["accuracy"][0])
 
     def _inputs(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
-        """Returns (chunk, feed, trainable parameters, tracked statistics); the feed has all parameters, frozen."""
+        """Returns (chunk, phase data, trainable parameters, tracked statistics). All parameters are frozen."""
         import jax.numpy as jnp
 
         from jaxft.study.chunk.lanes import Chunk, stack
@@ -58,14 +64,14 @@ class Scorer:
         tracked = {name: batch_stats[name] for name in phase.tracked}
         untracked = {name: leaf for name, leaf in batch_stats.items() if name not in tracked}
         frozen = executor.put_shared(Frozen(dict(params), untracked))
-        labels, no_batches = jnp.asarray(self.lane.labels[None]), jnp.zeros((1, 1, 1), jnp.int32)
+        labels, no_batches = jnp.asarray(self.arrays.labels[None]), jnp.zeros((1, 1, 1), jnp.int32)
         phase_data = PhaseData(phase, frozen, self.work.loader.images_of(self.planned), labels, no_batches)
-        chunk = Chunk(self.planned.program, [self.lane], executor)
+        chunk = Chunk(self.planned.program, [self.arrays], executor)
         return chunk, phase_data, {}, executor.put(stack([tracked]))
 
 
 def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:
-    """Returns a trial's final parameters and batch-norm statistics, by their names below the collection."""
+    """Returns the final parameters and batch-norm statistics of a trial, by name without the collection."""
     from jaxft.weights import load_flat
 
     flat, _ = load_flat(work.store.weights_path(trial.digest), trial.model)
@@ -74,9 +80,15 @@ def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:
 
 
 def measure_once(work: "Work", identity: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the stored analysis of an identity; if there is none, stores the result of `measure` first.
+    """Returns the stored result of an analysis, or calls `measure` and stores its result.
 
-    The result is a dict that JSON can hold, and has the fields of `identity` too.
+    Args:
+      work: the study, whose store keeps the result.
+      identity: the inputs of the analysis. Equal inputs have the same result.
+      measure: returns the result, as a dict that JSON can hold.
+
+    Returns:
+      The result and the fields of `identity`, as one dict.
     """
     from jaxft.config import digest
 
@@ -89,5 +101,5 @@ def measure_once(work: "Work", identity: Mapping[str, Any], measure: Callable[[]
 
 
 def finite_or_none(value: float) -> float | None:
-    """Returns a number that JSON can hold: None in place of nan and infinity."""
+    """Returns a number, or None for NaN and infinity, which JSON cannot hold."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Averages of a study's networks (soups), and the line from each back to the network it started from."""
+"""Averages of the networks of a study (soups), and interpolation between each network and its initial weights."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Soups:
-    """The accuracy of averages of networks, and along the lines to the networks that they started from.
+    """The accuracy of averaged networks, and of networks interpolated with their initial weights.
 
     Attributes:
-      soups: a row for each set of networks with the same initial weights and the same split. `networks` is how many
-        there are, `in_greedy` how many of them the greedy soup has. Accuracies in [0, 1]: `val_single` of the network
-        that is best on validation, `val_uniform` of the average of all, `val_greedy` of the greedy soup, and the same
-        with `test_`; `mean_val_accuracy` and `mean_test_accuracy` are means over the networks.
-      lines: a row for each network and point: `trial`, `setting`, `seed`, `alpha` (0: initial weights, 1: final
-        weights), `chosen`, `val_accuracy`, and `test_accuracy`, which is None except at the chosen point and at 1.
-      skipped: sets of networks that were left out, and why, as sentences.
+      soups: one row per set of networks with the same initial weights and the same split. `networks` is the size of the
+        set, and `in_greedy` the size of its greedy soup. Validation accuracies in [0, 1]: `val_single` is the highest
+        of a single network, `val_uniform` belongs to the average of all networks, `val_greedy` to the greedy soup, and
+        `mean_val_accuracy` is the mean over the networks. `test_single`, `test_uniform`, `test_greedy` and
+        `mean_test_accuracy` are the test accuracies of the same networks.
+      lines: one row per network and point: `trial`, `setting`, `seed`, `alpha` (0: initial weights, 1: final weights),
+        `chosen` (whether validation selects the point), `val_accuracy`, and `test_accuracy`, which is None except at
+        the selected point and at 1.
+      skipped: one sentence for each set of networks that cannot be averaged, with the reason.
     """
 
     soups: "pd.DataFrame"
@@ -44,27 +46,36 @@ def make_soups(
     head: str = "start",
     quiet: bool = False,
 ) -> Soups:
-    """Returns soups of a finished study's networks, and accuracy along the line from each to its initial weights.
+    """Returns the accuracy of soups of a finished study, and of each network interpolated with its initial weights.
 
-    A set of networks agrees in all factors except `over`, and has all their seeds. Its soups are the average of all,
-    and the greedy soup (Wortsman et al. 2022a). The networks must have the same initial weights and the same split, so
-    the study must pin the split (`streams.split`). On each line (WiSE-FT, Wortsman et al. 2022b) the best point is
-    selected on validation (of equals the one nearest to the final weights) and tested. Test images are read once for
-    each soup and line: results are kept in the work directory, and a second call reads them.
+    Networks that agree in all factors except `over` form a set, with all their seeds. Each set has two soups: the
+    uniform soup averages all networks, and the greedy soup averages a selection of them. The networks of a set must
+    have the same initial weights and the same split, so the study must fix the split (`streams.split`).
 
-    Batch-norm statistics that were updated in training are estimated again from the training images
-    (`jaxft.analysis.averaging`).
+    On the line between the initial and the final weights of each network, the point with the highest validation
+    accuracy is selected (the largest alpha in a tie) and tested. The work directory stores all results, so each soup
+    and each line is tested only once.
+
+    Batch-norm statistics that training updated are recomputed from the training images (`jaxft.analysis.averaging`).
 
     Args:
-      workdir: the work directory of a finished study that kept its weights.
-      over: factors to average over.
-      num_alphas: points on each line, 2 or more.
-      head: 'start' interpolates the head too; that suits networks whose initial head is not random. With 'final' all
-        points have the fine-tuned head, and only the body is interpolated.
+      workdir: the work directory of a finished study with stored weights.
+      over: factors to average over, in addition to seeds.
+      num_alphas: the number of points on each line, 2 or more.
+      head: 'start' interpolates the head too, which suits networks whose initial head is not random. With 'final', all
+        points have the fine-tuned head, and only the backbone is interpolated.
       quiet: whether to print no progress on standard error.
 
     Raises:
-      UserError: there is no finished study, it kept no weights, or nothing in it can be averaged.
+      UserError: there is no study, it has no stored weights, or an argument is out of bounds.
+
+    Example:
+      >>> soups = jaxft.make_soups("runs/mine", over=["training.optimizer.learning_rate"])
+      >>> soups.soups[["test_single", "test_uniform", "test_greedy"]]
+
+    Reference:
+      Soups: Wortsman et al. 2022a, "Model soups", section 2 and recipe 1. Lines: Wortsman et al. 2022b, "Robust
+      fine-tuning of zero-shot models" (WiSE-FT), equation 1.
     """
     import numpy as np
 
@@ -81,14 +92,14 @@ def make_soups(
     if head not in HEADS:
         raise UserError(f"head is {head!r}; allowed: {' or '.join(map(repr, HEADS))}.")
     if num_alphas < 2:
-        raise UserError(f"alphas is {num_alphas}; a line has two points or more.")
+        raise UserError(f"the number of alphas is {num_alphas}; it must be 2 or more.")
     store = Store.open(workdir)
     study = from_dict(Study, store.plan()["config"])
     for name in over:
         if name not in study.factor_names():
             raise UserError(
-                f"{name!r} is no factor of this study{did_you_mean(name, study.factor_names())}; "
-                f"it has {', '.join(study.factor_names()) or 'none'}."
+                f"{name!r} is not a factor of this study{did_you_mean(name, study.factor_names())}; "
+                f"its factors are {', '.join(study.factor_names()) or 'none'}."
             )
     keep_compiled()
     with Progress(quiet) as progress:
@@ -100,20 +111,21 @@ def make_soups(
 
 
 def _measure(work: "Work", over: Sequence[str], alphas: Sequence[float], head: str) -> Soups:
+    """Returns the soups and the lines of a planned study; `make_soups` describes the arguments."""
     import pandas as pd
 
     trials = _trials_with_weights(work.plan, work.store)
     if not trials:
         raise UserError(
-            f"{str(work.store.workdir)!r} has no final weights of a trained network; finish the study with "
-            "'execution.keep_weights' \"all\"."
+            f"{str(work.store.workdir)!r} has no final weights of trained networks; run the study with "
+            "execution.keep_weights set to 'all'."
         )
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
     for levels, members in _sets(work.plan, trials, over):
-        reason = _why_not(members)
+        reason = _obstacle(members)
         if reason:
-            skipped.append(f"no soup of {_named(levels)}: {reason}.")
+            skipped.append(f"no soup of {_levels_text(levels)}: {reason}.")
         else:
             rows.append(levels | soup_row(work, members))
     lines = [row for trial in trials for row in line_rows(work, trial, alphas, head)]
@@ -121,7 +133,7 @@ def _measure(work: "Work", over: Sequence[str], alphas: Sequence[float], head: s
 
 
 def _trials_with_weights(plan: "Plan", store: "Store") -> "list[PlannedTrial]":
-    """Returns the trials that are done and whose final weights are stored."""
+    """Returns the finished trials with stored final weights."""
     with_weights = []
     for trial in plan.trials:
         record = store.read("trials", trial.digest)
@@ -141,37 +153,42 @@ def _sets(
     return list(sets.values())
 
 
-def _why_not(members: "Sequence[PlannedTrial]") -> str:
-    """Returns why networks cannot be averaged, or an empty string."""
+def _obstacle(members: "Sequence[PlannedTrial]") -> str:
+    """Returns why networks cannot be averaged, or an empty string if they can."""
     if len(members) < 2:
-        return "it is one network"
+        return "there is only one network"
     if len({(trial.model, trial.size_px) for trial in members}) > 1:
-        return "they are of several architectures"
+        return "the networks have different architectures or input sizes"
     if len({trial.initial_values_key(trial.backbone) for trial in members}) > 1:
-        return "they start from different weights, whose average is of no use"
+        return "the networks have different initial weights, so their average is not a useful network"
     if len({trial.split.digest for trial in members}) > 1:
-        return "each has its own split, so one may be tested on what another was trained on; pin it: streams.split 0"
+        return (
+            "the networks have different splits, so test images of one may be training images of another; set "
+            "config.streams.split = 0 in the study"
+        )
     if len({(trial.images.fingerprint, trial.program.test_crops) for trial in members}) > 1:
-        return "they see other pictures, or the same otherwise"
+        return "the networks have different images or test crops"
     if len({trial.program.phases[-1].tracked for trial in members}) > 1:
-        return "some tracked batch-norm statistics that others froze"
+        return "only some of the networks updated batch-norm statistics"
     if not len(members[0].split.val):
-        return "there are no images to select on"
+        return "the study has no validation images"
     return ""
 
 
-def _named(levels: Mapping[str, Any]) -> str:
+def _levels_text(levels: Mapping[str, Any]) -> str:
+    """Returns the levels of factors as text, or 'the study' if there are no factors."""
     return ", ".join(f"{name} = {level}" for name, level in levels.items()) or "the study"
 
 
 def soup_row(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, Any]:
-    """Returns the row of `Soups.soups` of some networks, without their levels."""
+    """Returns the row of `Soups.soups` for a set of networks, without the levels of the factors."""
     identity = {"analysis": "soup", "trials": [trial.digest for trial in members]}
     measured = measure_once(work, identity, lambda: _measure_soup(work, members))
     return {name: value for name, value in measured.items() if name not in identity}
 
 
 def _measure_soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, Any]:
+    """Returns the accuracy of the networks and of their soups."""
     from jaxft.analysis.averaging import average, greedy_soup
 
     work.emit(Working(f"soup of {len(members)} networks"))
@@ -179,17 +196,17 @@ def _measure_soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, 
     weights = [final_weights(work, trial) for trial in members]
     records = [work.store.read("trials", trial.digest) or {} for trial in members]
 
-    def averaged(chosen: Sequence[int]) -> Weights:
-        params, batch_stats = (average([weights[i][kind] for i in chosen]) for kind in (0, 1))
+    def soup(indices: Sequence[int]) -> Weights:
+        params, batch_stats = (average([weights[i][kind] for i in indices]) for kind in (0, 1))
         return params, scorer.recalibrated(params, batch_stats)
 
     val_accuracy = [record["val_accuracy"] for record in records]
-    chosen, val_greedy = greedy_soup(val_accuracy, lambda some: scorer.accuracy(*averaged(some), "val"))
-    best, uniform = chosen[0], averaged(range(len(members)))
+    chosen, val_greedy = greedy_soup(val_accuracy, lambda indices: scorer.accuracy(*soup(indices), "val"))
+    best, uniform = chosen[0], soup(range(len(members)))
     if len(chosen) == 1:
         test_greedy = records[best]["test_accuracy"]
     else:
-        test_greedy = finite_or_none(scorer.accuracy(*averaged(chosen), "test"))
+        test_greedy = finite_or_none(scorer.accuracy(*soup(chosen), "test"))
     return {
         "networks": len(members),
         "in_greedy": len(chosen),
@@ -205,5 +222,6 @@ def _measure_soup(work: "Work", members: "Sequence[PlannedTrial]") -> dict[str, 
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    """Returns the mean of the values that are not None, or None if all are None."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None

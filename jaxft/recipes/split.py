@@ -1,4 +1,4 @@
-"""Exports the splits of a study as manifests, which recreate them exactly, without running the study."""
+"""Writes the splits of a study as manifests, which recreate them exactly. Does not run the study."""
 
 import os
 from pathlib import Path
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def export_splits(study: Study, out: str | os.PathLike[str], quiet: bool = False) -> "dict[str, SampledImages]":
-    """Writes a manifest for each different split of a study's sources and trials. Returns the splits by digest.
+    """Writes a manifest for each distinct split of the sources and trials of a study. Returns the splits by digest.
 
     Args:
       study: the study.
-      out: folder for the manifests, each of which is called DIGEST.json.
+      out: the folder for the manifests. Each file is named DIGEST.json.
       quiet: whether to print no progress on standard error.
 
     Raises:
-      UserError: the study cannot be planned, or the folder cannot be made.
+      UserError: the study cannot be planned, or the folder cannot be created.
     """
     from jaxft.data import write_manifest
     from jaxft.study.plan import make_plan
@@ -32,7 +32,7 @@ def export_splits(study: Study, out: str | os.PathLike[str], quiet: bool = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the folder {str(out)!r} cannot be made: {error.strerror}.") from None
+        raise UserError(f"the folder {str(out)!r} cannot be created: {error.strerror}.") from None
     splits = {trial.sampled.manifest["digest"]: trial.sampled for trial in (*plan.sources, *plan.trials)}
     for digest, sampled in splits.items():
         write_manifest(folder / f"{digest}.json", sampled)

@@ -1,4 +1,4 @@
-"""Runs a study, or what is missing of it, and writes its results and its report."""
+"""Runs a study, or its missing trials, and writes the results and the report."""
 
 import contextlib
 import os
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a study is run; none of it changes a result.
+    """Options of a run. They do not affect results.
 
     Attributes:
       quiet: whether to print no progress on standard error.
-      debug: whether an error in a trial is raised, instead of recorded.
-      shard: (i, n): only every n-th piece of the work is done, from the i-th on, counted from 0.
-      show_rates: whether progress starts with the tables of learning rates.
-      features: a cache of features that other studies of the same images share; if None, the study has its own.
+      debug: whether to raise an error of a trial instead of recording it.
+      shard: (i, n): run only the i-th of n shares of the study, for i from 0 to n - 1.
+      show_rates: whether to print the tables of learning rates first.
+      features: a feature cache that is shared with other studies of the same images. If None, the study has a separate
+        cache.
     """
 
     quiet: bool = False
@@ -48,25 +49,34 @@ class RunOptions:
 
 @dataclass(frozen=True, eq=False)
 class StudyRun:
-    """A study that has run: its plan, and how many of its trials failed."""
+    """The result of a run.
+
+    Attributes:
+      plan: the plan of the study.
+      num_failed: the number of trials that failed.
+    """
 
     plan: "Plan"
     num_failed: int
 
 
 def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False) -> "pd.DataFrame":
-    """Runs a study, or what is missing of it, and returns its results, a row for each trial.
+    """Runs a study, or its missing trials, and returns the results as a DataFrame with one row per trial.
 
     Args:
       config: a `jaxft.config.Study`, a ConfigDict or dict of its fields, or the path of a config file.
-      workdir: folder for the results. If it holds a part of the study, only the rest is run.
+      workdir: the folder for the results. Finished trials in it do not run again.
       quiet: whether to print no progress on standard error.
 
     Returns:
-      The results as `jaxft.load_results(workdir)` returns them.
+      The results. `jaxft.load_results(workdir)` returns them again, and describes the columns.
 
     Raises:
-      UserError: the config, the data, the weights or the work directory cannot be used; nothing was run.
+      UserError: the config, the data, the weights or the work directory cannot be used. No trial has run.
+
+    Example:
+      >>> results = jaxft.run_study("configs/quickstart.py", "runs/quickstart")
+      >>> results.groupby("training.layers.backbone_learning_rate")["test_accuracy"].mean()
     """
     from jaxft.store.tables import load_results
 
@@ -75,13 +85,18 @@ def run_study(config: Any, workdir: str | os.PathLike[str], quiet: bool = False)
 
 
 def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: RunOptions | None = None) -> StudyRun:
-    """Runs what is missing of a config file's study in `workdir`, and writes its results and its report.
+    """Runs the missing trials of a study in `workdir`, and writes the results and the report.
+
+    Args:
+      config: the config of the study.
+      workdir: the folder for the results.
+      options: options of the run. If None, the defaults.
 
     Raises:
-      UserError: the config, the data, the weights or the work directory cannot be used; nothing was run.
+      UserError: the config, the data, the weights or the work directory cannot be used. No trial has run.
     """
     from jaxft.ops import convolution
-    from jaxft.recipes.rate_tables import rate_tables
+    from jaxft.recipes.rate_tables import first_lines, rate_tables
     from jaxft.store.records import Store
     from jaxft.study.plan import make_plan
     from jaxft.study.run import run_plan
@@ -95,7 +110,7 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
     with Progress(options.quiet) as progress, contextlib.closing(Emitter(progress)) as emit:
         services = make_services(execution, emit, features=options.features)
         clock = services.clock
-        with clock.of("data"):
+        with clock.measure("data"):
             plan = make_plan(config.study, emit)
         store = Store.create(workdir)
         with convolution.use(execution.cpu_convolution):
@@ -105,12 +120,12 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
         store.write_run(record, started)
         emit.listeners += open_trackers(execution.trackers, store.workdir)
         emit(_planned(config, plan, record["device"]))
-        for table in rate_tables(plan.trials) if options.show_rates else ():
-            progress.print_line(f"{table}\n")
+        if options.show_rates:
+            progress.print_line(first_lines(rate_tables(plan.trials)))
         for warning in (*plan.warnings, *_slow_convolutions(execution)):
             emit(events.Warned(warning))
         num_failed = run_plan(plan, store, services, options.shard, options.debug)
-        with clock.of("report"):
+        with clock.measure("report"):
             write_outputs(store)
         spent = {name: round(seconds, 2) for name, seconds in clock.seconds.items()}
         seconds = round(time.time() - started, 1)
@@ -120,6 +135,7 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
 
 
 def _planned(config: "ConfigFile", plan: "Plan", device: str) -> events.StudyPlanned:
+    """Returns the event that describes a plan."""
     return events.StudyPlanned(
         title=config.study.title,
         trials=len(plan.trials),
@@ -132,7 +148,7 @@ def _planned(config: "ConfigFile", plan: "Plan", device: str) -> events.StudyPla
 
 
 def write_outputs(store: "Store") -> str:
-    """Writes the tables of results and the page of a study from its store alone. Returns the path of the page."""
+    """Writes the tables of results and the report of a study, from its store. Returns the path of the report."""
     from jaxft.report import write_report
 
     store.export_results()
@@ -141,9 +157,12 @@ def write_outputs(store: "Store") -> str:
 
 @dataclass(frozen=True, eq=False)
 class StudyEstimate:
-    """A study that is planned and not run: its plan, and about how long what is missing of it takes.
+    """An estimate of the time that a study takes.
 
-    `store` is the store of its work directory, or None if there is none yet.
+    Attributes:
+      plan: the plan of the study.
+      missing: the number of missing trials and sources, and an estimate of their time.
+      store: the store of the work directory. If None, the work directory does not exist.
     """
 
     plan: "Plan"
@@ -154,7 +173,12 @@ class StudyEstimate:
 def estimate_study(
     config: "ConfigFile", workdir: str | os.PathLike[str] | None = None, quiet: bool = False
 ) -> StudyEstimate:
-    """Returns what a study comes to, and about how long what is missing of it takes on this machine.
+    """Returns the plan of a study, and an estimate of the time for its missing trials on this machine.
+
+    Args:
+      config: the config of the study.
+      workdir: the work directory. If None, or if it does not exist, all trials are missing.
+      quiet: whether to print no progress on standard error.
 
     Raises:
       UserError: the config, the data or the weights cannot be used.
@@ -171,7 +195,7 @@ def estimate_study(
 
 
 def _check_convolution(plan: "Plan", store: "Store") -> None:
-    """Checks that a store's unfinished trials would be computed by the convolutions of its finished ones."""
+    """Checks that missing trials would use the same convolutions as the finished trials in the store."""
     from jaxft.study.convolutions import check_convolution
 
     if any(not store.has("trials", trial.digest) for trial in plan.trials):
@@ -179,7 +203,7 @@ def _check_convolution(plan: "Plan", store: "Store") -> None:
 
 
 def _check_deterministic(execution: "Execution") -> None:
-    """Checks that this process was started so that its runs can be repeated, if the study asks for it."""
+    """Checks that this process was started with the flags for `execution.deterministic`, if the study sets it."""
     import jax
 
     from jaxft.core.devices import DETERMINISTIC_FLAG
@@ -188,13 +212,13 @@ def _check_deterministic(execution: "Execution") -> None:
         return
     if jax.default_backend() == "gpu" and DETERMINISTIC_FLAG not in os.environ.get("XLA_FLAGS", ""):
         raise UserError(
-            "execution.deterministic is set, but XLA was started without what it needs on a GPU; give the option "
-            f"--deterministic to `jaxft study`, or set XLA_FLAGS={DETERMINISTIC_FLAG} before Python starts."
+            "execution.deterministic is true, but XLA on a GPU needs a flag at its start; run `jaxft study "
+            f"--deterministic`, or set XLA_FLAGS={DETERMINISTIC_FLAG} before Python starts."
         )
 
 
 def _slow_convolutions(execution: "Execution") -> Iterator[str]:
-    """Yields a warning if oneDNN could compute the convolutions of this machine's CPU, but something is missing."""
+    """Yields a warning if oneDNN supports this CPU, but cannot be loaded."""
     import jax
 
     from jaxft.ops import onednn
@@ -203,4 +227,4 @@ def _slow_convolutions(execution: "Execution") -> Iterator[str]:
         try:
             onednn.load()
         except onednn.Unavailable as reason:
-            yield f"XLA computes the convolutions, which takes up to twice as long as oneDNN would: {reason}."
+            yield f"XLA computes the convolutions, up to twice as slowly as oneDNN, because {reason}."

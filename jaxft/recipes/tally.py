@@ -1,4 +1,4 @@
-"""Accuracy of predictions of pictures whose folders are named after classes."""
+"""Accuracy of predictions for images whose folders are named after classes."""
 
 import collections
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ from jaxft.recipes.predict import Prediction
 
 @dataclass
 class SubsetTally:
-    """Counts of the pictures of one part of a data set ('train', 'val', 'test'), or of all (an empty name).
+    """Counts of the images of one split whose folder is named after a class.
 
     Attributes:
-      subset: the part's name.
-      total: pictures whose folder is named after a class.
-      top_1: those of them whose class is the most probable one.
-      top_k: those of them whose class is among the `k` most probable ones.
-      k: how many classes are predicted.
-      truths: the class that the folder of each of them is named after.
-      predicted: the most probable class of each of them.
+      subset: the split: 'train', 'val' or 'test', or '' if the data has no splits.
+      total: number of images.
+      top_1: number of images whose most probable class is correct.
+      top_k: number of images whose class is among the `k` most probable classes.
+      k: number of classes in each prediction.
+      truths: class of each image, from its folder.
+      predicted: most probable class of each image.
     """
 
     subset: str
@@ -31,7 +31,7 @@ class SubsetTally:
     predicted: list[str] = field(default_factory=list)
 
     def add(self, prediction: Prediction) -> None:
-        """Counts a picture."""
+        """Counts an image."""
         self.total += 1
         self.top_1 += prediction.classes[0] == prediction.truth
         self.top_k += prediction.truth in prediction.classes
@@ -41,11 +41,11 @@ class SubsetTally:
 
     @property
     def is_uneven(self) -> bool:
-        """Tells whether some classes have more pictures than others."""
+        """Returns whether the number of images differs between classes."""
         return len({*collections.Counter(self.truths).values()}) > 1
 
     def metrics(self) -> dict[str, float]:
-        """Returns all metrics by name."""
+        """Returns all metrics (`jaxft.core.metrics`) by name."""
         import numpy as np
 
         _, numbers = np.unique([*self.truths, *self.predicted], return_inverse=True)
@@ -53,14 +53,20 @@ class SubsetTally:
 
 
 class Tally:
-    """Counts pictures, those that cannot be read, and for each part of the data how many are predicted right."""
+    """Counts images and correct predictions.
+
+    Attributes:
+      total: number of images.
+      unread: number of images that cannot be read.
+      subsets: counts of each split, by name.
+    """
 
     def __init__(self) -> None:
         self.unread = self.total = 0
         self.subsets: dict[str, SubsetTally] = {}
 
     def add(self, prediction: Prediction) -> None:
-        """Counts a picture."""
+        """Counts an image."""
         from jaxft.data.readers.file_names import SUBSETS
 
         self.total += 1

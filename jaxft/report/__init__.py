@@ -1,7 +1,7 @@
-"""The HTML report of a study: one file that opens anywhere and cites itself.
+"""HTML pages: the report of a study, and the page and model card of `jaxft finetune`.
 
-Imports `core`, `config`, `analysis` and `store`. A section is a file in `sections/` and a line there, a kind of
-figure a file in `figures/`.
+Each page is a single file that needs no other files. Imports only `core`, `config`, `analysis` and `store`. To add a
+section, write a file in `sections/` and register it; to add a kind of figure, write a file in `figures/`.
 """
 
 from pathlib import Path
@@ -10,11 +10,16 @@ from jaxft.store.records import Store
 
 
 def write_report(workdir: str | Path) -> Path:
-    """Writes `report.html` into a study's work directory and returns its path.
+    """Writes `report.html` into the work directory of a study and returns its path.
 
-    The same records give the same bytes. Raises a `UserError` where the directory holds no study, or cannot
-    be written.
+    The page depends only on the records of the study: equal records give identical bytes.
+
+    Raises:
+      UserError: if the directory contains no study, or cannot be written.
+
+    Example:
+      path = write_report("runs/quickstart")
     """
-    from jaxft.report.page import write_page  # late: it imports matplotlib, pandas and jinja2
+    from jaxft.report.page import write_page  # late, because it imports matplotlib, pandas and jinja2
 
     return write_page(Store.open(workdir))

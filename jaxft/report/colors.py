@@ -1,4 +1,4 @@
-"""Colors: one for each setting and arm, the same in all figures of a page."""
+"""Colors of settings and arms, the same in all figures of a page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,38 +11,45 @@ from jaxft.report.levels import axis_positions, distinct, level_key, main_factor
 
 INK, MUTED, HAIR, UNCHANGED = "#1d2430", "#7b8290", "#e4e5e1", "#dcdcd6"
 
-# Okabe and Ito, "Color Universal Design", 2008, without its yellow, which white paper swallows.
+# Okabe & Ito, "Color Universal Design", 2008, with brown and gray for black and for yellow, which is faint on white.
 HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#555b66")
 
 MAP = "viridis"
 
 
 def setting_colors(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns a color for each setting: a shade for each level of the main factor, a hue for each line."""
+    """Returns a color for each setting.
+
+    The shade shows the level of the main factor (`main_factor`); the hue shows the levels of all other factors. With
+    one or more than eight combinations of the other factors, the colors follow the color map instead.
+    """
     main = main_factor(factors, settings)
-    families = distinct([other_levels(s, main, factors) for s in settings])
-    if not 1 < len(families) <= len(HUES):
-        return shades_of_the_map(len(settings))
+    combinations = distinct([other_levels(s, main, factors) for s in settings])
+    if not 1 < len(combinations) <= len(HUES):
+        return colormap_colors(len(settings))
     levels = axis_positions(distinct([s.get(main) for s in settings])).position
     order = sorted(levels, key=lambda key: levels[key])
     shades = dict(zip(order, np.linspace(0.45, -0.3, len(order))))
-    hue_of = {level_key(family): hue for family, hue in zip(families, HUES)}
-    return [_mixed(hue_of[level_key(other_levels(s, main, factors))], shades[level_key(s.get(main))]) for s in settings]
+    hue_of = {level_key(combination): hue for combination, hue in zip(combinations, HUES)}
+    return [
+        _lighter(hue_of[level_key(other_levels(setting, main, factors))], shades[level_key(setting.get(main))])
+        for setting in settings
+    ]
 
 
 def arm_colors(count: int) -> list[str]:
-    """Returns a color for each arm: the hues, or shades of the map where there are more."""
+    """Returns `count` colors: different hues up to eight, otherwise colors of the color map."""
     if count <= len(HUES):
         return list(HUES[:count])
-    return shades_of_the_map(count)
+    return colormap_colors(count)
 
 
-def shades_of_the_map(count: int) -> list[str]:
-    """Returns colors from dark to light."""
-    return [to_hex(matplotlib.colormaps[MAP](at)) for at in np.linspace(0.05, 0.85, count)]
+def colormap_colors(count: int) -> list[str]:
+    """Returns `count` colors of the color map, from dark to light."""
+    return [to_hex(matplotlib.colormaps[MAP](position)) for position in np.linspace(0.05, 0.85, count)]
 
 
-def _mixed(hue: str, towards_white: float) -> str:
-    """Returns `hue` mixed with white, or with black where the share is negative."""
-    share, end = abs(towards_white), float(towards_white > 0)
-    return to_hex([(1 - share) * part + share * end for part in to_rgb(hue)])
+def _lighter(hue: str, amount: float) -> str:
+    """Returns `hue` mixed with the share `amount` of white, or with the share `-amount` of black if it is negative."""
+    share, end = abs(amount), float(amount > 0)
+    return to_hex([(1 - share) * channel + share * end for channel in to_rgb(hue)])

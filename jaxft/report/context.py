@@ -1,4 +1,4 @@
-"""What all sections of a study's page are made from."""
+"""The data from which the sections of the report are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ STATUSES = ("done", "diverged", "failed")
 
 @dataclass(frozen=True)
 class ReportContext:
-    """A study's store, and what sections read of it, each part once.
+    """The records of a study, and the tables that several sections use.
 
     Attributes:
-      store: the records.
-      plan: the study as last planned (`Store.plan`).
-      results: a row for each trial that has run (`Store.results`).
+      store: the records of the study.
+      plan: the latest plan of the study (`Store.plan`).
+      results: one row per trial that has run (`Store.results`).
       settings: the settings, with means over their trials.
     """
 
@@ -33,13 +33,13 @@ class ReportContext:
 
     @classmethod
     def of(cls, store: Store) -> "ReportContext":
-        """Returns the context of a study."""
+        """Returns the context of the study in `store`."""
         plan, results = store.plan(), store.results()
         return cls(store, plan, results, summarize_settings(plan, results))
 
     @cached_property
     def best(self) -> Setting | None:
-        """Returns the setting chosen on validation, if any trial is done."""
+        """Returns the setting with the highest mean validation accuracy; None if no trial is done."""
         return chosen_setting(self.settings)
 
     @cached_property
@@ -49,22 +49,22 @@ class ReportContext:
 
     @cached_property
     def labels(self) -> dict[str, dict[str, str]]:
-        """Returns {varying factor: {key of a level: its label}}."""
+        """Returns the label of each level, as {varying factor: {level key: label}}."""
         return {name: level_labels(levels_of(name, self.settings)) for name in self.varying}
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Returns the arms; none where the study selects over no factor."""
+        """Returns the arms; empty if the study has no `select_over`."""
         return arms_of(self.store, self.plan, self.results)
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Returns how many trials are planned, finished (done or diverged), waiting, and of each status."""
+        """Returns the numbers of planned, finished (done or diverged) and waiting trials, and of trials per status."""
         by_status = {status: int((self.results["status"] == status).sum()) for status in STATUSES}
         planned, finished = len(self.plan["trials"]), by_status["done"] + by_status["diverged"]
         return {"planned": planned, "finished": finished, "waiting": planned - len(self.results), **by_status}
 
     @property
     def chance(self) -> float | None:
-        """Returns the accuracy of guessing, in [0, 1], if it is known."""
+        """Returns the accuracy of random guessing, in [0, 1]; None if it is unknown."""
         return self.plan.get("chance")

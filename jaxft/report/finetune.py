@@ -1,4 +1,4 @@
-"""The page and the model card of a network that was fine-tuned once: its record, laid out by the templates beside."""
+"""The page, the model card and the printed summary of `jaxft finetune`, from its record."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,73 +10,84 @@ from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.tables import format_table
 from jaxft.core.text import duration, percent, percent_interval, plural
 from jaxft.report.colors import arm_colors
-from jaxft.report.figures.confusion import classes_in_a_cell, coarse_matrix, matrix_of
+from jaxft.report.figures.confusion import classes_per_cell, coarse_matrix, colored_matrix
 from jaxft.report.figures.finetune import data_uri, refit_curves, selection_curves
-from jaxft.report.finetune_record import MOST_IN_MATRIX, best_text, classes_of, facts, image_worth, pairs_of
+from jaxft.report.finetune_record import (
+    MAX_NAMED_CLASSES,
+    best_text,
+    class_results,
+    confused_pairs,
+    image_effect,
+    summary_values,
+)
 from jaxft.report.template import render_template
 
 PAGE, CARD = "report.html", "MODEL_CARD.md"
 
-MOST_LISTED = 12
+MAX_ROWS = 12  # of the tables of classes and of confused pairs
 
 
-def write_finetune_page(path: Path, record: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> None:
-    """Writes the page of `record` to `path`; the same record and pictures give the same bytes.
+def write_finetune_page(path: Path, record: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> None:
+    """Writes the page of a fine-tuning to `path`. Equal arguments give identical bytes.
 
     Args:
-      record: what `jaxft finetune` keeps as `finetune.json`.
-      pictures: [h, w, 3] uint8 of each of the record's mistakes, by its id.
+      path: the HTML file to write.
+      record: the record in `finetune.json`.
+      images: [h, w, 3] uint8, the image of each mistake in the record, by its id.
+
+    Raises:
+      UserError: if the file cannot be written.
     """
-    page = render(record, pictures)
+    page = render(record, images)
     with explained_os_errors(path), replacing(path) as temporary:
         temporary.write_bytes(page.encode())
 
 
-def render(record: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> str:
-    """Returns the whole page as text."""
-    classes = classes_of(record)
-    small = len(classes) <= MOST_IN_MATRIX
+def render(record: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
+    """Returns the HTML of the page; `images` are [h, w, 3] uint8 by id, as in `write_finetune_page`."""
+    classes = class_results(record)
+    few_classes = len(classes) <= MAX_NAMED_CLASSES
     colors = arm_colors(len(record["candidates"]))
-    pairs = pairs_of(classes)
+    pairs = confused_pairs(classes)
     return render_template(
         "finetune.html",
         record=record,
-        **facts(record),
+        **summary_values(record),
         candidates=list(zip(record["candidates"], colors)),
         selection_svg=selection_curves("selection", record["candidates"], colors),
         refit_svg=refit_curves("refit", record["refit_curves"], record["delivered_seed"]),
         refits=list(zip(record["refit_curves"], arm_colors(len(record["refit_curves"])))),
-        matrix=list(zip(record["data"]["class_names"], matrix_of(record))) if small else None,
-        matrix_svg=None if small else coarse_matrix("confusion", np.array(record["confusion"])),
-        classes_in_a_cell=classes_in_a_cell(len(classes)),
+        matrix=list(zip(record["data"]["class_names"], colored_matrix(record["confusion"]))) if few_classes else None,
+        matrix_svg=None if few_classes else coarse_matrix("confusion", np.array(record["confusion"])),
+        classes_per_cell=classes_per_cell(len(classes)),
         pairs=pairs,
-        shown_pairs=pairs[:MOST_LISTED],
+        shown_pairs=pairs[:MAX_ROWS],
         classes=classes,
-        shown=classes if small else [c for c in classes if c.num_test][:MOST_LISTED],
+        shown=classes if few_classes else [c for c in classes if c.num_test][:MAX_ROWS],
         best=best_text(classes),
-        image_worth=image_worth(classes),
-        mistakes=[(mistake, data_uri(pictures[mistake["id"]])) for mistake in record["mistakes"]],
-        num_wrong=sum(c.num_test - c.num_right for c in classes),
+        image_effect=image_effect(classes),
+        mistakes=[(mistake, data_uri(images[mistake["id"]])) for mistake in record["mistakes"]],
+        num_wrong=sum(c.num_test - c.num_correct for c in classes),
     )
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """Returns the model card, Markdown with the front matter that the Hugging Face Hub reads."""
-    classes = classes_of(record)
+    """Returns the model card: Markdown with front matter for the Hugging Face Hub."""
+    classes = class_results(record)
     return render_template(
         "model_card.md",
         record=record,
-        **facts(record),
+        **summary_values(record),
         license=record.get("license", "unknown"),
         classes=sorted(classes),
-        named=len(classes) <= MOST_IN_MATRIX,
+        has_class_table=len(classes) <= MAX_NAMED_CLASSES,
         hardest=[c for c in classes if c.accuracy < 1][:5],
     )
 
 
 def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[str]:
-    """Returns what the command prints at its end: candidates, test accuracy, and the files, which are in `folder`."""
-    known, data = facts(record), record["data"]
+    """Returns the lines that `jaxft finetune` prints at the end: candidates, test accuracy, and files in `folder`."""
+    values, data = summary_values(record), record["data"]
     rows = []
     for candidate in record["candidates"]:
         mark = " *" if candidate["selected"] else ""
@@ -91,13 +102,15 @@ def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[st
             )
         )
     header = ["candidate", "learning rate", "validation %", "time"]
-    over = f"mean and 95 % interval over {plural(known['test'].num_values, 'seed')}; " if known["has_interval"] else ""
+    interval = ""
+    if values["has_interval"]:
+        interval = f"mean and 95 % interval over {plural(values['test'].num_values, 'seed')}; "
     return [
         *format_table(header, rows, numbers=range(1, 4), ruled=False).splitlines(),
-        f"* selected on {plural(known['num_judged'], 'validation image')}, "
-        f"then trained again on all {known['num_learned']:,}",
+        f"* selected on {plural(values['num_val'], 'validation image')}, "
+        f"then retrained on all {plural(values['num_train_val'], 'training and validation image')}",
         "",
-        f"test accuracy: {percent_interval(known['test'])} % ({over}{plural(data['test'], 'image')})",
-        f"delivered: seed {record['delivered_seed']}, {percent(known['delivered'])} %",
+        f"test accuracy: {percent_interval(values['test'])} % ({interval}{plural(data['test'], 'test image')})",
+        f"saved network: seed {record['delivered_seed']}, test accuracy {percent(values['saved_accuracy'])} %",
         *(f"  {Path(folder) / name}" for name in (*record["files"], PAGE, CARD)),
     ]

@@ -1,4 +1,4 @@
-"""Levels of factors, settings and arms as short texts that tell them apart."""
+"""Short, unique labels of factor levels, settings and arms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,21 @@ from jaxft.report.levels import distinct, is_number, level_key
 
 
 def level_labels(levels: Sequence[Any]) -> dict[str, str]:
-    """Returns a short label for each level, by its key: the names of files and data, long texts with their middle cut.
+    """Returns a short label for each level, by its key.
 
-    Where that would make two levels alike, all keep their whole text.
+    The label of a path is the file name, and a long text loses its middle. If two short labels are equal, all levels
+    have their full text.
     """
-    whole = [level_text(level) for level in levels]
+    full = [level_text(level) for level in levels]
     named = [
         str(level["data"]) if isinstance(level, dict) and "data" in level else level_text(level) for level in levels
     ]
     short = [shortened(PurePath(text).stem if "/" in text else text) for text in named]
-    return {level_key(level): text for level, text in zip(levels, short if len(set(short)) == len(short) else whole)}
+    return {level_key(level): text for level, text in zip(levels, short if len(set(short)) == len(short) else full)}
 
 
 def level_text(level: Any) -> str:
+    """Returns the full text of a level."""
     if level is None:
         return "none"
     if is_number(level):
@@ -35,20 +37,20 @@ def level_text(level: Any) -> str:
 
 
 def setting_labels(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns what tells each setting from the others: its levels of the factors that vary.
+    """Returns a label for each setting: its levels of the factors that vary, such as 'pretrained · 0.1'.
 
-    Levels that are none are left out, unless that would make two settings alike or leave one without a label.
+    Levels of None are omitted if all labels remain unique and nonempty.
     """
     varying = [name for name in factors if len(distinct([s.get(name) for s in settings])) > 1]
     labels = {name: level_labels(distinct([s.get(name) for s in settings])) for name in varying}
-    whole = [[(s.get(n), labels[n][level_key(s.get(n))]) for n in varying] for s in settings]
-    short = [" · ".join(text for level, text in pairs if level is not None) for pairs in whole]
+    levels = [[(s.get(n), labels[n][level_key(s.get(n))]) for n in varying] for s in settings]
+    short = [" · ".join(text for level, text in pairs if level is not None) for pairs in levels]
     if varying and "" not in short and len(set(short)) == len(short):
         return short
-    return [" · ".join(text for _, text in pairs) or "as configured" for pairs in whole]
+    return [" · ".join(text for _, text in pairs) or "as configured" for pairs in levels]
 
 
 def level_texts(plan: Mapping[str, Any]) -> list[list[str]]:
-    """Returns the levels of each setting as short texts: names of files in the place of paths."""
+    """Returns the labels of the levels of each setting, [settings][factors]; see `level_labels`."""
     labels = {name: level_labels(distinct([s.get(name) for s in plan["settings"]])) for name in plan["factors"]}
     return [[labels[name][level_key(s.get(name))] for name in plan["factors"]] for s in plan["settings"]]

@@ -1,4 +1,4 @@
-"""Levels of factors: what tells them apart, which are numbers, and where they stand on an axis."""
+"""Levels of factors: keys to compare them, and their positions on an axis."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,39 +8,50 @@ import numpy as np
 
 
 def level_key(level: Any) -> str:
-    """Returns a text that tells levels apart, whatever they are."""
+    """Returns a text that is equal for equal levels and different for different ones, for levels of any JSON type."""
     return json.dumps(level, sort_keys=True)
 
 
 def distinct(levels: Sequence[Any]) -> list[Any]:
-    """Returns the levels, each once, in the order in which they appear."""
+    """Returns the levels without duplicates, in order of first appearance."""
     return list({level_key(level): level for level in levels}.values())
 
 
 def is_number(level: Any) -> bool:
-    """Tells whether a level has a place on an axis of numbers."""
+    """Returns whether a level is a number; a Boolean is not."""
     return isinstance(level, int | float) and not isinstance(level, bool)
 
 
 def main_factor(factors: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the factor with most levels, the first of them; an empty text where there are no factors."""
+    """Returns the factor with the most levels (the first on ties); empty if there are no factors."""
     return max(factors, key=lambda name: len(distinct([s.get(name) for s in settings])), default="")
 
 
 def other_levels(levels: Mapping[str, Any], factor: str, factors: Sequence[str]) -> list[Any]:
+    """Returns the levels of all factors except `factor`."""
     return [levels.get(name) for name in factors if name != factor]
 
 
 class AxisPositions(NamedTuple):
-    """Where levels stand on the axis, by key, about one unit apart; words stand left of `apart`."""
+    """Positions of levels on an axis.
+
+    Attributes:
+      position: x coordinate of each level, by its key; the mean distance of neighboring numbers is 1.
+      separator: x coordinate of the line between words (left) and numbers (right); None if one of them is missing.
+      note: description of the axis for the caption, such as 'on a logarithmic axis'; may be empty.
+    """
 
     position: dict[str, float]
-    apart: float | None
+    separator: float | None
     note: str
 
 
 def axis_positions(levels: Sequence[Any]) -> AxisPositions:
-    """Returns where `levels` stand: numbers in order, by logarithm beyond a decade; words at the left."""
+    """Returns the positions of `levels`: words at the left, then the numbers in increasing order.
+
+    The axis of the numbers is logarithmic if they are positive and span more than a factor of ten. If the smallest gap
+    is less than a quarter of the mean gap, the numbers are evenly spaced instead.
+    """
     numbers = sorted(level for level in levels if is_number(level))
     words = [level for level in levels if not is_number(level)]
     at = np.asarray(numbers, dtype=np.float64)

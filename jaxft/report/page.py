@@ -1,4 +1,4 @@
-"""The page of a study as one HTML file: a header, and the registered sections that apply to it."""
+"""The report of a study as one HTML file: a header, and the registered sections that apply to the study."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from jaxft.store.records import Store
 
 
 def write_page(store: Store) -> Path:
-    """Writes `report.html` into the work directory and returns its path."""
+    """Writes `report.html` into the work directory of the study and returns its path."""
     path = store.workdir / "report.html"
     page = render(store)
     with explained_os_errors(store.workdir), replacing(path) as temporary:
@@ -24,23 +24,23 @@ def write_page(store: Store) -> Path:
 
 
 def render(store: Store) -> str:
-    """Returns the whole page as text."""
+    """Returns the HTML of the page."""
     context = ReportContext.of(store)
     return render_template("page.html", sections=sections_of(context), **header_values(context))
 
 
 def sections_of(context: ReportContext) -> list[dict[str, Any]]:
-    """Returns name, title, link and HTML of each registered section that applies, in the order of registration."""
-    made = [(entry, entry.value.make(context)) for entry in SECTIONS.values()]
+    """Returns the name, title, link text and HTML of each section that applies, in the order of registration."""
+    bodies = [(entry, entry.value.make(context)) for entry in SECTIONS.values()]
     return [
         {"name": entry.name, "title": entry.value.title, "nav": entry.value.nav or entry.value.title, "body": body}
-        for entry, body in made
+        for entry, body in bodies
         if body is not None
     ]
 
 
 def header_values(context: ReportContext) -> dict[str, Any]:
-    """Returns what the header says: the question, the state of the study, and the setting chosen on validation."""
+    """Returns the values of the page header: docstring, progress, failures, and the setting selected on validation."""
     plan, settings = context.plan, context.settings
     return {
         "plan": plan,
@@ -57,20 +57,21 @@ def header_values(context: ReportContext) -> dict[str, Any]:
 
 
 def paragraphs(text: str) -> list[tuple[str, bool]]:
-    """Returns the paragraphs of a docstring, unwrapped, and of each whether it goes on with the one above.
+    """Returns (paragraph, whether it directly follows the previous one) for the paragraphs of a docstring.
 
-    A line that begins with a bullet, a number or a label such as 'Expected:' is a paragraph of its own.
+    Wrapped lines are joined. A line that begins with a bullet, a number or a label such as 'Expected:' is a separate
+    paragraph.
     """
     pieces = []
     for block in re.split(r"\n\s*\n", text.strip()):
         lines = re.split(r"\n(?=\s*(?:[-*•] |\d+\. |[A-Z][\w ]{0,24}:(?:\s|$)))", block)
         pieces += [(" ".join(line.split()), i > 0) for i, line in enumerate(lines)]
-    return [(line, goes_on) for line, goes_on in pieces if line]
+    return [(line, follows) for line, follows in pieces if line]
 
 
 def failures(context: ReportContext) -> list[tuple[str, int]]:
-    """Returns why trials failed: each first line of an error, and how many trials it stopped."""
+    """Returns (first line of the error message, number of trials) for each distinct error of the failed trials."""
     failed = context.results.loc[context.results["status"] == "failed", "trial"]
     records = [context.store.read("failures", digest) for digest in failed]
-    reasons = [str((record or {}).get("error") or "no reason on record").split("\n")[0] for record in records]
+    reasons = [str((record or {}).get("error") or "no reason recorded").split("\n")[0] for record in records]
     return list(Counter(reasons).items())

@@ -1,4 +1,4 @@
-"""The picture of a range test of the learning rate."""
+"""The figure of the learning-rate range test (Smith 2017)."""
 
 import io
 from collections.abc import Sequence
@@ -21,13 +21,25 @@ def draw_range_test(
     steepest: float,
     title: str,
 ) -> bytes:
-    """Returns a PNG: the loss of each step by its rate, smoothed too, with the rates that follow from it marked."""
+    """Returns a PNG of the loss against the learning rate, with the suggested rate marked.
+
+    Args:
+      rates: learning rate of each step.
+      losses: training loss of each step.
+      smoothed: smoothed training loss of each step.
+      suggested: suggested learning rate.
+      steepest: learning rate at which the smoothed loss falls fastest.
+      title: title of the figure.
+
+    Reference:
+      Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
+    """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.plot(rates, losses, color=UNCHANGED, linewidth=1.0, label="loss of a step's batch")
+    axes.plot(rates, losses, color=UNCHANGED, linewidth=1.0, label="loss of each batch")
     axes.plot(rates, smoothed, color=HUES[0], linewidth=1.8, label="smoothed")
-    for rate, hue, word in ((suggested, HUES[1], "suggested"), (steepest, HUES[2], "steepest fall")):
-        axes.axvline(rate, color=hue, linewidth=1.2, linestyle="--", label=f"{word}: {rate:.2g}")
+    for rate, hue, name in ((suggested, HUES[1], "suggested"), (steepest, HUES[2], "steepest fall")):
+        axes.axvline(rate, color=hue, linewidth=1.2, linestyle="--", label=f"{name}: {rate:.2g}")
     axes.set_xscale("log")
     axes.set_xlim(rates[0], rates[-1])
     axes.set_ylim(0, 1.25 * max(smoothed))

@@ -1,12 +1,12 @@
-"""Arms of a study, each at the level that was selected on validation, and the differences between them.
+"""The arms of a study, each at the levels selected on validation, and the differences between arms.
 
-An arm is a combination of levels of the factors that the study does not select over (`select_over`). Every seed
-selects for itself, among the trials of its arm: the one with the highest validation accuracy, of equals the one with
-the lower validation loss, then the one listed first; that trial's test accuracy counts. So each seed repeats the
-whole protocol, as somebody with that draw of images would go through it, and an interval over seeds covers the chance
-in selecting too. One level for all seeds, by their mean, would use more images than a run has, and leave that out.
+An arm is a combination of levels of the factors outside `select_over`. In each arm, every seed selects one of its
+trials: the one with the highest validation accuracy, with ties broken by the lowest validation loss, then by the order
+of the plan. The test accuracy of this trial counts. So each seed repeats the whole protocol on a separate split, and
+the interval over seeds includes the variance of selection. A single level for all seeds, selected by the mean over
+seeds, would use the validation images of all seeds and hide this variance.
 
-A trial that diverged is never selected. A seed counts once all of its trials have finished.
+Diverged trials are never selected. A seed counts once all of its trials have finished.
 """
 
 import itertools
@@ -19,19 +19,29 @@ import pandas as pd
 
 from jaxft.analysis.statistics import Difference, Interval, holm, mean_interval, paired_difference
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 from jaxft.report.colors import arm_colors
 from jaxft.report.labels import level_labels, setting_labels
 from jaxft.report.levels import distinct, level_key
 from jaxft.store.columns import metric_of
 from jaxft.store.records import Store
 
-MOST_IN_PAIRS = 6
+MAX_ARMS_IN_PAIRS = 6
 
 
 class Arm(NamedTuple):
-    """Settings that differ in what is selected on validation alone, and by seed the row of results selected of them.
+    """The settings that differ only in levels of the factors in `select_over`.
 
-    `means` are those of the selected rows, of each column of a metric.
+    Attributes:
+      number: index of the arm.
+      factors: level of each factor outside `select_over`.
+      label: text that identifies the arm.
+      color: color of the arm in all figures.
+      num_levels: number of settings in the arm.
+      planned: number of planned seeds.
+      diverged: number of seeds whose trials all diverged.
+      selected: row of the results that each seed selected, by seed.
+      means: mean and interval over the selected rows, by name of a metric column.
     """
 
     number: int
@@ -56,12 +66,15 @@ class Arm(NamedTuple):
 
     @property
     def test_by_seed(self) -> dict[int, float]:
-        """Returns the test accuracy of each seed's selected trial, in [0, 1]."""
+        """Returns the test accuracy of the selected trial of each seed, in [0, 1]."""
         return {seed: row["test_accuracy"] for seed, row in self.selected.items()}
 
 
 class Contrast(NamedTuple):
-    """Test accuracy of one arm minus another's, paired by seed, and the p-value adjusted for all contrasts (Holm)."""
+    """Test accuracy of the first arm minus that of the second, paired by seed.
+
+    `p_adjusted` is the p-value after Holm's correction for all contrasts of the study.
+    """
 
     first: Arm
     second: Arm
@@ -70,13 +83,13 @@ class Contrast(NamedTuple):
 
 
 def select_over(plan: Mapping[str, Any]) -> list[str]:
-    """Returns the factors whose level is selected on validation, in the order of the study's factors."""
-    chosen = plan["config"].get("select_over") or []
-    return [name for name in plan["factors"] if name in chosen]
+    """Returns the factors whose levels are selected on validation, in the order of the factors of the study."""
+    selected = plan["config"].get("select_over") or []
+    return [name for name in plan["factors"] if name in selected]
 
 
 def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> list[Arm]:
-    """Returns the arms in the order in which the settings name them; none where nothing is selected over."""
+    """Returns the arms in the order of their first settings; empty if the study has no `select_over`."""
     over = select_over(plan)
     if not over:
         return []
@@ -115,19 +128,19 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
 
 
 def select(store: Store, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns the row of the results, of those given, that validation selects; None where all diverged."""
+    """Returns the row that is selected on validation among finished trials; None if all of them diverged."""
     done = [row for row in rows if row["status"] == "done"]
     best = max((row["val_accuracy"] for row in done), default=math.nan)
-    equals = [row for row in done if row["val_accuracy"] == best]
-    if len(equals) > 1:
-        return min(equals, key=lambda row: val_loss(store, row))
-    return equals[0] if equals else None
+    tied = [row for row in done if row["val_accuracy"] == best]
+    if len(tied) > 1:
+        return min(tied, key=lambda row: val_loss(store, row))
+    return tied[0] if tied else None
 
 
 def val_loss(store: Store, row: Mapping[str, Any]) -> float:
-    """Returns a trial's validation loss at the epoch that it kept, or a classifier's of features at its level.
+    """Returns the validation loss of a trial at its selected epoch, or infinity if it is not recorded.
 
-    Infinity for one without.
+    For a classifier of features, it is the loss at the selected penalty or number of neighbors.
     """
     arrays = store.arrays("trials", row["trial"])
     if "val_loss_by_level" in arrays:
@@ -139,31 +152,38 @@ def val_loss(store: Store, row: Mapping[str, Any]) -> float:
 def open_arms(store: Store) -> list[Arm]:
     """Returns the arms of a study.
 
-    Raises a `UserError` where it selects over no factor.
+    Raises:
+      UserError: if the study has no `select_over`.
     """
     plan = store.plan()
     arms = arms_of(store, plan, store.results())
     if not arms:
         raise UserError(
-            f"the study in {str(store.workdir)!r} selects over no factor; name one of "
-            f"{', '.join(plan['factors']) or 'its factors (it has none)'} in 'select_over' and run it again: "
-            "no trial is repeated."
+            f"the study in {str(store.workdir)!r} selects no factor on validation; add one of "
+            f"{some_of(plan['factors'], 3) or 'its factors (it has none)'} to 'select_over' and run the study again: "
+            "finished trials are reused."
         )
     return arms
 
 
 def load_selected(workdir: str | os.PathLike[str]) -> pd.DataFrame:
-    """Returns the trial that each seed selected on validation in each arm, as rows of `load_results`.
+    """Returns the trials that were selected on validation, with one row per arm and seed.
 
-    In front is the column `arm`: the levels of the factors that the study does not select over (`select_over`).
-    Raises a `UserError` where the study selects over no factor.
+    The columns are those of `load_results`, after a first column `arm`: the levels of the factors outside
+    `select_over`.
+
+    Raises:
+      UserError: if the directory contains no study, or the study has no `select_over`.
+
+    Example:
+      load_selected("runs/scenes").groupby("arm")["test_accuracy"].mean()
     """
     store = Store.open(workdir)
     return selected_results(open_arms(store), store.results())
 
 
 def selected_results(arms: Iterable[Arm], results: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of the results that were selected, by arm and seed, with the arm's label in front."""
+    """Returns the selected rows of the results, ordered by arm and seed, after a column with the label of the arm."""
     labels = {row["trial"]: arm.label for arm in arms for _, row in sorted(arm.selected.items())}
     rows = results.set_index("trial", drop=False).loc[list(labels)].reset_index(drop=True)
     rows.insert(0, "arm", list(labels.values()))
@@ -171,18 +191,18 @@ def selected_results(arms: Iterable[Arm], results: pd.DataFrame) -> pd.DataFrame
 
 
 def contrasts_of(arms: Sequence[Arm]) -> list[Contrast]:
-    """Returns the differences between arms: of all pairs, or, beyond six arms, of each and the first."""
+    """Returns the differences between all pairs of up to six arms; with more arms, between each arm and the first."""
     with_first = [(arm, arms[0]) for arm in arms[1:]]
-    pairs = with_first if len(arms) > MOST_IN_PAIRS else list(itertools.combinations(arms, 2))
+    pairs = with_first if len(arms) > MAX_ARMS_IN_PAIRS else list(itertools.combinations(arms, 2))
     differences = [paired_difference(first.test_by_seed, second.test_by_seed) for first, second in pairs]
     adjusted = holm([difference.p_value for difference in differences])
     return [Contrast(*pair, difference, p) for pair, difference, p in zip(pairs, differences, adjusted)]
 
 
 def selected_text(arm: Arm, over: Sequence[str], arms: Sequence[Arm]) -> str:
-    """Returns how often each level was selected, such as '0.01 (3), 0.1 (2)', the most frequent first."""
+    """Returns how many seeds selected each level, such as '0.01 (3), 0.1 (2)', most frequent first."""
     rows = [row for other in arms for row in other.selected.values()]
     labels = {name: level_labels(distinct([row[name] for row in rows])) for name in over}
-    texts = [" · ".join(labels[n][level_key(row[n])] for n in over) for row in arm.selected.values()]
+    texts = [" · ".join(labels[name][level_key(row[name])] for name in over) for row in arm.selected.values()]
     counts = sorted(((texts.count(text), text) for text in dict.fromkeys(texts)), key=lambda pair: -pair[0])
     return ", ".join(f"{text} ({count})" for count, text in counts)

@@ -1,10 +1,11 @@
-"""Settings of a study with the means over their trials."""
+"""The settings of a study, with means over their trials."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxft.analysis.statistics import Interval, mean_interval
+from jaxft.core.text import plural
 from jaxft.report.colors import setting_colors
 from jaxft.report.labels import setting_labels
 from jaxft.report.levels import distinct
@@ -16,14 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setting:
-    """One combination of levels, with the results of its trials.
+    """A combination of levels, with the results of its trials.
 
     Attributes:
-      number: its place in the plan; factors: its level of each factor.
-      label: text that tells it from the others; color: its color in all figures.
-      planned, done, diverged: numbers of trials.
-      test_by_seed: test accuracy in [0, 1] of the trials that are done, by seed.
-      means: mean and interval over the trials that are done of each numeric column of the results, by its name.
+      number: index of the setting in the plan.
+      factors: level of each factor.
+      label: text that identifies the setting.
+      color: color of the setting in all figures.
+      planned: number of planned trials.
+      done: number of trials that finished without diverging.
+      diverged: number of diverged trials.
+      test_by_seed: test accuracy of the done trials, in [0, 1], by seed.
+      means: mean and interval over the done trials, by name of a numeric column of the results.
     """
 
     number: int
@@ -48,7 +53,7 @@ class Setting:
 
 
 def summarize_settings(plan: Mapping[str, Any], results: "pd.DataFrame") -> list[Setting]:
-    """Returns each setting with its counts and the intervals over its trials that are done."""
+    """Returns the settings, with the number of their trials and the means over done trials."""
     labels = setting_labels(plan["factors"], plan["settings"])
     colors = setting_colors(plan["factors"], plan["settings"])
     columns = [name for name, column in columns_of(results.columns).items() if column.is_number]
@@ -74,17 +79,18 @@ def summarize_settings(plan: Mapping[str, Any], results: "pd.DataFrame") -> list
 
 
 def chosen_setting(settings: Sequence[Setting]) -> Setting | None:
-    """Returns the setting with the highest mean validation accuracy (the first of equals), if any has one."""
+    """Returns the setting with the highest mean validation accuracy (the first on ties); None if no trial is done."""
     return max((s for s in settings if s.val.num_values), key=lambda s: s.val.mean, default=None)
 
 
 def levels_of(factor: str, settings: Sequence[Setting]) -> list[Any]:
-    """Returns the levels that a factor has in the settings."""
+    """Returns the distinct levels of a factor, in the order of the settings."""
     return distinct([setting.factors.get(factor) for setting in settings])
 
 
 def seeds_text(counts: Iterable[int]) -> str:
-    """Returns over how many seeds means are, such as '4 to 5 seeds', from the number of each mean."""
+    """Returns the range of the numbers of seeds `counts`, such as '4 to 5 seeds'; zeros are ignored."""
     numbers = sorted(set(counts) - {0})
-    many = " to ".join(dict.fromkeys(str(number) for number in (numbers[0], numbers[-1]))) if numbers else "no"
-    return f"{many} seed{'' if numbers == [1] else 's'}"
+    if not numbers:
+        return "no seeds"
+    return plural(numbers[0], "seed") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"

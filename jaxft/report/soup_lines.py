@@ -1,4 +1,4 @@
-"""The figure of `jaxft soup`: validation accuracy along the line from start to end."""
+"""The figure of `jaxft soup`: validation accuracy between the initial and the fine-tuned weights (WiSE-FT)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,24 @@ if TYPE_CHECKING:
 
 
 def mean_interval_of(values: "pd.Series") -> Any:
-    """Returns the mean of accuracies and its interval over seeds."""
+    """Returns the mean of accuracies over seeds, with its interval."""
     from jaxft.analysis.statistics import mean_interval
 
     return mean_interval(values.to_numpy())
 
 
 def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> Path:
-    """Draws validation accuracy along the lines, a curve a setting, to `soup.png`, and returns its path."""
+    """Draws the validation accuracy of interpolated networks, one curve per setting, to `soup.png`; returns its path.
+
+    Args:
+      store: records of the study; the figure is written into its work directory.
+      plan: plan of the study.
+      levels: labels of the levels of each setting, [settings][factors].
+      lines: table with the columns 'setting', 'alpha' and 'val_accuracy'; one row per trial and alpha.
+
+    Raises:
+      UserError: if the figure cannot be written.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -35,12 +45,12 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
         for number in sorted(known["setting"].unique().tolist()):
             by_alpha = known[known["setting"] == number].groupby("alpha")["val_accuracy"]
             intervals = [mean_interval_of(values) for _, values in by_alpha]
-            alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([each.mean for each in intervals])
-            half = 100 * np.nan_to_num([each.half_width for each in intervals])
+            alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([interval.mean for interval in intervals])
+            half = 100 * np.nan_to_num([interval.half_width for interval in intervals])
             axes.fill_between(alphas, mean - half, mean + half, color=colors[number], alpha=0.15, linewidth=0)
             label = " · ".join(levels[number])
             axes.plot(alphas, mean, color=colors[number], marker="o", markersize=3, linewidth=1.6, label=label)
-        axes.set_xlabel("alpha: 0 the start, 1 the fine-tuned network")
+        axes.set_xlabel("alpha (0: initial weights, 1: fine-tuned weights)")
         axes.set_ylabel("validation accuracy, %")
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))

@@ -1,4 +1,4 @@
-"""What the pages share: templates, and numbers as texts for people."""
+"""Templates of the pages, and the filters that format values in them."""
 
 import functools
 import json
@@ -9,22 +9,23 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from jaxft.core.labels import label
 from jaxft.core.text import as_text, duration, number, p_value, percent, percent_interval, plural, points
 
 
 def render_template(name: str, **values: Any) -> str:
-    """Returns the template `name` of this folder with `values` in it, escaped where it is HTML."""
+    """Returns the template `name` of this folder filled with `values`; in HTML templates, values are escaped."""
     return environment().get_template(name).render(values)
 
 
 def render_fragment(name: str, **values: Any) -> Markup:
-    """Returns a piece of a page from the template `name`, as HTML that is not escaped again."""
+    """Returns the template `name` filled with `values`, as HTML that other templates do not escape again."""
     return Markup(render_template(name, **values))
 
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """Returns the templates of this folder, with the filters that write numbers as texts."""
+    """Returns the Jinja environment of this folder, with the filters that format numbers."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(),
@@ -41,6 +42,7 @@ def environment() -> jinja2.Environment:
         "number": number,
         "duration": functools.partial(duration, precise=True),
         "text": as_text,
+        "label": label,
         "count": "{:,}".format,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "md": markdown_text,
@@ -50,10 +52,10 @@ def environment() -> jinja2.Environment:
 
 
 def chip(color: str) -> Markup:
-    """Returns a dot of a color."""
+    """Returns the HTML of a colored dot."""
     return Markup('<span class="chip" style="background:{}"></span>').format(color)
 
 
 def markdown_text(text: str) -> str:
-    """Returns a text that Markdown shows as it is, on one line."""
+    """Returns a text on one line, with the special characters of Markdown escaped."""
     return re.sub(r"([\\`*{}\[\]<>|#~&$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
 """The work directory of a study: records, checkpoints and tables.
 
-Imports `core` and `config`. A column of the results is a line in `columns`.
+Imports `core` and `config`. To add a column of the results, register it in `columns`.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints of one piece of unfinished work, by Orbax."""
+"""Checkpoints of an unfinished job, saved by Orbax."""
 
 import contextlib
 import shutil
@@ -10,20 +10,20 @@ from jaxft.core.files import explained_os_errors
 
 
 class StoredCheckpoints:
-    """The last checkpoint of the piece of work `key`, in a folder of its own that is made when one is saved."""
+    """The latest checkpoint of the job `key`, in a folder that the first save creates."""
 
     def __init__(self, workdir: Path, key: str):
         self.workdir, self.folder = workdir, workdir / "checkpoints" / key
 
     def latest(self) -> int | None:
-        """Returns the place of the last checkpoint, or None where there is none."""
+        """Returns the number of the latest checkpoint, or None if there is no checkpoint."""
         if not self.folder.is_dir():
             return None
         with self._manager() as manager:
             return manager.latest_step()
 
     def load(self, number: int, like: Any) -> Any:
-        """Returns the state that was saved at `number`, with the structure of `like`."""
+        """Returns the state of checkpoint `number`, with the structure of `like`."""
         import jax
         import orbax.checkpoint as ocp
 
@@ -32,7 +32,7 @@ class StoredCheckpoints:
             return manager.restore(number, args=ocp.args.StandardRestore(abstract))
 
     def save(self, number: int, tree: Any) -> None:
-        """Saves the state at `number`; Orbax commits it whole, and then drops the one before."""
+        """Saves a state as checkpoint `number`. Orbax writes it atomically, and then deletes the previous one."""
         with explained_os_errors(self.workdir), self._manager() as manager:
             import orbax.checkpoint as ocp
 
@@ -40,7 +40,7 @@ class StoredCheckpoints:
             manager.wait_until_finished()
 
     def drop(self) -> None:
-        """Removes the checkpoint, as the work is finished."""
+        """Deletes the checkpoints of a finished job."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextlib.contextmanager

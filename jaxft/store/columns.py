@@ -1,7 +1,7 @@
-"""The columns of a study's results: one declared list, which the results, their files and all tables iterate over.
+"""The registry of columns of the results, which all tables and result files use.
 
-A row is a trial. Its first columns say which trial it is (KEYS, and the factors of the study); all others are
-registered here, in the order in which they appear. To add one, register it:
+A row is a trial. Its first columns identify the trial (`KEYS`, and the factors of the study). All other columns are
+registered here, in their order. To add a column, register it:
 
     COLUMNS.register(
         "num_train",
@@ -9,9 +9,10 @@ registered here, in the order in which they appear. To add one, register it:
         help="number of training images",
     )
 
-It is then in `Store.results()`, `results.csv` and `results.parquet`, and with a title in `jaxft results --trials` and
-the report's table of trials. Columns of metrics (`jaxft.core.metrics.METRICS`), such as `val_accuracy`, come before
-them, and those of measures of parameter change, such as `body_rms`, after them.
+`Store.results()`, `results.csv` and `results.parquet` then contain the column. If it has a title, `jaxft results
+--trials` and the table of trials in the report show it. Columns of metrics (`jaxft.core.metrics.METRICS`), such as
+`val_accuracy`, come before the registered columns, and columns of measures of parameter change, such as `backbone_rms`,
+after them.
 """
 
 import math
@@ -25,26 +26,26 @@ from jaxft.core.text import MISSING, duration, number
 
 KEYS = {
     "trial": "digest of the trial",
-    "status": "'done', 'diverged' or 'failed'; metrics are missing where it is not 'done'",
-    "setting": "number of the combination of factor levels",
+    "status": "'done', 'diverged' or 'failed'; metrics are missing unless it is 'done'",
+    "setting": "number of the setting, which is a combination of factor levels",
     "seed": "seed of the trial",
 }
-BACKBONE = "backbone_"  # begins the names of columns for measures of parameter change below the head
+BACKBONE = "backbone_"  # prefix of columns for measures of parameter change below the head
 Interval = tuple[float, float, int]  # mean, half width of the interval, number of values
 
 
 def every_study(plan: Mapping[str, Any]) -> bool:
-    """Returns True: the column is shown for every study."""
+    """Returns True, for columns that are shown for every study."""
     return True
 
 
 def has_uneven_classes(plan: Mapping[str, Any]) -> bool:
-    """Returns whether some class has many more test images than another, so that a mean over classes differs."""
+    """Returns whether the numbers of test images per class differ so much that metrics over classes are shown."""
     return bool(plan.get("uneven"))
 
 
 def text_cell(value: Any) -> str:
-    """Returns a word as it is, and a dash for a missing one."""
+    """Returns `value` if it is a string, otherwise a dash."""
     return value if isinstance(value, str) else MISSING
 
 
@@ -58,15 +59,15 @@ class Column:
     """A column of the results.
 
     Attributes:
-      value: returns the cell, from the record of a trial that has run (or failed); None where it is missing.
-      dtype: of the column in a DataFrame; None: as pandas infers it.
-      title: its heading in tables of trials; empty: it is in files only.
-      unit: of the values that `format` writes.
-      format: returns the text of a cell, which may be None or nan.
-      summary: returns the text of (mean, half width of the interval, number of values) over seeds, for tables of
-        settings; None: they leave the column out.
-      summary_title: its heading there; empty: `title`.
-      applies: returns whether tables show it for the study of a plan.
+      value: returns the value, from the record of a finished or failed trial; None if it is missing.
+      dtype: dtype of the column in a DataFrame; if None, pandas infers it.
+      title: heading in tables of trials; if empty, only files contain the column.
+      unit: unit of the strings from `format`.
+      format: returns the string of a value, which may be None or nan.
+      summary: returns the string of (mean, half width of the interval, number of values) over seeds, for tables of
+        settings; if None, these tables do not contain the column.
+      summary_title: heading in tables of settings; if empty, `title`.
+      applies: returns whether tables show the column, from the plan of a study.
     """
 
     value: Callable[[Mapping[str, Any]], Any]
@@ -80,7 +81,7 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Returns whether cells end flush right."""
+        """Returns whether the column contains numbers, which tables align to the right."""
         return self.dtype is not None
 
     def heading(self, separator: str = " ") -> str:
@@ -88,7 +89,7 @@ class Column:
         return separator.join(filter(None, (self.title, self.unit)))
 
     def summary_heading(self, separator: str = " ") -> str:
-        """Returns the heading in a table of settings."""
+        """Returns the heading in a table of settings, with the unit."""
         return separator.join(filter(None, (self.summary_title or self.title, self.unit)))
 
 
@@ -101,11 +102,18 @@ COLUMNS: Registry[Column] = Registry("column")
 
 
 def add_field(name: str, dtype: str | None = "float64", *, help: str, **shown: Any) -> None:
-    """Registers the field `name` of trial records as a column."""
+    """Registers the field `name` of trial records as a column.
+
+    Args:
+      name: the name of the field and of the column.
+      dtype: dtype of the column in a DataFrame; if None, pandas infers it.
+      help: one self-contained line.
+      shown: other attributes of the `Column`.
+    """
     COLUMNS.register(name, Column(from_record(name), dtype, **shown), help=help)
 
 
-add_field("selected_epoch", title="epoch kept", format=number, help="epoch with the best validation accuracy")
+add_field("selected_epoch", title="selected epoch", format=number, help="epoch with the best validation accuracy")
 add_field(
     "relative_change",
     summary=mean_number,
@@ -116,10 +124,10 @@ add_field(
     "seconds",
     title="time",
     format=lambda seconds: duration(seconds, precise=True),
-    help="seconds that the trial took",
+    help="time of the trial, in seconds",
 )
 add_field("executor", None, title="executor", help="executor that ran the trial")
-add_field("width", None, help="number of trials that ran side by side")
+add_field("width", None, help="number of trials that ran together")
 
 
 def backbone_column(name: str) -> Column:
@@ -135,17 +143,17 @@ def backbone_column(name: str) -> Column:
 
 
 def metric_of(name: str) -> tuple[str, str] | None:
-    """Returns (part of the images, metric) of the column `val_<metric>` or `test_<metric>`; None for any other."""
+    """Returns (subset of the images, metric) of a column `val_<metric>` or `test_<metric>`; None for other columns."""
     subset, _, metric = name.partition("_")
     return (subset, metric) if subset in SUBSETS and metric else None
 
 
 def metric_column(subset: str, name: str) -> Column:
-    """Returns the column for a metric on a part of the images, named `val_<metric>` or `test_<metric>`.
+    """Returns the column for a metric on a subset of the images, named `val_<metric>` or `test_<metric>`.
 
-    Tables show all metrics on the test images, and on validation images the accuracy, by which trials are selected.
+    Tables show all metrics on test images, but on validation images only the accuracy, which is used for selection.
     """
-    # Without its plug-in, a metric is called by its name.
+    # If the plug-in of a metric is not loaded, its name is used as the title.
     unknown = Metric(lambda labels, predictions: math.nan, title=name.replace("_", " "), is_share=False)
     metric = METRICS[name].value if name in METRICS else unknown
     title = (SUBSETS if name == "accuracy" else {"val": "", "test": metric.title})[subset]
@@ -162,39 +170,39 @@ def metric_column(subset: str, name: str) -> Column:
 
 
 def column_help(name: str) -> str:
-    """Returns what a column of the results is, if it is registered or of a metric or measure."""
+    """Returns the help of a column of the results, which is registered, or is of a metric or a measure."""
     if name in COLUMNS:
         return COLUMNS[name].help
-    if of := metric_of(name):
-        subset, metric = of
+    if subset_and_metric := metric_of(name):
+        subset, metric = subset_and_metric
         return f"{METRICS[metric].help if metric in METRICS else metric}, on the {SUBSETS[subset]} images"
     return f"{name.removeprefix(BACKBONE)} below the head"
 
 
 def columns_of(names: Iterable[str]) -> dict[str, Column]:
-    """Returns the columns that are registered, or of metrics or measures of the body, among those of the results."""
+    """Returns the columns among `names` that are registered, or are of metrics or of measures of the backbone."""
     columns = {}
     for name in names:
         if name in COLUMNS:
             columns[name] = COLUMNS[name].value
-        elif of := metric_of(name):
-            columns[name] = metric_column(*of)
+        elif subset_and_metric := metric_of(name):
+            columns[name] = metric_column(*subset_and_metric)
         elif name.startswith(BACKBONE):
             columns[name] = backbone_column(name)
     return columns
 
 
 def trial_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:
-    """Returns the columns that tables of trials show, of those in the results."""
+    """Returns the columns among `names` that tables of trials show."""
     return {name: column for name, column in columns_of(names).items() if column.title and column.applies(plan)}
 
 
 def summary_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:
-    """Returns the columns that tables of settings show, of those in the results."""
+    """Returns the columns among `names` that tables of settings show."""
     return {name: column for name, column in columns_of(names).items() if column.summary and column.applies(plan)}
 
 
 def tested_columns(plan: Mapping[str, Any], names: Iterable[str]) -> dict[str, Column]:
-    """Returns the columns that tables show beside the test accuracy: all other metrics on the test images."""
+    """Returns the columns among `names` of all metrics on test images except the accuracy."""
     shown = summary_columns(plan, names)
     return {name: column for name, column in shown.items() if name.startswith("test_") and name != "test_accuracy"}

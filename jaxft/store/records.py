@@ -1,25 +1,25 @@
-"""Records on disk: what a study is, its trials, sources, weights, analyses and checkpoints.
+"""The files of a work directory: plan, trials, sources, weights, analyses and checkpoints.
 
-A work directory holds
+A work directory contains
 
-    study.json               what this directory is; written once
-    plan.json                the study as last planned: config, factors, trials in order
-    groups/*.json            which trials run side by side, so that a resumed study keeps its bits
-    convolution.json         what computes convolutions, kept for the same reason
-    runs/*.json              one record a command: versions, device, command, git state
-    events.jsonl             what happened, a line of JSON an event; only appended to
-    trials/<digest>.json     one immutable record a trial, and beside it <digest>.npz with curves and arrays
-    splits/<digest>.json     the manifest of each split: which images were trained, selected and tested on
-    failures/<digest>.json   why a trial or source failed; tried again by the next run
-    locks/                   what processes are at; a lock dies with its owner
-    sources/<digest>.json    the source networks trained here, with .npz and .safetensors beside them
-    weights/<digest>.safetensors   final weights, by policy
-    analyses/<digest>.json   what was computed over several trials, with .npz beside it
-    checkpoints/<digest>/    states of unfinished work (Orbax)
+    study.json               the marker of a work directory, with the schema version; written once
+    plan.json                the last plan of the study: config, factors, trials in order
+    groups/*.json            the trials that run together, so that a resumed study gives bit-identical results
+    convolution.json         the library for convolutions, for the same reason
+    runs/*.json              a record of each command: versions, device, command line, git state
+    events.jsonl             the log: one event per line, as JSON; lines are only appended
+    trials/<digest>.json     a record of each trial, never changed, and <digest>.npz with learning curves and arrays
+    splits/<digest>.json     the manifest of each split: its training, validation and test images
+    failures/<digest>.json   the error of each failed trial or source, which the next run tries again
+    locks/                   locks of running jobs; the system releases a lock when its process ends
+    sources/<digest>.json    a record of each source network that the study trained, with .npz and .safetensors files
+    weights/<digest>.safetensors   final weights of trials, as set by execution.keep_weights
+    analyses/<digest>.json   a record of each analysis over several trials, with an .npz file
+    checkpoints/<digest>/    checkpoints of unfinished jobs (Orbax)
 
-A record appears whole or not at all: it is written under a temporary name, synced, and linked to its own. Where
-the file system has no hard links it is renamed instead, which is as atomic, but lets the last of two writers
-win. Arrays go first and the JSON record last, so a record that is there is complete.
+Records are written atomically: a record is written to a temporary name, synced, and linked to its final name. On a file
+system without hard links it is renamed instead, which is also atomic, but the last of two writers wins. Arrays are
+written before their JSON record, so every record is complete.
 """
 
 import contextlib
@@ -49,52 +49,63 @@ class Store(WorkDirectory):
     # --- the plan and the runs ---
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
-        """Keeps the study as planned: title, docstring, config, factor names, trials in order."""
+        """Writes the plan of the study: title, docstring, config, names of factors, trials in order."""
         self.replace_json("plan.json", plan)
 
     def plan(self) -> dict[str, Any]:
-        """Returns what `write_plan` kept."""
+        """Returns the plan that `write_plan` wrote.
+
+        Raises:
+          UserError: the work directory does not contain a plan.
+        """
         plan = self.read_json("plan.json")
         if plan is None:
-            raise UserError(f"the study in {str(self.workdir)!r} was never planned; run `jaxft study` again.")
+            raise UserError(f"the study in {str(self.workdir)!r} has no plan; run `jaxft study` again.")
         return plan
 
     def group(self, key: str) -> dict[str, Any] | None:
-        """Returns how the group `key` runs: its executor, width and chunks of trials; None at first."""
+        """Returns the record of the group `key`: executor, width and chunks of trials; None if not written yet."""
         return self.read_json(f"groups/{key}.json")
 
     def write_group(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keeps how the group `key` runs."""
+        """Writes the record of the group `key`."""
         self.replace_json(f"groups/{key}.json", record)
 
     def keep_convolution(self, used: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what computes the convolutions of this study: `used`, or what was kept when it began."""
+        """Returns the convolution library that the first run of the study recorded; the first run records `used`."""
         path = self.workdir / "convolution.json"
         with explained_os_errors(self.workdir):
             write_once(path, to_json(used))
         return self.read_json(path.name) or {}
 
     def write_run(self, record: Mapping[str, Any], started: float) -> None:
-        """Keeps a record of the command that began at `started` (seconds since 1970)."""
+        """Writes the record of the command that started at `started`, in seconds since 1970."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started))
         self.replace_json(f"runs/{stamp}-{os.getpid()}.json", record)
 
     def runs(self) -> list[dict[str, Any]]:
-        """Returns the records of all commands, the oldest first."""
+        """Returns the records of all commands, oldest first."""
         return [json.loads(path.read_bytes()) for path in sorted(self.workdir.glob("runs/[!.]*.json"))]
 
     # --- trials and sources ---
 
     def has(self, kind: str, digest: str) -> bool:
-        """Tells whether the record `digest` of `kind` ('trials', 'sources', 'analyses') is there."""
+        """Returns whether the record `digest` of `kind` ('trials', 'sources', 'analyses') exists."""
         return (self.workdir / kind / f"{digest}.json").is_file()
 
     def read(self, kind: str, digest: str) -> dict[str, Any] | None:
-        """Returns a record, or None where there is none."""
+        """Returns the record `digest` of `kind`, or None if it does not exist."""
         return self.read_json(f"{kind}/{digest}.json")
 
     def write(self, kind: str, digest: str, record: Mapping[str, Any], arrays: Mapping[str, "np.ndarray"]) -> None:
-        """Keeps a record and its arrays for good; a record that is there already is left as it is."""
+        """Writes a record and its arrays. An existing record is not changed.
+
+        Args:
+          kind: 'trials', 'sources' or 'analyses'.
+          digest: the digest that names the record.
+          record: the record, a JSON value.
+          arrays: arrays of any shape by name.
+        """
         if self.has(kind, digest):
             return
         import numpy as np
@@ -109,7 +120,7 @@ class Store(WorkDirectory):
                 (self.workdir / "failures" / f"{digest}.json").unlink()
 
     def write_split(self, manifest: Mapping[str, Any]) -> None:
-        """Keeps the manifest of a split, under its own digest, for good."""
+        """Writes the manifest of a split, named by its digest. An existing manifest is not changed."""
         with explained_os_errors(self.workdir):
             folder = self.workdir / "splits"
             folder.mkdir(exist_ok=True)
@@ -118,36 +129,36 @@ class Store(WorkDirectory):
                 write_once(path, to_json(manifest))
 
     def arrays(self, kind: str, digest: str) -> Mapping[str, "np.ndarray"]:
-        """Returns the arrays that were kept with a record; each is unpacked when it is asked for."""
+        """Returns the arrays of a record by name. Each array is decompressed on access."""
         import numpy as np
 
         return np.load(io.BytesIO((self.workdir / kind / f"{digest}.npz").read_bytes()), allow_pickle=False)
 
     @contextlib.contextmanager
     def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
-        """Yields whether this process alone has the work `key`, which is free again when it ends; see `locked`."""
+        """Yields whether this process holds the lock of the job `key`; see `jaxft.core.locks.locked`."""
         with contextlib.ExitStack() as stack:
             with explained_os_errors(self.workdir):
                 is_claimed = stack.enter_context(locked(self.workdir / "locks" / key, wait))
             yield is_claimed
 
     def drop_failure(self, digest: str) -> None:
-        """Forgets that a trial or source failed, as it is tried again."""
+        """Deletes the record of a failure, because the trial or source is tried again."""
         (self.workdir / "failures" / f"{digest}.json").unlink(missing_ok=True)
 
     def write_failure(self, digest: str, record: Mapping[str, Any]) -> None:
-        """Keeps why a trial failed, until it succeeds."""
+        """Writes the record of a failure, which is deleted when the trial or source is tried again."""
         self.replace_json(f"failures/{digest}.json", record)
 
     # --- weights ---
 
     def weights_path(self, digest: str, kind: str = "weights") -> Path:
-        """Returns where the weights of a trial (or, with kind 'sources', of a source) lie."""
+        """Returns the path of the weights of a trial, or with kind 'sources' of a source."""
         return self.workdir / kind / f"{digest}.safetensors"
 
     @contextlib.contextmanager
     def writing_weights(self, digest: str, kind: str = "weights") -> Iterator[Path]:
-        """Yields a temporary path to save weights to, which then become those of the trial or source."""
+        """Yields a temporary path for the weights of a trial or source; they replace the old ones atomically."""
         path = self.weights_path(digest, kind)
         with explained_os_errors(self.workdir):
             path.parent.mkdir(exist_ok=True)
@@ -155,22 +166,22 @@ class Store(WorkDirectory):
                 yield temporary
 
     def drop_weights(self, digest: str) -> None:
-        """Removes the weights of a trial."""
+        """Deletes the weights of a trial."""
         with contextlib.suppress(FileNotFoundError):
             self.weights_path(digest).unlink()
 
     # --- checkpoints of unfinished work ---
 
     def checkpoints(self, key: str) -> StoredCheckpoints:
-        """Returns the checkpoints of the piece of work `key`."""
+        """Returns the checkpoints of the job `key`."""
         return StoredCheckpoints(self.workdir, key)
 
     def drop_checkpoint(self, key: str) -> None:
-        """Removes the checkpoints of work that is finished."""
+        """Deletes the checkpoints of the job `key`."""
         self.checkpoints(key).drop()
 
     def drop_checkpoints(self) -> None:
-        """Removes the checkpoints of all work that no process is doing."""
+        """Deletes the checkpoints of all jobs that no process runs."""
         for folder in self.workdir.glob("checkpoints/*"):
             with self.claim(folder.name, wait=False) as is_claimed:
                 if is_claimed:
@@ -179,7 +190,7 @@ class Store(WorkDirectory):
     # --- tables ---
 
     def results(self) -> "pd.DataFrame":
-        """Returns a row for each trial of the study as last planned that has run; see `jaxft.store.tables`."""
+        """Returns a row for each finished or failed trial of the last plan; see `jaxft.store.tables`."""
         return tables.results_table(self)
 
     def changes(self) -> "pd.DataFrame":
@@ -187,14 +198,15 @@ class Store(WorkDirectory):
         return tables.changes_table(self)
 
     def export_results(self) -> tuple[Path, Path]:
-        """Writes `results.csv` and `results.parquet` and returns their paths."""
+        """Writes `results.csv` and `results.parquet`, and returns their paths."""
         return tables.export_results(self)
 
     def pairwise(self) -> dict[str, Any] | None:
-        """Returns the distances between the final weights of trials, or None where none were measured.
+        """Returns the distances between the final weights of trials, or None if they were not computed.
 
-        `trials`: digests; `layers`: names; `distances`: [layers, trials, trials] float32. Of several such
-        analyses it is the one over most trials of the study as last planned.
+        Returns:
+          `trials`: digests; `layers`: names; `distances`: [layers, trials, trials] float32. If there are several such
+          analyses, this is the one with the most trials, all of which are in the last plan.
         """
         planned = {trial["trial"] for trial in self.plan()["trials"]}
         analyses = [

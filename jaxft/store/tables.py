@@ -1,4 +1,4 @@
-"""Tables of a study: its results, a row a trial, and the change of each layer."""
+"""Tables of a study: results with a row per trial, and parameter change with a row per trial and layer."""
 
 import json
 import os
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
 
 def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
-    """Returns the results of the study in `workdir` as a DataFrame, a row a trial that has run.
+    """Returns the results of the study in `workdir` as a DataFrame with a row for each finished or failed trial.
 
-    Columns: `trial` (digest), `status` ('done', 'diverged', 'failed'), `setting` (a number for each combination of
-    levels), the factors under their dotted names, `seed`, those of metrics (`jaxft.core.metrics.METRICS`):
-    `val_accuracy`, `test_accuracy`, `val_mean_per_class`, `test_mean_per_class`, and those of
-    `jaxft.store.columns.COLUMNS`: `selected_epoch`, `relative_change`, `seconds`, `executor`, `width`.
-    `jaxft results DIR --columns` prints what each is.
+    The columns are `trial` (digest), `status` ('done', 'diverged' or 'failed'), `setting` (number of the combination of
+    factor levels), the factors by dotted name, `seed`, the metrics (`val_accuracy`, `test_accuracy`,
+    `val_mean_per_class`, `test_mean_per_class`), and those of `jaxft.store.columns.COLUMNS` (`selected_epoch`,
+    `relative_change`, `seconds`, `executor`, `width`). `jaxft results DIR --columns` explains each column.
+
+    Example:
+      >>> results = jaxft.load_results("runs/quickstart")
+      >>> results.groupby("training.layers.backbone_learning_rate")["test_accuracy"].mean()
+
+    Raises:
+      UserError: `workdir` does not contain a study, or it was written by another version of jaxft.
     """
     from jaxft.store.records import Store
 
@@ -31,7 +37,7 @@ def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
 
 
 def results_table(store: "Store") -> "pd.DataFrame":
-    """Returns a row for each trial of the study as last planned that has run; `load_results` names the columns."""
+    """Returns a row for each finished or failed trial of the last plan; see `load_results` for the columns."""
     import pandas as pd
 
     plan = store.plan()
@@ -55,12 +61,12 @@ def results_table(store: "Store") -> "pd.DataFrame":
 
 
 def record_of(store: "Store", digest: str) -> dict[str, Any] | None:
-    """Returns the record of a trial, or that of its failure; None where it has not run."""
+    """Returns the record of a trial, or of its failure; None if the trial has not run."""
     return store.read("trials", digest) or store.read("failures", digest)
 
 
 def level_cell(level: Any) -> Any:
-    """Returns a level as a cell of a table: 'none' for None, which would be taken for a missing value."""
+    """Returns a factor level as a value of a table; None becomes 'none', because None is a missing value in pandas."""
     if level is None:
         return "none"
     if isinstance(level, Mapping):
@@ -71,10 +77,10 @@ def level_cell(level: Any) -> Any:
 
 
 def changes_table(store: "Store") -> "pd.DataFrame":
-    """Returns a row for each trial and layer: `trial`, `setting`, `seed`, `layer`, and a column a measure.
+    """Returns a row for each trial and layer: `trial`, `setting`, `seed`, `layer`, and a column for each measure.
 
-    The measures are those that `jaxft.analysis.parameters.MEASURES` had when the trial ran; layers are in the
-    network's order.
+    The measures are those that were registered (`jaxft.analysis.measures.MEASURES`) when the trial ran. Layers are in
+    the order of the network.
     """
     import pandas as pd
 
@@ -90,7 +96,7 @@ def changes_table(store: "Store") -> "pd.DataFrame":
 def export_results(store: "Store") -> tuple[Path, Path]:
     """Writes `results.csv` and `results.parquet` into the work directory and returns their paths."""
     table = store.results()
-    # A factor may mix numbers and words ('frozen') or hold rules, which a Parquet column cannot.
+    # The levels of a factor may mix numbers and strings ('frozen') or contain rules, which a Parquet column cannot.
     mixed = {
         name: table[name].map(lambda level: level if isinstance(level, str) else json.dumps(level))
         for name in store.plan()["factors"]

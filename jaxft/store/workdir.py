@@ -1,4 +1,4 @@
-"""A work directory: its marker, its schema, and JSON files that appear whole."""
+"""A work directory: its marker with the schema version, and atomic writes of JSON files."""
 
 import contextlib
 import json
@@ -12,22 +12,25 @@ from typing import Any, Self
 from jaxft.config import SCHEMA_VERSION
 from jaxft.core.errors import UserError
 from jaxft.core.files import TEMPORARY, explained_os_errors, replacing, write_once
+from jaxft.core.text import some_of
 
 FORMAT = "jaxft study"
 STALE_SECONDS = 3600.0
 
 
 class WorkDirectory:
-    """The folder of a study, marked by `study.json`."""
+    """The folder of a study, which contains the marker `study.json`."""
 
     def __init__(self, workdir: str | os.PathLike[str]):
         self.workdir = Path(workdir)
 
     @classmethod
     def create(cls, workdir: str | os.PathLike[str]) -> Self:
-        """Opens `workdir` for writing, making it where it is missing.
+        """Opens `workdir` for writing, and creates it if it is missing.
 
-        Raises a `UserError` where the directory holds something else, or cannot be written.
+        Raises:
+          UserError: `workdir` is a file, contains other files than a study, cannot be written, or was written by
+            another version of jaxft.
         """
         store = cls(workdir)
         with explained_os_errors(store.workdir):
@@ -37,8 +40,8 @@ class WorkDirectory:
                 others = sorted(p.name for p in store.workdir.iterdir() if not p.name.startswith(TEMPORARY))
                 if others:
                     raise UserError(
-                        f"the work directory {str(workdir)!r} holds something else ({others[0]}); "
-                        "name an empty folder, or one that holds a study."
+                        f"the work directory {str(workdir)!r} contains other files ({some_of(others)}); "
+                        "name an empty folder, or one that contains a study."
                     )
             store.workdir.mkdir(parents=True, exist_ok=True)
             write_once(store._marker, to_json({"format": FORMAT, "schema": SCHEMA_VERSION}))
@@ -48,10 +51,14 @@ class WorkDirectory:
 
     @classmethod
     def open(cls, workdir: str | os.PathLike[str]) -> Self:
-        """Opens a work directory for reading; a `UserError` says where it holds no study."""
+        """Opens a work directory for reading.
+
+        Raises:
+          UserError: `workdir` does not contain a study, or it was written by another version of jaxft.
+        """
         store = cls(workdir)
         if not store._marker.is_file():
-            raise UserError(f"there is no study in {str(workdir)!r}; `jaxft study` makes one.")
+            raise UserError(f"there is no study in {str(workdir)!r}; name the work directory of a `jaxft study`.")
         store._check_marker()
         return store
 
@@ -65,11 +72,11 @@ class WorkDirectory:
         except ValueError:
             marker = {}
         if not isinstance(marker, dict) or marker.get("format") != FORMAT:
-            raise UserError(f"{str(self._marker)!r} is not a study's; name another work directory.")
+            raise UserError(f"{str(self._marker)!r} is not a file of jaxft; name another work directory.")
         schema = marker.get("schema")
         if schema != SCHEMA_VERSION:
             is_newer = isinstance(schema, int) and schema > SCHEMA_VERSION
-            remedy = "update jaxft" if is_newer else "read it with that version"
+            remedy = "update jaxft" if is_newer else "use that version"
             raise UserError(
                 f"the work directory {str(self.workdir)!r} was written by {'a newer' if is_newer else 'an older'} "
                 f"version of jaxft (schema {schema}, this version has {SCHEMA_VERSION}); {remedy}, or name another "
@@ -77,26 +84,27 @@ class WorkDirectory:
             )
 
     def _remove_stale(self) -> None:
-        """Removes what killed writers left behind; what is young may belong to a writer still at work."""
+        """Deletes temporary files of killed processes; new temporary files may belong to a running process."""
         for path in self.workdir.rglob(TEMPORARY + "*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Returns the JSON file `name` of the directory, or None where there is none.
+        """Returns the content of the JSON file `name`, or None if it does not exist.
 
-        Raises a `UserError` where it is damaged.
+        Raises:
+          UserError: the file is damaged.
         """
         try:
             return json.loads((self.workdir / name).read_bytes())
         except FileNotFoundError:
             return None
         except ValueError:
-            raise UserError(f"the record {str(self.workdir / name)!r} is damaged; remove it and run again.") from None
+            raise UserError(f"the record {str(self.workdir / name)!r} is damaged; delete it and run again.") from None
 
     def replace_json(self, name: str, record: Mapping[str, Any]) -> None:
-        """Writes a JSON file at once, in the place of one that is there."""
+        """Writes the JSON file `name` atomically; it replaces an existing file."""
         path = self.workdir / name
         with explained_os_errors(self.workdir):
             path.parent.mkdir(exist_ok=True)
@@ -105,5 +113,9 @@ class WorkDirectory:
 
 
 def to_json(record: Mapping[str, Any]) -> bytes:
-    """Returns a record as JSON; nan and infinity, which JSON lacks, raise a ValueError."""
+    """Returns a record as JSON.
+
+    Raises:
+      ValueError: the record contains nan or infinity, which JSON cannot store.
+    """
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()

@@ -1,7 +1,7 @@
-"""The way from a config to a full store: plan, executors, the loop on the host, worker processes.
+"""From a config to complete results: plan, executors, host loop, jobs and worker processes.
 
-May import all rows up to `training`. `plan` resolves a config (`planned`, `grouping`), `run` runs what the store lacks:
-`chooser` picks an executor for each group, `jobs` cuts groups into pieces of work, `work` shares the pieces with other
-processes (`pool`, `workers`), `pieces` does one, and `chunk/` is the loop on the host. An executor is a class and a
-line in `executors.EXECUTORS`.
+This folder may import all rows up to `training`. `plan` resolves a config (`planned`, `grouping`). `run` runs the
+missing trials: `chooser` chooses an executor for each group, `jobs` splits groups into jobs, `work` shares the jobs
+with other processes (`pool`, `workers`), `pieces` runs one job, and `chunk/` is the host loop. A new executor is a
+class and a line `EXECUTORS.register(...)`.
 """

@@ -1,4 +1,4 @@
-"""Memory of a device: how much a study may take, running out of it, and letting go of compiled programs."""
+"""Memory of a device: the limit for a study, out-of-memory errors, and dropping compiled programs."""
 
 import gc
 import os
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import jax
 
-MANY_MAPS = 30_000
+MAX_MEMORY_MAPS = 30_000  # of this process; Linux allows 65,530 by default
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether a program did not run, or was not compiled, for want of memory of its device."""
+    """Returns whether the error says that the device ran out of memory, at compilation or at run time."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def free_bytes() -> float:
-    """Returns the memory that a study's programs may take: three quarters of a device's, or half of the machine's.
+    """Returns the bytes that the programs of a study may take on one device.
 
-    It does not depend on what else is in memory, so that the same machine has the same lanes again.
+    This is three quarters of the device memory, or half of the machine memory if the device does not report its limit.
+    It does not depend on current memory use, so the same machine runs the same number of trials together again.
     """
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
@@ -25,13 +26,13 @@ def free_bytes() -> float:
     return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def let_go_of_programs() -> None:
-    """Lets go of what was compiled in this process where that has taken many of its maps of memory.
+def drop_compiled_programs() -> None:
+    """Drops the compiled programs of this process if it has more than `MAX_MEMORY_MAPS` memory maps.
 
-    Linux permits a process 65,530 by default, of which a program takes up to some thousands; where there is none left
-    XLA ends the process. What is needed again is read from the compile cache.
+    One compiled program can take several thousand maps, and XLA aborts the process if no map is free. Programs that are
+    needed again are read from the compile cache.
     """
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAX_MEMORY_MAPS:
         jax.clear_caches()
         gc.collect()

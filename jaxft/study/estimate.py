@@ -1,4 +1,4 @@
-"""About how long what is missing of a study takes."""
+"""Estimated time of the missing trials of a study."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,13 @@ from jaxft.study.planned import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a plan still needs: trials and sources, and seconds of 'sources', 'training', 'evaluation', 'compiling'."""
+    """The missing work of a plan.
+
+    Attributes:
+      trials: number of missing trials.
+      sources: number of missing source networks.
+      seconds: estimated seconds of 'sources', 'training', 'evaluation' and 'compiling'.
+    """
 
     trials: int
     sources: int
@@ -26,10 +32,11 @@ class Estimate:
 
 
 def estimate(plan: Plan, store: Store | None, emit: Listener = print_warnings) -> Estimate:
-    """Returns how long what `store` lacks of a plan takes in one process, trial after trial.
+    """Returns the estimated time of the missing trials and sources of a plan, run sequentially in one process.
 
-    Steps and evaluations are timed here, once for each kind of network, batch and random changes. What it takes to
-    compile is that of the programs timed, times how many others of their kind there are: those timed are kept by then.
+    If `store` is None, all of them are missing. One training step and one evaluation are timed for each combination of
+    network, batch size, augmentation and gradient. The compile time of a combination is the measured one times the
+    number of its further programs, because the timed program is in the compile cache already.
     """
     trials = [trial for trial in plan.trials if store is None or not store.has("trials", trial.digest)]
     needed = {trial.source.trained for trial in trials if trial.starts_from_source}
@@ -41,7 +48,7 @@ def estimate(plan: Plan, store: Store | None, emit: Listener = print_warnings) -
         for planned in (*sources, *(trial for trial in trials if trial.feature_classifier is None)):
             program = planned.program
             phase = max(program.phases, key=lambda phase: phase.num_steps)
-            how = (
+            static_part = (
                 phase.batch_size,
                 phase.augmentations,
                 phase.views,
@@ -50,25 +57,25 @@ def estimate(plan: Plan, store: Store | None, emit: Listener = print_warnings) -
                 program.eval_batch_size,
             )
             gradient = phase.optimizer.kind, phase.num_micro_batches, phase.sharpness, phase.regularizers
-            kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, how, gradient
+            kind = planned.model, planned.size_px, planned.resize_px, phase.trainable, static_part, gradient
             if kind not in timed:
                 emit(events.Working(f"timing {planned.model.architecture}"))
                 lane, clock = example_lane(planned), Clock()
                 images = example_images(planned, plan.study.execution)
-                with clock.of("timing"):
-                    a_step = time_steps(program, lane, images, Sequential())
-                    an_image = time_evaluation(program, lane, images)
-                timed[kind] = a_step, an_image, clock.seconds["compile"]
+                with clock.measure("timing"):
+                    step_seconds = time_steps(program, lane, images, Sequential())
+                    image_seconds = time_evaluation(program, lane, images)
+                timed[kind] = step_seconds, image_seconds, clock.seconds["compile"]
             programs.setdefault(kind, set()).update(program.phases)
-            a_step, an_image, _ = timed[kind]
+            step_seconds, image_seconds, _ = timed[kind]
             split = planned.split
             num_evaluated = program.num_epochs * len(split.val)
             num_evaluated += len(split.test) * (NUM_CROPS if program.test_crops == "ten" else 1)
             if program.phases[-1].recalibrates:
                 num_evaluated += len(split.train) + len(split.val)
-            what = "sources" if planned in sources else "training"
-            seconds[what] += a_step * sum(phase.num_steps for phase in program.phases)
-            seconds["evaluation"] += an_image * num_evaluated
+            activity = "sources" if planned in sources else "training"
+            seconds[activity] += step_seconds * sum(phase.num_steps for phase in program.phases)
+            seconds["evaluation"] += image_seconds * num_evaluated
     for kind, phases in programs.items():
         seconds["compiling"] += timed[kind][2] * (len(phases) - 1)
     return Estimate(len(trials), len(sources), seconds)

@@ -1,4 +1,4 @@
-"""Arrays and images of a trial for compiling and timing, whose values do not matter."""
+"""Example arrays and images of a trial, with arbitrary values, for compiling and timing."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxft.training.regularizers.active import measured_shapes
 
 
 def example_lane(planned: PlannedTrial) -> Lane:
-    """Returns the arrays of a trial for timing: their values do not matter."""
+    """Returns the arrays of a trial with arbitrary values."""
     rng = np.random.Generator(np.random.PCG64(0))
     flat: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
     for name, shape in planned.shapes.items():
@@ -25,13 +25,13 @@ def example_lane(planned: PlannedTrial) -> Lane:
     return with_measured(
         lane,
         {
-            name: {array_name: np.ones(shape, np.float32) for array_name, shape in of.items()}
-            for name, of in shapes.items()
+            name: {array_name: np.ones(shape, np.float32) for array_name, shape in array_shapes.items()}
+            for name, array_shapes in shapes.items()
         },
     )
 
 
 def example_images(planned: PlannedTrial, execution: cfg.Execution) -> np.ndarray:
-    """Returns images of a trial for timing: of a set that is streamed the first, which stands for all."""
+    """Returns the images of a trial for timing: [n, h, w, 3] uint8, or [1, h, w, 3] if they would be streamed."""
     images = planned.images.images
     return images[:1] if images.nbytes > execution.device_data_bytes else images

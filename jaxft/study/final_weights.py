@@ -1,4 +1,4 @@
-"""Final weights in the store: what is written, and which the policy keeps."""
+"""Final weights in the store: their variables and manifests, and the policy that decides which are kept."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from jaxft.weights import Manifest
 
 
 def nested_variables(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the variables of flat parameters and statistics, as Flax nests them."""
+    """Returns {'params': ..., 'batch_stats': ...}, nested as in Flax, from flat dicts of arrays of any shape."""
     return {"params": paths.unflatten(params), "batch_stats": paths.unflatten(batch_stats)}
 
 
 def source_manifest(source: PlannedTrial) -> Manifest:
-    """Returns the manifest of the weights of a source network that was trained here."""
+    """Returns the manifest of the weights of a source network that jaxft trained."""
     return _manifest(source, source.program.phases[0].preprocessing, f"trained by jaxft, source {source.digest}")
 
 
 def final_manifest(trial: PlannedTrial) -> Manifest:
-    """Returns the manifest of a trial's final weights."""
+    """Returns the manifest of the final weights of a trial."""
     return _manifest(trial, trial.program.phases[-1].preprocessing, f"fine-tuned by jaxft, trial {trial.digest}")
 
 
@@ -40,9 +40,10 @@ def _manifest(trial: PlannedTrial, preprocessing: Preprocessing, origin: str) ->
 
 
 def drop_weights(plan: Plan, store: Store, trials: Sequence[PlannedTrial]) -> None:
-    """Drops the weights that the policy does not keep, of the settings that `trials` belong to.
+    """Deletes the weights that `execution.keep_weights` does not keep, for the settings that `trials` belong to.
 
-    'best_seed' keeps, of each setting, those of the seed with the best validation accuracy, the first of equals.
+    'best_seed' keeps, for each setting, the weights of the seed with the highest validation accuracy; the first seed
+    wins a tie.
     """
     policy = plan.study.execution.keep_weights
     if policy == "none":

@@ -1,4 +1,4 @@
-"""Which trials can share a compiled program and its frozen leaves."""
+"""Groups: trials that share a compiled program, images and frozen leaves."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from jaxft.training.hparams import make_hparams
 
 
 def group_key(trial: PlannedTrial) -> str:
-    """Returns what trials share that run side by side: program, images, and the start of all that any phase freezes.
+    """Returns the key of the group of a trial.
 
-    Classifiers of features share the network as it starts.
+    Trials of a group have the same program, the same images, and the same initial values of all leaves that any phase
+    freezes. Classifiers of features have the same images and the same initial network.
     """
     import jax
 
@@ -32,12 +33,18 @@ def group_key(trial: PlannedTrial) -> str:
     start = trial.initial_values_key(in_backbone)
     head: Any = None
     if len(in_backbone) < len(frozen):
-        how = trial.trial.training.initialization.head
-        head = trial.digest if how == "class_means" else (how, trial.trial.stream_seed("init"))
+        head_initialization = trial.trial.training.initialization.head
+        head = (
+            trial.digest
+            if head_initialization == "class_means"
+            else (head_initialization, trial.trial.stream_seed("init"))
+        )
     views = trial.trial.stream_seed("augment") if trial.trial.training.augmentation.views else None
-    towards = [trial.source.digest] * any(phase.source_needs for phase in trial.program.phases)
-    # What is stacked must be alike: which numbers there are, also of what cannot act, and the sizes of changes.
-    numbers = jax.tree.structure(make_hparams(trial.trial.training, trial.layers))
-    sizes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
-    text = repr((trial.program, trial.images.fingerprint, start, head, views, *towards, numbers, sizes))
+    source_digest = [trial.source.digest] * any(phase.source_needs for phase in trial.program.phases)
+    # Trials are stacked, so their hyperparameters need the same tree structure and their LoRA factors the same shapes.
+    hparams_structure = jax.tree.structure(make_hparams(trial.trial.training, trial.layers))
+    adapter_shapes = [trial.shapes[f"params/{name}"] for name in trial.layers if is_adapter(name)]
+    text = repr(
+        (trial.program, trial.images.fingerprint, start, head, views, *source_digest, hparams_structure, adapter_shapes)
+    )
     return short_digest(text)

@@ -1,7 +1,7 @@
-"""Pieces of a study's work, each done by one process of all that share a work directory: sources, and chunks of trials.
+"""Jobs of a study: source networks, and chunks of trials that run together. One process runs a job.
 
-Trials that run side by side are a chunk. Which they are, and by which executor, is decided once and kept, so that a
-study that was killed or has grown gives every trial the neighbors, and so the bits, that it had.
+The chunks of a group and their executor are chosen once and stored. So a resumed or extended study runs every trial
+in the same chunk, and its results are bit-identical.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,16 @@ from jaxft.study.planned import Group, Plan, PlannedTrial
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A source to train (`kind` 'sources'), or trials that run side by side ('trials').
+    """A source network to train, or a chunk of trials that run together.
 
-    `key` names its lock and its unfinished state. A place of the chunk that no trial of this plan has repeats another.
-    `snapshots` are of a source (a pass, digest of the weights after it), for trials that begin there.
-    `feature_specs` are the features of the classifiers in its `group`.
+    Attributes:
+      kind: 'sources' or 'trials'.
+      key: the name of its lock and its checkpoints.
+      trials: its trials; a trial of the stored chunk that this plan does not contain is replaced by another one.
+      executor: runs the trials.
+      snapshots: of a source: (epoch, digest of the weights after this epoch), for trials that start from there.
+      feature_specs: the features of all classifiers in its group.
+      group: the group of the trials; None for a source.
     """
 
     kind: str
@@ -36,12 +41,12 @@ class Job:
 
     @property
     def source(self) -> PlannedTrial | None:
-        """Returns the trained source that it starts from."""
+        """Returns the source network that jaxft trains for these trials, or None."""
         first = self.trials[0]
         return first.source.trained if self.kind == "trials" and first.starts_from_source else None
 
     def missing(self, store: Store) -> list[PlannedTrial]:
-        """Returns the trials that are neither stored nor have failed since the study was begun."""
+        """Returns the trials that are neither stored nor recorded as failed."""
         unique = dict.fromkeys(self.trials)
         return [t for t in unique if not self._is_stored(t, store) and not store.has("failures", t.digest)]
 
@@ -52,7 +57,7 @@ class Job:
         return all(store.weights_path(digest, "sources").is_file() for _, digest in self.snapshots)
 
     def source_is_ready(self, store: Store) -> bool:
-        """Tells whether the source that it starts from is trained, and the weights are there that it starts from."""
+        """Returns whether the source network is trained and the weights that the trials start from exist."""
         record = store.read("sources", self.source.digest) if self.source else None
         if record is None:
             return self.source is None
@@ -61,12 +66,12 @@ class Job:
         return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in digests)
 
     def num_epochs(self, store: Store) -> int:
-        """Returns the epochs of the missing trials."""
+        """Returns the total number of epochs of the missing trials."""
         return sum(trial.program.num_epochs for trial in self.missing(store))
 
 
 def source_jobs(plan: Plan, store: Store) -> list[Job]:
-    """Returns a job for each source that a trial still needs."""
+    """Returns a job for each source network that an unfinished trial needs."""
     unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     needed = {trial.source.trained for trial in unfinished if trial.starts_from_source}
     jobs = [
@@ -78,18 +83,29 @@ def source_jobs(plan: Plan, store: Store) -> list[Job]:
 
 
 def assign_chunks(group: Group, store: Store, requested: str, choose: Callable[[Group], tuple[Executor, str]]) -> None:
-    """Assigns a group's trials to chunks, those that are not yet.
+    """Assigns the new trials of a group to chunks and stores the chunks.
 
-    `choose` is asked for an executor, and why it, where none is kept, or not the one that is `requested` for. Trials
-    keep their chunk and their place in it for good, and new ones make new chunks.
+    While the executor is kept, a trial keeps its chunk and its position in it; new trials form new chunks.
+
+    Args:
+      group: the group.
+      store: holds the record of the group.
+      requested: `execution.executor`. A stored executor is kept if this is 'auto' or the same executor, and this
+        machine has enough devices.
+      choose: returns (executor, reason) for a group whose stored executor is not kept.
     """
     with store.claim(f"group-{group.key}"):
         record = store.group(group.key)
         if record is None or requested not in ("auto", record["executor"]) or record["devices"] > len(jax.devices()):
-            executor, why = choose(group)
+            executor, reason = choose(group)
             finished = {t.digest for t in group.trials if store.has("trials", t.digest)}
             chunks = [c for c in (record or {"chunks": []})["chunks"] if finished.issuperset(c)]
-            record = {"executor": executor.name, "width": executor.width, "devices": executor.num_devices, "why": why}
+            record = {
+                "executor": executor.name,
+                "width": executor.width,
+                "devices": executor.num_devices,
+                "why": reason,
+            }
             record["chunks"] = chunks
         assigned = {digest for chunk in record["chunks"] for digest in chunk}
         new = [trial.digest for trial in group.trials if trial.digest not in assigned]
@@ -100,21 +116,22 @@ def assign_chunks(group: Group, store: Store, requested: str, choose: Callable[[
 
 
 def _cut(digests: list[str], width: int) -> list[list[str]]:
-    """Returns chunks of so many trials; the last is filled up with its first."""
-    made = [digests[i : i + width] for i in range(0, len(digests), width)]
-    return [chunk + chunk[:1] * (width - len(chunk)) for chunk in made]
+    """Returns chunks of `width` digests; the last chunk is padded with its first digest."""
+    chunks = [digests[i : i + width] for i in range(0, len(digests), width)]
+    return [chunk + chunk[:1] * (width - len(chunk)) for chunk in chunks]
 
 
 def halve_chunks(job: Job, store: Store) -> list[Job]:
-    """Halves the chunks of a group that has run out of memory, but those that are stored; returns the jobs of a job's.
+    """Halves the chunks of a group that ran out of memory, and returns the new jobs of the trials of `job`.
 
-    None of them is left where it had one trial on each device. What another process has halved already stays.
+    Stored chunks stay as they are, and so do chunks that another process has halved already. The result is empty if
+    each device has only one trial.
     """
     group, narrower = job.group, job.executor.narrower()
     assert group is not None
     with store.claim(f"group-{group.key}"):
         record = store.group(group.key)
-        assert record is not None, "its chunks are assigned before"
+        assert record is not None, "assign_chunks comes first"
         if record["width"] >= job.executor.width:
             if narrower is None:
                 return []
@@ -125,43 +142,47 @@ def halve_chunks(job: Job, store: Store) -> list[Job]:
                 record["chunks"] += [chunk] if is_stored else _cut(list(dict.fromkeys(chunk)), narrower.width)
             record["why"] = f"{job.executor} ran out of memory"
             store.write_group(group.key, record)
-    return pieces_of(job, store)
+    return current_jobs(job, store)
 
 
-def pieces_of(job: Job, store: Store) -> list[Job]:
-    """Returns the jobs of a job's trials as their chunks are now."""
+def current_jobs(job: Job, store: Store) -> list[Job]:
+    """Returns the jobs that contain the trials of `job`, from the stored chunks."""
     assert job.group is not None
-    return [other for other in chunk_jobs(job.group, store) if set(other.trials) & set(job.trials)]
+    return [stored for stored in chunk_jobs(job.group, store) if set(stored.trials) & set(job.trials)]
 
 
 def chunk_jobs(group: Group, store: Store) -> list[Job]:
-    """Returns a job for each chunk of a group, as they were assigned."""
+    """Returns a job for each stored chunk of a group."""
     record = store.group(group.key)
-    assert record is not None, "its chunks are assigned before"
+    assert record is not None, "assign_chunks comes first"
     by_digest = {trial.digest: trial for trial in group.trials}
     jobs = []
     for chunk in record["chunks"]:
-        present = [by_digest[digest] for digest in chunk if digest in by_digest]
-        if present:
-            trials = tuple(by_digest.get(digest, present[0]) for digest in chunk)
+        planned = [by_digest[digest] for digest in chunk if digest in by_digest]
+        if planned:
+            trials = tuple(by_digest.get(digest, planned[0]) for digest in chunk)
             key = work_key([trial.digest for trial in trials])
-            executor = create_executor(record["executor"], len(chunk), record["devices"])  # a chunk has what ran it
+            # A chunk from before a halving is wider than the current width of the group.
+            executor = create_executor(record["executor"], len(chunk), record["devices"])
             jobs.append(Job("trials", key, trials, executor, feature_specs=group.feature_specs, group=group))
     return jobs
 
 
-def in_order_of(worker: tuple[int, int], jobs: Sequence[Job]) -> list[Job]:
-    """Returns jobs in the order in which worker (i, n), the i-th of n from 0 on, does what is not done yet.
+def ordered_for_worker(worker: tuple[int, int], jobs: Sequence[Job]) -> list[Job]:
+    """Returns jobs in the order in which worker (i, n) runs them: the worker i of n, counted from 0.
 
-    Each begins with programs of its own, so that few are compiled twice.
+    Each worker starts with a different program, so few programs are compiled twice.
     """
     programs = list(dict.fromkeys(job.trials[0].program for job in jobs))
     first = programs[len(programs) * worker[0] // worker[1] :]
-    return sorted(jobs, key=lambda job: job.trials[0].program not in first)  # which keeps the order of equals
+    return sorted(jobs, key=lambda job: job.trials[0].program not in first)  # a stable sort
 
 
 def work_key(digests: Sequence[str]) -> str:
-    """Returns what names the unfinished state of trials side by side: other versions, or metrics, have other states."""
+    """Returns the key of the lock and the checkpoints of a job, from the digests of its trials.
+
+    It also depends on the metrics, the backend, and the versions of JAX, Flax and optax, because checkpoints do.
+    """
     import flax
     import optax
 

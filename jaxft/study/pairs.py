@@ -15,13 +15,14 @@ from jaxft.study.chunk.lanes import stack
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.weights import load_weights
 
-MOST_PAIR_BYTES = 4_000_000_000
+MAX_PAIR_BYTES = 4_000_000_000
 
 
 def measure_pairs(plan: Plan, store: Store, emit: Listener) -> None:
-    """Measures how far apart the kept final weights of the trials are, for each shape of network once.
+    """Stores the distances between the kept final weights of all trials with the same network and image size.
 
-    All of them are in memory at once: where they take more than `MOST_PAIR_BYTES` they are not compared.
+    All these weights are in memory together. If they take more than `MAX_PAIR_BYTES`, or cannot be loaded, an event
+    reports that they are not compared.
     """
     import jax
 
@@ -35,8 +36,8 @@ def measure_pairs(plan: Plan, store: Store, emit: Listener) -> None:
         if len(trials) < 2 or store.has("analyses", digest):
             continue
         num_bytes = len(trials) * trials[0].num_bytes
-        if num_bytes > MOST_PAIR_BYTES:
-            reason = f"the weights of {len(trials)} take {byte_size(num_bytes)}"
+        if num_bytes > MAX_PAIR_BYTES:
+            reason = f"the weights of {len(trials)} trials take {byte_size(num_bytes)}"
             emit(events.AnalysisSkipped("distances between runs", reason))
             continue
         try:

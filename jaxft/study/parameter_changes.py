@@ -1,4 +1,4 @@
-"""How far the parameters of trials moved from their start."""
+"""Change of the parameters of trials from their initial values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from jaxft.study.jobs import Job
 def parameter_changes(
     job: Job, lanes: Sequence[Lane], outcomes: Sequence[Outcome]
 ) -> dict[str, dict[str, parameters.Change]]:
-    """Returns {'layer', 'leaf' or 'filter': {name: Change of [trials, ...]}}.
+    """Returns {level: {name: measures of shape [trials, ...]}}, with the levels 'layer', 'leaf' and 'filter'.
 
-    Layers that are frozen throughout, which are the same in all trials, are measured once.
+    Layers that no phase trains are equal in all trials, so they are measured once.
     """
     import jax
 
@@ -30,38 +30,43 @@ def parameter_changes(
         before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
         after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
         for level, changes in jax.device_get(parameters.changes(before, after)).items():
-            by_level[level] |= jax.tree.map(lambda of: np.broadcast_to(of, (width, *of.shape[1:])), changes)
+            by_level[level] |= jax.tree.map(lambda values: np.broadcast_to(values, (width, *values.shape[1:])), changes)
     return by_level
 
 
 def backbone_change(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> float | None:
-    """Returns ||w - w0|| / ||w0|| over all parameters below the head."""
+    """Returns ||w - w0|| / ||w0|| over all backbone parameters w, given as arrays of any shape by name.
+
+    It is None if the value is not finite.
+    """
     names = [name for name in after if not model.in_head(name)]
-    moved = sum(
+    squared_change = sum(
         float(np.square(np.asarray(after[n], np.float64) - np.asarray(before[n], np.float64)).sum())
         for n in names
-        if after[n] is not before[n]  # frozen
+        if after[n] is not before[n]  # a frozen leaf is the same array
     )
-    start = sum(float(np.square(np.asarray(before[n], np.float64)).sum()) for n in names)
-    return finite_or_none(math.sqrt(moved / start))
+    squared_norm = sum(float(np.square(np.asarray(before[n], np.float64)).sum()) for n in names)
+    return finite_or_none(math.sqrt(squared_change / squared_norm))
 
 
 def backbone_measures(before: Mapping[str, Any], after: Mapping[str, Any], model: Network) -> dict[str, dict[str, Any]]:
-    """Returns {'backbone_change': {measure: value}} for the measures registered for the whole body, if there are
-    any."""
+    """Returns {'backbone_change': {measure: value}} for the registered measures of the whole backbone.
+
+    It is empty without such measures. The parameters are arrays of any shape by name.
+    """
     names = [name for name in after if not model.in_head(name)]
     measured = parameters.whole_measures({n: before[n] for n in names}, {n: after[n] for n in names})
     return {"backbone_change": {name: finite_or_none(value) for name, value in measured.items()}} if measured else {}
 
 
 def finite_or_none(value: Any) -> float | None:
-    """Returns a float that JSON can hold: nothing for nan and infinity."""
+    """Returns a number as a float for JSON, or None if it is not finite."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
-def lane_of(tree: Any, i: int) -> Any:
-    """Returns what a tree of arrays [trials, ...] has of trial `i`."""
+def take_trial(tree: Any, i: int) -> Any:
+    """Returns the arrays [...] of trial `i` from a tree of arrays [trials, ...]."""
     import jax
 
     return jax.tree.map(lambda leaf: leaf[i], tree)

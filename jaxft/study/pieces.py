@@ -1,4 +1,4 @@
-"""Pieces of a study's work: train a source, run trials side by side, fit classifiers of features."""
+"""Running of jobs: training a source network, running trials together, fitting classifiers of features."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from jaxft.study.chunk.loop import run_chunk
 from jaxft.study.chunk.resuming import CheckpointPolicy, StoredCheckpoints
 from jaxft.study.final_weights import drop_weights, final_manifest, nested_variables, source_manifest
 from jaxft.study.jobs import Job
-from jaxft.study.parameter_changes import backbone_change, backbone_measures, lane_of, parameter_changes
+from jaxft.study.parameter_changes import backbone_change, backbone_measures, parameter_changes, take_trial
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.study.services import Services
 from jaxft.study.trial_loader import TrialLoader, has_initial_weights, loss_weights
@@ -27,7 +27,7 @@ from jaxft.weights import save_weights
 
 @dataclass(frozen=True)
 class WorkContext:
-    """What a piece of work needs: the plan, the store, where trials start, and the services of the process."""
+    """The context of a job: the plan, the store, the services of the process, and the loader of initial weights."""
 
     plan: Plan
     store: Store
@@ -37,24 +37,29 @@ class WorkContext:
     def run_lanes(
         self, job: Job, lanes: Sequence[Lane], snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None
     ) -> list[Outcome]:
-        """Returns the outcomes of the lanes of a job, from its checkpoint on if it has one."""
+        """Returns the outcomes of the trials of a job; the job resumes from its checkpoint, if it has one.
+
+        `snapshots` are the functions of `CheckpointPolicy`.
+        """
         first, seconds = job.trials[0], self.plan.study.execution.checkpoint_seconds
         images = SharedImages(self.loader.images_of(first), first.images.fingerprint)
         policy = CheckpointPolicy(StoredCheckpoints(self.store, job.key), seconds, snapshots or {})
         return run_chunk(first.program, lanes, images, job.executor, self.services, policy)
 
 
-def do_piece(context: WorkContext, job: Job) -> None:
-    """Does a job whose source, if it has one, is there, and stores what comes of it.
+def run_job(context: WorkContext, job: Job) -> None:
+    """Runs a job and stores its results. The source network of the job, if it has one, must be trained.
 
     Raises:
-      FloatingPointError: the training of the source diverged.
+      FloatingPointError: the training of the source network diverged.
     """
     source = job.source
     if job.kind == "sources":
         train_source(context, job)
     elif source is not None and (context.store.read("sources", source.digest) or {})["status"] == "diverged":
-        raise FloatingPointError("training its source diverged; lower 'source.training.optimizer.learning_rate'")
+        raise FloatingPointError(
+            "the training of the source network diverged; lower 'source.training.optimizer.learning_rate'"
+        )
     elif job.feature_specs:
         for planned in job.missing(context.store):
             fit_classifier(context, job, planned)
@@ -63,30 +68,30 @@ def do_piece(context: WorkContext, job: Job) -> None:
 
 
 def fit_classifier(context: WorkContext, job: Job, planned: PlannedTrial) -> None:
-    """Fits the classifier of features of a trial, and stores what comes of it."""
+    """Fits the classifier of features of a trial and stores the results."""
     store, loader, services = context.store, context.loader, context.services
-    began, split, feature_classifier = time.monotonic(), planned.split, planned.feature_classifier
+    start_time, split, feature_classifier = time.monotonic(), planned.split, planned.feature_classifier
     assert feature_classifier is not None
     rows = np.unique(np.concatenate([split.train, split.val, split.test]))
     start, images = loader.initial_variables(planned), loader.images_of(planned)
-    with services.clock.of("features"):
+    with services.clock.measure("features"):
         prefix = make_prefix(
             planned.model, feature_classifier, job.feature_specs, start, images, planned.images.fingerprint
         )
         features = services.cache.outputs(prefix, rows, services.emit, feature_classifier.feature_spec)
-    with services.clock.of("train"):
+    with services.clock.measure("train"):
         train, val, test = (np.searchsorted(rows, subset) for subset in (split.train, split.val, split.test))
         data = FeatureSplit(features, split.labels[rows], train, val, test)
         result = fit_feature_classifier(feature_classifier, data, planned.model.num_classes, loss_weights(planned))
-    arrays, record = describe_classifier(planned, result, time.monotonic() - began)
-    with services.clock.of("store"):
+    arrays, record = describe_classifier(planned, result, time.monotonic() - start_time)
+    with services.clock.measure("store"):
         store.write_split(planned.sampled.manifest)
         store.write("trials", planned.digest, record, arrays)
     services.emit(trial_finished(planned, record))
 
 
 def train_source(context: WorkContext, job: Job) -> None:
-    """Trains a source network and keeps its weights, with its manifest."""
+    """Trains a source network and stores its weights with their manifest."""
     store, (planned,) = context.store, job.trials
 
     def save(digest: str, params: Flat, batch_stats: Flat) -> None:
@@ -107,21 +112,21 @@ def train_source(context: WorkContext, job: Job) -> None:
 
 
 def run_trials(context: WorkContext, job: Job) -> None:
-    """Runs trials side by side, and stores what comes of those that are missing."""
+    """Runs the trials of a job together and stores the results of the missing ones."""
     store, missing = context.store, job.missing(context.store)
     lanes = lanes_of(job, missing, context)
     outcomes = context.run_lanes(job, lanes)
-    with context.services.clock.of("analyze"):
+    with context.services.clock.measure("analyze"):
         changes = parameter_changes(job, lanes, outcomes)
     for trial in missing:
         i = job.trials.index(trial)
         trial_changes = {
-            level: {name: dict(change) for name, change in lane_of(changes[level], i).items()} for level in changes
+            level: {name: dict(change) for name, change in take_trial(changes[level], i).items()} for level in changes
         }
         arrays, record = describe_trial(trial, outcomes[i], trial_changes, job.executor)
         record["relative_change"] = backbone_change(lanes[i].params, outcomes[i].params, trial.model)
         record |= backbone_measures(lanes[i].params, outcomes[i].params, trial.model)
-        with context.services.clock.of("store"):
+        with context.services.clock.measure("store"):
             if context.plan.study.execution.keep_weights != "none" and not outcomes[i].diverged:
                 with store.writing_weights(trial.digest) as path:
                     variables = nested_variables(outcomes[i].params, outcomes[i].batch_stats)
@@ -134,10 +139,10 @@ def run_trials(context: WorkContext, job: Job) -> None:
 
 
 def lanes_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> list[Lane]:
-    """Returns a lane for each place of a chunk; those of trials that are not missing have no name.
+    """Returns the initial arrays of each trial of a job; only missing trials have a name.
 
-    Finished trials run again beside the missing ones, which so have the neighbors and bits of the first time. If one
-    cannot, as the weights of its source are gone, its place repeats a missing one.
+    Finished trials run again together with the missing ones, so the missing trials are bit-identical to a run without
+    interruption. If the source weights of a finished trial no longer exist, a missing trial takes its position.
     """
     lanes = {
         trial.digest: context.loader.lane(trial)

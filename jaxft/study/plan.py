@@ -1,6 +1,7 @@
-"""From a config to a plan: every trial with everything resolved, before the first step.
+"""Planning of a study: resolves every trial of a config before the first training step.
 
-Weights, images, splits, classes, shapes, rules and digests: whatever cannot work is an error here.
+Planning resolves weights, images, splits, classes, shapes, rules and digests, so that errors of a config are raised
+before training starts.
 """
 
 import dataclasses
@@ -16,11 +17,12 @@ from jaxft.core.errors import UserError
 from jaxft.core.events import Listener, print_warnings
 from jaxft.core.plugins import load_plugins
 from jaxft.core.rules import Match
+from jaxft.core.text import plural
 from jaxft.data import ImageSet, SampledImages, draw
 from jaxft.data.readers.image_set import channel_statistics
 from jaxft.data.sampling.class_choice import choose_classes, feature_nearness, name_nearness
 from jaxft.data.sampling.reading import ImageReader
-from jaxft.data.streaming import brought
+from jaxft.data.streaming import put_or_stream
 from jaxft.features.cache import make_feature_cache
 from jaxft.features.class_means import class_means, pooled_prefix
 from jaxft.features.feature_classifier import plan_feature_classifier
@@ -28,28 +30,29 @@ from jaxft.models import Preprocessing, create_model
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
 from jaxft.study.grouping import group_key
-from jaxft.study.plan_warnings import left_out, overlap
+from jaxft.study.plan_warnings import overlap, skipped_images
 from jaxft.study.planned import Group, Plan, PlannedSource, PlannedTrial
 from jaxft.training.adapters import check_pairs, is_adapter
 from jaxft.training.head_initialization import check_head
-from jaxft.training.layer_selection import adaptable, grown_model, tuning_rules
+from jaxft.training.layer_selection import grown_model, tuning_rules, with_adapters
 from jaxft.training.learning_rates import resolve_layers
 from jaxft.training.phases import make_phases, with_remat
 from jaxft.weights import is_head, load, load_flat, num_classes_of, read_file
 
 
 def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
-    """Returns the study's trials, settings, groups and sources, everything resolved and checked.
+    """Returns the plan of a study: its trials, settings, groups and sources, resolved and checked.
 
-    `emit` hears how far images are that have to be decoded first.
+    `emit` receives the progress of image decoding.
 
-    Raises a `UserError` for whatever cannot work: unknown models, unreadable weights or images, too few images,
-    rules that match nothing.
+    Raises:
+      UserError: the study cannot run, for example with an unknown model, unreadable weights or images, too few images,
+        or a rule without a match.
     """
     planner = _Planner(study, emit)
     planned: dict[str, PlannedTrial] = {}
     for trial in map(planner.trial, study.trials()):
-        planned.setdefault(trial.digest, trial)  # what two settings have in common is run once, for the first
+        planned.setdefault(trial.digest, trial)  # trials of two settings with the same digest run once
     trials = tuple(planned.values())
     levels = [tuple((n, cfg.get_at(t.trial, n)) for n in study.factor_names()) for t in trials]
     groups: dict[str, list[PlannedTrial]] = {}
@@ -57,9 +60,7 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
         groups.setdefault(group_key(trial), []).append(trial)
     trained_sources = [trial.source.trained for trial in trials if trial.source.trained and trial.starts_from_source]
     sources = {source.digest: source for source in trained_sources}
-    with_distinct_data: dict[
-        Any, PlannedTrial
-    ] = {}  # a trial of those that have the same images, and start from the same source's
+    with_distinct_data: dict[Any, PlannedTrial] = {}  # one trial for each combination of images, split and source
     for trial in trials:
         with_distinct_data.setdefault(
             (trial.trial.target, trial.split.digest, trial.starts_from_source, trial.source.digest), trial
@@ -72,14 +73,16 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
         tuple(sources.values()),
         tuple(
             dict.fromkeys(
-                warning for trial in with_distinct_data.values() for warning in (*overlap(trial), *left_out(trial))
+                warning
+                for trial in with_distinct_data.values()
+                for warning in (*overlap(trial), *skipped_images(trial))
             )
         ),
     )
 
 
 class _Planner:
-    """Resolves trials, each image set, split, source and network once."""
+    """Resolves trials. Trials share image sets, splits and source networks, each resolved only once."""
 
     def __init__(self, study: Study, emit: Listener):
         self.execution, self.emit = study.execution, emit
@@ -92,7 +95,7 @@ class _Planner:
     def content(
         self, trial: Trial, source: PlannedSource, sampled: SampledImages, preprocessing: Preprocessing
     ) -> dict[str, Any]:
-        """Returns digests of what a trial's config only names, for its identity, and the versions of plug-ins."""
+        """Returns the digests of the images, split and weights of a trial, its preprocessing, and plug-in versions."""
         content: dict[str, Any] = {
             "preprocessing": dataclasses.asdict(preprocessing),
             "images": sampled.images.fingerprint,
@@ -103,7 +106,7 @@ class _Planner:
         return content | {"plugins": self.plugins} if self.plugins else content
 
     def trial(self, trial: Trial) -> PlannedTrial:
-        """Returns a trial of the study, its source resolved too."""
+        """Returns a trial of the study, resolved together with its source."""
         near_target = trial.source.images is not None and trial.source.images.class_choice != "random"
         key = trial.source, trial.stream_seed("source"), self.target_key(trial) if near_target else None
         if key not in self.sources:
@@ -113,21 +116,32 @@ class _Planner:
     def resolved(
         self, trial: Trial, source: PlannedSource, where: str, sampled: SampledImages | None = None
     ) -> PlannedTrial:
-        """Returns a trial from `source`; `where` names the config's field that holds its images."""
+        """Returns a resolved trial.
+
+        Args:
+          trial: the trial.
+          source: the source that the trial may start from.
+          where: the config field of the images of the trial, 'target' or 'source.images'.
+          sampled: the images of the trial and their split; if None, the target images are drawn.
+
+        Raises:
+          UserError: no test images are left, all parameters are frozen, a phase has fewer images than one batch, or
+            fields contradict each other.
+        """
         sampled = sampled or self.target(trial, trial.target.size_px or source.preprocessing.size_px)
         images, split = sampled.images, sampled.split
         is_to_be_tested = trial.target.tested and trial.target.manifest is None
         if where == "target" and is_to_be_tested and not len(split.test):
             raise UserError(
-                f"no images of {trial.target.data!r} are left over to test on; "
-                f"{'lower' if trial.target.train_per_class else 'give'} 'target.train_per_class'."
+                f"all images of {trial.target.data!r} are used for training and validation, so none is left to test; "
+                f"{'lower' if trial.target.train_per_class else 'set'} 'target.train_per_class'."
             )
-        size_px = _seen_px(trial, images, where)
+        size_px = _input_px(trial, images, where)
         preprocessing = dataclasses.replace(source.preprocessing, size_px=size_px)
         model = create_model(grown_model(trial.source.model, trial.training), len(images.class_names))
-        model = model.computing(self.execution.precision)
+        model = model.with_precision(self.execution.precision)
         names = parameter_names(model, size_px)
-        identified = identity(trial, self.execution, self.content(trial, source, sampled, preprocessing))
+        trial_identity = identity(trial, self.execution, self.content(trial, source, sampled, preprocessing))
         training, eval_batch_size = trial.training, self.execution.eval_batch_size
         if training.classifier.kind != "network":
             counts = len(split.train), len(split.val), len(split.test)
@@ -135,17 +149,20 @@ class _Planner:
                 model, training, preprocessing, counts, self.execution.feature_cache_bytes
             )
             all_frozen = {name: Match[LayerRate](FROZEN, ".*") for name in names}
-            nothing = make_program((), training.selection.weights, eval_batch_size, len(split.train))
-            return PlannedTrial(trial, identified, source, sampled, model, all_frozen, nothing, feature_classifier)
+            empty_program = make_program((), training.selection.weights, eval_batch_size, len(split.train))
+            return PlannedTrial(
+                trial, trial_identity, source, sampled, model, all_frozen, empty_program, feature_classifier
+            )
         check_head(training, model)
-        first = tuning_rules(training, model, names)
-        layers = resolve_layers(training, model, adaptable(training, model, names), first)
+        tuning = tuning_rules(training, model, names)
+        layers = resolve_layers(training, model, with_adapters(training, model, names), tuning)
         check_pairs({name for name, match in layers.items() if match.value == FROZEN})
-        # A frozen change of a kernel is none.
+        # A frozen low-rank update stays zero, so its factors are left out.
         layers = {n: match for n, match in layers.items() if match.value != FROZEN or not is_adapter(n)}
         if all(match.value == FROZEN for match in layers.values()):
             raise UserError(
-                f"the rules freeze every parameter, so there is nothing to train; leave '{model.head}/.*' out of them."
+                "the rules of 'training.layers' freeze all parameters, so there is nothing to train; do not freeze "
+                f"'{model.head}/.*'."
             )
         stats = [
             n.removeprefix("batch_stats/") for n in expected_shapes(model, size_px) if n.startswith("batch_stats/")
@@ -154,28 +171,33 @@ class _Planner:
         phases = with_remat(phases) if self.execution.remat else phases
         if any(phase.num_steps == 0 for phase in phases):
             raise UserError(
-                f"{training.schedule.epochs:g} epochs of {len(split.train)} images make no full batch of "
-                f"{training.batches.size}; lower 'training.batches.size' or raise the epochs, or give 'steps'."
+                f"{training.schedule.epochs:g} epochs of {len(split.train)} images are less than one batch of "
+                f"{training.batches.size}; lower 'training.batches.size', raise 'training.schedule.epochs', or set "
+                "'training.schedule.steps'."
             )
         if any(phase.source_needs.logits for phase in phases):
             _check_source_head(source, size_px)
         program = make_program(
             phases, training.selection.weights, eval_batch_size, len(split.train), training.selection.test_crops
         )
-        return PlannedTrial(trial, identified, source, sampled, model, layers, program)
+        return PlannedTrial(trial, trial_identity, source, sampled, model, layers, program)
 
     def source(self, trial: Trial) -> PlannedSource:
-        """Returns what a trial starts from: the file is read, or the trial that trains it is planned."""
+        """Returns the source of a trial: a weight file, a planned trial that trains the network, or neither.
+
+        Raises:
+          UserError: the file does not fit the network, or `source.epoch` is larger than the number of epochs.
+        """
         source = trial.source
         if source.weights is not None:
             network = create_model(source.model, 2)
-            _, manifest = load_flat(source.weights, network, head="new")  # every mismatch is found now
+            _, manifest = load_flat(source.weights, network, head="new")  # raises an error now if the file does not fit
             return PlannedSource(source.model, manifest.preprocessing, manifest, source.weights)
         if source.images is None:
             return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
         published = create_model(source.model, 2).preprocessing
         native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else published.size_px
-        # A seed of its own kind: a random start of a trial must not be that of the source it is compared with.
+        # A hash, so that the source and a randomly initialized trial start from different initial weights.
         seed = zlib.crc32(f"source:{trial.stream_seed('source')}".encode())
         size_px = source.images.size_px or native
         spec = source.images
@@ -196,25 +218,29 @@ class _Planner:
             seed=seed,
         )
         planned = self.resolved(pretraining, untrained, "source.images", sampled)
-        if planned.digest in self.trained:  # the same, of which other weights are taken
+        if planned.digest in self.trained:  # the same network with another `source.epoch`
             planned = self.trained[planned.digest]
         self.trained[planned.digest] = planned
         if source.epoch is not None and source.epoch > planned.program.num_epochs:
             raise UserError(
-                f"config field 'source.epoch' is {source.epoch}, but the source is trained for "
-                f"{planned.program.num_epochs} epochs; raise 'source.training.schedule.epochs'."
+                f"config field 'source.epoch' is {source.epoch}, but the source is trained for only "
+                f"{plural(planned.program.num_epochs, 'epoch')}; lower it, or raise 'source.training.schedule.epochs'."
             )
         return PlannedSource(source.model, preprocessing, trained=planned, epoch=source.epoch)
 
     def near_target(self, trial: Trial, images: ImageSet, seed: int) -> Images:
-        """Returns the source's images with the classes chosen that are nearest to the target's, or farthest."""
+        """Returns the config of the source images, with the classes that are nearest to or farthest from the target.
+
+        Raises:
+          UserError: a class of the source has no training images, and its distance is computed from features.
+        """
         spec = trial.source.images
         assert spec is not None
         names, similarity = images.class_names, spec.similarity
         if similarity.by != "features":
             target = self.target(trial, trial.target.size_px or images.images.shape[1])
             tables = spec.synsets, trial.target.synsets
-            nearness = name_nearness(names, target.kept.class_names, similarity.by, *tables)
+            nearness = name_nearness(names, target.original.class_names, similarity.by, *tables)
         else:
             assert similarity.weights is not None
             model = create_model(similarity.model or trial.source.model, 2)
@@ -223,61 +249,80 @@ class _Planner:
             cache = make_feature_cache(self.execution)
 
             def means(images: ImageSet, rows: np.ndarray) -> np.ndarray:
-                labels, pixels = images.labels[rows], brought(images.images, self.execution.device_data_bytes)
+                labels, pixels = images.labels[rows], put_or_stream(images.images, self.execution.device_data_bytes)
                 prefix = pooled_prefix(model, manifest.preprocessing, variables, pixels, images.fingerprint)
                 return class_means(prefix, rows, labels, cache)
 
-            target = self.target(trial, size_px)  # of which the images to train on are looked at, and no others
+            target = self.target(trial, size_px)  # only its training images are used below
             source_images = self.reader.read(spec, size_px)
             to_train = np.flatnonzero(~np.isin(source_images.subsets, ("val", "test")))
             for label in set(range(len(names))).difference(source_images.labels[to_train].tolist()):
                 raise UserError(
-                    f"class {names[label]!r} of {spec.data!r} has no images to train on, and so no mean feature; "
-                    "leave it out of 'source.images.classes'."
+                    f"class {names[label]!r} of {spec.data!r} has no training images, so its mean feature cannot be "
+                    "computed; leave it out of 'source.images.classes'."
                 )
-            nearness = feature_nearness(names, means(source_images, to_train), means(target.kept, target.split.train))
+            nearness = feature_nearness(
+                names, means(source_images, to_train), means(target.original, target.split.train)
+            )
         return choose_classes(spec, names, seed, "source.images", nearness)
 
     def target(self, trial: Trial, size_px: int) -> SampledImages:
-        """Returns what is drawn of a trial's own images."""
+        """Returns the target images of a trial and their split, at a side of `size_px` pixels."""
         return self.draw(trial.target, trial.stream_seed("split"), size_px, "target", trial.stream_seed("fold"))
 
     def target_key(self, trial: Trial) -> Any:
-        """Returns what decides which target images a trial has."""
+        """Returns the fields and seeds that determine the target images of a trial."""
         return trial.target, trial.stream_seed("split"), trial.stream_seed("fold")
 
     def draw(self, spec: Images, seed: int, size_px: int | None, where: str, fold: int = 0) -> SampledImages:
-        """Returns what is drawn of `spec` by a seed, once."""
+        """Returns the images of `spec` and their split, drawn with a seed; calls with equal arguments share one result.
+
+        Args:
+          spec: config of the images.
+          seed: seed of the random choice of classes, images and split.
+          size_px: side of the images in pixels; if None, images keep their size.
+          where: the config field of `spec`, for error messages.
+          fold: number of the cross-validation fold, from 0.
+        """
         key = spec, seed, size_px, where, fold
         if key not in self.draws:
             self.draws[key] = draw(spec, seed, size_px, where, fold, self.reader)
         return self.draws[key]
 
 
-def _seen_px(trial: Trial, images: ImageSet, where: str) -> int:
-    """Returns the side of what the network sees of the images; raises a `UserError` where they are too small."""
+def _input_px(trial: Trial, images: ImageSet, where: str) -> int:
+    """Returns the side of the network input in pixels: `crop.size_px`, or if that is None, the side of the images.
+
+    Raises:
+      UserError: the images are smaller than the crop, or with ten test crops, not larger than the crop.
+    """
     side, crop_px = images.images.shape[1], trial.training.augmentation.crop.size_px
     training = "training" if where == "target" else "source.training"
     if crop_px is not None and crop_px > side:
         raise UserError(
             f"config field '{training}.augmentation.crop.size_px' is {crop_px}, but the images are {side} px; "
-            f"give '{where}.size_px' {crop_px} or more."
+            f"set '{where}.size_px' to {crop_px} or more."
         )
     if crop_px == side and trial.training.selection.test_crops == "ten":
         raise UserError(
-            f"config field '{training}.selection.test_crops' is 'ten', but '{training}.augmentation.crop.size_px' "
-            f"{crop_px} is the images' own size; give '{where}.size_px' more, such as {round(side * 8 / 7)}."
+            f"config field '{training}.selection.test_crops' is 'ten', but the images are not larger than "
+            f"'{training}.augmentation.crop.size_px', {crop_px} px; raise '{where}.size_px', for example to "
+            f"{round(side * 8 / 7)}."
         )
     return crop_px or side
 
 
 def _check_source_head(source: PlannedSource, size_px: int) -> None:
-    """Checks that the source has a classifier that fits images of a size, whose outputs distillation records."""
+    """Checks that the source has a head for images of `size_px`, because distillation needs the outputs of this head.
+
+    Raises:
+      UserError: the source has no head, or its head fits only images of another size.
+    """
     model = create_model(source.model, 2)
     if source.path is not None and num_classes_of(read_file(source.path, model)[0], model) is None:
         raise UserError(
-            "'training.regularization.distillation.strength' keeps what the source's own head says, but "
-            f"{source.path!r} has no classifier; leave it out."
+            "config field 'training.regularization.distillation.strength' needs the head of the source, but "
+            f"{source.path!r} contains none; set the strength to 0, or use weights with a head."
         )
     source_px = source.preprocessing.size_px
     source_shapes, target_shapes = (
@@ -286,6 +331,6 @@ def _check_source_head(source: PlannedSource, size_px: int) -> None:
     )
     if source_shapes != target_shapes:
         raise UserError(
-            "'training.regularization.distillation.strength' keeps what the source's own head says, which is for "
-            f"images of {source_px} px; give 'target.size_px' {source_px}, or leave it out."
+            "config field 'training.regularization.distillation.strength' needs the head of the source, which only fits"
+            f" images of {source_px} px; set 'target.size_px' to {source_px}, or the strength to 0."
         )

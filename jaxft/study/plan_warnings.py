@@ -1,14 +1,15 @@
-"""Warnings about a plan: test images that the source is trained on, pictures that are left out."""
+"""Warnings about a plan: test images among the training images of the source, and skipped image files."""
 
 import numpy as np
 
 from jaxft.core.digests import sha256_of
+from jaxft.core.text import plural
 from jaxft.data import ImageSet
 from jaxft.study.planned import PlannedTrial
 
 
 def overlap(trial: PlannedTrial) -> list[str]:
-    """Returns a warning where images that a trial is tested on are among those its source was trained on here."""
+    """Returns a warning if test images of a trial are training images of the source network that jaxft trains."""
     source = trial.source.trained
     if source is None or not trial.starts_from_source:
         return []
@@ -16,23 +17,24 @@ def overlap(trial: PlannedTrial) -> list[str]:
     def contents(images: ImageSet, rows: np.ndarray) -> set[str]:
         return {sha256_of(images.images[row]) for row in rows}
 
-    seen = contents(trial.images, trial.split.test) & contents(source.images, source.split.train)
-    if not seen:
+    overlapping = contents(trial.images, trial.split.test) & contents(source.images, source.split.train)
+    if not overlapping:
         return []
     return [
-        f"{len(seen)} of the {len(trial.split.test)} test images of {trial.trial.target.data!r} are among those that "
-        "the source is trained on: the accuracy of pretrained trials is too high."
+        f"{len(overlapping)} of {len(trial.split.test)} test images of {trial.trial.target.data!r} are also training "
+        "images of the source, so the test accuracy of pretrained trials is too high."
     ]
 
 
-def left_out(trial: PlannedTrial) -> list[str]:
-    """Returns a warning where pictures that cannot be used were left out of a trial's images, or of its source's."""
+def skipped_images(trial: PlannedTrial) -> list[str]:
+    """Returns a warning if unusable image files of a trial, or of the source that jaxft trains, are skipped."""
     warnings = []
     for planned in (trial, trial.source.trained if trial.starts_from_source else None):
         if planned is not None and planned.images.skipped:
             skipped, data = planned.images.skipped, planned.trial.target.data
-            name, why = skipped[0]
+            name, reason = skipped[0]
             warnings.append(
-                f"{len(skipped)} pictures of {data!r} cannot be used and are left out: '{name}' ({why}), ..."
+                f"skipped {plural(len(skipped), 'image file')} of {data!r} that cannot be used, such as '{name}' "
+                f"({reason})."
             )
     return warnings

@@ -1,4 +1,4 @@
-"""Trials, sources and groups with everything resolved."""
+"""The plan of a study: resolved trials, sources and groups."""
 
 import dataclasses
 import functools
@@ -24,17 +24,22 @@ from jaxft.training.adapters import adapter_shape, is_adapter, kernel_of
 from jaxft.training.layer_selection import has_random_backbone, has_random_start, is_new, transferred_blocks
 from jaxft.weights import Manifest
 
-UNEVEN = 1.2
+UNEVEN_RATIO = 1.2  # of the numbers of test images of two classes
 
 STREAMS = tuple(stream.name for stream in dataclasses.fields(cfg.Streams))
 
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """Where trials start: a weight file, a network trained first, or nothing but an architecture.
+    """The source of trials: a weight file, a network that jaxft trains first, or only an architecture.
 
-    `trained` is the trial that trains it, `digest` what identifies its weights (empty for nothing). They are those
-    after a pass, `epoch`, or where that is none those that it selects.
+    Attributes:
+      model: name of the architecture.
+      preprocessing: of its images.
+      manifest: of the weight file; None without a file.
+      path: of the weight file; None without a file.
+      trained: the trial that trains the network; None if jaxft does not train it.
+      epoch: trials start from the weights after this epoch, counted from 1; if None, from the selected weights.
     """
 
     model: str
@@ -46,7 +51,10 @@ class PlannedSource:
 
     @property
     def digest(self) -> str:
-        """Returns what identifies the weights: a file's sha256 or a source trial's digest; empty for none."""
+        """Returns the identity of the weights, empty without weights.
+
+        It is the sha256 of a file, the digest of the trial that trains the network, or a digest of trial and epoch.
+        """
         if self.trained is not None and self.epoch is not None:
             return cfg.digest({"source": self.trained.digest, "epoch": self.epoch})
         if self.trained is not None:
@@ -56,10 +64,18 @@ class PlannedSource:
 
 @dataclass(frozen=True, eq=False)
 class PlannedTrial:
-    """A trial with everything resolved.
+    """A resolved trial.
 
-    `layers` are its parameters, and what the rules say of them. `feature_classifier` is the classifier of features
-    where it is that which is trained; then the program has no phases.
+    Attributes:
+      trial: its config.
+      identity: the content of its digest.
+      source: the source that it may start from.
+      sampled: its images and split.
+      model: its network.
+      layers: the matching rule and learning rate of each parameter and LoRA factor, by name.
+      program: the static part of its training.
+      feature_classifier: its classifier of features; None if it trains a network. With a classifier, the program has no
+        phases.
     """
 
     trial: Trial
@@ -73,26 +89,26 @@ class PlannedTrial:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Returns 16 hexadecimal digits that name the trial, the same in every process and version."""
+        """Returns 16 hexadecimal digits that identify the trial, equal in all processes with the same schema."""
         return cfg.digest(self.identity)
 
     @property
     def images(self) -> ImageSet:
-        """Returns the images, with true labels."""
+        """Returns the images with their true labels, without label noise."""
         return self.sampled.images
 
     @property
     def split(self) -> Split:
-        """Returns which images are trained, selected and tested on, and the labels that it sees."""
+        """Returns the rows of the training, validation and test images, and the labels for training."""
         return self.sampled.split
 
     @property
     def backbone(self) -> tuple[str, ...]:
-        """Returns the names of its parameters below the head."""
+        """Returns the names of the backbone parameters."""
         return tuple(name for name in self.layers if not self.model.in_head(name))
 
     def initial_values_key(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Returns what identifies the values of leaves below the head at the start, and which are the source's."""
+        """Returns the identity of the initial values of backbone leaves: pretrained, random, and new from growth."""
         training, seed = self.trial.training, self.trial.stream_seed("init")
         transferred = transferred_blocks(training, self.model, tuple(self.layers))
         random_key = (
@@ -107,7 +123,7 @@ class PlannedTrial:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns the shape of every leaf by name, with its collection, those that the network does not have too."""
+        """Returns the shape of every leaf by name with its collection, including LoRA factors."""
         shapes, rank = dict(expected_shapes(self.model, self.size_px)), self.trial.training.layers.lora_rank
         for name in filter(is_adapter, self.layers):
             shapes[f"params/{name}"] = adapter_shape(name, shapes[f"params/{kernel_of(name)}"], rank)
@@ -115,18 +131,18 @@ class PlannedTrial:
 
     @property
     def size_px(self) -> int:
-        """Returns the side of what the network sees of the images."""
+        """Returns the side of the network input in pixels."""
         return (self.feature_classifier or self.program.phases[-1]).preprocessing.size_px
 
     @property
     def resize_px(self) -> int | None:
-        """Returns the side of the images where it is not what the network sees, but larger."""
+        """Returns the side of the images in pixels if the network input is a crop of them, otherwise None."""
         side = self.images.images.shape[1]
         return None if side == self.size_px else side
 
     @property
     def streams_used(self) -> tuple[str, ...]:
-        """Returns the streams of random numbers that the trial's result depends on."""
+        """Returns the names of the random streams that affect the result of the trial."""
         trains_source = self.starts_from_source and self.source.trained is not None
         folds = self.trial.target.val_fraction > 0
         if self.feature_classifier is not None:
@@ -140,42 +156,51 @@ class PlannedTrial:
 
     @property
     def starts_from_source(self) -> bool:
-        """Tells whether the trial's start depends on its source's weights."""
+        """Returns whether the initial weights of the trial depend on the source weights."""
         return self.trial.training.initialization.start != "random"
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Returns the names of the layers in the order in which the network uses them."""
+        """Returns the names of the layers, in the order of the forward pass."""
         return tuple(dict.fromkeys(map(paths.layer_of, parameter_names(self.model, self.size_px))))
 
     @property
     def num_bytes(self) -> int:
-        """Returns the size of the network's variables, float32."""
+        """Returns the size in bytes of all variables of the network in float32."""
         return 4 * sum(math.prod(shape) for shape in expected_shapes(self.model, self.size_px).values())
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that share a compiled program and the images; `key` names the group in the store."""
+    """Trials that share a compiled program and images; `key` is the name of the group in the store."""
 
     key: str
     trials: tuple[PlannedTrial, ...]
 
     @property
     def program(self) -> Program:
-        """Returns the program that all of them run."""
+        """Returns the program of all trials."""
         return self.trials[0].program
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Returns the features of its classifiers, which one pass of the network makes for all of them."""
+        """Returns the features of all classifiers of the group; one forward pass computes all of them."""
         specs = {trial.feature_classifier.feature_spec for trial in self.trials if trial.feature_classifier}
         return tuple(sorted(specs, key=lambda spec: (spec.block, spec.pooling, spec.below or "")))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with everything resolved: trials in order, their groups, and the sources to train first."""
+    """A resolved study.
+
+    Attributes:
+      study: its config.
+      trials: its trials, in order, without duplicates.
+      settings: the levels of all factors in each setting.
+      groups: the trials by group.
+      sources: the source networks to train first.
+      warnings: warnings about the data.
+    """
 
     study: Study
     trials: tuple[PlannedTrial, ...]
@@ -186,22 +211,22 @@ class Plan:
 
     @property
     def num_programs(self) -> int:
-        """Returns how many training programs are compiled, those of the sources included."""
+        """Returns the number of training programs to compile, for trials and sources."""
         return len({phase for trial in (*self.trials, *self.sources) for phase in trial.program.phases})
 
     def levels(self, trial: Trial) -> dict[str, Any]:
-        """Returns the level of each factor in a trial."""
+        """Returns the level of each factor of a trial, by field name."""
         return {name: cfg.get_at(trial, name) for name in self.study.factor_names()}
 
     def effective_rates(self) -> list[float]:
-        """Returns the head's effective learning rate in each setting."""
-        of_levels = {
+        """Returns the effective learning rate of the head in each setting."""
+        rate_by_levels = {
             tuple(self.levels(t.trial).items()): t.trial.training.optimizer.effective_rate for t in self.trials
         }
-        return [of_levels[tuple(levels.items())] for levels in self.settings]
+        return [rate_by_levels[tuple(levels.items())] for levels in self.settings]
 
     def varied(self) -> tuple[str, ...]:
-        """Returns the streams of random numbers that vary over the seeds of a setting, of those that are used."""
+        """Returns the names of the used random streams that vary over the seeds of a setting."""
         varied = []
         for stream in STREAMS:
             seeds: dict[Trial, set[int]] = {}
@@ -214,13 +239,13 @@ class Plan:
         return tuple(varied)
 
     def snapshots(self, source: PlannedTrial) -> tuple[tuple[int, str], ...]:
-        """Returns after which passes, counted from 1, a source's weights are kept, and what identifies them then."""
+        """Returns (epoch, digest of the weights after it) of each snapshot of a source; epochs are counted from 1."""
         sources = [trial.source for trial in self.trials if trial.starts_from_source]
         kept = {s.epoch: s.digest for s in sources if s.trained is source and s.epoch is not None}
         return tuple(sorted(kept.items()))
 
     def size_line(self) -> str:
-        """Returns what the study comes to: numbers of trials, groups, programs and sources, and the weights kept."""
+        """Returns one line with the numbers of trials, groups, programs and sources, and the kept weights."""
         product = f"{plural(len(self.settings), 'setting')} x {plural(len(self.study.seeds), 'seed')}"
         return (
             f"{plural(len(self.trials), 'trial')} = {product}, in {plural(len(self.groups), 'group')}; "
@@ -229,24 +254,24 @@ class Plan:
         )
 
     def weights_line(self) -> str:
-        """Returns which final weights are kept, and how much disk they take."""
+        """Returns the policy for final weights and their total size on disk: 'weights kept: all, 36.5 MB'."""
         policy = self.study.execution.keep_weights.replace("_", " ")
         return f"weights kept: {policy}, {byte_size(self.weights_bytes())}"
 
     def weights_bytes(self) -> int:
-        """Returns how much disk the final weights take that the policy keeps."""
+        """Returns the size in bytes of the final weights that the policy keeps."""
         policy = self.study.execution.keep_weights
-        kept = self.trials if policy == "all" else one_a_setting(self) if policy == "best_seed" else ()
+        kept = self.trials if policy == "all" else first_of_each_setting(self) if policy == "best_seed" else ()
         return sum(trial.num_bytes for trial in kept if trial.feature_classifier is None)
 
     def record(self, origin: cfg.ConfigFile) -> dict[str, Any]:
-        """Returns the plan as the store keeps it and the report reads it."""
+        """Returns the plan as a dict, for the store and the report."""
         settings = [list(level.items()) for level in self.settings]
         return {
             "title": self.study.title,
             "docstring": origin.docstring,
             "config": cfg.to_dict(self.study),
-            "changed": cfg.non_default(self.study),  # from the defaults
+            "changed": cfg.non_default(self.study),
             "config_path": origin.path,
             "overrides": list(origin.overrides),
             "factors": list(self.study.factor_names()),
@@ -273,12 +298,15 @@ class Plan:
 
 
 def is_uneven(trial: PlannedTrial) -> bool:
-    """Tells whether some class has many more test images than another, so that accuracy speaks of few classes."""
+    """Returns whether the largest class of the test images has more than 1.2 times the images of the smallest.
+
+    Then a few classes dominate plain accuracy.
+    """
     counts = np.unique(trial.images.labels[trial.split.test], return_counts=True)[1]
-    return len(counts) > 0 and bool(counts.max() > UNEVEN * counts.min())
+    return len(counts) > 0 and bool(counts.max() > UNEVEN_RATIO * counts.min())
 
 
-def one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
+def first_of_each_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
     """Returns the first trial of each setting."""
     first: dict[Any, PlannedTrial] = {}
     for trial in plan.trials:
@@ -287,5 +315,8 @@ def one_a_setting(plan: Plan) -> tuple[PlannedTrial, ...]:
 
 
 def uses_split(trial: Trial) -> bool:
-    """Tells whether the stream 'split' decides anything: it does not for a manifest whose images are not shuffled."""
+    """Returns whether the random stream 'split' affects the trial.
+
+    It does not if a manifest replaces the draws and no patches are shuffled.
+    """
     return trial.target.manifest is None or trial.target.shuffle_px is not None

@@ -1,4 +1,4 @@
-"""The worker processes of a study, and a worker's share of its work."""
+"""The worker processes of a study, and the jobs of one worker."""
 
 from jaxft import config as cfg
 from jaxft.core import events
@@ -7,7 +7,7 @@ from jaxft.ops import convolution
 from jaxft.store.records import Store
 from jaxft.study.candidates import num_workers
 from jaxft.study.convolutions import check_convolution
-from jaxft.study.jobs import chunk_jobs, in_order_of, source_jobs
+from jaxft.study.jobs import chunk_jobs, ordered_for_worker, source_jobs
 from jaxft.study.planned import Plan
 from jaxft.study.services import Services
 from jaxft.study.work import Work
@@ -15,7 +15,7 @@ from jaxft.study.workers import Workers
 
 
 class Pool:
-    """The worker processes of a study, begun when they are first needed."""
+    """The worker processes of a study, started when they are first needed."""
 
     def __init__(self, plan: Plan, store: Store, debug: bool):
         self.plan, self.store, self.debug = plan, store, debug
@@ -24,14 +24,18 @@ class Pool:
 
     @property
     def workers(self) -> Workers:
-        """Returns them."""
+        """Returns the worker processes."""
         if self._workers is None:
             study = cfg.to_dict(self.plan.study)
             self._workers = Workers(study, self.store.workdir, self.size, self.debug)
         return self._workers
 
     def run(self, services: Services, shard: tuple[int, int]) -> None:
-        """Lets them do their share of the work, and tells how it goes."""
+        """Runs the worker jobs of shard (i, n) in the workers, and passes their events on.
+
+        Raises:
+          UserError: a worker failed with an error that stops the study.
+        """
         for event in self.workers.broadcast({"run": shard}):
             match event:
                 case events.WorkerFailed():
@@ -42,18 +46,18 @@ class Pool:
                     services.emit(event)
 
     def close(self) -> None:
-        """Lets them end."""
+        """Stops the workers, if they were started."""
         if self._workers is not None:
             self._workers.close()
 
 
 def run_workers_share(work: Work, shard: tuple[int, int], worker: tuple[int, int]) -> None:
-    """Does, as `worker` (i, n) of n processes, what of a plan's work is theirs: sources, then chunks."""
+    """Runs jobs as `worker` (i, n) of n: sources that no other process trains, then the worker chunks of `shard`."""
     plan, store = work.plan, work.store
     execution = plan.study.execution
     with convolution.use(execution.cpu_convolution):
         check_convolution(store, is_worker=True)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
         worker_jobs = [job for job in chunks[shard[0] :: shard[1]] if job.executor.in_workers]
-        ordered = in_order_of(worker, worker_jobs)
+        ordered = ordered_for_worker(worker, worker_jobs)
         work.run([*source_jobs(plan, store), *ordered])

@@ -1,4 +1,4 @@
-"""Runs what of a plan the store does not hold yet: sources, then trials, then what is measured over all of them."""
+"""Runs the missing jobs of a plan: sources, then trials, then the analyses of all trials."""
 
 import contextlib
 
@@ -22,13 +22,21 @@ def run_plan(
     shard: tuple[int, int] = (0, 1),
     debug: bool = False,
 ) -> int:
-    """Runs what the store does not hold, and returns how many trials failed.
+    """Runs the trials that the store lacks, and returns the number of failed trials.
 
-    Sources come first, then groups in the plan's order. A trial that fails, or whose source does, is recorded and the
-    others go on. Other processes may run the same plan in the same store: each piece of work is done by one of them.
-    Of `shard` (i, n) it is every n-th chunk from the i-th on, counted from 0.
+    Sources come first, then groups in the order of the plan. If a trial or its source fails, the failure is recorded
+    and the other trials continue. Other processes may run the same plan in the same store: each job runs once.
 
-    Raises `jaxft.core.interrupts.Stopped` where the process was told to end.
+    Args:
+      plan: the plan.
+      store: the work directory.
+      services: feature cache, listener and clock.
+      shard: (i, n): run only every n-th chunk, starting with chunk i, counted from 0.
+      debug: whether an error in a trial is raised instead of recorded.
+
+    Raises:
+      UserError: this process uses another convolution library than the study, or an executor cannot run here.
+      jaxft.core.interrupts.Stopped: the process received a signal to stop; the state is saved.
     """
     execution = plan.study.execution
     for digest in (*(trial.digest for trial in plan.trials), *(source.digest for source in plan.sources)):
@@ -42,20 +50,21 @@ def run_plan(
             assign_chunks(group, store, execution.executor, chooser.choose)
         chunks = [job for group in plan.groups for job in chunk_jobs(group, store)]
         chunks = [job for job in chunks[shard[0] :: shard[1]] if job.missing(store)]
-        missing = sum(len(job.missing(store)) for job in chunks)
-        total = sum(job.num_epochs(store) for job in (*sources, *chunks))
-        emit(events.StudyStarted(total, len(plan.trials), len(plan.trials) - missing))
-        by_workers = [job for job in chunks if job.executor.in_workers]
-        if len(sources) < pool.size or not by_workers:  # each is trained the faster with all cores
+        num_missing = sum(len(job.missing(store)) for job in chunks)
+        total_epochs = sum(job.num_epochs(store) for job in (*sources, *chunks))
+        emit(events.StudyStarted(total_epochs, len(plan.trials), len(plan.trials) - num_missing))
+        worker_jobs = [job for job in chunks if job.executor.in_workers]
+        if len(sources) < pool.size or not worker_jobs:  # a source trains faster with all cores
             work.run(sources)
-        if by_workers:
+        if worker_jobs:
             pool.run(services, shard)
-            for job in by_workers:  # each is over, but for what a worker was at that was killed
-                if lost := job.missing(store):
-                    died = f"its process ended with code {pool.workers.ended()}, perhaps for want of memory"
-                    record_failure(job, lost, died, "", store)
-                    emit(events.TrialsFailed("trials", tuple(trial.digest for trial in lost), died))
-        work.run([*sources, *(job for job in chunks if job not in by_workers)])
+            for job in worker_jobs:  # only jobs of killed workers are unfinished
+                if unfinished_trials := job.missing(store):
+                    codes = ", ".join(map(str, pool.workers.exit_codes()))
+                    reason = f"its worker process died (exit codes: {codes}); a possible cause is too little memory"
+                    record_failure(job, unfinished_trials, reason, "", store)
+                    emit(events.TrialsFailed("trials", tuple(trial.digest for trial in unfinished_trials), reason))
+        work.run([*sources, *(job for job in chunks if job not in worker_jobs)])
     drop_weights(plan, store, plan.trials)
     unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     if not unfinished:

@@ -1,4 +1,4 @@
-"""Services that all work of a study shares: the feature cache, the listener to events, the clock."""
+"""Services that all jobs of a process share: the feature cache, the event listener and the clock."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,12 @@ from jaxft.features.cache import FeatureCache, make_feature_cache
 
 @dataclass(frozen=True)
 class Services:
-    """The feature cache, the listener to events, and the clock that adds up where the time goes.
+    """The services of a process.
 
-    If `features` is None, activations of frozen prefixes are computed at every step, and not kept.
+    Attributes:
+      features: cache of activations of frozen prefixes; if None, every step computes them.
+      emit: the event listener.
+      clock: adds up the seconds of each activity.
     """
 
     features: FeatureCache | None = None
@@ -21,7 +24,7 @@ class Services:
 
     @property
     def cache(self) -> FeatureCache:
-        """Returns the feature cache, for what is kept in any case."""
+        """Returns the feature cache, or a new one for features that must be cached."""
         return self.features or FeatureCache(Execution().feature_cache_bytes)
 
 
@@ -31,5 +34,12 @@ def make_services(
     clock: Clock | None = None,
     features: FeatureCache | None = None,
 ) -> Services:
-    """Returns the services of a run; the cache has the run's budgets if `features` is None."""
+    """Returns the services of a process.
+
+    Args:
+      execution: the section `execution` of the config, with the budgets of the cache.
+      emit: the event listener.
+      clock: if None, a new clock.
+      features: if None, a new cache with the budgets of `execution`.
+    """
     return Services(features or make_feature_cache(execution), emit, clock or Clock(emit))

@@ -1,4 +1,4 @@
-"""Records and arrays of finished trials, as the store keeps them."""
+"""Records and arrays of finished trials, for the store."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,15 @@ from jaxft.study.planned import PlannedTrial
 def describe_trial(
     planned: PlannedTrial, outcome: Outcome, changes: Mapping[str, Any], executor: Executor
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns (arrays, record) of a trained trial, as the store keeps them; `changes` are those of its parameters."""
+    """Returns (arrays, record) of a trained trial for the store.
+
+    Args:
+      planned: the trial.
+      outcome: its results.
+      changes: {'layer', 'leaf' or 'filter': {name: {measure: value}}}, the change of its parameters; empty to record
+        none.
+      executor: the executor that ran it.
+    """
     arrays = {name: np.asarray(values) for name, values in outcome.curves.items()}
     arrays |= {"test_rows": planned.split.test, "test_predictions": outcome.test_predictions}
     for level in ("leaf", "filter"):
@@ -38,19 +46,19 @@ def describe_trial(
 def describe_classifier(
     planned: PlannedTrial, result: FeatureClassifierResult, seconds: float
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns (arrays, record) of a classifier of features, as the store keeps them: it has no epochs."""
+    """Returns (arrays, record) of a classifier of features for the store; it has no epochs."""
     assert planned.feature_classifier is not None
     arrays = dict.fromkeys(("epoch", *curve_names()), np.zeros(0)) | result.by_level
     arrays |= {"test_rows": planned.split.test, "test_predictions": result.test_predictions}
     record = _record(planned, "done", result, seconds, Sequential())
     record |= {"selected_level": result.level, "level_of": planned.feature_classifier.level_name}
-    return arrays, record | {"relative_change": 0.0}  # the network rests
+    return arrays, record | {"relative_change": 0.0}  # the network is frozen
 
 
 def _record(
     planned: PlannedTrial, status: str, outcome: Outcome | FeatureClassifierResult, seconds: float, executor: Executor
 ) -> dict[str, Any]:
-    """Returns what the record of every finished trial has."""
+    """Returns the fields that the records of all finished trials have."""
     split = planned.split
     return {
         "schema": cfg.SCHEMA_VERSION,

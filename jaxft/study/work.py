@@ -1,4 +1,4 @@
-"""A process's work: pieces of a study, each done by one of the processes that share a work directory."""
+"""The jobs of one process; processes with the same work directory share the jobs of a study."""
 
 import time
 import traceback
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from jaxft.core import events, interrupts
 from jaxft.core.errors import UserError
+from jaxft.core.text import plural
 from jaxft.store.records import Store
-from jaxft.study.device_memory import is_out_of_memory, let_go_of_programs
-from jaxft.study.jobs import Job, halve_chunks, pieces_of
-from jaxft.study.pieces import WorkContext, do_piece
+from jaxft.study.device_memory import drop_compiled_programs, is_out_of_memory
+from jaxft.study.jobs import Job, current_jobs, halve_chunks
+from jaxft.study.pieces import WorkContext, run_job
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.study.services import Services
 from jaxft.study.trial_loader import TrialLoader
@@ -18,7 +19,16 @@ WAIT_SECONDS = 0.5
 
 
 class Work:
-    """Does pieces of a study's work that no other process does; `loader` loads what trials start from."""
+    """Runs the jobs of a study that no other process runs.
+
+    Attributes:
+      plan: the study.
+      store: its work directory.
+      services: feature cache, listener and clock.
+      debug: whether an error in a job is raised instead of recorded.
+      emit: the event listener.
+      loader: loads the initial arrays and images of trials.
+    """
 
     def __init__(self, plan: Plan, store: Store, services: Services, debug: bool = False):
         self.plan, self.store, self.services, self.debug = plan, store, services, debug
@@ -27,27 +37,32 @@ class Work:
         self._context = WorkContext(plan, store, services, self.loader)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Does the jobs that no other process does, and returns when all are over."""
-        left = [(job, job.missing(self.store)) for job in jobs]
-        while left:
-            waiting = []
-            for job, missing in left:
+        """Runs the jobs that no other process runs, and returns when all jobs are finished.
+
+        Raises:
+          UserError: a job cannot run, for example because a weight file is unreadable.
+          jaxft.core.interrupts.Stopped: the process received a signal to stop.
+        """
+        remaining = [(job, job.missing(self.store)) for job in jobs]
+        while remaining:
+            still_remaining = []
+            for job, missing in remaining:
                 if job.missing(self.store):
-                    waiting += [(other, other.missing(self.store)) for other in self._attempt(job)]
+                    still_remaining += [(other, other.missing(self.store)) for other in self._attempt(job)]
                 else:
                     epochs = sum(trial.program.num_epochs for trial in missing)
                     self.emit(events.WorkDoneElsewhere(epochs, len(missing)))
-            if [job for job, _ in waiting] == [job for job, _ in left]:
+            if [job for job, _ in still_remaining] == [job for job, _ in remaining]:
                 interrupts.check()
-                self.emit(events.Waiting(f"other processes, which are at {len(left)} pieces of work"))
+                self.emit(events.Waiting(f"other processes, which run {plural(len(remaining), 'job')}"))
                 time.sleep(WAIT_SECONDS)
-            left = waiting
+            remaining = still_remaining
 
     def _attempt(self, job: Job) -> list[Job]:
-        """Does a job, and returns what is left of it.
+        """Runs a job and returns the jobs that remain.
 
-        It is the job itself where another process is at it, or at what it needs; or smaller ones of the same trials,
-        where there was not the memory to run them side by side.
+        This is the job itself if another process runs it or its source, or smaller jobs of the same trials if the job
+        ran out of memory.
         """
         store, source = self.store, job.source
         if source is not None and not job.source_is_ready(store):
@@ -58,46 +73,56 @@ class Work:
         with store.claim(job.key, wait=False) as is_claimed:
             if not is_claimed:
                 return [job]
-            if job.group is not None and job.key not in (now := {piece.key: piece for piece in pieces_of(job, store)}):
-                return list(now.values())
+            if job.group is not None and job.key not in (
+                current := {smaller.key: smaller for smaller in current_jobs(job, store)}
+            ):
+                return list(current.values())
             return self._do(job) if job.missing(store) else []
 
     def _do(self, job: Job) -> list[Job]:
-        """Does a job that is this process's, and returns the smaller ones that are left if memory ran out."""
-        let_go_of_programs()
+        """Runs a job that this process has claimed. Returns smaller jobs of its trials if it ran out of memory."""
+        drop_compiled_programs()
         try:
-            do_piece(self._context, job)
+            run_job(self._context, job)
         except UserError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             if is_out_of_memory(error) and job.group is not None:
-                if pieces := self._halved(job):
-                    return pieces
+                if smaller_jobs := self._halved(job):
+                    return smaller_jobs
                 advice = "set execution.remat, raise training.batches.accumulate, or lower training.batches.size"
-                reason = f"a trial takes more memory than the device has; {advice}"
+                reason = f"one trial needs more memory than the device has; {advice}"
             if self.debug:
                 raise
             self._fail(job, reason, "".join(traceback.format_exception(error)))
         return []
 
     def _halved(self, job: Job) -> list[Job]:
-        """Returns the jobs of half as many trials side by side; none where one trial alone does not fit."""
-        pieces = halve_chunks(job, self.store)
-        if pieces:
-            self.emit(events.OutOfMemory(str(job.executor), str(pieces[0].executor)))
+        """Returns jobs with half as many trials; empty if each device has only one trial."""
+        smaller_jobs = halve_chunks(job, self.store)
+        if smaller_jobs:
+            self.emit(events.OutOfMemory(str(job.executor), str(smaller_jobs[0].executor)))
             self.store.drop_checkpoint(job.key)
-        return pieces
+        return smaller_jobs
 
     def _fail(self, job: Job, reason: str, trace: str = "") -> None:
-        """Records why a job's trials failed."""
+        """Records the failure of the missing trials of a job."""
         missing = job.missing(self.store)
         record_failure(job, missing, reason, trace, self.store)
         self.emit(events.TrialsFailed(job.kind, tuple(trial.digest for trial in missing), reason))
 
 
 def record_failure(job: Job, trials: Sequence[PlannedTrial], reason: str, trace: str, store: Store) -> None:
-    """Records why trials, or a source, failed."""
+    """Records the failure of trials or of a source.
+
+    Args:
+      job: the failed job.
+      trials: its trials without a result.
+      reason: the error in one sentence.
+      trace: the traceback, or an empty string.
+      store: the work directory.
+    """
     for trial in trials:
         record = {"status": "failed", "executor": job.executor.name, "error": reason, "traceback": trace}
         store.write_failure(trial.digest, record)

@@ -1,8 +1,8 @@
-"""Worker processes: each runs trials of one study on a core of its own, and tells this process its events.
+"""Worker processes: each runs trials of one study on one core and sends its events to the main process.
 
-Two processes with a thread each do more than one with two threads, because a step has parts that one thread does
-alone. They share the work directory as any processes do. They are told what to do in lines of JSON, and answer with
-events (`jaxft.core.events`), a line each.
+Two processes with one thread each are faster than one process with two threads, because some operations of a training
+step use only one thread. The workers share the work directory like any other processes. They read messages as lines of
+JSON and answer with events (`jaxft.core.events`), one per line.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from jaxft.core.events import Event, WorkerDone, from_json
 
 
 class Workers:
-    """Processes that know a study and wait to be told what to do. They end with this process, however it ends."""
+    """Worker processes of a study, which wait for messages. They end when this process ends for any reason."""
 
     def __init__(self, study: Mapping[str, Any], workdir: Path, count: int, debug: bool = False):
         self.event_queue: queue.SimpleQueue[tuple[int, Event | None]] = queue.SimpleQueue()
@@ -56,11 +56,15 @@ class Workers:
         try:
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
-        except BrokenPipeError:  # it has ended, which `broadcast` finds out
+        except BrokenPipeError:  # the worker has ended; `broadcast` handles this
             pass
 
     def broadcast(self, message: Mapping[str, Any]) -> Iterator[Event]:
-        """Tells every worker something, and yields their events until each has done it or has ended."""
+        """Sends a message to all workers, and yields their events until each has finished it or has ended.
+
+        Raises:
+          jaxft.core.interrupts.Stopped: this process received a signal to stop.
+        """
         for process in self.processes:
             self._send(process, message)
         busy = {number for number, process in enumerate(self.processes) if process.poll() is None}
@@ -75,12 +79,12 @@ class Workers:
             if event is not None:
                 yield event
 
-    def ended(self) -> list[int]:
-        """Returns the exit codes of those that have ended; none should before `close`."""
+    def exit_codes(self) -> list[int]:
+        """Returns the exit codes of the workers that have ended; before `close`, these are failures."""
         return [code for process in self.processes if (code := process.poll()) is not None]
 
     def close(self) -> None:
-        """Lets the workers end; what they are at is kept."""
+        """Stops the workers by SIGTERM, so they save checkpoints; kills them after the grace period."""
         for process in self.processes:
             process.terminate()
         for process in self.processes:
@@ -90,13 +94,13 @@ class Workers:
                 process.kill()
                 process.wait()
             assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # not before: who hears nothing any more ends at once
+            with contextlib.suppress(BrokenPipeError):  # only now: a worker without a pipe exits immediately
                 process.stdin.close()
         for listener in self.listeners:
             listener.join()
 
 
-# Where a process cannot be bound to a core.
+# On systems where a process cannot be bound to a core.
 ONE_THREAD = {
     "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false",
     "OMP_NUM_THREADS": "1",

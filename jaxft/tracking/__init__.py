@@ -1,5 +1,5 @@
-"""Listeners to the events of a run (`jaxft.core.events`): the console, the pipe from worker processes, trackers.
+"""Event listeners (`jaxft.core.events`): the console, the pipe from a worker process to its parent, and trackers.
 
-May import `core`. A tracker is a file that registers a function in `TRACKERS`, and its module in the registry's list
-(`jaxft.core.registries`).
+Imports only `core`. To add a tracker, write a module that registers a function in `TRACKERS`, and add the module to the
+list of this registry in `jaxft.core.registries`.
 """

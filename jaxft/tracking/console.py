@@ -1,4 +1,4 @@
-"""Progress on the console: one line that moves on a terminal, plain lines in a log."""
+"""Progress on the console: a progress bar on a terminal, plain lines in a log."""
 
 import collections
 import statistics
@@ -15,8 +15,8 @@ from jaxft.tracking.lines import describe
 LOG_SECONDS = 10.0
 RECENT_EPOCHS = 60
 
-# Events whose lines stay.
-LASTING = (
+# Events whose lines remain on the screen.
+PERMANENT_EVENTS = (
     events.StudyPlanned,
     events.StudyFinished,
     events.ExecutorChosen,
@@ -31,20 +31,24 @@ LASTING = (
 
 
 class Progress:
-    """A listener that shows the phase, the trials done of all, and the time left by the epochs so far.
+    """A listener that shows the phase, the number of finished trials, and the estimated remaining time.
 
-    Use it as a context manager: leaving it takes the moving line away.
+    The estimate multiplies the remaining epochs by the median time of the last epochs. Use the listener as a context
+    manager, which removes the progress bar at the end.
+
+    Args:
+      quiet: print nothing.
     """
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
-        self._live: Any = None
+        self._bar: Any = None
         self._task: Any = None
         self._started = self._last_line = time.monotonic()
         self._done_epochs = self._total_epochs = 0
         self._done_trials = self._total_trials = 0
-        # Seconds of the last epochs, a value a trial: their median is not moved by what is compiled now and then.
-        self._recent: collections.deque[float] = collections.deque(maxlen=RECENT_EPOCHS)
+        # Seconds per epoch of one trial. The median ignores the few epochs that include a compilation.
+        self._epoch_seconds: collections.deque[float] = collections.deque(maxlen=RECENT_EPOCHS)
         self._last_epoch = self._started
 
     def __enter__(self) -> "Progress":
@@ -53,12 +57,12 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def __call__(self, event: Event) -> None:
-        """Shows an event."""
+        """Shows an event on the progress bar, or prints its line."""
         match event:
             case events.StudyStarted():
                 self._start(event)
@@ -68,21 +72,21 @@ class Progress:
                 self._add_trials(1)
             case events.WorkDoneElsewhere():
                 self._total_epochs -= event.epochs
-                if self._live is not None:
-                    self._live.update(self._task, total=self._total_epochs)
+                if self._bar is not None:
+                    self._bar.update(self._task, total=self._total_epochs)
                 self._add_trials(event.trials)
-            case _ if isinstance(event, LASTING):
+            case _ if isinstance(event, PERMANENT_EVENTS):
                 self._last_epoch = time.monotonic()
                 self.print_line(describe(event))
             case _:
                 self._update_line(describe(event))
 
     def print_line(self, line: str) -> None:
-        """Shows a line that stays."""
+        """Prints a line that remains on the screen."""
         if self.quiet:
             return
-        if self._live is not None:
-            self._live.console.print(line, highlight=False, markup=False)
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
@@ -95,7 +99,7 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._live = Progress(
+        self._bar = Progress(
             TextColumn("{task.fields[phase]:<6}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[trials]}"),
@@ -105,32 +109,32 @@ class Progress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._live.add_task("", total=event.total_epochs, **self._fields("start", "compiling"))
-        self._live.start()
+        self._task = self._bar.add_task("", total=event.total_epochs, **self._fields("start", "compiling"))
+        self._bar.start()
 
     def _end_epoch(self, event: events.EpochEnded) -> None:
         num_trials, now = len(event.trials), time.monotonic()
         self._done_epochs += num_trials
         if num_trials:
-            self._recent.extend([(now - self._last_epoch) / num_trials] * num_trials)
+            self._epoch_seconds.extend([(now - self._last_epoch) / num_trials] * num_trials)
         self._last_epoch = now
-        if self._live is not None:
-            self._live.update(self._task, completed=self._done_epochs, **self._fields(event.phase, describe(event)))
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done_epochs, **self._fields(event.phase, describe(event)))
         elif now - self._last_line > LOG_SECONDS:
             self._log(event.phase, describe(event))
 
     def _add_trials(self, count: int) -> None:
         self._done_trials += count
-        if self._live is not None:
-            self._live.update(self._task, trials=f"{self._done_trials}/{self._total_trials} trials")
+        if self._bar is not None:
+            self._bar.update(self._task, trials=f"{self._done_trials}/{self._total_trials} trials")
         elif self._done_trials == self._total_trials:
             self._log("train", "")
 
     def _update_line(self, line: str) -> None:
-        """Shows how far something between two epochs is."""
-        self._last_epoch = time.monotonic()  # its time is no epoch's
-        if self._live is not None:
-            self._live.update(self._task, line=line)
+        """Shows the current activity between two epochs."""
+        self._last_epoch = time.monotonic()  # so that the next epoch does not include this time
+        if self._bar is not None:
+            self._bar.update(self._task, line=line)
         elif time.monotonic() - self._last_line > LOG_SECONDS:
             self._last_line = time.monotonic()
             self.print_line(line)
@@ -140,17 +144,16 @@ class Progress:
             "phase": phase,
             "line": line,
             "trials": f"{self._done_trials}/{self._total_trials} trials",
-            "left": self._left(),
+            "left": self._time_left(),
         }
 
-    def _left(self) -> str:
-        if len(self._recent) < 5:
+    def _time_left(self) -> str:
+        if len(self._epoch_seconds) < 5:
             return ""
-        seconds = statistics.median(self._recent) * (self._total_epochs - self._done_epochs)
+        seconds = statistics.median(self._epoch_seconds) * (self._total_epochs - self._done_epochs)
         return f"{duration(seconds)} left"
 
     def _log(self, phase: str, line: str) -> None:
         self._last_line = time.monotonic()
         trials = f"{phase}: {self._done_trials}/{self._total_trials} trials" if self._total_trials else ""
-        parts = [trials, self._left(), line]
-        self.print_line(", ".join(part for part in parts if part))
+        self.print_line(", ".join(filter(None, (trials, self._time_left(), line))))

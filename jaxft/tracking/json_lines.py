@@ -1,4 +1,4 @@
-"""A log of events: a file of JSON lines, one for each event."""
+"""The event log: a file with one line of JSON per event."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from jaxft.core import events
 from jaxft.core.events import Event
 
 FILE = "events.jsonl"
-SECONDS_BETWEEN = 10.0  # between two lines about how far one thing is
+SECONDS_BETWEEN = 10.0  # between two progress events of the same activity
 
 
 class JsonLines:
-    """Appends each event to a file, with the time (seconds since 1970) and the process.
+    """A listener that appends each event to a file, with the time (seconds since 1970) and the process.
 
-    A line is written by one system call at the end of the file, so that several processes may write to it, and a
-    process that is killed leaves whole lines, or one that is cut off, which `read_events` passes over. Of events that
-    say how far something is, the last and one every ten seconds are written.
+    One system call writes each line at the end of the file, so several processes can write to the same file. A killed
+    process leaves at most one incomplete line, which `read_events` skips. Progress events of an activity are written
+    every ten seconds, and at the end of the activity.
     """
 
     def __init__(self, path: Path):
@@ -28,7 +28,7 @@ class JsonLines:
         self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._last: dict[tuple[type, str], float] = {}
         size = os.fstat(self._handle).st_size
-        if size and os.pread(self._handle, 1, size - 1) != b"\n":  # who wrote it was killed
+        if size and os.pread(self._handle, 1, size - 1) != b"\n":  # the last writer was killed
             os.write(self._handle, b"\n")
 
     def __call__(self, event: Event) -> None:
@@ -50,7 +50,7 @@ class JsonLines:
 
 
 def read_events(path: Path) -> Iterator[tuple[float, Event]]:
-    """Yields (time in seconds since 1970, event) for each line of a log; lines that are no known event are left out."""
+    """Yields (seconds since 1970, event) for each line of a log, and skips lines that contain no known event."""
     for line in path.read_bytes().splitlines():
         try:
             fields = json.loads(line)

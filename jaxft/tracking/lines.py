@@ -1,4 +1,4 @@
-"""Events in words: one line for each, for people."""
+"""Events as text: one line per event."""
 
 import math
 from functools import singledispatch
@@ -9,7 +9,7 @@ from jaxft.core.text import duration, percent, plural
 
 @singledispatch
 def describe(event: events.Event) -> str:
-    """Returns an event in one line; that of a plug-in, which nothing here knows, is its name and fields."""
+    """Returns an event as one line. For an event of a plug-in, the line contains its name and its fields."""
     fields = {name: value for name, value in event.to_dict().items() if name != "event"}
     return ", ".join([type(event).__name__, *(f"{name} {value}" for name, value in fields.items())])
 
@@ -17,48 +17,47 @@ def describe(event: events.Event) -> str:
 @describe.register
 def _(event: events.StudyPlanned) -> str:
     return (
-        f"{event.title}: {event.trials} trials ({event.settings} settings, {event.seeds} seeds), "
-        f"{event.programs} training programs, on {event.device}; {event.weights}"
+        f"{event.title}: {plural(event.trials, 'trial')} ({plural(event.settings, 'setting')}, "
+        f"{plural(event.seeds, 'seed')}), {plural(event.programs, 'training program')}, on {event.device}; "
+        f"{event.weights}"
     )
 
 
 @describe.register
 def _(event: events.StudyFinished) -> str:
     longest = sorted(event.seconds_by_activity.items(), key=lambda item: -item[1])
-    programs = f" ({event.num_compiled} programs)"
-    parts = [
+    programs = f" ({plural(event.num_compiled, 'program')})"
+    activities = [
         f"{activity} {duration(seconds)}{programs if activity == 'compile' else ''}"
         for activity, seconds in longest
         if seconds >= 0.5
     ]
-    return f"done in {duration(event.seconds)}: {', '.join(parts)}"
+    return f"done in {duration(event.seconds)}: {', '.join(activities)}"
 
 
 @describe.register
 def _(event: events.ExecutorChosen) -> str:
-    return f"{event.trials} trials: {event.executor}, as {event.reason}"
+    return f"{plural(event.trials, 'trial')}: {event.executor} ({event.reason})"
 
 
 @describe.register
 def _(event: events.OutOfMemory) -> str:
-    then = "it is not used" if event.next_executor is None else f"going on with {event.next_executor}"
-    return f"{event.executor} ran out of memory; {then}"
+    action = "choosing another executor" if event.next_executor is None else f"continuing with {event.next_executor}"
+    return f"{event.executor} ran out of memory; {action}"
 
 
 @describe.register
 def _(event: events.EpochEnded) -> str:
-    """Returns the means over the trials that have not diverged; an empty line if all of them have."""
+    """Returns the mean loss and accuracy of the trials that have not diverged; empty if all have."""
     loss, accuracy = (_mean(event.metrics.get(name, ())) for name in ("train_loss", "val_accuracy"))
     if loss is None:
         return ""
-    on_val = "" if accuracy is None else f", validation accuracy {percent(accuracy)}%"
-    return f"epoch {event.epoch}/{event.num_epochs}, loss {loss:.3f}{on_val}"
+    return f"epoch {event.epoch}/{event.num_epochs}, loss {loss:.3f}{_validation(accuracy)}"
 
 
 @describe.register
 def _(event: events.SourceTrained) -> str:
-    on_val = "" if event.val_accuracy is None else f", validation accuracy {percent(event.val_accuracy)}%"
-    return f"source {event.source} trained in {duration(event.seconds)}{on_val}"
+    return f"source network {event.source} trained in {duration(event.seconds)}{_validation(event.val_accuracy)}"
 
 
 @describe.register
@@ -68,13 +67,13 @@ def _(event: events.TrialFinished) -> str:
 
 @describe.register
 def _(event: events.TrialsFailed) -> str:
-    what = "a source" if event.kind == "sources" else plural(len(event.trials), "trial")
-    return f"{what} failed: {event.error.splitlines()[0]}"
+    failed = "a source network" if event.kind == "sources" else plural(len(event.trials), "trial")
+    return f"{failed} failed: {event.error.splitlines()[0]}"
 
 
 @describe.register
 def _(event: events.AnalysisSkipped) -> str:
-    return f"{event.analysis} left out: {event.reason}"
+    return f"skipped {event.analysis}: {event.reason}"
 
 
 @describe.register
@@ -84,7 +83,7 @@ def _(event: events.FinetuneStarted) -> str:
 
 @describe.register
 def _(event: events.CandidateSelected) -> str:
-    return f"selected: {event.candidate}, right on {percent(event.val_accuracy)}% of the validation images"
+    return f"selected candidate: {event.candidate}{_validation(event.val_accuracy)}"
 
 
 @describe.register
@@ -109,7 +108,7 @@ def _(event: events.ImagesDecoded) -> str:
 
 @describe.register
 def _(event: events.FeaturesComputed) -> str:
-    return f"{event.activity} {event.of}: {event.done} of {event.total} images"
+    return f"{event.activity} {event.of}: {event.done:,} of {event.total:,} images"
 
 
 @describe.register
@@ -117,6 +116,10 @@ def _(event: events.Warned) -> str:
     return f"warning: {event.message}"
 
 
+def _validation(accuracy: float | None) -> str:
+    return "" if accuracy is None else f", validation accuracy {percent(accuracy)} %"
+
+
 def _mean(values: tuple[float | None, ...]) -> float | None:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(known) / len(known) if known else None
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None

@@ -6,7 +6,7 @@ from jaxft.core.events import Event
 
 
 class PipeWriter:
-    """Writes each event to a stream as a line of JSON. The parent reads them (`jaxft.study.workers`)."""
+    """A listener that writes each event as a line of JSON to a stream, which `jaxft.study.workers` reads."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream

@@ -1,4 +1,5 @@
-"""Training one trial: phases, the forward pass, the step, optimizers, regularizers, evaluation.
+"""Training of one trial: phases, forward pass, training step, optimizers, regularizers, evaluation.
 
-Imports all rows up to `features`. An optimizer or a regularizer is a file and a registry line.
+Imports the rows above `training`. An optimizer, a schedule, a loss or a regularizer is a function or class and a line
+that registers it.
 """

@@ -1,9 +1,9 @@
-"""Low-rank changes of frozen kernels (LoRA): W + alpha / rank A B, of which A and B train.
+"""LoRA: low-rank updates of frozen kernels. The kernel is W + alpha / rank A B, and only A and B train.
 
-Hu et al. 2022, "LoRA", section 4.1. A kernel `[h, w, in, out]` is taken as the matrix [h w in, out], so that A is a
-convolution of the kernel's size to `rank` features and B a 1x1 one from these, as in Hugging Face's PEFT (loralib has
-another shape for convolutions, of `rank` times the kernel's size). A is normal with the variance 1 / (h w in), for
-which the paper names no number, B is zero, and so the start is the pretrained network. Neither is decayed.
+Hu et al. 2022, "LoRA", section 4.1. A kernel `[h, w, in, out]` is treated as the matrix [h w in, out]. So A is a
+convolution with the size of the kernel and `rank` output features, and B is a 1x1 convolution, as in PEFT of Hugging
+Face. (For convolutions, loralib multiplies the rank by the size of the kernel.) A is normal with variance 1 / (h w in);
+the paper gives no number. B is zero, so training starts from the pretrained network. The factors have no weight decay.
 """
 
 import math
@@ -21,41 +21,55 @@ A, B, KERNEL = "/lora_a", "/lora_b", "/kernel"
 
 
 def is_adapter(name: str) -> bool:
-    """Tells whether a leaf is a factor of a change, which no network has."""
+    """Returns whether a leaf is a LoRA factor. Factors are not parameters of the network."""
     return name.endswith((A, B))
 
 
 def adapter_names(kernel: str) -> tuple[str, str]:
-    """Returns the names of the factors A and B of a kernel's change, `.../lora_a` and `.../lora_b`."""
+    """Returns the names of the factors A and B of a kernel, `.../lora_a` and `.../lora_b`."""
     return layer_of(kernel) + A, layer_of(kernel) + B
 
 
 def kernel_of(name: str) -> str:
-    """Returns the name of the kernel that the factor `name` changes."""
+    """Returns the name of the kernel that the factor `name` updates."""
     return layer_of(name) + KERNEL
 
 
 def adapter_shape(name: str, kernel: Sequence[int], rank: int) -> tuple[int, int]:
-    """Returns the shape of a factor, of that of its kernel; no rank is above the smaller side of a kernel's matrix."""
+    """Returns the shape of the factor `name` for a kernel of shape `kernel`.
+
+    The rank is at most the smaller dimension of the kernel's matrix.
+    """
     rows, columns = math.prod(kernel[:-1]), kernel[-1]
-    least = min(rank, rows, columns)
-    return (rows, least) if name.endswith(A) else (least, columns)
+    rank = min(rank, rows, columns)
+    return (rows, rank) if name.endswith(A) else (rank, columns)
 
 
 def check_pairs(frozen: Collection[str]) -> None:
-    """Raises a `UserError` where one factor of a change is frozen and not the other: there is no training one alone."""
+    """Checks that the two LoRA factors of a kernel train together or are frozen together.
+
+    Raises:
+      UserError: only one of the two factors is in `frozen`.
+    """
     for name in frozen:
         if is_adapter(name):
             other = layer_of(name) + (B if name.endswith(A) else A)
             if other not in frozen:
                 raise UserError(
-                    f"a rule freezes '{name}' and none '{other}'; a low-rank change trains whole or not at all, so "
-                    f"name both, '{layer_of(name)}/lora_.*'."
+                    f"a rule freezes '{name}' but no rule freezes '{other}'; LoRA trains both factors or neither: "
+                    f"use the pattern '{layer_of(name)}/lora_.*', which matches both."
                 )
 
 
 def init_adapters(names: Iterable[str], params: Mapping[str, Any], rank: int, key: jax.Array) -> dict[str, jax.Array]:
-    """Returns the factors `names` at the start."""
+    """Returns the initial values of LoRA factors, by name: A [h w in, rank] is normal, B [rank, out] is zero.
+
+    Args:
+      names: names of the factors.
+      params: the kernels [h, w, in, out], by name.
+      rank: the largest rank of an update.
+      key: random key; the values of a factor depend only on the key and the name of the factor.
+    """
     factors = {}
     for name in names:
         shape = adapter_shape(name, params[kernel_of(name)].shape, rank)
@@ -68,9 +82,9 @@ def init_adapters(names: Iterable[str], params: Mapping[str, Any], rank: int, ke
 
 
 def merge(params: Mapping[str, Any], frozen: Mapping[str, Any], scale: Any) -> dict[str, Any]:
-    """Returns `params` with the changes in the place of their factors: the kernels W + scale A B, W those of `frozen`.
+    """Returns `params` with merged kernels W + scale A B instead of LoRA factors; W is the kernel in `frozen`.
 
-    Without factors it is `params`.
+    If `params` has no factors, the result equals `params`.
     """
     merged = {name: leaf for name, leaf in params.items() if not is_adapter(name)}
     for name in params:

@@ -11,14 +11,20 @@ from jaxft.core.paths import flatten, unflatten
 from jaxft.models.layers import batch_norm_in_groups
 from jaxft.ops.precision import compute_dtype
 from jaxft.training.noise import Noise, drop
-from jaxft.training.phase import Evaluated, Phase
+from jaxft.training.phase import EvalSpec, Phase
 from jaxft.training.state import Flat, Frozen
 
 NO_NOISE = Noise()
 
 
 class Variables(NamedTuple):
-    """The variables of a network: parameters that train (low-rank updates merged), tracked statistics, all the rest."""
+    """The variables of a network.
+
+    Attributes:
+      params: trainable parameters, with LoRA factors merged.
+      batch_stats: tracked batch-norm statistics.
+      frozen: frozen parameters and statistics.
+    """
 
     params: Flat
     batch_stats: Flat
@@ -26,13 +32,13 @@ class Variables(NamedTuple):
 
 
 class ForwardPass(NamedTuple):
-    """What a forward pass returns.
+    """The results of a forward pass.
 
     Attributes:
       logits: [n, classes].
-      batch_stats: the tracked statistics after it.
-      entering: the input of the first block above the frozen prefix.
-      outputs: outputs of the blocks that were asked for.
+      batch_stats: the tracked statistics after the pass.
+      entering: [n, ...], the input of the first block above the frozen prefix.
+      outputs: {block: [n, ...]}, outputs of the requested blocks.
     """
 
     logits: jax.Array
@@ -42,32 +48,39 @@ class ForwardPass(NamedTuple):
 
 
 def apply_network(
-    phase: Phase | Evaluated, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
+    phase: Phase | EvalSpec, params: Flat, batch_stats: Flat, frozen: Frozen, images: jax.Array, train: bool
 ) -> tuple[jax.Array, Flat]:
-    """Returns logits [n, classes] for `images: [n, h, w, 3]` in 0 to 255, and the tracked statistics after them.
+    """Returns (logits [n, classes], tracked statistics after the forward pass).
 
-    LoRA factors must already be merged into `params` (`jaxft.training.adapters`). In training, batch norm uses the
-    batch's statistics if any are tracked.
+    Args:
+      phase: the static part of training or evaluation.
+      params: trainable parameters; LoRA factors must already be merged (`jaxft.training.adapters.merge`).
+      batch_stats: tracked statistics.
+      frozen: frozen parameters and statistics.
+      images: [n, h, w, 3] in 0 to 255, or outputs of the frozen prefix if the phase is `from_features`.
+      train: whether batch norm uses the statistics of the batch, if any are tracked.
     """
     forward = run_network(phase, Variables(params, batch_stats, frozen), images, train)
     return forward.logits, forward.batch_stats
 
 
 def run_network(
-    phase: Phase | Evaluated,
+    phase: Phase | EvalSpec,
     variables: Variables,
     images: jax.Array,
     train: bool,
     keep: Sequence[str] = (),
     noise: Noise = NO_NOISE,
 ) -> ForwardPass:
-    """Returns a forward pass.
+    """Returns the results of a forward pass.
 
     Args:
+      phase: the static part of training or evaluation.
+      variables: the variables of the network.
       images: [n, h, w, 3] in 0 to 255, or outputs of the frozen prefix if the phase is `from_features`.
-      train: whether batch norm uses the batch's statistics, if any are tracked.
-      keep: blocks whose outputs are returned too.
-      noise: dropout of the head's inputs, and factors of residual branches.
+      train: whether batch norm uses the statistics of the batch, if any are tracked.
+      keep: blocks whose outputs are also returned.
+      noise: dropout of the inputs of the head, and factors of residual branches.
     """
     model = phase.model
     x, start, stats = enter_network(phase, variables.batch_stats, variables.frozen, images)
@@ -76,7 +89,9 @@ def run_network(
     entering, outputs = x, {}
     runner = _block_runner(phase, variables, noise, train)
     blocks, head, features = model.blocks, model.head, model.feature_block
-    stops = {*keep, *[features] * (noise.dropout is not None)}
+    stops = set(keep)
+    if noise.dropout is not None:
+        stops.add(features)
     if start == head and features in stops:
         outputs[features] = x
     for block in blocks[blocks.index(start) : blocks.index(head)]:
@@ -91,9 +106,18 @@ def run_network(
 
 
 def enter_network(
-    phase: Phase | Evaluated, batch_stats: Flat, frozen: Frozen, images: jax.Array
+    phase: Phase | EvalSpec, batch_stats: Flat, frozen: Frozen, images: jax.Array
 ) -> tuple[jax.Array, str | None, Flat]:
-    """Returns the input of the first live block, that block (None if there is none), all statistics."""
+    """Returns (input [n, ...] of the first block above the frozen prefix, name of this block, all statistics).
+
+    The name is None if the prefix is the whole network.
+
+    Args:
+      phase: the static part of training or evaluation.
+      batch_stats: tracked statistics.
+      frozen: frozen parameters and statistics.
+      images: [n, h, w, 3] in 0 to 255, or outputs of the frozen prefix if the phase is `from_features`.
+    """
     model = phase.model
     x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
@@ -108,21 +132,23 @@ def enter_network(
 
 @dataclass(frozen=True, eq=False)
 class _BlockRunner:
-    """The blocks of a network with the variables of a forward pass, apart from its statistics."""
+    """Runs blocks of a network with fixed parameters; statistics are arguments."""
 
     model: Any
     variables: dict[str, Any]
-    tracks: bool  # whether batch norm uses and updates the batch's statistics
+    tracks: bool  # whether batch norm uses the statistics of the batch and updates the running statistics
     group_size: int | None
     remat: bool
 
     def run(self, x: jax.Array, stats: Flat, start: str, stop: str) -> tuple[jax.Array, Flat]:
-        """Returns the output of `stop` for the input of `start`, and all statistics after it."""
+        """Returns the output [n, ...] of block `stop` for the input of block `start`, and all statistics after it."""
         blocks, dtype = self.model.blocks, x.dtype
         x = x.astype(compute_dtype(self.model.precision, dtype))
-        each = blocks[blocks.index(start) : blocks.index(stop) + 1]
-        for begin, end in [(block, block) for block in each] if self.remat else [(start, stop)]:
-            apply: Callable[..., Any] = functools.partial(self._apply, start=begin, stop=end)
+        spans = [(start, stop)]
+        if self.remat:
+            spans = [(block, block) for block in blocks[blocks.index(start) : blocks.index(stop) + 1]]
+        for first, last in spans:
+            apply: Callable[..., Any] = functools.partial(self._apply, start=first, stop=last)
             if self.remat:
                 apply = rematerialized(apply)
             x, updated = apply(self.variables | {"batch_stats": unflatten(stats)}, x)
@@ -137,7 +163,7 @@ class _BlockRunner:
         return x, updated["batch_stats"]
 
 
-def _block_runner(phase: Phase | Evaluated, variables: Variables, noise: Noise, train: bool) -> _BlockRunner:
+def _block_runner(phase: Phase | EvalSpec, variables: Variables, noise: Noise, train: bool) -> _BlockRunner:
     nested = {"params": unflatten(variables.frozen.params | variables.params)}
     if noise.branch_factors:
         nested["branches"] = unflatten({f"{block}/factor": factor for block, factor in noise.branch_factors.items()})
@@ -146,10 +172,11 @@ def _block_runner(phase: Phase | Evaluated, variables: Variables, noise: Noise, 
 
 
 def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `function` of arrays, of which a gradient keeps only the arguments (Chen et al. 2016, section 3).
+    """Returns `function` such that a gradient stores only its arguments (Chen et al. 2016, section 3).
 
-    It is computed again once the blocks above have their gradient, on which the last argument is made to depend: XLA on
-    a CPU drops the barriers of `jax.checkpoint`, and may then compute everything at once.
+    The backward pass recomputes the function. The last argument depends on the gradient of the following blocks, so
+    the recomputation cannot start before this gradient exists. `jax.checkpoint` is not sufficient: XLA on a CPU drops
+    its barriers, and may recompute all blocks at the same time.
     """
 
     @jax.custom_vjp
@@ -157,9 +184,9 @@ def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args)
 
     def backward(args: Any, cotangents: Any) -> Any:
-        after = next(leaf for leaf in jax.tree.leaves(cotangents) if leaf.size and leaf.dtype != jax.dtypes.float0)
-        *first, x = args
-        return jax.vjp(function, *first, x + 0 * after.ravel()[0].astype(x.dtype))[1](cotangents)
+        gradient = next(leaf for leaf in jax.tree.leaves(cotangents) if leaf.size and leaf.dtype != jax.dtypes.float0)
+        *others, x = args
+        return jax.vjp(function, *others, x + 0 * gradient.ravel()[0].astype(x.dtype))[1](cotangents)
 
     run.defvjp(lambda *args: (function(*args), args), backward)
     return run

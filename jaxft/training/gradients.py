@@ -1,4 +1,4 @@
-"""Gradients of a batch: worked through in parts, and at the point that SAM looks at."""
+"""Gradient accumulation over micro-batches, the ascent step of SAM, and the moving average of weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +10,17 @@ Tree = Any
 
 
 def in_micro_batches(grad_fn: Callable[..., Any], num_micro_batches: int) -> Callable[..., Any]:
-    """Returns `grad_fn` of a batch that is worked through in parts, of which one at a time is in memory.
+    """Returns a function like `grad_fn` that processes a batch as micro-batches, one after another, to save memory.
 
-    `grad_fn(params, batch_stats, batch) -> (grads, (batch_stats, metrics))`, whose gradient and metrics, a tree, are of
-    means over the batch, a tree of arrays [images, ...]. So are those of the result: it is that of the whole batch, up
-    to rounding, but for batch norm, which sees a part at a time; its running statistics go from part to part.
+    `grad_fn(params, batch_stats, batch) -> (grads, (batch_stats, metrics))`. The leaves of the batch have shape
+    [images, ...]; gradients and metrics are of means over the images. The result agrees with that for the whole batch
+    up to rounding, except for batch norm: it normalizes each micro-batch by the statistics of this micro-batch, and
+    updates its running statistics once per micro-batch.
     """
     if num_micro_batches == 1:
         return grad_fn
 
-    def whole(params: Tree, batch_stats: Tree, batch: Tree) -> Any:
+    def accumulated(params: Tree, batch_stats: Tree, batch: Tree) -> Any:
         micro_batches = jax.tree.map(lambda x: x.reshape(num_micro_batches, -1, *x.shape[1:]), batch)
 
         def add(carry: Any, micro_batch: Tree) -> tuple[Any, None]:
@@ -29,34 +30,40 @@ def in_micro_batches(grad_fn: Callable[..., Any], num_micro_batches: int) -> Cal
 
         first = jax.tree.map(lambda x: x[0], micro_batches)
         shapes = jax.eval_shape(grad_fn, params, batch_stats, first)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
-        # XLA's CPU backend runs convolutions inside loops many times slower.
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][1]))
+        # On a CPU, XLA convolutions inside loops are many times slower.
         unroll = num_micro_batches if jax.default_backend() == "cpu" else 1
-        (stats, total), _ = jax.lax.scan(add, (batch_stats, nothing), micro_batches, unroll=unroll)
+        (stats, total), _ = jax.lax.scan(add, (batch_stats, zeros), micro_batches, unroll=unroll)
         grads, metrics = jax.tree.map(lambda x: x / num_micro_batches, total)
         return grads, (stats, metrics)
 
-    return whole
+    return accumulated
 
 
 def sam_point(params: Tree, grads: Tree, radius: jax.Array) -> Tree:
-    """Returns the point at distance `radius` up the gradient: w + rho g / ||g|| (Foret et al. 2021, equation 2).
+    """Returns the parameters after the ascent step of SAM: w + rho g / ||g|| (Foret et al. 2021, equation 2).
 
-    The norm is over all leaves. The gradient is the loss's: weight decay is no part of it.
+    `radius` is rho, a scalar. The norm is over all leaves. The gradient does not include weight decay.
     """
     norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(grads)))
-    scale = radius / (norm + 1e-12)  # squares of what is smaller vanish in float32
+    scale = radius / (norm + 1e-12)  # in float32, squares of smaller norms underflow to zero
     return jax.tree.map(lambda leaf, grad: leaf + scale * grad, params, grads)
 
 
 def running_mean(average: Tree, values: Tree, decay: jax.Array, count: jax.Array) -> Tree:
-    """Returns the exponential moving average of `count` trees, the last of which is `values`, from that before.
+    """Returns the bias-corrected exponential moving average of T = `count` trees.
 
-    Value t of T counts in proportion to decay^(T - t), and the weights sum to 1: it is an average of what it was given
-    from the first value on, and not one that begins at zero, or that the first value weighs down for 1 / (1 - decay)
-    steps. So it is Adam's corrected mean (Kingma & Ba 2015, section 3) in steps: the average before has the share
-    decay (1 - decay^(T - 1)) / (1 - decay^T), which is 0 at T = 1, near (T - 1) / T at first, and `decay` in the end.
+    Value t has a weight proportional to decay^(T - t), and the weights sum to 1. So the average is biased neither
+    toward zero nor toward the first value. It equals the bias-corrected mean of Adam (Kingma & Ba 2015, section 3). In
+    each update, the weight of the old average is decay (1 - decay^(T - 1)) / (1 - decay^T): 0 at T = 1, close to
+    (T - 1) / T at first, and `decay` in the limit.
+
+    Args:
+      average: the average of the first T - 1 trees; it has no effect at T = 1.
+      values: the last tree, of the same structure and shapes.
+      decay: float32 scalar between 0 and 1.
+      count: integer scalar T.
     """
     log, count = jnp.log(decay), count.astype(decay.dtype)
-    kept = decay * jnp.expm1((count - 1) * log) / jnp.expm1(count * log)
-    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, values)
+    old_weight = decay * jnp.expm1((count - 1) * log) / jnp.expm1(count * log)
+    return jax.tree.map(lambda old, new: old_weight * old + (1 - old_weight) * new, average, values)

@@ -1,4 +1,4 @@
-"""The head's weights at the start: random, zeros, or the mean features of the classes."""
+"""The initial weights of the head: random, zeros, or mean features of the classes."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,19 @@ from jaxft.training.training_images import TrainingImages
 
 
 def initial_head(training: Training, images: TrainingImages) -> dict[str, jax.Array]:
-    """Returns the head's parameters at the start, by name.
+    """Returns the initial parameters of the head, by name: kernel [features, classes] and bias [classes].
 
-    'class_means': the column of class c is m_c / ||m_c||, where m_c is the mean over the class's training images of
-    f / ||f||, and f are the features of an image in evaluation; biases are zero. The class with the largest logit is
-    that of Qi, Brown & Lowe 2018 ("imprinted weights"), whose features are normalized too, and whose logits are
-    multiplied by a learned number, ours by ||f||.
+    With 'class_means', the column of class c is m_c / ||m_c||. Here m_c is the mean of f / ||f|| over the training
+    images of the class, and f are the features of an image in evaluation. Biases are zero. The predicted class agrees
+    with Qi, Brown & Lowe 2018 ("imprinted weights"). They also normalize the features of the image to classify, and
+    multiply the logits by a learned number; here the factor of the logits is ||f||.
 
     Args:
-      images: the training images, with the network as it starts.
+      training: the config of training.
+      images: the training images, with the initial network.
+
+    Raises:
+      UserError: 'zeros' or 'class_means' is requested, but the head is not a dense layer.
     """
     model = images.model
     head = {name: leaf for name, leaf in images.variables["params"].items() if model.in_head(name)}
@@ -34,9 +38,10 @@ def initial_head(training: Training, images: TrainingImages) -> dict[str, jax.Ar
 
 
 def imprint(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns [features, classes] float32, the kernel of `initial_head`, from `features: [n, features]`.
+    """Returns the kernel [features, classes] float32 of `initial_head` for 'class_means'.
 
-    A class without images, and one whose features cancel, has a column of zeros.
+    `features: [n, features]` and `labels: [n]` are those of the training images. The column of a class is zero if the
+    class has no images or its normalized features sum to zero.
     """
     vectors = np.asarray(features, np.float64)
     normalized = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -46,9 +51,13 @@ def imprint(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.nd
 
 
 def check_head(training: Training, model: Network) -> None:
-    """Raises a `UserError` if the head is to start from given weights, but is no dense layer of features."""
+    """Checks that the head can have the requested initial weights.
+
+    Raises:
+      UserError: 'zeros' or 'class_means' is requested, but the head is not a dense layer.
+    """
     if training.initialization.head != "lecun" and not model.has_linear_head:
         raise UserError(
-            f"config field 'training.initialization.head' is {training.initialization.head!r}, but the classifier of "
-            f"{model.architecture} reads maps and has a ReLU after it; use 'lecun'."
+            f"config field 'training.initialization.head' is {training.initialization.head!r}, but the head of "
+            f"{model.architecture} is a convolution with a ReLU, not a dense layer; use 'lecun'."
         )

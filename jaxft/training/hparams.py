@@ -1,4 +1,4 @@
-"""The numbers of a trial: what changes from trial to trial without another compiled program."""
+"""The numbers of a trial: hyperparameters that are traced, so that other values do not recompile the program."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,17 +15,18 @@ from jaxft.training.regularizers.active import RegularizerNumbers, make_numbers
 
 
 class HParams(NamedTuple):
-    """The numbers of a trial, float32 scalars.
+    """The numbers of a trial; fields without a description are float32 scalars with the names of their config fields.
 
     Attributes:
-      probe_learning_rate, probe_weight_decay: replace learning_rate and weight_decay in the phase of the linear probe.
-      multipliers: factor of the learning rate of each group of layers, by the pattern of the group's rule.
-      layer_decay: factor of the learning rate for every block below the head.
-      class_weights: [classes], weights in the loss; a scalar 1 if all classes weigh the same.
+      learning_rate: peak learning rate of the head.
+      probe_learning_rate, probe_weight_decay: learning rate and weight decay in the linear probe.
+      multipliers: {pattern of a rule: factor of the learning rate of its leaves}.
+      layer_decay: factor of the learning rate from each block to the block below it.
+      class_weights: [classes], weights in the loss; a scalar 1 if all classes have the same weight.
       lora_scale: alpha / rank (`jaxft.training.adapters`).
       measured: arrays that regularizers measured before training, by regularizer and name.
-      optimizer_numbers, loss_numbers: fields of the config section of the optimizer, or the loss, if it has one.
       regularizers: numbers of the regularizers that are turned on, by regularizer and name.
+      optimizer_numbers, loss_numbers: fields of the config section of the optimizer or loss; empty if it has none.
     """
 
     learning_rate: jax.Array
@@ -54,12 +55,15 @@ class HParams(NamedTuple):
 def make_hparams(
     training: Training, layers: Mapping[str, Match[LayerRate]], class_weights: np.ndarray | float = 1.0
 ) -> HParams:
-    """Returns the numbers of training; groups that are frozen have none."""
+    """Returns the numbers of a trial. Frozen leaves have no multiplier.
+
+    `layers` has the rule of each parameter; `class_weights: [classes]`, or a scalar.
+    """
     optimizer, probe = training.optimizer, training.linear_probe
     rates = {match.pattern: match.value for match in layers.values() if match.value != FROZEN}
     return HParams(
-        learning_rate=jnp.float32(optimizer.given_rate * optimizer.rate_scale),
-        probe_learning_rate=jnp.float32((probe.learning_rate or optimizer.given_rate) * optimizer.rate_scale),
+        learning_rate=jnp.float32(optimizer.configured_rate * optimizer.rate_scale),
+        probe_learning_rate=jnp.float32((probe.learning_rate or optimizer.configured_rate) * optimizer.rate_scale),
         probe_weight_decay=jnp.float32(optimizer.weight_decay if probe.weight_decay is None else probe.weight_decay),
         multipliers={pattern: jnp.float32(rate) for pattern, rate in sorted(rates.items())},
         layer_decay=jnp.float32(training.layers.decay),
@@ -83,7 +87,7 @@ def make_hparams(
 
 
 def _numbers_of(config: OptimizerConfig | LossConfig) -> dict[str, jax.Array]:
-    """Returns the numbers in the section of the optimizer, or the loss, that `config` names; {} if it has none."""
+    """Returns the fields of the section of the optimizer or loss that `config` names, by name; {} without a section."""
     section = sections_of(config).get(config.name)
     values = {} if section is None else {name: value for name, value, _ in fields_of(section)}
     return {name: jnp.float32(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""The step of a linear probe by L-BFGS (Nocedal & Wright 2006, algorithm 7.4), over all images."""
+"""The step of a linear probe with L-BFGS (Nocedal & Wright 2006, algorithm 7.4); each step uses all images."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ from jaxft.training.optimizers import make_tx
 from jaxft.training.phase import Phase
 from jaxft.training.state import Flat, Frozen, State
 
-PIECE = 256  # images that are processed at a time
+CHUNK_SIZE = 256  # images in memory at the same time
 
 
 def make_lbfgs_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     """Returns `lbfgs_step(state, hparams, labels, indices, frozen, images) -> (state, metrics)`.
 
-    indices: [1, images] int32, all images of the phase, and their views; the other arguments are those of
-    `make_train_step`. The objective is the mean loss and an L2 penalty on decayed leaves; the metrics are those after
-    the step, without the penalty.
+    indices: [1, rows] int32, all images of the phase and all their views. The other arguments are those of
+    `make_train_step`. The objective is the mean loss plus weight_decay / 2 ||w||^2 over the leaves with weight decay.
+    The metrics are computed after the step and do not include the penalty.
     """
     tx = make_tx(phase.optimizer)
 
@@ -29,20 +29,21 @@ def make_lbfgs_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         state: State, hparams: HParams, labels: jax.Array, indices: jax.Array, frozen: Frozen, images: jax.Array
     ) -> tuple[State, Metrics]:
         count = indices.shape[1]
-        size = min(PIECE, count)
-        pieces = jnp.pad(indices[0], (0, -count % size)).reshape(-1, size)
-        real = (jnp.arange(pieces.size) < count).reshape(pieces.shape)
+        size = min(CHUNK_SIZE, count)
+        chunks = jnp.pad(indices[0], (0, -count % size)).reshape(-1, size)
+        masks = (jnp.arange(chunks.size) < count).reshape(chunks.shape)
 
         def evaluate(params: Flat) -> Metrics:
-            @jax.checkpoint  # computed again for the gradient, so that one piece at a time is in memory
-            def add(total: Metrics, piece: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
-                batch, targets = load_images(phase, state, labels, images, piece[0])
+            @jax.checkpoint  # the backward pass recomputes each chunk, so only one chunk is in memory
+            def add(total: Metrics, chunk: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
+                rows, mask = chunk
+                batch, targets = load_images(phase, state, labels, images, rows)
                 logits, _ = apply_network(phase, params, state.batch_stats, frozen, batch, train=True)
-                losses = jnp.where(piece[1], phase.targets.losses(logits, targets, hparams), 0.0)
-                correct = phase.targets.is_correct(phase.targets.predictions(logits), targets) & piece[1]
+                losses = jnp.where(mask, phase.targets.losses(logits, targets, hparams), 0.0)
+                correct = phase.targets.is_correct(phase.targets.predictions(logits), targets) & mask
                 return Metrics(total.loss + losses.sum(), total.accuracy + correct.sum().astype(jnp.float32)), None
 
-            total, _ = jax.lax.scan(add, Metrics(jnp.float32(0), jnp.float32(0)), (pieces, real))
+            total, _ = jax.lax.scan(add, Metrics(jnp.float32(0), jnp.float32(0)), (chunks, masks))
             return Metrics(total.loss / count, total.accuracy / count)
 
         def objective(params: Flat) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Learning rates of single layers, by ordered rules."""
+"""Learning rates of parameters, by ordered rules."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,20 @@ from jaxft.training.layer_selection import leaves_of
 
 
 def layer_rules(training: Training, model: Network, first: Sequence[Rule[LayerRate]] = ()) -> list[Rule[LayerRate]]:
-    """Returns the ordered rules: those that stand `first`, the config's own, batch norm's, the head's, the body's.
+    """Returns the ordered rules: `first`, then rules for the config, batch norms, new units, the head and the backbone.
 
-    New units of a grown network have the head's rate. Values are multipliers of the head's rate, or 'frozen'.
+    The value of a rule is a factor of the learning rate of the head, or 'frozen'. New units of a grown network have
+    the learning rate of the head.
     """
     backbone_rate = training.layers.backbone_learning_rate
     if backbone_rate is None:
         backbone_multiplier: LayerRate = 1.0
     else:
         backbone_multiplier = (
-            FROZEN if backbone_rate == FROZEN else float(backbone_rate) / training.optimizer.given_rate
+            FROZEN if backbone_rate == FROZEN else float(backbone_rate) / training.optimizer.configured_rate
         )
     config_rules: list[Rule[LayerRate]] = [Rule(pattern, value) for pattern, value in training.layers.rates]
-    # The rules before them may leave nothing to these.
+    # The following rules are optional, because earlier rules may match all of their parameters.
     if training.batch_norm.affine == FROZEN:
         config_rules.append(Rule(leaves_of(model.norms), FROZEN, optional=True))
     if training.initialization.grow != "none":
@@ -35,15 +36,26 @@ def layer_rules(training: Training, model: Network, first: Sequence[Rule[LayerRa
 def resolve_layers(
     training: Training, model: Network, names: Sequence[str], first: Sequence[Rule[LayerRate]] = ()
 ) -> dict[str, Match[LayerRate]]:
-    """Returns what the rules, those that stand `first` and the config's, say of each parameter."""
+    """Returns {parameter name: factor of the learning rate or 'frozen', and the pattern of the first matching rule}.
+
+    Args:
+      training: the config of training.
+      model: the network.
+      names: names of the parameters.
+      first: rules that come before those of the config.
+
+    Raises:
+      UserError: a rule that is not optional is the first match of no parameter, or a pattern is not a regular
+        expression.
+    """
     return match_rules(layer_rules(training, model, first), names, "layer rate")
 
 
 def resolve_rates(
     training: Training, layers: Mapping[str, Match[LayerRate]], depths: Mapping[str, int]
 ) -> dict[str, LayerRate]:
-    """Returns the learning rate of each parameter at the peak of the schedule, decayed by its depth, or 'frozen'."""
-    peak = training.optimizer.given_rate * training.optimizer.rate_scale
+    """Returns {parameter name: learning rate at the peak of the schedule, with layer-wise decay, or 'frozen'}."""
+    peak = training.optimizer.configured_rate * training.optimizer.rate_scale
     return {
         name: match.value
         if isinstance(match.value, str)

@@ -1,4 +1,4 @@
-"""Losses of images with one label each, by name."""
+"""Losses for images with one label each, by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of images.
+    """A loss, as two functions.
 
     Attributes:
-      train: function of (logits [n, classes], labels [n], the trial's numbers) that returns [n], as training sees it.
-      evaluate: function of (logits, labels) that returns [n], for validation and test.
+      train: (logits [n, classes], labels [n], numbers of the trial) -> training loss of each image [n].
+      evaluate: (logits [n, classes], labels [n]) -> loss of each image [n] in validation and test.
     """
 
     train: "Callable[[jax.Array, jax.Array, HParams], jax.Array]"
@@ -27,7 +27,10 @@ class Loss:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: "HParams") -> jax.Array:
-    """Returns [n], the cross-entropy of each image with smoothed labels (Szegedy et al. 2016, section 7)."""
+    """Returns [n], the cross-entropy of each image with label smoothing (Szegedy et al. 2016, section 7).
+
+    `logits: [n, classes]`, `labels: [n]`.
+    """
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     smooth = one_hot * (1 - hparams.label_smoothing) + hparams.label_smoothing / logits.shape[-1]
     return optax.softmax_cross_entropy(logits, smooth)
@@ -36,5 +39,5 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, hparams: "HParams") -> j
 LOSSES.register(
     "cross_entropy",
     Loss(cross_entropy, optax.softmax_cross_entropy_with_integer_labels),
-    help="cross-entropy, with smoothed labels in training",
+    help="cross-entropy, with label smoothing in training",
 )

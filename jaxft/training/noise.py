@@ -1,4 +1,4 @@
-"""Random changes of what a network computes in training: dropped inputs of the head, skipped residual branches."""
+"""Random noise in the forward pass of training: dropout of the inputs of the head, skipped residual branches."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 
 class Dropout(NamedTuple):
-    """Dropout of the head's inputs: its key, the fraction that is dropped, and the images' places in the batch [n]."""
+    """Dropout of the inputs of the head.
+
+    Attributes:
+      key: random key of the step.
+      rate: scalar, the fraction that is set to zero.
+      positions: [n] int32, positions of the images in the whole batch.
+    """
 
     key: jax.Array
     rate: jax.Array
@@ -16,9 +22,11 @@ class Dropout(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """The random changes in a forward pass.
+    """The noise of a forward pass.
 
-    `dropout` acts on the inputs of the head. `branch_factors` multiply residual branches, {block: factor}.
+    Attributes:
+      dropout: dropout of the inputs of the head; None without dropout.
+      branch_factors: {block: scalar that multiplies its residual branch}; None without stochastic depth.
     """
 
     dropout: Dropout | None = None
@@ -26,10 +34,10 @@ class Noise(NamedTuple):
 
 
 class NoiseKey(NamedTuple):
-    """What noise is drawn from: the key of a step, and the places in the batch [n] of the images at work.
+    """The source of noise: the key of a step, and the positions [n] of the images of a micro-batch in the whole batch.
 
-    A batch has one set of branch factors, and each image values of its own that are dropped, so that it does not matter
-    in how many micro-batches a batch is processed.
+    Branch factors depend only on the key, and dropout depends only on the key and the position. So the noise does not
+    depend on the number of micro-batches.
     """
 
     key: jax.Array
@@ -37,10 +45,9 @@ class NoiseKey(NamedTuple):
 
 
 def drop(x: jax.Array, dropout: Dropout) -> jax.Array:
-    """Returns `x: [n, ...]` with a fraction `rate` of its values set to zero and the others divided by 1 - rate.
+    """Returns `x: [n, ...]` with a fraction `rate` of its values set to zero, and the others divided by 1 - rate.
 
-    Dropout (Srivastava et al. 2014, section 10: scaled in training, so that nothing changes in evaluation). Which
-    values are dropped depends only on the key and on an image's place in the batch.
+    Dropout (Srivastava et al. 2014, section 10): values are scaled in training, so evaluation is unchanged.
     """
     key, rate, positions = dropout
 

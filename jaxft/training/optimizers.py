@@ -1,7 +1,8 @@
-"""Optimizers by name, and the update of all trainable leaves: per-layer rates, groups, clipping.
+"""Optimizers by name, and the update of all trainable leaves, with per-layer learning rates and clipping.
 
-What shapes the compiled program is in `Optimizer` (hashable); what is only a number is in `HParams` (traced). The
-update is built inside the traced step, `make_tx(optimizer)(hparams)`, so that another number never recompiles.
+`Optimizer` (hashable) holds everything that shapes the compiled program, and `HParams` (traced) holds the numbers. The
+training step builds the transformation, `make_tx(optimizer)(hparams)`, while it is traced, so a change of the numbers
+does not recompile it.
 """
 
 from collections.abc import Callable
@@ -16,15 +17,18 @@ from jaxft.core.registries import OPTIMIZERS
 from jaxft.training.hparams import HParams
 from jaxft.training.schedules import Schedule, make_schedule
 
-LBFGS = "lbfgs"  # the optimizer of a linear probe, whose step is another (`jaxft.training.lbfgs`)
+LBFGS = "lbfgs"  # only for linear probes; it has a separate step (`jaxft.training.lbfgs`)
 
 
 class OptimizerNumbers(NamedTuple):
-    """What an optimizer is built from.
+    """The numbers and options of an optimizer.
 
     Attributes:
-      decay: the optax transformation that adds the weight decay of its leaves.
-      section: the fields of its section of the config, by name, if it has one.
+      momentum: scalar; momentum of SGD, beta1 of Adam, AdamW, LAMB and Lion.
+      beta2: scalar; beta2 of Adam, AdamW, LAMB and Lion.
+      nesterov: whether to use Nesterov momentum.
+      decay: the optax transformation that adds weight decay to the updates.
+      section: fields of the config section of the optimizer, by name; empty if it has none.
     """
 
     momentum: jax.Array
@@ -34,11 +38,11 @@ class OptimizerNumbers(NamedTuple):
     section: dict[str, jax.Array]
 
 
-# An optimizer is a function of `OptimizerNumbers` that returns the optax transformations before the learning rate.
+# An optimizer is a function of `OptimizerNumbers`. It returns the optax transformations before the learning rate.
 OPTIMIZERS.register(
     "sgd",
     lambda numbers: [numbers.decay, optax.trace(numbers.momentum, numbers.nesterov)],
-    help="v = m v + (g + wd w), w = w - lr v, as PyTorch's SGD (and Nesterov's variant)",
+    help="v = m v + (g + wd w), w = w - lr v, as in PyTorch; optionally with Nesterov momentum",
 )
 OPTIMIZERS.register(
     "adam",
@@ -46,7 +50,7 @@ OPTIMIZERS.register(
         numbers.decay,
         optax.scale_by_adam(numbers.momentum, numbers.beta2, nesterov=numbers.nesterov),
     ],
-    help="Kingma & Ba 2015, with weight decay in the gradient as in PyTorch",
+    help="Kingma & Ba 2015; the gradient includes weight decay, as in PyTorch",
 )
 OPTIMIZERS.register(
     "adamw",
@@ -54,7 +58,7 @@ OPTIMIZERS.register(
         optax.scale_by_adam(numbers.momentum, numbers.beta2, nesterov=numbers.nesterov),
         numbers.decay,
     ],
-    help="Loshchilov & Hutter 2019; weight decay is scaled by the layer's learning rate",
+    help="Loshchilov & Hutter 2019; weight decay is multiplied by the learning rate of the layer",
 )
 OPTIMIZERS.register(
     "lamb",
@@ -63,27 +67,29 @@ OPTIMIZERS.register(
         numbers.decay,
         optax.scale_by_trust_ratio(),
     ],
-    help="You et al. 2020, algorithm 2, a trust ratio for each leaf, without bounds",
+    help="You et al. 2020, algorithm 2; each leaf has a trust ratio, without bounds",
 )
 OPTIMIZERS.register(
     "lion",
     lambda numbers: [optax.scale_by_lion(numbers.momentum, numbers.beta2), numbers.decay],
-    help="Chen et al. 2023, algorithm 2; weight decay is scaled by the layer's learning rate",
+    help="Chen et al. 2023, algorithm 2; weight decay is multiplied by the learning rate of the layer",
 )
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What is static in an optimizer.
+    """The static part of an optimizer.
 
     Attributes:
-      kind: its name in OPTIMIZERS, or 'lbfgs'.
-      groups: the trainable leaves, each with the pattern of its rule.
-      depths: of each leaf the number of blocks from the head down to its own; the head has 0.
-      probe: whether the rate and the weight decay are those of the linear probe.
-      joined: leaves that begin to train at a later step of the schedule than its first, with that step.
+      kind: name in OPTIMIZERS, or 'lbfgs'.
+      nesterov: whether to use Nesterov momentum.
+      schedule: the learning-rate schedule.
+      groups: (trainable leaf, pattern of its rule).
+      depths: (leaf, number of blocks from the head down to the block of the leaf); the head has depth 0.
+      probe: whether the learning rate and the weight decay are those of the linear probe.
+      joined: (leaf, step of the schedule at which it starts to train), for leaves that start later than step 0.
       clipped: whether the gradient is clipped.
-      decayed: the leaves that weight decay acts on.
+      decayed: leaves with weight decay.
     """
 
     kind: str
@@ -98,14 +104,14 @@ class Optimizer:
 
 
 def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransformation]:
-    """Returns the function from numbers to the optax transformation of a flat dict of trainable leaves.
+    """Returns a function from the numbers of a trial to the optax transformation of a flat dict of trainable leaves.
 
-    Layer-wise decay of the rate is that of Howard & Ruder 2018, section 3.2, over blocks: rate * layer_decay^depth.
-    Clipping (Pascanu et al. 2013, algorithm 1) is by the norm over all trainable leaves, before all else. L-BFGS has a
-    memory of ten steps and a line search, no rate, and its weight decay is a term of its loss.
+    Layer-wise decay multiplies the learning rate by layer_decay^depth (Howard & Ruder 2018, section 3.2; here per
+    block). Clipping comes first, by the norm over all trainable leaves (Pascanu et al. 2013, algorithm 1). L-BFGS has a
+    memory of ten steps, a line search and no learning rate; weight decay is a term of its objective.
 
-    Leaves that join late are in groups of their own, whose counts, moments and bias corrections begin where they do;
-    the schedule is the same for all.
+    A group is all leaves with the same rule that start to train at the same step. The step counts, moments and bias
+    corrections of a group start at this step. All groups share one schedule.
     """
     if optimizer.kind == LBFGS:
         return lambda hparams: _with_promotion(optax.lbfgs())
@@ -117,20 +123,21 @@ def make_tx(optimizer: Optimizer) -> Callable[[HParams], optax.GradientTransform
         by_group = optax.multi_transform(
             {
                 labels[name]: _group_tx(optimizer, hparams, *group)
-                for name, group in sorted(groups.items(), key=lambda g: g[1])
+                for name, group in sorted(groups.items(), key=lambda item: item[1])
             },
             labels,
         )
-        decays = {name: hparams.layer_decay ** depths.get(name, 0) for name in labels}
-        by_depth = optax.stateless(lambda updates, _: {name: u * decays[name] for name, u in updates.items()})
-        clip = [optax.clip_by_global_norm(hparams.clip_norm)] * optimizer.clipped
-        return _with_promotion(optax.chain(*clip, by_group, by_depth))
+        factors = {name: hparams.layer_decay ** depths.get(name, 0) for name in labels}
+        by_depth = optax.stateless(lambda updates, _: {name: u * factors[name] for name, u in updates.items()})
+        if optimizer.clipped:
+            return _with_promotion(optax.chain(optax.clip_by_global_norm(hparams.clip_norm), by_group, by_depth))
+        return _with_promotion(optax.chain(by_group, by_depth))
 
     return tx
 
 
 def _group_tx(optimizer: Optimizer, hparams: HParams, pattern: str, first_step: int) -> optax.GradientTransformation:
-    """Returns the transformation of the leaves of one rule that begin to train at one step of the schedule."""
+    """Returns the transformation of the leaves with the rule `pattern` that start to train at `first_step`."""
     decayed = frozenset(optimizer.decayed)
     weight_decay = hparams.probe_weight_decay if optimizer.probe else hparams.weight_decay
     decay = optax.add_decayed_weights(weight_decay, lambda params: {name: name in decayed for name in params})
@@ -143,7 +150,7 @@ def _group_tx(optimizer: Optimizer, hparams: HParams, pattern: str, first_step: 
 
 
 def _with_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns `tx` under JAX's standard promotion of dtypes: Optax has floats to the power of integer counts."""
+    """Returns `tx` with the standard dtype promotion of JAX, because optax computes float ** int32 (the step count)."""
     wrapped = optax.with_extra_args_support(tx)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -153,9 +160,13 @@ def _with_promotion(tx: optax.GradientTransformation) -> optax.GradientTransform
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
-def go_on_from(old: Any, new: Any) -> Any:
-    """Returns the optimizer's state `new` of more leaves, in which leaves that trained before are as in `old`."""
-    before = flatten(old)
+def continue_opt_state(old: Any, new: Any) -> Any:
+    """Returns the optimizer state of a phase with more trainable leaves, continued from the phase before.
+
+    `old` is the final state of the phase before; arrays that are in `old` come from it. `new` is the initial state of
+    the phase; arrays of leaves that start to train come from it.
+    """
+    old_arrays = flatten(old)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: before.get(jax.tree_util.keystr(path, simple=True, separator="/"), leaf), new
+        lambda path, leaf: old_arrays.get(jax.tree_util.keystr(path, simple=True, separator="/"), leaf), new
     )

@@ -1,4 +1,4 @@
-"""What is static in a stretch of training and in an evaluation."""
+"""The static parts of a phase of training and of an evaluation: everything that shapes their compiled programs."""
 
 from dataclasses import dataclass, replace
 
@@ -15,24 +15,29 @@ SINGLE_LABEL = SingleLabel()
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one compiled program: everything that is static in it.
+    """The static part of a phase of training. Each phase has one compiled training program.
 
     Attributes:
-      prefix: the last block of the frozen prefix, which runs without gradient and with its statistics frozen.
-      tracked: the batch-norm statistics that move.
-      batch_size: images in a step; with L-BFGS all images and views.
-      augmentations: random changes of single images.
-      views: number of fixed views of each image, which its index names (`jaxft.data.augmentation.augment.view`).
-      from_features: whether the phase reads outputs of the frozen prefix in place of images.
-      mixes: ways in which the images of a batch are mixed (`jaxft.data.augmentation.mixing`).
-      targets: the kind of the labels, with loss and accuracy.
-      interval: the steps of the schedule that the phase covers, from one to before the other; None: all of them.
-      num_micro_batches: number of micro-batches of a batch.
-      sharpness: whether the gradient is SAM's.
-      averaged: whether a moving average of the weights is evaluated and kept.
-      virtual_batch_size: images in a group that batch norm normalizes; None: all of the batch.
-      recalibrates: whether tracked statistics are replaced at the end.
-      remat: whether a gradient keeps only the inputs of blocks, and computes their insides again.
+      model: the network.
+      preprocessing: the preprocessing of its images.
+      optimizer: the static part of the optimizer.
+      prefix: the last block of the frozen prefix, which runs without a gradient and with frozen statistics; None if the
+        first block trains.
+      tracked: the batch-norm statistics that training updates.
+      batch_size: images per step; with L-BFGS, all images and views.
+      augmentations: random augmentations of single images.
+      views: number of fixed views of each image (`jaxft.data.augmentation.augment.view`); 0 without fixed views.
+      from_features: whether the inputs are outputs of the frozen prefix, not images.
+      mixes: the active methods that mix pairs of images, of 'mixup' and 'cutmix' (`jaxft.data.augmentation.mixing`).
+      targets: the kind of labels, with loss and accuracy.
+      interval: steps [first, end) of the schedule; if None, all steps.
+      num_micro_batches: number of micro-batches in a batch.
+      sharpness: whether the step uses the gradient of SAM.
+      averaged: whether a moving average of the weights is evaluated and saved.
+      regularizers: the regularizers that act in the phase.
+      virtual_batch_size: images in a group that batch norm normalizes separately; if None, the whole batch.
+      recalibrates: whether the tracked statistics are recomputed at the end.
+      remat: whether only the inputs of blocks are stored, and the backward pass recomputes the activations in blocks.
     """
 
     model: Network
@@ -57,63 +62,64 @@ class Phase:
 
     @property
     def trainable(self) -> tuple[str, ...]:
-        """Returns the names of the leaves that train."""
+        """Returns the names of the trainable leaves."""
         return tuple(name for name, _ in self.optimizer.groups)
 
     @property
     def num_steps(self) -> int:
-        """Returns the length of the phase."""
+        """Returns the number of steps of the phase."""
         return self.optimizer.schedule.num_steps if self.interval is None else self.interval[1] - self.interval[0]
 
     @property
     def first_step(self) -> int:
-        """Returns the step of the schedule at which the phase begins; later than 0 it goes on from the one before."""
+        """Returns the step of the schedule at which the phase starts; if not 0, the phase continues another one."""
         return 0 if self.interval is None else self.interval[0]
 
     @property
     def augments_images(self) -> bool:
-        """Returns whether images are changed at random."""
-        return not self.augmentations.is_none or bool(self.mixes)
+        """Returns whether images are augmented or mixed."""
+        return not self.augmentations.is_empty or bool(self.mixes)
 
     @property
-    def keeps_prefix(self) -> bool:
-        """Returns whether the output of the frozen prefix for an image is the same at every step, and can be kept."""
+    def can_cache_prefix(self) -> bool:
+        """Returns whether outputs of the frozen prefix can be cached, because they are the same in every epoch."""
         return self.prefix is not None and (self.views > 0 or not self.augments_images)
 
     @property
     def head_only(self) -> bool:
-        """Returns whether only the head is computed."""
+        """Returns whether the inputs are cached features, so that a step computes only the head."""
         return self.from_features and self.prefix in (self.model.feature_block, self.model.head)
 
     @property
-    def heads_of_features(self) -> bool:
-        """Returns whether only the head will be computed, step by step, from kept features."""
-        return (
-            self.keeps_prefix and self.prefix in (self.model.feature_block, self.model.head) and not self.is_full_batch
-        )
+    def can_train_on_features(self) -> bool:
+        """Returns whether steps need to compute only the head if features are cached; False for L-BFGS."""
+        is_head_only = self.prefix in (self.model.feature_block, self.model.head)
+        return self.can_cache_prefix and is_head_only and not self.is_full_batch
 
     @property
     def source_needs(self) -> SourceNeeds:
-        """Returns what the regularizers need of the source."""
+        """Returns the arrays of the source that the regularizers need."""
         return self.regularizers.source_needs(self.model)
 
     @property
-    def evaluated(self) -> "Evaluated":
-        """Returns what of the phase matters to its evaluation."""
+    def eval_spec(self) -> "EvalSpec":
+        """Returns the static part of an evaluation in this phase."""
         targets = replace(self.targets, weighted=False)
-        return Evaluated(self.model, self.preprocessing, self.prefix, self.from_features, targets)
+        return EvalSpec(self.model, self.preprocessing, self.prefix, self.from_features, targets)
 
     @property
     def is_full_batch(self) -> bool:
-        """Returns whether every step is over all images."""
+        """Returns whether each step uses all images."""
         return self.optimizer.kind == LBFGS
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What is static in an evaluation, whatever the training; the first fields are those of `Phase`.
+class EvalSpec:
+    """The static part of an evaluation; it is equal for phases that differ only in training.
 
-    `crops` are the parts of images larger than the network's that are evaluated: 'center', or 'ten'.
+    Attributes:
+      model, preprocessing, prefix, from_features, targets: as in `Phase`.
+      crops: crops of images that are larger than the input of the network: 'center' or 'ten'.
     """
 
     model: Network

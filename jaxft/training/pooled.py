@@ -1,8 +1,8 @@
-"""Features of images as vectors, whatever a head reads."""
+"""Average pooling of the inputs of a head."""
 
 import jax
 
 
 def pooled(x: jax.Array) -> jax.Array:
-    """Returns the input of a head as [n, features]: of a map the mean over its places."""
+    """Returns [n, features]: the mean over the positions of a map [n, h, w, features], or `x: [n, features]` as is."""
     return x.reshape(len(x), -1, x.shape[-1]).mean(1)

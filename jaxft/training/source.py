@@ -1,4 +1,4 @@
-"""What regularizers need of the source network: its weights, its logits and its feature maps."""
+"""Arrays of the source network that regularizers need: weights, logits and feature maps."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from jaxft.models import Network
 
 @dataclass(frozen=True)
 class SourceNeeds:
-    """What a regularizer needs of the source.
+    """The arrays of the source that a regularizer needs.
 
     Attributes:
       params: names of parameters.
-      maps: blocks whose outputs are needed, for the images of each batch.
-      logits: whether the outputs of the source's own head are needed, as they are before training.
+      maps: blocks whose outputs are needed for the images of each batch.
+      logits: whether the logits of the source head before training are needed.
     """
 
     params: tuple[str, ...] = ()
@@ -29,13 +29,13 @@ class SourceNeeds:
 
 
 def all_needs(needs: Iterable[SourceNeeds], model: Network) -> SourceNeeds:
-    """Returns what several regularizers need together, blocks in the order of the network."""
-    every = list(needs)
-    maps = {block for each in every for block in each.maps}
+    """Returns the union of the needs of several regularizers; blocks are in the order of the network."""
+    needs = list(needs)
+    maps = {block for need in needs for block in need.maps}
     return SourceNeeds(
-        tuple(dict.fromkeys(name for each in every for name in each.params)),
-        tuple(sorted(maps, key=model.blocks.index)),
-        any(each.logits for each in every),
+        params=tuple(dict.fromkeys(name for need in needs for name in need.params)),
+        maps=tuple(sorted(maps, key=model.blocks.index)),
+        logits=any(need.logits for need in needs),
     )
 
 
@@ -43,12 +43,12 @@ class SourceArrays(NamedTuple):
     """The arrays of the source that the regularizers of a phase need, shared by all trials of a group.
 
     Attributes:
-      params, batch_stats: leaves of the source by name, those of its own head too.
-      logits: [m, classes of the source], outputs of its head for training images, before training.
-      logit_rows: [rows] int32, the row of `logits` that belongs to each of the phase's images.
-      maps: {block: [k, h, w, c]}, its feature maps. None if images vary: then the source runs at each step, which is
-        a further forward pass.
-      map_rows: [rows] int32, as `logit_rows`.
+      params, batch_stats: leaves of the source by name, including its head.
+      logits: [m, classes of the source], logits of the source head for training images, before training.
+      logit_rows: [rows] int32, the row of `logits` for each image of the phase.
+      maps: {block: [k, h, w, c]}, feature maps of the source. If None, images vary, and each step runs a forward pass
+        of the source.
+      map_rows: [rows] int32, the row of `maps` for each image of the phase.
     """
 
     params: dict[str, Any]
@@ -60,9 +60,9 @@ class SourceArrays(NamedTuple):
 
 
 def source_network(model: Network, params: Mapping[str, Any]) -> Network:
-    """Returns `model` with the number of classes of the head among the leaves `params`."""
-    in_head = next(leaf for name, leaf in params.items() if model.in_head(name))
-    return model.clone(num_classes=in_head.shape[-1])
+    """Returns `model` with the number of classes of the head in `params`."""
+    head_leaf = next(leaf for name, leaf in params.items() if model.in_head(name))
+    return model.clone(num_classes=head_leaf.shape[-1])
 
 
 def source_maps(
@@ -72,16 +72,19 @@ def source_maps(
     blocks: Iterable[str],
     batch: tuple[jax.Array, jax.Array],
 ) -> dict[str, jax.Array]:
-    """Returns the source's outputs of `blocks`, in the order of the network, for the images of a batch.
+    """Returns {block: outputs [n, ...]} of the source for the images of a batch.
 
     Args:
-      prefix: the last block of the frozen prefix.
-      batch: the input of the first block above the prefix, and the rows of the images.
+      source_arrays: the arrays of the source.
+      model: the network.
+      prefix: the last block of the frozen prefix; None without a prefix.
+      blocks: the blocks, in the order of the network.
+      batch: (input [n, ...] of the first block above the prefix, rows [n] of the images).
     """
     x, rows = batch
     if source_arrays.maps is not None and source_arrays.map_rows is not None:
-        at = source_arrays.map_rows[rows]
-        return {block: maps[at] for block, maps in source_arrays.maps.items()}
+        map_rows = source_arrays.map_rows[rows]
+        return {block: maps[map_rows] for block, maps in source_arrays.maps.items()}
     variables = {"params": unflatten(source_arrays.params), "batch_stats": unflatten(source_arrays.batch_stats)}
     start = 0 if prefix is None else model.blocks.index(prefix) + 1
     maps = {}

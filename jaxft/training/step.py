@@ -1,7 +1,7 @@
-"""A training step: load batch, augment, forward, loss and penalties, gradient, update, average.
+"""The training step: load batch, augment, forward pass, loss and penalties, gradient, update, moving average.
 
-Parameters are flat dicts, `{'stage1/block2/conv1/kernel': leaf}`, split in the trainable ones, which the state
-holds, and the frozen ones, which are an argument of their own and cost no gradient and no copy.
+Parameters are flat dicts, `{'stage1/block2/conv1/kernel': leaf}`. Trainable parameters are in the state. Frozen
+parameters are a separate argument, so they need neither a gradient nor a copy per trial.
 """
 
 import functools
@@ -29,9 +29,9 @@ from jaxft.training.targets import Targets
 def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
     """Returns `train_step(state, hparams, labels, indices, frozen, images) -> (state, metrics)`.
 
-    labels: [images] int32; indices: [steps of the phase, batch] int32, of which the state's step picks one row, or
-    [1, batch] if every step is over all images; images: [images, h, w, 3] uint8, or the prefix's outputs for them. The
-    last two arguments are shared by all trials of a group.
+    labels: [images] int32. indices: [steps of the phase, batch] int32, the images of each step; a step uses the row
+    `state.step`. With L-BFGS, each step uses all images, and indices is [1, rows]. images: [images, h, w, 3] uint8, or
+    outputs of the frozen prefix. All trials of a group share `frozen` and `images`.
     """
     if phase.is_full_batch:
         return make_lbfgs_step(phase)
@@ -41,7 +41,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
         state: State, hparams: HParams, labels: jax.Array, indices: jax.Array, frozen: Frozen, images: jax.Array
     ) -> tuple[State, Metrics]:
         rows = jax.lax.dynamic_index_in_dim(indices, state.step, keepdims=False)
-        whole_batch, share = load_batch(phase, state, hparams, labels, images, rows)
+        whole_batch, mix_weight = load_batch(phase, state, hparams, labels, images, rows)
 
         def loss_fn(params: Flat, batch_stats: Flat, batch: Batch) -> tuple[jax.Array, tuple[Flat, Metrics]]:
             merged = merge(params, frozen.params, hparams.lora_scale)
@@ -58,7 +58,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
                 predictions = phase.targets.predictions(forward.logits)
                 return jnp.float32(phase.targets.is_correct(predictions, targets.labels))
 
-            targets = batch.targets(share)
+            targets = batch.targets(mix_weight)
             metrics = Metrics(targets.mean(losses), targets.mean(is_correct))
             context = StepContext(phase, hparams, merged, forward, targets, frozen.source_arrays, key)
             penalty = regularizers.penalty(context)
@@ -67,7 +67,7 @@ def make_train_step(phase: Phase) -> Callable[..., tuple[State, Metrics]]:
 
         gradient = in_micro_batches(jax.grad(loss_fn, has_aux=True), phase.num_micro_batches)
         grads, (batch_stats, metrics) = gradient(state.params, state.batch_stats, whole_batch)
-        if phase.sharpness:  # the second gradient leaves the statistics as the first has made them
+        if phase.sharpness:  # the second forward pass does not update the statistics
             point = sam_point(state.params, grads, hparams.sam_radius)
             grads, _ = gradient(point, state.batch_stats, whole_batch)
         updates, opt_state = tx(hparams).update(grads, state.opt_state, state.params)

@@ -1,6 +1,6 @@
-"""The training targets of images, and what follows from their kind: loss, predictions, accuracy.
+"""Training targets of images, and their loss, predictions and accuracy.
 
-The step and the evaluation know targets only through these classes, so that another kind of label is another class.
+The training step and the evaluation use targets only through these classes. A new kind of label needs a new class.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Targets(NamedTuple):
-    """Training targets of a batch: labels, and row indices among the phase's images."""
+    """Training targets of a batch: labels [n] int32, and rows [n] int32, the indices of the images in the phase."""
 
     labels: jax.Array
     rows: jax.Array
@@ -28,27 +28,27 @@ class BatchTargets(NamedTuple):
 
     Attributes:
       original: targets of each image.
-      mixed_in: those of the image that is mixed into it.
-      share: the share of its own target that an image keeps, a scalar; None if images are not mixed.
+      mixed_in: for each image, targets of the image that is mixed into it.
+      mix_weight: weight of the original target, a scalar (lambda in mixup and cutmix); None if images are not mixed.
     """
 
     original: Targets
     mixed_in: Targets
-    share: jax.Array | None
+    mix_weight: jax.Array | None
 
     def mean(self, function: Callable[[Targets], jax.Array]) -> jax.Array:
-        """Returns the mean over the images of `function(targets)`, [n]; of mixed images by the shares."""
-        mean = function(self.original).mean()
-        return mean if self.share is None else self.share * mean + (1 - self.share) * function(self.mixed_in).mean()
+        """Returns the mean of `function(targets): [n]` over the images, a scalar; weighted for mixed images."""
+        mean, weight = function(self.original).mean(), self.mix_weight
+        return mean if weight is None else weight * mean + (1 - weight) * function(self.mixed_in).mean()
 
 
 @dataclass(frozen=True)
 class SingleLabel:
-    """One class an image: labels are [n] int32. It is static in the compiled program.
+    """The kind of targets with one class per image: labels are [n] int32. It is a static part of compiled programs.
 
     Attributes:
-      loss: name of the loss, in LOSSES.
-      weighted: whether classes weigh differently in it.
+      loss: name of the loss in LOSSES.
+      weighted: whether the training loss has class weights.
     """
 
     loss: str = "cross_entropy"
@@ -59,18 +59,18 @@ class SingleLabel:
         return LOSSES[self.loss].value
 
     def losses(self, logits: jax.Array, labels: jax.Array, hparams: "HParams") -> jax.Array:
-        """Returns [n], the training loss of each image."""
-        each = self._loss.train(logits, labels, hparams)
-        return each * hparams.class_weights[labels] if self.weighted else each
+        """Returns [n], the training loss of each image, for `logits: [n, classes]` and `labels: [n]`."""
+        losses = self._loss.train(logits, labels, hparams)
+        return losses * hparams.class_weights[labels] if self.weighted else losses
 
     def evaluation_losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Returns [n], the loss of each image in evaluation."""
+        """Returns [n], the loss of each image in evaluation, for `logits: [n, classes]` and `labels: [n]`."""
         return self._loss.evaluate(logits, labels)
 
     def predictions(self, logits: jax.Array) -> jax.Array:
-        """Returns [n], the predicted class of each image."""
+        """Returns [n] int32, the predicted class of each image, for `logits: [n, classes]`."""
         return logits.argmax(-1)
 
     def is_correct(self, predictions: jax.Array, labels: jax.Array) -> jax.Array:
-        """Returns [n] bool, whether each prediction is right."""
+        """Returns [n] bool, whether each prediction is correct; `predictions` and `labels` are [n]."""
         return predictions == labels

@@ -1,4 +1,4 @@
-"""The training images of a trial as a network sees them without random changes."""
+"""The training images of a trial without augmentation, and outputs of a network for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,17 @@ from jaxft.models import Network, Preprocessing
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """The training images of a trial, and a network that looks at them.
+    """The training images of a trial, and a network that is applied to them.
 
     Attributes:
+      model: the network.
+      preprocessing: the preprocessing of its images.
       variables: flat `params` and `batch_stats` of the network.
-      pixels: [n, h, w, 3] uint8, or a stream of as many.
-      fingerprint: identifies the pixels.
-      rows: [m] the images to train on.
-      labels: [m] their classes, as the trial sees them.
-      cache: keeps outputs of the network.
+      pixels: [n, h, w, 3] uint8, or a stream of n images.
+      fingerprint: digest of the pixels.
+      rows: [m], the training images among the pixels.
+      labels: [m], their labels in the trial.
+      cache: stores outputs of the network.
     """
 
     model: Network
@@ -36,12 +38,15 @@ class TrainingImages:
     labels: np.ndarray
     cache: FeatureCache
 
-    def outputs(self, block: str, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Returns the outputs of a block for the images `rows[chosen]`, or their centers if they are larger."""
+    def outputs(self, block: str, selected: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Returns the outputs [k, ...] float32 of a block for the k images `rows[selected]`.
+
+        `selected` is a slice or an array [k]. Images larger than the input of the network are center-cropped.
+        """
         size_px = self.preprocessing.size_px
         augmentations = Augmentations.of({"crop.size_px": None if self.pixels.shape[1] == size_px else size_px})
-        key = jax.random.key_data(jax.random.key(0))  # of random views, of which none is asked for
+        key = jax.random.key_data(jax.random.key(0))  # only random views use it
         prefix = Prefix(
             self.model, self.preprocessing, block, self.variables, self.pixels, self.fingerprint, augmentations, key
         )
-        return self.cache.outputs(prefix, self.rows[chosen])
+        return self.cache.outputs(prefix, self.rows[selected])

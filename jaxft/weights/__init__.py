@@ -1,7 +1,7 @@
-"""Weight files in and out: formats, namings, checks, and a manifest of what belongs to the numbers.
+"""Weight files: reads, checks, converts and writes them, with a manifest of their metadata.
 
-Imports `core` and `models`. A format is a file in `formats/`, a naming a table in `namings/`. The names below are
-imported on first use, so that a command's help imports no JAX.
+Imports `core` and `models`. A format is a file in `formats/`, and a naming is a table in `namings/`. The names below
+are imported on first use, so that the help of a command does not import JAX.
 """
 
 import importlib
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from jaxft.weights.loading import load, load_flat, load_weights, read_file, read_network
     from jaxft.weights.manifest import Manifest, digest_of
     from jaxft.weights.namings import find_port, register_naming
-    from jaxft.weights.porting import fit, is_head, num_classes_of, port, to_foreign
+    from jaxft.weights.porting import is_head, num_classes_of, port, port_with_head, to_tensors
     from jaxft.weights.published import find_file, find_model
     from jaxft.weights.saving import check_output_path, save_weights
     from jaxft.weights.verification import verify_file
 
-_HOMES = {
+_MODULES = {
     "Manifest": "manifest",
     "check_output_path": "saving",
     "convert_weights": "conversion",
@@ -27,19 +27,19 @@ _HOMES = {
     "find_file": "published",
     "find_model": "published",
     "find_port": "namings",
-    "fit": "porting",
     "is_head": "porting",
     "load": "loading",
     "load_flat": "loading",
     "load_weights": "loading",
     "num_classes_of": "porting",
     "port": "porting",
+    "port_with_head": "porting",
     "read_file": "loading",
     "read_network": "loading",
     "refuse_damaged": "damage",
     "register_naming": "namings",
     "save_weights": "saving",
-    "to_foreign": "porting",
+    "to_tensors": "porting",
     "verify_file": "verification",
 }
 __all__ = [
@@ -51,24 +51,24 @@ __all__ = [
     "find_file",
     "find_model",
     "find_port",
-    "fit",
     "is_head",
     "load",
     "load_flat",
     "load_weights",
     "num_classes_of",
     "port",
+    "port_with_head",
     "read_file",
     "read_network",
     "refuse_damaged",
     "register_naming",
     "save_weights",
-    "to_foreign",
+    "to_tensors",
     "verify_file",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'jaxft.weights' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"jaxft.weights.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"jaxft.weights.{_MODULES[name]}"), name)

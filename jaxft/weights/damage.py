@@ -1,4 +1,4 @@
-"""Values that no network can compute with."""
+"""Detection of invalid values in weights: NaN, infinity, and invalid variances."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,30 +8,38 @@ import numpy as np
 from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
 
-MOST_SHOWN = 3  # damaged leaves in one message
-OFF_MEAN = 1e-4  # largest running mean of a channel that is always off; EfficientNet-Lite0's go up to 4e-6
+MOST_SHOWN = 3  # damaged leaves named in an error
+OFF_MEAN = 1e-4  # largest running mean of a channel that is always zero; up to 4e-6 in EfficientNet-Lite0
 
 
 def refuse_damaged(flat: Mapping[str, np.ndarray], path: str | Path) -> None:
-    """Checks that a network can compute with `flat`, its variables by name with their collection.
+    """Checks the variables `flat` of the weight file `path` for invalid values (`damaged_values`).
 
-    Raises a `UserError` that names the file and the leaves that hold what `damaged_values` finds.
+    Args:
+      flat: arrays of any shape by leaf name, with the collection, such as `params/head/kernel`.
+      path: the file, for the message.
+
+    Raises:
+      UserError: there are invalid values; the message names the first leaves.
     """
     damaged = damaged_values(flat)
     if damaged:
-        shown = some_of([f"{what} in {name}" for name, what in damaged.items()], MOST_SHOWN)
+        shown = some_of([f"{damage} in {name}" for name, damage in damaged.items()], MOST_SHOWN)
         raise UserError(
-            f"the weight file {str(path)!r} cannot be used, as it has {shown}; fetch or train it again "
-            "(for analysis, load_weights(..., check_values=False) loads it as it is)."
+            f"the weight file {str(path)!r} has {shown}; download it or train it again "
+            "(for analysis, load_weights(..., check_values=False) loads it unchanged)."
         )
 
 
 def damaged_values(flat: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns, by the name of the leaf, what of a network's variables no network can compute with.
+    """Returns the kind of damage of each damaged leaf: NaN, infinity, a negative variance or a variance of zero.
 
-    'NaN', 'infinity', 'a negative variance' or 'a variance of zero'. A channel that is always off has a mean and a
-    variance of zero, as have some of EfficientNet-Lite0's published ones: a variance of zero is damage where the mean
-    is not almost zero, or where no mean of the layer has moved from zero, so that it was never trained.
+    Channels that are always zero have a mean and a variance of about zero; the published EfficientNet-Lite0 has some.
+    So a variance of zero is damage only if the mean is not close to zero, or if all means of the layer are exactly zero
+    (an untrained layer).
+
+    Args:
+      flat: arrays of any shape by leaf name, with the collection, such as `batch_stats/stem/bn/var`.
     """
     damaged = {}
     for name, leaf in flat.items():

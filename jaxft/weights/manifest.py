@@ -1,4 +1,4 @@
-"""What belongs to a set of weights besides its numbers, and the record of it inside a file."""
+"""The manifest of weights: their metadata, and the record of it in a weight file."""
 
 import dataclasses
 import json
@@ -20,23 +20,23 @@ OPTIONAL_FIELDS = ("resize_px", "naming")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What belongs to a set of weights besides its numbers.
+    """Metadata of weights.
 
     Attributes:
-      file: the file's name.
-      sha256: that of the whole file.
-      model: the name of the network.
-      preprocessing: what the network expects of images.
+      file: name of the file.
+      sha256: sha256 of the file.
+      model: name of the network.
+      preprocessing: the preprocessing that the network expects.
       class_names: names of the classes, in the order of the outputs.
       origin: where the weights come from.
-      layout: that of the file: 'torch' has convolutions OIHW and dense layers [out, in], 'keras' and 'flax' ours.
-      assumed: whether the file does not say its preprocessing, so that the architecture's usual one was taken.
-      metadata: the file's own texts (safetensors' `__metadata__`), kept so that an export has them again.
-      format: the file's format.
-      checked: what the file's bits were compared with; empty if nothing is known of it.
-      resize_px: the shorter side that pictures are resized to before their center is cut out; None: the size that the
-        network takes.
-      naming: how published files call the tensors, which an export has again: 'torchvision', 'timm'.
+      layout: layout of the tensors: 'torch' (convolutions OIHW, dense layers [out, in]), or 'keras' or 'flax' (HWIO,
+        [in, out]).
+      assumed: whether the file has no preprocessing, and the default of the network is assumed.
+      metadata: further texts in the metadata of the file; an export contains them again.
+      format: format of the file.
+      checked: the integrity check that the file passed, as a phrase; empty if none was possible.
+      resize_px: shorter side of the image before the center crop, in pixels. If None, the input size of the network.
+      naming: naming of the tensors in the file, such as 'torchvision' or 'timm'; an export uses it again.
     """
 
     file: str
@@ -54,36 +54,44 @@ class Manifest:
     naming: str = ""
 
     def to_json(self) -> str:
-        """Returns the manifest as it is kept inside a file."""
+        """Returns the manifest as JSON, as it is stored in a file."""
         fields = dataclasses.asdict(self)
         return json.dumps({name: fields[name] for name in (*FIELDS, *(n for n in OPTIONAL_FIELDS if fields[n]))})
 
 
 def write_record(manifest: Manifest, tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns the metadata of a file that holds `tensors`: the manifest with their digest, and the file's own texts."""
+    """Returns the metadata of a file: the manifest with a digest of `tensors`, and the further texts of the manifest.
+
+    Args:
+      manifest: the manifest.
+      tensors: arrays of any shape by tensor name.
+    """
     record = json.loads(manifest.to_json()) | {"tensors_sha256": digest_of(tensors)}
     record["record_sha256"] = _digest_of_record(record)
     return dict(manifest.metadata) | {METADATA_KEY: json.dumps(record)}
 
 
 def read_record(path: str | Path, text: str) -> dict[str, Any]:
-    """Returns the record that `save_weights` kept in the metadata of the file at `path`, after checking it.
+    """Returns the record in the metadata `text` of the weight file `path`, which `write_record` wrote.
 
     Raises:
       UserError: the record is damaged.
     """
     try:
         record = json.loads(text)
-        whole = record.pop("record_sha256") == _digest_of_record(record)
+        is_intact = record.pop("record_sha256") == _digest_of_record(record)
     except (ValueError, KeyError, AttributeError):
-        whole = False
-    if not whole:
-        raise UserError(f"the weight file {str(path)!r} is damaged: its record differs from that written.")
+        is_intact = False
+    if not is_intact:
+        raise UserError(
+            f"the weight file {str(path)!r} is damaged: its metadata does not match the sha256 of the metadata; "
+            "download it or train it again."
+        )
     return record
 
 
 def manifest_of_record(record: Mapping[str, Any], file: str, sha256: str) -> Manifest:
-    """Returns the manifest of a file from the record inside it."""
+    """Returns the manifest of the file named `file` from the record in its metadata."""
     preprocessing = record["preprocessing"] | {name: tuple(record["preprocessing"][name]) for name in ("mean", "std")}
     return Manifest(
         file,
@@ -104,7 +112,7 @@ def _digest_of_record(record: Mapping[str, Any]) -> str:
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 of names, shapes and bytes of tensors, in the order of their names."""
+    """Returns the sha256 of the names, dtypes, shapes and bytes of tensors of any shape, in the order of the names."""
     contents: list[Any] = []
     for name in sorted(tensors):
         contents += [f"{name} {tensors[name].dtype} {tensors[name].shape}\n", tensors[name]]

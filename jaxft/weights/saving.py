@@ -1,4 +1,4 @@
-"""Writes weights in the names and layout of published files, with a record of what belongs to them."""
+"""Saving of weight files, with the names and layout of published files and a record of their metadata."""
 
 import contextlib
 import dataclasses
@@ -8,12 +8,13 @@ from typing import Any
 
 from jaxft.core import paths
 from jaxft.core.errors import UserError
+from jaxft.core.files import explained_os_errors, replacing
 from jaxft.models import Network
 from jaxft.models.structure import expected_shapes
 from jaxft.weights.formats import format_to_write
 from jaxft.weights.manifest import Manifest, write_record
-from jaxft.weights.namings import OWN, naming_of
-from jaxft.weights.porting import is_head, to_foreign
+from jaxft.weights.namings import FLAX_NAMING, naming_of
+from jaxft.weights.porting import is_head, to_tensors
 
 
 def save_weights(
@@ -23,42 +24,58 @@ def save_weights(
     manifest: Manifest | None = None,
     naming: str = "",
 ) -> None:
-    """Writes variables to `path` in the format of its suffix.
+    """Saves the variables of a network to a weight file, in the format of its suffix.
 
-    `.safetensors` and PyTorch's `.pth` (`.pt`, `.th`, `.bin`) have published names and layouts; `.msgpack` is for
-    `flax.serialization.from_bytes`: nested `params` and `batch_stats`, with the names here.
+    `.safetensors` and the PyTorch suffixes `.pth`, `.pt`, `.th` and `.bin` use the names and layouts of published
+    files. `.msgpack` is for `flax.serialization.from_bytes`: nested `params` and `batch_stats` with leaf names.
 
-    Loaded and saved again, every tensor has the bits it came with. The manifest (`load` returns it) goes into the
-    file's metadata. Without one the class names and the preprocessing are lost: the file says that the model's usual
-    preprocessing is assumed.
+    Weights that are loaded and saved again are bit-identical. The metadata of the file contains the manifest.
 
     Args:
-      naming: how tensors are called: 'torchvision', 'timm'; empty: as in the file that the manifest is of, else as
-        the model's published files call them.
+      path: path of the file.
+      model: the network.
+      variables: nested dict of arrays, such as `{"params": ..., "batch_stats": ...}`.
+      manifest: metadata of the weights, from `load`. If None, the file has no class names, and its preprocessing is the
+        default of the network, marked as assumed.
+      naming: naming of the tensors, such as 'torchvision' or 'timm'. If empty, the naming in the manifest, or the
+        default naming of the network.
 
     Raises:
-      UserError: there is no such folder, format or naming.
+      UserError: the folder, the format or the naming does not exist.
+
+    Example:
+      >>> model = create_model("resnetsmall14", num_classes=10)
+      >>> variables = jaxft.load_weights("resnetsmall14.cifar10.safetensors", model)
+      >>> jaxft.save_weights("copy.pth", model, variables)
     """
     check_output_path(path)
     if manifest is None:
         expected = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
         manifest = Manifest(Path(path).name, "", model.architecture, expected, assumed=True)
-    form, chosen = format_to_write(path), naming_of(model, naming or manifest.naming)
-    tensors = to_foreign(model, variables, OWN if form.has_own_names else chosen)
-    assert form.write is not None
-    record = dataclasses.replace(manifest, layout=chosen.layout, naming=chosen.name)
-    form.write(Path(path), tensors, write_record(record, tensors))
+    file_format, file_naming = format_to_write(path), naming_of(model, naming or manifest.naming)
+    tensors = to_tensors(model, variables, FLAX_NAMING if file_format.uses_leaf_names else file_naming)
+    assert file_format.write is not None
+    record = dataclasses.replace(manifest, layout=file_naming.layout, naming=file_naming.name)
+    with explained_os_errors(Path(path)), replacing(Path(path)) as temporary:
+        file_format.write(temporary, tensors, write_record(record, tensors))
 
 
 def check_output_path(path: str | Path) -> None:
-    """Raises a `UserError` where no weights can be saved at `path`: no format has its suffix, or there is no folder."""
+    """Checks that weights can be saved to `path`.
+
+    Raises:
+      UserError: the folder does not exist, or no format has this suffix.
+    """
     if not Path(path).parent.is_dir():
         raise UserError(f"there is no folder {str(Path(path).parent)!r} to save {Path(path).name!r} in.")
     format_to_write(path)
 
 
 def fitting_size(model: Network, variables: Mapping[str, Any]) -> int:
-    """Returns the size of images that the head of `variables` fits: the model's usual one, or the first that does."""
+    """Returns an image size, in pixels, for which the head in `variables` has the right shape.
+
+    The default size of the model is tried first, and is also the result if no size fits.
+    """
     params = paths.flatten({"params": variables["params"]})
     head = {name: tuple(leaf.shape) for name, leaf in params.items() if is_head(name, model)}
     expected = model.preprocessing.size_px

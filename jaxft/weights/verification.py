@@ -1,4 +1,4 @@
-"""Checks of a weight file: whole, fitting its network, finite, running, and computing as a reference."""
+"""Checks of a weight file: integrity, tensors, values, a forward pass, and agreement with reference logits."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -11,35 +11,45 @@ import numpy as np
 
 from jaxft.core.errors import UserError
 from jaxft.core.paths import unflatten
+from jaxft.core.text import some_of
 from jaxft.models import Network, create_model
 from jaxft.weights.damage import damaged_values
 from jaxft.weights.loading import read_file
 from jaxft.weights.manifest import Manifest
-from jaxft.weights.porting import fit
+from jaxft.weights.porting import port_with_head
 from jaxft.weights.published import find_model
 
-TOLERANCE = 1e-4  # of max|a-b| / max|b|, in float32
+TOLERANCE = 1e-4  # largest max|a-b| / max|b| of the logits, in float32
+
+MOST_NAMED = 3  # damaged leaves named in a check
 
 
 class Check(NamedTuple):
-    """One thing that was looked at, whether it is well, and what was seen."""
+    """The result of a check: its name, whether the file passed, and a detail to print."""
 
     name: str
     passed: bool
-    seen: str
+    detail: str
 
 
 def verify_file(path: Path, name: str | None, reference: tuple[np.ndarray, np.ndarray] | None) -> Iterator[Check]:
-    """Yields the checks of a weight file, as far as one can go: whole, fitting, finite, running, as the reference."""
+    """Yields the results of the checks of a weight file; ends early if the file cannot be read or does not fit.
+
+    Args:
+      path: the weight file.
+      name: name of the network. If None, the file names it (`find_model`).
+      reference: preprocessed images [n, height, width, 3] and their expected logits [n, classes]. If None, logits are
+        not compared.
+    """
     try:
         model = create_model(name or find_model(path), num_classes=2)
         tensors, manifest = read_file(path, model)
     except UserError as error:
         yield Check("integrity", False, str(error))
         return
-    yield Check("integrity", True, checked(manifest))
+    yield Check("integrity", True, integrity(manifest))
     try:
-        model, leaves = fit(tensors, model, manifest)
+        model, leaves = port_with_head(tensors, model, manifest)
     except UserError as error:
         yield Check("tensors", False, str(error))
         return
@@ -53,51 +63,51 @@ def verify_file(path: Path, name: str | None, reference: tuple[np.ndarray, np.nd
 
 
 def check_values(leaves: Mapping[str, np.ndarray]) -> Iterator[Check]:
-    """Yields whether all numbers are finite, and whether a network can compute with all variances."""
+    """Yields two checks of leaves of any shape, by name: are all values finite, and are all variances valid?"""
     damaged = damaged_values(leaves)
-    of_numbers, of_variances = (
-        ", ".join(f"{what} in {leaf}" for leaf, what in damaged.items() if ("variance" in what) is is_variance)
+    bad_values, bad_variances = (
+        [f"{damage} in {leaf}" for leaf, damage in damaged.items() if ("variance" in damage) is is_variance]
         for is_variance in (False, True)
     )
     count = sum(values.size for values in leaves.values())
-    yield Check("numbers", not of_numbers, of_numbers or f"{count:,} values, all finite")
+    yield Check("numbers", not bad_values, some_of(bad_values, MOST_NAMED) or f"{count:,} values, all finite")
     variances = [v for leaf, v in leaves.items() if leaf.startswith("batch_stats/") and leaf.endswith("/var")]
     zeros = sum(int((values == 0).sum()) for values in variances)
-    off = f", {zeros:,} channels are always off" if zeros else ""
-    yield Check("variances", not of_variances, of_variances or f"all well in {len(variances)} batch norms{off}")
+    inactive = f", {zeros:,} channels are always zero" if zeros else ""
+    valid = f"all valid in {len(variances)} batch norms{inactive}"
+    yield Check("variances", not bad_variances, some_of(bad_variances, MOST_NAMED) or valid)
 
 
 def _check_forward(model: Network, leaves: Mapping[str, Any], manifest: Manifest, headless: bool) -> Check:
-    """Returns whether noise, drawn the same every time, gives finite numbers."""
+    """Returns the check that the outputs for an image of noise (with a fixed seed) are finite."""
     side = manifest.preprocessing.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
     images = manifest.preprocessing.apply(jnp.asarray(pixels))
     outputs = _forward(model, leaves, images, model.feature_block if headless else None)
     finite = bool(np.isfinite(outputs).all())
-    what = "features before the classifier" if headless else "logits"
-    largest = f", the largest {outputs.max():.4g}" if finite else ""
-    seen = f"a picture of noise, {side} px, gives {'' if finite else 'NaN or infinity among the '}{what}{largest}"
-    return Check("forward", finite, seen)
+    kind = "features" if headless else "logits"
+    result = f"are finite, with a maximum of {outputs.max():.4g}" if finite else "contain NaN or infinity"
+    return Check("forward", finite, f"the {kind} for an image of noise of {side} px {result}")
 
 
 def _check_reference(
     model: Network, leaves: Mapping[str, Any], images: np.ndarray, logits: np.ndarray, headless: bool
 ) -> Check:
-
+    """Returns the check that the logits for `images` [n, height, width, 3] equal `logits` [n, classes]."""
     if headless:
-        return Check("reference", False, "there is no classifier, so there are no logits to compare")
-    ours = _forward(model, leaves, images, None)
-    if ours.shape != logits.shape:
+        return Check("reference", False, "the file has no classifier, so there are no logits to compare")
+    outputs = _forward(model, leaves, images, None)
+    if outputs.shape != logits.shape:
         return Check(
-            "reference", False, f"the logits are {list(ours.shape)}, those of the reference {list(logits.shape)}"
+            "reference", False, f"the logits are {list(outputs.shape)}, but the reference has {list(logits.shape)}"
         )
-    difference = float(np.abs(ours - logits).max() / np.abs(logits).max())
-    seen = f"max|a-b| / max|b| = {difference:.1e} over {len(images)} images; allowed {TOLERANCE:.0e}"
-    return Check("reference", difference <= TOLERANCE, seen)
+    difference = float(np.abs(outputs - logits).max() / np.abs(logits).max())
+    detail = f"max|a-b| / max|b| = {difference:.1e} over {len(images)} images; at most {TOLERANCE:.0e} is allowed"
+    return Check("reference", difference <= TOLERANCE, detail)
 
 
 def _forward(model: Network, leaves: Mapping[str, Any], images: Any, stop: str | None) -> np.ndarray:
-    """Returns the output of unit `stop` for images, preprocessed; 16 at a time."""
+    """Returns the output of block `stop` for preprocessed images [n, height, width, 3], in batches of 16."""
     apply = jax.jit(lambda variables, x: model.apply(variables, x, stop=stop))
     variables = unflatten(leaves)
     outputs = [np.asarray(apply(variables, images[start : start + 16])) for start in range(0, len(images), 16)]
@@ -105,14 +115,18 @@ def _forward(model: Network, leaves: Mapping[str, Any], images: Any, stop: str |
 
 
 def read_reference(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images [n, height, width, 3] and logits [n, classes], float32, from the `.npz` file `path`.
 
+    Raises:
+      UserError: there is no such file, or it does not contain 'images' and 'logits' of these shapes.
+    """
     try:
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             images, logits = (np.asarray(file[name], np.float32) for name in ("images", "logits"))
     except FileNotFoundError:
-        raise UserError(f"there is no reference {path!r}.") from None
+        raise UserError(f"there is no reference file {path!r}.") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile):
-        raise UserError(f"the reference {path!r} is no .npz file with 'images' and 'logits'.") from None
+        raise UserError(f"the reference {path!r} is not an .npz file with 'images' and 'logits'.") from None
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images) or len(images) != len(logits):
         raise UserError(
             f"the reference {path!r} has images {list(images.shape)} and logits {list(logits.shape)}; "
@@ -121,6 +135,6 @@ def read_reference(path: str) -> tuple[np.ndarray, np.ndarray]:
     return images, logits
 
 
-def checked(manifest: Manifest) -> str:
-    """Returns what the bits of a file were compared with, as a phrase."""
-    return manifest.checked or "nothing is known of this file to compare its bits with"
+def integrity(manifest: Manifest) -> str:
+    """Returns the integrity check that a file passed, as a phrase."""
+    return manifest.checked or "the file has no checksum"

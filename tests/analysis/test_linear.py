@@ -50,7 +50,7 @@ def scikit_learns(loss, features, labels, strength, weights=None):
 
 
 @pytest.mark.parametrize("loss", ["logistic", "svm"])
-def test_fits_reach_scikit_learns_optimum(digits, loss):
+def test_classifiers_reach_the_optimum_of_scikit_learn(digits, loss):
     features, labels, queries = digits
     fitted = linear.fit(loss, features, labels, 10, STRENGTHS)
     assert (fitted.remaining < linear.TOLERANCE).all() and (fitted.num_iterations < linear.MAX_ITERATIONS).all()
@@ -62,7 +62,7 @@ def test_fits_reach_scikit_learns_optimum(digits, loss):
         np.testing.assert_allclose(scores[i], queries @ kernel + bias, rtol=2e-2, atol=2e-3)
 
 
-def test_images_weigh_as_in_scikit_learn(digits):
+def test_weights_of_images_act_as_in_scikit_learn(digits):
     features, labels, _ = digits
     weights = np.where(labels < 3, 4.0, 0.5)
     fitted = linear.fit("logistic", features, labels, 10, STRENGTHS, weights)
@@ -82,7 +82,7 @@ def test_more_features_than_images_are_fitted_in_their_span(digits, loss):
     np.testing.assert_allclose(fitted.scores(queries)[1], queries @ kernel + bias, atol=5e-3)
 
 
-def test_axes_of_a_span_keep_lengths_and_are_zero_beyond_its_rank():
+def test_axes_of_a_span_preserve_norms_and_are_zero_beyond_its_rank():
     rng = np.random.Generator(np.random.PCG64(0))
     features = rng.normal(size=(4, 9)).astype(np.float32)
     features[3] = features[0] + features[1]
@@ -91,14 +91,14 @@ def test_axes_of_a_span_keep_lengths_and_are_zero_beyond_its_rank():
     np.testing.assert_allclose((features @ axes) @ (features @ axes).T, features @ features.T, atol=1e-5)
 
 
-def test_standard_scaling_is_of_what_is_trained_on_and_constants_go():
+def test_standard_scaling_uses_the_training_images_and_constant_features_are_zero():
     features = np.array([[1.0, 5.0], [3.0, 5.0]], np.float32)
     shift, scale = linear.make_scaling("standard", features)
     np.testing.assert_allclose(linear.rescale("standard", features, shift, scale), [[-1, 0], [1, 0]])
     np.testing.assert_allclose(linear.rescale("standard", np.float32([[4, 9]]), shift, scale), [[2, 0]])
 
 
-def test_l2_scaling_gives_length_one_and_leaves_nothing_alone():
+def test_l2_scaling_gives_norm_one_and_keeps_zeros():
     shift, scale = linear.make_scaling("l2", np.ones((1, 2), np.float32))
     np.testing.assert_allclose(linear.rescale("l2", np.float32([[3, 4], [0, 0]]), shift, scale), [[0.6, 0.8], [0, 0]])
 
@@ -106,7 +106,7 @@ def test_l2_scaling_gives_length_one_and_leaves_nothing_alone():
 # --- neighbors and means ---
 
 
-def test_neighbors_vote_and_the_nearest_decides_between_equals():
+def test_neighbors_vote_and_the_nearest_breaks_ties():
     features, labels = np.float32([[0], [1], [2], [4]]), np.array([2, 0, 0, 1])
     said = linear.predict_by_neighbors(features, labels, 3, np.float32([[0.4], [3.1]]), [1, 2, 3, 4], "euclidean")
     # From 0.4 the nearest are 2, 0, 0, 1; from 3.1 they are 1, 0, 0, 2.
@@ -114,7 +114,7 @@ def test_neighbors_vote_and_the_nearest_decides_between_equals():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_neighbors_are_scikit_learns(digits, metric):
+def test_neighbors_agree_with_scikit_learn(digits, metric):
     features, labels, queries = digits
     longer = features * np.linspace(0.5, 2, len(features), dtype=np.float32)[:, None]
     theirs = KNeighborsClassifier(1, metric=metric).fit(longer, labels).predict(queries)
@@ -123,17 +123,17 @@ def test_neighbors_are_scikit_learns(digits, metric):
 
 
 def test_more_neighbors_than_images_are_an_error():
-    with pytest.raises(ValueError, match="3 neighbors of 2 images"):
+    with pytest.raises(ValueError, match="the number of neighbors is 3, but there are only 2 images"):
         linear.predict_by_neighbors(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, np.eye(2), [3])
 
 
-def test_no_queries_have_no_answers():
+def test_no_queries_give_no_predictions():
     nothing = np.zeros((0, 2), np.float32)
     assert linear.predict_by_neighbors(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, nothing, [1]).shape == (1, 0)
     assert linear.predict_by_means(np.eye(2, dtype=np.float32), np.array([0, 1]), 2, nothing).shape == (0,)
 
 
-def test_class_means_are_scikit_learns(digits):
+def test_class_means_agree_with_scikit_learn(digits):
     features, labels, queries = digits
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pixels that are always zero
@@ -141,7 +141,7 @@ def test_class_means_are_scikit_learns(digits):
     assert (linear.predict_by_means(features, labels, 10, queries, "euclidean") == theirs).all()
 
 
-def test_cosine_and_euclidean_means_differ_in_length_and_a_class_without_images_is_never_meant():
+def test_cosine_and_euclidean_metrics_differ_and_a_class_without_images_is_never_predicted():
     features, labels = np.float32([[10, 0], [0, 1]]), np.array([0, 2])
     assert linear.predict_by_means(features, labels, 4, np.float32([[2, 1]]), "euclidean").tolist() == [2]
     assert linear.predict_by_means(features, labels, 4, np.float32([[2, 1]]), "cosine").tolist() == [0]

@@ -138,7 +138,7 @@ def test_a_registered_measure_is_measured_at_every_level(runs, mean_abs_change):
     assert found == {"mean_abs_change": pytest.approx(everything.mean(), rel=1e-6)}
 
 
-def test_without_such_a_measure_none_is_over_the_whole(runs):
+def test_without_a_measure_of_the_whole_there_is_no_value(runs):
     before, _ = runs
     assert list(MEASURES) == ["l2", "relative_l2", "rms", "cosine", "sign_flips"]
     assert whole_measures(before["head"], before["head"]) == {}
@@ -167,7 +167,7 @@ def test_mean_interval_by_hand():
     assert mean == pytest.approx(0.8) and half_width == pytest.approx(0.1591223, rel=1e-6) and count == 4
 
 
-def test_mean_interval_of_few_or_missing():
+def test_mean_interval_of_few_or_missing_values():
     assert mean_interval([0.5, math.nan])[0] == 0.5
     assert math.isnan(mean_interval([0.5, math.nan])[1])
     assert math.isnan(mean_interval([])[0]) and mean_interval([])[2] == 0
@@ -186,7 +186,7 @@ def test_paired_difference_by_hand():
     assert turned.interval.half_width == found.interval.half_width
 
 
-def test_pairing_takes_out_what_a_seed_does_to_both():
+def test_pairing_removes_effects_of_the_seed_on_both():
     # Seeds differ by 0.3, the two within a seed by 0.01 to 0.03: apart they could not be told from each other.
     first, second = {0: 0.31, 1: 0.62, 2: 0.93}, {0: 0.30, 1: 0.60, 2: 0.90}
     found = paired_difference(first, second)
@@ -195,7 +195,7 @@ def test_pairing_takes_out_what_a_seed_does_to_both():
     assert mean_interval(list(first.values())).half_width > 0.7
 
 
-def test_paired_difference_is_scipys():
+def test_paired_difference_agrees_with_scipy():
     from scipy import stats
 
     one, other = np.random.default_rng(0).normal(size=(2, 7))
@@ -207,7 +207,7 @@ def test_paired_difference_is_scipys():
     assert (mean - half_width, mean + half_width) == pytest.approx((low, high), rel=1e-10)
 
 
-def test_paired_difference_of_few_missing_or_equal():
+def test_paired_difference_of_few_missing_or_equal_values():
     alone = paired_difference({0: 0.5, 1: math.nan}, {0: 0.25, 1: 0.5})
     assert alone.interval.mean == 0.25 and alone.interval.num_values == 1 and math.isnan(alone.p_value)
     assert paired_difference({0: 1.0}, {1: 1.0}).interval.num_values == 0

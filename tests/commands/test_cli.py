@@ -1,4 +1,4 @@
-"""The table of commands: it follows from the files, and so do help, overrides and what is told of an interruption."""
+"""The table of commands, their help, overrides and exit codes."""
 
 import shlex
 from pathlib import Path
@@ -10,31 +10,31 @@ from jaxft.core.errors import UserError
 from jaxft.recipes.finetune.options import FinetuneOptions
 
 
-def test_every_file_of_a_command_is_listed():
+def test_commands_lists_every_file_of_a_command():
     files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
     assert {name for name in files if hasattr(cli.load_command(name), "add_arguments")} == set(commands.COMMANDS)
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
-def test_the_help_of_a_command_is_that_of_its_file(name, capsys):
+def test_the_help_of_a_command_contains_its_help_line(name, capsys):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert cli.load_command(name).HELP in said
-    assert ("--config.FIELD=VALUE" in said) == ("--config FILE.py" in said)
+    text = " ".join(capsys.readouterr().out.split())
+    assert cli.load_command(name).HELP in text
+    assert ("--config.FIELD=VALUE" in text) == ("--config FILE.py" in text)
 
 
-def test_only_commands_that_resume_say_so_when_interrupted(monkeypatch, capsys):
+def test_only_commands_that_resume_advise_it_when_interrupted(monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt
 
     for name, words in (("report", ["workdir"]), ("study", ["--config", "x.py"])):
         monkeypatch.setattr(f"jaxft.commands.{name}.run", interrupt)
         assert cli.main([name, *words]) == 130
-        assert ("the same command goes on" in capsys.readouterr().err) == (name == "study")
+        assert ("the same command resumes it" in capsys.readouterr().err) == (name == "study")
 
 
-def test_the_command_line_of_a_fine_tuning_gives_its_options_again():
+def test_the_command_line_of_options_parses_to_the_same_options():
     options = FinetuneOptions("some.pth", "my pictures", "out", model="resnet18", seeds=2, train="top", size_px=64)
     program, *words = shlex.split(options.command())
     args, _ = cli.parse(words)
@@ -47,3 +47,13 @@ def test_the_command_line_of_a_fine_tuning_gives_its_options_again():
 def test_options_out_of_bounds_are_refused(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')} is"):
         FinetuneOptions("a", "b", "c", **wrong)
+
+
+def test_an_unexpected_error_is_one_short_line(monkeypatch, capsys):
+    def fail(*args):
+        raise RuntimeError("x" * 1000 + "\nsecond line")
+
+    monkeypatch.setattr("jaxft.commands.report.run", fail)
+    assert cli.main(["report", "workdir"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxft: failed: RuntimeError: xxx") and len(line) < 400

@@ -1,4 +1,4 @@
-"""`jaxft models`: what a network is made of, against numbers worked out by hand and published ones."""
+"""`jaxft models`: descriptions of networks agree with numbers computed by hand and with published numbers."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from jaxft.cli import main
 from jaxft.models.description import describe_model
 
 
-def test_units_by_hand():
+def test_blocks_have_the_parameters_and_macs_computed_by_hand():
     blocks = {block.name: block for block in describe_model("cifar_resnet8").blocks}
     assert list(blocks) == ["stem", "stage1/block1", "stage2/block1", "stage3/block1", "pool", "head"]
     # 32 x 32 positions of 3 x 3 kernels from 3 to 16 channels; a scale and a shift a channel.
@@ -20,7 +20,7 @@ def test_units_by_hand():
     assert (blocks["head"].output, blocks["head"].num_params, blocks["head"].num_macs) == ((10,), 64 * 10 + 10, 64 * 10)
 
 
-def test_projections_count():
+def test_projections_are_included():
     blocks = {block.name: block for block in describe_model("resnetsmall8").blocks}
     assert blocks["stage1/block1"].num_macs == 32 * 32 * (3 * 3 * 64 * 16 + 3 * 3 * 16 * 16 + 64 * 16)
     assert blocks["head"].num_params == 2 * 2 * 64 * 10 + 10  # a 4 x 4 pool leaves 2 x 2 positions of 8 x 8
@@ -46,7 +46,7 @@ def test_a_depthwise_kernel_reads_one_channel():
         ("squeezenet1_1", 1_235_496, 349),
     ],
 )
-def test_published_numbers(name, num_params, million_macs):
+def test_parameters_and_macs_match_published_numbers(name, num_params, million_macs):
     """Parameters and MACs, to the last digit published: torchvision's, and for CIFAR the pruning literature's."""
     description = describe_model(name)
     assert description.num_params == num_params
@@ -54,18 +54,18 @@ def test_published_numbers(name, num_params, million_macs):
     assert description.num_macs / 1e6 == pytest.approx(million_macs, abs=0.501 * last_digit)
 
 
-def test_names_show_units_and_taps(capsys):
+def test_names_show_blocks_and_taps(capsys):
     assert main(["models", "cifar_resnet8", "resnetsmall38"]) == 0
     out = capsys.readouterr().out
-    assert "cifar_resnet8: 75,290 parameters, 12,239,488 MACs an image of 32 px; head for the 10 classes" in out
+    assert "cifar_resnet8: 75,290 parameters, 12,239,488 MACs per image of 32 px, 10 classes (cifar10)" in out
     (row,) = [line for line in out.splitlines() if line.startswith("stage1/block1 ") and "4,718,592" in line]
-    # Three 3 x 3 convolutions at stride 1 see 7 x 7 pixels.
+    # Three 3 x 3 convolutions at stride 1 have a receptive field of 7 x 7 pixels.
     assert row.split() == ["stage1/block1", "32", "x", "32", "x", "16", "4,672", "4,718,592", "1", "7", "stage1"]
     assert "resnetsmall38: " in out  # a depth that is not listed
 
 
 @pytest.mark.slow
-def test_detail_has_a_row_for_every_network(capsys):
+def test_detail_prints_a_row_for_every_network(capsys):
     assert main(["models", "--detail"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert set(jaxft.list_models()) <= set(rows)
@@ -74,13 +74,13 @@ def test_detail_has_a_row_for_every_network(capsys):
     assert "75,290" in rows["cifar_resnet8"] and "12.2" in rows["cifar_resnet8"]
 
 
-def test_plain_list_has_the_families(capsys):
+def test_without_names_all_families_are_listed(capsys):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in jaxft.list_models())
 
 
-def test_unknown_name(capsys):
+def test_an_unknown_name_is_refused_with_a_suggestion(capsys):
     assert main(["models", "cifar_resnet8", "resnetsmal8"]) == 2
     captured = capsys.readouterr()
     assert "no model 'resnetsmal8' (did you mean 'resnetsmall8'?)" in captured.err and not captured.out

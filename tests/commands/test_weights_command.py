@@ -1,4 +1,4 @@
-"""`jaxft weights`: what is in a file, whether it is well, and the same in another format."""
+"""`jaxft weights`: describes, checks and converts weight files."""
 
 import itertools
 import pickle
@@ -25,16 +25,16 @@ def network():
 
 @pytest.fixture
 def saved(network, tmp_path):
-    """Returns a file of the network's weights, named after nothing."""
+    """Returns a weight file whose name does not contain a network."""
     model, variables = network
-    manifest = Manifest("own", "", model.architecture, model.preprocessing, ("a", "b", "c", "d"), "made here")
+    manifest = Manifest("own", "", model.architecture, model.preprocessing, ("a", "b", "c", "d"), "made by hand")
     save_weights(tmp_path / "own.safetensors", model, variables, manifest)
     return tmp_path / "own.safetensors"
 
 
 @pytest.fixture
 def weights(capsys):
-    """Returns what runs `jaxft weights` and returns the exit code, what was printed, and what was said to be wrong."""
+    """Returns a function that runs `jaxft weights` and returns the exit code, the output and the errors."""
 
     def run(*words):
         code = main(["weights", *map(str, words)])
@@ -44,7 +44,7 @@ def weights(capsys):
 
 
 def lines_of(out):
-    """Returns the checks that were printed: whether each passed, by name."""
+    """Returns whether each printed check passed, by name."""
     return {line.split()[1]: line.split()[0] == "ok" for line in out.splitlines()}
 
 
@@ -57,24 +57,24 @@ def change(saved, path, **tensors):
 def test_inspect_finds_the_network_in_the_record(saved, weights):
     code, out, _ = weights("inspect", saved)
     assert code == 0
-    for said in (
+    for text in (
         "format         safetensors, torch layout",
-        "integrity      its tensors have the sha256 that was written with them",
+        "integrity      its tensors match the sha256 in its metadata",
         "model          resnetsmall8: every tensor fits",
         "tensors        52, 88,580 values, float32 (52)",
-        "origin         made here",
+        "origin         made by hand",
         "classes        4: a, b, c, d",
         "preprocessing  32 px, rgb, 0..1, mean (0.4914, 0.4822, 0.4465), std (0.2023, 0.1994, 0.201)\n",
     ):
-        assert said in out
+        assert text in out
 
 
 def test_inspect_finds_the_network_in_the_name(saved, weights, tmp_path):
     write_torch_file(tmp_path / "resnetsmall8.mine.pth.tar", load_file(saved))
     code, out, _ = weights("inspect", tmp_path / "resnetsmall8.mine.pth.tar", "--tensors")
     assert code == 0
-    assert "format         torch, torch layout" in out and "(assumed: the file says nothing of it)" in out
-    assert "integrity      the checksums (CRC-32) of its parts are right" in out
+    assert "format         torch, torch layout" in out and "(assumed, because the file does not record it)" in out
+    assert "integrity      the CRC-32 checksums of its entries match" in out
     assert out.splitlines()[-1].split() == ["linear.weight", "float32", "[4,", "256]"]
 
 
@@ -84,30 +84,30 @@ def test_inspect_finds_the_network_by_its_sha256(real_data, weights, tmp_path):
     code, out, _ = weights("inspect", tmp_path / "renamed.bin")
     assert code == 0
     assert "model          resnetsmall8: every tensor fits" in out and "classes        100: apple," in out
-    assert "integrity      its sha256 is that of the published file" in out
+    assert "integrity      its sha256 matches the published file" in out
 
 
-def test_a_file_that_names_no_network_needs_one(saved, weights, tmp_path):
+def test_a_file_without_a_network_name_needs_model(saved, weights, tmp_path):
     path = change(saved, tmp_path / "what.safetensors")
     code, out, err = weights("inspect", path)
-    assert code == 2 and "does not say which network it is for; name it with --model." in err and not out
+    assert code == 2 and "does not say which network it is for; name the network with --model." in err and not out
     assert weights("inspect", path, "--model", "resnetsmall8")[0] == 0
     code, _, err = weights("inspect", path, "--model", "resnetsmall14")
     assert code == 2 and "30 tensors are missing: layer1.1.bn1.bias," in err
 
 
-def test_verify_says_what_is_well(saved, weights):
+def test_verify_prints_all_checks_of_an_intact_file(saved, weights):
     code, out, _ = weights("verify", saved)
     assert code == 0
     assert lines_of(out) == dict.fromkeys(["integrity", "tensors", "numbers", "variances", "forward"], True)
-    assert "all 52 fit resnetsmall8, 4 classes" in out and "all well in 10 batch norms" in out
+    assert "all 52 fit resnetsmall8, 4 classes" in out and "all valid in 10 batch norms" in out
 
 
 def test_verify_of_a_file_without_a_classifier(saved, weights, tmp_path):
     tensors = {name: tensor for name, tensor in load_file(saved).items() if not name.startswith("linear.")}
     save_file(tensors, tmp_path / "resnetsmall8.headless.safetensors")
     code, out, _ = weights("verify", tmp_path / "resnetsmall8.headless.safetensors")
-    assert code == 0 and "all 50 fit resnetsmall8, no classifier" in out and "features before the classifier" in out
+    assert code == 0 and "all 50 fit resnetsmall8, no classifier" in out and "the features for an image of noise" in out
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_verify_of_a_file_without_a_classifier(saved, weights, tmp_path):
     ],
     ids=["variance", "zero variance", "nan", "overflow", "shape", "name"],
 )
-def test_verify_finds_what_is_wrong(tensors, failed, saved, weights, tmp_path):
+def test_verify_fails_the_right_checks(tensors, failed, saved, weights, tmp_path):
     code, out, _ = weights("verify", change(saved, tmp_path / "resnetsmall8.safetensors", **tensors))
     assert code == 1
     assert {name for name, passed in lines_of(out).items() if not passed} == failed
@@ -133,7 +133,7 @@ def test_verify_finds_damage(saved, weights):
     content[-100] ^= 1
     saved.write_bytes(content)
     code, out, _ = weights("verify", saved)
-    assert code == 1 and out.startswith("FAILED  integrity") and "its tensors differ from those written" in out
+    assert code == 1 and out.startswith("FAILED  integrity") and "its tensors do not match the sha256" in out
 
 
 @pytest.mark.slow
@@ -143,30 +143,30 @@ def test_verify_compares_with_a_reference(network, saved, weights, tmp_path):
     logits = np.array(model.apply(variables, images))
     np.savez(tmp_path / "same.npz", images=images, logits=logits)
     code, out, _ = weights("verify", saved, "--reference", tmp_path / "same.npz")
-    assert code == 0 and lines_of(out)["reference"] and "over 18 images; allowed 1e-04" in out
+    assert code == 0 and lines_of(out)["reference"] and "over 18 images; at most 1e-04 is allowed" in out
     logits[7, 2] += 2e-4 * np.abs(logits).max()
     np.savez(tmp_path / "other.npz", images=images, logits=logits)
     code, out, _ = weights("verify", saved, "--reference", tmp_path / "other.npz")
     assert code == 1 and lines_of(out)["forward"] and not lines_of(out)["reference"] and "= 2.0e-04 over" in out
     np.savez(tmp_path / "more.npz", images=images, logits=np.ones((18, 10)))
     code, out, _ = weights("verify", saved, "--reference", tmp_path / "more.npz")
-    assert code == 1 and "the logits are [18, 4], those of the reference [18, 10]" in out
+    assert code == 1 and "the logits are [18, 4], but the reference has [18, 10]" in out
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps([1])])
-def test_a_reference_that_is_none(content, saved, weights, tmp_path):
+def test_a_file_without_reference_arrays_is_refused(content, saved, weights, tmp_path):
     (tmp_path / "bad.npz").write_bytes(content)
     code, _, err = weights("verify", saved, "--reference", tmp_path / "bad.npz")
-    assert code == 2 and "is no .npz file with 'images' and 'logits'." in err
+    assert code == 2 and "is not an .npz file with 'images' and 'logits'." in err
 
 
-def test_a_reference_of_other_shapes(saved, weights, tmp_path):
+def test_a_reference_with_wrong_shapes_is_refused(saved, weights, tmp_path):
     np.savez(tmp_path / "bad.npz", images=np.zeros((2, 3, 32, 32)), logits=np.zeros((2, 4)))
     code, _, err = weights("verify", saved, "--reference", tmp_path / "bad.npz")
     assert code == 2 and "images [2, 3, 32, 32] and logits [2, 4]; they must be [n, height, width, 3]" in err
 
 
-def test_convert_goes_around_without_losing_a_bit(saved, weights, tmp_path):
+def test_converted_tensors_are_bit_identical(saved, weights, tmp_path):
     chain = [saved, tmp_path / "a.pth", tmp_path / "b.msgpack", tmp_path / "c.safetensors"]
     for one, other in itertools.pairwise(chain):
         code, out, _ = weights("convert", one, other)
@@ -175,46 +175,49 @@ def test_convert_goes_around_without_losing_a_bit(saved, weights, tmp_path):
     assert before.keys() == after.keys() == pth.keys()
     assert all(before[name].tobytes() == after[name].tobytes() == pth[name].tobytes() for name in before)
     code, out, _ = weights("inspect", chain[-1])
-    assert "classes        4: a, b, c, d" in out and "origin         made here" in out
+    assert "classes        4: a, b, c, d" in out and "origin         made by hand" in out
 
 
-def test_convert_writes_over_nothing_unasked(saved, weights, tmp_path):
+def test_convert_overwrites_only_with_force(saved, weights, tmp_path):
     out = tmp_path / "out.pth"
     out.write_bytes(b"mine")
     code, _, err = weights("convert", saved, out)
-    assert code == 2 and "is there already; --force writes over it." in err and out.read_bytes() == b"mine"
+    assert code == 2 and "exists; add --force to overwrite it." in err and out.read_bytes() == b"mine"
     assert weights("convert", saved, out, "--force")[0] == 0 and zipfile.is_zipfile(out)
     assert weights("convert", out, out, "--force")[0] == 0 and zipfile.is_zipfile(out)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["convert"], "there is nothing to convert to"),
-        (["convert", "out.onnx"], "does not say its format; its name must end in .safetensors, .msgpack, .pth"),
+        (["convert"], "the output file is missing"),
+        (
+            ["convert", "out.onnx"],
+            "a format that jaxft can write; its name must end in .safetensors, .msgpack, .pth",
+        ),
         (["convert", "no/such/out.pth"], "there is no folder"),
-        (["inspect", "out.pth"], "'out.pth' is for `jaxft weights convert`, not for 'inspect'."),
-        (["inspect", "--force"], "--force is for `jaxft weights convert`"),
-        (["verify", "--tensors"], "--tensors is for `jaxft weights inspect`"),
-        (["convert", "--reference", "x.npz"], "--reference is for `jaxft weights verify`"),
-        (["verify", "--reference", "x.npz"], "there is no reference 'x.npz'."),
+        (["inspect", "out.pth"], "'out.pth' belongs to `jaxft weights convert`, not to `jaxft weights inspect`."),
+        (["inspect", "--force"], "--force belongs to `jaxft weights convert`"),
+        (["verify", "--tensors"], "--tensors belongs to `jaxft weights inspect`"),
+        (["convert", "--reference", "x.npz"], "--reference belongs to `jaxft weights verify`"),
+        (["verify", "--reference", "x.npz"], "there is no reference file 'x.npz'."),
         (["verify", "--model", "resnet9"], "there is no model 'resnet9'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_in_the_words(words, said, saved, weights, tmp_path, monkeypatch):
+def test_an_invalid_request_is_reported_in_one_sentence(words, message, saved, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     action, *rest = words
     code, out, err = weights(action, saved, *rest)
-    assert code == 2 and said in err and not out and len(err.splitlines()) == 1
+    assert code == 2 and message in err and not out and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("action", ["inspect", "verify"])
-def test_a_hostile_file_runs_nothing(action, weights, tmp_path):
+def test_a_hostile_file_runs_no_code(action, weights, tmp_path):
     mark = tmp_path / "mark"
     hostile = pickle.GLOBAL + b"os\nmkdir\n" + pickle.dumps((str(mark),), 2)[2:-1] + pickle.REDUCE + pickle.STOP
     with zipfile.ZipFile(tmp_path / "resnetsmall8.pth", "w") as archive:
         archive.writestr("archive/data.pkl", hostile)
     code, out, err = weights(action, tmp_path / "resnetsmall8.pth")
-    assert code == (2 if action == "inspect" else 1) and "asks for os.mkdir, which is code" in out + err
+    assert code == (2 if action == "inspect" else 1) and "refers to os.mkdir, which is code" in out + err
     assert not mark.exists()

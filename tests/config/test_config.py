@@ -1,6 +1,7 @@
 """Configs: checks of every field, factors, digests, files and overrides."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -54,15 +55,15 @@ def nested(dotted, value):
 # --- wrong values -----------------------------------------------------------------------------------------------
 
 WRONG = [
-    ("target.data", True, "allowed: a text"),
-    ("target.classes", "cat", "allowed: a list of texts or none"),
-    ("target.classes", [True, "b"], "allowed: a list of texts or none"),
-    ("target.size_px", 0, "allowed: a whole number at least 1 or none"),
-    ("target.size_px", 32.5, "allowed: a whole number at least 1 or none"),
-    ("target.train_per_class", 0, "allowed: a whole number at least 1 or none"),
-    ("target.val_per_class", -1, "allowed: a whole number at least 0"),
-    ("target.val_per_class", None, "allowed: a whole number at least 0"),
-    ("target.val_per_class", True, "allowed: a whole number at least 0"),
+    ("target.data", True, "allowed: a string"),
+    ("target.classes", "cat", "allowed: a list of strings or None"),
+    ("target.classes", [True, "b"], "allowed: a list of strings or None"),
+    ("target.size_px", 0, "allowed: an integer at least 1 or None"),
+    ("target.size_px", 32.5, "allowed: an integer at least 1 or None"),
+    ("target.train_per_class", 0, "allowed: an integer at least 1 or None"),
+    ("target.val_per_class", -1, "allowed: an integer at least 0"),
+    ("target.val_per_class", None, "allowed: an integer at least 0"),
+    ("target.val_per_class", True, "allowed: an integer at least 0"),
     (
         "training.initialization.start",
         "pretraind",
@@ -81,9 +82,9 @@ WRONG = [
     (
         "training.layers.backbone_learning_rate",
         "frosen",
-        "allowed: a number above 0 or 'frozen' or none (did you mean 'frozen'?)",
+        "allowed: a number above 0 or 'frozen' or None (did you mean 'frozen'?)",
     ),
-    ("training.layers.backbone_learning_rate", 0.0, "allowed: a number above 0 or 'frozen' or none"),
+    ("training.layers.backbone_learning_rate", 0.0, "allowed: a number above 0 or 'frozen' or None"),
     ("training.layers.rates", {"head/.*": 1.0}, "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
     ("training.layers.rates", [["head/.*", 1.0, 2.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
     ("training.layers.rates", [["head/.*", -1.0]], "allowed: a list of pairs (pattern, multiplier or 'frozen')"),
@@ -94,7 +95,7 @@ WRONG = [
     ("training.loss.label_smoothing", 1, "allowed: a number at least 0 and below 1"),
     ("training.schedule.epochs", -1, "allowed: a number at least 0"),
     ("training.linear_probe.optimizer", "lbfg", "allowed: 'same' or 'lbfgs' (did you mean 'lbfgs'?)"),
-    ("training.batches.size", 0, "allowed: a whole number at least 1"),
+    ("training.batches.size", 0, "allowed: an integer at least 1"),
     (
         "training.schedule.shape",
         "cosin",
@@ -109,19 +110,19 @@ WRONG = [
     ),
     ("training.augmentation.flip.enabled", None, "allowed: True or False"),
     ("training.selection.weights", "bets", "allowed: 'best' or 'last' (did you mean 'best'?)"),
-    ("source.model", None, "allowed: a text"),
-    ("source.images", "digits", "allowed: a group of fields or none"),
-    ("source.images.size_px", "big", "allowed: a whole number at least 1 or none"),
+    ("source.model", None, "allowed: a string"),
+    ("source.images", "digits", "allowed: a dict of fields or None"),
+    ("source.images.size_px", "big", "allowed: an integer at least 1 or None"),
     ("source.training.optimizer.learning_rate", -1, "allowed: a number above 0"),
-    ("streams.split", -1, "allowed: a whole number at least 0 and at most 4294967295 or none"),
+    ("streams.split", -1, "allowed: an integer at least 0 and at most 4294967295 or None"),
     (
         "execution.executor",
         "vmpa",
         "allowed: 'auto' or 'sequential' or 'workers' or 'vmap' or 'devices' or 'pmap' or 'data_parallel' "
         "(did you mean 'vmap'?)",
     ),
-    ("execution.width", -1, "allowed: a whole number at least 0"),
-    ("title", [7], "allowed: a text"),
+    ("execution.width", -1, "allowed: an integer at least 0"),
+    ("title", [7], "allowed: a string"),
 ]
 
 
@@ -148,14 +149,17 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
             {"target": {"xyzzy": 1}},
             "'target' has data, domain, label, unreadable, union, classes, num_classes, ",
         ),
-        ({"training": "fast"}, "config field 'training' is 'fast', but holds fields of its own."),
+        (
+            {"training": "fast"},
+            "config field 'training' is 'fast', but it is a section; allowed: a dict of its fields.",
+        ),
         (
             {"seeds": "many"},
             "config field 'seeds' is 'many'; allowed: a number of seeds, or a list of seeds from 0 to 4294967295.",
         ),
         ({"seeds": [0, -1]}, "config field 'seeds' is [0, -1]; allowed:"),
-        ({"seeds": [0, 0]}, "config field 'seeds' is [0, 0]; it needs one seed at least, and none twice."),
-        ({"seeds": 0}, "config field 'seeds' is 0; it needs one seed at least"),
+        ({"seeds": [0, 0]}, "config field 'seeds' is [0, 0]; it needs at least one seed, each only once."),
+        ({"seeds": 0}, "config field 'seeds' is 0; it needs at least one seed"),
         ({"seeds": True}, "config field 'seeds' is True; allowed:"),
         (
             {"factors": "training.schedule.epochs"},
@@ -164,7 +168,7 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ({"factors": [{"learning_rate": [1]}]}, "factor 'learning_rate' is not a field of a trial"),
         (
             {"factors": [{"training.schedule.epochs": 3}]},
-            "factor 'training.schedule.epochs' is 3; allowed: a list of one level or more.",
+            "factor 'training.schedule.epochs' is 3; allowed: a list with at least one level.",
         ),
         ({"factors": [{"training.schedule.epochs": []}]}, "factor 'training.schedule.epochs' is []; allowed:"),
         (
@@ -173,33 +177,36 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             RANDOM | {"factors": [{"training.schedule.epochs": [1, 0]}]},
-            "'training.schedule.epochs' is 0, and so is 'training.linear_probe.epochs': nothing would be trained.",
+            "'training.schedule.epochs' and 'training.linear_probe.epochs' are both 0, so nothing is trained; "
+            "set one of them.",
         ),
         (
             SELECTED | {"select_over": ["training.epoch"]},
-            "config field 'select_over' names 'training.epoch' (did you mean 'training.schedule.epochs'?); "
-            "it is no factor of this study, which has training.schedule.epochs.",
+            "config field 'select_over' contains 'training.epoch' (did you mean 'training.schedule.epochs'?), "
+            "which is not a factor of this study; its factors are training.schedule.epochs.",
         ),
         (
             RANDOM | {"select_over": ["training.schedule.epochs"]},
-            "it is no factor of this study, which has none.",
+            "which is not a factor of this study; its factors are none.",
         ),
         (
             SELECTED | {"select_over": ["training.schedule.epochs"] * 2},
-            "'training.schedule.epochs']; it names a factor twice.",
+            "'training.schedule.epochs']; name each factor once.",
         ),
         (
             SELECTED | {"target": {"val_per_class": 0}},
-            "'select_over' chooses on validation, but 'target.val_per_class' is 0; give it images, or 'val_fraction'.",
+            "'select_over' selects on validation images, but 'target.val_per_class' is 0; give "
+            "'target.val_per_class' or 'target.val_fraction'.",
         ),
         ({"training": {"schedule.shape": "step"}}, "config field 'training.schedule.decay_epochs' is empty"),
         (
             {"training": {"schedule.warmup_epochs": 20}},
-            "config field 'training.schedule.warmup_epochs' is 20; it must be below epochs, 20.",
+            "config field 'training.schedule.warmup_epochs' is 20; it must be below 'training.schedule.epochs', 20.",
         ),
         (
             {"training": {"schedule.epochs": 0}},
-            "'training.schedule.epochs' is 0, and so is 'training.linear_probe.epochs': nothing would be trained.",
+            "'training.schedule.epochs' and 'training.linear_probe.epochs' are both 0, so nothing is trained; "
+            "set one of them.",
         ),
         (
             {
@@ -209,33 +216,33 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
                     "augmentation.flip.enabled": True,
                 }
             },
-            "'training.linear_probe.optimizer' is 'lbfgs', which needs the same images at every iteration; give "
+            "'training.linear_probe.optimizer' is 'lbfgs', which needs the same images in every iteration; set "
             "'training.augmentation.views'",
         ),
         (
             {"training": {"augmentation.views": 2}},
-            "'training.augmentation.views' is 2, but no augmentation makes them differ; give flip, crop.scale_min or "
-            "another one.",
+            "'training.augmentation.views' is 2, but all views are equal without augmentation; turn on flip, "
+            "crop.scale_min or another augmentation.",
         ),
         (
             {"training": {"augmentation.views": 2, "augmentation.flip.enabled": True, "augmentation.mixup.alpha": 0.2}},
-            "'training.augmentation.mixup.alpha' is 0.2, but images are mixed anew in every batch, and "
-            "'training.augmentation.views' 2 needs the same ones again; keep one of them.",
+            "'training.augmentation.mixup.alpha' is 0.2, which mixes new images in every batch, but "
+            "'training.augmentation.views' 2 needs the same images in every epoch; keep one of them.",
         ),
         (
             {"training": {"linear_probe.epochs": 1, "linear_probe.optimizer": "lbfgs", "augmentation.cutmix.alpha": 1}},
-            "'training.augmentation.cutmix.alpha' is 1, but images are mixed anew in every batch, and "
-            "'training.linear_probe.optimizer' 'lbfgs' needs the same ones again; keep one of them.",
+            "'training.augmentation.cutmix.alpha' is 1, which mixes new images in every batch, but "
+            "'training.linear_probe.optimizer' 'lbfgs' needs the same images in every epoch; keep one of them.",
         ),
         (
             {"training": {"linear_probe.epochs": 1, "linear_probe.optimizer": "lbfgs", "batches.sampling": "balanced"}},
-            "'training.batches.sampling' is 'balanced', but a linear probe by 'lbfgs' fits all images at once; "
-            "give 'training.loss.class_weights' 'inverse' instead.",
+            "'training.batches.sampling' is 'balanced', but the linear probe 'lbfgs' uses all images in each step; "
+            "set 'training.loss.class_weights' to 'inverse' instead.",
         ),
         (
             {"training": {"selection.test_crops": "ten"}},
-            "'training.selection.test_crops' is 'ten', which are crops of larger images; give "
-            "'training.augmentation.crop.size_px', below the images' size_px.",
+            "'training.selection.test_crops' is 'ten', which crops larger images; set "
+            "'training.augmentation.crop.size_px' to less than the size_px of the images.",
         ),
         (
             {"training": {"schedule.steps": 10, "schedule.epochs": 3}},
@@ -248,31 +255,32 @@ def test_a_wrong_value_is_one_sentence_with_field_value_and_what_is_allowed(fiel
         ),
         (
             {"training": {"optimizer.effective_learning_rate": 0.1, "optimizer.name": "lamb"}},
-            "'training.optimizer.effective_learning_rate' is for 'sgd': the rate of 'lamb' does not grow with its "
-            "momentum",
+            "'training.optimizer.effective_learning_rate' is only for 'sgd', because the momentum of 'lamb' does "
+            "not scale its steps; give 'training.optimizer.learning_rate'.",
         ),
         (
             {"training": {"layers.unfreeze_epochs": [2, 1]}},
-            "'training.layers.unfreeze_epochs' is [2.0, 1.0]; each must be after the one before.",
+            "'training.layers.unfreeze_epochs' is [2.0, 1.0]; the epochs must increase.",
         ),
         (
             {"training": {"layers.unfreeze_epochs": [1], "schedule.epochs": 0, "linear_probe.epochs": 2}},
-            "'training.layers.unfreeze_epochs' is [1.0], but 'training.schedule.epochs' is 0: no stage is unfrozen.",
+            "'training.layers.unfreeze_epochs' is [1.0], but 'training.schedule.epochs' is 0, so no stage is unfrozen"
+            "; leave one of them out.",
         ),
         (
             {"training": {"optimizer.nesterov": True, "optimizer.name": "lion"}},
-            "'training.optimizer.nesterov' is True, which 'lion' does not",
+            "'training.optimizer.nesterov' is True, but 'lion' has no Nesterov momentum.",
         ),
         (
             {"training": {"batches.accumulate": 5}},
-            "'training.batches.accumulate' is 5, which does not divide 'training.batches.size', 32.",
+            "'training.batches.accumulate' is 5; it must divide 'training.batches.size', 32.",
         ),
         (
             {"source": {"training": {"initialization.start": "pretrained"}}},
             "'source.training.initialization.start' is 'pretrained'",
         ),
         ({"source": {"weights": "a", "images": {}}}, "'source.weights' and 'source.images' are both given"),
-        ({}, "'training.initialization.start' is 'pretrained', but there is nothing to start from"),
+        ({}, "'training.initialization.start' is 'pretrained', which needs pretrained weights"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
 )
@@ -301,7 +309,7 @@ def test_values_are_kept_as_the_type_of_their_field(field, value, kept):
     assert found == kept and type(found) is type(kept)
 
 
-def test_what_is_left_out_keeps_the_default_of_its_place():
+def test_a_field_that_is_left_out_has_the_default_of_its_section():
     # A source is trained from random weights by default; naming one field of its training must not change that.
     config = from_dict(Study, {"source": {"images": {}, "training": {"schedule.epochs": 3}}})
     assert config.source.training == Training.of({"initialization.start": "random", "schedule.epochs": 3.0})
@@ -357,7 +365,7 @@ def test_non_default_fields_make_the_same_trial(trial):
     assert from_dict(Trial, non_default(trial)) == trial
 
 
-def test_non_default_holds_what_differs_and_nothing_else():
+def test_non_default_contains_only_fields_that_differ():
     assert non_default(Training()) == {}
     assert non_default(Training.of({"optimizer.learning_rate": 0.5, "schedule.decay_epochs": (1.0,)})) == {
         "optimizer": {"learning_rate": 0.5},
@@ -393,7 +401,7 @@ TINY = {
 
 
 def in_another_process(code):
-    """Returns what Python prints that hashes strings otherwise and has one CPU device only."""
+    """Returns the output of a Python process with other string hashes and one CPU device."""
     env = os.environ | {"PYTHONHASHSEED": "1234", "XLA_FLAGS": ""}
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
@@ -446,7 +454,7 @@ def test_writing_out_every_default_does_not_change_a_trials_digest():
         ("streams.order", 5),
     ],
 )
-def test_what_decides_a_result_changes_the_digest(field, value):
+def test_a_field_that_affects_the_result_changes_the_digest(field, value):
     section, _, name = field.partition(".")
     changed = TINY | {section: {**TINY.get(section, {}), name: value} if name else value}
     assert planned_digest(changed) != planned_digest(TINY)
@@ -461,7 +469,7 @@ def test_what_decides_a_result_changes_the_digest(field, value):
         ("source", {"training": {"schedule.epochs": 3}}),  # nothing starts from the source
     ],
 )
-def test_what_does_not_decide_a_result_leaves_the_digest(field, value):
+def test_a_field_that_does_not_affect_the_result_keeps_the_digest(field, value):
     assert planned_digest(TINY | {field: value}) == planned_digest(TINY)
 
 
@@ -488,7 +496,7 @@ def test_a_block_is_a_product():
     assert config.factor_names() == ("training.optimizer.learning_rate", "target.train_per_class")
 
 
-def test_blocks_are_joined_and_what_they_share_is_there_once():
+def test_settings_are_the_union_of_blocks_without_duplicates():
     blocks = [
         {"training.optimizer.learning_rate": [0.1, 0.2]},
         {"training.optimizer.learning_rate": [0.2, 0.4], "training.augmentation.flip.enabled": [False]},
@@ -524,7 +532,7 @@ def test_seeds_are_a_number_or_a_list(seeds, meant):
     assert study(seeds=seeds).seeds == meant
 
 
-def test_a_pinned_stream_does_not_vary_and_the_others_do():
+def test_a_stream_with_a_fixed_seed_does_not_vary_and_the_others_do():
     trials = study(seeds=[4, 6], streams={"split": 9}).trials()
     assert [trial.stream_seed("split") for trial in trials] == [9, 9]
     assert [trial.stream_seed("order") for trial in trials] == [4, 6]
@@ -655,13 +663,13 @@ def test_a_wrong_override_is_an_error(config_path, override, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1\n", "defines no get_config(arg)"),
+        ("x = 1\n", "does not define the function get_config"),
         ("def get_config(:\n", "fails: SyntaxError"),
         ("import nosuchmodule\n", "fails: ModuleNotFoundError: No module named 'nosuchmodule'"),
         ("import os\nos.nothing\n", "fails: AttributeError: module 'os' has no attribute 'nothing'"),
         ("def get_config(arg=''):\n    return 1 / 0\n", "fails: ZeroDivisionError: division by zero"),
         ("def get_config(arg=''):\n    raise ValueError('one\\ntwo')\n", "fails: ValueError: one"),
-        ("def get_config(arg=''):\n    return 3\n", "a config is a ConfigDict, a dict or a Study, not a int"),
+        ("def get_config(arg=''):\n    return 3\n", "a config must be a ConfigDict, a dict or a Study, not int"),
         ("def get_config(arg=''):\n    return {'factors': None}\n", "config field 'factors' is None; allowed:"),
     ],
     ids=["no_function", "syntax", "import", "attribute", "raises", "two_lines", "number", "no_factors"],
@@ -676,7 +684,7 @@ def test_a_broken_config_file_is_one_sentence(tmp_path, text, message):
 
 
 def test_a_missing_config_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"there is no config file '.*nowhere\.py'"):
+    with pytest.raises(UserError, match=r"the config file '.*nowhere\.py' does not exist"):
         load_config(str(tmp_path / "nowhere.py:arg"))
 
 
@@ -713,6 +721,22 @@ def test_every_config_of_the_project_can_be_planned(name, root, real_data):
         assert all(len(trial.split.val) for trial in plan.trials)
 
 
-def test_a_config_says_which_of_its_data_are_missing(root, tmp_path):
-    with pytest.raises(UserError, match=r"there is no weights/resnetsmall8.cifar100.safetensors; name their folder"):
+def test_a_missing_data_file_of_a_config_is_named(root, tmp_path):
+    with pytest.raises(
+        UserError, match=r"the data file weights/resnetsmall8.cifar100.safetensors is not in .*; give the folder"
+    ):
         load_config(f"{root / 'configs' / 'target_images.py'}:{tmp_path}")
+
+
+def test_paths_may_be_path_objects_and_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    fields = {
+        "source": {"weights": Path("w.pth")},
+        "target": {"data": "~/images", "union": ["~/more", "digits"], "manifest": None},
+        "factors": [{"target.data": [Path("a"), "~/b"]}],
+    }
+    study = from_dict(Study, fields)
+    assert study.source.weights == "w.pth"
+    assert study.target.data == "/home/me/images" and study.target.union == ("/home/me/more", "digits")
+    assert [trial.target.data for trial in study.trials()][:: len(study.seeds)] == ["a", "/home/me/b"]
+    assert json.loads(json.dumps(to_dict(study)))["factors"] == [{"target.data": ["a", "~/b"]}]

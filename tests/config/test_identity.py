@@ -1,4 +1,4 @@
-"""A trial's identity: every field changes its digest, or is listed as one that cannot matter."""
+"""The identity of a trial: every field changes the digest or is exempt."""
 
 import dataclasses
 import json
@@ -41,17 +41,21 @@ TRIALS = {
     },
     "average": Trial(training=Training.of({"classifier.kind": "svm"})),
 }
-# Fields of the section `training` that decide the result of a classifier of features: which network, which images.
+# Fields of the section `training` that affect a classifier of features: those of its network and its images.
 OF_CLASSIFIERS = {f"initialization.{name}" for name in ("start", "transferred_blocks", "grow", "grown_features")}
 OF_CLASSIFIERS |= {
     "augmentation.crop.size_px",
     *(f"classifier.{name}" for name in ("kind", "tap", "pooling", "scaling")),
 }
-DECIDE_OTHERS = {"seed", "target.manifest", "target.shuffle_px"}  # seeds of streams, and whether they matter
+DECIDE_OTHERS = {
+    "seed",
+    "target.manifest",
+    "target.shuffle_px",
+}  # fields that also decide whether another field is exempt
 
 
 def other(value, hint):
-    """Returns a value of a field that is not `value`."""
+    """Returns an allowed value of a field that differs from `value`."""
     choices = [choice for choice in typing.get_args(hint) if choice != value]
     if typing.get_origin(hint) is Literal:
         return choices[0]
@@ -93,8 +97,8 @@ def test_every_field_changes_the_digest_or_is_listed(trial):
         assert digest(identity(trial, Execution(), CONTENT | {name: "other"})) != before
 
 
-def test_what_is_listed_is_what_is_meant():
-    """Worked out by hand: what may differ between trials of one digest."""
+def test_the_fields_of_the_identity_match_a_list_made_by_hand():
+    """By hand: the fields that are not exempt, for each kind of trial."""
 
     def counted(kind):
         trial = TRIALS[kind]
@@ -129,7 +133,7 @@ def test_every_exemption_has_fields_that_exist_and_a_reason():
 
 
 def test_a_new_field_is_part_of_the_identity_of_trials_that_set_it(monkeypatch):
-    """A field that nobody thought of when the exemptions were written makes another trial."""
+    """A field that is not in the exemptions gives another trial."""
 
     @dataclasses.dataclass(frozen=True)
     class Newer(Training):
@@ -142,7 +146,7 @@ def test_a_new_field_is_part_of_the_identity_of_trials_that_set_it(monkeypatch):
         assert identity(usual, Execution(), CONTENT) != identity(varied, Execution(), CONTENT)
 
 
-def test_seeds_are_those_of_streams():
+def test_the_identity_contains_the_seeds_of_streams():
     pinned = Trial(streams=Streams(init=5), seed=3)
     fields = identity(pinned, Execution(), CONTENT)["fields"]
     assert fields == {"streams.split": 3, "streams.init": 5, "streams.order": 3, "streams.augment": 3}
@@ -153,7 +157,7 @@ def test_seeds_are_those_of_streams():
 
 @pytest.fixture
 def sets(tmp_path):
-    """Returns two files of images: 12 of each of three classes in two domains, and others of the same kind."""
+    """Returns two image files, each with 12 images of each of three classes in two domains."""
     rng = np.random.default_rng(0)
     found = []
     for name in ("one", "two"):
@@ -165,7 +169,7 @@ def sets(tmp_path):
     return found
 
 
-def test_fields_that_the_images_stand_for_change_the_digest(sets):
+def test_fields_that_are_covered_by_the_images_change_the_digest(sets):
     one, two = sets
     target = {"data": one, "train_per_class": 2, "test_per_class": 1}
     levels = {
@@ -193,13 +197,13 @@ def test_fields_that_the_images_stand_for_change_the_digest(sets):
 
 
 def test_defaults_are_those_of_the_committed_table():
-    """A default that changes gives old digests another meaning: it needs a new schema version."""
+    """A changed default changes the meaning of old digests, so it needs a new schema version."""
     table = json.loads(defaults.TABLE.read_text())
     assert defaults.problem(table, defaults.current()) is None
     assert defaults.current() == table, "run `python tests/golden/defaults.py`"
 
 
-def test_the_table_takes_a_changed_default_only_with_a_new_schema_version():
+def test_a_changed_default_needs_a_new_schema_version():
     table = json.loads(defaults.TABLE.read_text())
     altered = table | {"defaults": table["defaults"] | {"training.optimizer.momentum": 0.8}}
     assert "training.optimizer.momentum changed" in defaults.problem(table, altered)

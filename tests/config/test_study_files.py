@@ -1,4 +1,4 @@
-"""What config files share: scales, the location of data, and sections that follow from a scale."""
+"""Helpers of config files: scales, the folder of the data, and standard sections of a scale."""
 
 import ast
 
@@ -11,7 +11,7 @@ from jaxft.core.errors import UserError
 
 @pytest.fixture
 def config(tmp_path):
-    """Returns the path of a config file in a clone that has data beside it."""
+    """Returns the path of a config file in a clone next to a folder of data."""
     data = tmp_path / "shared" / "data"
     data.mkdir(parents=True)
     (data / "images.zip").touch()
@@ -36,23 +36,23 @@ def test_an_argument_is_a_scale_a_folder_or_both(arg, name, folder, config, tmp_
 
 
 @pytest.mark.parametrize(("arg", "values"), [("", [1, 1, 1]), ("small", [1, 2, 2]), ("full", [1, 1, 3])])
-def test_a_scale_without_a_value_of_its_own_has_the_usual_one(arg, values, config):
+def test_a_scale_without_a_value_has_the_default(arg, values, config):
     scale = read_scale(arg, config)
     assert [scale.pick(1), scale.pick(1, small=2), scale.pick(1, small=2, full=3)] == values
     assert scale.pick("usual", small=None, full=None) == (None if arg else "usual")
 
 
-def test_files_lie_in_the_folder_and_at_the_full_scale_have_other_names(config, tmp_path):
+def test_files_are_in_the_folder_and_have_other_names_at_the_full_scale(config, tmp_path):
     assert read_scale("", config).files("images.zip", full=["tfds:x"]) == [str(tmp_path / "shared/data/images.zip")]
     assert read_scale("full", config).files("images.zip", full=["tfds:x"]) == ["tfds:x"]
 
 
-def test_a_missing_file_and_a_missing_scale_are_told_in_one_sentence(config):
+def test_a_missing_file_and_a_missing_scale_are_errors_of_one_sentence(config):
     with pytest.raises(
-        UserError, match=r"there is no weights\.pth; name their folder, --config=configs/some\.py:FOLDER"
+        UserError, match=r"weights\.pth is not in .*; give the folder of the data, --config=configs/some\.py:FOLDER"
     ):
         read_scale("small", config).files("images.zip", "weights.pth")
-    with pytest.raises(UserError, match=r"some\.py has no scale 'full'"):
+    with pytest.raises(UserError, match=r"some\.py does not have a scale 'full'"):
         read_scale("full", config).files("images.zip")
 
 

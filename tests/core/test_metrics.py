@@ -33,7 +33,7 @@ def test_a_registered_metric_comes_after_the_built_in_ones(errors):
     assert field_names()[-2:] == ("val_errors", "test_errors")
 
 
-def test_fields_of_a_record_have_none_in_place_of_nan():
+def test_fields_of_a_record_are_none_instead_of_nan():
     found = record_fields(None, {"accuracy": 0.6, "mean_per_class": math.nan})
     assert found == {
         "val_accuracy": None,

@@ -59,45 +59,54 @@ def test_order_decides_between_overlapping_rules():
 
 
 def test_a_rule_matches_whole_names_only():
-    with pytest.raises(UserError, match="no rule covers head/bias"):
+    with pytest.raises(UserError, match="no rule matches head/bias"):
         match_rules([Rule("head/b", 1, optional=True)], ["head/bias"])
 
 
 def test_a_leaf_without_rule_is_named():
     with pytest.raises(UserError) as error:
         match_rules([Rule("head/.*", 1)], NAMES, "layer rate")
-    assert "no layer rate covers stem/conv/kernel, stage1/block1/conv1/kernel, stage1/block1/bn1/scale." in str(
+    assert "no layer rate matches stem/conv/kernel, stage1/block1/conv1/kernel, stage1/block1/bn1/scale." in str(
         error.value
     )
     assert "head/bias" not in str(error.value)
 
 
 def test_many_leaves_without_rule_are_counted():
-    with pytest.raises(UserError, match="no rule covers a0, a1, a2, a3 and 6 more"):
+    with pytest.raises(UserError, match="no rule matches a0, a1, a2 and 7 more"):
         match_rules([], [f"a{i}" for i in range(10)])
 
 
-def test_a_rule_that_matches_nothing_is_named():
+def test_a_rule_without_a_match_is_named():
     with pytest.raises(UserError) as error:
         match_rules([Rule("haed/.*", 1), Rule(".*", 2)], NAMES)
     assert str(error.value) == "rule 'haed/.*' matches no parameter (did you mean 'head/.*'?)."
 
 
 def test_a_shadowed_rule_is_named():
-    with pytest.raises(UserError, match="rule 'head/bias' decides nothing, because earlier rules match first"):
+    with pytest.raises(
+        UserError, match="rule 'head/bias' has no effect, because earlier rules match all its parameters"
+    ):
         match_rules([Rule(".*", 1), Rule("head/bias", 2)], NAMES)
 
 
-def test_every_problem_is_in_one_sentence():
+def test_several_problems_are_one_sentence():
     with pytest.raises(UserError) as error:
         match_rules([Rule("head/.*", 1), Rule("head/bias", 2), Rule("tail/.*", 3)], NAMES)
     message = str(error.value)
-    assert message.index("no rule covers stem") < message.index("'head/bias' decides") < message.index("'tail/.*'")
+    assert (
+        message.index("no rule matches stem") < message.index("'head/bias' has no effect") < message.index("'tail/.*'")
+    )
     assert message.endswith(".") and "\n" not in message
 
 
+def test_many_problems_are_counted():
+    with pytest.raises(UserError, match=r"'a1' matches no parameter; rule 'a2' [^;]*; and 2 more problems\.$"):
+        match_rules([Rule(f"a{i}", 1) for i in range(5)] + [Rule(".*", 2)], NAMES)
+
+
 @pytest.mark.parametrize("pattern", ["nothing/.*", "head/.*"])
-def test_an_optional_rule_may_decide_nothing(pattern):
+def test_an_optional_rule_may_have_no_effect(pattern):
     matches = match_rules([Rule(".*", 1), Rule(pattern, 2, optional=True)], NAMES)
     assert {match.value for match in matches.values()} == {1}
 
@@ -110,10 +119,10 @@ def test_a_bad_regular_expression_is_named(pattern):
 
 
 @pytest.mark.parametrize(("pattern", "hint"), [("head", "head/.*"), ("stage1/block1/", "stage1/block1/.*")])
-def test_a_rule_that_names_a_folder_is_told_to_match_whole_names(pattern, hint):
+def test_the_error_for_a_rule_with_a_layer_name_suggests_a_pattern(pattern, hint):
     with pytest.raises(UserError) as error:
         match_rules([Rule(pattern, 1), Rule(".*", 2)], NAMES)
-    assert f"(a rule matches the whole name: did you mean {hint!r}?)" in str(error.value)
+    assert f"(rules match whole names: did you mean {hint!r}?)" in str(error.value)
 
 
 @given(st.lists(st.sampled_from([*NAMES, "head/.*", "stage1/.*", ".*/kernel"]), max_size=5))

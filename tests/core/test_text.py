@@ -56,7 +56,7 @@ def test_a_digest_is_the_beginning_of_sha256():
     assert short_digest("ä") == short_digest("ä".encode()) == hashlib.sha256(b"\xc3\xa4").hexdigest()[:16]
 
 
-def test_a_digest_is_of_contents_one_after_another():
+def test_a_digest_of_several_contents_is_that_of_their_concatenation():
     transposed = np.arange(6, dtype=np.uint8).reshape(2, 3).T
     expected = hashlib.sha256(b"a\xff" + bytes([0, 3, 1, 4, 2, 5])).hexdigest()
     assert sha256_of("a", b"\xff", transposed) == sha256_of("a\udcff", transposed) == expected
@@ -69,18 +69,17 @@ def test_a_digest_of_json_does_not_depend_on_the_order_of_fields():
     assert json_digest({"b": "ä", "a": (1, 2.5, None)}) == json_digest({"a": [1, 2.5, None], "b": "ä"}) == expected
 
 
-def test_long_texts_lose_their_middle():
+def test_long_strings_lose_their_middle():
     assert shortened("abcdefghij" * 4, 10) == "abcd…fghij" and shortened("abc", 3) == "abc"
 
 
-def test_long_texts_lose_their_end():
+def test_long_strings_lose_their_end():
     assert cut_off("abcdefghij" * 4, 10) == "abcdefg..." and cut_off("abc", 3) == "abc"
 
 
 def test_long_lists_are_counted():
-    assert (
-        some_of(["a", "b", "c"], 2) == "a, b and 1 more" and some_of(["a", "b"], 2) == "a, b" and some_of([], 2) == ""
-    )
+    assert some_of(["a", "b", "c"], 2) == "a, b and 1 more" and some_of(["a", "b"], 2) == "a, b" and some_of([]) == ""
+    assert some_of(list("abcde")) == "a, b, c and 2 more"
 
 
 def test_bytes_are_in_megabytes_or_gigabytes():

@@ -1,4 +1,4 @@
-"""Where the time goes: what is within another activity, and compiling, are counted once."""
+"""The breakdown of time: nested activities and compilation are counted once."""
 
 import time
 
@@ -11,25 +11,25 @@ from jaxft.core.text import duration
 from jaxft.core.timing import Clock
 
 
-def test_what_is_within_another_activity_is_not_counted_twice():
+def test_a_nested_activity_is_not_counted_twice():
     clock = Clock()
-    with clock.of("evaluate"):
+    with clock.measure("evaluate"):
         time.sleep(0.05)
-        with clock.of("data"):
+        with clock.measure("data"):
             time.sleep(0.1)
     assert clock.seconds["data"] >= 0.1 and 0.05 <= clock.seconds["evaluate"] < 0.1
 
 
-def test_compiling_is_counted_apart_and_told_when_it_begins():
-    begun = []
-    clock = Clock(lambda event: begun.append((event, clock.num_compiled)))
+def test_compilation_is_counted_separately_and_emits_an_event_at_its_start():
+    started = []
+    clock = Clock(lambda event: started.append((event, clock.num_compiled)))
     x = jnp.arange(7.0)
-    with clock.of("train"):
+    with clock.measure("train"):
         jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x) + 1.2345)(x).block_until_ready()
     assert clock.num_compiled == 1 and clock.seconds["compile"] > 0
-    assert begun == [(Working("compiling"), 0)]
+    assert started == [(Working("compiling"), 0)]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5400, "1 h 30 min")])
-def test_durations_for_people(seconds, text):
+def test_durations(seconds, text):
     assert duration(seconds) == text

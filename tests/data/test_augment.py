@@ -1,4 +1,4 @@
-"""Random changes of images: against Pillow and torchvision, by hand, and as properties of what is drawn."""
+"""Augmentation: agreement with Pillow and torchvision, values by hand, and properties of the random draws."""
 
 import colorsys
 import math
@@ -57,7 +57,7 @@ def numbered_images(n, height=4, width=5):
 
 
 @pytest.mark.parametrize("padding", [1, 2])
-def test_a_crop_is_one_of_all_shifts(padding):
+def test_a_random_crop_is_a_shift_of_the_padded_image(padding):
     images = np.asarray(numbered_images(1)).repeat(600, axis=0)
     crops = np.asarray(random_crop(jax.random.key(0), jnp.asarray(images), padding))
     padded = np.zeros((4 + 2 * padding, 5 + 2 * padding, 3))
@@ -109,7 +109,7 @@ def test_crop_and_flip_are_drawn_independently():
     assert abs(share - 0.5) < 5 * 0.5 / at_left.sum() ** 0.5
 
 
-def test_augmentation_under_vmap_is_that_of_each_lane():
+def test_augmentation_under_vmap_equals_augmentation_of_each_trial():
     images = numbered_images(2 * 6).reshape(2, 6, 4, 5, 3)
     keys = jax.random.split(jax.random.key(0), 2)
     augmentations = Augmentations.of({"crop.padding_px": 2, "flip.enabled": True})
@@ -122,7 +122,7 @@ def test_augmentation_under_vmap_is_that_of_each_lane():
 @pytest.mark.parametrize(
     "box", [(4.0, 8.0, 36.0, 40.0), (0.0, 3.0, 25.0, 21.0), (10.5, 2.25, 47.0, 30.75), (0.0, 0.0, 48.0, 48.0)]
 )
-def test_a_resized_part_is_pillows(box, out):
+def test_a_resized_region_agrees_with_pillow(box, out):
     """To the border of the part: Pillow rounds to whole gray levels, twice."""
     image = picture(48, 48)
     left, top, right, bottom = box
@@ -132,7 +132,7 @@ def test_a_resized_part_is_pillows(box, out):
     assert np.abs(ours - theirs).max() <= 1.01
 
 
-def test_a_resized_crop_of_a_slope_shows_place_and_size():
+def test_a_resized_crop_of_a_gradient_has_the_drawn_position_and_size():
     """Of an image that rises by one a column, a part rises by its share of the width and begins inside."""
     slope = jnp.broadcast_to(jnp.arange(64.0).reshape(1, 1, 64, 1), (500, 64, 64, 3)).astype(jnp.uint8)
     crop = jax.jit(resized_crop, static_argnums=2)
@@ -145,22 +145,22 @@ def test_a_resized_crop_of_a_slope_shows_place_and_size():
     assert np.std(first) > 3
 
 
-def test_views_are_the_same_whenever_asked_for():
+def test_views_do_not_depend_on_the_batch():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
     augmentations, key = Augmentations.of({"crop.scale_min": 0.5, "flip.enabled": True}), jax.random.key(1)
     rows = jnp.arange(6)
-    look = jax.jit(view, static_argnums=4)
-    whole = {number: look(key, images, rows, jnp.full(6, number), augmentations) for number in range(3)}
+    draw_views = jax.jit(view, static_argnums=4)
+    whole = {number: draw_views(key, images, rows, jnp.full(6, number), augmentations) for number in range(3)}
     assert (whole[0] == images).all()
     assert not (whole[1] == whole[2]).all() and not (whole[1] == images).all()
-    some = look(key, images[jnp.array([4, 1])], jnp.array([4, 1]), jnp.array([2, 1]), augmentations)
+    some = draw_views(key, images[jnp.array([4, 1])], jnp.array([4, 1]), jnp.array([2, 1]), augmentations)
     assert (some[0] == whole[2][4]).all() and (some[1] == whole[1][1]).all()
 
 
 # --- crops of larger images -------------------------------------------------------------------------------------
 
 
-def test_a_crop_of_a_larger_image_is_any_part_of_it():
+def test_a_crop_of_a_larger_image_has_a_uniform_offset():
     """Of 6 x 6 pixels, parts of 4 x 4: nine of them, 600 / 9 each within five standard deviations."""
     image = np.arange(36.0 * 3).reshape(1, 6, 6, 3)
     crops = np.asarray(random_crop(jax.random.key(0), jnp.asarray(image.repeat(600, 0)), 0, 4), np.float64)
@@ -170,7 +170,7 @@ def test_a_crop_of_a_larger_image_is_any_part_of_it():
     assert all(abs(count - 600 / 9) < 5 * (600 / 9) ** 0.5 for count in parts.values())
 
 
-def test_a_crop_of_a_padded_larger_image_has_zeros_where_nothing_was():
+def test_a_crop_of_a_padded_larger_image_has_zeros_in_the_padding():
     crops = np.asarray(random_crop(jax.random.key(0), jnp.ones((200, 6, 6, 3), jnp.uint8), 1, 5))
     assert crops.shape == (200, 5, 5, 3)
     # offsets 0 to 3 of 8: zeros at the top for 0, at the bottom for 3, a fourth of them each
@@ -189,7 +189,7 @@ def test_the_center_and_ten_crops_by_hand():
     np.testing.assert_array_equal(ten[5:], ten[:5, :, ::-1])
 
 
-def test_a_resized_crop_has_the_size_asked_for():
+def test_a_resized_crop_has_the_requested_size():
     images = jnp.asarray(picture(40, 40)[None].repeat(3, 0))
     crop = jax.jit(resized_crop, static_argnums=(2, 3))
     crops = crop(jax.random.key(0), images, 0.5, 24)
@@ -217,20 +217,20 @@ ENHANCERS = {
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.73, 1.0, 1.27, 1.9])
 @pytest.mark.parametrize("ours", ENHANCERS, ids=lambda function: function.__name__)
-def test_enhancers_are_pillows(ours, factor):
+def test_enhancers_agree_with_pillow(ours, factor):
     image = picture()
     assert_levels(jax.jit(ours)(jnp.asarray(image), factor), ENHANCERS[ours](Image.fromarray(image)).enhance(factor))
 
 
 @pytest.mark.parametrize("image", [picture(), picture() // 3 + 40, np.full((8, 8, 3), 7, np.uint8)], ids=str)
-def test_autocontrast_and_equalize_are_pillows(image):
+def test_autocontrast_and_equalize_agree_with_pillow(image):
     pillow = Image.fromarray(image)
     assert_levels(jax.jit(color.autocontrast)(jnp.asarray(image)), ImageOps.autocontrast(pillow))
     assert_levels(jax.jit(color.equalize)(jnp.asarray(image)), ImageOps.equalize(pillow), most=0)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 1.0])
-def test_posterize_and_solarize_are_pillows(level):
+def test_posterize_and_solarize_agree_with_pillow(level):
     image = picture()
     sign = jnp.float32(1)
     theirs = ImageOps.posterize(Image.fromarray(image), 8 - round(4 * level))
@@ -250,8 +250,8 @@ def moved(image, matrix):
 
 @pytest.mark.parametrize("level", [0.1, 0.3, 1.0])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_moves_are_pillows(level, sign):
-    """The nearest pixel is another where a coordinate is on the border of two: of one in a hundred at most."""
+def test_affine_operations_agree_with_pillow(level, sign):
+    """The nearest pixel may differ if a coordinate is on the border of two pixels: at most one pixel in a hundred."""
     image = picture(40, 48)
     across, down = (int(level * 150 / 331 * side) for side in (48, 40))
     theirs = {
@@ -268,7 +268,7 @@ def test_moves_are_pillows(level, sign):
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.13, 0.0, 0.21, 0.5])
-def test_a_turn_of_the_hue_is_that_of_colorsys(shift):
+def test_a_hue_shift_agrees_with_colorsys(shift):
     image = np.concatenate([picture(6, 8).reshape(-1, 3), [[0, 0, 0], [255] * 3, [9, 9, 9], [255, 0, 0], [0, 0, 1]]])
     ours = np.asarray(color.adjust_hue(jnp.asarray(image[None], jnp.uint8), shift))[0]
     for pixel, turned in zip(image, ours):
@@ -280,7 +280,7 @@ def test_a_turn_of_the_hue_is_that_of_colorsys(shift):
 # --- RandAugment, jitter, erasing -------------------------------------------------------------------------------
 
 
-def test_randaugment_has_the_papers_operations():
+def test_randaugment_has_the_operations_of_the_paper():
     assert len(RANDAUGMENT) == 14
     image = jnp.asarray(picture())
     every = jax.jit(
@@ -293,7 +293,7 @@ def test_randaugment_has_the_papers_operations():
             assert (neutral[name] == image).all(), name
 
 
-def test_randaugment_draws_every_operation_as_often(monkeypatch):
+def test_randaugment_draws_all_operations_equally_often(monkeypatch):
     """Operations that say who they are: 14 of them, two signs, over 2,000 images of one operation each."""
 
     def says(i):
@@ -331,7 +331,7 @@ def test_jitter_draws_its_factors_within_their_ranges():
     assert dark.min() == 0 and dark.max() == 255  # factors from max(0, 1 - 3) to 4
 
 
-def test_jitter_takes_its_operations_in_any_order():
+def test_jitter_applies_its_operations_in_random_order():
     """Brightness and contrast of an image of two levels: where white is cut off, the orders differ; both are drawn."""
     image = jnp.concatenate([jnp.full((2, 2, 3), 40, jnp.uint8), jnp.full((2, 2, 3), 220, jnp.uint8)])
     jitter = jax.jit(lambda key: color_jitter(key, image, ColorJitterConfig(0.9, 0.9, 0.0, 0.0)))
@@ -383,8 +383,8 @@ def test_erasing_with_probability_zero_and_one():
 # --- all of them ------------------------------------------------------------------------------------------------
 
 
-def test_changes_of_a_config_are_those_that_are_active_in_order():
-    assert Augmentations.of({"randaugment.magnitude": 5.0}).is_none
+def test_a_config_gives_the_active_augmentations_in_order():
+    assert Augmentations.of({"randaugment.magnitude": 5.0}).is_empty
     assert [name for name, _ in ALL.active] == ["crop", "flip", "randaugment", "color_jitter", "erasing"]
     training = Training.of({f"augmentation.{name}": value for name, value in FIELDS.items()})
     assert active_augmentations(training.augmentation) == ALL and ALL.crop_px == 24
@@ -411,7 +411,7 @@ def test_an_augmentation_is_a_function_and_a_registry_line(per_image, monkeypatc
 
 
 @pytest.mark.slow
-def test_everything_at_once_is_pure_in_the_key_and_the_same_under_vmap():
+def test_all_augmentations_together_are_pure_in_the_key_and_equal_under_vmap():
     images = jnp.asarray(np.stack([picture(32, 32, seed) for seed in range(4)]))
     once, again, other = (AUGMENT(jax.random.key(seed), images, ALL) for seed in (3, 3, 4))
     assert once.shape == (4, 24, 24, 3) and once.dtype == jnp.uint8
@@ -424,7 +424,7 @@ def test_everything_at_once_is_pure_in_the_key_and_the_same_under_vmap():
 
 
 @pytest.mark.slow
-def test_one_image_after_another_or_side_by_side_is_the_same(monkeypatch):
+def test_sequential_and_vectorized_augmentation_are_equal(monkeypatch):
     images = jnp.asarray(np.stack([picture(32, 32, seed) for seed in range(4)]))
     one = AUGMENT(jax.random.key(0), images, ALL)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -438,7 +438,7 @@ def test_over_images_takes_several_arrays():
 
 
 @pytest.mark.slow
-def test_views_with_branches_begin_with_the_center():
+def test_view_zero_is_the_center_crop():
     images = jnp.asarray(np.stack([picture(32, 32, seed) for seed in range(3)]))
     rows, numbers = jnp.array([7, 2, 5]), jnp.array([0, 1, 2])
     run = jax.jit(view, static_argnums=4)
@@ -465,7 +465,7 @@ def test_mixup_by_hand():
     np.testing.assert_allclose(mixed, jnp.broadcast_to(jnp.array(expected).reshape(4, 1, 1, 1), mixed.shape), rtol=1e-5)
 
 
-def test_cutmix_pastes_a_rectangle_and_says_how_much_is_left():
+def test_cutmix_pastes_a_rectangle_and_returns_the_remaining_fraction():
     for seed in range(20):
         mixed, own = MIX(jax.random.key(seed), batch_of_levels(), {"cutmix": jnp.float32(1.0)})
         pasted = np.asarray(mixed[0] == 200).all(-1)
@@ -479,7 +479,7 @@ def test_cutmix_pastes_a_rectangle_and_says_how_much_is_left():
 
 
 @pytest.mark.slow
-def test_shares_are_from_the_beta_distribution():
+def test_mixing_weights_have_the_beta_distribution():
     """Of Beta(a, a) mean and variance are 1/2 and 1 / (4 (2 a + 1))."""
     keys = jax.random.split(jax.random.key(0), 2000)
     share = jax.jit(jax.vmap(lambda key, alpha: mix(key, batch_of_levels(), {"mixup": alpha})[1], (0, None)))
@@ -491,7 +491,7 @@ def test_shares_are_from_the_beta_distribution():
 
 
 @pytest.mark.slow
-def test_beside_each_other_mixup_and_cutmix_take_half_of_the_batches():
+def test_mixup_and_cutmix_together_get_half_of_the_batches_each():
     alphas = {"mixup": jnp.float32(1.0), "cutmix": jnp.float32(1.0)}
     keys = jax.random.split(jax.random.key(1), 400)
     first = np.asarray(jax.jit(jax.vmap(lambda key: mix(key, batch_of_levels(), alphas)[0][0]))(keys))
@@ -499,7 +499,7 @@ def test_beside_each_other_mixup_and_cutmix_take_half_of_the_batches():
     assert abs(cut.mean() - 0.5) < 5 * 0.5 / 20
 
 
-def test_a_cut_box_is_as_large_as_asked_within_the_image():
+def test_a_cutmix_box_has_the_drawn_size_inside_the_image():
     """Far from the border, with share s left, the sides are floor(12 sqrt(1 - s)) and floor(10 sqrt(1 - s))."""
     box = jax.jit(mixing._outside_box, static_argnums=(2, 3))
     for seed in range(60):

@@ -1,4 +1,4 @@
-"""Sources of images, splits and preprocessing."""
+"""Image sets, splits and preprocessing."""
 
 import dataclasses
 import io
@@ -65,7 +65,7 @@ PICTURES = {
 # --- digits -----------------------------------------------------------------------------------------------------
 
 
-def test_digits_are_those_of_uci():
+def test_digits_are_the_digits_of_uci():
     digits = load_images(Images(), None)
     assert digits.images.shape == (1797, 8, 8, 3) and digits.images.dtype == np.uint8
     assert digits.class_names == tuple("0123456789")
@@ -95,14 +95,14 @@ def test_npz_of_gray_images_becomes_rgb(tmp_path):
     assert found.class_names == ("0", "1") and found.ids == ("/0", "/1", "/2", "/3")
 
 
-def test_npz_of_one_channel_is_as_gray(tmp_path):
+def test_npz_with_one_channel_equals_gray(tmp_path):
     pixels, labels = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3), np.array([0, 1, 0, 1])
     gray = load_images(Images(data=write_npz(tmp_path / "a.npz", images=pixels, labels=labels)), None)
     channel = load_images(Images(data=write_npz(tmp_path / "b.npz", images=pixels[..., None], labels=labels)), None)
     assert (gray.images == channel.images).all()
 
 
-def test_npz_of_parts_and_class_names(tmp_path):
+def test_npz_with_splits_and_class_names(tmp_path):
     pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
     path = write_npz(
         tmp_path / "a.npz",
@@ -119,13 +119,13 @@ def test_npz_of_parts_and_class_names(tmp_path):
     assert found.ids == ("train/0", "train/1", "train/2", "test/3", "test/4")
 
 
-def test_arrays_keep_their_size_unless_another_is_asked_for(tmp_path):
+def test_arrays_keep_their_size_unless_another_is_requested(tmp_path):
     path = write_npz(tmp_path / "a.npz", images=np.zeros((2, 5, 7), np.uint8), labels=np.array([0, 1]))
     assert load_images(Images(data=path), None).images.shape == (2, 5, 5, 3)
     assert load_images(Images(data=path), 3).images.shape == (2, 3, 3, 3)
 
 
-def test_a_fingerprint_tells_arrays_of_other_shapes_apart(tmp_path):
+def test_a_fingerprint_depends_on_the_shape_of_arrays(tmp_path):
     pixels, labels = np.arange(2 * 4 * 16 * 3, dtype=np.uint8), np.array([0, 1])
     wide = load_images(Images(data=write_npz(tmp_path / "a.npz", images=pixels.reshape(2, 4, 16, 3), labels=labels)), 4)
     high = load_images(Images(data=write_npz(tmp_path / "b.npz", images=pixels.reshape(2, 16, 4, 3), labels=labels)), 4)
@@ -134,7 +134,7 @@ def test_a_fingerprint_tells_arrays_of_other_shapes_apart(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["images", "labels", "class_names", "part", "size_px", "classes"])
-def test_a_fingerprint_changes_with_all_that_it_names(tmp_path, change):
+def test_a_fingerprint_changes_with_everything_that_it_covers(tmp_path, change):
     arrays = {
         "images": np.arange(6 * 9, dtype=np.uint8).reshape(6, 3, 3),
         "labels": np.array([0, 1, 2, 0, 1, 2]),
@@ -158,7 +158,7 @@ def test_a_fingerprint_changes_with_all_that_it_names(tmp_path, change):
     assert load_images(spec, size_px).fingerprint != before
 
 
-def test_a_fingerprint_is_that_of_the_content_and_not_of_the_place(tmp_path):
+def test_a_fingerprint_depends_on_the_content_and_not_on_the_path(tmp_path):
     arrays = {"images": np.zeros((2, 3, 3), np.uint8), "labels": np.array([0, 1])}
     first = load_images(Images(data=write_npz(tmp_path / "a.npz", **arrays)), None)
     np.savez_compressed(tmp_path / "b.npz", **arrays)
@@ -172,17 +172,17 @@ TWO = np.array([0, 1])
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pixels": GRAY, "labels": TWO}, "has no 'images', nor 'train_images'; it has pixels, labels"),
+        ({"pixels": GRAY, "labels": TWO}, "has neither 'images' nor 'train_images'; its arrays are pixels, labels"),
         ({"images": GRAY.astype(np.float32), "labels": TWO}, "'images' is float32 [2, 3, 3]; it must be uint8"),
-        ({"images": GRAY[0], "labels": TWO}, "'images' is uint8 [3, 3]; it must be uint8 [n, height, width (, 3)]"),
+        ({"images": GRAY[0], "labels": TWO}, "'images' is uint8 [3, 3]; it must be uint8 [n, height, width (,"),
         ({"images": np.zeros((2, 3, 3, 4), np.uint8), "labels": TWO}, "'images' is uint8 [2, 3, 3, 4]"),
-        ({"images": GRAY}, "'images' needs whole-numbered 'labels', one an image"),
-        ({"images": GRAY, "labels": np.array([0.0, 1.0])}, "needs whole-numbered 'labels'"),
-        ({"images": GRAY, "labels": np.array([0, 1, 1])}, "needs whole-numbered 'labels', one an image"),
-        ({"images": GRAY[:0], "labels": TWO[:0]}, "has no images in it"),
-        ({"images": GRAY, "labels": np.array([-1, 1])}, "has labels from -1 to 1 for 2 classes"),
-        ({"images": GRAY, "labels": TWO, "class_names": np.array(["a"])}, "has labels from 0 to 1 for 1 classes"),
-        ({"images": GRAY, "labels": TWO * 0}, "has one class only, '0'"),
+        ({"images": GRAY}, "'images' needs 'labels': one integer per image"),
+        ({"images": GRAY, "labels": np.array([0.0, 1.0])}, "needs 'labels': one integer"),
+        ({"images": GRAY, "labels": np.array([0, 1, 1])}, "'images' needs 'labels': one integer per image"),
+        ({"images": GRAY[:0], "labels": TWO[:0]}, "contains no images"),
+        ({"images": GRAY, "labels": np.array([-1, 1])}, "has labels from -1 to 1, but 2 class names; labels must"),
+        ({"images": GRAY, "labels": TWO, "class_names": np.array(["a"])}, "has labels from 0 to 1, but 1 class name;"),
+        ({"images": GRAY, "labels": TWO * 0}, "has only one class, '0'"),
         ({"images": GRAY, "labels": TWO, "class_names": np.array("ab")}, "'class_names'"),
         ({"images": np.zeros((2, 0, 3), np.uint8), "labels": TWO}, "'images' is uint8 [2, 0, 3]"),
     ],
@@ -235,7 +235,7 @@ def test_a_folder_of_class_folders(tmp_path):
     assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 50, 51, 52, 53, 100, 101, 102, 103]
 
 
-def test_what_is_no_picture_is_passed_over(tmp_path):
+def test_files_that_are_not_images_are_skipped(tmp_path):
     others = {"readme.txt": b"x", "cat/notes.md": b"x", "cat/.hidden.png": b"x", ".git/a/b.png": b"x", "__MACOSX/c/d.png": b"x"}  # fmt: skip  # noqa: E501
     plain = load_images(Images(data=write_folder(tmp_path / "a", PICTURES)), 4)
     mixed = load_images(Images(data=write_folder(tmp_path / "b", PICTURES | others)), 4)
@@ -245,7 +245,7 @@ def test_what_is_no_picture_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "part"), [("train", "train"), ("Validation", "val"), ("valid", "val"), ("val", "val"), ("TEST", "test")]
 )
-def test_parts_by_their_folders(tmp_path, folder, part):
+def test_folders_determine_the_splits(tmp_path, folder, part):
     files = {f"training/{name}": content for name, content in PICTURES.items()}
     files |= {f"{folder}/dog/new.png": png(200)}
     found = load_images(Images(data=write_folder(tmp_path, files)), 4)
@@ -254,7 +254,7 @@ def test_parts_by_their_folders(tmp_path, folder, part):
     assert parts[f"{folder}/dog/new.png"] == part and parts["training/cat/0.png"] == "train"
 
 
-def test_a_folder_around_all_is_taken_off(tmp_path):
+def test_a_folder_around_everything_is_ignored(tmp_path):
     plain = load_images(Images(data=write_folder(tmp_path / "a", PICTURES)), 4)
     wrapped = {f"pets/v2/{name}": content for name, content in PICTURES.items()}
     found = load_images(Images(data=write_zip(tmp_path / "b.zip", wrapped)), 4)
@@ -262,7 +262,7 @@ def test_a_folder_around_all_is_taken_off(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), ("cat", "cat-big"), ("Ä b", "a")], ids=["plain", "prefix", "odd"])
-def test_a_zip_is_the_same_as_the_folder_in_it(tmp_path, names):
+def test_a_zip_archive_equals_its_folder(tmp_path, names):
     files = {f"{name}/{i}.png": png(90 * label + i) for label, name in enumerate(names) for i in range(6)}
     folder = load_images(Images(data=write_folder(tmp_path / "folder", files)), 4)
     archive = load_images(Images(data=write_zip(tmp_path / "a.zip", dict(reversed(files.items())))), 4)
@@ -275,7 +275,7 @@ def test_a_zip_is_the_same_as_the_folder_in_it(tmp_path, names):
     )
 
 
-def test_a_picture_that_changes_changes_the_fingerprint(tmp_path):
+def test_a_changed_image_changes_the_fingerprint(tmp_path):
     before = load_images(Images(data=write_folder(tmp_path, PICTURES)), 4)
     (tmp_path / "dog/1.png").write_bytes(png(255))
     after = load_images(Images(data=str(tmp_path)), 4)
@@ -286,14 +286,14 @@ def test_a_picture_that_changes_changes_the_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "has no images in it"),
-        ({"cat/a.txt": b"x"}, "has no images in it"),
-        ({"cat/a.png": png(1)}, "has one class only, 'cat'"),
-        ({"a.png": png(1), "cat/a.png": png(1)}, "has the picture 'a.png' outside of the layout class/picture"),
-        ({"cat/a.png": png(1), "x/dog/a.png": png(1)}, "has the picture 'x/dog/a.png' outside of the layout"),
-        ({"cat/a.png": b"hello", "dog/b.png": png(1)}, "holds 1 picture that cannot be read: 'cat/a.png' ("),
-        ({"cat/a.png": b"", "dog/b.png": b""}, "holds 2 pictures that cannot be read: 'cat/a.png' ("),
-        ({f"{c}/{i}.png": b"" for c in "ab" for i in range(4)}, " and 3 more;"),
+        ({}, "contains no images"),
+        ({"cat/a.txt": b"x"}, "contains no images"),
+        ({"cat/a.png": png(1)}, "has only one class, 'cat'"),
+        ({"a.png": png(1), "cat/a.png": png(1)}, "has the image 'a.png' outside of the layouts class/image"),
+        ({"cat/a.png": png(1), "x/dog/a.png": png(1)}, "has the image 'x/dog/a.png' outside of the layouts"),
+        ({"cat/a.png": b"hello", "dog/b.png": png(1)}, "has 1 unusable image: 'cat/a.png' ("),
+        ({"cat/a.png": b"", "dog/b.png": b""}, "has 2 unusable images: 'cat/a.png' ("),
+        ({f"{c}/{i}.png": b"" for c in "ab" for i in range(4)}, " and 5 more;"),
     ],
     ids=["empty", "no_pictures", "one_class", "top_level", "two_depths", "text", "zero_bytes", "many"],
 )
@@ -305,16 +305,14 @@ def test_a_wrong_folder_or_zip_is_one_sentence(tmp_path, files, message, write):
     assert message in str(error.value) and "bad" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_missing_place_is_named(tmp_path):
-    with pytest.raises(
-        UserError, match=r"there are no images at '.*nowhere'; allowed: 'digits', tfds:NAME, an \.npz file"
-    ):
+def test_a_missing_path_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"'.*nowhere' does not exist; allowed: 'digits', tfds:NAME, an \.npz file"):
         load_images(Images(data=str(tmp_path / "nowhere")), None)
 
 
-def test_a_file_of_another_kind_is_named(tmp_path):
+def test_a_file_of_unknown_format_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"hello")
-    with pytest.raises(UserError, match=r"a\.tar' is no kind of image set; allowed: .*, zip or tar archive"):
+    with pytest.raises(UserError, match=r"a\.tar' has no known image format; allowed: .*, zip or tar archive"):
         load_images(Images(data=str(tmp_path / "a.tar")), None)
 
 
@@ -344,7 +342,7 @@ def test_resizing_by_hand():
     assert (pictures.decode(png(pixels), 2) == np.asarray(whole)[:, 1:3]).all()
 
 
-def test_the_center_is_cut_out():
+def test_the_center_is_cropped():
     pixels = np.zeros((4, 10, 3), np.uint8)
     pixels[..., 0] = np.arange(10)
     assert pictures.decode(png(pixels), 4)[0, :, 0].tolist() == [3, 4, 5, 6]
@@ -353,11 +351,11 @@ def test_the_center_is_cut_out():
 
 @pytest.mark.parametrize("size", [1, 3, 5, 8])
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (1, 9), (8, 8), (5, 6)])
-def test_every_size_comes_out_square(shape, size):
+def test_every_image_becomes_square(shape, size):
     assert pictures.decode(png(np.full((*shape, 3), 77, np.uint8)), size).tolist() == [[[77] * 3] * size] * size
 
 
-def test_exif_orientation_is_followed():
+def test_exif_rotation_is_applied():
     pixels = np.zeros((4, 4, 3), np.uint8)
     pixels[:, :2] = 255  # left half white
     picture, exif, buffer = Image.fromarray(pixels), Image.Exif(), io.BytesIO()
@@ -388,18 +386,18 @@ def test_an_exact_palette_keeps_its_colors():
     assert pictures.decode(buffer.getvalue(), 2).tolist() == [[[12, 34, 56]] * 2] * 2
 
 
-def test_16_bit_gray_is_scaled_and_not_cut_off():
+def test_16_bit_gray_is_scaled_and_not_clipped():
     gray = np.array([[0, 0x4000], [0x8000, 0xFFFF]], np.uint16)
     assert np.abs(pictures.decode(png(gray), 2)[..., 0] - np.array([[0.0, 64], [128, 255]])).max() <= 1
 
 
-def test_jpeg_is_as_pillow_reads_it():
+def test_jpeg_agrees_with_pillow():
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)).save(buffer, "jpeg")
     assert (pictures.decode(buffer.getvalue(), 8) == np.asarray(Image.open(buffer))).all()
 
 
-def test_reading_pictures_side_by_side_leaves_the_filters_of_warnings_alone(tmp_path, monkeypatch):
+def test_reading_in_threads_keeps_the_warning_filters(tmp_path, monkeypatch):
     # `warnings.catch_warnings` is of the whole process: two threads that enter it, and leave it in the order in which
     # they came, put back each other's filters.
     both_in, first_out, calls = threading.Event(), threading.Event(), itertools.count()
@@ -441,12 +439,14 @@ def test_a_class_subset_keeps_images_ids_and_order_and_relabels():
 
 def test_an_unknown_class_is_named(tmp_path):
     data = write_folder(tmp_path, PICTURES)
-    with pytest.raises(UserError, match=r"has no class 'dgo' \(did you mean 'dog'\?\); it has cat, dog, eel\."):
+    with pytest.raises(
+        UserError, match=r"has no class 'dgo' \(did you mean 'dog'\?\); its 3 classes are cat, dog, eel\."
+    ):
         load_images(Images(data=data, classes=("cat", "dgo")), 4)
 
 
-def test_a_subset_of_one_class_is_refused():
-    with pytest.raises(UserError, match=r"classes \['3'\] of 'digits': name two or more"):
+def test_a_single_selected_class_is_an_error():
+    with pytest.raises(UserError, match=r"'classes' of 'digits' is \['3'\]; name at least two"):
         load_images(Images(classes=("3",)), None)
 
 
@@ -461,18 +461,18 @@ def no_decoding(content, size):
     raise OSError("decoded again")
 
 
-def test_pictures_are_decoded_once(tmp_path, monkeypatch):
+def test_images_are_decoded_once(tmp_path, monkeypatch):
     data = write_folder(tmp_path, PICTURES)
     first = load_images(Images(data=data), 4)
     monkeypatch.setattr(pictures, "decode", no_decoding)
     second = load_images(Images(data=data), 4)
     assert (second.images == first.images).all() and second.fingerprint == first.fingerprint
-    with pytest.raises(UserError, match="decoded again"):  # another size is another entry
+    with pytest.raises(UserError, match="decoded again"):  # another size has a separate entry
         load_images(Images(data=data), 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "cut"])
-def test_a_damaged_cache_is_made_again(tmp_path, content):
+def test_a_damaged_cache_is_decoded_again(tmp_path, content):
     data = write_folder(tmp_path, PICTURES)
     first = load_images(Images(data=data), 4)
     pixels = np.array(first.images)
@@ -484,7 +484,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, content):
     assert cached.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+def test_a_read_only_cache_is_not_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("JAXFT_CACHE", str(tmp_path / "file" / "cache"))
     assert len(load_images(Images(data=write_folder(tmp_path / "pets", PICTURES)), 4).images) == 12
@@ -538,7 +538,7 @@ def test_draws_of_one_seed_are_nested(counts, seed, train, val):
 
 
 @given(COUNTS, SEEDS)
-def test_no_number_takes_all_that_is_left_over(counts, seed):
+def test_without_a_number_all_remaining_images_are_used(counts, seed):
     images = image_set(counts)
     split = draw_split(images, seed, Images(train_per_class=None, val_per_class=2), "target")
     assert per_class(images, split.train) == [count - 2 for count in counts]
@@ -546,7 +546,7 @@ def test_no_number_takes_all_that_is_left_over(counts, seed):
 
 
 @given(SEEDS, st.integers(1, 6), st.integers(0, 2))
-def test_a_part_of_its_own_is_tested_on_whole(seed, train, val):
+def test_the_test_split_of_the_data_is_used_completely(seed, train, val):
     images = image_set(None, {"train": [8, 9], "test": [3, 2]})
     split = draw_split(images, seed, Images(train_per_class=train, val_per_class=val), "target")
     assert split.test.tolist() == [17, 18, 19, 20, 21]
@@ -556,7 +556,7 @@ def test_a_part_of_its_own_is_tested_on_whole(seed, train, val):
 
 
 @given(SEEDS, st.integers(0, 4))
-def test_validation_comes_from_a_part_of_its_own(seed, val):
+def test_validation_images_come_from_the_validation_split_of_the_data(seed, val):
     images = image_set(None, {"train": [8, 9], "val": [4, 5], "test": [3, 2]})
     split = draw_split(images, seed, Images(train_per_class=None, val_per_class=val), "target")
     assert split.train.tolist() == list(range(17))
@@ -564,14 +564,14 @@ def test_validation_comes_from_a_part_of_its_own(seed, val):
     assert split.test.tolist() == [26, 27, 28, 29, 30]
 
 
-def test_a_validation_part_without_a_test_part_is_tested_on():
+def test_a_validation_split_without_a_test_split_is_the_test_split():
     images = image_set(None, {"train": [8, 9], "val": [4, 5]})
     split = draw_split(images, 0, Images(train_per_class=3, val_per_class=2), "target")
     assert set(images.subsets[split.test]) == {"val"} and len(split.test) == 9
     assert set(images.subsets[split.val]) == {"train"}
 
 
-def test_seeds_draw_differently_and_the_digest_says_so():
+def test_seeds_have_different_draws_and_digests():
     images = image_set([20, 20])
     splits = [draw_split(images, seed, Images(train_per_class=5, val_per_class=2), "target") for seed in range(20)]
     assert len({split.digest for split in splits}) == 20
@@ -590,7 +590,7 @@ def test_every_image_is_drawn_equally_often():
     assert np.abs(drawn - 200).max() < 50
 
 
-def test_a_split_does_not_depend_on_the_classes_that_were_left_out():
+def test_a_split_does_not_depend_on_unselected_classes():
     everything, some = load_images(Images(), None), load_images(Images(classes=("3", "8")), None)
 
     def drawn(images):
@@ -617,20 +617,20 @@ def test_a_split_is_the_same_in_another_process():
 @pytest.mark.parametrize(
     ("parts", "train", "val", "message"),
     [
-        ({"": [9, 6]}, 5, 2, "class 'class1' has 6 images to draw from, but 'target' asks for 7 (5 to train on, 2 to"),
-        ({"": [9, 6]}, None, 6, "class 'class1' has 6 images to draw from, but 'target' asks for 7"),
-        ({"train": [9, 6], "test": [9, 9]}, 7, 0, "class 'class1' has 6 images to draw from, but 'target' asks for 7"),
-        ({"train": [9, 9], "val": [1, 3], "test": [1, 1]}, 2, 2, "class 'class0' has 1 images to draw from"),
-        ({"train": [9, 0], "test": [1, 1]}, None, 0, "class 'class1' has 0 images to draw from"),
+        ({"": [9, 6]}, 5, 2, "class 'class1' has 6 images available, but 'target' requests 7 (5 for training, 2 for"),
+        ({"": [9, 6]}, None, 6, "class 'class1' has 6 images available, but 'target' requests 7"),
+        ({"train": [9, 6], "test": [9, 9]}, 7, 0, "class 'class1' has 6 images available, but 'target' requests 7"),
+        ({"train": [9, 9], "val": [1, 3], "test": [1, 1]}, 2, 2, "class 'class0' has 1 image available"),
+        ({"train": [9, 0], "test": [1, 1]}, None, 0, "class 'class1' has 0 images available"),
     ],
 )
-def test_too_many_asked_for_is_one_sentence(parts, train, val, message):
+def test_too_many_requested_images_is_one_sentence(parts, train, val, message):
     with pytest.raises(UserError) as error:
         draw_split(image_set(None, parts), 0, Images(train_per_class=train, val_per_class=val), "target")
     assert message in str(error.value)
 
 
-def test_exactly_all_is_not_too_many():
+def test_all_images_can_be_requested():
     split = draw_split(image_set([7, 7]), 0, Images(train_per_class=5, val_per_class=2), "target")
     assert (len(split.train), len(split.val), len(split.test)) == (10, 4, 0)
 
@@ -653,7 +653,7 @@ def test_preprocessing_in_bgr_and_0_to_255_by_hand():
     np.testing.assert_allclose(out[0, 0], [-74.0, -97.0, -56.5], atol=1e-4)
 
 
-def test_preprocessing_takes_any_number_of_leading_axes():
+def test_preprocessing_accepts_any_number_of_leading_axes():
     pixels = jnp.arange(2 * 3 * 4 * 4 * 3, dtype=jnp.uint8).reshape(2, 3, 4, 4, 3)
     preprocessing = Preprocessing(4, (0.5, 0.4, 0.2), (0.25, 0.1, 0.4))
     out = preprocessing.apply(pixels)
@@ -663,7 +663,7 @@ def test_preprocessing_takes_any_number_of_leading_axes():
 # --- real data --------------------------------------------------------------------------------------------------
 
 
-def test_intel_scenes_load_from_their_zip(real_data):
+def test_intel_scenes_load_from_a_zip_archive(real_data):
     found = load_images(Images(data=str(real_data / "images/intel-scenes-6.zip")), 32)
     assert found.images.shape == (1800, 32, 32, 3)
     assert found.class_names == ("buildings", "forest", "glacier", "mountain", "sea", "street")
@@ -674,7 +674,7 @@ def test_intel_scenes_load_from_their_zip(real_data):
         assert (found.images[row] == pictures.decode(archive.read("test/buildings/20057.jpg"), 32)).all()
 
 
-def test_cifar10_loads_from_its_npz(real_data):
+def test_cifar10_loads_from_an_npz_file(real_data):
     path = Path(real_data) / "images/cifar10-lossless-5000.npz"
     found = load_images(Images(data=str(path)), None)
     assert found.images.shape == (5000, 32, 32, 3)
@@ -688,7 +688,7 @@ def test_cifar10_loads_from_its_npz(real_data):
 # --- shares of classes ------------------------------------------------------------------------------------------
 
 
-def test_shares_of_each_class_are_held_out():
+def test_fractions_of_each_class_are_held_out():
     """Of 10 and 20 images: 2 and 4 to test on; of the 8 and 16 left, 2 (1.6) and 3 (3.2) to select on."""
     images = image_set([10, 20])
     spec = Images(val_fraction=0.2, test_fraction=0.2)
@@ -700,7 +700,7 @@ def test_shares_of_each_class_are_held_out():
     assert sorted(without.train) == sorted([*split.train, *split.val])
 
 
-def test_folds_select_on_every_image_once():
+def test_folds_use_every_image_for_validation_once():
     """Of 10 and 15 images a fifth is 2 and 3: five folds; the sixth begins again."""
     images = image_set([10, 15])
     folds = [draw_split(images, 0, Images(val_fraction=0.2), "target", k) for k in range(6)]
@@ -710,14 +710,14 @@ def test_folds_select_on_every_image_once():
     assert all(np.bincount(images.labels[fold.val]).tolist() == [2, 3] for fold in folds)
 
 
-def test_folds_leave_the_test_images_alone():
+def test_folds_do_not_change_the_test_images():
     images = image_set([10, 20])
     spec = Images(val_fraction=0.2, test_fraction=0.2)
     splits = [draw_split(images, 0, spec, "target", k) for k in range(5)]
     assert len({tuple(split.test) for split in splits}) == 1 and len({tuple(split.val) for split in splits}) == 5
 
 
-def test_what_is_not_tested_is_left_out_and_not_trained_on():
+def test_untested_images_are_left_out_of_training():
     images = image_set([10, 20])
     spec = Images(val_fraction=0.2, test_fraction=0.2)
     usual, blind = (draw_split(images, 0, dataclasses.replace(spec, tested=tested), "") for tested in (True, False))
@@ -725,13 +725,13 @@ def test_what_is_not_tested_is_left_out_and_not_trained_on():
     assert usual.train.tolist() == blind.train.tolist() and usual.val.tolist() == blind.val.tolist()
 
 
-def test_a_share_leaves_one_to_train_on():
+def test_a_fraction_leaves_one_training_image():
     split = draw_split(image_set([3, 30]), 0, Images(val_fraction=0.9, test_fraction=0.3), "target")
     images = image_set([3, 30])
     assert np.bincount(images.labels[split.train]).tolist() == [1, 2]
 
 
-def test_an_own_validation_part_is_taken_whole_by_a_share_or_trained_on():
+def test_a_fraction_uses_the_validation_split_of_the_data_completely():
     images = image_set(None, {"train": [6, 6], "val": [3, 3], "test": [2, 2]})
     split = draw_split(images, 0, Images(val_fraction=0.2, test_fraction=0.2), "target")
     assert [len(rows) for rows in (split.train, split.val, split.test)] == [12, 6, 4]

@@ -1,4 +1,4 @@
-"""Images decoded once: the memory map in the cache, kills in the middle, several processes, memory, simplejpeg."""
+"""The cache of decoded images: resuming after kills, several processes, memory, damage, simplejpeg."""
 
 import errno
 import io
@@ -53,7 +53,7 @@ def test_images_are_in_order_and_read_only(count):
 
 
 @given(st.sets(st.integers(0, 24), max_size=25))
-def test_what_cannot_be_made_is_left_out_and_told(bad):
+def test_undecodable_images_are_left_out_with_the_reason(bad):
     def one(number):
         if number in bad:
             raise ValueError(f"no {number}")
@@ -68,7 +68,7 @@ def test_what_cannot_be_made_is_left_out_and_told(bad):
         assert told == {number: f"no {number}" for number in bad}
 
 
-def test_a_kept_image_is_not_made_again():
+def test_a_cached_image_is_not_decoded_again():
     made = Counter()
 
     def one(number):
@@ -80,7 +80,7 @@ def test_a_kept_image_is_not_made_again():
     assert set(made.values()) == {1}
 
 
-def test_it_is_told_how_far_it_is_and_how_long_it_takes():
+def test_progress_and_remaining_time_are_reported():
     recorded_events = RecordedEvents()
     make(25, emit=recorded_events)
     assert len(recorded_events) == 3 and recorded_events[0].seconds_left > 0
@@ -93,7 +93,7 @@ def test_it_is_told_how_far_it_is_and_how_long_it_takes():
     )
 
 
-def test_stopped_in_the_middle_it_goes_on(monkeypatch):
+def test_a_stopped_process_resumes(monkeypatch):
     made, recorded_events = Counter(), []
 
     def one(number):
@@ -118,7 +118,7 @@ def test_stopped_in_the_middle_it_goes_on(monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["pixels", "cut", "journal", "empty", "no_journal"])
-def test_a_damaged_part_is_made_again(damage):
+def test_a_damaged_unfinished_file_is_decoded_again(damage):
     def fail(number):
         if number >= 30:
             raise KeyboardInterrupt
@@ -166,7 +166,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_made_again_and_a_line_says_so(damage):
+def test_a_damaged_file_is_decoded_again_with_a_warning(damage):
     bad = {7: "no 7", 33: "no 33"} if damage == "a byte" else {}
 
     def one(number):
@@ -183,13 +183,13 @@ def test_a_damaged_file_is_made_again_and_a_line_says_so(damage):
     images, told = make(50, one, emit=recorded_events)
     assert (images == first).all() and told == bad and path.read_bytes() == whole
     (warning,) = [event.message for event in recorded_events.of(Warned)]
-    assert "of the 50 images of 'them'" in warning and str(path) in warning and "made again" in warning
+    assert "of the 50 images of 'them'" in warning and str(path) in warning and "decodes them again" in warning
     with handle:
         assert handle.read() == damaged, "what other processes have mapped stays as it is"
     assert (make(50, one, emit=lambda event: pytest.fail(event))[0] == first).all()
 
 
-def test_only_blocks_that_do_not_match_are_made_again():
+def test_only_damaged_blocks_are_decoded_again():
     make(50)
     path, made, recorded_events = cache_dir() / "images" / "f.npy", Counter(), RecordedEvents()
     path.write_bytes(flipped(flipped(path.read_bytes(), PIXELS.start), PIXELS.start + 25 * 48))
@@ -204,7 +204,7 @@ def test_only_blocks_that_do_not_match_are_made_again():
 
 
 @given(st.integers(0, 2800), st.integers(1, 255))
-def test_no_byte_can_change_unnoticed(place, bits):
+def test_every_changed_byte_is_noticed(place, bits):
     path = cache_dir() / "images" / "f.npy"
     path.unlink(missing_ok=True)
     first = make(50)[0].copy()
@@ -214,7 +214,7 @@ def test_no_byte_can_change_unnoticed(place, bits):
     assert (images == first).all() and bad == {}
 
 
-def test_a_file_without_checksums_is_made_again():
+def test_a_file_without_checksums_is_decoded_again():
     path, recorded_events = cache_dir() / "images" / "f.npy", RecordedEvents()
     path.parent.mkdir()
     np.save(path, np.zeros((50, 4, 4, 3), np.uint8))
@@ -233,7 +233,7 @@ def test_the_warning_reaches_standard_error(listener, tmp_path, capsys):
     assert f"warning: 10 of the 10 images of {data!r} in {str(path)!r} do not match" in capsys.readouterr().err
 
 
-def test_a_damaged_file_in_a_folder_that_cannot_be_written_is_not_used(monkeypatch):
+def test_a_damaged_file_in_a_read_only_folder_is_not_used(monkeypatch):
     make(50)
     path, recorded_events = cache_dir() / "images" / "f.npy", RecordedEvents()
     path.write_bytes(flipped(path.read_bytes(), PIXELS.start))
@@ -261,7 +261,7 @@ print(int(images.astype(int).sum()))
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])
-def test_killed_in_the_middle_it_goes_on(is_damaged):
+def test_a_killed_process_resumes(is_damaged):
     path = cache_dir() / "images" / "f.npy"
     if is_damaged:
         make(400)
@@ -282,7 +282,7 @@ def test_killed_in_the_middle_it_goes_on(is_damaged):
     assert int(lines[-1]) == sum(number % 251 for number in range(400)) * 48
 
 
-def test_two_at_once_make_it_once():
+def test_two_processes_decode_once():
     made, recorded_events, results = Counter(), RecordedEvents(), []
 
     def one(number):
@@ -302,37 +302,39 @@ def test_two_at_once_make_it_once():
     assert Waiting("another process that decodes 'them'") in recorded_events
 
 
-def test_a_cache_that_cannot_be_written_is_said_where_memory_would_not_do(tmp_path, monkeypatch):
+def test_a_read_only_cache_is_an_error_for_large_image_sets(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JAXFT_CACHE", str(tmp_path / "file" / "cache"))
     assert make(12)[0][:, 0, 0, 0].tolist() == list(range(12))
-    monkeypatch.setattr(module, "MOST_UNKEPT_BYTES", 100)
-    with pytest.raises(UserError, match=r"the images of 'them' cannot be kept in .*; make room there, or name another"):
+    monkeypatch.setattr(module, "MAX_UNCACHED_BYTES", 100)
+    with pytest.raises(
+        UserError, match=r"the decoded images of 'them' cannot be written to .*; free disk space there, or set"
+    ):
         make(12)
 
 
-def test_blocks_are_few_images_where_they_are_large(monkeypatch):
+def test_blocks_have_fewer_images_if_the_images_are_large(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 4 * 3 * 3)
     recorded_events = RecordedEvents()
     make(7, emit=recorded_events)
     assert len(recorded_events) == 3  # of three, three and one
 
 
-def test_only_a_few_blocks_are_in_memory_at_once(monkeypatch):
+def test_at_most_a_few_blocks_are_in_memory(monkeypatch):
     ahead = []
 
     def one(number):
         ahead.append(number)
         return image_of(number)
 
-    for stop, _, _ in blocks.Blocks(500, 4, one, "them", ignore).made(0):
+    for stop, _, _ in blocks.Blocks(500, 4, one, "them", ignore).decoded(0):
         assert max(ahead) < stop + 30
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-def test_resized_arrays_are_kept_too(monkeypatch):
+def test_resized_arrays_are_cached(monkeypatch):
     first = load_images(Images(), 6)
     by_hand = Image.fromarray(load_images(Images(), None).images[5]).resize((6, 6), Image.Resampling.BILINEAR)
     assert (first.images[5] == np.asarray(by_hand)).all()
@@ -357,7 +359,7 @@ def simplejpeg():
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("shape", [(16, 16, 3), (33, 47, 3), (31, 8), (1, 1, 3)])
-def test_simplejpegs_pixels_are_pillows(simplejpeg, monkeypatch, subsampling, progressive, shape):
+def test_simplejpeg_agrees_with_pillow(simplejpeg, monkeypatch, subsampling, progressive, shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     content = jpeg(pixels, quality=70, subsampling=subsampling, progressive=progressive)
     with_it = pictures.decode(content, 16)
@@ -365,7 +367,7 @@ def test_simplejpegs_pixels_are_pillows(simplejpeg, monkeypatch, subsampling, pr
     assert (pictures.decode(content, 16) == with_it).all()
 
 
-def test_simplejpegs_pixels_are_pillows_on_real_pictures(simplejpeg, real_data, monkeypatch):
+def test_simplejpeg_agrees_with_pillow_on_real_images(simplejpeg, real_data, monkeypatch):
     import zipfile
 
     with zipfile.ZipFile(real_data / "images/caltech-101.zip") as archive:
@@ -376,7 +378,7 @@ def test_simplejpegs_pixels_are_pillows_on_real_pictures(simplejpeg, real_data, 
     assert all((pictures.decode(content, 64) == one).all() for content, one in zip(contents, with_it))
 
 
-def test_what_simplejpeg_warns_of_is_for_pillow_to_judge(simplejpeg):
+def test_pillow_decodes_images_that_simplejpeg_warns_about(simplejpeg):
     whole = jpeg(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), quality=90)
     content = whole[: len(whole) // 2] + whole[len(whole) // 2 + 60 :]  # which Pillow reads over
     as_pillow = np.asarray(Image.open(io.BytesIO(content)))
@@ -384,7 +386,7 @@ def test_what_simplejpeg_warns_of_is_for_pillow_to_judge(simplejpeg):
     assert oddities.damage(whole) == "" and "Corrupt JPEG data" in oddities.damage(content)
 
 
-def test_other_pixels_than_pillows_are_not_used(simplejpeg, monkeypatch):
+def test_simplejpeg_is_not_used_if_its_pixels_differ(simplejpeg, monkeypatch):
     decode = simplejpeg.decode_jpeg
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *args, **kwargs: decode(*args, **kwargs) // 2)
     fast_jpeg.simplejpeg.cache_clear()
@@ -397,7 +399,7 @@ def test_other_pixels_than_pillows_are_not_used(simplejpeg, monkeypatch):
 # --- many pictures ----------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_decoded_in_blocks_and_goes_on(tmp_path, monkeypatch):
+def test_a_folder_is_decoded_in_blocks_and_resumes(tmp_path, monkeypatch):
     files = {f"{'ab'[i // 20]}/{i:02}.png": png(i) for i in range(40)}
     data = write_folder(tmp_path, files)
     recorded_events = RecordedEvents()

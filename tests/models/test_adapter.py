@@ -1,4 +1,4 @@
-"""Networks of any Flax module: entered and left at each block, fine-tuned, saved."""
+"""Networks from any Flax module: run from and up to each block, fine-tuned, saved."""
 
 import re
 
@@ -26,7 +26,7 @@ BLOCKS = ("patches", "mixers/first", "mixers/second", "norm", "classifier")
 
 
 class Mixer(nn.Module):
-    """Two dense layers over the channels, beside a shortcut."""
+    """Two dense layers over the channels, with a shortcut."""
 
     features: int
 
@@ -46,7 +46,7 @@ class Mixers(nn.Module):
 
 
 class Patches(nn.Module):
-    """A network of no family: patches, two mixers with something between them, a norm, and a mean before the head."""
+    """A network of no family: patches, two mixers with a multiplication between them, a norm, a mean and a head."""
 
     num_classes: int
     features: int = 6
@@ -60,13 +60,13 @@ class Patches(nn.Module):
 
 
 class Skipping(nn.Module):
-    """A network whose head reads the stem too."""
+    """A network whose head also depends on the stem."""
 
     @nn.compact
     def __call__(self, x):
         stem = nn.Conv(4, (3, 3), name="stem")(x)
-        body = nn.Conv(4, (3, 3), name="body")(stem)
-        return nn.Dense(3, name="head")((stem + body).mean((1, 2)))
+        top = nn.Conv(4, (3, 3), name="top")(stem)
+        return nn.Dense(3, name="head")((stem + top).mean((1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def network():
     return model, init_variables(model, jax.random.key(1), 8), images
 
 
-def test_parameters_and_outputs_are_the_modules(network):
+def test_parameters_and_outputs_equal_those_of_the_module(network):
     model, variables, images = network
     module = Patches(3)
     plain = module.init(jax.random.key(1), images, train=False)
@@ -85,7 +85,7 @@ def test_parameters_and_outputs_are_the_modules(network):
     np.testing.assert_array_equal(model.apply(variables, images), module.apply(variables, images, train=False))
 
 
-def test_it_is_entered_and_left_at_each_block(network):
+def test_an_adapted_network_can_start_and_stop_at_each_block(network):
     model, variables, images = network
     whole, x = model.apply(variables, images), images
     for block in model.blocks:
@@ -98,8 +98,8 @@ def test_it_is_entered_and_left_at_each_block(network):
         model.apply(variables, images, start="norm", stop="patches")
 
 
-def test_what_lies_between_two_blocks_belongs_to_the_first(network):
-    """The features are what the head reads: the mean over the patches, after the norm."""
+def test_computation_between_two_blocks_belongs_to_the_first(network):
+    """The features are the input of the head: the mean over the patches, after the norm."""
     model, variables, images = network
     features = model.apply(variables, images, stop=model.feature_block)
     assert features.shape == (5, 6)
@@ -109,7 +109,7 @@ def test_what_lies_between_two_blocks_belongs_to_the_first(network):
     )
 
 
-def test_its_contract_is_read_from_the_module(network):
+def test_head_norms_and_taps_are_derived_from_the_module(network):
     model, _, _ = network
     assert (model.head, model.feature_block, model.num_classes, model.has_linear_head) == (
         "classifier",
@@ -119,11 +119,11 @@ def test_its_contract_is_read_from_the_module(network):
     )
     assert set(model.norms) == {"mixers/first/norm", "mixers/second/norm", "norm"}
     assert model.decayed == {leaf for leaf in model.structure.parameters if leaf.endswith("kernel")}
-    assert model.taps == ()  # patches are laid in a row by what follows the first block
+    assert model.taps == ()  # the module flattens the patches after the first block
     assert model.residual_blocks == ("mixers/first", "mixers/second")
 
 
-def test_statistics_move_and_a_new_head_is_drawn_alone(network):
+def test_training_updates_statistics_and_a_new_head_is_initialized_alone(network):
     model, variables, images = network
     _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], start="patches", stop="norm")
     assert (updated["batch_stats"]["norm"]["mean"] != 0).all()
@@ -131,8 +131,8 @@ def test_statistics_move_and_a_new_head_is_drawn_alone(network):
     assert paths.flatten(head).keys() == {"params/classifier/kernel", "params/classifier/bias"}
 
 
-def test_gradients_above_a_block_are_those_of_the_whole(network):
-    """Entered above a frozen prefix, the leaves above it have the gradients they have in the whole network."""
+def test_gradients_above_a_frozen_prefix_equal_those_of_the_whole_network(network):
+    """A network that starts above a frozen prefix has the same gradients above it as the whole network."""
     model, variables, images = network
     prefix = model.apply(variables, images, stop="mixers/first")
 
@@ -147,7 +147,7 @@ def test_gradients_above_a_block_are_those_of_the_whole(network):
         np.testing.assert_allclose(value, 0 if below else whole[name], rtol=1e-5, atol=1e-7)
 
 
-def test_it_is_saved_under_the_names_of_its_leaves(network, tmp_path):
+def test_an_adapted_network_is_saved_under_its_leaf_names(network, tmp_path):
     model, variables, _ = network
     save_weights(tmp_path / "patches.safetensors", model, variables)
     again = load_weights(tmp_path / "patches.safetensors", model)
@@ -156,31 +156,39 @@ def test_it_is_saved_under_the_names_of_its_leaves(network, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "blocks", "said"),
+    ("module", "blocks", "message"),
     [
         (
             Skipping(),
-            ["stem", "body", "head"],
-            "skipping cannot be entered at its block 'body'",
+            ["stem", "top", "head"],
+            "skipping cannot start at block 'top'",
         ),
-        (Skipping(), ["body", "stem", "head"], "skipping calls the blocks stem, body, head; they were named as body"),
-        (Skipping(), ["stem", "boddy", "head"], "skipping calls the blocks stem, head; they were named as stem, boddy"),
         (
             Skipping(),
-            ["body", "head"],
-            "skipping has 2 parameters or statistics in none of its blocks",
+            ["top", "stem", "head"],
+            "block 1 of skipping is top in the list of blocks, but stem in the module",
         ),
-        (Skipping(), ["head"], "name two or more, the head last"),
+        (
+            Skipping(),
+            ["stem", "topp", "head"],
+            "block 2 of skipping is topp in the list of blocks, but head in the module",
+        ),
+        (
+            Skipping(),
+            ["top", "head"],
+            "skipping has 2 parameters or statistics outside its blocks",
+        ),
+        (Skipping(), ["head"], "skipping has 1 block; list at least two, with the head last"),
     ],
     ids=["skip", "order", "name", "outside", "one"],
 )
-def test_blocks_that_are_none_are_refused(module, blocks, said):
-    with pytest.raises(jaxft.UserError, match=said):
+def test_invalid_blocks_are_refused(module, blocks, message):
+    with pytest.raises(jaxft.UserError, match=message):
         adapt(module, blocks, PLAIN)
 
 
 class Flattening(nn.Module):
-    """A network that does something with the images before its first block."""
+    """A network that multiplies the images before its first block."""
 
     @nn.compact
     def __call__(self, images):
@@ -188,7 +196,7 @@ class Flattening(nn.Module):
         return nn.Dense(3, name="head")(nn.relu(x))
 
 
-def test_the_first_block_is_entered_with_images():
+def test_the_input_of_the_first_block_is_images():
     model = adapt(Flattening(), ["hidden", "head"], PLAIN)
     variables = init_variables(model, jax.random.key(0), 8)
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
@@ -200,16 +208,16 @@ def test_the_first_block_is_entered_with_images():
 
 @pytest.fixture
 def registered(monkeypatch):
-    """Registers the network as a family, as a plug-in does, for the length of a test."""
-    create_model("toy", 2)  # the built-ins are there
+    """Registers the network as a family, as a plug-in does, during a test."""
+    create_model("toy", 2)  # registers the built-in families
     monkeypatch.setattr(FAMILIES, "entries", dict(FAMILIES.items()))
     register_family(
         Family("patches", ("patches",), "for tests", lambda num_classes: adapt(Patches(num_classes), BLOCKS, PLAIN))
     )
 
 
-def test_a_family_with_a_name_that_is_taken_is_refused(registered):
-    with pytest.raises(jaxft.UserError, match="two families of networks with the name 'patches'"):
+def test_two_families_with_the_same_name_are_refused(registered):
+    with pytest.raises(jaxft.UserError, match="two families of networks use the name 'patches'"):
         register_family(Family("patch.*", (), "", lambda num_classes: None))
 
 
@@ -228,8 +236,8 @@ def test_a_family_with_a_name_that_is_taken_is_refused(registered):
     ],
     ids=["all", "frozen prefix", "head", "norms", "low-rank", "first blocks"],
 )
-def test_a_study_fine_tunes_it(training, trained, registered, tmp_path):
-    """Parameters that train move; all others are bit-identical to the source's."""
+def test_a_study_fine_tunes_an_adapted_network(training, trained, registered, tmp_path):
+    """Trained parameters change; all others are bit-identical to the source."""
     common = {"schedule.epochs": 2.0, "batches.size": 8, "optimizer.learning_rate": 0.05}
     digits = {"data": "digits", "train_per_class": 4, "val_per_class": 2, "size_px": 8}
     source = {"model": "patches", "images": digits, "training": common}
@@ -242,5 +250,5 @@ def test_a_study_fine_tunes_it(training, trained, registered, tmp_path):
     paths_of = store.weights_path(trial.source.digest, "sources"), store.weights_path(trial.digest)
     before, after = (paths.flatten(load_weights(path, model)["params"]) for path in paths_of)
     for name in model.structure.parameters:
-        moved = not np.array_equal(before[name], after[name])
-        assert moved == bool(re.match(trained, name)), name
+        changed = not np.array_equal(before[name], after[name])
+        assert changed == bool(re.match(trained, name)), name

@@ -1,4 +1,4 @@
-"""Networks with new units: what stays, what is new, and how large it is."""
+"""Networks with new units: names, shapes, scale, and bit-identical old units."""
 
 import functools
 
@@ -21,7 +21,7 @@ NETWORKS = [("toy", 8, "stage2"), ("resnetsmall8", 16, "stage3"), ("wrn10_1", 8,
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Returns a function from a network's name to (model, its variables, images); factors of new units are 1."""
+    """Returns a function from the name of a network to (model, variables, images); gains of new units are 1."""
 
     @functools.cache
     def draw(name, size_px):
@@ -42,16 +42,16 @@ def test_old_units_keep_names_shapes_and_outputs(name, size_px, last, drawn):
     new = {leaf for leaf in after if leaf not in before}
     assert new == {f"params/{last}_wider/{leaf}" for leaf in ("conv/kernel", "conv/bias", "gain")}
     assert {leaf for leaf in before if before[leaf] != after[leaf]} == {"params/head/kernel"}
-    body = unflatten({leaf: value for leaf, value in flatten(variables).items() if leaf in before})
-    was = old.apply(body, images, stop=last)
-    now = wide.apply(variables, images, stop=last)
-    assert now.shape[-1] == was.shape[-1] + 5
-    np.testing.assert_array_equal(now[..., :-5], was)
+    old_variables = unflatten({leaf: value for leaf, value in flatten(variables).items() if leaf in before})
+    old_maps = old.apply(old_variables, images, stop=last)
+    maps = wide.apply(variables, images, stop=last)
+    assert maps.shape[-1] == old_maps.shape[-1] + 5
+    np.testing.assert_array_equal(maps[..., :-5], old_maps)
     assert block_of(f"{last}_wider/gain", wide.blocks) == last
 
 
 @pytest.mark.slow
-def test_old_units_are_initialized_as_without_new_ones():
+def test_new_units_do_not_change_the_initialization_of_old_units():
     before, after = (flatten(init_variables(create_model(n, 4), jax.random.key(3), 8)) for n in ("toy", "toy+wider5"))
     assert all(np.array_equal(before[leaf], after[leaf]) for leaf in before if leaf != "params/head/kernel")
     assert (after["params/stage2_wider/gain"] == 1).all()
@@ -59,7 +59,7 @@ def test_old_units_are_initialized_as_without_new_ones():
 
 @pytest.mark.parametrize("kind", ["wider", "deeper"])
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
-def test_new_units_are_as_large_as_the_old_at_each_place(name, size_px, last, kind, drawn):
+def test_new_units_have_the_root_mean_square_of_the_old_at_each_position(name, size_px, last, kind, drawn):
     model, variables, images = drawn(f"{name}+{kind}5", size_px)
     block = last if kind == "wider" else "deeper"
     out = np.asarray(model.apply(variables, images, stop=block))
@@ -73,7 +73,7 @@ def test_new_units_are_as_large_as_the_old_at_each_place(name, size_px, last, ki
 
 @pytest.mark.parametrize("kind", ["wider", "deeper"])
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
-def test_it_can_be_entered_and_left_anywhere(name, size_px, last, kind, drawn):
+def test_a_grown_network_can_start_and_stop_at_each_block(name, size_px, last, kind, drawn):
     model, variables, images = drawn(f"{name}+{kind}5", size_px)
     whole, x = model.apply(variables, images), images
     for block in model.blocks:
@@ -84,14 +84,14 @@ def test_it_can_be_entered_and_left_anywhere(name, size_px, last, kind, drawn):
         model.apply(variables, images, start="head", stop="stem")
 
 
-def test_statistics_move_in_training(drawn):
+def test_training_updates_all_statistics(drawn):
     model, variables, images = drawn("toy+wider5", 8)
     _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
     before, after = flatten(variables["batch_stats"]), flatten(updated["batch_stats"])
     assert before.keys() == after.keys() and not any(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_places_where_nothing_is_seen_give_no_nan(drawn):
+def test_zero_activations_give_finite_gradients(drawn):
     model, variables, images = drawn("toy+deeper5", 8)
 
     def loss(params):
@@ -103,7 +103,7 @@ def test_places_where_nothing_is_seen_give_no_nan(drawn):
 
 @pytest.mark.parametrize("kind", ["wider", "deeper"])
 @pytest.mark.parametrize("name", ["toy", "resnetsmall8"])
-def test_a_saved_one_opens_by_its_name(name, kind, drawn, tmp_path):
+def test_a_saved_grown_network_loads_by_its_name(name, kind, drawn, tmp_path):
     model, variables, _ = drawn(f"{name}+{kind}5", 16 if name == "resnetsmall8" else 8)
     path = tmp_path / "grown.safetensors"
     save_weights(path, model, variables)
@@ -116,12 +116,12 @@ def test_a_saved_one_opens_by_its_name(name, kind, drawn, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("squeezenet1_1+wider8", "squeezenet1_1 cannot be grown: its classifier reads maps"),
-        ("cifar_resnet8+wider8+deeper8", "cannot be grown: it has new units already"),
+        ("squeezenet1_1+wider8", "squeezenet1_1 cannot be grown: it has no pooling layer below its classifier"),
+        ("cifar_resnet8+wider8+deeper8", "cannot be grown: it already has new units"),
         ("cifar_resnet8+wider0", "there is no model 'cifar_resnet8+wider0'"),
     ],
 )
-def test_what_cannot_be_grown_is_one_sentence(name, message):
+def test_a_network_that_cannot_be_grown_is_refused(name, message):
     with pytest.raises(UserError) as error:
         create_model(name, 4)
     assert message in str(error.value)

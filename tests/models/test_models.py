@@ -1,4 +1,4 @@
-"""The model contract, and parity with the published networks."""
+"""The interface of networks, and parity with the published networks."""
 
 import functools
 import io
@@ -21,8 +21,8 @@ from jaxft.models.layers import BatchNorm
 from jaxft.models.structure import expected_shapes
 from jaxft.weights import find_port, load
 
-# One network or more a family, as shallow as the family allows, with the smallest images that leave something at its
-# last unit. EfficientNet-Lite has a block of each kind: without expansion, with a stride, with a shortcut.
+# At least one network per family, as shallow as possible, with the smallest images for which the input of the head is
+# not empty. EfficientNet-Lite has one block of each kind: without expansion, with a stride, with a shortcut.
 NETWORKS = {
     "cifar_resnet14": (create_model("cifar_resnet14", 5), 8),
     "resnetsmall14": (create_model("resnetsmall14", 5), 16),
@@ -43,33 +43,33 @@ NETWORKS = {
     params=[pytest.param(n, marks=[pytest.mark.slow] * (n == "squeezenet1_0_caffe")) for n in NETWORKS],
 )
 def network(request):
-    """Returns a network, variables for it, and two images."""
+    """Returns a network, its variables, and two images."""
     model, size = NETWORKS[request.param]
     images = jnp.asarray(np.random.default_rng(5).normal(size=(2, size, size, 3)), jnp.float32)
     return model, draw_variables(model, size), images
 
 
-def test_every_listed_model_is_made_by_its_name():
+def test_each_listed_model_can_be_created():
     for name in jaxft.list_models():
         assert create_model(name, num_classes=7).architecture == name
 
 
 @pytest.mark.parametrize(
-    ("name", "num_units"),
+    ("name", "num_blocks"),
     [
-        # stem, pool and head, and a unit a block of two (bottlenecks: three) convolutions
+        # stem, pool and head, and residual blocks of two (bottlenecks: three) convolutions
         ("cifar_resnet20", 9 + 3),
         ("cifar_resnet110", 54 + 3),
         ("resnetsmall14", 6 + 3),
         ("wrn28_10", 12 + 4),  # and the last norm
         ("resnet34", 16 + 3),
         ("resnet152", 50 + 3),
-        ("squeezenet1_0", 8 + 2),  # which pools what its head convolves
+        ("squeezenet1_0", 8 + 2),  # the pool is part of the head
         ("efficientnet_lite0", 16 + 4),  # and the wide convolution before the pool
     ],
 )
-def test_numbers_of_units(name, num_units):
-    assert len(create_model(name, 10).blocks) == num_units
+def test_number_of_blocks(name, num_blocks):
+    assert len(create_model(name, 10).blocks) == num_blocks
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_numbers_of_units(name, num_units):
         ("squeezenet1_1", 1000, 1_235_496),
     ],
 )
-def test_numbers_of_parameters_and_a_foreign_name_for_each(name, num_classes, values):
+def test_number_of_parameters_and_a_tensor_name_for_each(name, num_classes, values):
     model = create_model(name, num_classes)
     shapes = expected_shapes(model, model.preprocessing.size_px)
     assert sum(np.prod(shape) for leaf, shape in shapes.items() if leaf.startswith("params/")) == values
@@ -101,7 +101,7 @@ def test_numbers_of_parameters_and_a_foreign_name_for_each(name, num_classes, va
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("cifar_resnet9", "6n \\+ 2"),
         ("resnetsmall2", "6n \\+ 2"),
@@ -114,17 +114,17 @@ def test_numbers_of_parameters_and_a_foreign_name_for_each(name, num_classes, va
         ("cifar_resnet_20", "did you mean 'cifar_resnet20'"),
     ],
 )
-def test_a_model_that_there_is_not(name, said):
-    with pytest.raises(jaxft.UserError, match=said):
+def test_an_unknown_model_is_refused(name, message):
+    with pytest.raises(jaxft.UserError, match=message):
         create_model(name, 10)
 
 
-def test_images_that_are_too_small_for_a_network():
-    with pytest.raises(jaxft.UserError, match=r"squeezenet1_0 cannot take images of 16 px: nothing of them reaches"):
+def test_images_that_are_too_small_for_a_network_are_refused():
+    with pytest.raises(jaxft.UserError, match=r"squeezenet1_0 cannot process images of 16 px: the input of the head"):
         expected_shapes(create_model("squeezenet1_0", 10), 16)
 
 
-def test_units_one_after_another_are_the_network(network):
+def test_blocks_one_after_another_equal_the_network(network):
     model, variables, images = network
     x = images
     for block in model.blocks:
@@ -134,19 +134,19 @@ def test_units_one_after_another_are_the_network(network):
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "resnet50", "wrn16_1", "efficientnet_lite0"])
-def test_a_network_can_be_left_and_entered_at_every_unit(name):
-    """Which units run is noted in place of running them; each alone is as it is in the network (see the test above)."""
+def test_a_network_can_start_and_stop_at_each_block(name):
+    """Records the names of the blocks instead of running them; the test above compares the outputs."""
     model = NETWORKS[name][0] if name in NETWORKS else create_model(name, 5)
     blocks, run = model.blocks, []
 
-    def note(call, args, kwargs, context):
+    def record(call, args, kwargs, context):
         block = "/".join(context.module.path)
         if block not in blocks:
             return call(*args, **kwargs)
         run.append(block)
         return args[0]
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         for before, after in itertools.pairwise(blocks):
             model.apply({}, jnp.zeros(()), stop=before)
             assert run == list(blocks[: len(run)]) and run[-1] == before
@@ -158,17 +158,17 @@ def test_a_network_can_be_left_and_entered_at_every_unit(name):
             run.clear()
 
 
-def test_a_network_left_in_its_middle_gives_what_it_gives_when_entered_there(network):
+def test_a_network_that_stops_and_starts_in_the_middle_gives_the_same_outputs(network):
     model, variables, images = network
     before, after = model.blocks[2:4]
     middle = model.apply(variables, images, stop=before)
     np.testing.assert_array_equal(model.apply(variables, middle, start=after), model.apply(variables, images))
 
 
-def test_every_leaf_belongs_to_a_unit(network):
+def test_each_leaf_belongs_to_a_block(network):
     model, variables, _ = network
-    found = {block_of(name, model.blocks) for name in paths.flatten(variables["params"])}
-    assert found == set(model.blocks) - {"pool"}
+    blocks = {block_of(name, model.blocks) for name in paths.flatten(variables["params"])}
+    assert blocks == set(model.blocks) - {"pool"}
 
 
 TAPPED = {
@@ -187,11 +187,11 @@ TAPPED = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("resnet50", "efficientnet_lite0"))) for n in TAPPED]
 )
-def test_taps_say_stride_and_receptive_field(name):
-    """From tap to tap, a value sees as many columns as the strides and receptive fields of the two taps say.
+def test_strides_and_receptive_fields_of_taps(name):
+    """Measures the receptive field from tap to tap by the columns that change a value.
 
-    Where nothing is negative or cancels, a value sees the columns that change it. A value at a tap sees neighbors at
-    the tap before, which lie a stride apart in the image and have a receptive field each.
+    All values are positive, so no effects cancel. A value of a tap depends on neighboring values of the previous tap,
+    which are one stride apart in the image and have one receptive field each.
     """
     model = create_model(name, num_classes=2)
     shapes = expected_shapes(model, TAPPED[name])
@@ -205,32 +205,32 @@ def test_taps_say_stride_and_receptive_field(name):
         width = 16 * stride + 16
         height = 9 if "squeezenet" in name else 1  # SqueezeNet's first layers have no padding
         x = np.zeros((width, height, width, channels), np.float32)
-        x[np.arange(width), :, np.arange(width)] = 1.0  # another column in each image
+        x[np.arange(width), :, np.arange(width)] = 1.0  # a different column in each image
         out = np.asarray(run(variables, x))
         wider = jax.eval_shape(run, variables, jax.ShapeDtypeStruct((1, height, width + 8 * stride, channels), x.dtype))
         assert tap.stride_px == stride * stride_px and wider.shape[2] == out.shape[2] + 8, tap
-        sees = (out[:, out.shape[1] // 2] > 0).any(-1)  # [columns, columns of the tap]
+        depends = (out[:, out.shape[1] // 2] > 0).any(-1)  # [columns, columns of the tap]
         middle = out.shape[2] // 2
-        (columns,) = np.nonzero(sees[:, middle])
-        assert columns[0] > 0 and columns[-1] < width - 1, "the border hides nothing"
+        (columns,) = np.nonzero(depends[:, middle])
+        assert columns[0] > 0 and columns[-1] < width - 1, "the border cuts off the receptive field"
         assert len(columns) == np.ptp(columns) + 1, tap
-        np.testing.assert_array_equal(np.nonzero(sees[:, middle - 1])[0], columns - stride)
+        np.testing.assert_array_equal(np.nonzero(depends[:, middle - 1])[0], columns - stride)
         assert receptive_field_px + (len(columns) - 1) * stride_px == tap.receptive_field_px, tap
         start, channels = model.blocks[model.blocks.index(tap.block) + 1], out.shape[-1]
         stride_px, receptive_field_px = tap.stride_px, tap.receptive_field_px
 
 
-def test_train_changes_statistics_only(network):
+def test_train_changes_only_statistics(network):
     model, variables, images = network
     _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
     before, after = (paths.flatten(tree.get("batch_stats", {})) for tree in (variables, updated))
     assert set(updated) <= {"batch_stats"} and before.keys() == after.keys()
-    assert bool(before) != ("squeezenet" in model.architecture)  # which has no batch norm
+    assert bool(before) != ("squeezenet" in model.architecture)  # SqueezeNet has no batch norm
     assert all((before[name] != after[name]).any() for name in before)
 
 
 def test_batch_norm_by_hand():
-    # Values 1, 3 (mean 2, biased variance 1, unbiased 2): normalized -1, 1; statistics move by a tenth.
+    # Values 1, 3 (mean 2, biased variance 1, unbiased 2): normalized -1, 1; statistics change by a tenth.
     norm = BatchNorm(epsilon=0.0)
     x = jnp.array([[1.0], [3.0]])
     variables = norm.init(jax.random.key(0), x)
@@ -241,7 +241,7 @@ def test_batch_norm_by_hand():
 
 
 FILES = [file for family in list_families() for file in family.published if file.file.endswith(".safetensors")]
-# The data's README, in percent: top-1, or top-1 and top-5.
+# From the README of the data, in percent: top-1, or top-1 and top-5.
 STATED = {
     "cifar_resnet20.cifar10": (91.5,),
     "cifar_resnet32.cifar10": (92.8,),
@@ -264,12 +264,12 @@ def is_deep(file):
 
 @pytest.fixture(scope="module")
 def opened(real_data):
-    """Returns a function that opens a published file as (model, variables, manifest), each file once."""
+    """Returns a function that loads a published file once and returns (model, variables, manifest)."""
 
     @functools.cache
     def open_file(file):
         model = create_model(file.model, num_classes={"cifar10": 10, "cifar100": 100, "imagenet": 1000}[file.dataset])
-        head = "new" if file.model == "squeezenet1_1_keras" else "load"  # a file without classifier
+        head = "new" if file.model == "squeezenet1_1_keras" else "load"  # this file has no classifier
         return model, *load(real_data / "weights" / file.file, model, head=head)
 
     return open_file
@@ -277,17 +277,17 @@ def opened(real_data):
 
 @pytest.fixture(scope="module")
 def apply_cached():
-    """Returns a function that gives the network's outputs for uint8 pixels, a batch at a time."""
+    """Returns a function that computes the outputs of a network for uint8 pixels, batch by batch."""
     compiled = functools.cache(lambda model: jax.jit(model.apply, static_argnames="stop"))
 
     def run(model, variables, preprocessing, pixels, batch_size):
-        # A file without classifier has the averages of its last map for reference.
+        # The file has no classifier, so its reference is the averages of the last map.
         stop = model.feature_block if model.architecture == "squeezenet1_1_keras" else None
         outputs = []
         for i in range(0, len(pixels), batch_size):
             batch = pixels[i : i + batch_size]
-            whole = np.pad(batch, [(0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)])
-            out = compiled(model)(variables, preprocessing.apply(jnp.asarray(whole)), stop=stop)[: len(batch)]
+            padded = np.pad(batch, [(0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)])
+            out = compiled(model)(variables, preprocessing.apply(jnp.asarray(padded)), stop=stop)[: len(batch)]
             outputs.append(out.mean((1, 2)) if stop else out)
         return np.concatenate(outputs)
 
@@ -296,7 +296,7 @@ def apply_cached():
 
 @pytest.fixture(scope="module")
 def read_images(real_data):
-    """Returns a function that gives a data set's first `n` test pixels, their middle `size_px` wide, and labels."""
+    """Returns a function that reads the center crops and labels of the first `n` test images of a data set."""
 
     @functools.cache
     def decode(n):
@@ -316,13 +316,13 @@ def read_images(real_data):
 
 @pytest.fixture(scope="module")
 def references(real_data):
-    """Returns torch's outputs for the first images of each file's data set, by the file's stem."""
+    """Returns the outputs of PyTorch for the first images of the data set of each file, by the stem of the file."""
     return np.load(real_data / "reference" / "reference-outputs.npz")
 
 
 @pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=[pytest.mark.slow] * is_deep(f)) for f in FILES])
 def test_published_weights_give_the_reference_outputs(file, opened, apply_cached, read_images, references):
-    """Outputs are torch's, to 1e-4 of the largest."""
+    """Outputs equal those of PyTorch to 1e-4 of the largest."""
     model, variables, manifest = opened(file)
     assert len(manifest.class_names) == model.num_classes
     reference = references[file.stem]
@@ -334,7 +334,7 @@ def test_published_weights_give_the_reference_outputs(file, opened, apply_cached
 def marks(file):
     if file.model in ("cifar_resnet20", "resnetsmall8", "wrn10_1", "wrn16_1"):
         return [pytest.mark.slow] * is_deep(file)
-    return [pytest.mark.slow, pytest.mark.nightly]  # deeper ones, or a thousand images of 224 px: up to two minutes
+    return [pytest.mark.slow, pytest.mark.nightly]  # deep networks, or a thousand images of 224 px: up to two minutes
 
 
 @pytest.mark.parametrize("file", [pytest.param(f, id=f.stem, marks=marks(f)) for f in FILES if f.stem in STATED])
@@ -346,3 +346,13 @@ def test_published_weights_have_the_stated_accuracy(file, opened, apply_cached, 
     for top, percent in zip((1, 5), STATED[file.stem]):
         hits = (np.argsort(outputs, axis=1)[:, -top:] == labels.reshape(-1, 1)).any(1)
         assert 100 * hits.mean() == pytest.approx(percent, abs=0.5 if file.dataset == "imagenet" else 0.2)
+
+
+@pytest.mark.parametrize("num_classes", [-1, 0, 2.5, None, True, "3"])
+def test_a_number_of_classes_that_is_not_a_positive_integer_is_refused(num_classes):
+    with pytest.raises(jaxft.UserError, match="give a whole number, 1 or more"):
+        create_model("toy", num_classes)
+
+
+def test_the_number_of_classes_may_be_of_numpy():
+    assert create_model("toy", np.int64(3)).num_classes == 3

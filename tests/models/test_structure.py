@@ -1,4 +1,4 @@
-"""The contract of a network: its head, features, normalization layers and decayed leaves."""
+"""The structure of a network: head, feature block, normalization layers, and leaves with weight decay."""
 
 import pytest
 
@@ -11,7 +11,7 @@ NETWORKS += ("cifar_resnet8+wider4", "wrn10_1+deeper4")
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_norms_are_the_layers_with_a_scale_and_kernels_are_decayed(name):
-    """In all families of the package, where a norm alone has a scale and every kernel has two dimensions or more."""
+    """In all built-in families, only norms have a scale, and each kernel has at least two dimensions."""
     model = create_model(name, 2)
     parameters = model.structure.parameters
     assert set(model.norms) == {leaf.rpartition("/")[0] for leaf in parameters if leaf.endswith("/scale")}
@@ -19,7 +19,7 @@ def test_norms_are_the_layers_with_a_scale_and_kernels_are_decayed(name):
     assert model.in_head("head/bias") and not model.in_head("header/bias")
 
 
-def test_the_head_and_the_features_are_named():
+def test_head_and_feature_block():
     wide = create_model("wrn10_1+wider4", 2)
     assert (wide.head, wide.feature_block, wide.has_linear_head) == ("head", "pool", True)
     squeeze = create_model("squeezenet1_0", 2)
@@ -27,8 +27,8 @@ def test_the_head_and_the_features_are_named():
     assert squeeze.norms == ()
 
 
-def test_layers_are_found_whatever_the_size():
+def test_layers_do_not_depend_on_the_image_size():
     model = create_model("cifar_resnet8", 2)
-    small, usual = structure_of(model, 16), model.structure
-    assert (small.norms, small.kernels, small.parameters) == (usual.norms, usual.kernels, usual.parameters)
+    small, default = structure_of(model, 16), model.structure
+    assert (small.norms, small.kernels, small.parameters) == (default.norms, default.kernels, default.parameters)
     assert expected_shapes(model, 16)["params/head/kernel"] == (64, 2)

@@ -1,4 +1,4 @@
-"""Convolutions against XLA's own: values and derivatives under every transformation, and what a program calls."""
+"""Convolutions against those of XLA: values and derivatives under all transformations, and calls in programs."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ from jaxft.ops import convolution, onednn
 from jaxft.ops.convolution import conv_general_dilated, use
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
-LANES = 3
+TRIALS = 3
 CALL = "jaxft_convolve"
 ROUNDING = 1e-5  # float32 against float64, of the largest value
 
@@ -90,7 +90,7 @@ def in_float64(function, *args):
 
 
 def calls(function, *args):
-    """Returns how many calls of oneDNN the compiled `function` makes."""
+    """Returns the number of oneDNN calls in the compiled `function`."""
     return jax.jit(function).lower(*args).compile().as_text().count(f'custom_call_target="{CALL}')
 
 
@@ -107,13 +107,13 @@ CASES = st.fixed_dictionaries(
 )
 
 
-def drawn(case, lanes=LANES):
-    """Returns (images, kernels, keyword arguments) with a first axis of lanes."""
+def drawn(case, num_trials=TRIALS):
+    """Returns (images, kernels, keyword arguments) with a first axis of trials."""
     inputs, features = case["channels"]
     groups = {"one": 1, "two": 2, "depthwise": features}[case["groups"]]
     inputs = features if case["groups"] == "depthwise" else inputs + inputs % groups
     fields = {"strides": case["strides"], "padding": case["padding"], "rhs_dilation": case["dilation"]}
-    shapes = (lanes, 2, *case["size"], inputs), (lanes, *case["kernel"], inputs // groups, features)
+    shapes = (num_trials, 2, *case["size"], inputs), (num_trials, *case["kernel"], inputs // groups, features)
     return *arrays(shapes), fields | {"groups": groups}
 
 
@@ -145,12 +145,12 @@ def test_under_vmap_in_either_order_with_grad(case, axes):
         return of_grads, jax.grad(lambda x, k: jax.vmap(each, in_axes=axes)(x, k).sum(), (0, 1))(x, k)
 
     expected = []
-    for lane in range(LANES):
+    for lane in range(TRIALS):
         out, pull = by_numpy(*(array[lane] if axis == 0 else array for array, axis in zip(args, axes)), **fields)
         expected.append(pull(0.3 * np.cos(0.3 * out)))
-    of_lanes = [np.stack(grads) for grads in zip(*expected)]
-    of_sums = [grads if axis == 0 else grads.sum(0) for grads, axis in zip(of_lanes, axes)]
-    assert_close(jax.jit(both)(*args), (of_lanes, of_sums))
+    of_trials = [np.stack(grads) for grads in zip(*expected)]
+    of_sums = [grads if axis == 0 else grads.sum(0) for grads, axis in zip(of_trials, axes)]
+    assert_close(jax.jit(both)(*args), (of_trials, of_sums))
 
 
 @pytest.mark.parametrize("function", [ours, xla, lambda *args: by_numpy(*args)[0]], ids=["ours", "xla", "numpy"])
@@ -180,7 +180,7 @@ def test_forward_mode_and_second_derivatives():
 
 
 def test_two_vmaps_of_both_arguments():
-    x, k = arrays([(2, LANES, 2, 5, 5, 3), (2, LANES, 3, 3, 3, 4)])
+    x, k = arrays([(2, TRIALS, 2, 5, 5, 3), (2, TRIALS, 3, 3, 3, 4)])
 
     def twice(function, inner, outer):
         return jax.vmap(jax.vmap(jax.grad(loss_of(function), (0, 1)), inner), outer)
@@ -194,23 +194,23 @@ def test_two_vmaps_of_both_arguments():
         assert_close(jax.jit(twice(ours, inner, outer))(*args), in_float64(twice(xla, inner, outer), *args))
 
 
-def test_lanes_with_one_kernel_join_the_batch_and_others_are_one_call():
-    x, k = arrays([(LANES, 2, 6, 6, 3), (LANES, 3, 3, 3, 4)])
+def test_trials_with_one_kernel_join_the_batch_and_all_others_are_one_call():
+    x, k = arrays([(TRIALS, 2, 6, 6, 3), (TRIALS, 3, 3, 3, 4)])
     joined = str(jax.make_jaxpr(jax.vmap(ours, (0, None)))(x, k[0]))
-    assert f"images=({LANES * 2}, 6, 6, 3)" in joined and "broadcast_in_dim" in joined
+    assert f"images=({TRIALS * 2}, 6, 6, 3)" in joined and "broadcast_in_dim" in joined
     assert calls(jax.vmap(ours, (0, None)), x, k[0]) == 1
     assert calls(jax.vmap(ours), x, k) == 1
     assert calls(jax.vmap(jax.grad(loss_of(ours), (0, 1))), x, k) == 3
 
 
 def test_under_pmap():
-    x, k = arrays([(LANES, 2, 5, 5, 3), (LANES, 3, 3, 3, 4)])
+    x, k = arrays([(TRIALS, 2, 5, 5, 3), (TRIALS, 3, 3, 3, 4)])
     found = jax.pmap(jax.grad(loss_of(ours), (0, 1)))(x, k)
     assert_close(found, in_float64(jax.vmap(jax.grad(loss_of(xla), (0, 1))), x, k))
 
 
 @pytest.mark.parametrize("check_vma", [False, True])
-def test_eight_devices_at_once_are_as_one_after_another(check_vma):
+def test_eight_devices_in_parallel_give_the_sequential_results(check_vma):
     """Many times: scratch memory that two devices shared would give wrong sums now and then, with no error.
 
     With the check it is XLA's convolution, once.
@@ -231,7 +231,7 @@ def test_eight_devices_at_once_are_as_one_after_another(check_vma):
                 np.testing.assert_array_equal(found, one)
 
 
-def test_a_batch_split_by_xla_is_gathered_nowhere():
+def test_a_batch_that_xla_partitions_is_never_gathered():
     x, k = arrays([(16, 12, 12, 16), (3, 3, 16, 16)])
     mesh = Mesh(np.asarray(jax.devices()), ("devices",))
     split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("devices")))
@@ -243,7 +243,7 @@ def test_a_batch_split_by_xla_is_gathered_nowhere():
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu", "cpu"])
-def test_exported_programs_call_nothing_of_ours(platform):
+def test_exported_programs_use_xla_convolutions(platform):
     x, k = arrays([(2, 6, 6, 3), (3, 3, 3, 4)])
     step = jax.jit(jax.grad(loss_of(ours), (0, 1)))
     assert calls(step, x, k) == 3
@@ -262,9 +262,9 @@ def test_a_batch_of_any_size_is_exported():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
-def test_every_dtype_stays_itself(dtype):
+def test_the_output_has_the_dtype_of_the_input(dtype):
     with jax.enable_x64(True):
-        x, k = arrays([(LANES, 2, 6, 6, 3), (LANES, 3, 3, 3, 4)], dtype=dtype)
+        x, k = arrays([(TRIALS, 2, 6, 6, 3), (TRIALS, 3, 3, 3, 4)], dtype=dtype)
         found, expected = jax.vmap(ours)(x, k), jax.vmap(xla)(*(a.astype(jnp.float64) for a in (x, k)))
         assert found.dtype == dtype
         assert_close(found.astype(jnp.float64), expected, float(jnp.finfo(dtype).eps) * 2)
@@ -278,7 +278,7 @@ def test_every_dtype_stays_itself(dtype):
         {"padding": ((0, 0), (0, 0)), "rhs_dilation": (4, 4)},  # wider than the images: nothing is left
     ],
 )
-def test_windows_that_onednn_has_not_are_xlas(fields):
+def test_xla_computes_windows_that_onednn_does_not_support(fields):
     x, k = arrays([(2, 6, 6, 3), (3, 3, 3, 4)])
     assert calls(lambda x, k: ours(x, k, **fields), x, k) == 0
     np.testing.assert_array_equal(ours(x, k, **fields), xla(x, k, **fields))
@@ -290,7 +290,7 @@ def test_an_empty_batch():
     assert not jax.grad(loss_of(ours), 1)(x, k).any()
 
 
-def test_nan_and_infinity_come_through():
+def test_nan_and_infinity_propagate():
     x, k = arrays([(1, 4, 4, 16), (1, 1, 16, 16)])
     found = np.asarray(ours(x.at[0, 0, 0, 0].set(jnp.nan).at[0, 3, 3, 0].set(jnp.inf), k))
     assert np.isnan(found[0, 0, 0]).all() and np.isinf(found[0, 3, 3]).all() and np.isfinite(found[0, 1, 1]).all()
@@ -299,7 +299,7 @@ def test_nan_and_infinity_come_through():
 # --- the choice -------------------------------------------------------------------------------------------------
 
 
-def test_a_selection_is_for_what_is_compiled_inside():
+def test_a_selection_applies_to_programs_compiled_in_its_context():
     x, k = arrays([(2, 6, 6, 3), (3, 3, 3, 4)])
     traced = []
 
@@ -321,9 +321,9 @@ def test_a_selection_is_for_what_is_compiled_inside():
     assert name.startswith("oneDNN 3.2.0 ") and threads == 1, "eight forced devices share the cores"
 
 
-def test_without_onednn_convolutions_are_xlas(monkeypatch):
+def test_xla_computes_convolutions_without_onednn(monkeypatch):
     def unavailable():
-        raise onednn.Unavailable("there is no C++ compiler, such as g++")
+        raise onednn.Unavailable("no C++ compiler, such as g++, is installed")
 
     monkeypatch.setattr(onednn, "load", unavailable)
     jax.clear_caches()
@@ -331,7 +331,7 @@ def test_without_onednn_convolutions_are_xlas(monkeypatch):
     assert calls(jax.grad(loss_of(ours), (0, 1)), x, k) == 0
     np.testing.assert_array_equal(jax.jit(ours)(x, k), jax.jit(xla)(x, k))
     assert convolution.implementation() == ("XLA", 0)
-    with use("onednn"), pytest.raises(UserError, match=r"cannot be used here: there is no C\+\+ compiler"):
+    with use("onednn"), pytest.raises(UserError, match=r"is not available: no C\+\+ compiler"):
         convolution.implementation()
     jax.clear_caches()
 
@@ -377,8 +377,8 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["jaxft", *OTHERS])
-def test_one_team_of_threads_beside_other_packages(first, monkeypatch):
-    """Calls from eight threads make no further threads, whichever package with an OpenMP of its own comes first."""
+def test_there_is_one_team_of_threads_with_other_openmp_packages(first, monkeypatch):
+    """Calls from eight threads start no more threads, whichever package with another OpenMP is loaded first."""
     if first != "jaxft":
         pytest.importorskip(first)
     after = [work for name, work in OTHERS.items() if first == "jaxft" and importlib.util.find_spec(name)]

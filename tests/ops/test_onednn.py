@@ -1,4 +1,4 @@
-"""The handler that XLA calls: compiled once, into a folder of the user alone; without it there is one clear reason."""
+"""The handler that XLA calls: compiled once into a private folder, or unavailable for one clear reason."""
 
 import errno
 import os
@@ -31,13 +31,13 @@ def folder():
 
 @pytest.fixture
 def compiled_handler(needs_onednn):
-    """Returns the handler that this session's tests use."""
+    """Returns the handler that the tests use."""
     (path,) = (cache_dir() / "onednn").glob("*.so")
     return path
 
 
 @pytest.mark.usefixtures("needs_onednn")
-def test_what_is_loaded_says_what_it_is():
+def test_the_library_has_its_version_and_instruction_set():
     library = onednn.load()
     assert library.version == "3.2.0" and version("onednn-cpu-gomp") == "2023.2.0"
     assert library.isa.startswith(("avx", "sse"))
@@ -46,7 +46,7 @@ def test_what_is_loaded_says_what_it_is():
 
 def test_there_is_no_compiler(folder, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert load_anew() == "there is no C++ compiler, such as g++"
+    assert load_anew() == "no C++ compiler, such as g++, is installed"
 
 
 def test_the_compiler_fails(folder, monkeypatch, tmp_path):
@@ -92,8 +92,8 @@ def test_a_cache_that_is_a_file(monkeypatch, tmp_path):
     assert "Not a directory" in load_anew()
 
 
-def test_a_handler_that_the_system_does_not_load_is_said(compiled_handler, monkeypatch):
-    """Such as one in a folder that permits no programs."""
+def test_a_handler_that_the_system_does_not_load_is_reported(compiled_handler, monkeypatch):
+    """For example, one in a folder on a noexec mount."""
     compiled_handler.write_bytes(b"\x7fELF" + bytes(1000))
     monkeypatch.setattr(onednn, "_find_whole", lambda folder, key: compiled_handler)
     assert compiled_handler.name in load_anew()
@@ -119,7 +119,7 @@ def test_a_damaged_handler_is_compiled_again(compiled_handler, how, monkeypatch,
     monkeypatch.setattr(onednn, "_compile", compile_quickly)
     assert onednn._handler()[1] == compiled_handler
     assert len(compiled) == 1 and compiled_handler.read_bytes() == whole
-    assert capsys.readouterr().err == f"warning: {str(damaged)!r} does not match its digest; it is compiled again\n"
+    assert capsys.readouterr().err == f"warning: {str(damaged)!r} does not match its digest; jaxft compiles it again\n"
     assert onednn._handler()[1] == compiled_handler and len(compiled) == 1
     assert list(damaged.parent.glob("*.so")) == [compiled_handler]
 
@@ -127,25 +127,25 @@ def test_a_damaged_handler_is_compiled_again(compiled_handler, how, monkeypatch,
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
 def test_a_folder_that_others_can_enter_is_refused(compiled_handler, mode):
     compiled_handler.parent.chmod(mode)
-    assert load_anew() == f"{compiled_handler.parent} does not belong to this user alone (mode 0700)"
+    assert load_anew() == f"{compiled_handler.parent} is not private to this user (it needs mode 0700)"
 
 
 def test_a_handler_that_others_can_write_is_refused(compiled_handler):
     compiled_handler.chmod(0o722)
-    assert load_anew() == f"{compiled_handler} does not belong to this user alone (mode 0700)"
+    assert load_anew() == f"{compiled_handler} is not private to this user (it needs mode 0700)"
 
 
 def test_a_link_is_refused(compiled_handler, tmp_path):
     folder = compiled_handler.parent
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    assert load_anew() == f"{folder} does not belong to this user alone (mode 0700)"
+    assert load_anew() == f"{folder} is not private to this user (it needs mode 0700)"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_handler_of_another_user_is_refused(compiled_handler):
     os.chown(compiled_handler, 12345, -1)
-    assert load_anew() == f"{compiled_handler} does not belong to this user alone (mode 0700)"
+    assert load_anew() == f"{compiled_handler} is not private to this user (it needs mode 0700)"
 
 
 LOADED_BY_MANY = """
@@ -163,7 +163,7 @@ print(*targets)
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_onednn")
 def test_processes_and_threads_compile_once(folder, monkeypatch, tmp_path):
-    """Beside a thread that compiles ahead, and after a process that was killed while it compiled."""
+    """Also with a thread that compiles ahead, and after a process that was killed during compilation."""
     compiler, log = tmp_path / "c++", tmp_path / "log"
     compiler.write_text(f'#!/bin/sh\necho called >> {log}\nexec {shutil.which("c++")} "$@"\n')
     compiler.chmod(0o700)
@@ -183,7 +183,7 @@ def test_processes_and_threads_compile_once(folder, monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("needs_onednn")
-def test_as_many_geometries_are_kept_as_the_design_says():
+def test_1024_geometries_are_kept():
     library = onednn.load()
     for height in range(1, 1101):
         case = convolution.Case("output", (1, height, 1, 8), (1, 1, 8, 8), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, None)
@@ -205,31 +205,31 @@ def test_threads_stay_within_the_cores(asked, cores, devices, threads, monkeypat
 # --- the environment of commands --------------------------------------------------------------------------------
 
 
-def test_a_command_starts_again_once_with_what_makes_it_fast(monkeypatch):
+def test_a_command_restarts_once_with_a_fast_environment(monkeypatch):
     started = []
     monkeypatch.setattr(cli.os, "execve", lambda *args: started.append(args))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "-m", "jaxft.cli", "study", "--config=x.py"])
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    cli.start_again(devices.fast_environment())
+    cli.restart_with(devices.fast_environment())
     ((program, words, environment),) = started
     assert program == sys.executable and words == [sys.executable, "-P", "-m", "jaxft.cli", "study", "--config=x.py"]
     assert environment["GLIBC_TUNABLES"] == "glibc.malloc.check=1:glibc.malloc.hugetlb=1"
     assert environment["GOMP_SPINCOUNT"] == "1000"
     for name in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, environment[name])
-    cli.start_again(devices.fast_environment())
+    cli.restart_with(devices.fast_environment())
     assert len(started) == 1 and devices.fast_environment() == {}
 
 
-def test_what_the_user_chose_stays(monkeypatch):
+def test_variables_of_the_user_are_kept(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     assert devices.fast_environment() == {}
 
 
-def test_importing_changes_no_environment():
+def test_an_import_does_not_change_the_environment():
     code = (
         "import os; before = dict(os.environ)\n"
         "import jaxft.ops.convolution, jaxft.recipes.study\n"

@@ -14,7 +14,7 @@ def pool(name):
 
 
 def normalized(x):
-    """Returns the signed square root at length 1."""
+    """Returns the signed square root, scaled to norm 1."""
     root = np.sign(x) * np.sqrt(np.abs(x))
     return root / np.linalg.norm(root)
 
@@ -42,7 +42,7 @@ def test_a_pyramid_of_a_large_map_has_fifty_bins():
 
 
 @pytest.mark.parametrize("name", ["bilinear", "covariance"])
-def test_second_orders_have_the_products_of_the_whole_matrix(name):
+def test_second_order_poolings_have_the_inner_products_of_full_matrices(name):
     whole = []
     for places in np.asarray(MAP, np.float64).reshape(2, 16, 3):
         matrix = places.T @ places / 16 if name == "bilinear" else np.cov(places.T, bias=True)
@@ -53,21 +53,21 @@ def test_second_orders_have_the_products_of_the_whole_matrix(name):
     np.testing.assert_allclose(pooled[0, [0, 3, 5]], whole[0][[0, 4, 8]], atol=1e-5)  # the diagonal
 
 
-def test_a_covariance_does_not_know_the_mean():
+def test_a_covariance_does_not_depend_on_the_mean():
     np.testing.assert_allclose(pool("covariance")(MAP + 3.0), pool("covariance")(MAP), atol=1e-2)
 
 
-def test_nothing_but_zeros_stays_zero():
+def test_the_pooling_of_zeros_is_zero():
     assert not np.asarray(pool("bilinear")(jnp.zeros((1, 2, 2, 3)))).any()
 
 
-def test_a_cross_layer_weighs_the_map_below_by_that_above():
+def test_cross_layer_pooling_weights_the_lower_map_by_the_upper_map():
     below, above = MAP[:1], jnp.abs(MAP[:1, :, :, :2])
     sums = np.einsum("pc,pk->kc", np.asarray(below).reshape(16, 3), np.asarray(above).reshape(16, 2))
     np.testing.assert_allclose(cross_layer(below, above)[0], normalized(sums.ravel()), atol=1e-5)
 
 
-def test_a_larger_map_below_is_averaged_to_the_size_above():
+def test_a_larger_lower_map_is_averaged_to_the_size_of_the_upper_map():
     above = MAP[:, :2, :2, :2]
     quarters = MAP.reshape(2, 2, 2, 2, 2, 3).mean((2, 4))
     np.testing.assert_allclose(cross_layer(MAP, above), cross_layer(quarters, above), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Precision and rematerialization: what changes, what stays float32, and what it takes of memory."""
+"""Precision and rematerialization: dtypes, values and memory."""
 
 import re
 import subprocess
@@ -58,7 +58,7 @@ def one_step(study):
 
 
 def distance(a, b):
-    """Returns the norm of the difference of two trees, as a share of the second's."""
+    """Returns the norm of the difference of two trees, divided by the norm of the second tree."""
     difference = sum(float(jnp.square(x - y).sum()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
     return (difference / sum(float(jnp.square(y).sum()) for y in jax.tree.leaves(b))) ** 0.5
 
@@ -66,11 +66,11 @@ def distance(a, b):
 @pytest.mark.parametrize(
     "model", [pytest.param(name, marks=[pytest.mark.slow] * ("toy" not in name)) for name in NETWORKS]
 )
-def test_layers_compute_in_bfloat16_and_all_that_is_kept_is_float32(model):
+def test_layers_compute_in_bfloat16_and_stored_values_are_float32(model):
     network = create_model(model, 4)
     x = jax.random.normal(jax.random.key(0), (4, NETWORKS[model], NETWORKS[model], 3))
     variables = draw_variables(network, NETWORKS[model])
-    narrow = network.computing("bfloat16")
+    narrow = network.with_precision("bfloat16")
 
     def loss(params, network):
         rest = {name: tree for name, tree in variables.items() if name != "params"}
@@ -87,11 +87,11 @@ def test_layers_compute_in_bfloat16_and_all_that_is_kept_is_float32(model):
     assert kinds == {"bf16"} or (kinds == {"bf16", "f32"} and model == "squeezenet1_1"), "but for its classifier"
 
 
-def test_products_are_true_ones_but_where_tf32_is_asked_for():
-    """In the lowered program of every precision, whatever JAX's default is."""
+def test_products_are_true_float32_unless_tf32_is_set():
+    """In the lowered program of each precision, with any default of JAX."""
     x = jnp.ones((1, 8, 8, 3))
     for name, word in {"float32": "HIGHEST", "tf32": "HIGH", "bfloat16": "HIGHEST"}.items():
-        network = create_model("toy", 4).computing(name)
+        network = create_model("toy", 4).with_precision(name)
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         with jax.default_matmul_precision("bfloat16"):
             grad = jax.jit(jax.grad(lambda v, x, network=network: network.apply(v, x).sum()))
@@ -101,7 +101,7 @@ def test_products_are_true_ones_but_where_tf32_is_asked_for():
         assert all(len(re.findall(rf"\b{word}\b", line)) == 2 for line in products)
 
 
-def test_precision_is_part_of_what_a_trial_is():
+def test_precision_is_part_of_the_identity_of_a_trial():
     digests = {make_plan(study_of(precision=name)).trials[0].digest for name in ("float32", "tf32", "bfloat16")}
     assert len(digests) == 3
     assert make_plan(study_of()).trials[0].digest == make_plan(study_of(remat=True)).trials[0].digest
@@ -141,7 +141,7 @@ def test_remat_changes_no_value(terms):
     np.testing.assert_allclose(again[1].loss, once[1].loss, rtol=1e-5)
 
 
-def test_with_remat_the_backward_pass_has_the_inputs_of_units_in_the_dtype_of_their_layers():
+def test_with_remat_the_backward_pass_keeps_the_inputs_of_blocks_in_the_dtype_of_their_layers():
     """Of the images' activations; a batch norm's arrays have other first axes."""
 
     def kept(**execution):
@@ -163,7 +163,7 @@ def test_with_remat_the_backward_pass_has_the_inputs_of_units_in_the_dtype_of_th
 
 
 def temporary_bytes(model, **execution):
-    """Returns the bytes that a training program takes beside its arguments and results."""
+    """Returns the memory of a training program without its arguments and results, in bytes."""
     study = study_of(model=model, size_px=32, **execution)
     group = make_plan(study).groups[0]
     lane, images = example_lane(group.trials[0]), example_images(group.trials[0], study.execution)
@@ -174,22 +174,21 @@ def temporary_bytes(model, **execution):
 
 @pytest.mark.slow
 def test_a_program_with_remat_takes_less_memory():
-    """Of 6 blocks the inputs are kept in place of all activations."""
+    """The inputs of 6 blocks are kept instead of all activations."""
     assert temporary_bytes("cifar_resnet14", remat=True) < temporary_bytes("cifar_resnet14") / 2
 
 
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_programs_with_remat_and_bfloat16_take_less_memory():
-    """Of 27 blocks the inputs are kept in place of all activations, and with bfloat16 in half the bytes."""
+    """The inputs of 27 blocks are kept instead of all activations, with bfloat16 in half the bytes."""
     inputs = temporary_bytes("cifar_resnet56", remat=True)
     assert inputs < temporary_bytes("cifar_resnet56") / 2
     assert temporary_bytes("cifar_resnet56", remat=True, precision="bfloat16") < 0.75 * inputs
 
 
 @pytest.mark.slow
-def test_a_study_in_bfloat16_goes_on_with_it(tmp_path):
-    """Other numbers are other trials: what was trained in float32 stays, and is no result of the study in bfloat16."""
+def test_a_study_in_bfloat16_resumes_and_has_other_digests_than_in_float32(tmp_path):
     study = study_of(precision="bfloat16", executor="sequential")
     first = jaxft.run_study(study, tmp_path / "a", quiet=True)
     again = jaxft.run_study(study, tmp_path / "a", quiet=True)
@@ -217,7 +216,7 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_two_runs_of_a_deterministic_study_have_the_same_bits(tmp_path):
+def test_two_runs_of_a_deterministic_study_are_bit_identical(tmp_path):
     """One in this process and one in another."""
     (tmp_path / "tiny.py").write_text(CONFIG)
     words = ["study", f"--config={tmp_path / 'tiny.py'}", "--deterministic"]
@@ -229,10 +228,10 @@ def test_two_runs_of_a_deterministic_study_have_the_same_bits(tmp_path):
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*weights))
 
 
-def test_a_gpu_must_have_been_told_to_be_deterministic(monkeypatch, tmp_path):
+def test_a_deterministic_study_on_a_gpu_needs_the_flag(monkeypatch, tmp_path):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setenv("XLA_FLAGS", "")
-    with pytest.raises(UserError, match="give the option --deterministic to `jaxft study`"):
+    with pytest.raises(UserError, match="run `jaxft study --deterministic`"):
         jaxft.run_study(study_of(deterministic=True), tmp_path / "a", quiet=True)
 
 

@@ -61,7 +61,7 @@ def draw_weights(model: Network) -> dict[str, np.ndarray]:
     tensors = {}
     for leaf, shape in expected_shapes(model, model.preprocessing.size_px).items():
         row, name = find_port(leaf, model)
-        tensors[name] = draw_tensor(name, row.to_foreign(np.broadcast_to(np.float32(0), shape)).shape)
+        tensors[name] = draw_tensor(name, row.to_file(np.broadcast_to(np.float32(0), shape)).shape)
     return tensors
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.models import Network
-from jaxft.weights import to_foreign
+from jaxft.weights import to_tensors
 
 # The reference's module whose output is that of each unit: a fire module, or the pool that our unit ends with.
 SQUEEZENET_FEATURES = {"squeezenet1_0": (2, 3, 4, 6, 7, 8, 9, 11, 12), "squeezenet1_1": (2, 3, 5, 6, 8, 9, 10, 11, 12)}
@@ -57,7 +57,7 @@ def training_step(model: Network, variables: dict[str, Any], images: np.ndarray)
         step = jax.jit(jax.grad(loss, has_aux=True))
         grads, (logits, updated) = step(params, rest, jnp.asarray(images, jnp.float64))
         results = {"train_logits": np.asarray(logits)}
-        results |= {f"grad/{name}": gradient for name, gradient in to_foreign(model, {"params": grads}).items()}
-        results |= {f"stat/{name}": statistic for name, statistic in to_foreign(model, updated).items()}
+        results |= {f"grad/{name}": gradient for name, gradient in to_tensors(model, {"params": grads}).items()}
+        results |= {f"stat/{name}": statistic for name, statistic in to_tensors(model, updated).items()}
     assert all(values.dtype == np.float64 for values in results.values())
     return results

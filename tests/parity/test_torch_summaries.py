@@ -13,7 +13,7 @@ from passes import make_inference, training_step
 from summaries import LARGE, Record, difference, differences, read_family, summarize, summarize_all, write_family
 
 from jaxft.core import paths
-from jaxft.weights import digest_of, to_foreign
+from jaxft.weights import digest_of, to_tensors
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {"resnet": ("resnet18", "resnet50"), "squeezenet": ("squeezenet1_0", "squeezenet1_1")}
@@ -60,7 +60,7 @@ def test_every_stage_in_inference(name):
     facts, theirs = read_reference(name)
     assert digest_of(tensors) == facts["weights_sha256"], "this NumPy draws other weights than the reference has"
     variables = load_drawn(model, tensors)
-    assert digest_of(to_foreign(model, variables)) == facts["weights_sha256"], "an export has other bits"
+    assert digest_of(to_tensors(model, variables)) == facts["weights_sha256"], "an export has other bits"
     ours = summarize_all(make_inference(model)(variables, draw_images(facts["size_px"])))
     far = differences(ours, {key: summary for key, summary in theirs.items() if is_inference(key)})
     assert not beyond(1e-4, far)

@@ -1,4 +1,4 @@
-"""Fine-tuning on one's own pictures: what is delivered is what was tested, in the format that came in."""
+"""`finetune`: the delivered weights are the tested weights, in the format of the pretrained file."""
 
 import json
 import shutil
@@ -66,12 +66,12 @@ def result(pictures, weights, made_once):
 
 @pytest.mark.slow
 def test_the_record_counts_every_image_once(result):
-    """Of 15 images a class 3 are tested on and 2 of the 12 left selected on."""
+    """Of 15 images per class, 3 are test images and 2 of the other 12 are validation images."""
     _, record = result
     data = record["data"]
     assert (data["train"], data["val"], data["test"]) == (3 * 10, 3 * 2, 3 * 3)
     assert data["train_per_class"] == [12, 12, 12] and data["test_per_class"] == [3, 3, 3]
-    assert data["test_from"] == "a fifth of each class, held out"
+    assert data["test_from"] == "a held-out fifth of each class"
     assert np.sum(record["confusion"], axis=1).tolist() == [3, 3, 3]
     assert np.trace(record["confusion"]) / 9 == pytest.approx(record["test"]["accuracy"][0])
     assert len(record["mistakes"]) == 9 - np.trace(record["confusion"])
@@ -80,11 +80,11 @@ def test_the_record_counts_every_image_once(result):
     assert list(record["test"]) == ["accuracy", "mean", "half_width", "mean_per_class"]
     assert np.mean(record["test"]["accuracy"]) == pytest.approx(record["test"]["mean"])
     assert data["folds"] == 5  # of 6 images each
-    assert any("30 images to select on" in warning for warning in record["warnings"])
+    assert any("only 30 validation images" in warning for warning in record["warnings"])
 
 
 @pytest.mark.slow
-def test_the_best_on_validation_is_trained_again(result):
+def test_the_best_candidate_on_validation_is_selected(result):
     _, record = result
     best = max(record["candidates"], key=rank)
     assert [c["name"] for c in record["candidates"] if c["selected"]] == [best["name"]] == [record["selected"]]
@@ -93,7 +93,7 @@ def test_the_best_on_validation_is_trained_again(result):
 
 
 @pytest.mark.slow
-def test_the_weights_come_in_the_format_that_they_came_in_and_for_flax(result, pictures):
+def test_weights_are_written_in_the_original_format_and_for_flax(result, pictures):
     out, record = result
     assert record["files"] == ["weights.pth", "weights.msgpack"]
     images = load_images(jaxft.config.Images(data=str(pictures)), SIZE)
@@ -109,7 +109,7 @@ def test_the_weights_come_in_the_format_that_they_came_in_and_for_flax(result, p
 
 
 @pytest.mark.slow
-def test_a_page_and_a_card_say_it(result):
+def test_the_report_and_the_card_name_the_selected_candidate_and_the_network(result):
     out, record = result
     page, card = (out / "report.html").read_text(), (out / "MODEL_CARD.md").read_text()
     assert record["selected"] in page and "toy" in card and card.startswith("---\n")
@@ -117,7 +117,7 @@ def test_a_page_and_a_card_say_it(result):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
-def test_the_same_call_goes_on_and_ends_with_the_same(result, tmp_path):
+def test_the_same_call_resumes_and_returns_the_same_record(result, tmp_path):
     folder, record = result[0].parent, result[1]
     out = shutil.copytree(folder / "mine", tmp_path / "mine")
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/trials/*.json")}
@@ -148,7 +148,7 @@ def test_real_scenes_from_twenty_a_class(real_data, tmp_path):
         ["finetune", "--weights", str(weights), "--data", str(tmp_path / "scenes"), "--out", str(tmp_path / "out")]
     )
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
-    assert code == 0 and record["data"]["test_from"] == "the data's own test part"
+    assert code == 0 and record["data"]["test_from"] == "the test split of the data"
     assert (record["data"]["train"], record["data"]["val"], record["data"]["test"]) == (96, 24, 120)
     assert record["test"]["mean"] > 0.6
     assert record["files"] == ["weights.safetensors", "weights.msgpack"]
@@ -171,7 +171,7 @@ def test_the_top_begins_at_the_last_change_of_resolution(name, last_frozen):
 
 
 @pytest.mark.parametrize(("num_train", "epochs", "views"), [(32, 40, 8), (400, 8, 8), (1000, 6, 4), (100_000, 6, 2)])
-def test_fewer_images_are_passed_over_more_often(num_train, epochs, views):
+def test_fewer_images_have_more_epochs_and_more_views(num_train, epochs, views):
     candidates = make_candidates(create_model("cifar_resnet8", 2), num_train, "top")
     assert (
         candidates["top at 0.001"]["schedule.epochs"] == epochs
@@ -181,13 +181,13 @@ def test_fewer_images_are_passed_over_more_often(num_train, epochs, views):
     assert list(candidates) == ["top at 0.0003", "top at 0.001", *heads]
 
 
-def test_how_much_is_tried():
+def test_the_number_of_candidates_depends_on_train():
     model = create_model("cifar_resnet8", 2)
     count = {train: len(make_candidates(model, 100, train)) for train in ("head", "top", "all", "auto")}
     assert count == {"head": 3, "top": 5, "all": 7, "auto": 5}  # auto on a CPU
 
 
-def test_equals_on_validation_are_told_apart_by_their_loss():
+def test_validation_loss_breaks_ties():
     one, other = ({"val_accuracy": 0.5, "curves": {"val_loss": [0.1, loss]}} for loss in (0.9, 0.8))
     assert rank(other) > rank(one)
 
@@ -195,7 +195,7 @@ def test_equals_on_validation_are_told_apart_by_their_loss():
 # --- bad input --------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
+def test_invalid_input_is_reported_in_one_sentence(weights, pictures, tmp_path, capsys):
     file, full = str(weights / "toy.safetensors"), tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").write_text("mine")
@@ -208,16 +208,16 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
     (broken / "red" / "3.png").write_bytes(b"no picture")
     cases = [
         ({"--weights": "nowhere.pth"}, "there is no weight file 'nowhere.pth'"),
-        ({"--data": str(tmp_path / "nothing")}, "there are no images at"),
-        ({"--data": str(empty)}, "has one class only, 'red'"),
+        ({"--data": str(tmp_path / "nothing")}, "nothing' does not exist; allowed"),
+        ({"--data": str(empty)}, "has only one class, 'red'"),
         ({"--data": str(broken)}, "3.png"),
         ({"--model": "cifar_resnet9"}, "there is no model 'cifar_resnet9'"),
         ({"--model": "cifar_resnet14"}, "is for toy, not for cifar_resnet14"),
-        ({"--out": str(full)}, "holds something else"),
+        ({"--out": str(full)}, "contains other files"),
         ({"--out": str(full / "notes.txt")}, "is a file"),
         ({"--seeds": "0"}, "--seeds is 0"),
         ({"--size-px": "-5"}, "--size-px is -5"),
-        ({"--data": str(few)}, "too few pictures to select on"),
+        ({"--data": str(few)}, "too few images for validation"),
     ]
     for change, expected in cases:
         words = {"--weights": file, "--data": str(pictures), "--out": str(tmp_path / "out"), **change}
@@ -228,7 +228,7 @@ def test_bad_input_is_one_sentence(weights, pictures, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_finetune_finds_a_rate_and_draws_it(pictures, weights, tmp_path, capsys):
+def test_find_lr_suggests_a_rate_and_plots_it(pictures, weights, tmp_path, capsys):
     words = ["finetune", "--weights", str(weights / "toy.pth"), "--data", str(pictures)]
     words += ["--out", str(tmp_path / "out"), "--size-px", str(SIZE), "--find-lr"]
     assert cli.main([*words, "--train", "all"]) == 0
@@ -242,5 +242,5 @@ def test_finetune_finds_a_rate_and_draws_it(pictures, weights, tmp_path, capsys)
     assert min(record["losses"]) < record["losses"][0]
     with Image.open(tmp_path / "out" / "learning_rate.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 400
-    assert cli.main([*words, "--train", "head"]) == 2  # the same folder, and nothing that is trained by steps
-    assert "--find-lr is of no use with --train head" in capsys.readouterr().err
+    assert cli.main([*words, "--train", "head"]) == 2  # the same folder, and no candidate with a learning rate
+    assert "--find-lr cannot be used with --train head" in capsys.readouterr().err

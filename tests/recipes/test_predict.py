@@ -1,4 +1,4 @@
-"""`jaxft predict`: probabilities worked out by hand, whatever holds the pictures, and what is said of bad ones."""
+"""`jaxft predict`: probabilities computed by hand, files, folders and archives, and unreadable images."""
 
 import csv
 import dataclasses
@@ -23,7 +23,7 @@ from jaxft.core.metrics import METRICS, Metric
 from jaxft.data.readers.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
-from jaxft.recipes.predict import find_pictures, load_classifier
+from jaxft.recipes.predict import find_pictures, predict_members
 from jaxft.weights import Manifest, save_weights
 
 NAMES = ("oak tree", "ash", "elm")
@@ -56,7 +56,7 @@ def weights(network, tmp_path):
 
 @pytest.fixture
 def certain(network, tmp_path):
-    """Returns a weight file whose head looks at nothing: the probabilities are 0.1, 0.2 and 0.7 for every picture."""
+    """Returns a weight file whose head ignores its input: the probabilities are 0.1, 0.2 and 0.7 for all images."""
     model, variables = network
     flat = paths.flatten(variables)
     flat["params/head/kernel"] = np.zeros_like(flat["params/head/kernel"])
@@ -69,7 +69,7 @@ def certain(network, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Returns a folder of seven pictures: one of oaks, two of ashes, three of elms, one of nothing it knows."""
+    """Returns a folder of seven images: one oak, two ashes, three elms, and one of an unknown class."""
     files = ["Oak_Tree/1.png", "ash/1.png", "ash/2.png", "elm/1.png", "elm/2.png", "elm/3.png", "cars/1.png"]
     for i, name in enumerate(files):
         path = tmp_path / "pictures" / name
@@ -94,8 +94,8 @@ def test_probabilities_by_hand(certain, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batches_change_nothing(network, weights, folder, batch_size):
-    """Each picture alone through the network, and softmax written out, gives what any batch size gives."""
+def test_predictions_do_not_depend_on_the_batch_size(network, weights, folder, batch_size):
+    """The expected probabilities are a softmax of the logits of each image in a batch of one."""
     model, variables = network
     apply = jax.jit(model.apply)
     predictions = list(jaxft.predict(weights, [folder], batch_size=batch_size))
@@ -109,7 +109,7 @@ def test_batches_change_nothing(network, weights, folder, batch_size):
 
 
 @pytest.mark.slow
-def test_a_network_for_parts_sees_the_center_of_larger_pictures(network, weights, folder, tmp_path, capsys):
+def test_a_network_trained_on_crops_uses_the_center_crop(network, weights, folder, tmp_path, capsys):
     model, variables = network
     whole = next(iter(jaxft.predict(weights, [folder / "elm/1.png"])))
     path = tmp_path / "parts.safetensors"
@@ -121,27 +121,27 @@ def test_a_network_for_parts_sees_the_center_of_larger_pictures(network, weights
     assert part.probabilities == pytest.approx(np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1], rel=1e-4)
     assert part.probabilities != whole.probabilities
     assert main(["weights", "inspect", str(path)]) == 0
-    assert "32 px, the center of 40, rgb" in capsys.readouterr().out
+    assert "32 px (center crop of images of 40 px), rgb" in capsys.readouterr().out
 
 
 def test_table_and_accuracy(certain, folder, capsys):
     assert main(["predict", "--weights", str(certain), "--top", "2", str(folder)]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert lines[0].split() == ["picture", "%", "class"]
+    assert lines[0].split() == ["image", "%", "class"]
     # In the order of names: capital letters first.
     assert lines[1].split() == [str(folder / "Oak_Tree" / "1.png"), "70.0", "elm"]
     assert lines[2].split() == ["20.0", "ash"]
-    # Every picture is called an elm, then an ash: 3 of 6 right, 5 of 6 among the first two; cars are no class.
+    # All images are predicted as elm, then ash: top-1 is 3 of 6, top-2 is 5 of 6. Cars are not a class.
     assert lines[-1] == (
-        "accuracy: 50.0% (3 of the 6 pictures whose folder is named after a class); among the first 2: 83.3%; "
+        "accuracy: 50.0% (3 of the 6 images whose folder is named after a class); top-2: 83.3%; "
         "mean over the classes: 33.3%"  # three elms, two ashes, an oak
     )
     assert len(lines) == 1 + 7 * 2 + 1 and captured.err == ""
 
 
 def test_a_registered_metric_follows_the_accuracy(certain, folder, capsys, request):
-    """Every picture is called an elm, so the mistakes are two ashes and an oak."""
+    """All images are predicted as elm, so the mistakes are two ashes and an oak."""
     errors = Metric(lambda labels, predictions: np.sum(labels != predictions), title="mistakes", is_share=False)
     METRICS.register("errors", errors)
     request.addfinalizer(lambda: METRICS.entries.pop("errors"))
@@ -151,7 +151,7 @@ def test_a_registered_metric_follows_the_accuracy(certain, folder, capsys, reque
     assert capsys.readouterr().out.splitlines()[-1].endswith("named after a class); mistakes: 2")
 
 
-def test_csv_has_every_row(certain, folder, tmp_path, capsys):
+def test_csv_contains_all_predictions(certain, folder, tmp_path, capsys):
     out = tmp_path / "out.csv"
     assert main(["predict", "--weights", str(certain), "--csv", str(out), str(folder), "--batch-size", "2"]) == 0
     rows = rows_of(out)
@@ -163,7 +163,7 @@ def test_csv_has_every_row(certain, folder, tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-def test_a_zip_gives_what_its_folder_gives(weights, folder, tmp_path):
+def test_predictions_for_a_zip_file_equal_those_for_its_folder(weights, folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
         for path in sorted(folder.rglob("*.*"), reverse=True):
             archive.write(path, path.relative_to(folder))
@@ -173,7 +173,7 @@ def test_a_zip_gives_what_its_folder_gives(weights, folder, tmp_path):
     assert zipped[0].file == str(tmp_path / "pictures.zip" / "Oak_Tree" / "1.png") and zipped[0].truth == "oak tree"
 
 
-def test_parts_of_a_data_set_are_counted_apart(certain, folder, capsys):
+def test_splits_have_separate_accuracies(certain, folder, capsys):
     for part, of in (("train", "elm"), ("test", "ash")):
         (folder / part).mkdir()
         (folder / of).rename(folder / part / of)
@@ -183,23 +183,23 @@ def test_parts_of_a_data_set_are_counted_apart(certain, folder, capsys):
     assert lines[-1].startswith("accuracy in test: 0.0% (0 of the 2 ")
 
 
-def test_a_bad_picture_stops_no_other(weights, folder, capsys):
+def test_an_unreadable_image_does_not_affect_other_predictions(weights, folder, capsys):
     good = {p.file: p for p in jaxft.predict(weights, folder)}
     cut, no_picture = folder / "ash" / "2.png", folder / "ash" / "3.png"
     cut.write_bytes(picture(2)[:-400])
     no_picture.write_bytes(b"no picture")
     assert main(["predict", "--weights", str(weights), str(folder)]) == 1
     captured = capsys.readouterr()
-    said = captured.err.splitlines()
-    assert len(said) == 2 and f"the picture {str(cut)!r} cannot be read: " in said[0]
-    assert said[1] == f"jaxft: the picture {str(no_picture)!r} cannot be read: it has no known picture format."
-    assert captured.out.splitlines()[-1] == "2 of 8 pictures cannot be read."
+    errors = captured.err.splitlines()
+    assert len(errors) == 2 and f"the image {str(cut)!r} cannot be read: " in errors[0]
+    assert errors[1] == f"jaxft: the image {str(no_picture)!r} cannot be read: the image format is unknown."
+    assert captured.out.splitlines()[-1] == "2 of 8 images cannot be read."
     for prediction in jaxft.predict(weights, folder):
         if not prediction.problem:
             assert prediction.probabilities == pytest.approx(good[prediction.file].probabilities, rel=1e-5)
 
 
-def test_a_gray_picture_is_its_colored_copy(weights, tmp_path):
+def test_a_gray_image_has_the_predictions_of_its_rgb_copy(weights, tmp_path):
     (tmp_path / "gray.png").write_bytes(picture(5, "L"))
     with Image.open(tmp_path / "gray.png") as gray:
         assert gray.mode == "L"
@@ -208,19 +208,19 @@ def test_a_gray_picture_is_its_colored_copy(weights, tmp_path):
     assert one.probabilities == two.probabilities
 
 
-def test_without_class_names_numbers_and_a_line(network, certain, folder, tmp_path, capsys):
+def test_classes_without_names_are_numbered_with_a_note(network, certain, folder, tmp_path, capsys):
     bare = tmp_path / "bare.safetensors"
     save_file(load_file(certain), bare)
     command = ["predict", "--weights", str(bare), "--model", "resnetsmall8", str(folder / "elm" / "1.png")]
     assert main(command) == 0
     captured = capsys.readouterr()
     assert [line.split()[-1] for line in captured.out.splitlines()[1:]] == ["2", "1", "0"]
-    assert "bare.safetensors has no class names for 3 classes: numbers stand for them." in captured.err.splitlines()
-    assert "resnetsmall8's usual size and scaling are assumed" in captured.err
+    assert "bare.safetensors has no class names for 3 classes, so classes are numbered." in captured.err.splitlines()
+    assert "jaxft assumes the usual image size and scaling of resnetsmall8" in captured.err
 
 
 def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
-    """As of a file whose head was replaced and whose manifest was kept."""
+    """A file can have a new head and an old manifest."""
     model, variables = network
     other = tmp_path / "other.safetensors"
     manifest = Manifest(other.name, "", model.architecture, model.preprocessing, CLASS_NAMES["cifar10"])
@@ -228,52 +228,61 @@ def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
     assert main(["predict", "--weights", str(other), str(folder / "elm" / "1.png")]) == 0
     captured = capsys.readouterr()
     assert {line.split()[-1] for line in captured.out.splitlines()[1:]} == {"0", "1", "2"}
-    assert captured.err == "other.safetensors has 10 class names for 3 classes: numbers stand for them.\n"
+    assert captured.err == "other.safetensors has 10 class names for 3 classes, so classes are numbered.\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["nowhere.jpg"], "there is no picture, folder or archive 'nowhere.jpg'"),
-        (["empty"], "'empty' has no pictures in it"),
-        (["empty.zip"], "'empty.zip' has no pictures in it"),
+        (["nowhere.jpg"], "there is no image, folder or archive 'nowhere.jpg'"),
+        (["empty"], "'empty' contains no images"),
+        (["empty.zip"], "'empty.zip' contains no images"),
         (["a.png", "--top", "0"], "top is 0; it must be 1 or more"),
         (["a.png", "--batch-size", "-1"], "batch_size is -1; it must be 1 or more"),
-        (["a.png", "--csv", "nowhere/out.csv"], "'nowhere/out.csv' is no file in a folder that is there"),
+        (["a.png", "--csv", "nowhere/out.csv"], "--csv is 'nowhere/out.csv'; it must be a file in an existing folder"),
         (["a.png", "--model", "resnetsmall14"], "trees.safetensors is for resnetsmall8, not for resnetsmall14"),
     ],
 )
-def test_mistakes(words, said, weights, tmp_path, capsys, monkeypatch):
+def test_an_invalid_request_is_reported_in_one_sentence(words, message, weights, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     (tmp_path / "a.png").write_bytes(picture(0))
     assert main(["predict", "--weights", str(weights), *words]) == 2
     captured = capsys.readouterr()
-    assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+    assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
-def test_weights_without_a_classifier(weights, folder, tmp_path):
+def test_weights_without_a_classifier_are_refused(weights, folder, tmp_path):
     tensors = load_file(weights)
     headless = {name: values for name, values in tensors.items() if not name.startswith("linear.")}
     save_file(headless, tmp_path / "resnetsmall8.safetensors")
-    with pytest.raises(jaxft.UserError, match=r"resnetsmall8\.safetensors has no classifier to predict with"):
+    with pytest.raises(jaxft.UserError, match=r"resnetsmall8\.safetensors has no classifier"):
         jaxft.predict(tmp_path / "resnetsmall8.safetensors", folder)
 
 
-def test_no_pictures_at_all(weights):
-    with pytest.raises(jaxft.UserError, match="no pictures"):
+def test_an_empty_list_of_images_is_refused(weights):
+    with pytest.raises(jaxft.UserError, match="there are no images to predict"):
         jaxft.predict(weights, [])
 
 
-def test_no_csv_is_left_behind_by_a_failure(weights, folder, tmp_path):
+def test_an_existing_csv_file_is_replaced_only_with_force(certain, folder, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    out.write_text("mine")
+    words = ["predict", "--weights", str(certain), "--csv", str(out), str(folder)]
+    assert main(words) == 2 and out.read_text() == "mine"
+    assert f"the file {str(out)!r} exists; name another one, or replace it with --force." in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0 and out.read_text().startswith("file,rank")
+
+
+def test_a_failed_command_leaves_no_csv_file(weights, folder, tmp_path):
     out = tmp_path / "out.csv"
     assert main(["predict", "--weights", str(weights), "--top", "0", "--csv", str(out), str(folder)]) == 2
     assert not out.exists() and not [path for path in tmp_path.iterdir() if path.suffix == ".csv"]
 
 
-def test_a_network_for_imagenet_sees_the_center(tmp_path):
-    """At 224 px it sees the middle of 256 pixels: the 16 of the rim do not count, the 17th does."""
+def test_a_network_for_imagenet_uses_the_center_crop(tmp_path):
+    """The crop is the center 224 of 256 pixels: the outer 16 pixels are ignored, the 17th is not."""
     model = create_model("cifar_resnet8", num_classes=1000)
     preprocessing = dataclasses.replace(model.preprocessing, size_px=224)
     manifest = Manifest("", "", model.architecture, preprocessing, CLASS_NAMES["imagenet"])
@@ -289,20 +298,20 @@ def test_a_network_for_imagenet_sees_the_center(tmp_path):
     assert none.probabilities == sixteen.probabilities != seventeen.probabilities
 
 
-def test_no_more_than_a_batch_is_read_ahead(weights):
+def test_images_are_read_one_batch_at_a_time(weights):
     read = []
 
     def member(i):
         return PurePosixPath(f"{i}.png"), lambda: read.append(i) or picture(i)
 
-    predictions = load_classifier(weights).predict([member(i) for i in range(20)], batch_size=4)
+    predictions = predict_members(jaxft.load(weights), [member(i) for i in range(20)], batch_size=4)
     assert read == []
     next(predictions)
     assert sorted(read) == [0, 1, 2, 3]
     assert len(list(predictions)) == 19
 
 
-def test_hidden_files_are_left_out_and_hidden_parents_are_not(folder):
+def test_hidden_files_are_ignored_unless_their_folder_is_named(folder):
     hidden = folder / ".cache" / "elm"
     hidden.mkdir(parents=True)
     (hidden / "1.png").write_bytes(picture(0))
@@ -310,10 +319,10 @@ def test_hidden_files_are_left_out_and_hidden_parents_are_not(folder):
     assert len(find_pictures([folder / ".cache"])) == 1
 
 
-def test_predictions_go_to_a_pipe_that_closes(certain, folder):
+def test_a_closed_pipe_causes_no_traceback(certain, folder):
     command = f"{sys.executable} -m jaxft.cli predict --weights {certain} {folder} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert done.stdout.startswith("picture") and "Traceback" not in done.stderr
+    assert done.stdout.startswith("image") and "Traceback" not in done.stderr
 
 
 # --- names of classes -------------------------------------------------------------------------------------------
@@ -325,14 +334,14 @@ def test_imagenet_has_a_thousand_names_in_the_order_of_their_ids():
     assert all(len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit() for wnid in classes)
     assert len({name.casefold() for name in classes.values()}) == 1000
     assert CLASS_NAMES["imagenet"] == tuple(classes.values())
-    # Labels that everybody knows: tench is the first, toilet tissue the last.
+    # Well-known labels: tench is the first, toilet tissue the last.
     names = CLASS_NAMES["imagenet"]
     assert (names[0], names[207], names[281], names[999]) == ("tench", "golden retriever", "tabby", "toilet tissue")
 
 
 def test_every_data_set_has_its_number_of_names():
     assert {name: len(CLASS_NAMES[name]) for name in CLASS_NAMES} == {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-    assert CLASS_NAMES.get("unheard of", ()) == ()
+    assert CLASS_NAMES.get("unknown", ()) == ()
 
 
 def test_imagenet_names_are_those_of_the_real_files(real_data):
@@ -340,8 +349,8 @@ def test_imagenet_names_are_those_of_the_real_files(real_data):
         stems = sorted(PurePosixPath(name).stem for name in archive.namelist())
     assert len(stems) == 1000
     for stem, (wnid, name) in zip(stems, imagenet_classes().items()):
-        number, theirs, label = stem.split("_", 2)
-        assert theirs == wnid and name.partition(" (")[0] == label.replace("_", " ")
+        number, wnid_of_file, label = stem.split("_", 2)
+        assert wnid_of_file == wnid and name.partition(" (")[0] == label.replace("_", " ")
         assert list(imagenet_classes())[int(number)] == wnid
 
 
@@ -350,7 +359,7 @@ def test_imagenet_names_are_those_of_the_real_files(real_data):
 
 @pytest.mark.slow
 def test_cifar10_test_pictures(real_data, tmp_path, capsys):
-    """The accuracy that the data's README states for the 1,000 test pictures: 80.4%."""
+    """The README of the data states an accuracy of 80.4% for the 1,000 test images."""
     archive = real_data / "images" / "cifar10-jpeg-4000.zip"
     with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(tmp_path / "cifar10.zip", "w") as part:
         for name in whole.namelist():
@@ -360,7 +369,7 @@ def test_cifar10_test_pictures(real_data, tmp_path, capsys):
     out = tmp_path / "out.csv"
     words = ["--weights", str(weights), "--csv", str(out), "--batch-size", "128", str(tmp_path / "cifar10.zip")]
     assert main(["predict", *words]) == 0
-    assert "accuracy in test: 80.4% (804 of the 1,000 pictures" in capsys.readouterr().out
+    assert "accuracy in test: 80.4% (804 of the 1,000 images" in capsys.readouterr().out
     rows = rows_of(out)
     assert len(rows) == 5000
     first = [row for row in rows if row["rank"] == "1"]
@@ -370,7 +379,7 @@ def test_cifar10_test_pictures(real_data, tmp_path, capsys):
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_imagenet_pictures_in_folders_of_wordnet_ids(real_data, tmp_path, capsys):
-    """The accuracies that the data's README states: 86.8% and, among the first five, 96.9%."""
+    """The README of the data states a top-1 accuracy of 86.8% and a top-5 accuracy of 96.9%."""
     with (
         zipfile.ZipFile(real_data / "images" / "imagenet-sample-1000.zip") as whole,
         zipfile.ZipFile(tmp_path / "imagenet.zip", "w") as sorted_by_id,
@@ -381,4 +390,4 @@ def test_imagenet_pictures_in_folders_of_wordnet_ids(real_data, tmp_path, capsys
     words = ["--weights", str(weights), "--csv", str(tmp_path / "out.csv"), str(tmp_path / "imagenet.zip")]
     assert main(["predict", *words]) == 0
     out = capsys.readouterr().out
-    assert "accuracy: 86.8% (868 of the 1,000 pictures" in out and "among the first 5: 96.9%" in out
+    assert "accuracy: 86.8% (868 of the 1,000 images" in out and "top-5: 96.9%" in out

@@ -1,4 +1,4 @@
-"""Soups and lines: averages by hand, statistics taken anew, and a finished study's networks."""
+"""Soups and lines: averages computed by hand, recomputed batch-norm statistics, and a finished study."""
 
 import shutil
 
@@ -82,7 +82,7 @@ def ran(made_once):
 
 
 @pytest.mark.slow
-def test_the_line_ends_at_the_trials_own_accuracy(ran):
+def test_the_line_ends_at_the_accuracy_of_the_trial(ran):
     workdir, found = ran
     results = jaxft.load_results(workdir).set_index("trial")
     ends = found.lines[found.lines["alpha"] == 1].set_index("trial")
@@ -95,7 +95,7 @@ def test_the_line_ends_at_the_trials_own_accuracy(ran):
 
 
 @pytest.mark.slow
-def test_the_uniform_soup_is_the_average_with_statistics_taken_anew(ran):
+def test_the_uniform_soup_is_the_average_with_recomputed_statistics(ran):
     workdir, found = ran
     (row,) = found.soups.to_dict("records")
     trials = make_plan(from_dict(Study, STUDY)).trials
@@ -122,7 +122,7 @@ def test_the_uniform_soup_is_the_average_with_statistics_taken_anew(ran):
 
 
 @pytest.mark.slow
-def test_what_was_found_is_kept_and_nothing_is_evaluated_again(ran, tmp_path, monkeypatch, capsys):
+def test_results_are_stored_and_not_evaluated_again(ran, tmp_path, monkeypatch, capsys):
     workdir, found = shutil.copytree(ran[0], tmp_path / "study"), ran[1]
     monkeypatch.setattr("jaxft.recipes.scorer.Scorer.accuracy", lambda *args: pytest.fail("evaluated again"))
     again = jaxft.make_soups(workdir, num_alphas=3, quiet=True)
@@ -132,37 +132,37 @@ def test_what_was_found_is_kept_and_nothing_is_evaluated_again(ran, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_the_head_may_stay_as_it_became(ran, tmp_path):
+def test_the_fine_tuned_head_can_be_used_at_all_points(ran, tmp_path):
     workdir = shutil.copytree(ran[0], tmp_path / "study")
     line = jaxft.make_soups(workdir, num_alphas=2, head="final", quiet=True).lines
     assert line["val_accuracy"].between(0, 1).all() and len(line) == 6
 
 
 @pytest.mark.slow
-def test_networks_of_several_splits_make_no_soup(tmp_path):
+def test_networks_with_different_splits_are_skipped(tmp_path):
     apart = STUDY | {"streams": {"init": 0}, "seeds": 2, "training": STUDY["training"] | {"schedule.epochs": 1.0}}
     jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
     found = jaxft.make_soups(tmp_path / "study", num_alphas=2, quiet=True)
-    assert found.soups.empty and "pin it: streams.split 0" in found.skipped[0]
+    assert found.soups.empty and "set config.streams.split = 0" in found.skipped[0]
 
 
 @pytest.mark.slow
-def test_networks_that_see_other_pictures_make_no_soup(tmp_path):
+def test_networks_with_different_images_are_skipped(tmp_path):
     apart = STUDY | {"factors": [{"target.shuffle_px": [None, 4]}], "seeds": 1}
     apart["training"] = STUDY["training"] | {"schedule.epochs": 1.0}
     jaxft.run_study(from_dict(Study, apart), tmp_path / "study", quiet=True)
     found = jaxft.make_soups(tmp_path / "study", over=["target.shuffle_px"], num_alphas=2, quiet=True)
-    assert found.soups.empty and "they see other pictures" in found.skipped[0]
+    assert found.soups.empty and "the networks have different images" in found.skipped[0]
 
 
-def test_what_cannot_be_averaged_is_refused(tmp_path):
+def test_invalid_requests_are_refused(tmp_path):
     features = STUDY | {"training": {"initialization.start": "random", "classifier.kind": "class_mean"}, "seeds": 1}
     jaxft.run_study(from_dict(Study, features), tmp_path / "study", quiet=True)
     for arguments, sentence in [
-        ({}, "has no final weights of a trained network"),
-        ({"over": ["training.schedule.epochs"]}, "'training.schedule.epochs' is no factor of this study"),
+        ({}, "has no final weights of trained networks"),
+        ({"over": ["training.schedule.epochs"]}, "'training.schedule.epochs' is not a factor of this study"),
         ({"head": "new"}, "head is 'new'"),
-        ({"num_alphas": 1}, "alphas is 1"),
+        ({"num_alphas": 1}, "the number of alphas is 1"),
     ]:
         with pytest.raises(jaxft.UserError, match=sentence):
             jaxft.make_soups(tmp_path / "study", quiet=True, **arguments)

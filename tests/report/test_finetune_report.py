@@ -1,4 +1,4 @@
-"""The page, the model card and the summary of `jaxft finetune`, of a made-up record whose numbers are known."""
+"""The page, the model card and the summary of `jaxft finetune`, for a synthetic record with known numbers."""
 
 import base64
 import copy
@@ -21,12 +21,12 @@ from jaxft.cli import main
 from jaxft.core.metrics import METRICS, Metric
 from jaxft.models import create_model
 from jaxft.report import finetune
-from jaxft.report.figures.confusion import luminance, matrix_of
+from jaxft.report.figures.confusion import colored_matrix, luminance
 from jaxft.report.finetune import model_card, summary_lines, write_finetune_page
 from jaxft.weights import save_weights
 
 NAMES = ("<b>bold</b>", "a|b_c", "cat")
-CONFUSION = [[8, 2, 0], [1, 9, 0], [0, 0, 10]]  # 27 of 30 are right
+CONFUSION = [[8, 2, 0], [1, 9, 0], [0, 0, 10]]  # 27 of 30 are correct
 
 
 def candidate(name: str, rate: float, accuracy: float | None, selected: bool = False) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def candidate(name: str, rate: float, accuracy: float | None, selected: bool = F
 
 
 def make_record(names: tuple[str, ...] = NAMES, confusion: Any = CONFUSION) -> dict[str, Any]:
-    """Returns a record; of the three seeds the accuracies are 27, 28 and 26 of 30."""
+    """Returns a record with three seeds, which classify 27, 28 and 26 of 30 images correctly."""
     wrong = [(i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) for _ in range(n) if i != j]
     return {
         "model": "resnetsmall8",
@@ -58,7 +58,7 @@ def make_record(names: tuple[str, ...] = NAMES, confusion: Any = CONFUSION) -> d
             "folds": 1,
             "test": int(np.sum(confusion)),
             "size_px": 32,
-            "test_from": "a fifth of each class, held out",
+            "test_from": "a held-out fifth of each class",
             "train_per_class": [30 + i for i in range(len(names))],
             "test_per_class": [sum(row) for row in confusion],
         },
@@ -107,7 +107,7 @@ def page_of(record: dict[str, Any]) -> str:
 
 
 def many_classes() -> dict[str, Any]:
-    """Returns a record of 40 classes with 4 test images each: 7 is taken for 9 twice, 3 for 2 and 1 for 0 once."""
+    """Returns a record of 40 classes with 4 test images each: 7 is predicted as 9 twice, 3 as 2 and 1 as 0 once."""
     confusion = 4 * np.eye(40, dtype=int)
     for truth, predicted, times in ((7, 9, 2), (3, 2, 1), (1, 0, 1)):
         confusion[truth, truth] -= times
@@ -123,19 +123,19 @@ def rows_of(text: str, section: str) -> list[str]:
 # --- the page -----------------------------------------------------------------------------------------------
 
 
-def test_the_headline_is_that_worked_out_by_hand():
+def test_the_summary_has_the_numbers_computed_by_hand():
     text = page_of(make_record())
     summary = text_of(text[text.index('id="summary"') : text.index("</dl>")])
     # 27, 28, 26 of 30: s = 1/30, t(0.975, 2) = 4.3027, 4.3027 / 30 / sqrt(3) = 0.0828
     assert "Test accuracy 90.0 ± 8.3 % mean and 95 % interval over 3 seeds" in summary
-    assert "always saying the largest class: 33.3 %" in summary
+    assert "majority-class baseline: 33.3 %" in summary
     # Wilson: (0.9 + 0.06402 ± 1.96 sqrt(0.003 + 0.001067)) / 1.12805 = 0.7438, 0.9654
-    assert "90.0 % seed 0; 95 % interval from 30 test images: 74.4 to 96.5 %" in summary
-    assert "top at 0.0001 validation 95.0 %, the best of 3 candidates" in summary
-    assert "130 80 to train, 20 to validate, 30 to test; 3 classes, 32 px" in summary
-    lead = "resnetsmall8, fine-tuned on 100 images of 3 classes, gets 90.0 ± 8.3 % of 30 test images right."
+    assert "90.0 % seed 0; 95 % Wilson interval over 30 test images: 74.4 to 96.5 %" in summary
+    assert "top at 0.0001 validation accuracy 95.0 %, the highest of 3 candidates" in summary
+    assert "130 80 for training, 20 for validation, 30 for testing; 3 classes, resized to 32 px" in summary
+    lead = "resnetsmall8, fine-tuned on 100 images of 3 classes, classifies 90.0 ± 8.3 % of 30 test images correctly."
     assert lead in text_of(text)
-    assert "(a fifth of each class, held out) had no part in any choice" in text_of(text)
+    assert "(a held-out fifth of each class) were not used for selection" in text_of(text)
 
 
 def test_candidates_classes_and_confusions():
@@ -145,19 +145,18 @@ def test_candidates_classes_and_confusions():
         "top at 0.0001 ★ 95.0 top 0.0001 1 min 15 s",
         "top at 0.0003 diverged top 0.0003 1 min 15 s",
     ]
-    assert "One of the 20 validation images is 5 points" in text_of(text)
+    assert "One of 20 validation images is 5 percentage points" in text_of(text)
     assert rows_of(text, "confusion")[1:] == ["<b>bold</b> 8 2", "a|b_c 1 9", "cat 10"]
     assert rows_of(text, "classes")[1:] == [
         "0 <b>bold</b> 80.0 8 of 10 30 a|b_c (2)",
         "1 a|b_c 90.0 9 of 10 31 <b>bold</b> (1)",
         "2 cat 100.0 10 of 10 32",
     ]
-    assert "In 1 of 3 classes every test image is right. A class has 10 test images, so one is 10 points." in text_of(
-        text
-    )
+    assert "All test images are classified correctly in 1 of 3 classes." in text_of(text)
+    assert "Each class has 10 test images: one image is 10 percentage points." in text_of(text)
 
 
-def test_what_made_it_is_on_the_page():
+def test_the_command_and_the_recipe_are_on_the_page():
     text = text_of(page_of(make_record()))
     assert "--data 'pictures/my images.zip' --out mine" in text
     assert "augmentation.views 8 layers.decay 0.9 augmentation.flip.enabled true" in text
@@ -167,21 +166,21 @@ def test_what_made_it_is_on_the_page():
     assert "Warning: there are 20 images to select on & few to test on." in text
 
 
-def test_mistakes_are_pictures_with_names_and_confidence(tmp_path):
+def test_mistakes_are_images_with_names_and_probabilities(tmp_path):
     record = make_record()
     pictures = pictures_of(record)
     text = finetune.render(record, pictures)
-    captions = [text_of(found) for found in re.findall(r"<figcaption><span.*?</figcaption>", text)]
-    assert captions[0] == "a|b_c, 98.0 % is <b>bold</b>, 1.0 % 0.jpg"
-    assert captions[2] == "<b>bold</b>, 96.0 % is a|b_c, 1.0 % 2.jpg"
-    uris = [attrs["src"] for tag, attrs in Tags(text).found if tag == "img"]
+    captions = [text_of(caption) for caption in re.findall(r"<figcaption><span.*?</figcaption>", text)]
+    assert captions[0] == "predicted a|b_c, 98.0 % label <b>bold</b>, 1.0 % 0.jpg"
+    assert captions[2] == "predicted <b>bold</b>, 96.0 % label a|b_c, 1.0 % 2.jpg"
+    uris = [attrs["src"] for tag, attrs in Tags(text).tags if tag == "img"]
     for mistake, uri in zip(record["mistakes"], uris, strict=True):
         shown = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
         np.testing.assert_array_equal(np.asarray(shown), pictures[mistake["id"]])
-    assert "Every wrong answer, the surest first. Wrong labels" in text_of(text)
+    assert "All wrong predictions, highest probability first. Each caption has the predicted class" in text_of(text)
 
 
-def test_a_large_picture_is_a_jpeg_that_looks_like_it():
+def test_a_large_image_is_a_jpeg_with_small_errors():
     ramp = np.linspace(0, 255, 224)
     image = np.stack([*np.meshgrid(ramp, ramp), np.full((224, 224), 80.0)], axis=-1).astype(np.uint8)
     kind, _, content = finetune.data_uri(image).partition(",")
@@ -190,7 +189,7 @@ def test_a_large_picture_is_a_jpeg_that_looks_like_it():
     assert np.abs(shown - image).mean() < 2
 
 
-def test_many_classes_have_a_matrix_without_names_and_the_pairs_beside_it():
+def test_many_classes_have_a_matrix_without_names_and_a_table_of_pairs():
     text = page_of(many_classes())
     assert '<table class="matrix"' not in text and "Confusion matrix of all classes" in text
     confused = ["kind 7 kind 9 2 of 4", "kind 1 kind 0 1 of 4", "kind 3 kind 2 1 of 4"]
@@ -202,7 +201,7 @@ def test_many_classes_have_a_matrix_without_names_and_the_pairs_beside_it():
         "3 kind 3 75.0 3 of 4 33 kind 2 (1)",
     ]
     assert len(rows) == 1 + 12 + 1 + 40  # the worst, and all
-    assert "In 37 of 40 classes every test image is right." in text_of(text)
+    assert "All test images are classified correctly in 37 of 40 classes." in text_of(text)
 
 
 def test_a_class_without_test_images_has_no_accuracy():
@@ -213,17 +212,17 @@ def test_a_class_without_test_images_has_no_accuracy():
         ["0", "<b>bold</b>", "–"],
     ]
     text = text_of(page_of(record))
-    assert "The best are a|b_c (90.0 %), cat (75.0 %)." in text
-    assert "A class has 10 to 20 test images, so one is 5 to 10 points." in text
+    assert "The classes with the highest accuracy are a|b_c (90.0 %), cat (75.0 %)." in text
+    assert "A class has 10 to 20 test images: one image is 5 to 10 percentage points." in text
 
 
-def test_colors_are_mixed_by_the_share_of_the_row_and_numbers_are_legible():
-    (right, wrong, nothing), *_ = matrix_of(make_record(confusion=[[6, 4, 0], [0, 10, 0], [0, 0, 10]]))
+def test_colors_follow_the_share_of_the_row_and_numbers_are_legible():
+    (right, wrong, nothing), *_ = colored_matrix([[6, 4, 0], [0, 10, 0], [0, 0, 10]])
     # Of f4f5f2, 0.4 and 0b5c8a, 0.6; then 1 - sqrt(0.4) = 0.3675 and d55e00, 0.6325.
     assert (right.color, wrong.color, nothing.color) == ("#6899b4", "#e09559", "#f4f5f2")
     assert luminance(np.array([0.5, 0.5, 0.5])) == pytest.approx(0.21404, abs=1e-5)
     for share in range(101):
-        row = matrix_of(make_record(confusion=[[share, 100 - share, 0], [0, 1, 0], [0, 0, 1]]))[0]
+        row = colored_matrix([[share, 100 - share, 0], [0, 1, 0], [0, 0, 1]])[0]
         for cell in row:
             dark, light = sorted(luminance(np.array(to_rgb(c))) for c in (cell.color, cell.ink))
             assert (light + 0.05) / (dark + 0.05) > 3  # WCAG 2.2, 1.4.11
@@ -236,17 +235,18 @@ def test_one_seed_one_candidate_and_no_mistake():
     record["refit_curves"] = [{"seed": 4, "epoch": [], "train_loss": [], "train_accuracy": []}]
     text = text_of(page_of(record))
     assert "Test accuracy 100.0 % one seed, so no interval" in text
-    assert "There was one candidate, top at 0.0001, so nothing was selected." in text
-    assert "There is none: every test image is right." in text
-    assert "Refit" not in text and "Hardest" not in model_card(record) and "mean and 95 %" not in model_card(record)
-    assert "test accuracy: 100.0 % (30 images)" in summary_lines(record)
+    assert "There was only one candidate, top at 0.0001." in text
+    assert "All test images are classified correctly." in text
+    assert "Retraining" not in text
+    assert "lowest accuracy" not in model_card(record) and "mean and 95 %" not in model_card(record)
+    assert "test accuracy: 100.0 % (30 test images)" in summary_lines(record)
 
 
 # --- the page as a file -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("record", [make_record(), many_classes()], ids=["few", "many"])
-def test_the_file_is_whole_reproducible_and_never_says_nan(tmp_path, record):
+def test_the_file_is_complete_and_reproducible_and_never_contains_nan(tmp_path, record):
     json.dumps(record, allow_nan=False)
     before = copy.deepcopy(record)
     for name in ("one.html", "two.html"):
@@ -255,7 +255,7 @@ def test_the_file_is_whole_reproducible_and_never_says_nan(tmp_path, record):
     text = (tmp_path / "one.html").read_text()
     assert text == (tmp_path / "two.html").read_text()
     assert "nan" not in re.findall(r"[a-z]+", text_of(text).lower())
-    tags = Tags(text).found
+    tags = Tags(text).tags
     assert not {"script", "b"} & {tag for tag, attrs in tags if "style" not in attrs}
     ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -269,12 +269,14 @@ def test_the_file_is_whole_reproducible_and_never_says_nan(tmp_path, record):
 @pytest.mark.parametrize("record", [make_record(), many_classes()], ids=["few", "many"])
 def test_a_browser_shows_everything(tmp_path, record, width):
     write_finetune_page(tmp_path / "report.html", record, pictures_of(record))
-    found, console, asked = measure(tmp_path, width)
-    assert console == [] and sorted(asked) == ["/probe.html", "/report.html"]
-    assert len(found["pictures"]) == 2 + (len(record["confusion"]) > 30)
-    assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in found["pictures"]), found["pictures"]
-    assert found["scrollWidth"] <= width
-    assert found["outside"] == [] and found["cut"] == []
+    measured, console, requested = measure(tmp_path, width)
+    assert console == [] and sorted(requested) == ["/probe.html", "/report.html"]
+    assert len(measured["pictures"]) == 2 + (len(record["confusion"]) > 30)
+    assert all(p["width"] > 150 and p["height"] > 100 and p["ink"] > 50 for p in measured["pictures"]), measured[
+        "pictures"
+    ]
+    assert measured["scrollWidth"] <= width
+    assert measured["outside"] == [] and measured["cut"] == []
 
 
 # --- the model card and the summary -------------------------------------------------------------------------
@@ -288,33 +290,36 @@ def test_metrics_of_the_record_are_on_the_page_and_the_card(request):
     assert "Mean over the classes: 90.0 %." in text and "Mistakes:" not in text
     record["test"] |= {"mean_per_class": 0.875, "errors": 3.0}
     assert "Mean over the classes: 87.5 %. Mistakes: 3." in text_of(page_of(record))
-    assert "| mean over the classes | 87.5 % |\n| mistakes | 3 |\n| always" in model_card(record)
+    assert "| mean over the classes | 87.5 % |\n| mistakes | 3 |\n| majority" in model_card(record)
 
 
-def test_the_card_has_front_matter_and_says_what_was_done():
+def test_the_card_has_front_matter_and_describes_the_training():
     record = make_record()
     _, front, body = model_card(record).split("---\n", 2)
-    told = yaml.safe_load(front)
-    assert told["license"] == "unknown" and told["pipeline_tag"] == "image-classification"
-    assert {"jax", "flax", "pytorch", "resnetsmall8"} <= set(told["tags"]) and told["metrics"] == ["accuracy"]
-    (result,) = told["model-index"][0]["results"]
+    metadata = yaml.safe_load(front)
+    assert metadata["license"] == "unknown" and metadata["pipeline_tag"] == "image-classification"
+    assert {"jax", "flax", "pytorch", "resnetsmall8"} <= set(metadata["tags"]) and metadata["metrics"] == ["accuracy"]
+    (result,) = metadata["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9}] and result["dataset"]["name"] == "my images"
     assert "# resnetsmall8 on my images\n" in body
-    assert "right on **90.0 %**; over 3 seeds the same procedure gives 90.0 ± 8.3 % (mean and 95 % interval)." in body
+    assert (
+        "30 test images is **90.0 %**; over 3 seeds, the same procedure has an accuracy of 90.0 ± 8.3 % (mean and"
+        in body
+    )
     assert "| **top at 0.0001** (selected) | top | 0.0001 | 95.0 % |\n" in body
     assert "| top at 0.0003 | top | 0.0003 | diverged |\n" in body
-    assert "80 images to train, 20 to validate, 30 to test" in body
-    assert "from the number of test images (Wilson) | 74.4 to 96.5 % |" in body
+    assert "80 images for training, 20 for validation, 30 for testing" in body
+    assert "over test images (Wilson) | 74.4 to 96.5 % |" in body
     assert "| seed 2 | 86.7 % |" in body and "| layers.decay | 0.9 |" in body
     assert f"sha256 `{'ab' * 32}`" in body
     assert model_card(record | {"license": "cc-by-4.0"}).startswith('---\nlicense: "cc-by-4.0"\n')
 
 
-def test_the_cards_names_stay_text():
+def test_names_are_escaped_on_the_card():
     body = model_card(make_record())
     assert "| 0 | \\<b\\>bold\\</b\\> | 30 | 10 | 80.0 % |\n| 1 | a\\|b_c | 31 | 10 | 90.0 % |\n" in body
     assert "(a \\<place\\>; sha256" in body
-    assert "Hardest: \\<b\\>bold\\</b\\> (8 of 10; most often taken for a\\|b_c), a\\|b_c (9 of 10" in body
+    assert "are: \\<b\\>bold\\</b\\> (8 of 10 correct; most often confused with a\\|b_c), a\\|b_c (9 of 10" in body
     assert "\n- there are 20 images to select on \\& few to test on.\n" in body
     rows = [re.findall(r"(?<!\\)\|", line) for line in body.splitlines() if line.startswith("|")]
     assert {len(bars) - 1 for bars in rows} == {2, 4, 5}  # columns of accuracy and recipe, candidates, classes
@@ -322,16 +327,16 @@ def test_the_cards_names_stay_text():
 
 def test_many_classes_are_a_list_in_the_order_of_the_outputs():
     body = model_card(many_classes())
-    assert "<summary>All 40, in the order of the outputs</summary>\n\nkind 0, kind 1, kind 2, " in body
+    assert "<summary>All 40 classes, in the order of the outputs</summary>\n\nkind 0, kind 1, kind 2, " in body
 
 
-def test_how_pictures_are_prepared_is_told_where_it_is_known():
+def test_the_card_describes_the_preprocessing_if_it_is_recorded():
     preprocessing = {"size_px": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "value_range": 1.0}
     record = make_record() | {"preprocessing": preprocessing | {"channel_order": "bgr"}}
-    assert "with mean 0.5, 0.4, 0.3 and std 0.2, 0.2, 0.2, channels in the order bgr.\n" in model_card(record)
+    assert "with mean 0.5, 0.4, 0.3 and std 0.2, 0.2, 0.2, with channels in the order bgr.\n" in model_card(record)
 
 
-def test_pytorch_is_told_of_where_the_file_is_in_its_layout():
+def test_the_card_has_pytorch_code_if_the_file_has_the_layout_of_pytorch():
     record = make_record()
     code = 'network.load_state_dict(load_file("weights.safetensors"))  # resnetsmall8 in PyTorch, with 3 outputs'
     assert code in model_card(record)
@@ -365,10 +370,10 @@ def test_the_summary_is_a_table_the_accuracy_and_the_files():
         "head at 0.001            0.001          85.0  1 min 15 s",
         "top at 0.0001 *         0.0001          95.0  1 min 15 s",
         "top at 0.0003           0.0003      diverged  1 min 15 s",
-        "* selected on 20 validation images, then trained again on all 100",
+        "* selected on 20 validation images, then retrained on all 100 training and validation images",
         "",
-        "test accuracy: 90.0 ± 8.3 % (mean and 95 % interval over 3 seeds; 30 images)",
-        "delivered: seed 0, 90.0 %",
+        "test accuracy: 90.0 ± 8.3 % (mean and 95 % interval over 3 seeds; 30 test images)",
+        "saved network: seed 0, test accuracy 90.0 %",
         "  mine/weights.safetensors",
         "  mine/weights.msgpack",
         "  mine/report.html",

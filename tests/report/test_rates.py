@@ -7,7 +7,7 @@ import pytest
 from jaxft import cli
 from jaxft.config import Study, from_dict
 from jaxft.recipes.range_test import judge
-from jaxft.recipes.rate_tables import rate_tables
+from jaxft.recipes.rate_tables import MAX_LINES, first_lines, rate_tables
 from jaxft.recipes.study import run_study
 from jaxft.study.plan import make_plan
 
@@ -38,7 +38,8 @@ def test_rules_are_told_once_with_what_they_come_to():
     assert rows[3] == [".*", "0.0125", "to", "0.025", "12", "69,504"]  # the body's is its own, whatever the head's
     assert rows[4] == ["head/.*", "0.1,", "0.2", "2", "195"]
     assert table.splitlines()[5] == (
-        "cifar_resnet8: 74,371 of 74,835 parameters train; the head's effective rate at the peak is 1, 2"
+        "cifar_resnet8: 74,371 of 74,835 parameters are trainable; "
+        "effective learning rate of the head at the peak: 1, 2"
     )
 
 
@@ -49,6 +50,12 @@ def test_every_set_of_rules_has_a_table_and_says_when_it_joins():
     assert len(found) == 3
     assert "frozen" in found[0] and "from step" not in found[1]
     assert [line.split()[-3:] for line in found[2].splitlines()[1:3]] == [["from", "step", "2"], ["0.01", "2", "195"]]
+
+
+def test_a_run_prints_the_first_lines_of_many_tables():
+    assert first_lines(["a\nb", "c"]) == "a\nb\n\nc\n"
+    lines = first_lines(["rule\ntotal"] * 10).splitlines()  # 10 tables of 2 lines and 9 lines between them
+    assert len(lines) == MAX_LINES + 1 and lines[-1].startswith("... 17 more lines; ")
 
 
 def test_a_head_that_is_fitted_has_no_rate():
@@ -75,7 +82,7 @@ def test_results_show_the_effective_rate_where_it_varies(tmp_path, capsys):
     said = capsys.readouterr().out
     lines = [line.split() for line in said.splitlines()]
     assert ["0", "0.05"] in [line[:2] for line in lines] and ["0.5", "0.1"] in [line[:2] for line in lines]
-    assert "effective rate: of the head at the peak" in said
+    assert "effective rate: learning rate of the head at the peak" in said
 
 
 # --- the range test ---------------------------------------------------------------------------------------------
@@ -92,5 +99,5 @@ def test_a_tenth_of_the_rate_with_the_least_loss_is_suggested():
     assert judge(rates, [losses[0] + 1, *losses[1:]]).steepest == found.steepest  # one batch is noise
     diverged = judge(rates, [*losses[:60], math.nan, *losses[61:]])
     assert len(diverged.rates) == 60 and diverged.suggested == found.suggested
-    with pytest.raises(FloatingPointError, match="diverges at once"):
+    with pytest.raises(FloatingPointError, match="diverges within three steps"):
         judge(rates, [1.0, math.inf] + [1.0] * 69)

@@ -1,4 +1,4 @@
-"""A column, a section and a measure that a plug-in registers are everywhere at once."""
+"""Columns, sections, measures and metrics of a plug-in are in all tables, files and pages."""
 
 import csv
 import json
@@ -34,35 +34,41 @@ def register():
 
 
 def section_of(text, name):
-    found = re.search(rf'<section id="{name}">.*?</section>', text, re.DOTALL)
-    assert found
-    return text_of(found[0])
+    section = re.search(rf'<section id="{name}">.*?</section>', text, re.DOTALL)
+    assert section
+    return text_of(section[0])
 
 
 def test_a_column_is_in_the_results_their_files_the_tables_and_the_page(tmp_path, capsys, register):
     column = Column(
-        lambda record: 7 + record["width"], "float64", title="lanes", unit="px", format=number, summary=mean_number
+        lambda record: 7 + record["width"],
+        "float64",
+        title="trials together",
+        unit="px",
+        format=number,
+        summary=mean_number,
     )
-    register(COLUMNS, "lanes", column, help="width plus seven")
+    register(COLUMNS, "trials together", column, help="width plus seven")
     store = build(tmp_path)
-    assert store.results()["lanes"].tolist() == [8.0] * 12
+    assert store.results()["trials together"].tolist() == [8.0] * 12
     paths = store.export_results()
     with paths[0].open() as file:
-        assert [row["lanes"] for row in csv.DictReader(file)] == ["8.0"] * 12
+        assert [row["trials together"] for row in csv.DictReader(file)] == ["8.0"] * 12
     for flags, line in (
         (["--trials"], r"sequential +8\n"),
         ([], r"0\.02 +8 \*\n"),
-        (["--columns"], "lanes +width plus seven"),
+        (["--columns"], "trials together +width plus seven"),
     ):
         assert main(["results", str(tmp_path), *flags]) == 0
         out = capsys.readouterr().out
         assert re.search(line, out), out
-        assert flags == ["--columns"] or "lanes px" in out
+        assert flags == ["--columns"] or "trials together px" in out
     text = page.render(store)
-    assert "executor lanes, px 0000000000000000 0 frozen 0 done 70.0 60.0 5 20.5 s sequential 8" in section_of(
-        text, "trials"
+    assert (
+        "executor trials together, px 0000000000000000 0 frozen 0 done 70.0 60.0 5 20.5 s sequential 8"
+        in section_of(text, "trials")
     )
-    assert "backbone change lanes, px done" in section_of(text, "settings")
+    assert "backbone change trials together, px done" in section_of(text, "settings")
     assert "1 ★ 83.0 ± 4.1 0.01 91.0 0.02 8 4 0" in section_of(text, "settings")
 
 
@@ -70,7 +76,7 @@ def test_every_column_has_help():
     assert all(entry.help for entry in COLUMNS.values())
 
 
-def test_a_section_is_on_the_page_where_it_applies(tmp_path, register):
+def test_a_section_is_on_the_page_if_it_applies(tmp_path, register):
     register(
         SECTIONS,
         "notes",
@@ -85,7 +91,7 @@ def test_a_section_is_on_the_page_where_it_applies(tmp_path, register):
 
 
 def add_measure(store: Store) -> None:
-    """Writes a measure into the records of the trials: 0.5 in the first layer, -0.25 in others, 0.125 of the body."""
+    """Adds a measure to the records: 0.5 in the first layer, -0.25 in the others, 0.125 over the backbone."""
     for path in (store.workdir / "trials").glob("*.json"):
         record = json.loads(path.read_bytes())
         for i, change in enumerate(record["changes"].values()):
@@ -95,7 +101,7 @@ def add_measure(store: Store) -> None:
 
 @pytest.mark.parametrize("is_registered", [True, False])
 def test_a_measure_in_the_records_has_a_table_a_map_and_a_column(tmp_path, capsys, register, is_registered):
-    """Without its plug-in, too: then the measure is called by its name."""
+    """Without the plug-in, tables show the name of the measure."""
     if is_registered:
         register(MEASURES, "turn", Measure(lambda totals: totals.l2, label="turn of the layer"), help="angle")
     store = build(tmp_path)
@@ -108,7 +114,7 @@ def test_a_measure_in_the_records_has_a_table_a_map_and_a_column(tmp_path, capsy
     assert out.splitlines()[-1].startswith("turn of each layer, angle:" if is_registered else "turn of each layer:")
     text = page.render(store)
     assert len(re.findall(r"<svg ", re.search(r'<section id="change">.*?</section>', text, re.DOTALL)[0])) == 2
-    assert ("turn of each layer's weights (angle)" in section_of(text, "change")) == is_registered
+    assert ("turn of the weights of each layer (angle)" in section_of(text, "change")) == is_registered
     assert f'aria-label="{"turn of the layer" if is_registered else "turn"} by layer"' in text
     assert "turn of the backbone" in section_of(text, "settings") and "0.125" in section_of(text, "settings")
     ids = re.findall(r' id="([^"]+)"', text)
@@ -145,7 +151,9 @@ def test_a_metric_in_the_records_has_columns_and_is_on_the_page(tmp_path, capsys
     assert main(["results", str(tmp_path), "--columns"]) == 0
     assert re.search(rf"val_errors +{explained}, on the validation images\n", capsys.readouterr().out)
     text = page.render(store)
-    assert f"# test, % {title} " in section_of(text, "settings") and f"test, % {title} " in section_of(text, "arms")
+    assert f"setting test accuracy, % {title} " in section_of(
+        text, "settings"
+    ) and f"test accuracy, % {title} " in section_of(text, "arms")
     assert "1 ★ 83.0 ± 4.1 2.5 ± 2.1 0.01 91.0 0.02 4 0" in section_of(text, "settings")
     assert f"{title.capitalize()}: {explained}, on the test images." in section_of(text, "settings")
 
@@ -163,7 +171,7 @@ def test_the_plugins_of_a_study_are_loaded_for_its_report(tmp_path, capsys, monk
     plan = store.plan()
     store.write_plan(plan | {"config": plan["config"] | {"plugins": ["seam_plugin"]}})
     assert main(["report", str(store.workdir)]) == 0
-    assert capsys.readouterr().err.startswith("warning: there is no plug-in 'seam_plugin'")
+    assert capsys.readouterr().err.startswith("warning: the plug-in 'seam_plugin' does not exist")
     (tmp_path / "seam_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     try:
@@ -179,7 +187,7 @@ def test_a_measure_that_no_trial_has_is_named_in_one_sentence(tmp_path, capsys):
     assert main(["results", str(tmp_path), "--layers", "--measure", "cosin"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(
-        "jaxft: no trial of this study has the measure 'cosin' (did you mean 'cosine'?); there are l2, "
+        "jaxft: no trial of this study has the measure 'cosin' (did you mean 'cosine'?); allowed: l2, "
     )
     assert said.count("\n") == 1
 
@@ -206,4 +214,4 @@ def test_a_study_records_a_registered_measure(tmp_path, register):
     changes = Store.open(tmp_path).changes().set_index(["setting", "layer"])
     assert results["backbone_mean_abs_change"]["frozen"] == 0 < results["backbone_mean_abs_change"][0.1]
     assert changes["mean_abs_change"][0, "stem/conv"] == 0 < changes["mean_abs_change"][1, "stem/conv"]
-    assert (changes["mean_abs_change"] <= changes["rms"] * (1 + 1e-6)).all()  # of any numbers
+    assert (changes["mean_abs_change"] <= changes["rms"] * (1 + 1e-6)).all()  # holds for any values

@@ -1,4 +1,4 @@
-"""Arms at the level that each seed selects on validation, and their paired differences, by hand."""
+"""Arms at the levels selected on validation, and their paired differences, computed by hand."""
 
 import itertools
 import json
@@ -25,9 +25,9 @@ SETTINGS = [
 # By setting and seed: (validation, test, validation loss); None: the trial diverged.
 OUTCOMES = [
     [(0.80, 0.70, 0.5), (0.60, 0.90, 0.5), (0.70, 0.74, 0.9)],
-    [(0.70, 0.95, 0.4), (0.90, 0.72, 0.4), (0.70, 0.76, 0.8)],  # seed 2: equal, but a lower loss
+    [(0.70, 0.95, 0.4), (0.90, 0.72, 0.4), (0.70, 0.76, 0.8)],  # seed 2: equal accuracy, lower loss
     [(0.60, 0.66, 0.5), (0.60, 0.68, 0.5), (0.60, 0.64, 0.5)],
-    [(0.60, 0.10, 0.5), (0.50, 0.99, 0.5), None],  # seed 0: equal in everything, so the first level
+    [(0.60, 0.10, 0.5), (0.50, 0.99, 0.5), None],  # seed 0: equal accuracy and loss, so the first level
     [(0.40, 0.50, 0.5), (0.50, 0.52, 0.5), None],
     [(0.30, 0.90, 0.5), (0.40, 0.90, 0.5), None],  # seed 2: all diverged
 ]
@@ -35,7 +35,7 @@ SELECTED = {0: [0.70, 0.72, 0.76], 1: [0.66, 0.68, 0.64], 2: [0.50, 0.52]}
 
 
 def build(workdir: Path, settings=SETTINGS, outcomes=OUTCOMES, select_over=(RATE,)) -> Store:
-    """Returns the store of a study of which all trials of `outcomes` have run."""
+    """Returns the store of a study in which the trials of `outcomes` have run."""
     store = Store.create(workdir)
     factors = list(dict.fromkeys(name for levels in settings for name in levels))
     trials = [
@@ -74,7 +74,7 @@ def write_trial(store: Store, digest: str, outcome: tuple[float, float, float] |
         "executor": "sequential",
         "width": 1,
     }
-    curve = np.array([0.0, loss, 0.1])  # only the epoch that was kept counts
+    curve = np.array([0.0, loss, 0.1])  # only the selected epoch counts
     names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     store.write("trials", digest, record, {"epoch": np.array([1.0, 2.0, 3.0]), **dict.fromkeys(names, curve)})
 
@@ -83,7 +83,7 @@ def arms_in(store: Store) -> list[selection.Arm]:
     return selection.arms_of(store, store.plan(), store.results())
 
 
-def test_each_seed_selects_for_itself_in_each_arm(tmp_path):
+def test_each_seed_selects_separately_in_each_arm(tmp_path):
     arms = arms_in(build(tmp_path))
     assert [list(arm.test_by_seed.values()) for arm in arms] == list(SELECTED.values())
     assert [row[RATE] for row in arms[0].selected.values()] == [0.01, 0.1, 0.1]
@@ -95,7 +95,7 @@ def test_each_seed_selects_for_itself_in_each_arm(tmp_path):
     assert arms[0].val.mean == pytest.approx((0.80 + 0.90 + 0.70) / 3)
 
 
-def test_arms_have_short_names_that_tell_them_apart(tmp_path):
+def test_arms_have_short_unique_labels(tmp_path):
     assert [arm.label for arm in arms_in(build(tmp_path))] == [
         "net.birds · pretrained",
         "net.cars · pretrained",
@@ -103,7 +103,7 @@ def test_arms_have_short_names_that_tell_them_apart(tmp_path):
     ]
 
 
-def test_none_stays_where_a_name_would_be_empty_or_taken(tmp_path):
+def test_none_is_in_a_label_that_would_be_empty_or_not_unique(tmp_path):
     settings = [{"source.weights": weights, RATE: rate} for weights in (A, None) for rate in (0.01, 0.1)]
     assert [arm.label for arm in arms_in(build(tmp_path / "empty", settings, []))] == ["net.birds", "none"]
     settings = [
@@ -112,8 +112,8 @@ def test_none_stays_where_a_name_would_be_empty_or_taken(tmp_path):
     assert [arm.label for arm in arms_in(build(tmp_path / "taken", settings, []))] == ["x · none", "none · x"]
 
 
-def test_equal_classifiers_of_features_are_told_apart_by_their_loss(tmp_path):
-    """They have no epochs: the loss is that of the level which validation chose."""
+def test_ties_of_feature_classifiers_are_broken_by_validation_loss(tmp_path):
+    """They have no epochs: the loss is that of the selected penalty."""
     store = Store.create(tmp_path)
     rows = []
     for name, losses in (("a" * 16, [0.3, 0.9]), ("b" * 16, [0.8, 0.2])):
@@ -150,7 +150,7 @@ def test_beyond_six_arms_each_is_compared_with_the_first(tmp_path, count, pairs)
     outcomes = [[(0.5, (seed + n) / 20, 0.5) for seed in range(3)] for n in range(count)]
     contrasts = selection.contrasts_of(arms_in(build(tmp_path, settings, outcomes)))
     assert len(contrasts) == pairs
-    sign = 1 if pairs == 6 else -1  # of a pair the earlier arm is the first, but the one all are compared with is last
+    sign = 1 if pairs == 6 else -1  # in pairs, the earlier arm is first; the common reference is second
     assert all(c.difference.interval.mean * sign > 0 for c in contrasts)
 
 
@@ -161,16 +161,16 @@ def test_a_seed_counts_once_all_of_its_trials_have_finished(tmp_path):
     store.write_failure(f"{1:08x}{0:08x}", {"status": "failed", "error": "out of memory"})
     assert arms_in(store)[0].test_by_seed == {1: 0.72}
     assert all(c.difference.interval.num_values == 0 for c in selection.contrasts_of(arms_in(store)))
-    assert 'id="arm-0"' in page.render(store)  # with no contrast to speak of
+    assert 'id="arm-0"' in page.render(store)  # although no contrast has a value
 
 
-def test_a_study_that_selects_over_nothing_has_no_arms(tmp_path, capsys):
+def test_a_study_without_select_over_has_no_arms(tmp_path, capsys):
     store = build(tmp_path, select_over=())
     assert arms_in(store) == [] and 'id="arms"' not in page.render(store)
     assert main(["results", str(tmp_path), "--selected"]) == 2
     said = capsys.readouterr().err
     assert (
-        "selects over no factor; name one of source.weights, training.initialization.start, "
+        "selects no factor on validation; add one of source.weights, training.initialization.start, "
         "training.layers.backbone_learning_rate" in said
     )
 
@@ -186,7 +186,7 @@ def test_the_table_of_arms_and_the_selected_trials(tmp_path, capsys):
     build(tmp_path)
     assert main(["results", str(tmp_path), "--selected"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    # t(0.975, 2) 0.0305505 / sqrt(3) = 0.0759; 0.02 in the place of s: 0.0497; t(0.975, 1) 0.0141421 / sqrt(2) = 0.1271
+    # t(0.975, 2) 0.0305505 / sqrt(3) = 0.0759; with s = 0.02: 0.0497; t(0.975, 1) 0.0141421 / sqrt(2) = 0.1271
     assert "net.birds · pretrained 0.1 (2), 0.01 (1) 3/3 80.0 72.7 ± 7.6" in lines
     assert "net.cars · pretrained 0.01 (3) 3/3 60.0 66.0 ± 5.0" in lines
     assert "random 0.01 (2) 2/3, 1 diverged 45.0 51.0 ± 12.7" in lines
@@ -216,7 +216,7 @@ def test_the_page_has_the_arms_and_their_differences(tmp_path):
     assert row("contrast-0-1") == "net.birds · pretrained net.cars · pretrained +6.7 ± 11.5 0.13 3"
     assert row("contrast-0-2") == "net.birds · pretrained random +20.0 ± 0.0 &lt; 0.001 2"
     assert "for 3 comparisons (every pair of arms)" in " ".join(text.split())
-    assert 'aria-label="Test accuracy of each arm, seed by seed"' in text
+    assert 'aria-label="Test accuracy of each arm and seed"' in text
 
 
 def test_the_summary_names_files_and_ends_with_the_arms(tmp_path, capsys):
@@ -231,7 +231,7 @@ def test_the_summary_names_files_and_ends_with_the_arms(tmp_path, capsys):
     assert "/far/away" not in capsys.readouterr().out
 
 
-def test_selection_is_no_part_of_a_trials_identity():
+def test_selection_is_not_part_of_the_identity_of_a_trial():
     fields = {
         "seeds": 2,
         "target": {"classes": ["0", "1"], "train_per_class": 4, "val_per_class": 4},
@@ -247,17 +247,17 @@ def test_selection_is_no_part_of_a_trials_identity():
 
 
 @pytest.mark.parametrize("arg", ["{}", "small,{}"])
-def test_scenes_without_their_data_say_so_in_one_sentence(root, tmp_path, arg, capsys):
+def test_scenes_without_data_are_an_error_of_one_sentence(root, tmp_path, arg, capsys):
     config = f"{root / 'configs' / 'objects_to_scenes.py'}:{arg.format(tmp_path)}"
     assert main(["config", "show", f"--config={config}"]) == 2
     assert capsys.readouterr().err == (
-        f"jaxft: the study's data are not all in {str(tmp_path)!r}: there is no "
-        "weights/resnetsmall14.cifar10.safetensors; name their folder, --config=configs/objects_to_scenes.py:FOLDER.\n"
+        "jaxft: the data file weights/resnetsmall14.cifar10.safetensors is not in "
+        f"{str(tmp_path)!r}; give the folder of the data, --config=configs/objects_to_scenes.py:FOLDER.\n"
     )
 
 
 @pytest.mark.slow
-def test_scenes_are_drawn_alike_in_every_arm(root, real_data):
+def test_all_arms_of_scenes_have_the_same_split(root, real_data):
     plan = make_plan(load_config(f"{root / 'configs' / 'objects_to_scenes.py'}:{real_data}").study)
     assert len(plan.trials) == 60 and plan.num_programs == 2  # CIFAR-100's mean and deviation are not CIFAR-10's
     for seed in range(5):
@@ -268,7 +268,7 @@ def test_scenes_are_drawn_alike_in_every_arm(root, real_data):
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_scenes_at_a_reduced_size_select_and_compare_by_the_records(root, real_data, tmp_path, capsys):
+def test_arms_of_reduced_scenes_agree_with_the_records(root, real_data, tmp_path, capsys):
     config = f"{root / 'configs' / 'objects_to_scenes.py'}:small,{real_data}"
     assert main(["study", f"--config={config}", f"--workdir={tmp_path}"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

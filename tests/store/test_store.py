@@ -24,7 +24,7 @@ def store(tmp_path):
     return Store.create(tmp_path / "work")
 
 
-def test_a_record_is_kept_for_good(store):
+def test_a_record_is_never_changed(store):
     arrays = {"epoch": np.arange(3.0), "leaf/l2/stem/conv/kernel": np.float32(0.5)}
     store.write("trials", "aa", {"status": "done"}, arrays)
     store.write("trials", "aa", {"status": "other"}, arrays)
@@ -35,13 +35,13 @@ def test_a_record_is_kept_for_good(store):
     assert kept["leaf/l2/stem/conv/kernel"] == 0.5
 
 
-def test_a_failure_goes_when_the_trial_succeeds(store):
+def test_a_failure_is_deleted_when_the_trial_succeeds(store):
     store.write_failure("aa", {"status": "failed"})
     store.write("trials", "aa", {"status": "done"}, {})
     assert store.read("failures", "aa") is None
 
 
-def test_no_temporary_file_stays(store):
+def test_no_temporary_file_remains(store):
     store.write("trials", "aa", {}, {"x": np.zeros(3)})
     with pytest.raises(TypeError), store.writing_weights("aa") as path:
         path.write_bytes(b"half")
@@ -49,7 +49,7 @@ def test_no_temporary_file_stays(store):
     assert not list(store.workdir.rglob(".tmp-*")) and not store.weights_path("aa").exists()
 
 
-def test_nan_is_refused_rather_than_written_as_no_json(store):
+def test_nan_is_refused_because_json_cannot_store_it(store):
     with pytest.raises(ValueError, match="Out of range float"):
         store.write("trials", "aa", {"accuracy": float("nan")}, {})
     assert not store.has("trials", "aa")
@@ -60,7 +60,7 @@ def test_the_first_writer_wins(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"first" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_without_hard_links_it_is_renamed(tmp_path, monkeypatch):
+def test_without_hard_links_a_record_is_renamed(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "no hard links here")
 
@@ -75,7 +75,7 @@ def test_disk_errors_are_one_sentence(tmp_path, code, said):
         raise OSError(code, os.strerror(code))
 
 
-def test_old_temporary_files_are_swept_and_young_ones_left(store):
+def test_old_temporary_files_are_deleted_and_new_ones_kept(store):
     old, young = store.workdir / ".tmp-old", store.workdir / ".tmp-young"
     old.touch()
     young.touch()
@@ -84,7 +84,7 @@ def test_old_temporary_files_are_swept_and_young_ones_left(store):
     assert not old.exists() and young.exists()
 
 
-def test_what_a_killed_writer_leaves_is_not_read(store):
+def test_temporary_files_of_a_killed_writer_are_not_read(store):
     store.write_plan({"trials": [], "factors": []})
     for folder in ("analyses", "runs", "trials"):
         (store.workdir / folder).mkdir(exist_ok=True)
@@ -92,9 +92,9 @@ def test_what_a_killed_writer_leaves_is_not_read(store):
     assert store.pairwise() is None and store.runs() == [] and store.results().empty
 
 
-def test_another_directory_is_not_taken(tmp_path):
+def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds something else \(thesis\.tex\)"):
+    with pytest.raises(UserError, match=r"contains other files \(thesis\.tex\)"):
         Store.create(tmp_path)
     with pytest.raises(UserError, match="no study"):
         Store.open(tmp_path)
@@ -103,7 +103,7 @@ def test_another_directory_is_not_taken(tmp_path):
 
 @pytest.mark.parametrize("found, words", [(SCHEMA_VERSION - 1, "an older version"), (99, "a newer version")])
 @pytest.mark.parametrize("use", [Store.create, Store.open])
-def test_another_schema_is_refused_in_a_sentence_that_says_what_to_do(store, use, found, words):
+def test_the_error_for_another_schema_names_a_remedy(store, use, found, words):
     marker = store.workdir / "study.json"
     marker.write_text(json.dumps({"format": "jaxft study", "schema": found}))
     with pytest.raises(UserError, match=f"{words} .*schema {found}.*name another work directory") as refusal:
@@ -112,7 +112,7 @@ def test_another_schema_is_refused_in_a_sentence_that_says_what_to_do(store, use
     assert json.loads(marker.read_text())["schema"] == found
 
 
-def test_checkpoints_come_back_as_they_were(store):
+def test_checkpoints_are_restored_unchanged(store):
     tree = {"state": (jnp.arange(6.0).reshape(2, 3), {"count": jnp.int32(4)}), "history": np.full((2, 4), np.nan)}
     checkpoints = store.checkpoints("k")
     assert checkpoints.latest() is None
@@ -138,7 +138,7 @@ for i in range(100000):
 
 
 @pytest.mark.slow
-def test_killed_writers_leave_whole_records(tmp_path):
+def test_records_of_killed_writers_are_complete(tmp_path):
     """Two writers of the same records, both killed: every record there is whole, and its arrays are its own."""
     for _ in range(5):
         writers = [
@@ -161,7 +161,7 @@ def test_killed_writers_leave_whole_records(tmp_path):
         assert (store.arrays("trials", path.stem)["x"] == record["i"]).all()
 
 
-def test_lock_is_had_by_one_and_dies_with_its_owner(tmp_path):
+def test_one_process_holds_a_lock_which_is_released_when_it_ends(tmp_path):
     path = tmp_path / "locks" / "one.lock"
     code = "import pathlib, sys, time; from jaxft.core.locks import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])) as mine:\n"
@@ -184,5 +184,8 @@ def test_a_file_system_without_locks_is_named(store, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(UserError, match=r"has no locks \(flock\).*name a folder on another one"), store.claim("a"):
+    with (
+        pytest.raises(UserError, match=r"does not support locks \(flock\).*use a folder on another file system"),
+        store.claim("a"),
+    ):
         pass

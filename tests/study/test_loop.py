@@ -1,4 +1,4 @@
-"""The host's loop: executors agree, a trial that diverges harms no other, a stopped chunk goes on bit by bit."""
+"""The host loop: executors agree, a diverged trial does not affect others, a resumed chunk is bit-identical."""
 
 import collections
 import dataclasses
@@ -28,7 +28,7 @@ from jaxft.study import device_memory
 from jaxft.study.candidates import candidates, num_workers
 from jaxft.study.chunk import loop
 from jaxft.study.chunk.chunk_state import Position
-from jaxft.study.chunk.compiled import MOST_STEPS, make_run_steps, make_steps
+from jaxft.study.chunk.compiled import MAX_LOOP_STEPS, make_run_steps, make_steps
 from jaxft.study.chunk.evaluation import eval_batch, evaluate, one_behind
 from jaxft.study.chunk.lanes import Chunk, Lane, curve_names
 from jaxft.study.chunk.loop import run_chunk
@@ -37,7 +37,7 @@ from jaxft.study.chunk.phase_data import PhaseData
 from jaxft.study.chunk.program import make_program
 from jaxft.study.chunk.resuming import CheckpointPolicy, number_of, position_of
 from jaxft.study.chunk.timing import time_steps
-from jaxft.study.device_memory import let_go_of_programs
+from jaxft.study.device_memory import drop_compiled_programs
 from jaxft.study.executors import (
     EXECUTORS,
     DataParallel,
@@ -49,14 +49,14 @@ from jaxft.study.executors import (
     Workers,
     Workload,
     create_executor,
-    fitting,
     over_trials,
+    widest_fitting,
 )
 from jaxft.study.services import Services
 from jaxft.training.adapters import init_adapters, is_adapter
 from jaxft.training.evaluation import is_finite
 from jaxft.training.hparams import make_hparams
-from jaxft.training.layer_selection import adaptable, tuning_rules
+from jaxft.training.layer_selection import tuning_rules, with_adapters
 from jaxft.training.learning_rates import resolve_layers
 from jaxft.training.phases import make_phases
 from jaxft.training.state import split_variables
@@ -66,12 +66,13 @@ SIZE, CLASSES, NUM = 8, 3, 40
 MODEL = create_model("toy", num_classes=CLASSES)
 PLAIN = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
-# Two executors compute the same sums in another order: after a few steps parameters agree to this share of the largest.
+# Executors add in different orders. After a few steps, parameters agree to this fraction of the largest value of a
+# leaf.
 TOLERANCE = 1e-4
 
 
 def images():
-    """Returns images whose class shows in their brightness, so that there is something to learn."""
+    """Returns (images, labels) of three classes with different brightness, so a network can learn them."""
     rng = np.random.default_rng(1)
     labels = (np.arange(NUM) % CLASSES).astype(np.int32)
     pixels = rng.integers(0, 100, (NUM, SIZE, SIZE, 3)) + 70 * labels.reshape(-1, 1, 1, 1)
@@ -79,7 +80,7 @@ def images():
 
 
 def program_and_lanes(rates, **fields):
-    """Returns a program and a lane for each learning rate, each with a seed of its own."""
+    """Returns a program, and the arrays of one trial for each learning rate, each with another seed."""
     fields = {
         "initialization.start": "random",
         "schedule.epochs": 2.0,
@@ -128,7 +129,7 @@ def assert_close(one, other):
     ],
     ids=["all", "frozen"],
 )
-def test_in_turn_and_vmap_agree(fields):
+def test_sequential_and_vmap_agree(fields):
     program, lanes = program_and_lanes([0.01, 0.03, 0.05], **fields)
     together = run_chunk(program, lanes, images()[0])
     for lane, outcome in zip(lanes, together):
@@ -140,18 +141,18 @@ def test_in_turn_and_vmap_agree(fields):
 
 
 @pytest.mark.slow
-def test_a_whole_stretch_by_scan_agrees_with_steps_in_turn(monkeypatch):
+def test_a_loop_of_steps_agrees_with_single_steps(monkeypatch):
     program, lanes = program_and_lanes([0.02])
     stepped = run_chunk(program, lanes, images()[0])[0]
     make_run_steps.cache_clear(), make_steps.cache_clear()
-    # On GPU and TPU a stretch of steps is one scan; the same road is taken here by naming another backend.
+    # On a GPU or TPU, several steps are one loop. Another backend name selects this code here.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     scanned = run_chunk(program, lanes, images()[0])[0]
     make_run_steps.cache_clear(), make_steps.cache_clear()
     assert_close(stepped.params, scanned.params)
 
 
-def test_a_network_of_nan_has_diverged_and_its_curves_are_empty():
+def test_a_trial_with_nan_parameters_has_diverged_and_its_curves_are_empty():
     program, (lane,) = program_and_lanes([0.01], **{"layers.backbone_learning_rate": 1e25})
     (outcome,) = run_chunk(program, [lane], images()[0])
     assert outcome.diverged and outcome.selected_epoch is None and set(outcome.metrics.values()) == {None}
@@ -159,8 +160,8 @@ def test_a_network_of_nan_has_diverged_and_its_curves_are_empty():
 
 
 @pytest.mark.parametrize("leaf", ["stem/bn/mean", "stage2/block1/bn2/var"])
-def test_statistics_that_are_not_finite_have_diverged_though_no_loss_shows_it(leaf):
-    """In training a batch is normalized by its own statistics, and nothing is evaluated before the end."""
+def test_a_trial_with_infinite_statistics_has_diverged_although_its_loss_is_finite(leaf):
+    """The training loss is finite, because batch norm uses the statistics of the batch; there are no images to test."""
     program, (lane,) = program_and_lanes([0.01])
     lane = dataclasses.replace(lane, batch_stats=lane.batch_stats | {leaf: lane.batch_stats[leaf].at[1].set(np.inf)})
     (outcome,) = run_chunk(program, [dataclasses.replace(lane, val=lane.val[:0], test=lane.test[:0])], images()[0])
@@ -168,8 +169,8 @@ def test_statistics_that_are_not_finite_have_diverged_though_no_loss_shows_it(le
 
 
 @pytest.mark.slow
-def test_a_study_whose_parameters_are_nan_while_its_loss_is_ln_4_has_diverged(tmp_path):
-    """Compiled as users' programs are, a ReLU before a pool makes zeros of NaN, so that every image gets the bias."""
+def test_a_trial_with_nan_parameters_and_finite_loss_has_diverged(tmp_path):
+    """With the default compiler flags, a ReLU before a pooling turns NaN into zero, so the logits equal the bias."""
     study = {
         "seeds": 1,
         "target": {"data": "digits", "classes": ["0", "1", "2", "3"], "train_per_class": 10, "size_px": 8},
@@ -188,7 +189,7 @@ def test_a_study_whose_parameters_are_nan_while_its_loss_is_ln_4_has_diverged(tm
     assert done.stdout.split() == ["diverged"]
 
 
-def test_every_leaf_counts_for_whether_a_network_is_finite():
+def test_is_finite_checks_parameters_and_statistics():
     _, (lane,) = program_and_lanes([0.01], **{"layers.backbone_learning_rate": "frozen"})
     for leaf in ("params", "batch_stats"):
         values = {"params": dict(lane.params), "batch_stats": dict(lane.batch_stats)}
@@ -200,7 +201,7 @@ def test_every_leaf_counts_for_whether_a_network_is_finite():
 
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_a_diverged_epoch_is_never_selected(select):
-    """The head trains alone for an epoch; the body joins it at a rate that makes NaN of it."""
+    """Only the head trains for one epoch; then the backbone joins with a learning rate that leads to NaN."""
     program, (lane,) = program_and_lanes(
         [0.01],
         **{
@@ -233,16 +234,16 @@ def test_a_diverged_epoch_is_never_selected(select):
     ],
     ids=str,
 )
-def test_a_trial_that_diverges_harms_no_other(executor):
-    """With a healthy trial in its lane, at the same width, the others have the same bits, and results."""
+def test_a_diverged_trial_does_not_affect_others(executor):
+    """The other trials are bit-identical to a run of the same width in which no trial diverges."""
     healthy_rates = [0.01, 0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.02]
     bad = 3
 
-    def outcomes(body_rate):
+    def outcomes(backbone_rate):
         lanes = []
         for i, rate in enumerate(healthy_rates):
             fields = {
-                "layers.backbone_learning_rate": body_rate if i == bad else rate,
+                "layers.backbone_learning_rate": backbone_rate if i == bad else rate,
                 "augmentation.flip.enabled": True,
             }
             program, seeded = program_and_lanes([rate] * (i + 1), **fields)
@@ -264,7 +265,7 @@ def test_a_trial_that_diverges_harms_no_other(executor):
 
 
 @pytest.mark.slow
-def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it():
+def test_the_best_validation_epoch_is_selected_and_tested():
     program, lanes = program_and_lanes([0.3], **{"schedule.epochs": 6.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     accuracy, loss = outcome.curves["val_accuracy"], outcome.curves["val_loss"]
@@ -279,14 +280,14 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_images_read_with_it()
 
 
 @pytest.mark.slow
-def test_a_trial_learns_what_can_be_learned():
+def test_a_trial_learns_a_simple_task():
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 30.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     assert outcome.metrics["test_accuracy"] > 0.9 and outcome.curves["train_loss"][-1] < 0.1
 
 
 class Memory:
-    """Checkpoints in memory; raises after a save, as if the process were killed."""
+    """Checkpoints in memory. Raises after saving a given position, as if the process were killed."""
 
     def __init__(self, killed_at=None):
         self.saved, self.killed_at = {}, killed_at
@@ -310,13 +311,13 @@ class Memory:
     ("killed_at", "width"),
     [((1, 3, 1), 1), *((at, 2) for at in ((0, 1, 0), (0, 2, 1), (0, 4, 2), (1, 2, 0), (1, 3, 1), (1, 6, 3)))],
 )
-def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatch):
-    """Two epochs of a probe of the head alone, then three, each of two steps: stopped anywhere, nothing differs."""
-    monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)  # a step at a time
+def test_a_resumed_chunk_is_bit_identical(killed_at, width, monkeypatch):
+    """Two epochs of a linear probe, then three of fine-tuning, each of two steps, stopped at different positions."""
+    monkeypatch.setattr("jaxft.study.chunk.loop.LOOP_SECONDS", 0.0)  # a step at a time
     program, lanes = program_and_lanes(
         [0.05, 0.1], **{"linear_probe.epochs": 2.0, "schedule.epochs": 3.0, "augmentation.flip.enabled": True}
     )
-    # A probe freezes the body, which side by side must be the same.
+    # A probe freezes the backbone, which trials that run together share.
     lanes = [lanes[0], dataclasses.replace(lanes[1], params=lanes[0].params)][:width]
     whole = run_chunk(program, lanes, images()[0])
     memory = Memory(Position(*killed_at))
@@ -333,13 +334,13 @@ def test_a_stopped_chunk_goes_on_with_the_same_bits(killed_at, width, monkeypatc
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 10**9 - 1), st.integers(0, 10**5 - 1)), min_size=2))
-def test_checkpoints_are_numbered_in_the_order_of_their_positions(fields):
+def test_checkpoint_numbers_are_in_the_order_of_positions(fields):
     positions = [Position(*each) for each in fields]
     assert [position_of(number_of(position)) for position in positions] == positions
     assert sorted(positions) == sorted(positions, key=number_of)
 
 
-def test_a_chunk_stopped_while_features_are_computed_keeps_the_phase_before(monkeypatch):
+def test_a_chunk_stopped_in_feature_computation_resumes_after_the_previous_phase(monkeypatch):
     program, lanes = program_and_lanes([0.05], **{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0})
     (whole,), memory = run_chunk(program, lanes, images()[0]), Memory()
     prepare_phase_data = loop.prepare_phase_data
@@ -358,7 +359,7 @@ def test_a_chunk_stopped_while_features_are_computed_keeps_the_phase_before(monk
 
 
 @pytest.mark.slow
-def test_a_probe_moves_the_head_and_then_everything():
+def test_a_probe_trains_the_head_and_fine_tuning_all_leaves():
     program, lanes = program_and_lanes(
         [0.1], **{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0, "selection.weights": "last"}
     )
@@ -371,17 +372,17 @@ def test_a_probe_moves_the_head_and_then_everything():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("asked", "num_val", "size"),
+    ("limit", "num_val", "size"),
     [(0, 100, 32), (0, 10, 32), (64, 100, 64), (64, 40, 64), (512, 100, 128), (16, 100, 16)],
 )
-def test_how_many_images_are_evaluated_at_a_time(asked, num_val, size):
+def test_size_of_an_evaluation_batch(limit, num_val, size):
     program, (lane,) = program_and_lanes([0.1])
     lane = dataclasses.replace(lane, val=np.zeros(num_val, np.int32), test=np.zeros(500, np.int32))
-    assert eval_batch(dataclasses.replace(program, eval_batch_size=asked), [lane], 1) == size
+    assert eval_batch(dataclasses.replace(program, eval_batch_size=limit), [lane], 1) == size
 
 
 @pytest.mark.slow
-def test_evaluation_of_sets_of_every_size():
+def test_evaluation_of_sets_of_different_sizes():
     program, lanes = program_and_lanes([0.1, 0.1])
     phase = program.phases[0]
     params = [split_variables(phase, lane.params, lane.batch_stats) for lane in lanes]
@@ -404,10 +405,10 @@ def test_evaluation_of_sets_of_every_size():
         assert scores.metrics["mean_per_class"][i] == pytest.approx(np.mean(by_class))
 
 
-def test_width_one_takes_the_trial_axis_off():
-    def shapes(own, shared):
-        assert own.ndim == 1 and shared.ndim == 1
-        return own + shared
+def test_width_one_removes_the_trial_axis():
+    def shapes(trial_array, shared):
+        assert trial_array.ndim == 1 and shared.ndim == 1
+        return trial_array + shared
 
     for width in (1, 3):
         result = jax.jit(over_trials(shapes, width, num_shared=1))(jnp.ones((width, 2)), jnp.ones(2))
@@ -425,7 +426,7 @@ def test_width_one_takes_the_trial_axis_off():
     ids=str,
 )
 def test_executors_agree(executor):
-    """Trials one after another, and spread over devices, one or two under `vmap` on each."""
+    """Sequential trials, and trials that are spread over devices, one or two on each."""
     program, lanes = program_and_lanes(
         [0.01 * (1 + i) for i in range(executor.width)], **{"schedule.epochs": 1.0, "augmentation.flip.enabled": True}
     )
@@ -437,11 +438,11 @@ def test_executors_agree(executor):
 
 
 def ten_each(executor):
-    """Returns what trials of ten bytes each take of a device."""
+    """Returns the bytes on each device, if a trial takes ten bytes."""
     return 10 * executor.width / executor.num_devices
 
 
-def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
+def test_candidates_of_auto_on_a_cpu(monkeypatch):
     monkeypatch.setattr("jaxft.study.candidates.num_cores", lambda: 3)
     execution = Execution()
     assert candidates(Workload(execution, 8, [32], False, ten_each)) == [Sequential(), Workers()]
@@ -452,7 +453,7 @@ def test_auto_has_the_executors_of_a_cpu_to_choose_from(monkeypatch):
 
 
 def test_the_width_fits_in_the_memory():
-    """Eleven trials of 10 bytes each, on eight devices."""
+    """Up to eleven trials of 10 bytes each, on eight devices."""
     wide = Execution(executor="vmap", memory_bytes=45.0)
     assert candidates(Workload(wide, 11, [32], False, ten_each)) == [Vmap(4)]
     assert candidates(Workload(wide, 3, [32], False, ten_each)) == [Vmap(3)]
@@ -461,15 +462,15 @@ def test_the_width_fits_in_the_memory():
     assert candidates(Workload(Execution(executor="pmap", width=1), 11, [32], False, ten_each)) == [Pmap(8, 8)]
 
 
-def test_the_memory_of_trials_is_that_of_their_compiled_programs():
-    """Each lane has a head of 8 x 3 and 3 numbers, its momentum and best, a stretch's metrics, and a batch of 6."""
+def test_needed_bytes_of_compiled_programs():
+    """A trial has 8 x 3 + 3 parameters of a head, their momentum and best values, metrics of a loop, a batch of 6."""
     program, lanes = program_and_lanes(
         [0.1],
         **{"layers.backbone_learning_rate": "frozen", "batch_norm.statistics": "frozen", "optimizer.momentum": 0.9},
     )
     pixels = np.asarray(images()[0])
     one, two, eight = (needed_bytes(program, lanes[0], pixels, Vmap(width)) for width in (1, 2, 8))
-    lane = 3 * 4 * (8 * 3 + 3) + 4 * MOST_STEPS * 2 + 4 * 6 * 8
+    lane = 3 * 4 * (8 * 3 + 3) + 4 * MAX_LOOP_STEPS * 2 + 4 * 6 * 8
     assert lane <= two - one <= lane + 4 * 6 * 8 + 2000
     assert eight - two == pytest.approx(6 * (two - one), rel=0.05)
     shared = 4 * 8 * len(pixels)  # the kept features
@@ -479,24 +480,24 @@ def test_the_memory_of_trials_is_that_of_their_compiled_programs():
     assert needed_bytes(program, lanes[0], pixels, Pmap(16, 8)) == two
 
 
-def test_a_batch_is_spread_over_as_many_devices_as_divide_it():
+def test_data_parallel_uses_the_largest_number_of_devices_that_divides_the_batches():
     execution = Execution(executor="data_parallel")
     assert candidates(Workload(execution, 4, [32, 20], False, ten_each)) == [DataParallel(1, 4)]
-    with pytest.raises(UserError, match="no number from 2 to 8 devices divides the batches of 9, 11"):
+    with pytest.raises(UserError, match="no number of devices from 2 to 8 divides the batch sizes 9, 11"):
         candidates(Workload(execution, 4, [9, 11], False, ten_each))
 
 
-def test_as_many_lanes_as_fit():
+def test_the_widest_executor_that_fits():
     def needed(executor):
-        """Of a device: 100 bytes for all, 10 for each lane, and no compiler for more than 20 lanes."""
+        """Returns 100 bytes and 10 for each trial on a device; the compiler fails for more than 20 trials."""
         lanes = executor.width // executor.num_devices
         return math.inf if lanes > 20 else 100 + 10 * lanes
 
-    assert fitting(Vmap(16), needed, 260) == Vmap(16)
-    assert fitting(Vmap(32), needed, 1000) == Vmap(16)
-    assert fitting(Vmap(16), needed, 200) == Vmap(10)  # after 12
-    assert fitting(Vmap(16), needed, 50) == Vmap(1)
-    assert fitting(Devices(128, 8), needed, 200) == Devices(80, 8)
+    assert widest_fitting(Vmap(16), needed, 260) == Vmap(16)
+    assert widest_fitting(Vmap(32), needed, 1000) == Vmap(16)
+    assert widest_fitting(Vmap(16), needed, 200) == Vmap(10)  # after 12
+    assert widest_fitting(Vmap(16), needed, 50) == Vmap(1)
+    assert widest_fitting(Devices(128, 8), needed, 200) == Devices(80, 8)
 
 
 @pytest.mark.slow
@@ -507,8 +508,8 @@ def test_steps_are_timed_as_an_executor_runs_them():
 
 
 @pytest.mark.slow
-def test_a_batch_over_devices_has_the_statistics_of_the_whole():
-    """One trial whose batches of six are on three devices, two images each."""
+def test_data_parallel_batch_norm_uses_the_whole_batch():
+    """One trial with batches of six images on three devices."""
     program, lanes = program_and_lanes([0.05], **{"schedule.epochs": 2.0})
     one = run_chunk(program, lanes, images()[0])[0]
     other = run_chunk(program, lanes, images()[0], executor=DataParallel(1, 3))[0]
@@ -521,7 +522,7 @@ def test_a_batch_over_devices_has_the_statistics_of_the_whole():
 
 @pytest.mark.slow
 def test_balanced_batches_reach_the_steps(monkeypatch):
-    """Of eight images of class 0, three of 1 and one of 2, batches of six have two of each."""
+    """With eight images of class 0, three of 1 and one of 2, a batch of six has two images of each class."""
     seen = []
 
     def spy(*args):
@@ -539,7 +540,7 @@ def test_balanced_batches_reach_the_steps(monkeypatch):
     assert drawn.shape == (4, 6) and all(np.bincount(labels[batch]).tolist() == [2, 2, 2] for batch in drawn)
 
 
-def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predictions():
+def test_mean_per_class_of_the_selected_epoch_and_of_the_predictions():
     program, lanes = program_and_lanes([0.1], **{"schedule.epochs": 3.0})
     outcome = run_chunk(program, lanes, images()[0])[0]
     chosen = outcome.curves["epoch"].tolist().index(outcome.selected_epoch)
@@ -558,8 +559,8 @@ def test_the_mean_over_classes_is_that_of_the_selected_epoch_and_of_the_predicti
     ],
     ids=["kept features", "images"],
 )
-def test_ten_crops_of_the_test_images_alone(fields):
-    """Parts of 8 x 8 of images of 11 x 11: selection sees the center, the test all ten, whatever is kept."""
+def test_ten_crops_only_for_test_images(fields):
+    """Crops of 8 x 8 px of images of 11 x 11 px: validation uses the center crop, the test all ten."""
     program, lanes = program_and_lanes([0.1], **{"augmentation.crop.size_px": SIZE}, **fields)
     larger = jnp.asarray(np.random.default_rng(2).integers(0, 256, (NUM, 11, 11, 3)), jnp.uint8)
     features = FeatureCache(1e9)
@@ -581,7 +582,7 @@ def test_ten_crops_of_the_test_images_alone(fields):
 @pytest.mark.nightly
 @dataclasses.dataclass(frozen=True)
 class Unrolled(Executor):
-    """An executor of a plug-in: the trials one after another in one program, without vmap."""
+    """An executor of a plug-in: one program runs one trial after another, without vmap."""
 
     name = "unrolled"
 
@@ -591,14 +592,14 @@ class Unrolled(Executor):
 
     def compile(self, function, num_shared, donate=()):
         def unrolled(*args):
-            own, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
-            trials = [function(*jax.tree.map(lambda x, i=i: x[i], own), *shared) for i in range(self.width)]
+            trial_args, shared = args[: len(args) - num_shared], args[len(args) - num_shared :]
+            trials = [function(*jax.tree.map(lambda x, i=i: x[i], trial_args), *shared) for i in range(self.width)]
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trials)
 
         return jax.jit(unrolled, donate_argnums=donate)
 
 
-def test_an_executor_is_a_class_and_a_line(monkeypatch):
+def test_a_registered_executor_runs_trials(monkeypatch):
     monkeypatch.setattr(EXECUTORS, "entries", dict(EXECUTORS.items()))
     EXECUTORS.register("unrolled", Unrolled)
     execution = dataclasses.replace(Execution(), executor="unrolled")
@@ -612,7 +613,7 @@ def test_an_executor_is_a_class_and_a_line(monkeypatch):
 
 
 @pytest.mark.slow
-def test_executors_agree_on_random_changes():
+def test_executors_agree_with_augmentation():
     fields = {
         "augmentation.color_jitter.hue": 0.1,
         "augmentation.erasing.probability": 0.5,
@@ -632,8 +633,8 @@ def test_executors_agree_on_random_changes():
 # --- gradual unfreezing, and averages ---------------------------------------------------------------------------
 
 
-def test_frozen_leaves_do_not_move_by_a_bit():
-    """Beside decay, clipping, SAM and an average; nor do the statistics of a frozen prefix."""
+def test_frozen_leaves_are_bit_identical():
+    """With weight decay, clipping, SAM and averaging; the statistics of a frozen prefix are bit-identical too."""
     fields = {
         "optimizer.weight_decay": 0.1,
         "optimizer.clip_norm": 0.5,
@@ -652,10 +653,10 @@ def test_frozen_leaves_do_not_move_by_a_bit():
 
 
 @pytest.mark.slow
-def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened():
-    """Of a body that would hardly move, in float32 not at all: the head's way is that of one phase, or of two.
+def test_leaves_continue_training_across_an_unfreezing():
+    """The backbone has a learning rate of 1e-30, which changes no float32 weight. So the head trains as in one phase.
 
-    So its momentum, its place in the schedule and its average go on, and the best epoch is one of all.
+    Its momentum, schedule and average continue, and the best epoch is selected from all phases.
     """
     fields = {
         "batch_norm.statistics": "frozen",
@@ -678,9 +679,9 @@ def test_what_trained_before_an_unfreezing_trains_on_as_if_nothing_had_happened(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [(0, 2, 0), (0, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0)], ids=str)
-def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, monkeypatch):
-    """Two steps of the head, two of stage 3 too, two of all."""
-    monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)  # a step at a time
+def test_a_chunk_resumed_at_an_unfreezing_is_bit_identical(killed_at, monkeypatch):
+    """Two steps of the head, two of head and last stage, two of all layers."""
+    monkeypatch.setattr("jaxft.study.chunk.loop.LOOP_SECONDS", 0.0)  # a step at a time
     fields = {
         "schedule.epochs": 3.0,
         "layers.unfreeze_epochs": (1.0, 2.0),
@@ -707,7 +708,7 @@ def test_a_chunk_stopped_at_an_unfreezing_goes_on_with_the_same_bits(killed_at, 
 
 @pytest.mark.slow
 def test_the_average_is_evaluated_and_kept():
-    """After two steps it is (d w1 + w2) / (1 + d)."""
+    """After two steps, the average is (d w1 + w2) / (1 + d)."""
     fields = {"schedule.shape": "constant", "selection.weights": "last", "schedule.epochs": 20.0}
     ends = []
     for changes in ({"schedule.steps": 1}, {"schedule.steps": 2}, {"schedule.steps": 2, "optimizer.ema_decay": 0.75}):
@@ -724,7 +725,7 @@ def test_the_average_is_evaluated_and_kept():
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_executors_agree_on_what_a_step_may_be():
+def test_executors_agree_with_accumulation_sam_averaging_and_unfreezing():
     fields = {
         "batches.accumulate": 2,
         "optimizer.sam_radius": 0.05,
@@ -746,18 +747,24 @@ def test_executors_agree_on_what_a_step_may_be():
 
 
 def low_rank(lanes, rank=2, alpha=4.0):
-    """Returns lanes of one network with factors of changes, those of B no longer zero."""
-    found = []
+    """Returns trials of one network with LoRA factors, where B is not zero."""
+    lora_lanes = []
     for lane in lanes:
-        names = [n for n in adaptable(Training.of({"layers.tune": "lora"}), MODEL, tuple(lane.params)) if is_adapter(n)]
-        drawn = init_adapters(names, lane.params, rank, jax.random.key(3))
-        moved = {n: leaf + 0.02 * jax.random.normal(jax.random.key(5), leaf.shape) for n, leaf in drawn.items()}
-        found.append(dataclasses.replace(lane, params=dict(lanes[0].params) | moved, batch_stats=lanes[0].batch_stats))
-    return found
+        names = [
+            n for n in with_adapters(Training.of({"layers.tune": "lora"}), MODEL, tuple(lane.params)) if is_adapter(n)
+        ]
+        factors = init_adapters(names, lane.params, rank, jax.random.key(3))
+        moved_factors = {
+            n: leaf + 0.02 * jax.random.normal(jax.random.key(5), leaf.shape) for n, leaf in factors.items()
+        }
+        lora_lanes.append(
+            dataclasses.replace(lane, params=dict(lanes[0].params) | moved_factors, batch_stats=lanes[0].batch_stats)
+        )
+    return lora_lanes
 
 
 def lora_program_and_lanes(rates, **fields):
-    """Returns what `program_and_lanes` does, of trials whose kernels below the head change by low rank."""
+    """Returns the result of `program_and_lanes` for trials with LoRA below the head."""
     fields = {
         "layers.tune": "lora",
         "layers.lora_rank": 2,
@@ -767,7 +774,7 @@ def lora_program_and_lanes(rates, **fields):
     }
     _, lanes = program_and_lanes(rates, **fields)
     names = tuple(lanes[0].params)
-    found, program = [], None
+    lora_lanes, program = [], None
     for lane, rate in zip(low_rank(lanes), rates):
         training = Training.of(
             {
@@ -779,20 +786,20 @@ def lora_program_and_lanes(rates, **fields):
             }
         )
         layers = resolve_layers(
-            training, MODEL, adaptable(training, MODEL, names), tuning_rules(training, MODEL, names)
+            training, MODEL, with_adapters(training, MODEL, names), tuning_rules(training, MODEL, names)
         )
         phases = make_phases(MODEL, PLAIN, training, layers, tuple(lane.batch_stats), 12)
         program = make_program(phases, training.selection.weights, eval_batch_size=16, num_train=12)
         source = {"params": {name: lane.params[name] for name in names}, "batch_stats": lane.batch_stats}
-        found.append(dataclasses.replace(lane, hparams=make_hparams(training, layers), source=source))
-    return program, found
+        lora_lanes.append(dataclasses.replace(lane, hparams=make_hparams(training, layers), source=source))
+    return program, lora_lanes
 
 
 @pytest.mark.slow
-def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
-    """One step of SAM on cross-entropy + a/2 ||s A B||^2, in parts, with a moving average: written down anew.
+def test_a_step_of_lora_with_l2_sp_and_sam():
+    """One step of SAM on cross-entropy + a/2 ||s A B||^2 in micro-batches with weight averaging, written out here.
 
-    With a single value the average is that value.
+    The average of a single value is this value.
     """
     fields = {
         "regularization.l2_sp.strength": 2.0,
@@ -815,31 +822,31 @@ def test_a_step_of_low_rank_changes_pulled_to_the_source_at_sams_point():
     }
     outcome = run_chunk(program, [lane], images()[0])[0]
     (rows,) = batch_indices(lane.train, lane.order_seed, StepRange(0, 1, 6, 1, NUM))
-    live = {name: lane.params[name] for name in phase.trainable}
+    trainable = {name: lane.params[name] for name in phase.trainable}
     kernels = [name for name, _ in phase.regularizers.static("l2_sp").leaves]
 
-    def plain(live):
-        own = dict(lane.params) | live
+    def merge(trainable):
+        merged = dict(lane.params) | trainable
         for kernel in kernels:
-            a, b = (own[kernel.removesuffix("kernel") + which] for which in ("lora_a", "lora_b"))
-            own[kernel] = own[kernel] + 4 / 2 * (a @ b).reshape(own[kernel].shape)
-        return {name: own[name] for name in lane.source["params"]}
+            a, b = (merged[kernel.removesuffix("kernel") + which] for which in ("lora_a", "lora_b"))
+            merged[kernel] = merged[kernel] + 4 / 2 * (a @ b).reshape(merged[kernel].shape)
+        return {name: merged[name] for name in lane.source["params"]}
 
     @jax.jit
     @jax.grad
-    def gradient(live):
-        own = plain(live)
-        variables = {"params": paths.unflatten(own), "batch_stats": paths.unflatten(lane.batch_stats)}
+    def gradient(trainable):
+        merged = merge(trainable)
+        variables = {"params": paths.unflatten(merged), "batch_stats": paths.unflatten(lane.batch_stats)}
         shares = jax.nn.log_softmax(MODEL.apply(variables, PLAIN.apply(images()[0][rows])))
         loss = -shares[jnp.arange(6), jnp.asarray(lane.labels)[rows]].mean()
-        return loss + sum(((own[name] - lane.params[name]) ** 2).sum() for name in kernels)  # a/2 is 1
+        return loss + sum(((merged[name] - lane.params[name]) ** 2).sum() for name in kernels)  # a/2 is 1
 
-    grads = gradient(live)
+    grads = gradient(trainable)
     norm = np.sqrt(sum(float((grad**2).sum()) for grad in grads.values()))
-    at_point = gradient({name: leaf + 0.05 * grads[name] / norm for name, leaf in live.items()})
-    expected = plain({name: leaf - 0.05 * at_point[name] for name, leaf in live.items()})
+    at_point = gradient({name: leaf + 0.05 * grads[name] / norm for name, leaf in trainable.items()})
+    expected = merge({name: leaf - 0.05 * at_point[name] for name, leaf in trainable.items()})
     assert outcome.params.keys() == lane.source["params"].keys()  # a plain network
-    for name, start in plain(live).items():
+    for name, start in merge(trainable).items():
         moved = np.abs(np.asarray(expected[name]) - np.asarray(start)).max()
         np.testing.assert_allclose(outcome.params[name], expected[name], atol=5e-3 * moved + 1e-6, err_msg=name)
 
@@ -872,10 +879,10 @@ TOGETHER = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "low rank")) for name in TOGETHER]
 )
-def test_factors_together_side_by_side_and_in_turn(name):
-    of_low_rank = name == "low rank"
-    batch_norm = {"batch_norm.statistics": "recalibrated"} if of_low_rank else {}
-    make = lora_program_and_lanes if of_low_rank else program_and_lanes
+def test_combined_factors_agree_under_vmap_and_sequentially(name):
+    is_lora = name == "low rank"
+    batch_norm = {"batch_norm.statistics": "recalibrated"} if is_lora else {}
+    make = lora_program_and_lanes if is_lora else program_and_lanes
     program, lanes = make([0.02, 0.05], **TOGETHER[name], **batch_norm)
     lanes = [dataclasses.replace(lane, params=lanes[0].params, batch_stats=lanes[0].batch_stats) for lane in lanes]
     together = run_chunk(program, lanes, images()[0])
@@ -883,7 +890,7 @@ def test_factors_together_side_by_side_and_in_turn(name):
         alone = run_chunk(program, [lane], images()[0])[0]
         assert_close(alone.params, outcome.params)
         assert_close(alone.batch_stats, outcome.batch_stats)
-        # Recalibrated: the first batch norm's statistics are those of what the kept weights make of the images.
+        # Recalibrated statistics of the first batch norm are those of its input under the selected weights.
         stem = np.asarray(outcome.params["stem/conv/kernel"])
         seen = PLAIN.apply(images()[0][lane.train])
         maps = jax.lax.conv_general_dilated(
@@ -895,8 +902,8 @@ def test_factors_together_side_by_side_and_in_turn(name):
 
 
 @pytest.mark.slow
-def test_noise_is_that_of_the_whole_batch_in_parts_too():
-    """Where statistics rest, a batch in parts drops the same values, skips the same blocks, is pulled the same."""
+def test_noise_does_not_depend_on_micro_batches():
+    """With frozen statistics, dropout, stochastic depth and L2-SP do not depend on the number of micro-batches."""
     fields = {
         "regularization.dropout.rate": 0.4,
         "regularization.stochastic_depth.rate": 0.4,
@@ -915,8 +922,8 @@ def test_noise_is_that_of_the_whole_batch_in_parts_too():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_views", [0, 3])
-def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
-    """On the pooled features, of the images or of all their views; there C is 1 / (decay * images)."""
+def test_an_lbfgs_probe_equals_logistic_regression_of_scikit_learn(num_views):
+    """On pooled features of the images or of all their views, where C = 1 / (decay * number of images)."""
     from sklearn.linear_model import LogisticRegression
 
     decays = [0.01, 0.1]
@@ -932,12 +939,12 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
     for decay in decays:
         program, lanes = program_and_lanes([0.1], **{"linear_probe.weight_decay": decay}, **fields, **changes)
         outcomes += run_chunk(program, lanes, pixels, services=Services(FeatureCache(1e9)))
-    assert outcomes[0].curves["epoch"].tolist() == [0.0]  # it passes over nothing in batches
+    assert outcomes[0].curves["epoch"].tolist() == [0.0]  # full-batch training counts no epochs
     lane, variables = lanes[0], {"params": paths.unflatten(lanes[0].params)}
     variables["batch_stats"] = paths.unflatten(lane.batch_stats)
     rows, key = jnp.asarray(lane.train), lane.augment_key
     seen = [
-        view(key, pixels[rows], rows, jnp.full(len(rows), number), program.phases[0].changes)
+        view(key, pixels[rows], rows, jnp.full(len(rows), number), program.phases[0].augmentations)
         for number in range(max(num_views, 1))
     ]
     pooled = np.concatenate([MODEL.apply(variables, PLAIN.apply(x), stop="pool") for x in seen]).astype(np.float64)
@@ -953,8 +960,8 @@ def test_a_probe_by_lbfgs_is_the_logistic_regression_of_scikit_learn(num_views):
 
 
 @pytest.mark.slow
-def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
-    """Twelve images in pieces of five: the last one has three that count for nothing."""
+def test_an_lbfgs_probe_in_chunks_of_images_agrees(monkeypatch):
+    """Twelve images in chunks of five: the last chunk has three rows of padding."""
     fields = {
         "linear_probe.epochs": 20.0,
         "schedule.epochs": 1.0,
@@ -963,7 +970,7 @@ def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
     }
     program, lanes = program_and_lanes([0.01], **fields)
     whole = run_chunk(program, lanes, images()[0])[0]
-    monkeypatch.setattr("jaxft.training.lbfgs.PIECE", 5)
+    monkeypatch.setattr("jaxft.training.lbfgs.CHUNK_SIZE", 5)
     for function in (make_train_step, make_steps, make_run_steps):
         function.cache_clear()
     parts = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))[0]
@@ -977,21 +984,21 @@ def test_a_probe_by_lbfgs_in_pieces_of_images_is_the_same(monkeypatch):
 # --- room for programs ------------------------------------------------------------------------------------------
 
 
-def test_programs_are_let_go_where_they_take_many_maps_of_memory(monkeypatch):
+def test_compiled_programs_are_dropped_if_they_take_many_memory_maps(monkeypatch):
     if not Path("/proc/self/maps").exists():
-        pytest.skip("only Linux says how many maps of memory a process has")
+        pytest.skip("only Linux lists the memory maps of a process")
     double = jax.jit(lambda x: 2 * x)
     assert double(jnp.float32(1)) == 2
-    let_go_of_programs()  # this process is far from full, or the test before it would have let go of them
+    drop_compiled_programs()  # this process has few maps, because it drops programs between tests
     assert double._cache_size() == 1
-    monkeypatch.setattr(device_memory, "MANY_MAPS", 0)
-    let_go_of_programs()
+    monkeypatch.setattr(device_memory, "MAX_MEMORY_MAPS", 0)
+    drop_compiled_programs()
     assert double._cache_size() == 0 and double(jnp.float32(2)) == 4
 
 
 @pytest.mark.slow
-def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
-    """Its state lies as the program expects it from the first step on; results are brought to the host, then cut."""
+def test_trials_on_devices_compile_one_program_without_gathers():
+    """The initial state has the sharding that the program expects; the host splits the results by trial."""
     names = collections.Counter()
 
     def recorded_events(event, seconds, **labels):
@@ -1008,7 +1015,7 @@ def test_trials_on_devices_have_one_program_and_leave_without_a_collective():
     assert not {"jit(gather)", "jit(squeeze)", "jit(dynamic_slice)"} & set(names)
 
 
-def test_results_are_read_one_behind():
+def test_a_result_is_read_after_the_next_dispatch():
     log = []
 
     def dispatched():

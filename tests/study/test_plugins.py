@@ -1,4 +1,4 @@
-"""Plug-ins: modules outside jaxft that a study names, in this process and in workers."""
+"""Plug-ins: modules outside jaxft that a study loads, in this process and in workers."""
 
 import os
 import re
@@ -23,14 +23,14 @@ FIELDS = {
 
 
 def examples(root):
-    """Returns the code of CONTRIBUTING.md that adds something, as one module."""
+    """Returns the examples of extensions in CONTRIBUTING.md, as the code of one module."""
     text = (root / "CONTRIBUTING.md").read_text()
     return "\n".join(re.findall(r"```python\n(.*?)```", text[text.index("## Adding something") :], re.DOTALL))
 
 
 @pytest.fixture
 def run(root, tmp_path):
-    """Returns a function that runs a command of jaxft where the examples of CONTRIBUTING.md are a plug-in."""
+    """Returns a function that runs a command of jaxft with the examples of CONTRIBUTING.md as a plug-in."""
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "my_plugin.py").write_text(examples(root))
     folders = [str(tmp_path / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -60,8 +60,8 @@ def study(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_each_kind_of_thing_of_a_plugin_acts_in_a_study_by_workers(run, study, tmp_path):
-    """In the digest, the records, the tables, the page and the help of the fields."""
+def test_all_extensions_of_a_plugin_work_in_a_study_with_workers(run, study, tmp_path):
+    """The extensions appear in the digest, the records, the tables, the page and the help of the fields."""
     fields = {
         "initialization.start": "pretrained",
         "optimizer.name": "rmsprop",
@@ -116,8 +116,8 @@ def test_each_kind_of_thing_of_a_plugin_acts_in_a_study_by_workers(run, study, t
 
 
 @pytest.mark.slow
-def test_an_executor_a_classifier_a_pooling_and_a_reader_of_a_plugin(study, tmp_path):
-    """The most frequent class is right as often as it is among the test images, here half of the time."""
+def test_executor_classifier_pooling_and_reader_of_a_plugin(study, tmp_path):
+    """The accuracy of 'most_frequent' is the fraction of this class among the test images, here a half."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "pixels.raw").write_bytes(bytes(range(256)) * 4)
     images = {"data": str(tmp_path / "raw"), "size_px": 16, "train_per_class": 4, "test_per_class": 4}
@@ -129,7 +129,7 @@ def test_an_executor_a_classifier_a_pooling_and_a_reader_of_a_plugin(study, tmp_
     assert table["executor"].tolist() == ["pairs", "pairs"] and table["status"].tolist() == ["done", "done"]
 
 
-def test_the_version_of_a_plugin_is_part_of_the_digest_of_each_trial(tmp_path, monkeypatch):
+def test_the_version_of_a_plugin_is_part_of_the_digest(tmp_path, monkeypatch):
     (tmp_path / "versioned_plugin.py").write_text('__version__ = "1"\n')
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -145,18 +145,18 @@ def test_the_version_of_a_plugin_is_part_of_the_digest_of_each_trial(tmp_path, m
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        (None, "there is no plug-in 'broken_plugin'; 'plugins' names Python modules"),
-        ("", "the plug-in 'broken_plugin' declares no version; give its module __version__ = '1'."),
+        (None, "the plug-in 'broken_plugin' does not exist; 'plugins' names Python modules"),
+        ("", "the plug-in 'broken_plugin' does not declare a version; add __version__ = '1' to its module."),
         ("import nothing_of_the_kind", "needs the module 'nothing_of_the_kind', which is not installed."),
         ("1 / 0", "the plug-in 'broken_plugin' fails: ZeroDivisionError: division by zero."),
         (
             "from jaxft.core.registries import EXECUTORS\nEXECUTORS.register('vmap', None)",
-            "there are two executors called 'vmap'; a plug-in must give its own another name.",
+            "two executor entries are called 'vmap'; a plug-in must use another name.",
         ),
     ],
     ids=["none", "no version", "needs another", "fails", "taken"],
 )
-def test_a_plugin_that_cannot_be_used_is_one_sentence(code, sentence, tmp_path, monkeypatch):
+def test_an_unusable_plugin_is_a_user_error(code, sentence, tmp_path, monkeypatch):
     if code is not None:
         (tmp_path / "broken_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""From a config to a table: planning, running what is missing, and surviving kills."""
+"""From a config to a table: planning, running missing trials, and resuming after kills."""
 
 import collections
 import concurrent.futures
@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 import jaxft
 from jaxft import UserError
-from jaxft.commands.study import shard
+from jaxft.commands.study import parse_shard
 from jaxft.config import Study, from_dict, load_config
 from jaxft.core import events
 from jaxft.core.text import duration
@@ -35,7 +35,7 @@ from jaxft.study.chooser import Chooser, num_macs
 from jaxft.study.chunk import loop
 from jaxft.study.examples import example_lane
 from jaxft.study.executors import DataParallel, Sequential, Vmap
-from jaxft.study.jobs import assign_chunks, chunk_jobs, in_order_of
+from jaxft.study.jobs import assign_chunks, chunk_jobs, ordered_for_worker
 from jaxft.study.plan import make_plan
 from jaxft.study.workers import Workers
 from jaxft.tracking.console import Progress
@@ -66,19 +66,22 @@ def without_times(table):
     return table.drop(columns=["seconds"])
 
 
-pytestmark = pytest.mark.usefixtures("no_report")  # the study that several tests read has one
+pytestmark = pytest.mark.usefixtures("no_report")  # only the shared study of `ran` has a report
 
 
 @pytest.fixture(scope="module")
 def ran(made_once):
-    """Returns the work directory and the results of the tiny study, run once and only read."""
+    """Returns the work directory and the results of the tiny study, which runs once; tests only read it."""
     workdir = made_once("study", lambda folder: jaxft.run_study(tiny(), folder / "tiny", quiet=True)) / "tiny"
     return workdir, jaxft.load_results(workdir)
 
 
 @pytest.fixture
 def copied(ran, tmp_path):
-    """Returns the same of a copy that a test may change; studies of the same source need not train it there."""
+    """Returns a copy of the work directory of `ran`, which a test may change, and the results.
+
+    Studies of the same source do not train it again there.
+    """
     workdir, results = ran
     return shutil.copytree(workdir, tmp_path / "copied"), results
 
@@ -86,10 +89,10 @@ def copied(ran, tmp_path):
 # --- planning ---
 
 
-def test_the_quickstart_comes_to_45_trials(root):
+def test_the_quickstart_has_45_trials(root):
     plan = make_plan(load_config(str(root / "configs" / "quickstart.py")).study)
     assert len(plan.trials) == 45 and len(plan.settings) == 9 and len(plan.sources) == 1
-    # Frozen trials train the head alone, all others everything: two programs, and the source's.
+    # Two programs for trials (training only the head, training all layers), and one for the source.
     assert len(plan.groups) == 2 and plan.num_programs == 3
     for trial in plan.trials:
         split = trial.split
@@ -112,7 +115,7 @@ def test_a_pinned_stream_does_not_vary():
     plan = make_plan(tiny(streams={"split": 7}))
     assert len({t.split.digest for t in plan.trials}) == 1
     varied = plan.record(jaxft.config.ConfigFile(plan.study))["varied"]
-    assert varied == ["init", "order"]  # the split is pinned, the source too, and nothing is augmented
+    assert varied == ["init", "order"]  # split and source are pinned, and there is no augmentation
 
 
 def test_a_random_start_does_not_depend_on_how_the_source_is_trained():
@@ -126,7 +129,7 @@ def test_a_random_start_does_not_depend_on_how_the_source_is_trained():
 
 
 @pytest.mark.slow
-def test_weights_are_known_by_content_not_by_path(real_data, tmp_path):
+def test_weights_are_identified_by_content_not_by_path(real_data, tmp_path):
     fields = {
         "seeds": 1,
         "factors": [],
@@ -138,11 +141,11 @@ def test_weights_are_known_by_content_not_by_path(real_data, tmp_path):
     copy.write_bytes((real_data / "weights" / "resnetsmall8.cifar10.safetensors").read_bytes())
     moved = make_plan(tiny(**fields | {"source": {"model": "resnetsmall8", "weights": str(copy)}}))
     assert here.trials[0].digest == moved.trials[0].digest
-    # The published file's preprocessing, by its content: CIFAR-10's own, not the architecture's guess.
+    # The preprocessing comes from the manifest of the published file, not from the architecture.
     assert moved.trials[0].source.preprocessing.mean == (0.4914, 0.4822, 0.4465)
 
 
-def test_a_crop_decides_what_the_network_sees():
+def test_a_crop_determines_the_network_input():
     fields = {"factors": [], "seeds": 1, "target": TINY["target"] | {"size_px": 12}}
     plan = make_plan(
         tiny(**fields, training=TINY["training"] | {"augmentation.crop.size_px": 8, "selection.test_crops": "ten"})
@@ -158,12 +161,12 @@ def test_a_crop_decides_what_the_network_sees():
     [
         (
             {"augmentation.crop.size_px": 13},
-            "'training.augmentation.crop.size_px' is 13, but the images are 12 px; give 'target.size_px' 13 or more.",
+            "'training.augmentation.crop.size_px' is 13, but the images are 12 px; set 'target.size_px' to 13 or more.",
         ),
         (
             {"augmentation.crop.size_px": 12, "selection.test_crops": "ten"},
-            "'training.selection.test_crops' is 'ten', but 'training.augmentation.crop.size_px' 12 is the images' "
-            "own size; give 'target.size_px' more, such as 14.",
+            "'training.selection.test_crops' is 'ten', but the images are not larger than "
+            "'training.augmentation.crop.size_px', 12 px; raise 'target.size_px', for example to 14.",
         ),
     ],
 )
@@ -174,7 +177,7 @@ def test_a_crop_must_fit(fields, message):
     assert message in str(error.value)
 
 
-def test_weights_of_classes_and_balanced_batches_reach_a_trial():
+def test_class_weights_and_balanced_batches_reach_a_trial():
     fields = TINY["training"] | {
         "initialization.start": "random",
         "loss.class_weights": "inverse",
@@ -187,8 +190,9 @@ def test_weights_of_classes_and_balanced_batches_reach_a_trial():
 
 
 @pytest.mark.parametrize("more", [0, 2])
-def test_the_plan_says_whether_the_test_classes_are_uneven(more, tmp_path):
-    """Three of each class are trained and selected on: of 10 and 10, 7 and 7 are left, of 10 and 12, 7 and 9."""
+def test_the_plan_records_uneven_test_classes(more, tmp_path):
+    """Training and validation use three images of each class. Of 10 and 10 images, 7 and 7 remain; of 10 and 12, 7 and
+    9."""
     labels = np.repeat([0, 1], (10, 10 + more))
     np.savez(tmp_path / "some.npz", images=np.zeros((len(labels), 8, 8, 3), np.uint8), labels=labels)
     target = {"data": str(tmp_path / "some.npz"), "train_per_class": 2, "val_per_class": 1}
@@ -198,7 +202,7 @@ def test_the_plan_says_whether_the_test_classes_are_uneven(more, tmp_path):
     assert plan.record(jaxft.config.ConfigFile(plan.study))["uneven"] is (more > 0)
 
 
-def test_an_execution_choice_is_no_part_of_identity():
+def test_execution_fields_do_not_affect_identity():
     one, two = make_plan(tiny()), make_plan(tiny(execution={"executor": "vmap", "keep_weights": "none"}))
     assert [t.digest for t in one.trials] == [t.digest for t in two.trials]
 
@@ -206,7 +210,7 @@ def test_an_execution_choice_is_no_part_of_identity():
 # --- results ---
 
 
-def test_results_have_a_row_a_trial(ran):
+def test_results_have_one_row_per_trial(ran):
     _, results = ran
     assert list(results.columns) == [
         "trial",
@@ -227,7 +231,7 @@ def test_results_have_a_row_a_trial(ran):
     ]
     assert results["trial"].is_unique and len(results) == 6
     assert (results["status"] == "done").all()
-    # Heads on kept features train side by side.
+    # Heads on cached features train together.
     assert results["executor"].tolist() == ["vmap"] * 2 + ["sequential"] * 4
     assert results["test_accuracy"].between(0, 1).all() and results["val_accuracy"].between(0, 1).all()
     assert results["training.layers.backbone_learning_rate"].tolist() == ["frozen"] * 2 + [0.01] * 4
@@ -235,7 +239,7 @@ def test_results_have_a_row_a_trial(ran):
     assert results["seed"].tolist() == [0, 1] * 3
 
 
-def test_a_frozen_body_does_not_move_by_a_bit(ran):
+def test_a_frozen_backbone_is_bit_identical(ran):
     workdir, results = ran
     frozen = results[results["training.layers.backbone_learning_rate"] == "frozen"]
     assert (frozen["relative_change"] == 0).all()
@@ -248,16 +252,16 @@ def test_a_frozen_body_does_not_move_by_a_bit(ran):
                 assert final[name].tobytes() == values.tobytes(), name
 
 
-def test_a_random_start_is_not_that_of_the_source():
-    """The source's seed 0 and a trial's seed 0 draw different networks."""
+def test_a_random_start_differs_from_the_start_of_the_source():
+    """Seed 0 of the source and seed 0 of a trial initialize different networks."""
     plan = make_plan(tiny())
     random_start = next(t for t in plan.trials if not t.starts_from_source)
     seeds = {planned.trial.stream_seed("init") for planned in (plan.sources[0], random_start)}
     assert random_start.trial.seed == 0 and len(seeds) == 2
 
 
-def test_kept_weights_give_the_accuracy_on_record(ran):
-    """The stored network, applied to the stored test rows by hand, is as accurate as the table says."""
+def test_kept_weights_have_the_recorded_accuracy(ran):
+    """The accuracy of the stored network on the stored test rows equals the accuracy of the table."""
     workdir, results = ran
     plan = make_plan(tiny())
     store = Store.open(workdir)
@@ -273,7 +277,7 @@ def test_kept_weights_give_the_accuracy_on_record(ran):
         assert accuracy == pytest.approx(recorded, abs=1.5 / len(rows))
 
 
-def test_mean_per_class_is_that_of_the_stored_predictions(ran):
+def test_mean_per_class_matches_the_stored_predictions(ran):
     workdir, results = ran
     store, labels = Store.open(workdir), make_plan(tiny()).trials[0].images.labels
     for digest, value in zip(results["trial"], results["test_mean_per_class"]):
@@ -281,11 +285,11 @@ def test_mean_per_class_is_that_of_the_stored_predictions(ran):
         truth = labels[arrays["test_rows"]]
         by_class = [(arrays["test_predictions"] == truth)[truth == label].mean() for label in range(3)]
         assert value == pytest.approx(np.mean(by_class))
-    # Four images of each class to select on: the two means are the same.
+    # With four validation images of each class, both means are equal.
     np.testing.assert_allclose(results["val_mean_per_class"], results["val_accuracy"])
 
 
-def test_changes_are_those_of_the_stored_weights(ran):
+def test_parameter_changes_match_the_stored_weights(ran):
     workdir, results = ran
     store = Store.open(workdir)
     source = load_file(next((workdir / "sources").glob("[!.]*.safetensors")))
@@ -302,20 +306,20 @@ def test_changes_are_those_of_the_stored_weights(ran):
     arrays = store.arrays("trials", digest)
     filters = np.linalg.norm((w - w0).reshape(len(w), -1), axis=1)
     np.testing.assert_allclose(arrays["filter/l2/stage2/block1/conv1/kernel"], filters, rtol=1e-5)
-    body = [n for n in source if not n.startswith("linear") and not n.endswith(("running_mean", "running_var"))]
-    moved = np.sqrt(sum(np.square(final[n].astype(np.float64) - source[n]).sum() for n in body))
-    start = np.sqrt(sum(np.square(source[n].astype(np.float64)).sum() for n in body))
+    backbone = [n for n in source if not n.startswith("linear") and not n.endswith(("running_mean", "running_var"))]
+    moved = np.sqrt(sum(np.square(final[n].astype(np.float64) - source[n]).sum() for n in backbone))
+    start = np.sqrt(sum(np.square(source[n].astype(np.float64)).sum() for n in backbone))
     assert tuned["relative_change"].iloc[0] == pytest.approx(moved / start, rel=1e-6)
 
 
-def test_layers_are_in_the_networks_order(ran):
+def test_layers_are_in_the_order_of_the_network(ran):
     workdir, _ = ran
     layers = Store.open(workdir).plan()["layers"]
     assert layers[:4] == ["stem/conv", "stem/bn", "stage1/block1/conv1", "stage1/block1/bn1"]
     assert layers[-2:] == ["stage2/block1/bn2", "head"]
 
 
-def test_distances_between_runs_are_kept(ran):
+def test_distances_between_trials_are_stored(ran):
     workdir, results = ran
     pairs = Store.open(workdir).pairwise()
     assert pairs["trials"] == results["trial"].tolist() and pairs["distances"].shape[1:] == (6, 6)
@@ -325,7 +329,7 @@ def test_distances_between_runs_are_kept(ran):
     assert pairs["distances"][layer, 2, 3] == pytest.approx(expected, rel=1e-5)
 
 
-def test_tables_and_page_are_written(ran):
+def test_tables_and_report_are_written(ran):
     workdir, results = ran
     csv, parquet = pd.read_csv(workdir / "results.csv"), pd.read_parquet(workdir / "results.parquet")
     assert csv["test_accuracy"].tolist() == results["test_accuracy"].tolist()
@@ -362,14 +366,14 @@ def records(workdir):
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.glob("trials/[!.]*.json")}
 
 
-def test_the_same_study_again_runs_nothing(copied):
+def test_a_finished_study_runs_nothing_again(copied):
     workdir, results = copied
     before = records(workdir)
     pd.testing.assert_frame_equal(jaxft.run_study(tiny(), workdir, quiet=True), results)
     assert records(workdir) == before
 
 
-def test_a_study_that_grows_does_only_what_is_new(copied):
+def test_an_extended_study_runs_only_new_trials(copied):
     workdir, results = copied
     before, sources = records(workdir), list((workdir / "sources").iterdir())
     factors = [dict(TINY["factors"][0]), dict(TINY["factors"][1])]
@@ -379,7 +383,7 @@ def test_a_study_that_grows_does_only_what_is_new(copied):
     after = records(workdir)
     assert {name: after[name] for name in before} == before and len(after) == 12
     assert list((workdir / "sources").iterdir()) == sources
-    # A study that shrinks shows its own trials again, and the others stay on disk.
+    # A reduced study shows only its trials, and the others stay on disk.
     again = jaxft.run_study(tiny(), workdir, quiet=True)
     pd.testing.assert_frame_equal(without_times(again), without_times(results))
     assert len(records(workdir)) == 12
@@ -394,14 +398,14 @@ def test_vmap_fills_short_chunks_and_agrees(ran, tmp_path):
     assert together["trial"].tolist() == results["trial"].tolist()
     assert (together["executor"] == "vmap").all() and together["width"].tolist() == [2, 2, 4, 4, 4, 4]
     np.testing.assert_allclose(together["relative_change"], results["relative_change"], rtol=0.02)
-    # One network of each of the three settings is kept: that of the seed with the best validation accuracy.
+    # One network of each of the three settings is kept: the one with the highest validation accuracy.
     best = together.sort_values(["val_accuracy", "seed"], ascending=[False, True]).groupby("setting").head(1)
     assert {path.stem for path in (tmp_path / "v" / "weights").iterdir()} == set(best["trial"])
 
 
 @pytest.mark.slow
-def test_trials_side_by_side_keep_what_is_their_own(ran, tmp_path):
-    """Frozen statistics of other starts, frozen heads of other seeds, trials without validation: none leaks."""
+def test_trials_that_run_together_do_not_share_private_arrays(ran, tmp_path):
+    """Trials with different frozen statistics, frozen heads, or validation images do not share them."""
     factors = [
         {"training.batch_norm.statistics": ["frozen"], "training.initialization.start": ["pretrained", "random"]},
         {"training.layers.rates": [[["head/.*", "frozen"]]]},
@@ -421,7 +425,7 @@ def test_trials_side_by_side_keep_what_is_their_own(ran, tmp_path):
     assert together["selected_epoch"].tolist() == alone["selected_epoch"].tolist()
 
 
-def test_what_is_frozen_must_be_shared(tmp_path):
+def test_frozen_variables_must_be_equal(tmp_path):
     from jaxft.features.cache import FeatureCache
     from jaxft.study.chunk.loop import run_chunk
     from jaxft.study.services import Services
@@ -432,31 +436,31 @@ def test_what_is_frozen_must_be_shared(tmp_path):
     assert len({group.key for group in plan.groups}) == 2  # a group for each random start
     work = Work(plan, Store.create(tmp_path / "s"), Services(FeatureCache(0)))
     lanes = [work.loader.lane(trial) for trial in plan.trials]
-    with pytest.raises(ValueError, match="must share what is frozen"):
+    with pytest.raises(ValueError, match="frozen variables of trials that run together differ"):
         run_chunk(plan.trials[0].program, lanes, plan.trials[0].images.images)
 
 
-def test_a_source_that_diverges_stops_only_what_starts_from_it(tmp_path):
+def test_a_diverged_source_fails_only_pretrained_trials(tmp_path):
     source = TINY["source"] | {"training": TINY["source"]["training"] | {"optimizer.learning_rate": 1e38}}
     study = tiny(source=source, seeds=1, factors=[{"training.initialization.start": ["pretrained", "random"]}])
-    for _ in range(2):  # and the second time it is not trained again
+    for _ in range(2):  # the second run does not train the source again
         results = jaxft.run_study(study, tmp_path / "s", quiet=True)
         assert results["status"].tolist() == ["failed", "done"]
     failure = Store.open(tmp_path / "s").read("failures", results["trial"][0])
-    assert "training its source diverged" in failure["error"]
+    assert "the training of the source network diverged" in failure["error"]
     assert len(list((tmp_path / "s" / "sources").glob("[!.]*.json"))) == 1
 
 
-def test_images_of_the_source_in_the_target_are_warned_of():
+def test_test_images_in_the_source_cause_a_warning():
     assert make_plan(tiny()).warnings == ()
     same = tiny(target=TINY["target"] | {"classes": ["0", "1"]}, seeds=1)
     seen = len(set(make_plan(same).sources[0].split.train) & set(make_plan(same).trials[0].split.test))
     (warning,) = make_plan(same).warnings
-    assert warning.startswith(f"{seen} of the ")
+    assert warning.startswith(f"{seen} of ")
 
 
 @pytest.mark.slow
-def test_levels_of_every_kind_are_in_the_tables(copied):
+def test_levels_of_all_types_are_in_the_tables(copied):
     workdir, _ = copied
     rules = [[], [["stem/.*", 0.1], ["stage1/.*", "frozen"]]]
     factors = [{"training.layers.rates": rules}, {"training.layers.backbone_learning_rate": [None, "frozen"]}]
@@ -473,21 +477,21 @@ def test_levels_of_every_kind_are_in_the_tables(copied):
     assert pd.read_parquet(workdir / "results.parquet")["trial"].tolist() == results["trial"].tolist()
 
 
-def test_the_weight_policy_holds_for_a_finished_study(copied):
+def test_the_weight_policy_applies_to_a_finished_study(copied):
     workdir, results = copied
     jaxft.run_study(tiny(execution={"keep_weights": "best_seed"}), workdir, quiet=True)
     kept = {path.stem for path in (workdir / "weights").glob("[!.]*")}
     assert len(kept & set(results["trial"])) == 3
 
 
-def test_no_weights_are_kept_where_none_are_asked_for(tmp_path):
+def test_keep_weights_none_stores_no_weights(tmp_path):
     study = tiny(execution={"keep_weights": "none"}, seeds=1, factors=[])
     results = jaxft.run_study(study, tmp_path / "n", quiet=True)
     assert len(results) == 1 and not (tmp_path / "n" / "weights").exists()
     assert Store.open(tmp_path / "n").pairwise() is None
 
 
-def test_a_trial_that_diverges_is_a_result(tmp_path):
+def test_a_diverged_trial_is_a_result(tmp_path):
     factors = [{"training.initialization.start": ["random"], "training.optimizer.learning_rate": [0.05, 1e38]}]
     results = jaxft.run_study(tiny(factors=factors, seeds=1), tmp_path / "d", quiet=True)
     assert results["status"].tolist() == ["done", "diverged"]
@@ -495,7 +499,7 @@ def test_a_trial_that_diverges_is_a_result(tmp_path):
     assert jaxft.run_study(tiny(factors=factors, seeds=1), tmp_path / "d", quiet=True).equals(results)
 
 
-def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
+def test_a_failed_trial_is_recorded_and_runs_again(tmp_path, monkeypatch):
     import jaxft.study.pieces
 
     whole = jaxft.study.pieces.run_chunk
@@ -519,7 +523,7 @@ def test_a_trial_that_fails_is_recorded_and_tried_again(tmp_path, monkeypatch):
 
 # --- kills ---
 
-# Of the tests' network, which other processes do not know.
+# Registers the network of the tests in another process.
 WITH_TOY = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import helpers\n"
 KILLED = f"""{WITH_TOY}
 from jaxft.config import from_dict, Study
@@ -529,7 +533,7 @@ jaxft.run_study(from_dict(Study, json.loads(sys.argv[1])), sys.argv[2])
 
 
 def start_killed(workdir, study):
-    """Returns a process that runs a study, to be killed."""
+    """Returns a process that runs a study and that the test kills."""
     command = [sys.executable, "-c", KILLED, json.dumps(study), str(workdir)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"})
 
@@ -542,7 +546,7 @@ def kill_at_random(workdir, study, chance):
 
 
 def kill_while_it_runs(workdir, study, chance):
-    """Kills a study at a random moment after it has done a piece of work more than there was."""
+    """Kills a study at a random moment after it has saved another checkpoint or trial."""
 
     def done():
         return {*workdir.glob("checkpoints/*/[0-9]*"), *workdir.glob("trials/[!.]*.json")}
@@ -562,15 +566,15 @@ def kill_while_it_runs(workdir, study, chance):
     [(kill_while_it_runs, 2, 0.0), pytest.param(kill_at_random, 20, 300.0, marks=pytest.mark.nightly)],
     ids=["while it runs", "at random"],
 )
-def test_a_killed_study_ends_with_the_same_table(tmp_path, kill, kills, checkpoint_seconds):
-    """`kill -9` at random moments, and again from where it was: nothing lost, doubled or changed."""
+def test_a_killed_study_resumes_to_the_same_table(tmp_path, kill, kills, checkpoint_seconds):
+    """A study that is killed by SIGKILL at random moments and resumed loses, repeats and changes nothing."""
     chance = random.Random(kills)
     for _ in range(kills):
         kill(tmp_path / "killed", TINY | {"execution": {"checkpoint_seconds": checkpoint_seconds}}, chance)
     for name in ("killed", "whole"):
         jaxft.run_study(tiny(), tmp_path / name, quiet=True)
-    expected, found = jaxft.load_results(tmp_path / "whole"), jaxft.load_results(tmp_path / "killed")
-    pd.testing.assert_frame_equal(without_times(found), without_times(expected))
+    expected, resumed = jaxft.load_results(tmp_path / "whole"), jaxft.load_results(tmp_path / "killed")
+    pd.testing.assert_frame_equal(without_times(resumed), without_times(expected))
     whole_store, killed_store = Store.open(tmp_path / "whole"), Store.open(tmp_path / "killed")
     pd.testing.assert_frame_equal(killed_store.changes(), whole_store.changes())
     assert len(list((tmp_path / "killed" / "trials").glob("*.json"))) == len(expected)
@@ -591,56 +595,57 @@ print(json.dumps(helpers.counted_run(sys.argv[2], from_dict(Study, json.loads(sy
 
 
 @pytest.mark.slow
-def test_processes_share_a_directory_and_do_nothing_twice(ran, tmp_path):
+def test_processes_share_a_directory_and_run_each_job_once(ran, tmp_path):
     _, results = ran
     command = [sys.executable, "-c", SEVERAL, json.dumps(TINY), str(tmp_path / "shared")]
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for _ in range(2)
     ]
-    said = [process.communicate() for process in processes]
-    assert all(process.returncode == 0 for process in processes), said
-    done = [json.loads(out.splitlines()[-1]) for out, _ in said]
+    outputs = [process.communicate() for process in processes]
+    assert all(process.returncode == 0 for process in processes), outputs
+    done = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
     assert sum(trials for trials, _, _ in done) == 6 and sum(sources for _, sources, _ in done) == 1
     assert not any(failed for _, _, failed in done)
     pd.testing.assert_frame_equal(without_times(jaxft.load_results(tmp_path / "shared")), without_times(results))
     assert not list((tmp_path / "shared").glob("locks/*"))
 
 
-def test_shards_are_parts_of_the_work_that_make_the_whole(ran, tmp_path):
+def test_shards_together_complete_the_study(ran, tmp_path):
     _, results = ran
-    first = counted_run(tmp_path / "shards", tiny(), shard("0/2"))
-    second = counted_run(tmp_path / "shards", tiny(), shard("1/2"))
+    first = counted_run(tmp_path / "shards", tiny(), parse_shard("0/2"))
+    second = counted_run(tmp_path / "shards", tiny(), parse_shard("1/2"))
     assert first[0] + second[0] == 6 and first[0] and second[0] and first[1] + second[1] == 1
     pd.testing.assert_frame_equal(without_times(jaxft.load_results(tmp_path / "shards")), without_times(results))
 
 
 @pytest.fixture
 def groups_of_one_network(tmp_path):
-    """Returns the plan and the store of three groups, of which one trains heads alone, and a list for what is timed."""
+    """Returns the plan and the store of three groups of one network; one group trains only heads."""
     rules = [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]
     study = tiny(factors=[{"training.layers.rates": rules}], execution={"workers": 2})
     return make_plan(study), Store.create(tmp_path / "study")
 
 
 @pytest.mark.parametrize(("core_macs", "choice"), [(1e5, "workers"), (1e8, "sequential")])
-def test_on_a_cpu_workers_do_what_takes_long(groups_of_one_network, monkeypatch, capsys, core_macs, choice):
-    """Groups that train networks are chosen for together, in one line; heads on kept features are one program."""
+def test_workers_run_long_studies_on_a_cpu(groups_of_one_network, monkeypatch, capsys, core_macs, choice):
+    """One line reports the choice for all groups that train networks; heads on cached features are one program."""
     plan, store = groups_of_one_network
-    monkeypatch.setattr("jaxft.study.chooser.CORE_MACS", core_macs)
+    monkeypatch.setattr("jaxft.study.chooser.CORE_MACS_PER_SECOND", core_macs)
     monkeypatch.setattr("jaxft.study.chooser.num_cores", lambda: 2)
     with Progress() as progress:
         chooser = Chooser(plan, store, progress)
         chosen = [chooser.choose(group) for group in plan.groups]
     assert [executor.name for executor, _ in chosen] == [choice, choice, "vmap"]
-    assert capsys.readouterr().err == f"4 trials: {chosen[0][0]}, as {chosen[0][1]}\n"
+    assert capsys.readouterr().err == f"4 trials: {chosen[0][0]} ({chosen[0][1]})\n"
     seconds = sum(num_macs(group) * len(group.trials) for group in plan.groups[:2]) / core_macs / 2
     assert (seconds >= 20) == (choice == "workers")
-    assert chosen[0][1] == chosen[1][1] == f"all steps take about {duration(seconds)} in turn" and chosen[2][1] == ""
+    assert chosen[0][1] == chosen[1][1] == f"all steps would take about {duration(seconds)} sequentially"
+    assert chosen[2][1] == ""
 
 
-def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
-    """Four steps of all units three times; with the stem frozen and its output kept, of all units but the stem."""
+def test_num_macs_of_a_group(groups_of_one_network):
+    """Training counts all blocks three times; a frozen stem with cached output is not counted."""
     plan, _ = groups_of_one_network
     whole, frozen_stem, _ = plan.groups
     phase, trial = whole.program.phases[-1], whole.trials[0]
@@ -651,15 +656,15 @@ def test_the_work_of_a_group_is_that_worked_out_by_hand(groups_of_one_network):
     assert num_macs(frozen_stem) == 3 * (sum(macs.values()) - macs["stem"]) * images
 
 
-def test_workers_begin_with_programs_of_their_own(groups_of_one_network):
+def test_workers_start_with_different_programs(groups_of_one_network):
     plan, store = groups_of_one_network
     for group in plan.groups:
         assign_chunks(group, store, "sequential", lambda group: (Sequential(), ""))
     jobs = [job for group in plan.groups for job in chunk_jobs(group, store)]
-    a, b, c = (jobs[i : i + 2] for i in (0, 2, 4))  # a chunk a seed
-    assert in_order_of((0, 2), jobs) == [*a, *b, *c]
-    assert in_order_of((1, 2), jobs) == [*b, *c, *a]
-    assert in_order_of((2, 3), jobs) == [*c, *a, *b]
+    a, b, c = (jobs[i : i + 2] for i in (0, 2, 4))  # one chunk per seed
+    assert ordered_for_worker((0, 2), jobs) == [*a, *b, *c]
+    assert ordered_for_worker((1, 2), jobs) == [*b, *c, *a]
+    assert ordered_for_worker((2, 3), jobs) == [*c, *a, *b]
 
 
 # --- out of memory ---
@@ -667,7 +672,7 @@ def test_workers_begin_with_programs_of_their_own(groups_of_one_network):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Makes programs of more than `most` trials on a device run out of memory after some good calls."""
+    """Returns `limit`: programs with more than `most` trials on a device run out of memory after `num_good` calls."""
 
     def limit(most: int, num_good: int = 2):
         make_run_steps, calls = loop.make_run_steps, collections.Counter()
@@ -697,54 +702,54 @@ ALIKE = {
 
 
 @pytest.mark.slow
-def test_out_of_memory_halves_the_lanes_and_goes_on(tmp_path, little_memory, capfd):
-    """Eight seeds at width 4: the first four are done by then, and stay; the others have two neighbors' bits."""
+def test_out_of_memory_halves_the_width_and_continues(tmp_path, little_memory, capfd):
+    """Eight seeds at width 4: the first four finish and stay; the others are bit-identical to a run at width 2."""
     execution = {"executor": "vmap", "width": 4}
     steps = make_plan(tiny(**ALIKE)).groups[0].program.phases[0].num_steps
     little_memory(most=2, num_good=steps)
-    found = jaxft.run_study(tiny(**ALIKE, execution=execution), tmp_path / "a")
-    assert "vmap at width 4 ran out of memory; going on with vmap at width 2" in capfd.readouterr().err
-    assert (found["status"] == "done").all() and found["width"].tolist() == [4] * 4 + [2] * 4
+    results = jaxft.run_study(tiny(**ALIKE, execution=execution), tmp_path / "a")
+    assert "vmap at width 4 ran out of memory; continuing with vmap at width 2" in capfd.readouterr().err
+    assert (results["status"] == "done").all() and results["width"].tolist() == [4] * 4 + [2] * 4
     last_seeds = tiny(**ALIKE | {"seeds": [4, 5, 6, 7]}, execution=execution | {"width": 2})
     expected = jaxft.run_study(last_seeds, tmp_path / "b", quiet=True)
     columns = ["trial", "test_accuracy", "relative_change"]
-    assert found[columns].to_numpy()[4:].tolist() == expected[columns].to_numpy().tolist()
+    assert results[columns].to_numpy()[4:].tolist() == expected[columns].to_numpy().tolist()
 
 
 @pytest.mark.slow
-def test_out_of_memory_goes_down_to_one_trial_and_says_what_would_help(tmp_path, little_memory, capfd):
+def test_out_of_memory_with_one_trial_fails_with_advice(tmp_path, little_memory, capfd):
     little_memory(most=0)
-    found = jaxft.run_study(tiny(**ALIKE, execution={"executor": "vmap", "width": 4}), tmp_path / "a")
-    said = capfd.readouterr().err
-    assert "going on with vmap at width 2" in said and "going on with vmap" in said
-    assert said.count("ran out of memory") == 2, "halved once for all chunks"
-    assert (found["status"] == "failed").all()
-    assert said.count("1 trial failed: a trial takes more memory than the device has; set execution.remat") == 8
+    results = jaxft.run_study(tiny(**ALIKE, execution={"executor": "vmap", "width": 4}), tmp_path / "a")
+    stderr = capfd.readouterr().err
+    assert "continuing with vmap at width 2" in stderr and "continuing with vmap" in stderr
+    assert stderr.count("ran out of memory") == 2, "halved once for all chunks"
+    assert (results["status"] == "failed").all()
+    assert stderr.count("1 trial failed: one trial needs more memory than the device has; set execution.remat") == 8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["devices", "pmap"])
-def test_out_of_memory_halves_the_lanes_of_each_device(tmp_path, little_memory, executor):
+def test_out_of_memory_halves_the_trials_on_each_device(tmp_path, little_memory, executor):
     little_memory(most=1)
     study = tiny(**ALIKE | {"seeds": 16}, execution={"executor": executor, "width": 2})
-    found = jaxft.run_study(study, tmp_path / "a", quiet=True)
-    assert (found["status"] == "done").all() and found["width"].tolist() == [8] * 16
+    results = jaxft.run_study(study, tmp_path / "a", quiet=True)
+    assert (results["status"] == "done").all() and results["width"].tolist() == [8] * 16
 
 
-def test_nothing_is_timed_in_a_deterministic_study(monkeypatch, tmp_path):
+def test_a_deterministic_study_times_no_executor(monkeypatch, tmp_path):
     plan = make_plan(tiny(**ALIKE, execution={"deterministic": True}))
     monkeypatch.setattr(chooser_module, "time_steps", None)
-    for found, chosen in (
+    for available, chosen in (
         ([Sequential(), Vmap(8)], Vmap(8)),
         ([Sequential(), DataParallel(1, 4)], Sequential()),
     ):
-        monkeypatch.setattr(chooser_module, "candidates", lambda *_, found=found: found)
+        monkeypatch.setattr(chooser_module, "candidates", lambda *_, available=available: available)
         with Progress(quiet=True) as progress:
             chooser = Chooser(plan, Store.create(tmp_path / chosen.name), progress)
             assert chooser.choose(plan.groups[0])[0] == chosen
 
 
-def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch, tmp_path):
+def test_an_executor_that_runs_out_of_memory_is_not_chosen(monkeypatch, tmp_path):
     plan = make_plan(tiny(**ALIKE))
 
     def time_steps(program, lane, images, executor):
@@ -760,10 +765,10 @@ def test_an_executor_that_has_no_memory_for_its_steps_is_not_chosen(monkeypatch,
 
 
 @pytest.mark.slow
-def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path, monkeypatch, capfd):
-    """One of two workers is killed when the first trial is there, the other two trials later.
+def test_the_trials_of_a_killed_worker_fail_and_run_again(tmp_path, monkeypatch, capfd):
+    """One of two workers is killed after the first trial, the other after the third.
 
-    What is done agrees with trials in turn.
+    Finished trials agree with sequential ones.
     """
     started, start = [], Workers.__init__
 
@@ -772,7 +777,7 @@ def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path, mon
         started.extend(self.processes)
 
     monkeypatch.setattr(Workers, "__init__", remember)
-    fields = {  # worker processes do not know the tests' network
+    fields = {  # the network of the tests is not registered in worker processes
         "seeds": 6,
         "factors": [],
         "source": {"model": "cifar_resnet8"},
@@ -787,20 +792,20 @@ def test_what_a_killed_worker_was_at_has_failed_and_is_tried_again(tmp_path, mon
             while len(list((tmp_path / "k").glob("trials/[!.]*.json"))) < num_trials and not running.done():
                 time.sleep(0.05)
             started[process].kill()
-        found = running.result()
-    assert "ended with code" in capfd.readouterr().err
-    assert set(found["status"]) == {"done", "failed"}
+        results = running.result()
+    assert "its worker process died (exit codes: -9" in capfd.readouterr().err
+    assert set(results["status"]) == {"done", "failed"}
     again = jaxft.run_study(sequential, tmp_path / "k", quiet=True)
     assert (again["status"] == "done").all() and len(again) == 6
-    is_done = found["status"] == "done"
+    is_done = results["status"] == "done"
     assert again["executor"].tolist() == ["workers" if done else "sequential" for done in is_done]
     np.testing.assert_allclose(again["relative_change"], alone["relative_change"], rtol=0.02)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["sequential", pytest.param("workers", marks=pytest.mark.nightly)])
-def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path, executor):
-    """SIGTERM in the middle of the only trial: gone within ten seconds, and what follows changes no bit."""
+def test_a_study_resumed_after_sigterm_is_bit_identical(tmp_path, executor):
+    """On SIGTERM during a trial, the process exits within ten seconds; the resumed trial is bit-identical."""
     model = "toy" if executor == "sequential" else "cifar_resnet8"
     fields = {"seeds": 1, "factors": [], "source": {"model": model}}
     fields["execution"] = {"executor": executor, "checkpoint_seconds": 0.5}
@@ -816,22 +821,22 @@ def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path,
         text=True,
     )
 
-    def kept():
+    def latest_checkpoint():
         return max(
             (int(path.name) for path in tmp_path.glob("stopped/checkpoints/*/[0-9]*") if path.name.isdigit()), default=0
         )
 
-    while not kept():  # it is at its steps
+    while not latest_checkpoint():  # until it trains
         assert stopped.poll() is None
         time.sleep(0.01)
     time.sleep(0.2)
-    before = kept()
+    before = latest_checkpoint()
     stopped.send_signal(signal.SIGTERM)
-    since = time.monotonic()
-    _, said = stopped.communicate(timeout=60)
-    assert time.monotonic() - since < 10 and stopped.returncode == 143, said
-    assert "the same command goes on" in said
-    assert kept() > before
+    sigterm_time = time.monotonic()
+    _, stderr = stopped.communicate(timeout=60)
+    assert time.monotonic() - sigterm_time < 10 and stopped.returncode == 143, stderr
+    assert "the same command resumes it" in stderr
+    assert latest_checkpoint() > before
     for name in ("stopped", "whole"):
         jaxft.run_study(str(config), tmp_path / name, quiet=True)
     one, other = (load_file(next((tmp_path / name / "weights").iterdir())) for name in ("whole", "stopped"))
@@ -842,8 +847,8 @@ def test_told_to_end_it_keeps_its_state_and_goes_on_with_the_same_bits(tmp_path,
 
 
 @pytest.mark.slow
-def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
-    """Two rates, momenta, decays and seeds: 16 trials, one program to train and one to evaluate."""
+def test_trials_with_different_hyperparameters_share_programs(tmp_path, caplog):
+    """Two learning rates, momenta, weight decays and seeds: 16 trials, one training and one evaluation program."""
     factors = [
         {
             "training.optimizer.learning_rate": [0.01, 0.05],
@@ -854,10 +859,10 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
     source = {"model": "toy"}
     training = TINY["training"] | {"initialization.start": "random", "schedule.epochs": 1.0, "batches.size": 7}
     study = tiny(source=source, factors=factors, training=training, execution={"executor": "sequential"})
-    jax.clear_caches()  # of what other tests compiled
+    jax.clear_caches()  # of programs from other tests
     with jax.log_compiles(True), caplog.at_level("WARNING"):
         assert len(jaxft.run_study(study, tmp_path / "n", quiet=True)) == 16
-    compiled = [found[1] for line in caplog.messages if (found := re.match(r"Compiling jit\((\w+)\)", line))]
+    compiled = [match[1] for line in caplog.messages if (match := re.match(r"Compiling jit\((\w+)\)", line))]
     assert compiled.count("step") == compiled.count("eval_step") == 1
 
 
@@ -866,25 +871,25 @@ def test_trials_that_differ_in_numbers_share_their_programs(tmp_path, caplog):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_onednn")
-def test_a_study_goes_on_with_the_convolutions_it_began_with(tmp_path):
+def test_a_study_resumes_only_with_the_same_convolutions(tmp_path):
     began = tiny(seeds=1, execution={"cpu_convolution": "xla"}, factors=[{"training.initialization.start": ["random"]}])
     jaxft.run_study(began, tmp_path, quiet=True)
     assert json.loads((tmp_path / "convolution.json").read_text()) == {"computed_by": "XLA", "threads": 0}
     assert jaxft.run_study(began, tmp_path, quiet=True).shape[0] == 1
     grown = tiny(seeds=2, factors=[{"training.initialization.start": ["random"]}])
-    with pytest.raises(UserError, match="was begun with convolutions by XLA, and this process has them by oneDNN"):
+    with pytest.raises(UserError, match="started with convolutions by XLA, but this process uses oneDNN"):
         jaxft.run_study(grown, tmp_path, quiet=True)
     finished = tiny(seeds=1, factors=[{"training.initialization.start": ["random"]}])
     assert jaxft.run_study(finished, tmp_path, quiet=True).shape[0] == 1, "with nothing to run, nothing is computed"
 
 
 @pytest.mark.usefixtures("needs_onednn")
-def test_the_record_of_a_run_says_what_computed_convolutions(ran):
+def test_the_record_of_a_run_names_the_convolution_library(ran):
     workdir, _ = ran
     (run,) = [json.loads(path.read_bytes()) for path in workdir.glob("runs/[!.]*.json")][:1]
-    kept = json.loads((workdir / "convolution.json").read_text())
-    assert kept["computed_by"].startswith("oneDNN 3.2.0 ") and kept["threads"] == 1
-    assert run["convolution"] == f"{kept['computed_by']}, 1 thread"
+    recorded = json.loads((workdir / "convolution.json").read_text())
+    assert recorded["computed_by"].startswith("oneDNN 3.2.0 ") and recorded["threads"] == 1
+    assert run["convolution"] == f"{recorded['computed_by']}, 1 thread"
 
 
 # --- the commit of a run ----------------------------------------------------------------------------------------
@@ -909,7 +914,7 @@ def git_repository(tmp_path):
     return folder, git
 
 
-def test_the_commit_of_a_run_is_read_without_running_what_the_repository_names(git_repository, tmp_path):
+def test_the_commit_is_read_without_running_hooks_and_filters_of_the_repository(git_repository, tmp_path):
     folder, git = git_repository
     git("clone", "-q", str(folder), "below")
     git("submodule", "add", "-q", str(folder), "below")
@@ -936,8 +941,8 @@ def test_the_commit_of_a_run_is_read_without_running_what_the_repository_names(g
     assert git_state(folder) == {"commit": commit, "dirty": True} and not ran.exists()
 
 
-def test_a_users_own_filters_decide_what_is_changed(git_repository, tmp_path, monkeypatch):
-    """Such as those of git-lfs, by which files are unlike what is committed."""
+def test_filters_of_the_user_affect_the_dirty_state(git_repository, tmp_path, monkeypatch):
+    """Such as the filters of git-lfs, with which files differ from the committed content."""
     folder, _ = git_repository
     (folder / "filtered.txt").write_text("AS COMMITTED\n")  # git reads no file whose length changed
     assert git_state(folder)["dirty"]
@@ -946,5 +951,5 @@ def test_a_users_own_filters_decide_what_is_changed(git_repository, tmp_path, mo
     assert not git_state(folder)["dirty"]
 
 
-def test_outside_of_a_repository_there_is_no_commit(tmp_path):
+def test_no_commit_outside_of_a_repository(tmp_path):
     assert git_state(tmp_path) == {"commit": None, "dirty": None}

@@ -1,4 +1,4 @@
-"""Worker processes: what they import, and that they end."""
+"""Worker processes: their imports and their end."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from jaxft.study.workers import Workers
 
 @pytest.fixture
 def hostile_folder(tmp_path, monkeypatch):
-    """Returns the current folder, whose modules write the file `imported` beside them."""
+    """Returns the current folder; its modules write the file `imported` when they are imported."""
     (tmp_path / "jaxft").mkdir()
     for name in ("json.py", "sitecustomize.py", "jaxft/__init__.py"):
         (tmp_path / name).write_text("from pathlib import Path; Path('imported').write_text(__file__)\n")
@@ -22,7 +22,7 @@ def hostile_folder(tmp_path, monkeypatch):
 
 
 def test_workers_import_nothing_from_the_current_folder(hostile_folder, tmp_path, monkeypatch):
-    # A core that no machine has ends the worker right after its first line of JSON, before it imports JAX.
+    # The core does not exist, so the worker exits after its first line of JSON, before it imports JAX.
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1 << 15})
     workers = Workers({}, tmp_path / "w", 1)
     try:
@@ -32,12 +32,12 @@ def test_workers_import_nothing_from_the_current_folder(hostile_folder, tmp_path
     assert not (hostile_folder / "imported").exists()
 
 
-def test_a_child_has_the_jaxft_of_this_process_also_where_it_is_not_installed(hostile_folder):
+def test_a_child_process_imports_the_jaxft_of_its_parent(hostile_folder):
     python, *words = child_command("jaxft.core.devices", "num_cores")
-    place = words.index("-c") + 1
-    words[place] += "print(package.__file__, sys.path)"
+    code = words.index("-c") + 1
+    words[code] += "print(package.__file__, sys.path)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    said = subprocess.check_output([python, "-S", *words], env=environment, text=True)  # without installed packages
-    assert said.startswith(jaxft.__file__)
-    assert repr(str(Path(jaxft.__file__).parents[1])) not in said and repr(str(hostile_folder)) not in said
+    output = subprocess.check_output([python, "-S", *words], env=environment, text=True)  # without installed packages
+    assert output.startswith(jaxft.__file__)
+    assert repr(str(Path(jaxft.__file__).parents[1])) not in output and repr(str(hostile_folder)) not in output
     assert not (hostile_folder / "imported").exists()

@@ -1,4 +1,4 @@
-"""Events through JSON, pipes and logs; a listener that fails; the lines that people see."""
+"""Events in JSON, pipes and logs; a listener that fails; the lines on the console."""
 
 import dataclasses
 import json
@@ -22,21 +22,21 @@ VALUES = {int: 3, float: 0.5, str: "a word"}
 
 
 @dataclasses.dataclass(frozen=True)
-class OfAPlugIn(Event):
+class PluginEvent(Event):
     temperature: float
 
 
 def example(kind):
-    """Returns an event of a class, with a value for each field by its type."""
+    """Returns an event of class `kind`, with a value of the right type for each field."""
 
-    def value(of):
-        if of in VALUES:
-            return VALUES[of]
-        if typing.get_origin(of) is tuple:
-            return (value(typing.get_args(of)[0]),)
-        if typing.get_args(of)[-1] is type(None):
+    def value(hint):
+        if hint in VALUES:
+            return VALUES[hint]
+        if typing.get_origin(hint) is tuple:
+            return (value(typing.get_args(hint)[0]),)
+        if typing.get_args(hint)[-1] is type(None):
             return None
-        return {"name": value(typing.get_args(of)[1])}
+        return {"name": value(typing.get_args(hint)[1])}
 
     hints = typing.get_type_hints(kind)
     return kind(**{field.name: value(hints[field.name]) for field in dataclasses.fields(kind)})
@@ -46,26 +46,26 @@ def kinds():
     return [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)][1:]
 
 
-@pytest.mark.parametrize("kind", [*kinds(), OfAPlugIn], ids=lambda kind: kind.__name__)
-def test_every_event_is_the_same_after_json_and_has_a_line(kind):
+@pytest.mark.parametrize("kind", [*kinds(), PluginEvent], ids=lambda kind: kind.__name__)
+def test_every_event_survives_json_and_is_one_line_of_text(kind):
     event = example(kind)
     line = event.to_json()
     assert "\n" not in line and from_json(line) == event
     assert "\n" not in describe(event)
 
 
-def test_what_is_no_number_is_null_in_json():
+def test_nan_and_infinity_are_null_in_json():
     event = events.TrialFinished("t", "diverged", 1.0, {"val_accuracy": float("nan"), "test_accuracy": float("inf")})
     assert json.loads(event.to_json())["metrics"] == {"val_accuracy": None, "test_accuracy": None}
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", '{"event": "Warned"}', '{"event": "Unheard", "message": "a"}', "{"])
-def test_a_line_that_is_no_event_is_refused(line):
+def test_a_line_that_is_not_an_event_is_an_error(line):
     with pytest.raises(ValueError):
         from_json(line)
 
 
-def test_a_listener_that_fails_costs_a_warning_and_the_others_go_on():
+def test_a_listener_that_fails_causes_a_warning_and_the_others_continue():
     recorded_events, calls = RecordedEvents(), []
 
     def failing(event):
@@ -80,7 +80,7 @@ def test_a_listener_that_fails_costs_a_warning_and_the_others_go_on():
     assert "failing raised OSError: disk full" in warning.message
 
 
-def test_the_warning_of_the_only_listener_is_on_standard_error(capsys):
+def test_a_failure_of_the_only_listener_is_printed_on_standard_error(capsys):
     def failing(event):
         raise OSError("disk full")
 
@@ -88,13 +88,13 @@ def test_the_warning_of_the_only_listener_is_on_standard_error(capsys):
     assert "warning: " in capsys.readouterr().err
 
 
-def test_the_line_of_an_epoch_has_the_means_of_those_that_did_not_diverge():
-    assert describe(EPOCH) == "epoch 3/5, loss 0.250, validation accuracy 50.0%"
+def test_the_line_of_an_epoch_averages_over_trials_that_did_not_diverge():
+    assert describe(EPOCH) == "epoch 3/5, loss 0.250, validation accuracy 50.0 %"
     both = dataclasses.replace(EPOCH, metrics={"train_loss": (0.25, 0.75), "val_accuracy": (None, None)})
     assert describe(both) == "epoch 3/5, loss 0.500"
 
 
-def test_a_log_of_a_process_that_was_killed_goes_on_behind_its_half_line(tmp_path):
+def test_a_log_continues_after_the_incomplete_line_of_a_killed_process(tmp_path):
     path = tmp_path / "events.jsonl"
     for _ in range(2):
         log = JsonLines(path)
@@ -103,8 +103,8 @@ def test_a_log_of_a_process_that_was_killed_goes_on_behind_its_half_line(tmp_pat
         log.close()
         with path.open("a") as file:
             file.write('{"time": 1.0, "event": "Warn')
-    found = [event for _, event in read_events(path)]
-    assert found == [EPOCH, Warned("two\nlines")] * 2
+    logged = [event for _, event in read_events(path)]
+    assert logged == [EPOCH, Warned("two\nlines")] * 2
     assert len(path.read_text().splitlines()) == 6
 
 
@@ -126,14 +126,14 @@ def test_processes_write_to_one_log_without_mixing_their_lines(tmp_path):
     assert lengths == sorted([*range(500), *range(500)])
 
 
-def test_of_how_far_something_is_few_lines_are_kept_and_the_last_one(tmp_path, monkeypatch):
+def test_progress_events_are_logged_every_ten_seconds_and_at_the_end(tmp_path, monkeypatch):
     now = iter(range(0, 1000, 4))
     monkeypatch.setattr(json_lines.time, "monotonic", lambda: float(next(now)))
     log = JsonLines(tmp_path / "events.jsonl")
     for done in range(1, 8):  # an event every four seconds
         log(events.FeaturesComputed("stem", done, 7))
-    found = [event.done for _, event in read_events(tmp_path / "events.jsonl")]
-    assert found == [1, 4, 7]
+    logged = [event.done for _, event in read_events(tmp_path / "events.jsonl")]
+    assert logged == [1, 4, 7]
 
 
 def test_a_tracker_is_opened_by_its_name(tmp_path):
@@ -146,7 +146,7 @@ def test_a_tracker_is_opened_by_its_name(tmp_path):
     finally:
         del TRACKERS.entries["of_a_test"]
     assert recorded_events == [EPOCH] and [event for _, event in read_events(tmp_path / "events.jsonl")] == [EPOCH]
-    with pytest.raises(UserError, match=r"there is no tracker 'csv'; there are none"):
+    with pytest.raises(UserError, match=r"the tracker 'csv' does not exist; allowed: none"):
         open_trackers(["csv"], tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""LoRA: the start, the merged kernel, and the steps that its factors make."""
+"""LoRA: initial factors, merged kernels, and the first training step."""
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +31,14 @@ def test_factors_are_named_after_their_layer():
         ((3, 3, 16, 32), (144, 4), (4, 32)),
         ((64, 10), (64, 4), (4, 10)),
         ((3, 3, 1, 96), (9, 4), (4, 96)),  # depthwise
-        ((1, 1, 2, 96), (2, 2), (2, 96)),  # no more than the smaller side
+        ((1, 1, 2, 96), (2, 2), (2, 96)),  # the rank is at most the smaller dimension
     ],
 )
 def test_shapes_by_hand(kernel, a, b):
     assert adapter_shape("x/lora_a", kernel, 4) == a and adapter_shape("x/lora_b", kernel, 4) == b
 
 
-def test_the_start_is_the_pretrained_network_bit_for_bit(network):
+def test_initial_lora_network_is_bit_identical_to_the_pretrained_one(network):
     _, params, _ = network
     factors = init_adapters(adapter_names(KERNEL), params, 4, jax.random.key(1))
     merged = merge(params | factors, params, 7.0)
@@ -47,7 +47,7 @@ def test_the_start_is_the_pretrained_network_bit_for_bit(network):
     assert np.std(factors[adapter_names(KERNEL)[0]]) == pytest.approx(1 / 12, rel=0.1)  # 3 * 3 * 16 = 144 inputs
 
 
-def test_merged_is_a_convolution_to_few_features_and_one_back():
+def test_merged_update_equals_two_convolutions():
     rng = np.random.Generator(np.random.PCG64(0))
     kernel = rng.normal(size=(3, 3, 5, 6)).astype(np.float32)
     a, b = rng.normal(size=(45, 2)).astype(np.float32), rng.normal(size=(2, 6)).astype(np.float32)
@@ -62,20 +62,20 @@ def test_merged_is_a_convolution_to_few_features_and_one_back():
     np.testing.assert_allclose(convolved(x, merged["conv/kernel"]), apart, rtol=1e-4, atol=1e-4)
 
 
-def test_without_factors_nothing_is_merged(network):
+def test_without_factors_merge_returns_the_parameters(network):
     _, params, _ = network
     assert merge(params, {}, 1.0) == params
 
 
 @pytest.mark.slow
-def test_the_first_step_moves_b_alone(network):
+def test_first_step_changes_only_b(network):
     """dL/dA = scale dL/dW B' is zero while B is; dL/dB = scale A' dL/dW is not."""
     model, params, batch_stats = network
     factors = init_adapters(adapter_names(KERNEL), params, 2, jax.random.key(1))
     images = jax.random.normal(jax.random.key(2), (4, 8, 8, 3))
 
-    def loss(own, scale):
-        merged = params | merge(own, params, scale)
+    def loss(factors, scale):
+        merged = params | merge(factors, params, scale)
         return jnp.square(model.apply({"params": unflatten(merged), "batch_stats": batch_stats}, images)).sum()
 
     def of_kernel(kernel):

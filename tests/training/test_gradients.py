@@ -1,4 +1,4 @@
-"""Batches in parts, SAM's point and running means: by hand and against optax."""
+"""Micro-batches, the ascent step of SAM and running means: by hand and against optax."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ import pytest
 from jaxft.training.gradients import in_micro_batches, running_mean, sam_point
 
 
-def test_parts_have_the_gradient_of_the_whole():
-    """A mean of squares; what stands for batch norm's statistics counts the parts."""
+def test_micro_batches_give_the_gradient_of_the_whole_batch():
+    """The loss is a mean of squares. The stand-in for batch-norm statistics counts the micro-batches."""
     rng = np.random.default_rng(0)
     batch = jnp.asarray(rng.normal(size=(12, 3)), jnp.float32), jnp.asarray(rng.normal(size=12), jnp.float32)
     params = {"kernel": jnp.asarray(rng.normal(size=3), jnp.float32)}
@@ -31,8 +31,8 @@ def test_parts_have_the_gradient_of_the_whole():
         np.testing.assert_allclose(grads["kernel"], whole["kernel"], rtol=1e-6)
 
 
-def test_the_point_of_sam_is_up_the_gradient_at_its_radius():
-    """The norm of (3, 4, 12) is 13, over all leaves."""
+def test_sam_point_is_at_the_radius_along_the_gradient():
+    """The norm of (3, 4, 12) over all leaves is 13."""
     params = {"a": jnp.array([1.0, 1.0]), "b": jnp.array([0.0])}
     point = sam_point(params, {"a": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}, 0.26)
     np.testing.assert_allclose(point["a"], [1.06, 1.08], rtol=1e-6)
@@ -42,10 +42,10 @@ def test_the_point_of_sam_is_up_the_gradient_at_its_radius():
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.9999])
-def test_a_running_mean_is_optaxs_corrected_one(decay):
+def test_running_mean_equals_the_corrected_mean_of_optax(decay):
     values = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     tx = optax.ema(decay, debias=True)
-    state, average = tx.init(jnp.zeros(4)), jnp.full(4, 1e6)  # what it begins with does not count
+    state, average = tx.init(jnp.zeros(4)), jnp.full(4, 1e6)  # the first value of the average has no weight
     for count, value in enumerate(values, 1):
         with jax.numpy_dtype_promotion("standard"):
             expected, state = tx.update(jnp.asarray(value), state)

@@ -1,4 +1,4 @@
-"""Where trials start and what of them trains: transfer depth, initialization, presets, heads, checkpoints."""
+"""Initial weights and trainable leaves: transfer depth, initialization, presets, heads, checkpoints."""
 
 import re
 import shutil
@@ -58,7 +58,7 @@ def names_of(model, size_px=SIZE_PX):
 
 @pytest.fixture(scope="module")
 def source():
-    """Returns the leaves below a network's head, as a file of it would give them."""
+    """Returns the leaves below the head of a network, as loaded from a weight file."""
     model = create_model("toy", 5)
     flat = flatten(init_variables(model, jax.random.key(7), SIZE_PX))
     rng = np.random.Generator(np.random.PCG64(0))
@@ -85,7 +85,7 @@ pytestmark = pytest.mark.usefixtures("no_report")
         (None, ["stem", "stage1/block1", "stage2/block1", "stage3/block1"]),
     ],
 )
-def test_units_are_counted_or_named(asked, blocks):
+def test_transfer_depth_is_a_number_or_a_name_of_blocks(asked, blocks):
     model = create_model("cifar_resnet8", 3)
     assert (
         list(transferred_blocks(Training.of({"initialization.transferred_blocks": asked}), model, names_of(model)))
@@ -93,7 +93,7 @@ def test_units_are_counted_or_named(asked, blocks):
     )
 
 
-def test_a_stage_is_copied_as_a_whole():
+def test_a_stage_name_transfers_all_its_blocks():
     model = create_model("resnetsmall14", 3)
     copied = transferred_blocks(
         Training.of({"initialization.transferred_blocks": "stage2"}), model, names_of(model, 32)
@@ -102,7 +102,7 @@ def test_a_stage_is_copied_as_a_whole():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_first_units_are_the_sources_and_no_others(source, depth):
+def test_only_the_first_blocks_come_from_the_source(source, depth):
     found = start(source, **{"initialization.transferred_blocks": depth})
     scratch = initial_variables(
         create_model("toy", 3), Training.of({"initialization.start": "random"}), KEY, SIZE_PX, None
@@ -117,14 +117,14 @@ def test_the_first_units_are_the_sources_and_no_others(source, depth):
             np.testing.assert_array_equal(leaf, expected)
 
 
-def test_without_a_depth_the_start_is_what_it_was(source):
+def test_without_a_depth_all_blocks_are_transferred(source):
     found = start(source)
     fresh = flatten(init_variables(create_model("toy", 3), KEY, SIZE_PX))
     np.testing.assert_allclose(found["params"]["head/kernel"], fresh["params/head/kernel"], rtol=1e-6)
     assert all(np.array_equal(found["params"][n.partition("/")[2]], source[n]) for n in source if n[0] == "p")
 
 
-def test_copied_units_are_frozen_by_rules_that_are_planned():
+def test_rules_freeze_the_transferred_blocks():
     trial = planned(**{"initialization.transferred_blocks": 2, "initialization.transferred": "frozen"})
     assert trial.program.phases[0].prefix == "stage1/block1"
     assert {match.pattern for match in trial.layers.values() if match.value == "frozen"} == {
@@ -133,7 +133,7 @@ def test_copied_units_are_frozen_by_rules_that_are_planned():
     assert not any(name.startswith(("stem", "stage1")) for name in trial.program.phases[0].tracked)
 
 
-def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
+def test_trials_with_frozen_transferred_blocks_form_a_group_but_not_with_random_ones():
     def groups(**training):
         return len(make_plan(tiny(seeds=3, training=TINY["training"] | training)).groups)
 
@@ -141,7 +141,7 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
     assert groups(**{"initialization.transferred_blocks": 2}) == 1  # nothing is frozen
     assert (
         groups(**{"initialization.transferred_blocks": 2, "layers.tune": "bias"}) == 3
-    )  # random kernels are frozen, another draw by each seed
+    )  # each seed freezes other random kernels
     assert groups(**{"layers.tune": "bias"}) == 1
     assert groups(**{"initialization.start": "mean_var", "layers.tune": "bias"}) == 3
     assert groups(**{"layers.tune": "lora"}) == groups(**{"layers.tune": "lora", "linear_probe.epochs": 1.0}) == 1
@@ -153,23 +153,23 @@ def test_frozen_copies_run_side_by_side_and_random_frozen_units_do_not():
         {
             "training.initialization.transferred_blocks": [1, 2],
             "training.layers.tune": ["bias"],
-        },  # what is frozen starts otherwise
-        {"training.layers.tune": ["lora"], "training.layers.lora_rank": [1, 4]},  # sizes
+        },  # frozen leaves have other initial values
+        {"training.layers.tune": ["lora"], "training.layers.lora_rank": [1, 4]},  # shapes differ
         {
             "training.layers.backbone_learning_rate": ["frozen"],
             "training.regularization.l2_sp.strength": [0.0, 0.1],
-        },  # a number that cannot act
+        },  # the number has no effect
         {"training.initialization.head": ["lecun", "zeros"], "training.layers.rates": [(("head/.*", "frozen"),)]},
     ],
-    ids=["copied units", "ranks", "numbers", "frozen heads"],
+    ids=["transferred blocks", "ranks", "numbers", "frozen heads"],
 )
-def test_what_cannot_be_stacked_is_no_group(factors):
+def test_trials_that_cannot_be_stacked_form_separate_groups(factors):
     plan = make_plan(tiny(seeds=1, factors=[factors]))
     assert len(plan.trials) == len(plan.groups) == 2
 
 
-def test_units_that_the_source_has_are_no_new_ones():
-    """A network that was grown before is a source as any other: all of it is copied, frozen and adapted."""
+def test_blocks_of_the_source_are_not_new_units():
+    """A grown source is a source like any other: all of it is transferred, frozen and adapted with LoRA."""
     model = create_model("toy+wider4", 3)
     names = names_of(model)
     grown = [name for name in names if re.match(NEW_UNITS, name)]
@@ -181,14 +181,14 @@ def test_units_that_the_source_has_are_no_new_ones():
     assert all(re.fullmatch(rule.pattern, name) for name in grown)
 
 
-def test_a_change_trains_whole_or_not_at_all():
-    with pytest.raises(UserError, match=r"a rule freezes 'stem/conv/lora_b' and none 'stem/conv/lora_a'"):
+def test_lora_factors_train_together_or_not_at_all():
+    with pytest.raises(UserError, match=r"a rule freezes 'stem/conv/lora_b' but no rule freezes 'stem/conv/lora_a'"):
         planned(**{"layers.tune": "lora", "layers.rates": [["stem/.*/lora_b", "frozen"]]})
 
 
-def test_another_alpha_is_no_other_program():
+def test_alpha_does_not_change_the_program():
     plan = make_plan(tiny(factors=[{"training.layers.tune": ["lora"], "training.layers.lora_alpha": [1.0, 8.0]}]))
-    assert len(plan.trials) == 2 and plan.num_programs == 2  # the source's too
+    assert len(plan.trials) == 2 and plan.num_programs == 2  # one program is for the source
 
 
 @pytest.mark.parametrize(
@@ -196,59 +196,62 @@ def test_another_alpha_is_no_other_program():
     [
         (
             {"initialization.transferred_blocks": 0},
-            "'training.initialization.transferred_blocks' is 0; allowed: a whole number at least 1",
+            "'training.initialization.transferred_blocks' is 0; allowed: an integer at least 1",
         ),
         (
             {"initialization.transferred_blocks": 9},
-            "'training.initialization.transferred_blocks' is 9; toy has 3 units with parameters",
+            "'training.initialization.transferred_blocks' is 9, but toy has only 3 blocks with parameters",
         ),
         ({"initialization.transferred_blocks": "stage4"}, "'training.initialization.transferred_blocks' is 'stage4'"),
         (
             {"initialization.transferred_blocks": 2, "initialization.start": "random"},
-            "'training.initialization.start' is 'random', which copies nothing",
+            "'training.initialization.start' is 'random', so no block is pretrained",
         ),
         (
             {"initialization.transferred": "frozen", "initialization.start": "random"},
-            "with start 'random' nothing is copied; give 'training.initialization.transferred_blocks'",
+            "with start 'random' no block is pretrained; give 'training.initialization.transferred_blocks'",
         ),
         (
             {"initialization.transferred": "frozen", "initialization.start": "mean_var"},
-            "with start 'mean_var' nothing is copied",
+            "with start 'mean_var' no block is pretrained",
         ),
         (
             {"layers.tune": "last_blocks", "layers.tuned_blocks": 5},
-            "'training.layers.tuned_blocks' is 5; toy has 3 units",
+            "'training.layers.tuned_blocks' is 5, but toy has only 3 blocks",
         ),
         ({"layers.tune": "last_blocks", "layers.tuned_blocks": "stage9"}, "'training.layers.tuned_blocks' is 'stage9'"),
-        ({"layers.tune": "head", "layers.rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' decides nothing"),
+        ({"layers.tune": "head", "layers.rates": [("stem/.*", 0.1)]}, "layer rate 'stem/.*' has no effect"),
     ],
 )
-def test_what_does_not_go_together_is_one_sentence(fields, message):
+def test_contradictory_fields_raise_one_sentence(fields, message):
     with pytest.raises(UserError) as error:
         planned(**fields)
     assert message in str(error.value)
 
 
-def test_a_source_has_no_later_weights_than_its_last():
-    message = "'source.epoch' is 4, but the source is trained for 3 epochs; raise 'source.training.schedule.epochs'."
+def test_source_epoch_is_at_most_the_last_epoch():
+    message = "'source.epoch' is 4, but the source is trained for only 3 epochs; lower it, or raise 'source.training."
     with pytest.raises(UserError, match=message):
         make_plan(tiny(source=TINY["source"] | {"epoch": 4}))
-    with pytest.raises(UserError, match=r"'source.epoch' is for sources that are trained here"):
+    with pytest.raises(UserError, match=r"'source.epoch' needs a source that the study trains"):
         from_dict(Study, {"source": {"weights": "some.safetensors", "epoch": 1}})
-    with pytest.raises(UserError, match=r"'source.epoch' is of a source whose statistics are 'recalibrated'"):
+    with pytest.raises(UserError, match=r"'source.epoch' needs batch-norm statistics after each epoch"):
         recalibrated = TINY["source"]["training"] | {"batch_norm.statistics": "recalibrated"}
         tiny(source=TINY["source"] | {"epoch": 1, "training": recalibrated})
 
 
-def test_networks_without_batch_norms_or_dense_heads_say_so():
+def test_fields_that_need_batch_norms_or_a_dense_head_are_errors_without_them():
     fields = TINY | {"source": {"model": "squeezenet1_1"}, "target": TINY["target"] | {"size_px": 64}}
     for training, message in (
-        ({"layers.tune": "batch_norm"}, "'training.layers.tune' is 'batch_norm'; squeezenet1_1 has none."),
+        (
+            {"layers.tune": "batch_norm"},
+            "'training.layers.tune' is 'batch_norm', but squeezenet1_1 has no batch norms.",
+        ),
         (
             {"initialization.head": "zeros"},
-            "the classifier of squeezenet1_1 reads maps and has a ReLU after it; use 'lecun'.",
+            "the head of squeezenet1_1 is a convolution with a ReLU, not a dense layer; use 'lecun'.",
         ),
-        ({"initialization.grow": "wider"}, "squeezenet1_1 cannot be grown: its classifier reads maps"),
+        ({"initialization.grow": "wider"}, "squeezenet1_1 cannot be grown: it has no pooling layer"),
     ):
         with pytest.raises(UserError) as error:
             make_plan(
@@ -262,17 +265,17 @@ def test_networks_without_batch_norms_or_dense_heads_say_so():
 # --- initialization ---------------------------------------------------------------------------------------------
 
 
-def test_matched_values_have_the_leafs_mean_and_deviation():
+def test_mean_var_values_have_the_mean_and_deviation_of_the_leaf():
     leaf = np.random.Generator(np.random.PCG64(1)).gamma(2.0, 3.0, (3, 3, 40, 50))
     drawn = np.asarray(draw_mean_var(leaf, KEY), np.float64)
-    error = leaf.std() / np.sqrt(leaf.size)  # of a mean of so many
+    error = leaf.std() / np.sqrt(leaf.size)  # standard error of the mean
     assert abs(drawn.mean() - leaf.mean()) < 4 * error
     assert abs(drawn.std() / leaf.std() - 1) < 4 / np.sqrt(2 * leaf.size)
     skew = ((drawn - drawn.mean()) ** 3).mean() / drawn.std() ** 3
-    assert abs(skew) < 0.1  # normal, which the gamma distribution is not (1.4)
+    assert abs(skew) < 0.1  # 0 for the normal distribution; 1.4 for the gamma distribution of the source
 
 
-def test_a_matched_start_is_drawn_leaf_by_leaf(source):
+def test_mean_var_draws_each_leaf_separately(source):
     found = start(source, **{"initialization.start": "mean_var"})
     for name, leaf in found["params"].items():
         if not name.startswith("head/"):
@@ -285,7 +288,7 @@ def test_a_matched_start_is_drawn_leaf_by_leaf(source):
     assert not np.array_equal(found["params"][name], other["params"][name])
 
 
-def test_the_stream_init_is_told_where_it_matters():
+def test_stream_init_is_listed_if_it_matters():
     assert (
         "init" in planned().streams_used
         and "init" in planned(**{"initialization.head": "zeros", "initialization.transferred_blocks": 2}).streams_used
@@ -293,8 +296,8 @@ def test_the_stream_init_is_told_where_it_matters():
     assert "init" not in planned(**{"initialization.head": "zeros"}).streams_used
 
 
-def test_neutral_values_are_no_part_of_an_identity():
-    """A digest is that of the identity, so that those of trials without these factors are what they were."""
+def test_neutral_values_do_not_change_the_identity():
+    """Trials without these factors keep their digest."""
     pretrained, random = make_plan(tiny(factors=[{"training.initialization.start": ["pretrained", "random"]}])).trials
     written = {f"training.{name}": value for name, value in TINY["training"].items()}
     fields = [
@@ -317,10 +320,10 @@ def test_class_means_by_hand():
     kernel = imprint(features, np.array([0, 0, 1]), num_classes=3)
     np.testing.assert_allclose(kernel[:, 0], np.array([0.6, 1.8]) / np.hypot(0.6, 1.8), rtol=1e-6)
     np.testing.assert_allclose(kernel[:, 1], [1.0, 0.0])
-    np.testing.assert_array_equal(kernel[:, 2], 0.0)  # no image
+    np.testing.assert_array_equal(kernel[:, 2], 0.0)  # the class has no images
 
 
-def test_the_largest_logit_is_the_nearest_direction():
+def test_the_largest_logit_belongs_to_the_nearest_class_direction():
     rng = np.random.Generator(np.random.PCG64(2))
     features, labels = rng.gamma(1.0, 1.0, (60, 7)), np.arange(60) % 4
     kernel = imprint(features, labels, 4)
@@ -331,7 +334,7 @@ def test_the_largest_logit_is_the_nearest_direction():
 # --- presets ----------------------------------------------------------------------------------------------------
 
 
-def test_presets_train_what_they_say():
+def test_presets_train_the_declared_leaves():
     every = set(planned().program.phases[0].trainable)
     head = {name for name in every if name.startswith("head/")}
 
@@ -391,7 +394,7 @@ def source_of(store, trial):
 
 
 @pytest.mark.slow
-def test_frozen_copies_are_the_sources_bits_after_training(ran):
+def test_frozen_transferred_blocks_are_bit_identical_after_training(ran):
     store, _, trials = ran
     final, source = weights_of(store, trials["frozen"]), source_of(store, trials["frozen"])
     for collection, leaves in final.items():
@@ -403,7 +406,7 @@ def test_frozen_copies_are_the_sources_bits_after_training(ran):
 
 
 @pytest.mark.slow
-def test_bias_only_moves_biases(ran):
+def test_tune_bias_changes_only_biases(ran):
     store, _, trials = ran
     final, source = weights_of(store, trials["bias"])["params"], source_of(store, trials["bias"])["params"]
     for name, leaf in final.items():
@@ -412,7 +415,7 @@ def test_bias_only_moves_biases(ran):
 
 
 @pytest.mark.slow
-def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
+def test_lora_is_merged_into_kernels_with_low_rank_updates(ran):
     store, _, trials = ran
     trial = trials["lora"]
     final, source = weights_of(store, trial)["params"], source_of(store, trial)["params"]
@@ -423,7 +426,7 @@ def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
         change = np.asarray(leaf, np.float64) - np.asarray(source[name], np.float64)
         if name.endswith("/kernel"):
             sizes = np.linalg.svd(change.reshape(-1, change.shape[-1]), compute_uv=False)
-            assert sizes[0] > 0 and sizes[2] < 1e-3 * sizes[0]  # rank 2, but for rounding
+            assert sizes[0] > 0 and sizes[2] < 1e-3 * sizes[0]  # rank 2 up to rounding
         else:
             assert not change.any()
     record = store.read("trials", trial.digest)
@@ -432,7 +435,7 @@ def test_lora_is_merged_into_plain_kernels_of_low_rank(ran):
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_lora_side_by_side_is_lora_in_turn(tmp_path):
+def test_lora_agrees_between_vmap_and_sequential_execution(tmp_path):
     found = {}
     for executor in ("sequential", "vmap"):
         study = tiny(
@@ -451,11 +454,11 @@ def test_lora_side_by_side_is_lora_in_turn(tmp_path):
 
 
 @pytest.mark.slow
-def test_snapshots_are_kept_and_the_last_is_the_end(ran):
+def test_snapshots_are_saved_and_the_last_equals_the_final_weights(ran):
     store, plan, trials = ran
     assert plan.snapshots(plan.sources[0]) == ((1, trials["early"].source.digest), (3, trials["late"].source.digest))
     early, late = source_of(store, trials["early"]), source_of(store, trials["late"])
-    end = source_of(store, trials["bias"])  # which starts from the selected weights, here the last
+    end = source_of(store, trials["bias"])  # it starts from the selected weights, which are the last here
     for name, leaf in end["params"].items():
         np.testing.assert_array_equal(late["params"][name], leaf)
     assert not np.array_equal(early["params"]["stem/conv/kernel"], late["params"]["stem/conv/kernel"])
@@ -463,7 +466,7 @@ def test_snapshots_are_kept_and_the_last_is_the_end(ran):
 
 
 @pytest.mark.slow
-def test_a_source_is_trained_again_for_another_snapshot(ran, tmp_path):
+def test_another_snapshot_trains_the_source_again(ran, tmp_path):
     _, plan, trials = ran
     store = Store.open(shutil.copytree(ran[0].workdir, tmp_path / "work"))
     before = source_of(store, trials["early"])["params"]
@@ -478,7 +481,7 @@ def test_a_source_is_trained_again_for_another_snapshot(ran, tmp_path):
 
 
 @pytest.mark.slow
-def test_new_units_have_moved_and_old_ones_are_compared(ran):
+def test_new_units_train_and_changes_of_old_units_are_measured(ran):
     store, _, trials = ran
     record = store.read("trials", trials["wider"].digest)
     assert record["changes"]["stage2_wider/conv"]["l2"] > 0 and record["changes"]["stage2/block1/conv1"]["l2"] > 0
@@ -486,7 +489,7 @@ def test_new_units_have_moved_and_old_ones_are_compared(ran):
 
 
 @pytest.mark.slow
-def test_a_head_of_class_means_begins_ahead(ran):
+def test_a_head_of_class_means_starts_with_higher_accuracy(ran):
     from jaxft.features.cache import FeatureCache
     from jaxft.study.services import Services
     from jaxft.study.work import Work

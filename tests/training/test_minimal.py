@@ -1,4 +1,4 @@
-"""docs/minimal.py, which trains in plain JAX, Flax and Optax, ends with the weights of a study's trial."""
+"""docs/minimal.py trains in plain JAX, Flax and Optax, and ends with the weights of a trial of a study."""
 
 import dataclasses
 import importlib.util
@@ -30,7 +30,7 @@ def minimal(root, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_ten_steps_of_the_script_are_those_of_a_trial(minimal, tmp_path):
+def test_ten_steps_of_the_script_agree_with_a_trial(minimal, tmp_path):
     weights = tmp_path / "source.safetensors"
     jaxft.save_weights(weights, create_model("toy", 4), draw_variables(create_model("toy", 4), 8))
     augmentations = {"crop.padding_px": 2, "flip.enabled": True}
@@ -55,7 +55,7 @@ def test_ten_steps_of_the_script_are_those_of_a_trial(minimal, tmp_path):
     model = create_model("toy", len(CLASSES))
     trained = jaxft.load_weights(Store(tmp_path / "study").weights_path(results["trial"][0]), model)
     drawn = draw(Images("digits", classes=CLASSES, train_per_class=20), seed=3, size_px=8)
-    with jax.numpy_dtype_promotion("standard"):  # which Optax needs
+    with jax.numpy_dtype_promotion("standard"):  # Optax needs it
         variables, preprocessing = minimal.fine_tune(model, weights, drawn, settings)
         other = dataclasses.replace(settings, seed=4)
         elsewhere, _ = minimal.fine_tune(model, weights, drawn, other)
@@ -63,7 +63,7 @@ def test_ten_steps_of_the_script_are_those_of_a_trial(minimal, tmp_path):
     found, expected = flatten(variables), flatten(trained)
     assert found.keys() == expected.keys()
     for name, leaf in expected.items():
-        assert "head" in name or np.abs(leaf - before[name]).max() > 1e-3, name  # it has moved
+        assert "head" in name or np.abs(leaf - before[name]).max() > 1e-3, name  # it has trained
         np.testing.assert_allclose(found[name], leaf, atol=1e-5, err_msg=name)
     accuracy = minimal.accuracy(model, preprocessing, variables, drawn)
     assert accuracy == pytest.approx(results["test_accuracy"][0], abs=2 / len(drawn.split.test))

@@ -1,4 +1,4 @@
-"""Every optimizer, leaf by leaf: what a rule says is by how much a leaf moves."""
+"""Every optimizer: the update of each leaf follows from the rule of the leaf."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from jaxft.config import Training
 from jaxft.models import create_model
 from jaxft.training.hparams import make_hparams
 from jaxft.training.learning_rates import resolve_layers, resolve_rates
-from jaxft.training.optimizers import Optimizer, go_on_from, make_tx
+from jaxft.training.optimizers import Optimizer, continue_opt_state, make_tx
 from jaxft.training.schedules import Schedule, make_schedule
 
 SHAPES = {
@@ -27,15 +27,15 @@ SHAPES = {
 }
 DEPTHS = {name: {"head": 0, "stage2": 1, "stage1": 2, "stem": 3}[name.partition("/")[0]] for name in SHAPES}
 KERNELS = tuple(name for name in SHAPES if name.endswith("kernel"))
-MODEL = create_model("cifar_resnet8", 2)  # whose head and norms the rules name
+MODEL = create_model("cifar_resnet8", 2)  # the rules match its head and its norms
 STEPS = 6
-# Numbers that float32 holds exactly, so that the comparison in float64 is exact.
+# float32 represents these numbers exactly, so the comparison in float64 is exact.
 NUMBERS = {"optimizer.learning_rate": 0.5, "optimizer.momentum": 0.75, "optimizer.beta2": 0.875, "layers.decay": 0.5}
 RULES = (("stage2/.*/kernel", 0.25), ("stage1/.*/bn1/.*", "frozen"), ("stem/.*", 2.0))
 
 
 def resolved(**fields):
-    """Returns the config, the rule of each parameter, the learning rates, and the groups of all that trains."""
+    """Returns the config, the rule of each parameter, the learning rates, and the groups of the trainable leaves."""
     training = Training.of({**NUMBERS, "layers.rates": RULES, "layers.backbone_learning_rate": 0.125, **fields})
     layers = resolve_layers(training, MODEL, list(SHAPES))
     rates = resolve_rates(training, layers, DEPTHS)
@@ -58,7 +58,7 @@ def draws(names, seed=0):
 
 
 def moved_by_hand(kind, nesterov, grads, start, rates, decay):
-    """Returns what one leaf has become after the gradients, each at its rate: the definitions, leaf by leaf."""
+    """Returns the values of one leaf after updates with the given gradients and learning rates, by definition."""
     b1, b2 = NUMBERS["optimizer.momentum"], NUMBERS["optimizer.beta2"]
     w, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
     for t, (g, rate) in enumerate(zip(grads, rates, strict=True), 1):
@@ -92,11 +92,11 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "nesterov", "decay", "clip"), CASES)
-def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
-    """Six steps of fixed gradients under warm-up and cosine, in float64: each leaf as if alone, at its own rate.
+def test_every_leaf_changes_according_to_its_rule(kind, nesterov, decay, clip):
+    """Six steps of fixed gradients with warmup and cosine decay, in float64: each leaf follows its own learning rate.
 
-    Decay is on kernels; that of adamw, lamb and lion goes with the leaf's rate. The norm that is clipped is over all
-    leaves that train, whatever their rates.
+    Kernels have weight decay; for adamw, lamb and lion, it is multiplied by the learning rate of the leaf. The norm for
+    clipping is over all trainable leaves, whatever their learning rates.
     """
     training, layers, rates, groups = resolved(
         **{
@@ -113,28 +113,28 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
     start = draws(names)
     grads = [draws(names, seed) for seed in range(1, STEPS + 1)]
     clipped = []
-    for of_step in grads:
-        norm = np.sqrt(sum((g**2).sum() for g in of_step.values()))
+    for step_grads in grads:
+        norm = np.sqrt(sum((g**2).sum() for g in step_grads.values()))
         assert norm > 1
-        clipped.append({name: g / norm * clip if clip else g for name, g in of_step.items()})
+        clipped.append({name: g / norm * clip if clip else g for name, g in step_grads.items()})
     with jax.enable_x64(True):
-        shares = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
-        shares = [float(shares(jnp.int32(step))) for step in range(STEPS)]
+        schedule = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
+        factors = [float(schedule(jnp.int32(step))) for step in range(STEPS)]
         hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(training, layers))
         tx = make_tx(optimizer_of(training, groups))(hparams)
         params = {name: jnp.asarray(value) for name, value in start.items()}
         opt_state = tx.init(params)
         update = jax.jit(tx.update)
-        for of_step in grads:
-            updates, opt_state = update(of_step, opt_state, params)
+        for step_grads in grads:
+            updates, opt_state = update(step_grads, opt_state, params)
             params = optax.apply_updates(params, updates)
         for name in names:
             expected = moved_by_hand(
                 kind,
                 nesterov,
-                [of_step[name] for of_step in clipped],
+                [step_grads[name] for step_grads in clipped],
                 start[name],
-                [rates[name] * share for share in shares],
+                [rates[name] * factor for factor in factors],
                 decay if name.endswith("kernel") else 0.0,
             )
             assert (expected != start[name]).any()
@@ -142,27 +142,27 @@ def test_every_leaf_moves_as_its_rule_says(kind, nesterov, decay, clip):
 
 
 @pytest.mark.parametrize(
-    ("kind", "theirs"),
+    ("kind", "make_optax"),
     [
         ("adam", lambda: optax.adam(0.5, 0.75, 0.875)),
         ("lamb", lambda: optax.lamb(0.5, 0.75, 0.875, weight_decay=0.125)),
         ("lion", lambda: optax.lion(0.5, 0.75, 0.875, weight_decay=0.125)),
     ],
 )
-def test_optimizers_are_optaxs(kind, theirs):
-    """One group, kernels alone, where optax's own know no rules."""
+def test_optimizers_agree_with_optax(kind, make_optax):
+    """One group with only kernels, because the optimizers of optax have no rules."""
     names = list(KERNELS)
     fields = {"optimizer.weight_decay": 0.125 * (kind != "adam"), "layers.rates": (), "layers.decay": 1.0}
     training, layers, _, _ = resolved(**{"optimizer.name": kind, "layers.backbone_learning_rate": None}, **fields)
     groups = tuple((name, layers[name].pattern) for name in names)
-    ours = make_tx(optimizer_of(training, groups, Schedule("constant", STEPS)))(make_hparams(training, layers))
+    jaxft_tx = make_tx(optimizer_of(training, groups, Schedule("constant", STEPS)))(make_hparams(training, layers))
     start = {name: jnp.asarray(value, jnp.float32) for name, value in draws(names).items()}
     ends = []
-    for tx in (ours, theirs()):
+    for tx in (jaxft_tx, make_optax()):
         params, opt_state = start, tx.init(start)
         for seed in range(STEPS):
             grads = {name: jnp.asarray(value, jnp.float32) for name, value in draws(names, seed).items()}
-            with jax.numpy_dtype_promotion("standard"):  # which Optax's own need
+            with jax.numpy_dtype_promotion("standard"):  # the optimizers of Optax need it
                 updates, opt_state = tx.update(grads, opt_state, params)
             params = optax.apply_updates(params, updates)
         ends.append(params)
@@ -170,7 +170,7 @@ def test_optimizers_are_optaxs(kind, theirs):
         np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=1e-4, atol=1e-6)
 
 
-def test_clipping_leaves_a_short_gradient_as_it_is():
+def test_clipping_does_not_change_a_short_gradient():
     training, layers, _, groups = resolved(**{"optimizer.name": "sgd", "optimizer.clip_norm": 1000.0})
     free = resolved(**{"optimizer.name": "sgd"})[0]
     grads = {name: jnp.asarray(value, jnp.float32) for name, value in draws([n for n, _ in groups]).items()}
@@ -183,18 +183,18 @@ def test_clipping_leaves_a_short_gradient_as_it_is():
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw", "lamb", "lion"])
-def test_what_joins_begins_at_zero_and_what_trained_goes_on(kind):
-    """The head alone for three steps, then all: each leaf is as if alone, from its own first step on.
+def test_joining_leaves_start_with_zero_state_and_others_continue(kind):
+    """Three steps train only the head, the next all leaves. Each leaf behaves as if trained alone from its first step.
 
-    So Adam's correction counts a leaf's own steps; the schedule is that of the whole for all.
+    So the bias correction of Adam counts the steps of the leaf. The schedule is the same for all leaves.
     """
     training, layers, rates, groups = resolved(**{"optimizer.name": kind, "optimizer.weight_decay": 0.125})
     joined = {name: 3 * (not name.startswith("head")) for name, _ in groups}
     head = tuple((name, pattern) for name, pattern in groups if name.startswith("head"))
     start, grads = draws(list(joined)), [draws(list(joined), seed) for seed in range(1, STEPS + 1)]
     with jax.enable_x64(True):
-        shares = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
-        shares = [float(shares(jnp.int32(step))) for step in range(STEPS)]
+        schedule = make_schedule(Schedule("cosine", STEPS, warmup_steps=2))
+        factors = [float(schedule(jnp.int32(step))) for step in range(STEPS)]
         hparams = jax.tree.map(lambda x: x.astype(jnp.float64), make_hparams(training, layers))
         late = tuple((name, step) for name, step in joined.items() if step)
         first, second = (
@@ -207,7 +207,7 @@ def test_what_joins_begins_at_zero_and_what_trained_goes_on(kind):
             updates, opt_state = first.update({name: grads[step][name] for name in some}, opt_state, some)
             some = optax.apply_updates(some, updates)
         params |= some
-        opt_state = go_on_from(opt_state, second.init(params))
+        opt_state = continue_opt_state(opt_state, second.init(params))
         for step in range(3, STEPS):
             updates, opt_state = second.update(grads[step], opt_state, params)
             params = optax.apply_updates(params, updates)
@@ -215,16 +215,16 @@ def test_what_joins_begins_at_zero_and_what_trained_goes_on(kind):
             expected = moved_by_hand(
                 kind,
                 False,
-                [of_step[name] for of_step in grads[begin:]],
+                [step_grads[name] for step_grads in grads[begin:]],
                 start[name],
-                [rates[name] * share for share in shares[begin:]],
+                [rates[name] * factor for factor in factors[begin:]],
                 0.125 if name.endswith("kernel") else 0.0,
             )
             np.testing.assert_allclose(params[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_an_effective_rate_is_divided_among_the_steps_that_a_gradient_lasts():
-    """0.8 at momentum 0.75 is a rate of 0.2; body and probe go with it, multipliers do not change."""
+def test_effective_rate_is_divided_by_the_effective_number_of_steps_of_a_gradient():
+    """An effective learning rate of 0.8 at momentum 0.75 is 0.2, also in the probe; multipliers do not change."""
     fields = {
         "optimizer.effective_learning_rate": 0.8,
         "layers.backbone_learning_rate": 0.4,
@@ -247,8 +247,8 @@ def test_an_effective_rate_is_divided_among_the_steps_that_a_gradient_lasts():
     ).optimizer.effective_rate == pytest.approx(0.1)
 
 
-def test_a_constant_gradient_moves_the_weights_by_the_effective_rate_each_step():
-    """After many steps of a gradient of one, whatever the momentum."""
+def test_a_constant_gradient_changes_weights_by_the_effective_rate_per_step():
+    """This holds after many steps of a gradient of one, for any momentum."""
     for momentum in (0.0, 0.5, 0.9):
         training = Training.of({"optimizer.effective_learning_rate": 0.25, "optimizer.momentum": momentum})
         layers = resolve_layers(training, MODEL, ["head/bias"])
@@ -262,8 +262,8 @@ def test_a_constant_gradient_moves_the_weights_by_the_effective_rate_each_step()
         np.testing.assert_allclose(updates["head/bias"], -0.25, rtol=1e-5)
 
 
-def test_labels_of_groups_are_apart():
-    """Leaves of one rule that join at two moments are two groups, and their counts are two."""
+def test_labels_of_groups_are_distinct():
+    """Leaves of one rule that join at different steps are two groups, with two step counts."""
     training, layers, _, groups = resolved(**{"optimizer.name": "adamw"})
     joined = tuple((name, 2) for name, _ in groups if name.startswith("stage2/block1/bn1"))
     tx = make_tx(optimizer_of(training, groups, joined=joined))(make_hparams(training, layers))

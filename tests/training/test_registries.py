@@ -1,4 +1,4 @@
-"""What a plug-in registers acts in a step: an optimizer, a schedule, a loss, regularizers."""
+"""Entries of a plug-in act in a training step: an optimizer, a schedule, a loss, regularizers."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ PLAIN_SGD = {"optimizer.momentum": 0.0, "optimizer.learning_rate": 0.1, "batch_n
 
 @pytest.fixture(autouse=True)
 def own_registries(monkeypatch):
-    """Forgets what a test registers."""
+    """Removes the entries that a test registers."""
     for registry in (LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES):
         monkeypatch.setattr(registry, "entries", dict(registry.items()))
 
@@ -36,8 +36,8 @@ def after_one_step(phase, trial, hparams=None, source_arrays=None):
     return step(state, hparams or trial.hparams, trial.labels, trial.indices, frozen, trial.images)
 
 
-def test_an_optimizer_is_any_chain_of_optax():
-    """Signs of the gradient: every leaf moves by the learning rate."""
+def test_an_optimizer_can_be_any_chain_of_optax():
+    """The update is the sign of the gradient: every leaf changes by the learning rate."""
     OPTIMIZERS.register("signs", lambda numbers: [optax.scale_by_sign()], help="signSGD")
     trial = Trial(**PLAIN_SGD, **{"optimizer.name": "signs"})
     after, _ = after_one_step(trial.phase, trial)
@@ -57,7 +57,7 @@ def test_a_schedule_is_a_function():
 
 
 def test_a_loss_is_a_function_of_logits_and_labels():
-    """Minus the logit of the right class: the bias of each class moves by its share of the batch."""
+    """The loss is minus the logit of the correct class: each bias changes by the fraction of its class in the batch."""
 
     def minus_own_logit(logits, labels, hparams=None):
         return -jnp.take_along_axis(logits, labels.reshape(-1, 1), axis=1)[:, 0]
@@ -77,7 +77,7 @@ class Factor:
 
 
 def test_the_section_of_an_optimizer_and_of_a_loss_is_traced():
-    """An update and a loss that are multiplied by a number of a section; another number has the same program."""
+    """A number of the section multiplies the update and the loss; another number uses the same program."""
     base = Trial(**PLAIN_SGD)
     OPTIMIZERS.register("scaled", lambda numbers: [optax.scale(numbers.section["factor"])], section=Factor)
     usual = LOSSES["cross_entropy"].value
@@ -101,11 +101,11 @@ class FeaturePullConfig(RegularizerConfig):
     """The section of a regularizer."""
 
     strength: float = setting(0.0, "strength of the pull", traced=True, at_least=0)
-    towards_source = ("strength",)
+    source_fields = ("strength",)
 
 
 class FeaturePull(Regularizer):
-    """Pulls the pooled features to those of the source, and the head's bias down."""
+    """Penalizes the distance of the pooled features from those of the source, and the bias of the head."""
 
     def static(self, options, scope):
         return "pool"
@@ -132,12 +132,12 @@ class FeaturePull(Regularizer):
 
 
 def test_a_regularizer_is_one_object():
-    """At the source its features have no pull, and the biases move by what was measured; away from it all moves."""
+    """At the source, only the biases change, by the measured array; away from the source, all leaves change."""
     trial = Trial(**PLAIN_SGD)
     REGULARIZERS.register("feature_pull", FeaturePull(), section=FeaturePullConfig, help="pull of pooled features")
     fields = {"regularization.feature_pull.strength": 2.0, "initialization.start": "pretrained"}
     pulled = Trial(**PLAIN_SGD, **fields)
-    with pytest.raises(UserError, match=r"regularization.feature_pull.strength' pulls towards a source"):
+    with pytest.raises(UserError, match=r"regularization.feature_pull.strength' needs source weights"):
         Trial(**fields | {"initialization.start": "random"})
     phase = pulled.phase
     active = phase.regularizers
@@ -146,7 +146,7 @@ def test_a_regularizer_is_one_object():
     numbers = pulled.hparams.regularizers
     assert numbers == {"feature_pull": {"strength": 2.0}} and make_numbers(trial.training) == {}
 
-    class Images:  # `measure` of this regularizer looks at none
+    class Images:  # `measure` of this regularizer uses no images
         model, preprocessing = MODEL, trial.phase.preprocessing
 
     hparams = trial.hparams._replace(regularizers=numbers, measured=measure([active], Images))
@@ -163,14 +163,14 @@ def test_a_regularizer_is_one_object():
 
 @dataclasses.dataclass(frozen=True)
 class DoubledConfig(RegularizerConfig):
-    """The section of noise."""
+    """The section of a regularizer that adds noise."""
 
     enabled: bool = setting(False, "whether branches count twice")
-    acting = ("enabled",)
+    activated_by = ("enabled",)
 
 
 class Doubled(Regularizer):
-    """Noise: the branch of every residual block counts twice."""
+    """Noise that doubles the branch of every residual block."""
 
     is_random = True
 

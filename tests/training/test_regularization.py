@@ -1,4 +1,4 @@
-"""Regularizers and the batch-norm policy: each formula by hand, in a step, side by side and above a frozen prefix."""
+"""Regularizers and batch-norm policies: formulas by hand, in a step, between executors and above a frozen prefix."""
 
 import dataclasses
 
@@ -45,9 +45,9 @@ from jaxft.training.training_images import TrainingImages
 
 CHANNELS = {"stage1/block1": 4, "stage2/block1": 8}
 UNITS = tuple(CHANNELS)
-OWN_CLASSES = 5  # of the source's head
+SOURCE_CLASSES = 5
 ATTENTION = {u: np.random.default_rng(n).dirichlet(np.ones(n)).astype(np.float32) for u, n in CHANNELS.items()}
-STRONG = {  # every one that looks at the source, strong enough to show
+STRONG = {  # all regularizers that use the source, strong enough for a visible effect
     "regularization.l2_sp.strength": {
         "regularization.l2_sp.strength": 3.0,
         "regularization.l2_sp.rules": (("stage2/.*", 0.0), (".*/kernel", 7.0)),
@@ -65,15 +65,15 @@ STRONG = {  # every one that looks at the source, strong enough to show
 # --- formulas by hand -------------------------------------------------------------------------------------------
 
 
-def test_the_pull_to_the_source_by_hand():
-    """0.5/2 (1 + 4) + 3/2 (0.25); what has no strength is not pulled."""
+def test_l2_sp_by_hand():
+    """0.5/2 (1 + 4) + 3/2 (0.25); leaves without a strength have no penalty."""
     params = {"a/kernel": jnp.array([1.0, 2.0]), "a/bias": jnp.array([0.5]), "head/kernel": jnp.array([9.0])}
     start = {"a/kernel": jnp.array([0.0, 4.0]), "a/bias": jnp.array([1.0])}
     assert float(squared_distance(params, start, {"a/kernel": 0.5, "a/bias": 3.0})) == pytest.approx(1.625)
 
 
 def test_the_distance_of_maps_by_hand():
-    """Two images of 1 x 2 places and two channels: squares 1, 4 | 0, 9 and 0, 0 | 16, 1, with W = 0.25, 0.75."""
+    """Two images of 1 x 2 positions and two channels: squares 1, 4 | 0, 9 and 0, 0 | 16, 1, with W = 0.25, 0.75."""
     source = np.zeros((2, 1, 2, 2), np.float32)
     maps = np.array([[[[1, 0], [2, 3]]], [[[0, 4], [0, 1]]]], np.float32)
     expected = ((1 + 4) * 0.25 + 9 * 0.75 + (16 + 1) * 0.75) / 2
@@ -88,12 +88,12 @@ def test_the_smallest_singular_values_by_hand():
         of_numpy = np.linalg.svd(features.astype(np.float64))
         value, grad = jax.value_and_grad(lambda x: smallest_singular_values(x, 1))(jnp.asarray(features))
         assert float(value) == pytest.approx(of_numpy[1][-1] ** 2, rel=1e-4)
-        # d sigma^2 = 2 sigma u v', and there are four of them either way.
+        # d sigma^2 = 2 sigma u v'. There are four singular values in both cases.
         np.testing.assert_allclose(grad, 2 * of_numpy[1][3] * np.outer(of_numpy[0][:, 3], of_numpy[2][3]), atol=1e-5)
 
 
 def test_distillation_by_hand():
-    """Temperature 2 halves the logits: shares 1/4, 3/4 before and 1/2, 1/2 now, so log 2; then 1/10, 9/10 now."""
+    """Temperature 2 halves the logits: 1/4, 3/4 before and 1/2, 1/2 now, so the loss is log 2; then 1/10, 9/10 now."""
     before = jnp.array([[0.0, 2 * np.log(3)]] * 2)
     now = jnp.array([[1.0, 1.0], [0.0, 2 * np.log(9)]])
     expected = [np.log(2), 0.25 * np.log(10) + 0.75 * np.log(10 / 9)]
@@ -110,8 +110,8 @@ def test_dropout_keeps_the_mean():
     np.testing.assert_array_equal(drop(x[:50], Dropout(key, 0.25, positions[50:100])), dropped[50:100])
 
 
-def test_blocks_are_skipped_linearly_more_often():
-    """Of three blocks the l-th is there with 1 - l/3 0.6: 0.8, 0.6, 0.4; where it is, times the inverse."""
+def test_skip_probability_rises_linearly_with_depth():
+    """Block l of three is kept with probability 1 - l/3 0.6: 0.8, 0.6, 0.4; then its factor is the inverse."""
     keys = jax.random.split(jax.random.key(0), 2000)
     blocks = ("stage2/block1", "stage3/block1")
     factors = jax.jit(jax.vmap(lambda key: branch_factors(key, create_model("cifar_resnet8", 3), blocks, 0.6)))(keys)
@@ -130,14 +130,14 @@ LITE = EfficientNetLite(shapes=(Shape(1, 3, 1, 1, 16), Shape(2, 5, 2, 6, 24)))
     ("model", "block", "size_px"),
     [
         (create_model("wrn16_1", 3), "stage3/block2", 8),
-        # whose shortcut is a projection; no ReLU follows
+        # the shortcut is a projection; no ReLU follows
         pytest.param(create_model("resnetsmall14", 3), "stage2/block1", 16, marks=pytest.mark.slow),
         pytest.param(LITE, "stage2/block2", 8, marks=pytest.mark.slow),
     ],
     ids=["wrn", "resnetsmall", "efficientnet_lite"],
 )
 def test_a_skipped_branch_leaves_the_shortcut(model, block, size_px):
-    """With factor 0 a block of one width is the identity (where no ReLU follows), with 1 it is itself."""
+    """With factor 0, a block without a projection is the identity (if no ReLU follows); with 1, it is unchanged."""
     assert block in model.residual_blocks
     variables = draw_variables(model, size_px)
     before = model.blocks[model.blocks.index(block) - 1]
@@ -157,8 +157,8 @@ def test_a_skipped_branch_leaves_the_shortcut(model, block, size_px):
 
 
 def source_of(seed=5):
-    """Returns a source of other classes, flat, with its own head."""
-    variables = draw_variables(create_model("toy", OWN_CLASSES), SIZE, seed)
+    """Returns the flat variables of a source with other classes, including its head."""
+    variables = draw_variables(create_model("toy", SOURCE_CLASSES), SIZE, seed)
     return {name: paths.flatten(variables[name]) for name in ("params", "batch_stats")}
 
 
@@ -166,14 +166,14 @@ def nested(source):
     return {name: paths.unflatten(leaves) for name, leaves in source.items()}
 
 
-def outputs(source, block, rows, num_classes=OWN_CLASSES):
+def outputs(source, block, rows, num_classes=SOURCE_CLASSES):
     model = create_model("toy", num_classes)
     return model.apply(nested(source), PLAIN.apply(images()[0][jnp.asarray(rows)]), stop=block)
 
 
 @pytest.mark.slow
 def test_attention_is_how_much_the_loss_rises_without_a_channel():
-    """Of the last unit before the pool, in NumPy: its channel j off is the j-th pooled feature off."""
+    """For the last block before the pool, in NumPy: without channel j, the j-th pooled feature is zero."""
     source, (pixels, labels) = source_of(), images()
     rows = np.arange(3, 36)
     on_source = TrainingImages(MODEL, PLAIN, source, pixels, "images", rows, labels[rows], FeatureCache(1e9))
@@ -195,22 +195,22 @@ def test_attention_is_how_much_the_loss_rises_without_a_channel():
 
 
 def lanes_with_source(rates, attention=ATTENTION, **fields):
-    """Returns a program and lanes that start from the body of one source, whose training rows are twelve."""
+    """Returns a program and lanes that start from the backbone of one source, with twelve training images."""
     fields = {"optimizer.momentum": 0.0, "schedule.shape": "constant", **fields}
     program, lanes = program_and_lanes(rates, **fields | {"initialization.start": "pretrained"})
     source = source_of()
     found = []
     for lane in lanes:
-        body = {name: leaf for name, leaf in source["params"].items() if not name.startswith("head/")}
+        backbone = {name: leaf for name, leaf in source["params"].items() if not name.startswith("head/")}
         lane = dataclasses.replace(
-            lane, params=dict(lane.params) | body, batch_stats=source["batch_stats"], source=source
+            lane, params=dict(lane.params) | backbone, batch_stats=source["batch_stats"], source=source
         )
         found.append(with_measured(lane, {"delta": attention} if fields.get("regularization.delta.strength") else {}))
     return program, found
 
 
 def whole_loss(fields, source, params, stats, rows, labels):
-    """Returns the regularized loss of a batch in inference mode, written down anew from the formulas."""
+    """Returns the regularized loss of a batch in inference mode, computed from the formulas."""
     fields = {name.removeprefix("regularization."): value for name, value in fields.items()}
     variables = {"params": paths.unflatten(params), "batch_stats": paths.unflatten(stats)}
     x = PLAIN.apply(images()[0][rows])
@@ -228,7 +228,7 @@ def whole_loss(fields, source, params, stats, rows, labels):
         loss += fields["delta.strength"] * (squares * ATTENTION[block].reshape(1, -1)).sum(1).mean()
     features = MODEL.apply(variables, x, stop="pool")
     if "bss.strength" in fields:
-        loss += fields["bss.strength"] * (jnp.linalg.svd(features, compute_uv=False)[4:] ** 2).sum()  # of six images
+        loss += fields["bss.strength"] * (jnp.linalg.svd(features, compute_uv=False)[4:] ** 2).sum()  # six images
     if "distillation.strength" in fields:
         kernel, bias = source["params"]["head/kernel"], source["params"]["head/bias"].reshape(1, -1)
         before = jax.nn.softmax(outputs(source, "head", rows) / 3)
@@ -239,8 +239,8 @@ def whole_loss(fields, source, params, stats, rows, labels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRONG)
-def test_a_step_follows_the_gradient_of_the_whole_loss(name):
-    """Two steps of plain SGD away from the source; fixed statistics, so that maps are kept."""
+def test_a_step_follows_the_gradient_of_loss_and_penalties(name):
+    """Two steps of plain SGD, not at the source. Statistics are frozen, so maps are cached."""
     fields, usual = (
         STRONG[name],
         {"schedule.epochs": 1.0, "batch_norm.statistics": "frozen", "selection.weights": "last"},
@@ -265,18 +265,18 @@ def test_a_step_follows_the_gradient_of_the_whole_loss(name):
         moved = np.abs(np.asarray(params[leaf]) - np.asarray(start)).max()
         np.testing.assert_allclose(outcome.params[leaf], params[leaf], atol=5e-3 * moved + 1e-6, err_msg=leaf)
         changed.append(np.abs(np.asarray(plain.params[leaf]) - np.asarray(outcome.params[leaf])).max() / moved)
-    assert max(changed) > 0.03  # without the regularizer they are elsewhere
+    assert max(changed) > 0.03  # the regularizer has an effect
 
 
 @pytest.mark.slow
-def test_kept_maps_are_those_of_a_forward_pass_of_the_source():
-    """The budget leaves no room for maps, so that the source runs at each step."""
+def test_cached_maps_equal_a_forward_pass_of_the_source():
+    """The budget is too small for maps, so the source runs at each step."""
     program, (lane,) = lanes_with_source(
         [0.05], **{"regularization.delta.strength": 0.01, "schedule.epochs": 1.0, "selection.weights": "last"}
     )
     kept = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(1e9)))[0]
-    anew = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(0)))[0]
-    assert_close(kept.params, anew.params)
+    uncached = run_chunk(program, [lane], images()[0], services=Services(FeatureCache(0)))[0]
+    assert_close(kept.params, uncached.params)
 
 
 EVERYTHING = {
@@ -293,7 +293,7 @@ EVERYTHING = {
 @pytest.mark.parametrize(
     "flip", [pytest.param(False, id="kept"), pytest.param(True, id="forward", marks=pytest.mark.nightly)]
 )
-def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
+def test_vmap_and_sequential_execution_agree_above_a_frozen_prefix(flip):
     rules = (("stem/.*|stage1/.*", "frozen"),)
     fields = {
         **EVERYTHING,
@@ -316,15 +316,15 @@ def test_side_by_side_and_in_turn_agree_above_a_frozen_prefix(flip):
 
 
 @pytest.mark.slow
-def test_a_stopped_trial_goes_on_with_the_same_bits(monkeypatch):
-    monkeypatch.setattr("jaxft.study.chunk.loop.STRETCH_SECONDS", 0.0)
+def test_a_resumed_trial_is_bit_identical(monkeypatch):
+    monkeypatch.setattr("jaxft.study.chunk.loop.LOOP_SECONDS", 0.0)
     program, (lane,) = lanes_with_source([0.05], **{"batch_norm.statistics": "recalibrated"}, **EVERYTHING)
     whole = run_chunk(program, [lane], images()[0])[0]
     memory = Memory(Position(0, 2, 1))
     with pytest.raises(KeyboardInterrupt):
-        run_chunk(program, [lane], images()[0], keeping=CheckpointPolicy(memory, 0))
+        run_chunk(program, [lane], images()[0], policy=CheckpointPolicy(memory, 0))
     memory.killed_at = None
-    continued = run_chunk(program, [lane], images()[0], keeping=CheckpointPolicy(memory, 0))[0]
+    continued = run_chunk(program, [lane], images()[0], policy=CheckpointPolicy(memory, 0))[0]
     for one, other in ((whole.params, continued.params), (whole.batch_stats, continued.batch_stats)):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
@@ -339,11 +339,11 @@ def phase_of(**fields):
     return make_phases(MODEL, PLAIN, training, layers, stats, 12)[-1], make_hparams(training, layers)
 
 
-def test_what_does_not_act_leaves_no_trace():
+def test_inactive_regularizers_change_nothing():
     phase, hparams = phase_of()
     assert phase.regularizers == NONE and hparams.regularizers == {} and phase.virtual_batch_size is None
     frozen, numbers = phase_of(**{"layers.backbone_learning_rate": "frozen"}, **EVERYTHING)
-    assert frozen.regularizers == ActiveRegularizers((("dropout", True),))  # nothing else can act on a frozen body
+    assert frozen.regularizers == ActiveRegularizers((("dropout", True),))  # others need trained blocks
     assert set(numbers.regularizers) == {name.split(".")[1] for name in EVERYTHING}
     probed, _ = phase_of(**{"linear_probe.epochs": 1.0, "schedule.epochs": 1.0, "regularization.dropout.rate": 0.1})
     assert probed.regularizers.static("dropout")
@@ -369,7 +369,7 @@ def test_strengths_do_not_recompile():
     assert phase_of(**{"regularization.l2_sp.strength": 0.1})[0] != one
 
 
-def test_rules_of_the_pull():
+def test_rules_of_l2_sp():
     training = Training.of(
         {"regularization.l2_sp.strength": 0.2, "regularization.l2_sp.rules": (("stem/.*", 0.0), (".*", 0.5))}
     )
@@ -387,7 +387,7 @@ def test_rules_of_the_pull():
 
 @pytest.mark.slow
 def test_a_wider_network_skips_the_blocks_of_the_plain_one():
-    """Its last stage is one unit, whose blocks are skipped all the same: l of L is the plain network's."""
+    """The last stage is one block, but its residual blocks are skipped as in the plain network, with its l and L."""
     wide = create_model("toy+wider4", 3)
     training = Training.of({"regularization.stochastic_depth.rate": 0.6})
     blocks = make_regularizers(training, Scope(wide, (), (), None)).static("stochastic_depth")
@@ -435,7 +435,7 @@ def test_dropout_and_depth_depend_on_the_key_and_the_step():
 # --- batch norm -------------------------------------------------------------------------------------------------
 
 
-def test_groups_are_normalized_as_if_they_came_one_after_another():
+def test_virtual_batches_are_normalized_as_successive_batches():
     norm, x = BatchNorm(), jnp.asarray(np.random.default_rng(0).normal(2, 3, (12, 2, 2, 5)), jnp.float32)
     start = norm.init(jax.random.key(0), x)
     params = {"scale": jnp.arange(1.0, 6), "bias": jnp.arange(5.0)}
@@ -469,8 +469,8 @@ def test_a_virtual_batch_reaches_every_batch_norm():
     assert np.abs(np.asarray(logits(x, 3) - logits(x, None))).max() > 1e-3
 
 
-def test_moments_of_batches_are_those_of_all():
-    x = np.random.default_rng(0).normal(3, 2, (10, 6, 4))  # images, places, features
+def test_pooled_moments_equal_moments_of_all_images():
+    x = np.random.default_rng(0).normal(3, 2, (10, 6, 4))  # images, positions, features
     batches = x[:4], x[4:7], x[7:]
     moments = [
         {"bn/mean": of.mean((0, 1)), "bn/var": of.var((0, 1)), "bn/values_per_image": np.array(6)} for of in batches
@@ -482,7 +482,7 @@ def test_moments_of_batches_are_those_of_all():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rules", [(("stem/.*", "frozen"),), pytest.param((), marks=pytest.mark.nightly)])
-def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeypatch):
+def test_recalibrated_statistics_equal_statistics_of_the_training_images(rules, monkeypatch):
     program, lanes = program_and_lanes([0.05], **{"batch_norm.statistics": "recalibrated", "layers.rates": rules})
     outcome = run_chunk(program, lanes, images()[0], services=Services(FeatureCache(1e9)))[0]
     tracked = program.phases[0].tracked
@@ -492,7 +492,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
     start = "stage1/block1" if rules else None
     if rules:
         x = MODEL.apply({"params": params, "batch_stats": stats}, x, stop="stem")
-    # All images as one batch, which moves statistics by a tenth towards its own.
+    # All images are one batch, which moves the running statistics by a tenth toward its statistics.
     zeros = jax.tree.map(jnp.zeros_like, stats)
     variables = {"params": params, "batch_stats": zeros}
     _, updated = MODEL.apply(variables, x, train=True, start=start, mutable=["batch_stats"])
@@ -506,14 +506,14 @@ def test_recalibrated_statistics_are_those_of_the_training_images(rules, monkeyp
     np.testing.assert_array_equal(usual.curves["val_loss"], outcome.curves["val_loss"])
     monkeypatch.setattr("jaxft.study.chunk.recalibration.MOMENTS_BATCH", 5)
     in_batches = run_chunk(program, lanes, images()[0])[0]
-    first = "stage1/block1/bn1" if rules else "stem/bn"  # below which no batch norm is tracked
+    first = "stage1/block1/bn1" if rules else "stem/bn"  # the first tracked batch norm
     for name in (f"{first}/mean", f"{first}/var"):
         np.testing.assert_allclose(in_batches.batch_stats[name], outcome.batch_stats[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["frozen", pytest.param("tracked", marks=pytest.mark.slow)])
-def test_frozen_statistics_have_the_bits_that_they_began_with(policy):
+def test_frozen_statistics_are_bit_identical_after_training(policy):
     program, lanes = program_and_lanes([0.1], **{"batch_norm.statistics": policy, "batch_norm.affine": "frozen"})
     outcome = run_chunk(program, lanes, images()[0])[0]
     same = {n: np.array_equal(outcome.batch_stats[n], leaf) for n, leaf in lanes[0].batch_stats.items()}
@@ -523,10 +523,10 @@ def test_frozen_statistics_have_the_bits_that_they_began_with(policy):
         assert np.array_equal(outcome.params[name], leaf) == is_affine, name
 
 
-def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
+def test_a_changed_frozen_statistic_is_an_error_that_names_it():
     before = {"stem/bn/mean": np.zeros(2, np.float32), "stem/bn/var": np.ones(2, np.float32)}
     after = {"stem/bn/mean": np.array([0.0, -0.0], np.float32), "stem/bn/var": np.array([1, 1 + 1e-7], np.float32)}
-    with pytest.raises(RuntimeError, match=r"moved: stem/bn/mean, stem/bn/var\."):
+    with pytest.raises(RuntimeError, match=r"changed 2 frozen batch-norm statistics: stem/bn/mean, stem/bn/var\."):
         check_frozen(before, after, ())
     check_frozen(before, after, ("stem/bn/mean", "stem/bn/var"))
 
@@ -540,40 +540,40 @@ def test_a_frozen_statistic_that_moved_is_an_error_that_names_it():
         ({"batch_norm.virtual_batch_size": 5}, "it must divide 'training.batches.size', 32"),
         (
             {"batch_norm.virtual_batch_size": 8, "batch_norm.statistics": "frozen"},
-            "the statistics of no batch are used",
+            "so batch statistics are not used",
         ),
         (
             {"regularization.l2_sp.strength": 0.1, "initialization.start": "random"},
-            "pulls towards a source, but 'training.initialization.start' is 'random'",
+            "needs source weights, but 'training.initialization.start' is 'random'",
         ),
         (
             {"regularization.delta.strength": 0.1, "initialization.start": "mean_var"},
-            "'training.initialization.start' is 'mean_var', which starts blocks anew",
+            "'training.initialization.start' is 'mean_var', which draws random weights for some blocks",
         ),
         (
             {"regularization.delta.strength": 0.1, "initialization.transferred_blocks": 2},
-            "'training.initialization.transferred_blocks' is 2, which starts blocks anew",
+            "'training.initialization.transferred_blocks' is 2, which draws random weights for some blocks",
         ),
         (
             {"regularization.bss.strength": 0.1, "regularization.bss.count": 40},
-            "32 images, which are processed at a time, have fewer singular values",
+            "the features of a micro-batch of 32 images have fewer singular values",
         ),
         (
             {"regularization.dropout.rate": 0.1, "schedule.epochs": 0.0, "linear_probe.epochs": 1.0},
-            "acts in fine-tuning, after the linear probe",
+            "acts only in fine-tuning after the linear probe",
         ),
         ({"regularization.l2_sp.rules": [["stem/.*", "frozen"]]}, r"allowed: a list of pairs \(pattern, number\)"),
     ],
 )
-def test_what_cannot_act_is_said(fields, message):
+def test_a_regularizer_that_cannot_act_is_an_error(fields, message):
     with pytest.raises(UserError, match=message):
         from_dict(Study, {"source": {"weights": "a.safetensors"}, "training": fields})
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_a_study_towards_a_source_that_it_trains(tmp_path):
-    """Attention and the source's own head come from the source; both executors agree."""
+def test_a_study_can_regularize_toward_a_source_that_it_trains(tmp_path):
+    """Attention and the source head come from the source; both executors agree."""
     fields = {"data": "digits", "classes": ["0", "1", "2"], "train_per_class": 8, "val_per_class": 4}
     study = {
         "source": {
@@ -611,5 +611,5 @@ def test_distillation_needs_a_source_with_a_head(real_data):
         "target": {"data": "digits", "size_px": 64, "train_per_class": 2},
         "training": {"regularization.distillation.strength": 1.0, "schedule.epochs": 1.0, "batches.size": 4},
     }
-    with pytest.raises(UserError, match="has no classifier"):
+    with pytest.raises(UserError, match="contains none; set the strength to 0"):
         make_plan(from_dict(Study, study))

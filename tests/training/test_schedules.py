@@ -9,7 +9,7 @@ import pytest
 from jaxft.training.schedules import Schedule, make_schedule
 
 
-def shares(schedule, **numbers):
+def factors(schedule, **numbers):
     rate = make_schedule(schedule, **numbers)
     return [float(rate(jnp.int32(step))) for step in range(schedule.num_steps)]
 
@@ -31,17 +31,17 @@ def shares(schedule, **numbers):
     ids=lambda value: value.shape if isinstance(value, Schedule) else "",
 )
 def test_schedules_by_hand(schedule, expected):
-    np.testing.assert_allclose(shares(schedule), expected, rtol=1e-6)
+    np.testing.assert_allclose(factors(schedule), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("num_steps", [10, 57])
-def test_one_cycle_is_that_of_optax(num_steps):
-    theirs = optax.cosine_onecycle_schedule(num_steps, 1.0)
+def test_one_cycle_agrees_with_optax(num_steps):
+    optax_schedule = optax.cosine_onecycle_schedule(num_steps, 1.0)
     with jax.numpy_dtype_promotion("standard"):
-        expected = [float(theirs(step)) for step in range(num_steps)]
-    np.testing.assert_allclose(shares(Schedule("onecycle", num_steps)), expected, rtol=1e-5, atol=1e-7)
+        expected = [float(optax_schedule(step)) for step in range(num_steps)]
+    np.testing.assert_allclose(factors(Schedule("onecycle", num_steps)), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_range_grows_by_one_factor_from_step_to_step():
-    found = shares(Schedule("range", 7), decay_factor=1e-6)
-    np.testing.assert_allclose(found, [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1], rtol=1e-5)
+def test_range_grows_by_a_constant_factor_per_step():
+    range_factors = factors(Schedule("range", 7), decay_factor=1e-6)
+    np.testing.assert_allclose(range_factors, [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Steps, rules and schedules: numbers by hand."""
+"""Training steps, layer rules and evaluation: numbers by hand."""
 
 import dataclasses
 
@@ -76,7 +76,7 @@ class Trial:
         return jax.jit(jax.grad(loss))(self.params)
 
 
-def test_every_leaf_moves_as_its_rule_says():
+def test_every_leaf_changes_according_to_its_rule():
     """With plain SGD the first update of a leaf is minus its multiplier times the learning rate times its gradient."""
     trial = Trial(
         **{
@@ -98,19 +98,19 @@ def test_every_leaf_moves_as_its_rule_says():
         np.testing.assert_allclose(moved, -rate * gradient, rtol=2e-3, atol=2e-6 * rate, err_msg=name)
 
 
-def test_frozen_leaves_are_not_in_the_state_and_their_statistics_rest():
+def test_frozen_leaves_are_not_in_the_state_and_their_statistics_are_frozen():
     trial = Trial(**{"layers.backbone_learning_rate": "frozen"})
     assert trial.phase.prefix == "pool" and trial.phase.tracked == ()
     assert set(trial.phase.trainable) == {"head/kernel", "head/bias"}
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
     assert set(after.params) == {"head/kernel", "head/bias"} and after.batch_stats == {}
-    # Optimizer state: the momentum of two leaves and two counters of the schedule's group at most.
+    # Optimizer state: the momentum of two leaves, and at most two counters of the schedule.
     assert sum(leaf.size for leaf in jax.tree.leaves(after.opt_state)) <= 8 * 3 + 3 + 2
 
 
 def test_a_head_step_by_hand():
-    """Frozen body: the gradient of the head's kernel is features^T (softmax - one hot) / n."""
+    """With a frozen backbone, the gradient of the head kernel is features^T (softmax - one hot) / n."""
     trial = Trial(
         **{"layers.backbone_learning_rate": "frozen", "optimizer.learning_rate": 0.1, "optimizer.momentum": 0.0}
     )
@@ -121,18 +121,18 @@ def test_a_head_step_by_hand():
     features = np.asarray(MODEL.apply(variables, PLAIN.apply(trial.images[rows]), stop="stage2/block1"), np.float64)
     features = features.mean((1, 2))
     logits = features @ np.asarray(trial.params["head/kernel"], np.float64) + np.asarray(trial.params["head/bias"])
-    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     one_hot = np.eye(3)[np.asarray(trial.labels[rows])]
-    loss = -np.log((shares * one_hot).sum(1)).mean()
+    loss = -np.log((probabilities * one_hot).sum(1)).mean()
     assert float(metrics.loss) == pytest.approx(loss, rel=1e-5)
     assert float(metrics.accuracy) == pytest.approx((logits.argmax(1) == one_hot.argmax(1)).mean())
-    expected = np.asarray(trial.params["head/kernel"]) - 0.1 * features.T @ (shares - one_hot) / 6
+    expected = np.asarray(trial.params["head/kernel"]) - 0.1 * features.T @ (probabilities - one_hot) / 6
     np.testing.assert_allclose(after.params["head/kernel"], expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.slow
-def test_half_frozen_prefix_gives_the_gradients_of_the_whole():
-    """Where statistics rest everywhere, cutting the network at the prefix changes no gradient above it."""
+def test_a_frozen_prefix_does_not_change_gradients_above_it():
+    """With frozen statistics, cutting the network at the prefix changes no gradient above it."""
     rules = (("stem/.*|stage1/.*", "frozen"),)
     cut = Trial(
         **{
@@ -166,7 +166,7 @@ def test_statistics_are_tracked_above_the_prefix_or_frozen():
 
 
 @pytest.mark.slow
-def test_a_frozen_middle_is_no_prefix():
+def test_frozen_middle_blocks_are_not_a_prefix():
     trial = Trial(**{"layers.rates": (("stage1/.*", "frozen"),)})
     assert trial.phase.prefix is None and not any(name.startswith("stage1") for name in trial.phase.trainable)
     state, frozen = trial.start()
@@ -174,7 +174,7 @@ def test_a_frozen_middle_is_no_prefix():
     assert (after.params["stem/conv/kernel"] != trial.params["stem/conv/kernel"]).any()
 
 
-def test_a_useless_layer_rule_is_named():
+def test_the_error_names_a_layer_rule_without_parameters():
     with pytest.raises(jaxft.UserError, match=r"layer rate 'stage4/\.\*' matches no parameter"):
         Trial(**{"layers.rates": (("stage4/.*", 0.1),)})
 
@@ -184,7 +184,7 @@ def test_evaluation_ignores_padding():
     trial = Trial()
     state, frozen = trial.start()
     rows = jnp.asarray([[3, 4, 0, 0]], jnp.int32)
-    step = jax.jit(make_eval_step(trial.phase.evaluated))
+    step = jax.jit(make_eval_step(trial.phase.eval_spec))
     padded = step(state.params, state.batch_stats, trial.labels, rows, rows > 0, frozen, trial.images)
     logits, _ = apply_network(trial.phase, state.params, state.batch_stats, frozen, trial.images[3:5], train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, trial.labels[3:5])
@@ -193,13 +193,13 @@ def test_evaluation_ignores_padding():
 
 
 def test_label_smoothing_by_hand():
-    """With equal logits the loss is log 3 whatever the smoothing; a zero head has equal logits."""
+    """A zero head has equal logits, so the loss is log 3 with any smoothing."""
     trial = Trial(**{"loss.label_smoothing": 0.3})
     trial.params |= {name: jnp.zeros_like(trial.params[name]) for name in ("head/kernel", "head/bias")}
     state, frozen = trial.start()
     after, metrics = trial.step(state, frozen)
     assert float(metrics.loss) == pytest.approx(np.log(3), rel=1e-6)
-    # The bias moves by lr (smoothed target - 1/3), averaged: smoothed = 0.7 one hot + 0.1.
+    # The bias changes by lr (smoothed target - 1/3), averaged: smoothed = 0.7 one hot + 0.1.
     counts = np.bincount(np.asarray(trial.labels[trial.indices[0]]), minlength=3) / 6
     np.testing.assert_allclose(after.params["head/bias"], 0.01 * (0.7 * counts + 0.1 - 1 / 3), atol=1e-8)
 
@@ -214,7 +214,7 @@ def test_label_smoothing_by_hand():
         {"augmentation.randaugment.num_operations": 1},
     ],
 )
-def test_augmentation_depends_on_the_key_alone(augmented):
+def test_augmentation_depends_only_on_the_key(augmented):
     trial = Trial(**augmented)
     state, frozen = trial.start()
     one, _ = trial.step(state, frozen)
@@ -226,7 +226,7 @@ def test_augmentation_depends_on_the_key_alone(augmented):
 
 @pytest.mark.slow
 def test_mixed_images_have_soft_labels():
-    """The loss of a batch mixed by hand, against labels that are shared out by hand, with smoothing."""
+    """The loss of a batch that is mixed by hand, with soft labels by hand and label smoothing."""
     trial = Trial(
         **{
             "augmentation.mixup.alpha": 0.5,
@@ -235,7 +235,7 @@ def test_mixed_images_have_soft_labels():
             "optimizer.momentum": 0.0,
         }
     )
-    assert trial.phase.mixes == ("mixup",) and not trial.phase.keeps_prefix
+    assert trial.phase.mixes == ("mixup",) and not trial.phase.can_cache_prefix
     state, frozen = trial.start()
     _, metrics = trial.step(state, frozen)
     rows = trial.indices[0]
@@ -245,8 +245,8 @@ def test_mixed_images_have_soft_labels():
     soft = float(original) * one_hot + (1 - float(original)) * one_hot[::-1]
     variables = {"params": paths.unflatten(trial.params), "batch_stats": paths.unflatten(trial.stats)}
     logits = np.asarray(MODEL.apply(variables, PLAIN.apply(mixed)), np.float64)
-    log_shares = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    assert float(metrics.loss) == pytest.approx(-((0.8 * soft + 0.2 / 3) * log_shares).sum(1).mean(), rel=1e-4)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert float(metrics.loss) == pytest.approx(-((0.8 * soft + 0.2 / 3) * log_probabilities).sum(1).mean(), rel=1e-4)
     assert float(metrics.accuracy) == pytest.approx(soft[np.arange(6), logits.argmax(1)].mean(), abs=1e-6)
 
 
@@ -261,7 +261,7 @@ def test_alphas_of_mixing_do_not_recompile():
 
 @pytest.mark.slow
 def test_weights_of_classes_in_the_loss_by_hand():
-    """A zero head says log 3 of every image; its bias moves by the weighted mean of one third minus one hot."""
+    """With a zero head, each loss is log 3; the bias changes by the weighted mean of one third minus one hot."""
     trial = Trial(**{"loss.class_weights": "inverse", "optimizer.momentum": 0.0, "optimizer.learning_rate": 0.3})
     trial.params |= {name: jnp.zeros_like(trial.params[name]) for name in ("head/kernel", "head/bias")}
     weights = np.array([0.5, 1.0, 3.0], np.float32)
@@ -279,7 +279,7 @@ def test_ten_crops_are_averaged_as_probabilities():
     trial = Trial()
     larger = jnp.asarray(np.random.default_rng(5).integers(0, 256, (4, SIZE + 3, SIZE + 3, 3)), jnp.uint8)
     state, frozen = trial.start()
-    evaluated = dataclasses.replace(trial.phase.evaluated, crops="ten")
+    evaluated = dataclasses.replace(trial.phase.eval_spec, crops="ten")
     rows, mask, labels = jnp.array([[2, 0]]), jnp.array([[True, True]]), jnp.array([0, 1, 2, 1])
     found = jax.jit(make_eval_step(evaluated))(state.params, state.batch_stats, labels, rows, mask, frozen, larger)
     variables = {"params": paths.unflatten(trial.params), "batch_stats": paths.unflatten(trial.stats)}
@@ -288,22 +288,22 @@ def test_ten_crops_are_averaged_as_probabilities():
         crops = [larger[row, y : y + SIZE, x : x + SIZE] for y, x in ((0, 0), (0, 3), (3, 0), (3, 3), (1, 1))]
         crops = jnp.stack([*crops, *(crop[:, ::-1] for crop in crops)])
         expected.append(jax.nn.softmax(MODEL.apply(variables, PLAIN.apply(crops))).mean(0))
-    assert found.predictions.tolist() == [int(shares.argmax()) for shares in expected]
+    assert found.predictions.tolist() == [int(probabilities.argmax()) for probabilities in expected]
     assert float(found.loss) == pytest.approx(-float(jnp.log(expected[0][2]) + jnp.log(expected[1][0])), rel=1e-5)
 
 
-def test_evaluation_sees_the_center_of_larger_images():
+def test_evaluation_crops_the_center_of_larger_images():
     trial = Trial()
     larger = jnp.pad(trial.images, ((0, 0), (2, 3), (2, 3), (0, 0)))
     state, frozen = trial.start()
     rows, mask = jnp.arange(12)[None], jnp.ones((1, 12), bool)
-    step = jax.jit(make_eval_step(trial.phase.evaluated))
+    step = jax.jit(make_eval_step(trial.phase.eval_spec))
     args = state.params, state.batch_stats, trial.labels, rows, mask, frozen
     for one, other in zip(step(*args, larger), step(*args, trial.images)):
         np.testing.assert_array_equal(one, other)
 
 
-def test_probe_first_trains_the_head_alone():
+def test_the_linear_probe_comes_first_and_trains_only_the_head():
     trial = Trial(**{"linear_probe.epochs": 3.0, "schedule.epochs": 2.0})
     probe, rest = trial.phases
     assert set(probe.trainable) == {"head/kernel", "head/bias"} and probe.num_steps == 6
@@ -314,8 +314,8 @@ def test_probe_first_trains_the_head_alone():
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_layer_decay_scales_each_units_update(kind):
-    """Units from the head down: head, stage2/block1, stage1/block1, stem (the pool has no leaves)."""
+def test_layer_decay_scales_the_update_of_each_block(kind):
+    """Blocks from the head down: head, stage2/block1, stage1/block1, stem (the pool has no leaves)."""
     depths = {"head": 0, "stage2/block1": 1, "stage1/block1": 2, "stem": 3}
     usual, decayed = Trial(**{"optimizer.name": kind}), Trial(**{"optimizer.name": kind, "layers.decay": 0.5})
     updates = []
@@ -329,7 +329,7 @@ def test_layer_decay_scales_each_units_update(kind):
         np.testing.assert_allclose(updates[1][name], expected, atol=1e-6 + 1e-3 * np.abs(expected).max())
 
 
-def test_the_probe_has_a_rate_of_its_own():
+def test_the_linear_probe_has_a_separate_learning_rate():
     fields = {
         "linear_probe.epochs": 1.0,
         "optimizer.learning_rate": 0.1,
@@ -354,8 +354,8 @@ def test_the_probe_has_a_rate_of_its_own():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"augmentation.mixup.alpha": 1.0, "augmentation.flip.enabled": True}])
-def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
-    """Where statistics rest, a batch of six in three parts gives the same step, random changes and pairs included."""
+def test_micro_batches_equal_the_whole_batch_without_batch_norm(fields):
+    """With frozen statistics, six images in three micro-batches give the same step, with augmentation and mixing."""
     fields = {"batch_norm.statistics": "frozen", "loss.label_smoothing": 0.1, "loss.class_weights": "inverse", **fields}
     results = []
     for parts in (1, 3):
@@ -374,8 +374,8 @@ def test_parts_of_a_batch_are_the_large_batch_without_batch_norm(fields):
 
 
 @pytest.mark.slow
-def test_statistics_go_from_part_to_part():
-    """Each part is normalized by its own images: the running statistics are those of three small batches in a row."""
+def test_each_micro_batch_updates_the_statistics():
+    """Each micro-batch is normalized separately: running statistics equal those after three small batches."""
     trial = Trial(**{"batches.accumulate": 3})
     state, frozen = trial.start()
     after, _ = trial.step(state, frozen)
@@ -388,8 +388,8 @@ def test_statistics_go_from_part_to_part():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
-def test_sam_descends_by_the_gradient_at_its_point(parts):
-    """The body frozen up to stage 2: the norm is over what trains, and the second pass leaves the statistics alone."""
+def test_sam_uses_the_gradient_after_the_ascent_step(parts):
+    """With a prefix up to stage 2, the norm is over trainable leaves; the second pass does not update statistics."""
     rules = (("stem/.*|stage1/.*", "frozen"),)
     fields = {
         "optimizer.momentum": 0.0,
@@ -417,8 +417,8 @@ def test_sam_descends_by_the_gradient_at_its_point(parts):
 
 
 @pytest.mark.slow
-def test_the_average_is_of_the_weights_after_each_step():
-    """(d w1 + w2) / (1 + d) after two steps, of weights and statistics, whatever they began with."""
+def test_the_average_covers_the_weights_after_each_step():
+    """(d w1 + w2) / (1 + d) after two steps, for weights and statistics, whatever their initial values."""
     trial, plain = Trial(**{"optimizer.ema_decay": 0.75}), Trial()
     state, frozen = trial.start()
     other, _ = plain.start()
@@ -436,7 +436,7 @@ def test_the_average_is_of_the_weights_after_each_step():
 # --- unfreezing, and lengths in steps ---------------------------------------------------------------------------
 
 
-def test_stages_are_let_in_from_the_head_down():
+def test_stages_join_from_the_head_down():
     trial = Trial(
         **{
             "schedule.epochs": 4.0,
@@ -459,24 +459,27 @@ def test_stages_are_let_in_from_the_head_down():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"layers.unfreeze_epochs": (0.5, 0.9, 1.1, 1.5, 1.9)}, "after the first there are 3 stages to let in"),
-        ({"layers.unfreeze_epochs": (0.5, 0.6)}, r"which are steps \[1, 1\] of 4; each must be a step later"),
+        (
+            {"layers.unfreeze_epochs": (0.5, 0.9, 1.1, 1.5, 1.9)},
+            "has 5 values, but only 3 stages can join after the first",
+        ),
+        ({"layers.unfreeze_epochs": (0.5, 0.6)}, r"which are the steps \[1, 1\] of 4; steps must increase"),
         ({"layers.unfreeze_epochs": (2.0,)}, "before the end"),
         (
             {"schedule.warmup_steps": 4},
-            "'training.schedule.warmup_steps', or warmup_epochs, comes to step 4, but there are 4 steps",
+            r"'training.schedule.warmup_steps' \(or warmup_epochs\) gives step 4, but the schedule has 4 steps",
         ),
-        ({"schedule.shape": "step", "schedule.decay_steps": (2, 9)}, "comes to step 9, but there are 4"),
+        ({"schedule.shape": "step", "schedule.decay_steps": (2, 9)}, "gives step 9, but the schedule has 4 steps"),
     ],
 )
-def test_what_does_not_fit_in_the_length_is_an_error(fields, message):
+def test_steps_beyond_the_schedule_are_an_error(fields, message):
     with pytest.raises(jaxft.UserError, match=message):
         Trial(**fields)
 
 
-def test_lengths_in_steps_and_in_passes_are_the_same_phase():
-    """Twelve images in batches of six: two steps a pass."""
-    passes = Trial(
+def test_lengths_in_steps_and_in_epochs_give_the_same_phase():
+    """Twelve images in batches of six: two steps per epoch."""
+    in_epochs = Trial(
         **{
             "schedule.epochs": 3.0,
             "schedule.shape": "step",
@@ -502,14 +505,14 @@ def test_lengths_in_steps_and_in_passes_are_the_same_phase():
             "schedule.warmup_epochs": 1.0,
         }
     )
-    assert passes.phase == steps.phase == mixed.phase and passes.phase.num_steps == 6
+    assert in_epochs.phase == steps.phase == mixed.phase and in_epochs.phase.num_steps == 6
 
 
 # --- what is compiled again ------------------------------------------------------------------------------------
 
 
 def test_numbers_do_not_recompile():
-    """Trials that differ in numbers only share their phase, and the compiled step is traced once."""
+    """Trials that differ only in numbers share their phase, and the compiled step is traced once."""
     numbers = [
         {"optimizer.learning_rate": 0.1},
         {
@@ -536,7 +539,7 @@ def test_numbers_do_not_recompile():
     assert step._cache_size() == 1
 
 
-def test_another_structure_is_another_phase():
+def test_another_structure_gives_another_phase():
     usual = Trial().phase
     for fields in (
         {"augmentation.flip.enabled": True},

@@ -1,4 +1,4 @@
-"""Formats of weight files: how each is known, and how another is added."""
+"""Formats of weight files: detection and registration."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,10 +30,12 @@ def write_npz(path, tensors, metadata):
 
 @pytest.fixture
 def npz(monkeypatch):
-    """Adds NumPy's archives as a format for the length of a test; zip archives are torch's by their content."""
+    """Registers NumPy archives as a format during a test; their content is that of a zip archive, as in PyTorch."""
     others = dict(FORMATS.items())
     monkeypatch.setattr(FORMATS, "entries", {})
-    register_format(Format("npz", (".npz",), lambda begin: begin.startswith(b"PK\x03\x04"), read_npz, write_npz))
+    register_format(
+        Format("npz", (".npz",), lambda first_bytes: first_bytes.startswith(b"PK\x03\x04"), read_npz, write_npz)
+    )
     monkeypatch.setattr(FORMATS, "entries", {**FORMATS.entries, **others})
 
 
@@ -44,8 +46,8 @@ def toy():
     return model, draw_variables(model, 8)
 
 
-def test_a_format_is_one_object(npz, toy, tmp_path):
-    """It is read, written, converted to and from, and listed in messages, by nothing but its registration."""
+def test_a_registered_format_can_be_read_written_and_converted(npz, toy, tmp_path):
+    """A registration is enough for reading, writing, conversion and messages."""
     model, variables = toy
     save_weights(tmp_path / "one.safetensors", model, variables)
     convert_weights(tmp_path / "one.safetensors", tmp_path / "own.npz")
@@ -53,7 +55,7 @@ def test_a_format_is_one_object(npz, toy, tmp_path):
     again, manifest = load(tmp_path / "own.npz", model)
     assert (manifest.naming, manifest.checked) == (
         "akamaster",
-        "its tensors have the sha256 that was written with them",
+        "its tensors match the sha256 in its metadata",
     )
     ours, read = paths.flatten(variables), paths.flatten(again)
     assert ours.keys() == read.keys() and all(np.array_equal(ours[name], read[name]) for name in ours)
@@ -63,10 +65,10 @@ def test_a_format_is_one_object(npz, toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("begin", "name", "form"),
+    ("content", "name", "expected"),
     [
         (b"\x10\0\0\0\0\0\0\0{", "a.pth", "safetensors"),
-        (b"\x80\0\0\0\0\0\0\0{", "a.pth", "safetensors"),  # whose header's length begins as a pickle does
+        (b"\x80\0\0\0\0\0\0\0{", "a.pth", "safetensors"),  # the length of the header starts like a pickle
         (b"PK\x03\x04", "a.msgpack", "torch"),
         (b"\x80\x02}q", "a", "torch"),
         (b"\x82\xa6params", "a.bin", "msgpack"),
@@ -75,30 +77,30 @@ def test_a_format_is_one_object(npz, toy, tmp_path):
         (b"\x89HDF\r\n", "a.th", "torch"),
     ],
 )
-def test_a_format_is_known_by_how_a_file_begins_then_by_its_suffix(begin, name, form, tmp_path):
-    (tmp_path / name).write_bytes(begin)
-    assert format_of(tmp_path / name).name == form
+def test_the_first_bytes_determine_the_format_and_then_the_suffix(content, name, expected, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert format_of(tmp_path / name).name == expected
 
 
-def test_a_file_of_no_format_says_which_there_are(tmp_path):
+def test_an_unknown_format_is_an_error_that_lists_the_formats(tmp_path):
     (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(jaxft.UserError, match="of none of the formats safetensors, msgpack, torch"):
+    with pytest.raises(jaxft.UserError, match="has none of the formats safetensors, msgpack, torch"):
         format_of(Path(tmp_path / "weights.h5"))
 
 
-def test_a_file_that_was_written_before_namings_is_checked_too(toy, tmp_path):
-    """A record without a naming has the digest of the tensors by their published names, in msgpack too."""
+def test_a_file_without_naming_in_its_record_is_checked(toy, tmp_path):
+    """The digest in a record without a naming is of the tensors under their published names, also in msgpack."""
     from flax.serialization import to_bytes
 
     from jaxft.weights.manifest import Manifest, digest_of, read_record, write_record
-    from jaxft.weights.porting import to_foreign
+    from jaxft.weights.porting import to_tensors
 
     model, variables = toy
     manifest = Manifest("own", "", "toy", model.preprocessing)
-    tree = {**variables, "metadata": write_record(manifest, to_foreign(model, variables))}
+    tree = {**variables, "metadata": write_record(manifest, to_tensors(model, variables))}
     (tmp_path / "own.msgpack").write_bytes(to_bytes(tree))
     record = read_record("own", tree["metadata"]["jaxft"])
-    assert "naming" not in record and record["tensors_sha256"] == digest_of(to_foreign(model, variables))
+    assert "naming" not in record and record["tensors_sha256"] == digest_of(to_tensors(model, variables))
     again, _ = load(tmp_path / "own.msgpack", model)
     assert np.array_equal(again["params"]["head"]["kernel"], variables["params"]["head"]["kernel"])
     variables["params"]["head"]["kernel"] = variables["params"]["head"]["kernel"].at[0, 0].add(1)
@@ -107,10 +109,10 @@ def test_a_file_that_was_written_before_namings_is_checked_too(toy, tmp_path):
         load(tmp_path / "own.msgpack", model)
 
 
-def test_a_network_from_a_format_that_is_only_read_is_delivered_in_another(toy, tmp_path, monkeypatch):
-    own = Format("npz", (".npz",), lambda begin: begin.startswith(b"PK\x03\x04"), read_npz)
+def test_weights_from_a_read_only_format_are_delivered_in_other_formats(toy, tmp_path, monkeypatch):
+    read_only = Format("npz", (".npz",), lambda content: content.startswith(b"PK\x03\x04"), read_npz)
     monkeypatch.setattr(FORMATS, "entries", dict(FORMATS.entries))
-    register_format(own)
+    register_format(read_only)
     save_weights(tmp_path / "trained.safetensors", *toy)
     task = SimpleNamespace(manifest=SimpleNamespace(file="network.npz", format="npz"))
     assert deliver_weights(tmp_path / "trained.safetensors", tmp_path, task) == ["weights.pth", "weights.msgpack"]

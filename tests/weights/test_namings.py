@@ -1,4 +1,4 @@
-"""Namings: the tables of a family, and the one that a file's tensor names choose."""
+"""Namings: the port tables of a family, and the detection of the naming of a file."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 import jaxft
 from jaxft.core import paths
 from jaxft.models import create_model
-from jaxft.weights import convert_weights, load, load_weights, read_network, save_weights, to_foreign
+from jaxft.weights import convert_weights, load, load_weights, read_network, save_weights, to_tensors
 from jaxft.weights.namings import NAMINGS, Port, find_naming, find_port, namings_of, register_naming
 
 
@@ -25,29 +25,29 @@ def toy():
 
 @pytest.fixture
 def add_naming(monkeypatch):
-    """Returns a function that registers a naming for the length of a test."""
+    """Returns a function that registers a naming during a test."""
     monkeypatch.setattr(NAMINGS, "entries", dict(NAMINGS.items()))
     return register_naming
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "efficientnet_lite0", "wrn10_1", "toy", "toy+wider3"])
-def test_each_naming_of_a_network_has_a_name_of_its_own_for_each_leaf(name):
+def test_each_naming_has_a_unique_name_for_each_leaf(name):
     model = create_model(name, 3)
     for naming in namings_of(model).values():
-        names = {find_port(leaf, model, naming).foreign for leaf in model.structure.shapes}
+        names = {find_port(leaf, model, naming).tensor_name for leaf in model.structure.shapes}
         assert len(names) == len(model.structure.shapes)
         assert find_naming(names, model, "file").table is naming.table
 
 
 @pytest.mark.parametrize(("name", "naming"), [("squeezenet1_1_keras", "torchvision"), ("squeezenet1_0", "keras")])
-def test_what_a_network_computes_is_apart_from_how_its_tensors_are_called(name, naming, tmp_path):
-    """A file in another naming than the network's usual one loads to the same values, in the other layout."""
+def test_a_network_can_have_weights_in_any_naming_of_its_family(name, naming, tmp_path):
+    """A file in a non-default naming has another layout, and loads to the same values."""
     model = create_model(name, 3)
     variables = draw_variables(model, 64)
-    save_weights(tmp_path / "usual.safetensors", model, variables)
-    convert_weights(tmp_path / "usual.safetensors", tmp_path / "other.safetensors", naming=naming)
-    usual, other = (load_file(tmp_path / f"{file}.safetensors") for file in ("usual", "other"))
-    assert not usual.keys() & other.keys()
+    save_weights(tmp_path / "default.safetensors", model, variables)
+    convert_weights(tmp_path / "default.safetensors", tmp_path / "other.safetensors", naming=naming)
+    default, other = (load_file(tmp_path / f"{file}.safetensors") for file in ("default", "other"))
+    assert not default.keys() & other.keys()
     again, manifest = load(tmp_path / "other.safetensors", model)
     assert (manifest.model, manifest.naming) == (name, naming)
     assert all(np.array_equal(leaf, flat(variables)[key]) for key, leaf in flat(again).items())
@@ -55,17 +55,17 @@ def test_what_a_network_computes_is_apart_from_how_its_tensors_are_called(name, 
     assert load_file(tmp_path / "copy.safetensors").keys() == other.keys()
 
 
-def test_a_naming_is_one_table_and_one_line(toy, add_naming, tmp_path):
+def test_a_registered_naming_can_be_saved_and_loaded(toy, add_naming, tmp_path):
     model, variables = toy
     add_naming(
-        "cifar_resnet", "mine", lambda model: (Port(r"(?P<collection>\w+)/(?P<leaf>.+)", "{collection}:{leaf}"),)
+        "cifar_resnet", "colon", lambda model: (Port(r"(?P<collection>\w+)/(?P<leaf>.+)", "{collection}:{leaf}"),)
     )
-    save_weights(tmp_path / "mine.safetensors", model, variables, naming="mine")
-    assert "params:head/bias" in load_file(tmp_path / "mine.safetensors")
-    again, manifest = load(tmp_path / "mine.safetensors", model)
-    assert manifest.naming == "mine"
+    save_weights(tmp_path / "colon.safetensors", model, variables, naming="colon")
+    assert "params:head/bias" in load_file(tmp_path / "colon.safetensors")
+    again, manifest = load(tmp_path / "colon.safetensors", model)
+    assert manifest.naming == "colon"
     assert all(np.array_equal(leaf, flat(variables)[key]) for key, leaf in flat(again).items())
-    assert "linear.bias" not in load_file(tmp_path / "mine.safetensors")
+    assert "linear.bias" not in load_file(tmp_path / "colon.safetensors")
 
 
 def test_a_file_that_fits_two_namings_is_refused(toy, add_naming, tmp_path):
@@ -79,14 +79,14 @@ def test_a_file_that_fits_two_namings_is_refused(toy, add_naming, tmp_path):
 
     save_weights(tmp_path / "toy.safetensors", model, variables)
     add_naming("cifar_resnet", "swapped", swapped)
-    with pytest.raises(jaxft.UserError, match="by several namings: akamaster, swapped"):
+    with pytest.raises(jaxft.UserError, match="fit several namings of toy, which disagree: akamaster, swapped"):
         load_weights(tmp_path / "toy.safetensors", model)
 
 
-def test_a_file_of_another_naming_in_part_is_refused_with_counts(tmp_path):
+def test_a_file_with_missing_tensors_is_refused_with_counts(tmp_path):
     model = create_model("efficientnet_lite0", 3)
-    whole = to_foreign(model, draw_variables(model, 32), namings_of(model)["timm"])
-    tensors = {name: values for name, values in whole.items() if not name.startswith("blocks.6.")}
+    complete = to_tensors(model, draw_variables(model, 32), namings_of(model)["timm"])
+    tensors = {name: values for name, values in complete.items() if not name.startswith("blocks.6.")}
     save_file(tensors | {"extra": np.zeros(1, np.float32)}, tmp_path / "part.safetensors")
     with pytest.raises(jaxft.UserError) as error:
         load_weights(tmp_path / "part.safetensors", model)
@@ -95,12 +95,12 @@ def test_a_file_of_another_naming_in_part_is_refused_with_counts(tmp_path):
     assert "and 12 more" in str(error.value) and "extra is left over" in str(error.value)
 
 
-def test_a_naming_that_there_is_not(toy, tmp_path):
+def test_an_unknown_naming_is_refused(toy, tmp_path):
     with pytest.raises(jaxft.UserError, match="toy has no naming 'tim'; it has akamaster, flax"):
         save_weights(tmp_path / "toy.safetensors", *toy, naming="tim")
 
 
-def test_a_network_without_namings_has_its_own_leaf_names(toy, monkeypatch, tmp_path):
+def test_a_network_without_namings_is_saved_under_its_leaf_names(toy, monkeypatch, tmp_path):
     model, variables = toy
     monkeypatch.setattr(NAMINGS, "entries", {})
     save_weights(tmp_path / "toy.safetensors", model, variables)
@@ -110,7 +110,7 @@ def test_a_network_without_namings_has_its_own_leaf_names(toy, monkeypatch, tmp_
     assert all(np.array_equal(leaf, flat(variables)[key]) for key, leaf in flat(again).items())
 
 
-def test_a_msgpack_file_keeps_the_naming_for_the_way_back(tmp_path):
+def test_a_msgpack_file_keeps_the_naming_of_its_source(tmp_path):
     model = create_model("squeezenet1_0", 3)
     variables = draw_variables(model, 64)
     save_weights(tmp_path / "a.safetensors", model, variables, naming="keras")

@@ -1,4 +1,4 @@
-"""PyTorch's files without PyTorch: tensors come out bit-equal, and nothing else ever does anything."""
+"""PyTorch files without PyTorch: tensors are bit-identical, and no other object of a file has an effect."""
 
 import contextlib
 import copyreg
@@ -26,7 +26,7 @@ from jaxft.weights.formats.torch.writing import write_torch_file
 
 
 def value(made):
-    """Returns the opcodes that make a Python value."""
+    """Returns the opcodes that build a Python value."""
     return pickle.dumps(made, 2)[2:-1]
 
 
@@ -39,17 +39,17 @@ def name(module, attribute):
 
 
 def dotted(module, attribute):
-    """Returns the opcodes of protocol 4 that look a name up, through as many dots as it has."""
+    """Returns the opcodes of protocol 4 that look up a name with any number of dots."""
     return value(module) + value(attribute) + pickle.STACK_GLOBAL
 
 
 def call(function, *args):
-    """Returns the opcodes that call what `function` makes with what `args` make."""
+    """Returns the opcodes that call the object of the opcodes `function` with the objects of `args`."""
     return function + pickle.MARK + b"".join(args) + pickle.TUPLE + pickle.REDUCE
 
 
 def items(entries):
-    """Returns the opcodes that make a dict of names and what opcodes make."""
+    """Returns the opcodes that build a dict, whose values are the objects of opcodes."""
     pairs = [value(key) + made for key, made in entries.items()]
     return pickle.EMPTY_DICT + pickle.MARK + b"".join(pairs) + pickle.SETITEMS
 
@@ -67,7 +67,7 @@ def storage(key="0", kind="FloatStorage", count=6, module="torch", rest=b""):
 
 
 def tensor(stored=None, offset=0, size=(2, 3), stride=(3, 1)):
-    """Returns the opcodes of a tensor as torch.save writes them; by default of six float32."""
+    """Returns the opcodes of a tensor as torch.save writes them; by default with six float32 values."""
     made = storage() if stored is None else stored
     return call(
         name("torch._utils", "_rebuild_tensor_v2"), made, value(offset), value(size), value(stride), b"\x89", EMPTY
@@ -78,7 +78,7 @@ SIX = np.arange(6, dtype=np.float32)
 
 
 def zipped(opcodes, records=None):
-    """Returns a zip archive as torch.save writes it around a pickle."""
+    """Returns a zip archive around a pickle, as torch.save writes it."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("archive/data.pkl", program(opcodes))
@@ -88,7 +88,7 @@ def zipped(opcodes, records=None):
 
 
 def legacy(opcodes, storages=None):
-    """Returns a file of torch before 1.6 around a pickle; `storages` are arrays by key."""
+    """Returns a file around a pickle, as torch before 1.6 writes it; `storages` are arrays by key."""
     storages = {"0": SIX} if storages is None else storages
     header = [pickle.dumps(made, 2) for made in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
     numbers = [struct.pack("<q", array.size) + array.tobytes() for array in storages.values()]
@@ -100,7 +100,7 @@ FORMATS = {"zip": zipped, "legacy": legacy}
 
 @pytest.fixture
 def read(tmp_path):
-    """Returns what reads a file of the bytes given."""
+    """Returns a function that writes bytes to a file and reads its tensors."""
 
     def read(content):
         path = tmp_path / "weights.pth"
@@ -112,12 +112,12 @@ def read(tmp_path):
 
 @pytest.fixture
 def refused(read):
-    """Returns what asserts that the bytes given are refused in one line, with a text in it."""
+    """Returns a function that asserts that bytes are refused with a one-line message that contains a text."""
 
-    def refused(content, said=""):
+    def refused(content, message=""):
         with pytest.raises(UserError) as error:
             read(content)
-        assert "weights.pth" in str(error.value) and said in str(error.value), error.value
+        assert "weights.pth" in str(error.value) and message in str(error.value), error.value
         assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 600
 
     return refused
@@ -132,7 +132,7 @@ def assert_same_bits(one, other):
 
 
 class Marks:
-    """Makes a folder whenever it is made, or given a state."""
+    """Creates a folder when it is created or when its state is set."""
 
     def __new__(cls, path=None):
         if path is not None:
@@ -152,7 +152,7 @@ def mkdir(mark):
 
 
 def beside(mark, suffix, content):
-    """Returns the opcodes of the path of a file beside the mark that a payload reads."""
+    """Returns the opcodes of the path of a new file next to the mark, which a payload reads."""
     path = Path(mark).with_suffix(suffix)
     path.write_bytes(content)
     return value(str(path))
@@ -165,7 +165,7 @@ def npy(mark):
 
 
 class Reduces:
-    """Pickled, makes a folder when it is loaded."""
+    """Creates a folder when its pickle is loaded."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -174,7 +174,7 @@ class Reduces:
         return os.mkdir, (str(self.mark),)
 
 
-# What each would run, and the name under which it is refused.
+# The name in the error of each pickle, and the opcodes of the code that it would run.
 HOSTILE = {
     "posix_system": ("posix.system", lambda m: call(name("posix", "system"), value(f"mkdir '{m}'"))),
     "os_system": ("os.system", lambda m: call(name("os", "system"), value(f"mkdir '{m}'"))),
@@ -355,7 +355,7 @@ HOSTILE = {
 
 @pytest.fixture
 def marked(tmp_path, monkeypatch):
-    """Returns the path that a payload would make, and what tells whether it did; 0xf1 stands for os.mkdir in it all."""
+    """Returns the path that a payload would create, and a function that checks it; extension 0xf1 is os.mkdir."""
     mark = tmp_path / f"mark_{tmp_path.name}"
     monkeypatch.delenv(mark.name, raising=False)
     copyreg.add_extension("os", "mkdir", 0xF1)
@@ -370,15 +370,15 @@ def test_there_are_many_hostile_pickles():
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("case", HOSTILE)
-def test_no_code_runs_and_its_name_is_said(case, form, marked, refused):
-    said, opcodes = HOSTILE[case]
+def test_no_code_runs_and_the_error_names_it(case, form, marked, refused):
+    name_in_error, opcodes = HOSTILE[case]
     mark, was_left = marked
-    refused(FORMATS[form](opcodes(mark)), f"asks for {said}, which is code; jaxft reads tensors only.")
+    refused(FORMATS[form](opcodes(mark)), f"refers to {name_in_error}, which is code; jaxft reads only tensors:")
     assert not was_left()
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_the_same_pickle_runs_its_code_elsewhere(case, marked):
+def test_pickle_itself_runs_the_code(case, marked):
     if case.startswith("torch"):
         pytest.importorskip("torch")
     mark, was_left = marked
@@ -388,11 +388,11 @@ def test_the_same_pickle_runs_its_code_elsewhere(case, marked):
 
 
 @pytest.mark.parametrize("position", range(5), ids=["magic", "protocol", "system", "object", "keys"])
-def test_no_code_runs_in_any_pickle_of_the_old_format(position, marked, refused):
+def test_no_code_runs_in_any_pickle_of_the_legacy_format(position, marked, refused):
     mark, was_left = marked
     parts = [pickle.dumps(made, 2) for made in (0x1950A86A20F9469CFC6C, 1001, {}, {}, [])]
     parts[position] = program(mkdir(mark), 2)
-    refused(b"".join(parts), "asks for os.mkdir, which is code")
+    refused(b"".join(parts), "refers to os.mkdir, which is code")
     assert not was_left()
 
 
@@ -400,7 +400,7 @@ def test_no_code_runs_in_any_pickle_of_the_old_format(position, marked, refused)
 
 
 def nested_tuples():
-    """Returns a key of 2 ** 60 leaves, each half of it the same tuple: to hash it takes for ever."""
+    """Returns a nested tuple of 2 ** 60 leaves, both halves of which are the same tuple; hashing it takes forever."""
     return b"N" + b"2\x86" * 60
 
 
@@ -413,7 +413,7 @@ def compressed(opcodes):
 
 
 def overlapping():
-    """Returns an archive whose directory names the same megabyte under a hundred names."""
+    """Returns an archive whose directory has the same megabyte under a hundred names."""
     content = bytearray(zipped(items({"w": tensor()}), {"data/0": bytes(1_000_000)}))
     start, size = struct.unpack_from("<II", content, len(content) - 10)[::-1]
     directory = bytes(content[start : start + size])
@@ -423,11 +423,11 @@ def overlapping():
     return bytes(content[:start]) + directory + last * 100 + bytes(end)
 
 
-def pairs_again_and_again():
-    """Returns a list of 10,000 pairs that an OrderedDict is made of 10,000 times."""
+def repeated_pairs():
+    """Returns a list of 10,000 pairs, from which 10,000 OrderedDicts are built."""
     pairs = b"](" + b"".join(b"](" + value(str(i)) + b"Ne" for i in range(10_000)) + b"e"
-    again = name("collections", "OrderedDict") + b"h\x01\x85R0"
-    return pairs + b"q\x01" + again * 10_000
+    ordered_dict = name("collections", "OrderedDict") + b"h\x01\x85R0"
+    return pairs + b"q\x01" + ordered_dict * 10_000
 
 
 BOMBS = {
@@ -441,7 +441,7 @@ BOMBS = {
     "deep": lambda: zipped(b"}" + value("model") + (b"}" + value("model")) * 50_000 + b"N" + b"s" * 50_001),
     "itself": lambda: zipped(b"}q\x07" + value("model") + b"h\x07s"),
     "steps": lambda: zipped(b"}0" * 600_000),
-    "pairs": lambda: zipped(pairs_again_and_again()),
+    "pairs": lambda: zipped(repeated_pairs()),
     "compressed": lambda: compressed(items({"w": tensor(storage(count=12_500_000), size=(12_500_000,), stride=(1,))})),
     "overlapping": overlapping,
     "metadata": lambda: zipped(items({"w": tensor()}), {"metadata.json": b"[" * 100_000}),
@@ -454,7 +454,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_no_file_asks_for_more_than_its_size(case, tmp_path):
+def test_reading_needs_no_more_memory_than_the_file_size(case, tmp_path):
     path = tmp_path / "bomb.pth"
     path.write_bytes(BOMBS[case]())
     allowed = 20_000_000 + 4 * path.stat().st_size
@@ -466,7 +466,7 @@ def test_no_file_asks_for_more_than_its_size(case, tmp_path):
     tracemalloc.stop()
 
 
-# --- tensors that are none --------------------------------------------------------------------------------------
+# --- invalid tensors --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -499,34 +499,34 @@ def test_no_file_asks_for_more_than_its_size(case, tmp_path):
     ],
     ids=str,
 )
-def test_a_tensor_beyond_its_numbers_is_refused(described, form, refused):
+def test_a_tensor_larger_than_its_storage_is_refused(described, form, refused):
     refused(FORMATS[form](items({"layer.weight": tensor(**described)})), "'layer.weight'")
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "message"),
     [
-        (storage(count=7), "too few numbers under '0'"),
-        (storage(kind="DoubleStorage"), "too few numbers under '0'"),
-        (storage(key="9"), "no numbers under '9'"),
-        (storage(key="../../etc/passwd"), "no numbers under '../../etc/passwd'"),
-        (storage(key="a\nb"), r"no numbers under 'a\\nb'"),
+        (storage(count=7), "too few values for the storage '0'"),
+        (storage(kind="DoubleStorage"), "too few values for the storage '0'"),
+        (storage(key="9"), "no values for the storage '9'"),
+        (storage(key="../../etc/passwd"), "no values for the storage '../../etc/passwd'"),
+        (storage(key="a\nb"), r"no values for the storage 'a\\nb'"),
         (storage(count=-6), "a storage without"),
         (storage(count=2**60), "a storage without"),
-        (storage(rest=value(("1", 0, 3))), "part of another"),
-        (value("archive/data/0") + pickle.BINPERSID, "no storage"),
-        (pickle.EMPTY_TUPLE + pickle.BINPERSID, "no storage"),
+        (storage(rest=value(("1", 0, 3))), "a view of another storage"),
+        (value("archive/data/0") + pickle.BINPERSID, "not a storage"),
+        (pickle.EMPTY_TUPLE + pickle.BINPERSID, "not a storage"),
         (value(("storage", "FloatStorage", "0", "cpu", 6)) + pickle.BINPERSID, "a storage without"),
-        (storage(kind="QInt8Storage"), "asks for torch.QInt8Storage"),
-        (storage(kind="ComplexFloatStorage"), "asks for torch.ComplexFloatStorage"),
+        (storage(kind="QInt8Storage"), "refers to torch.QInt8Storage"),
+        (storage(kind="ComplexFloatStorage"), "refers to torch.ComplexFloatStorage"),
         (storage(kind="Size"), "damaged"),
-        (storage() + b"0" + storage(kind="IntStorage"), "in two ways"),
-        (value(None), "'w' in a way that is none"),
-        (value((1, 2)), "'w' in a way that is none"),
+        (storage() + b"0" + storage(kind="IntStorage"), "in two different ways"),
+        (value(None), "invalid description of the tensor 'w'"),
+        (value((1, 2)), "invalid description of the tensor 'w'"),
     ],
 )  # fmt: skip
-def test_a_storage_that_is_none_is_refused(made, said, refused):
-    refused(zipped(items({"w": tensor(made)})), said)
+def test_an_invalid_storage_is_refused(made, message, refused):
+    refused(zipped(items({"w": tensor(made)})), message)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -570,29 +570,30 @@ def test_a_storage_that_is_none_is_refused(made, said, refused):
     ],
     ids=repr,
 )  # fmt: skip
-def test_a_pickle_that_makes_no_tensors_is_refused(opcodes, form, refused):
+def test_a_pickle_without_tensors_is_refused(opcodes, form, refused):
     refused(FORMATS[form](opcodes))
 
 
-def test_containers_that_are_no_archives_of_torch_are_refused(refused):
+def test_containers_of_other_programs_are_refused(refused):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    refused(content.getvalue(), "no data.pkl")
+    refused(content.getvalue(), "0 data.pkl files")
     refused(bytes(257) + b"ustar" + bytes(300), "tar archive, as torch before 0.1.10")
-    refused(pickle.dumps({"weight": [1.0]}), "a pickle, but not one that torch.save wrote")
-    refused(b"", "no file of torch.save")
-    refused(b"\x89PNG\r\n\x1a\n", "no file of torch.save")
+    refused(pickle.dumps({"weight": [1.0]}), "a pickle, but not from torch.save")
+    refused(b"", "not a file of torch.save")
+    refused(b"\x89PNG\r\n\x1a\n", "not a file of torch.save")
 
 
-def test_where_tensors_were_looked_for_is_said(refused):
-    said = (
-        "holds no tensors by name: it has 'epoch', 'arch'; they are looked for at its top and in 'state_dict', 'model'"
+def test_the_error_lists_where_tensors_are_expected(refused):
+    message = (
+        "has no named tensors: it has 'epoch', 'arch'; jaxft looks for tensors at the top level and in 'state_dict', "
+        "'model', 'model_state' and 8 more"
     )
-    refused(zipped(items({"epoch": value(3), "arch": value("resnet18")})), said)
+    refused(zipped(items({"epoch": value(3), "arch": value("resnet18")})), message)
 
 
-# --- what torch writes ------------------------------------------------------------------------------------------
+# --- files of torch ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -621,7 +622,7 @@ def test_a_tensor_is_read_by_its_strides(form, read):
     assert all(array.dtype == np.float32 for array in arrays.values())
 
 
-def test_numbers_of_a_machine_of_the_other_byte_order_are_turned(read):
+def test_values_in_the_other_byte_order_are_swapped(read):
     swapped = {"data/0": SIX.astype(">f4").tobytes(), "byteorder": b"big"}
     np.testing.assert_array_equal(read(zipped(items({"w": tensor()}), swapped))["w"], SIX.reshape(2, 3))
 
@@ -645,9 +646,9 @@ def test_a_state_dict_from_python_2_is_a_list_of_pairs(form, read):
         (items({"state_dict": items({}), "net": items({"w": tensor()})}), ["w"]),
         (b"}" + value(1) + tensor() + b"s" + value("w") + tensor() + b"s", ["w"]),
     ],
-    ids=["plain", "beside", "prefixes", "optimizer", "nested", "order", "a_text", "empty", "numbered"],
+    ids=["plain", "other entries", "prefixes", "optimizer", "nested", "order", "a_text", "empty", "numbered"],
 )
-def test_the_networks_tensors_are_found(made, names, read):
+def test_a_checkpoint_gives_the_tensors_of_the_network(made, names, read):
     assert list(read(zipped(made))) == names
 
 
@@ -655,15 +656,15 @@ def test_a_name_with_and_without_a_prefix_is_refused(refused):
     refused(zipped(items({"module.w": tensor(), "w": tensor()})), "'w' both with and without the prefix")
 
 
-def test_what_lies_beside_the_tensors_is_dropped(read):
+def test_other_entries_of_a_checkpoint_are_ignored(read):
     scalar = call(
         name("numpy.core.multiarray", "scalar"),
         call(name("numpy", "dtype"), value("f8"), value(False), value(True)) + value((3, "<")) + pickle.BUILD,
         call(name("_codecs", "encode"), value("\x00" * 8), value("latin1")),
     )
-    beside = {"best": scalar, "dtype": name("torch", "float32"), "size": call(name("torch", "Size"), value((2, 3)))}
+    others = {"best": scalar, "dtype": name("torch", "float32"), "size": call(name("torch", "Size"), value((2, 3)))}
     state = EMPTY + value("w") + tensor() + pickle.SETITEM + items({"_metadata": EMPTY}) + pickle.BUILD
-    assert list(read(zipped(items(beside | {"state_dict": state})))) == ["w"]
+    assert list(read(zipped(items(others | {"state_dict": state})))) == ["w"]
 
 
 DTYPES = [
@@ -689,7 +690,7 @@ def every_dtype():
     return arrays
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_written_files_can_be_read(tmp_path):
     arrays = every_dtype()
     write_torch_file(tmp_path / "own.pth", arrays, {"a": "1", "b": "é"})
     again = read_torch_file(tmp_path / "own.pth")
@@ -701,13 +702,13 @@ def test_what_is_written_is_read_again(tmp_path):
     assert (tmp_path / "two.pth").read_bytes() == (tmp_path / "own.pth").read_bytes()
 
 
-def test_a_type_that_torch_does_not_have_cannot_be_written(tmp_path):
-    with pytest.raises(UserError, match="'w' is of type complex128"):
+def test_a_dtype_that_torch_does_not_have_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match="the tensor 'w' has the dtype complex128"):
         write_torch_file(tmp_path / "own.pth", {"w": np.zeros(2, complex)})
 
 
 def bits(torch, array):
-    """Returns an array's bits as integers of its width, from torch or NumPy."""
+    """Returns the bits of an array from PyTorch or NumPy, as integers of the same width."""
     if isinstance(array, np.ndarray):
         return array.view(f"u{array.itemsize}") if array.shape else array.reshape(1).view(f"u{array.itemsize}")
     flat = array.detach().contiguous()
@@ -717,7 +718,7 @@ def bits(torch, array):
 
 
 @pytest.mark.parametrize("mmap", [False, True])
-def test_torch_reads_what_is_written(tmp_path, mmap):
+def test_torch_reads_written_files(tmp_path, mmap):
     torch = pytest.importorskip("torch")
     arrays = every_dtype()
     write_torch_file(tmp_path / "own.pth", arrays, {"a": "1"})
@@ -730,7 +731,7 @@ def test_torch_reads_what_is_written(tmp_path, mmap):
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_what_torch_writes_is_read(tmp_path, new):
+def test_files_from_torch_can_be_read(tmp_path, new):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
@@ -763,7 +764,7 @@ def small_files(tmp_path_factory):
 
 
 def arrays_or_error(path, content):
-    """Returns whether a file was read: as arrays no larger than itself, or not at all."""
+    """Returns whether a file can be read; checks that its arrays are no larger than the file."""
     path.write_bytes(content)
     try:
         read_torch_metadata(path)
@@ -777,7 +778,7 @@ def arrays_or_error(path, content):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_truncated_file_is_refused_wherever_it_ends(form, small_files, tmp_path):
+def test_a_file_truncated_anywhere_is_refused(form, small_files, tmp_path):
     content = small_files[form]
     assert arrays_or_error(tmp_path / "w.pth", content)
     for end in range(len(content)):
@@ -794,7 +795,7 @@ def test_a_changed_byte_is_an_error_or_another_array(form, small_files, tmp_path
             arrays_or_error(tmp_path / "w.pth", changed)
 
 
-def test_a_changed_number_in_a_zip_archive_is_found(small_files, tmp_path):
+def test_a_changed_value_in_a_zip_archive_is_detected(small_files, tmp_path):
     content = small_files["zip"]
     start = content.index(SIX.tobytes())
     for at in range(start, start + SIX.nbytes):

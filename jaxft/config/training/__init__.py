@@ -1,4 +1,4 @@
-"""How a network is trained: a file for each section."""
+"""The section `training`: how a network is trained. Each of its sections has a file."""
 
 from jaxft.config.training.augmentation import AugmentationConfig
 from jaxft.config.training.batch_norm import BatchNormConfig

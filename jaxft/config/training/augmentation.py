@@ -1,6 +1,6 @@
-"""The section `training.augmentation`: random changes of the training images.
+"""The section `training.augmentation`.
 
-Each augmentation of single images declares its section in its own file.
+The file of each augmentation of single images declares its section.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class MixupConfig:
 
     alpha: float = setting(
         0.0,
-        "mixup: images are mixed in pairs, with shares from Beta(alpha, alpha); 0 turns it off",
+        "mixup: the weight of an image in a mixed pair is drawn from Beta(alpha, alpha); 0 turns it off",
         traced=True,
         at_least=0,
     )
@@ -29,8 +29,8 @@ class CutMixConfig:
 
     alpha: float = setting(
         0.0,
-        "CutMix: rectangles are pasted between images, with shares from Beta(alpha, alpha); beside mixup each batch "
-        "draws one of the two; 0 turns it off",
+        "CutMix: the fraction of an image outside the pasted rectangle is drawn from Beta(alpha, alpha); if mixup is "
+        "also on, each batch uses one of the two at random; 0 turns it off",
         traced=True,
         at_least=0,
     )
@@ -39,20 +39,20 @@ class CutMixConfig:
 @extended_by(AUGMENTATIONS)
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of the training images."""
+    """Augmentation of the training images."""
 
     mixup: MixupConfig = field(default_factory=MixupConfig)
     cutmix: CutMixConfig = field(default_factory=CutMixConfig)
     views: int = setting(
         0,
-        "fixed number of versions of each training image, itself and random ones, so that frozen layers are computed "
-        "once; 0 draws a new version at every step",
+        "number of fixed views of each training image, the image itself and random augmentations of it, so that "
+        "frozen layers run only once; 0 draws a new augmentation in every step",
         at_least=0,
     )
 
     @property
     def varies(self) -> bool:
-        """Returns whether single images are changed at random (mixing aside)."""
+        """Returns whether an augmentation of single images is on; mixup and CutMix do not count."""
         sections = sections_of(self).items()
         return any(AUGMENTATIONS[name].value.is_active(options) for name, options in sections)
 

@@ -1,4 +1,4 @@
-"""The section `training.batch_norm`: what fine-tuning does with batch normalization."""
+"""The section `training.batch_norm`: batch normalization in fine-tuning."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,16 +9,20 @@ from jaxft.core.errors import UserError
 
 @dataclass(frozen=True)
 class BatchNormConfig:
-    """What fine-tuning does with batch normalization."""
+    """Batch normalization in fine-tuning."""
 
     statistics: Literal["tracked", "frozen", "recalibrated"] = setting(
         "tracked",
-        "running statistics above the frozen layers: updated in training; frozen; or updated, and at the end "
-        "replaced by those of all training images",
+        "running statistics of batch normalization above the frozen layers: updated in training; frozen; or updated, "
+        "and at the end recomputed over all training images",
     )
-    affine: Literal["tuned", "frozen"] = setting("tuned", "whether scales and shifts of batch normalization train")
+    affine: Literal["tuned", "frozen"] = setting(
+        "tuned", "whether scales and shifts of batch normalization are tuned or frozen"
+    )
     virtual_batch_size: int | None = setting(
-        None, "images that are normalized together in training; if None, the whole batch", at_least=1
+        None,
+        "images that batch normalization normalizes together in training; if None, the whole batch",
+        at_least=1,
     )
 
     def check(self, where: str) -> None:
@@ -26,5 +30,5 @@ class BatchNormConfig:
         if self.virtual_batch_size is not None and self.statistics == "frozen":
             raise UserError(
                 f"config field '{where}.virtual_batch_size' is {self.virtual_batch_size}, but '{where}.statistics' is "
-                "'frozen': the statistics of no batch are used; leave one of them out."
+                "'frozen', so batch statistics are not used; leave one of them out."
             )

@@ -11,26 +11,25 @@ from jaxft.core.errors import UserError
 class BatchesConfig:
     """Size and sampling of the training batches."""
 
-    size: int = setting(32, "images in a batch", at_least=1)
+    size: int = setting(32, "images in a training batch", at_least=1)
     sampling: Literal["uniform", "balanced"] = setting(
-        "uniform", "sampling of batches: every image equally often, or every class equally often"
+        "uniform", "sampling of training batches: every image equally often, or every class equally often"
     )
     accumulate: int = setting(
         1,
-        "number of equal micro-batches whose gradients are averaged for a step; batch normalization and BSS see one "
+        "gradient accumulation: number of equal micro-batches per step; batch normalization and BSS use one "
         "micro-batch at a time",
         at_least=1,
     )
 
     @property
     def micro_batch_size(self) -> int:
-        """Returns the number of images that are processed at a time."""
+        """Returns the number of images in a micro-batch."""
         return self.size // self.accumulate
 
     def check(self, where: str) -> None:
         """Raises a `UserError` if fields of the section contradict each other."""
         if self.size % self.accumulate:
             raise UserError(
-                f"config field '{where}.accumulate' is {self.accumulate}, which does not divide '{where}.size', "
-                f"{self.size}."
+                f"config field '{where}.accumulate' is {self.accumulate}; it must divide '{where}.size', {self.size}."
             )

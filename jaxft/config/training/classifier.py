@@ -12,36 +12,39 @@ from jaxft.core.registries import CLASSIFIERS, POOLINGS
 @extended_by(CLASSIFIERS)
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """What is trained: the network, or a classifier of the features that it has at the start."""
+    """The trained model: the network, or a classifier of the features of the network before training."""
 
     kind: str = setting(
-        "network", "what is trained: the network, or a classifier of its features", registry=CLASSIFIERS
+        "network", "trained model: the network itself, or a classifier of its features", registry=CLASSIFIERS
     )
     tap: str | None = setting(
-        None, "stage or block whose output is the classifier's features; if None, the block below the head"
+        None, "stage or block whose output the classifier uses as features; if None, the block below the head"
     )
-    pooling: str = setting(
-        "average", "pooling of a feature map for the classifier (docs/factors.md)", registry=POOLINGS
-    )
+    pooling: str = setting("average", "pooling of feature maps for the classifier (docs/factors.md)", registry=POOLINGS)
     cross_tap: str | None = setting(
         None,
-        "stage or block whose feature map the pooling 'cross_layer' weights by that of tap; if None, the block below "
-        "tap",
+        "second stage or block of the pooling 'cross_layer', whose feature map is weighted by the feature map of tap; "
+        "if None, the block below tap",
     )
     scaling: Literal["none", "l2", "standard"] = setting(
         "l2",
-        "scaling of features: 'l2' to length 1 for each image; 'standard' to mean 0 and deviation 1 over the "
-        "training images",
+        "scaling of features for the classifier: 'l2' to norm 1 for each image; 'standard' to mean 0 and standard "
+        "deviation 1 over the training images",
     )
     penalties: tuple[float, ...] = setting(
         (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-        "L2 penalties 1 / (C n) of 'logistic' and 'svm'; with several, validation selects one",
+        "L2 penalties 1 / (C n) of the classifiers 'logistic' and 'svm', for n training images; with several, "
+        "validation selects one",
         above=0,
     )
     num_neighbors: tuple[int, ...] = setting(
-        (1, 3, 5, 10, 20), "numbers of neighbors k of 'knn'; with several, validation selects one", at_least=1
+        (1, 3, 5, 10, 20),
+        "numbers of neighbors k of the classifier 'knn'; with several, validation selects one",
+        at_least=1,
     )
-    metric: Literal["cosine", "euclidean"] = setting("cosine", "distance of 'knn' and 'class_mean'")
+    metric: Literal["cosine", "euclidean"] = setting(
+        "cosine", "distance between features in the classifiers 'knn' and 'class_mean'"
+    )
 
     @property
     def is_network(self) -> bool:
@@ -49,14 +52,14 @@ class ClassifierConfig:
         return self.kind == "network"
 
     def check(self, where: str) -> None:
-        """Raises a `UserError` if a field has no use, or a list is empty."""
+        """Raises a `UserError` if a field is set that the network does not use, or if a list is empty."""
         defaults = ClassifierConfig()
-        given = next((name for name in ("tap", "pooling") if getattr(self, name) != getattr(defaults, name)), None)
-        if self.is_network and given is not None:
+        unused = next((name for name in ("tap", "pooling") if getattr(self, name) != getattr(defaults, name)), None)
+        if self.is_network and unused is not None:
             raise UserError(
-                f"config field '{where}.{given}' is {getattr(self, given)!r}, which is for classifiers of features; "
-                f"give '{where}.kind' one, such as 'logistic'."
+                f"config field '{where}.{unused}' is {getattr(self, unused)!r}, which only classifiers of features "
+                f"use; set '{where}.kind' to one, such as 'logistic'."
             )
         for name in ("penalties", "num_neighbors"):
             if not getattr(self, name):
-                raise UserError(f"config field '{where}.{name}' is empty; give one value or more.")
+                raise UserError(f"config field '{where}.{name}' is empty; give at least one value.")

@@ -13,25 +13,26 @@ class InitializationConfig:
 
     start: Literal["pretrained", "random", "mean_var"] = setting(
         "pretrained",
-        "initial weights below the head: pretrained; random; or random with the mean and deviation of each "
-        "pretrained leaf",
+        "initial weights below the head: pretrained; random; or random with the mean and variance of each pretrained "
+        "leaf ('mean_var')",
     )
     transferred_blocks: int | str | None = setting(
         None,
-        "transfer depth: the number of blocks, from the first on, that are pretrained, or the last such block; "
-        "blocks above are random, or drawn with the mean and variance of each pretrained leaf; if None, all are "
-        "pretrained",
+        "transfer depth: number of lowest blocks that are pretrained, or name of the last such block; the blocks above "
+        "are reinitialized, at random or as in start 'mean_var'; if None, start applies to all blocks",
         at_least=1,
     )
-    transferred: Literal["tuned", "frozen"] = setting("tuned", "whether the pretrained blocks train")
+    transferred: Literal["tuned", "frozen"] = setting("tuned", "whether the pretrained blocks are tuned or frozen")
     head: Literal["lecun", "zeros", "class_means"] = setting(
         "lecun",
-        "initial weights of the new head: random (LeCun), zeros, or the mean direction of each class in feature space",
+        "initial weights of the new head: random (LeCun), zeros, or the mean direction of the features of each class",
     )
     grow: Literal["none", "wider", "deeper"] = setting(
-        "none", "new units beside the last stage, or a new layer above it, scaled to the pretrained ones"
+        "none",
+        "growth of the network (Wang et al. 2017): none, new units in parallel to the last stage, or a new layer above "
+        "it, scaled to the pretrained activations",
     )
-    grown_features: int = setting(64, "number of new units of a grown network", at_least=1)
+    grown_features: int = setting(64, "with grow, number of new units", at_least=1)
 
     @property
     def transfers(self) -> bool:
@@ -43,10 +44,11 @@ class InitializationConfig:
         if self.transferred_blocks is not None and self.start == "random":
             raise UserError(
                 f"config field '{where}.transferred_blocks' is {self.transferred_blocks!r}, but '{where}.start' is "
-                "'random', which copies nothing; give start 'pretrained' (the blocks above are random) or 'mean_var'."
+                "'random', so no block is pretrained; set start to 'pretrained' (the blocks above are random) or "
+                "'mean_var'."
             )
         if self.transferred == "frozen" and (self.start == "random" or not self.transfers):
             raise UserError(
-                f"config field '{where}.transferred' is 'frozen', but with start {self.start!r} nothing is copied; "
-                f"give '{where}.transferred_blocks'."
+                f"config field '{where}.transferred' is 'frozen', but with start {self.start!r} no block is "
+                f"pretrained; give '{where}.transferred_blocks'."
             )

@@ -1,4 +1,4 @@
-"""The section `training.layers`: which layers train, and at which rates."""
+"""The section `training.layers`: the trained layers, and their learning rates."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,48 +10,48 @@ from jaxft.core.errors import UserError
 
 @dataclass(frozen=True)
 class LayersConfig:
-    """Which layers train, and how fast each of them."""
+    """The trained layers, and their learning rates."""
 
     tune: Literal["all", "head", "bias", "batch_norm", "last_blocks", "lora"] = setting(
-        "all", "parameters below the head that train, besides new blocks of a grown network; all others are frozen"
+        "all", "parameters below the head that train, in addition to new blocks of a grown network; others are frozen"
     )
     tuned_blocks: int | str = setting(
-        1, "with tune 'last_blocks', the number of blocks that train, or the lowest block that trains", at_least=1
+        1,
+        "with tune 'last_blocks', number of blocks that train, or name of the lowest block that trains",
+        at_least=1,
     )
     backbone_learning_rate: LayerRate | None = setting(
         None,
-        "peak learning rate of every layer below the head, or 'frozen'; if None, that of the head",
+        "peak learning rate of all layers below the head, or 'frozen'; if None, the learning rate of the head",
         traced=True,
         above=0,
     )
     rates: tuple[tuple[str, LayerRate], ...] = setting(
         (),
-        "ordered rules (pattern of parameter names, factor of the learning rate or 'frozen'); the first that matches "
-        "wins, ahead of the rates of head and backbone",
+        "ordered rules (regular expression for parameter names, factor of the learning rate or 'frozen'); the first "
+        "match wins, ahead of the learning rates of the head and the backbone",
         traced=True,
         above=0,
     )
     decay: float = setting(
         1.0,
-        "factor of the learning rate from each block to the one below it, from the head down (layer-wise decay)",
+        "layer-wise decay: learning rate of a block, divided by the learning rate of the block above it",
         traced=True,
         above=0,
         at_most=1,
     )
     unfreeze_epochs: tuple[float, ...] = setting(
         (),
-        "gradual unfreezing: epochs after which the next stage below the head starts to train; the last unfreezes all",
+        "gradual unfreezing: each epoch of this list unfreezes one more stage below the head, the last unfreezes all",
         above=0,
     )
-    lora_rank: int = setting(4, "with tune 'lora', rank of the low-rank update of each kernel", at_least=1)
+    lora_rank: int = setting(4, "with tune 'lora', rank of the update of each kernel", at_least=1)
     lora_alpha: float = setting(
-        4.0, "with tune 'lora', the low-rank update is multiplied by lora_alpha / lora_rank", traced=True, above=0
+        4.0, "with tune 'lora', the update of each kernel is multiplied by lora_alpha / lora_rank", traced=True, above=0
     )
 
     def check(self, where: str) -> None:
         """Raises a `UserError` if fields of the section contradict each other."""
-        moments = self.unfreeze_epochs
-        if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
-            raise UserError(
-                f"config field '{where}.unfreeze_epochs' is {list(moments)}; each must be after the one before."
-            )
+        epochs = self.unfreeze_epochs
+        if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
+            raise UserError(f"config field '{where}.unfreeze_epochs' is {list(epochs)}; the epochs must increase.")

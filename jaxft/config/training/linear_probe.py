@@ -1,4 +1,4 @@
-"""The section `training.linear_probe`: training the head alone before fine-tuning."""
+"""The section `training.linear_probe`: training of only the head before fine-tuning."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,22 @@ from jaxft.config.fields import setting
 
 @dataclass(frozen=True)
 class LinearProbeConfig:
-    """A phase that trains the head alone, before fine-tuning (LP-FT)."""
+    """A phase that trains only the head, before fine-tuning (LP-FT)."""
 
     epochs: float = setting(
-        0.0, "epochs that train the head alone before fine-tuning; 0 skips the linear probe", at_least=0
+        0.0, "epochs of the linear probe, which trains only the head before fine-tuning; 0 skips it", at_least=0
     )
     optimizer: Literal["same", "lbfgs"] = setting(
         "same",
-        "optimizer of the linear probe: 'same' as in fine-tuning, or 'lbfgs', which fits all images at once, an "
-        "iteration for each epoch",
+        "optimizer of the linear probe: 'same' as in fine-tuning, or 'lbfgs', where each epoch is one iteration on "
+        "all images",
     )
     learning_rate: float | None = setting(
         None, "peak learning rate of the linear probe; if None, optimizer.learning_rate", traced=True, above=0
     )
     weight_decay: float | None = setting(
         None,
-        "weight decay of the head's kernel in the linear probe; if None, optimizer.weight_decay",
+        "weight decay of the kernel of the head in the linear probe; if None, optimizer.weight_decay",
         traced=True,
         at_least=0,
     )

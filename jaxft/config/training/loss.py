@@ -1,4 +1,4 @@
-"""The section `training.loss`: the loss of an image, and the weight of each class."""
+"""The section `training.loss`: the loss function and the weight of each class."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,20 +11,25 @@ from jaxft.core.registries import LOSSES
 @extended_by(LOSSES)
 @dataclass(frozen=True)
 class LossConfig:
-    """The loss of an image, and the weight of each class in it."""
+    """The loss function and the weight of each class."""
 
-    name: str = setting("cross_entropy", "loss of an image", registry=LOSSES)
+    name: str = setting("cross_entropy", "loss function", registry=LOSSES)
     label_smoothing: float = setting(
-        0.0, "fraction of each label that is spread over all classes", traced=True, at_least=0, below=1
+        0.0,
+        "label smoothing: fraction of each label that is spread evenly over all classes",
+        traced=True,
+        at_least=0,
+        below=1,
     )
     class_weights: Literal["none", "inverse", "effective"] = setting(
         "none",
-        "weight of a class in the loss: equal; by the inverse of its number of training images; or of their "
-        "effective number",
+        "weights of the classes in the loss: equal; inverse to the number n of training images of the class; or "
+        "inverse to their effective number",
     )
     beta: float = setting(
         0.999,
-        "beta of the effective number of images, (1 - beta^n) / (1 - beta) (Cui et al. 2019)",
+        "with class_weights 'effective', beta of the effective number of n images, (1 - beta^n) / (1 - beta) (Cui et "
+        "al. 2019)",
         traced=True,
         at_least=0,
         below=1,

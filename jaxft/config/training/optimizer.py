@@ -1,4 +1,4 @@
-"""The section `training.optimizer`: which optimizer, and its numbers."""
+"""The section `training.optimizer`: the optimizer and its hyperparameters."""
 
 from dataclasses import dataclass
 
@@ -11,70 +11,78 @@ from jaxft.core.registries import OPTIMIZERS
 @extended_by(OPTIMIZERS)
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its numbers; rates of single layers are in `training.layers`."""
+    """The optimizer and its hyperparameters. Learning rates of single layers are in `training.layers`."""
 
     name: str = setting(
         "sgd",
-        "optimizer; sgd and adam add weight decay to the gradient, as in PyTorch; the others decouple it",
+        "optimizer; 'sgd' and 'adam' add weight decay to the gradient, as in PyTorch, all others use decoupled weight "
+        "decay",
         registry=OPTIMIZERS,
     )
     learning_rate: float = setting(
-        0.01, "peak learning rate of the head, and of every layer without a rate of its own", traced=True, above=0
+        0.01,
+        "peak learning rate of the head, and of all layers without another learning rate",
+        traced=True,
+        above=0,
     )
     effective_learning_rate: float | None = setting(
         None,
-        "learning_rate / (1 - momentum) of sgd, given instead of learning_rate; the rates of the backbone and of the "
-        "linear probe are then effective rates too",
+        "effective learning rate of sgd, learning_rate / (1 - momentum), given instead of learning_rate; the learning "
+        "rates of the backbone and the linear probe are then effective too",
         traced=True,
         above=0,
     )
     momentum: float = setting(
         0.9, "momentum of sgd; first decay rate of the other optimizers", traced=True, at_least=0, below=1
     )
-    nesterov: bool = setting(False, "whether momentum is Nesterov's; lamb and lion do not have it")
+    nesterov: bool = setting(False, "whether to use Nesterov momentum; not available for lamb and lion")
     beta2: float = setting(
         0.999,
-        "second decay rate of every optimizer but sgd; lion's usual value is 0.99",
+        "second decay rate of all optimizers except sgd; 0.99 is common for lion",
         traced=True,
         at_least=0,
         below=1,
     )
     weight_decay: float = setting(
-        0.0, "weight decay of kernels; biases and normalization layers have none", traced=True, at_least=0
+        0.0, "weight decay of kernels; biases and normalization layers do not decay", traced=True, at_least=0
     )
-    clip_norm: float = setting(0.0, "largest global norm of the gradient; 0 does not clip", traced=True, at_least=0)
+    clip_norm: float = setting(
+        0.0, "maximum global norm of the gradient; 0 turns clipping off", traced=True, at_least=0
+    )
     sam_radius: float = setting(
         0.0,
-        "radius of sharpness-aware minimization (SAM), with two gradients a step; 0 turns it off",
+        "radius rho of sharpness-aware minimization (SAM), with two gradients per step; 0 turns it off",
         traced=True,
         at_least=0,
     )
     ema_decay: float = setting(
         0.0,
-        "decay of the moving average of the weights, which is then evaluated and kept; 0 turns it off",
+        "decay per step of the exponential moving average of the weights, which is evaluated and kept instead of the "
+        "weights; 0 turns it off",
         traced=True,
         at_least=0,
         below=1,
     )
 
     @property
-    def given_rate(self) -> float:
-        """Returns the head's rate as it is given: a learning rate, or an effective one."""
+    def configured_rate(self) -> float:
+        """Returns `effective_learning_rate`; if None, `learning_rate`."""
         return self.learning_rate if self.effective_learning_rate is None else self.effective_learning_rate
 
     @property
     def rate_scale(self) -> float:
-        """Returns the factor from rates as they are given to learning rates."""
+        """Returns the factor that converts learning rates of the config to learning rates of the optimizer."""
         return 1.0 if self.effective_learning_rate is None else 1 - self.momentum
 
     @property
     def effective_rate(self) -> float:
-        """Returns the head's effective learning rate at the peak: that of sgd over 1 - momentum.
+        """Returns the effective peak learning rate of the head: for sgd, the learning rate / (1 - momentum).
 
-        A gradient moves the weights by this much in all (Li et al. 2020, "Rethinking the hyperparameters for
-        fine-tuning", section 3.3). The other optimizers average gradients, which leaves their rate as it is.
+        Over all steps, sgd moves the weights by the effective learning rate times the gradient (Li et al. 2020,
+        "Rethinking the hyperparameters for fine-tuning", section 3.3). The other optimizers average gradients, so
+        their effective learning rate is the learning rate.
         """
-        rate = self.given_rate * self.rate_scale
+        rate = self.configured_rate * self.rate_scale
         return rate / (1 - self.momentum) if self.name == "sgd" else rate
 
     def check(self, where: str) -> None:
@@ -86,8 +94,8 @@ class OptimizerConfig:
             )
         if self.effective_learning_rate is not None and self.name != "sgd":
             raise UserError(
-                f"config field '{where}.effective_learning_rate' is for 'sgd': the rate of {self.name!r} does "
-                "not grow with its momentum; give learning_rate."
+                f"config field '{where}.effective_learning_rate' is only for 'sgd', because the momentum of "
+                f"{self.name!r} does not scale its steps; give '{where}.learning_rate'."
             )
         if self.nesterov and self.name in ("lamb", "lion"):
-            raise UserError(f"config field '{where}.nesterov' is True, which {self.name!r} does not have.")
+            raise UserError(f"config field '{where}.nesterov' is True, but {self.name!r} has no Nesterov momentum.")

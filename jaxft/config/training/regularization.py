@@ -1,4 +1,4 @@
-"""The section `training.regularization`: the sections of all regularizers, each declared in its regularizer's file."""
+"""The section `training.regularization`. The file of each regularizer declares its section."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,56 +13,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegularizerConfig:
-    """The base of a regularizer's section of the config.
+    """The base class of the section of a regularizer.
 
     Attributes:
-      acting: the fields that turn the regularizer on where they are neither 0 nor empty.
-      towards_source: those of them that need the weights of a source.
-      compares_layers: whether it compares layers of the network with the same ones of the source.
+      activated_by: names of the fields that turn the regularizer on if they are neither 0 nor empty.
+      source_fields: names of the fields of `activated_by` that need source weights.
+      compares_layers: whether the regularizer compares layers of the network with the same layers of the source.
     """
 
-    acting: ClassVar[tuple[str, ...]] = ("strength",)
-    towards_source: ClassVar[tuple[str, ...]] = ()
+    activated_by: ClassVar[tuple[str, ...]] = ("strength",)
+    source_fields: ClassVar[tuple[str, ...]] = ()
     compares_layers: ClassVar[bool] = False
 
     @property
-    def acting_field(self) -> str | None:
-        """Returns the first field that turns the regularizer on; None if it is off."""
-        return next((name for name in self.acting if getattr(self, name)), None)
+    def active_field(self) -> str | None:
+        """Returns the name of the first field that turns the regularizer on; None if it is off."""
+        return next((name for name in self.activated_by if getattr(self, name)), None)
 
     def check_training(self, training: "Training", where: str, dotted: str) -> None:
-        """Raises a `UserError` if the section contradicts another one of the training.
+        """Raises a `UserError` if this section contradicts another section of `training`.
 
         Args:
-          training: the whole section `training`.
-          where: its dotted name, for messages.
-          dotted: the dotted name of this section.
+          training: the section `training`.
+          where: the dotted name of `training`, for messages.
+          dotted: the dotted name of this section, for messages.
         """
-        acting, initialization = self.acting_field, training.initialization
-        if acting is None:
+        active_field, initialization = self.active_field, training.initialization
+        if active_field is None:
             return
-        pulling = next((name for name in self.towards_source if getattr(self, name)), None)
-        if pulling is not None and initialization.start == "random":
+        source_field = next((name for name in self.source_fields if getattr(self, name)), None)
+        if source_field is not None and initialization.start == "random":
             raise UserError(
-                f"config field '{dotted}.{pulling}' pulls towards a source, but '{where}.initialization.start' is "
-                "'random'; leave it out."
+                f"config field '{dotted}.{source_field}' needs source weights, but '{where}.initialization.start' is "
+                f"'random'; leave '{dotted}.{source_field}' out, or set start to 'pretrained'."
             )
         if self.compares_layers and initialization.grow != "none":
             raise UserError(
-                f"config field '{dotted}.{acting}' compares the network's layers with the source's, but "
-                f"'{where}.initialization.grow' gives it others; leave one of them out."
+                f"config field '{dotted}.{active_field}' compares the layers of network and source, but "
+                f"'{where}.initialization.grow' gives the network other layers; leave one of them out."
             )
         if not training.fine_tunes:
             raise UserError(
-                f"config field '{dotted}.{acting}' acts in fine-tuning, after the linear probe, but "
-                f"'{where}.schedule.epochs' is 0; give epochs, or leave it out."
+                f"config field '{dotted}.{active_field}' acts only in fine-tuning after the linear probe, but "
+                f"'{where}.schedule.epochs' is 0; set epochs, or leave '{dotted}.{active_field}' out."
             )
 
 
 @extended_by(REGULARIZERS)
 @dataclass(frozen=True)
 class RegularizationConfig:
-    """Terms of the loss and noise; a strength or rate of 0 turns each off."""
+    """Loss terms and noise. A strength or rate of 0 turns a regularizer off."""
 
     if TYPE_CHECKING:
 

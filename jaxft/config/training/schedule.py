@@ -1,4 +1,4 @@
-"""The section `training.schedule`: how long, and the shape of the learning rate."""
+"""The section `training.schedule`: length of fine-tuning and shape of the learning rate."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from jaxft.core.registries import SCHEDULES
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The length of fine-tuning and the shape of the learning rate, in epochs or in steps."""
+    """The length of fine-tuning and the shape of the learning rate. Times are in epochs or in steps."""
 
     shape: str = setting(
         "cosine",
-        "shape of the learning rate; 'onecycle' rises to the peak over the warmup, then falls; 'range' grows to the "
-        "peak from decay_factor of it, by one factor a step",
+        "shape of the learning rate over time; 'onecycle' rises to the peak during the warmup and then falls; 'range' "
+        "grows geometrically from decay_factor times the peak to the peak",
         registry=SCHEDULES,
     )
     epochs: float = setting(20.0, "epochs of fine-tuning after the linear probe; 0 skips fine-tuning", at_least=0)
-    steps: int | None = setting(None, "steps of fine-tuning, given instead of epochs", at_least=1)
-    warmup_epochs: float = setting(0.0, "epochs over which the learning rate rises from zero to its peak", at_least=0)
+    steps: int | None = setting(None, "steps of fine-tuning, given instead of schedule.epochs", at_least=1)
+    warmup_epochs: float = setting(0.0, "warmup: epochs in which the learning rate rises to its peak", at_least=0)
     warmup_steps: int = setting(
-        0, "steps over which the learning rate rises to its peak, given instead of warmup_epochs", at_least=0
+        0, "warmup: steps in which the learning rate rises to its peak, given instead of warmup_epochs", at_least=0
     )
     decay_epochs: tuple[float, ...] = setting(
         (), "epochs after which the shape 'step' lowers the learning rate", above=0
@@ -35,7 +35,7 @@ class ScheduleConfig:
     )
 
     def check(self, where: str) -> None:
-        """Raises a `UserError` if fields contradict each other; the number of images is not known here."""
+        """Raises a `UserError` if fields contradict each other, as far as known without the number of images."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for in_steps, in_epochs in (
             ("steps", "epochs"),
@@ -45,16 +45,20 @@ class ScheduleConfig:
             if all(getattr(self, name) != defaults[name] for name in (in_steps, in_epochs)):
                 raise UserError(f"'{where}.{in_steps}' and '{where}.{in_epochs}' are both given; keep one of them.")
         if self.shape == "step" and not self.decay_epochs and not self.decay_steps:
-            raise UserError(f"config field '{where}.decay_epochs' is empty; the shape 'step' needs it, or decay_steps.")
+            raise UserError(
+                f"config field '{where}.decay_epochs' is empty, but '{where}.shape' is 'step'; give decay_epochs or "
+                "decay_steps."
+            )
         if self.steps is not None:
             return
         late = [at for at in self.decay_epochs if at >= self.epochs]
         if self.shape == "step" and late:
             raise UserError(
-                f"config field '{where}.decay_epochs' has {late[0]:g}, which is not before the end, {self.epochs:g}."
+                f"config field '{where}.decay_epochs' contains {late[0]:g}; it must be below '{where}.epochs', "
+                f"{self.epochs:g}."
             )
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
             raise UserError(
-                f"config field '{where}.warmup_epochs' is {self.warmup_epochs:g}; "
-                f"it must be below epochs, {self.epochs:g}."
+                f"config field '{where}.warmup_epochs' is {self.warmup_epochs:g}; it must be below '{where}.epochs', "
+                f"{self.epochs:g}."
             )

@@ -1,4 +1,4 @@
-"""The section `training.selection`: which weights are kept, and how they are tested."""
+"""The section `training.selection`: the selected weights, and how they are tested."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +8,15 @@ from jaxft.config.fields import setting
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Which weights are kept, and how they are tested."""
+    """The selected weights, and how they are tested."""
 
     weights: Literal["best", "last"] = setting(
-        "best", "weights that are kept: those of the epoch with the best validation accuracy, or the last"
+        "best",
+        "selected weights: those after the epoch with the best validation accuracy ('best'), or after the last epoch "
+        "('last')",
     )
     test_crops: Literal["center", "ten"] = setting(
         "center",
-        "crops of larger test images: the center, or ten (corners and center, flipped too) whose probabilities are "
-        "averaged",
+        "crops of larger test images: the center; or ten crops (corners and center, each also flipped) with averaged "
+        "probabilities",
     )

@@ -1,4 +1,4 @@
-"""The section `training` as a whole, and what concerns several of its sections at once."""
+"""The section `training`, and checks that concern several of its sections."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,10 @@ class Training:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "Training":
-        """Returns the section with some fields set, by dotted names: `Training.of({"optimizer.momentum": 0.5})`.
+        """Returns a section with the values of `fields`, by dotted name; all other fields have their defaults.
+
+        Example:
+          >>> Training.of({"optimizer.momentum": 0.5})
 
         Raises:
           UserError: a field is unknown, or its value is not allowed.
@@ -49,12 +52,12 @@ class Training:
 
     @property
     def fine_tunes(self) -> bool:
-        """Returns whether fine-tuning follows the linear probe."""
+        """Returns whether there is fine-tuning, after the linear probe if there is one."""
         return bool(self.schedule.epochs or self.schedule.steps)
 
     @property
     def probes_by_lbfgs(self) -> bool:
-        """Returns whether there is a linear probe that is fitted by L-BFGS."""
+        """Returns whether there is a linear probe with L-BFGS."""
         return bool(self.linear_probe.epochs) and self.linear_probe.optimizer == "lbfgs"
 
     def check(self, where: str) -> None:
@@ -65,59 +68,59 @@ class Training:
             section.check_training(self, where, f"{where}.regularization.{name}")
         if self.classifier.kind != "network" and self.selection.test_crops == "ten":
             raise UserError(
-                f"config field '{where}.selection.test_crops' is 'ten', which is for the network; "
-                f"the classifier {self.classifier.kind!r} sees the center."
+                f"config field '{where}.selection.test_crops' is 'ten', which is only for networks; the classifier "
+                f"{self.classifier.kind!r} needs 'center'."
             )
 
     def _check_lengths(self, where: str) -> None:
         if not self.fine_tunes and self.classifier.kind == "network" and not self.linear_probe.epochs:
             raise UserError(
-                f"config field '{where}.schedule.epochs' is 0, and so is '{where}.linear_probe.epochs': nothing "
-                "would be trained."
+                f"config fields '{where}.schedule.epochs' and '{where}.linear_probe.epochs' are both 0, so nothing is "
+                "trained; set one of them."
             )
-        moments = self.layers.unfreeze_epochs
-        if moments and not self.fine_tunes:
+        unfreeze_epochs = self.layers.unfreeze_epochs
+        if unfreeze_epochs and not self.fine_tunes:
             raise UserError(
-                f"config field '{where}.layers.unfreeze_epochs' is {list(moments)}, but '{where}.schedule.epochs' is "
-                "0: no stage is unfrozen."
+                f"config field '{where}.layers.unfreeze_epochs' is {list(unfreeze_epochs)}, but "
+                f"'{where}.schedule.epochs' is 0, so no stage is unfrozen; leave one of them out."
             )
-        size, at_a_time = self.batch_norm.virtual_batch_size, self.batches.micro_batch_size
-        if size is not None and at_a_time % size:
-            over = f" / '{where}.batches.accumulate'" if self.batches.accumulate > 1 else ""
+        virtual_size, micro_size = self.batch_norm.virtual_batch_size, self.batches.micro_batch_size
+        if virtual_size is not None and micro_size % virtual_size:
+            divisor = f" / '{where}.batches.accumulate'" if self.batches.accumulate > 1 else ""
             raise UserError(
-                f"config field '{where}.batch_norm.virtual_batch_size' is {size}; it must divide "
-                f"'{where}.batches.size'{over}, {at_a_time}."
+                f"config field '{where}.batch_norm.virtual_batch_size' is {virtual_size}; it must divide "
+                f"'{where}.batches.size'{divisor}, {micro_size}."
             )
 
     def _check_images(self, where: str) -> None:
-        """Checks that augmentation and sampling go with fixed views and with the linear probe."""
+        """Checks that augmentation and sampling are compatible with fixed views and with the linear probe."""
         augmentation = self.augmentation
         if self.probes_by_lbfgs and augmentation.varies and not augmentation.views:
             raise UserError(
-                f"config field '{where}.linear_probe.optimizer' is 'lbfgs', which needs the same images at every "
-                f"iteration; give '{where}.augmentation.views', or no augmentation."
+                f"config field '{where}.linear_probe.optimizer' is 'lbfgs', which needs the same images in every "
+                f"iteration; set '{where}.augmentation.views', or turn the augmentation off."
             )
         if augmentation.views and not augmentation.varies:
             raise UserError(
-                f"config field '{where}.augmentation.views' is {augmentation.views}, but no augmentation makes them "
-                "differ; give flip, crop.scale_min or another one."
+                f"config field '{where}.augmentation.views' is {augmentation.views}, but all views are equal without "
+                "augmentation; turn on flip, crop.scale_min or another augmentation."
             )
         for name in ("mixup", "cutmix"):
             alpha = getattr(augmentation, name).alpha
             if alpha and (augmentation.views or self.probes_by_lbfgs):
                 other = "augmentation.views" if augmentation.views else "linear_probe.optimizer"
                 raise UserError(
-                    f"config field '{where}.augmentation.{name}.alpha' is {alpha:g}, but images are mixed anew in "
-                    "every "
-                    f"batch, and '{where}.{other}' {get_at(self, other)!r} needs the same ones again; keep one of them."
+                    f"config field '{where}.augmentation.{name}.alpha' is {alpha:g}, which mixes new images in every "
+                    f"batch, but '{where}.{other}' {get_at(self, other)!r} needs the same images in every epoch; keep "
+                    "one of them."
                 )
         if self.probes_by_lbfgs and self.batches.sampling == "balanced":
             raise UserError(
-                f"config field '{where}.batches.sampling' is 'balanced', but a linear probe by 'lbfgs' fits all "
-                f"images at once; give '{where}.loss.class_weights' 'inverse' instead."
+                f"config field '{where}.batches.sampling' is 'balanced', but the linear probe 'lbfgs' uses all images "
+                f"in each step; set '{where}.loss.class_weights' to 'inverse' instead."
             )
         if self.selection.test_crops == "ten" and augmentation.crop.size_px is None:
             raise UserError(
-                f"config field '{where}.selection.test_crops' is 'ten', which are crops of larger images; "
-                f"give '{where}.augmentation.crop.size_px', below the images' size_px."
+                f"config field '{where}.selection.test_crops' is 'ten', which crops larger images; set "
+                f"'{where}.augmentation.crop.size_px' to less than the size_px of the images."
             )

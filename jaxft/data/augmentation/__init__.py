@@ -1,8 +1,8 @@
-"""Random changes of images on the device, pure in (key, images), and the crops of evaluation.
+"""Augmentation on the device, as pure functions of (key, images), and the crops of evaluation.
 
-Imports the rows above `data`. An augmentation grows as a file: a function, `AUGMENTATIONS.register(...)`, and its
-module in the list below. They are applied in the order in which they are registered, which is timm's: crop, flip,
-RandAugment, color jitter, erasing. Pixels are uint8 between them, as between Pillow's operations.
+Imports the rows above `data`. To add an augmentation, write a file with a function and `AUGMENTATIONS.register(...)`,
+and add its module to the list below. Augmentations are applied in the order of registration, the order of timm: crop,
+flip, RandAugment, color jitter, erasing. Pixels are uint8 between them, as between operations of Pillow.
 """
 
 # ruff: noqa: F401, I001

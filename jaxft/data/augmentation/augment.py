@@ -1,4 +1,4 @@
-"""Augmentation of training images: all active random changes in order, and fixed random views of an image."""
+"""Augmentation of training images: all active augmentations in order, and fixed random views of an image."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +15,27 @@ from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
 from jaxft.data.augmentation.evaluation import center_crop
 
-# Augmentations whose keys come from one split, so that their draws stay the same whatever else is registered.
+# The keys of these augmentations come from one split of the key, so more registered augmentations do not change them.
 BATCH_STREAMS = ("crop", "flip")
 IMAGE_STREAMS = ("randaugment", "color_jitter", "erasing")
 
 
 @dataclass(frozen=True)
 class Augmentations:
-    """The random changes of single images that are active: names of augmentations, each with its options."""
+    """The active augmentations, without mixup and cutmix.
+
+    Attributes:
+      active: (name, options) of each augmentation, in the order of application.
+    """
 
     active: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "Augmentations":
-        """Returns the changes of a config by dotted names: `Augmentations.of({"flip.enabled": True, "crop.padding_px":
-        4})`.
+        """Returns the augmentations of config fields.
+
+        Args:
+          fields: values by dotted names, such as `{"flip.enabled": True, "crop.padding_px": 4}`.
 
         Raises:
           UserError: a field is unknown, or its value is not allowed.
@@ -37,28 +43,28 @@ class Augmentations:
         return active_augmentations(from_dict(AugmentationConfig, fields, "augmentation"))
 
     @property
-    def is_none(self) -> bool:
-        """Returns whether nothing is changed."""
+    def is_empty(self) -> bool:
+        """Returns whether no augmentation is active."""
         return not self.active
 
     @property
     def crop_px(self) -> int | None:
-        """Returns the side of the images that come out; None: that of the images that go in."""
+        """Returns the side of the cropped images, in pixels. If None, images keep their size."""
         return next((options.size_px for name, options in self.active if name == "crop"), None)
 
     @property
     def has_branches(self) -> bool:
-        """Returns whether images are changed one at a time, by one of several branches."""
+        """Returns whether an augmentation selects one of several branches for each image."""
         return any(AUGMENTATIONS[name].value.per_image for name, _ in self.active)
 
     def of_kind(self, per_image: bool) -> list[tuple[str, Augmentation, Any]]:
-        """Returns (name, augmentation, options) of the active ones that change single images, or whole batches."""
-        every = [(name, AUGMENTATIONS[name].value, options) for name, options in self.active]
-        return [each for each in every if each[1].per_image == per_image]
+        """Returns (name, augmentation, options) of the active augmentations of single images, or those of batches."""
+        active = [(name, AUGMENTATIONS[name].value, options) for name, options in self.active]
+        return [item for item in active if item[1].per_image == per_image]
 
 
 def active_augmentations(config: AugmentationConfig) -> Augmentations:
-    """Returns the random changes of single images of a config, in the order of the registry."""
+    """Returns the active augmentations of a config in the order of the registry, without mixup and cutmix."""
     sections = sections_of(config).items()
     return Augmentations(
         tuple((name, options) for name, options in sections if AUGMENTATIONS[name].value.is_active(options))
@@ -66,7 +72,7 @@ def active_augmentations(config: AugmentationConfig) -> Augmentations:
 
 
 def augment(key: jax.Array, images: jax.Array, augmentations: Augmentations) -> jax.Array:
-    """Returns `images: [n, h, w, c] uint8` after all active changes, first those of whole batches."""
+    """Returns augmented `images: [n, h, w, c] uint8`. Augmentations of batches precede those of single images."""
     keys = _split(key, BATCH_STREAMS)
     for name, augmentation, options in augmentations.of_kind(per_image=False):
         images = augmentation.apply(_key_of(name, keys, key), images, options)
@@ -79,7 +85,7 @@ def augment(key: jax.Array, images: jax.Array, augmentations: Augmentations) -> 
 
 
 def _augment_image(key: jax.Array, image: jax.Array, augmentations: Augmentations) -> jax.Array:
-    """Returns `image: [h, w, c]` after the active changes of single images."""
+    """Returns `image: [h, w, c] uint8` after the active augmentations of single images."""
     keys = _split(key, IMAGE_STREAMS)
     for name, augmentation, options in augmentations.of_kind(per_image=True):
         image = augmentation.apply(_key_of(name, keys, key), image, options)
@@ -95,10 +101,10 @@ def _key_of(name: str, keys: dict[str, jax.Array], key: jax.Array) -> jax.Array:
 
 
 def over_images(function: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """Returns `function` of each image, [n, ...].
+    """Returns `function` mapped over the first axis of the arrays [n, ...].
 
-    On a CPU it runs on one image after another, so that only one of several branches is computed; elsewhere on all
-    images side by side, which computes every branch and selects.
+    On a CPU, it runs on one image after another, so only the selected branch is computed. On other devices, it runs on
+    all images together, which computes every branch and selects.
     """
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda image_args: function(*image_args), arrays)
@@ -108,16 +114,23 @@ def over_images(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 def view(
     key: jax.Array, images: jax.Array, rows: jax.Array, views: jax.Array, augmentations: Augmentations
 ) -> jax.Array:
-    """Returns, of each of `images: [n, h, w, c] uint8`, the view with the number in `views: [n]`.
+    """Returns one fixed random view of each image, [n, h, w, c] uint8.
 
-    View 0 is the image itself, or its center if the changes crop. The others are random changes of it, drawn from the
-    key, the number of the view and the image's row in its set: a view is the same whenever it is asked for.
+    View 0 is the image without augmentation, or its center crop if the augmentations crop. The key, the number of the
+    view and the row of the image determine every other view, so it is always the same.
+
+    Args:
+      key: the key of all views.
+      images: [n, h, w, c] uint8.
+      rows: [n] integers, rows of the images in their set.
+      views: [n] integers, numbers of the views.
+      augmentations: the augmentations.
     """
 
     def draw_view(image: jax.Array, row: jax.Array, number: jax.Array) -> jax.Array:
         view_key = jax.random.fold_in(jax.random.fold_in(key, number), row)
-        itself = center_crop(image[None], augmentations.crop_px)[0]
-        return jnp.where(number == 0, itself, augment(view_key, image[None], augmentations)[0])
+        original = center_crop(image[None], augmentations.crop_px)[0]
+        return jnp.where(number == 0, original, augment(view_key, image[None], augmentations)[0])
 
     if augmentations.has_branches:
         return over_images(draw_view, images, rows, views)

@@ -1,4 +1,4 @@
-"""An augmentation: a random change of images, with its options and when it is active."""
+"""The interface of an augmentation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,16 @@ import jax
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random change of images, pure in its key.
+    """A random function of images that is pure in its key.
+
+    Its options are the config section `training.augmentation.<name>`, and are static in the compiled program.
 
     Attributes:
-      apply: function of (key, images [n, h, w, c] uint8, options) that returns the changed images. If `per_image`, it
-        takes and returns a single image [h, w, c]: for changes that compute one of several branches.
-      per_image: whether it changes one image at a time. Such augmentations come after those of whole batches.
-      is_active: whether it does anything with its options, which are static in the compiled program: its section of
-        the config, `training.augmentation.<name>`.
+      apply: function of (key, images [n, h, w, c] uint8, options) that returns augmented images. If `per_image`, it
+        takes and returns a single image [h, w, c].
+      per_image: whether it augments one image at a time, which suits a choice between several branches. Such
+        augmentations follow those of batches.
+      is_active: function of the options that returns whether the augmentation has any effect.
     """
 
     apply: Callable[[jax.Array, jax.Array, Any], jax.Array]

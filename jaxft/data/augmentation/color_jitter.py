@@ -1,4 +1,4 @@
-"""Color jitter: brightness, contrast, saturation and hue changed at random, as in torchvision."""
+"""Color jitter: random brightness, contrast, saturation and hue, as in torchvision."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from jaxft.data.augmentation.color import adjust_brightness, adjust_contrast, ad
 
 @dataclass(frozen=True)
 class ColorJitterConfig:
-    """Random changes of brightness, contrast, saturation and hue."""
+    """Random brightness, contrast, saturation and hue."""
 
     brightness: float = setting(0.0, "maximum brightness jitter, as a fraction", at_least=0)
     contrast: float = setting(0.0, "maximum contrast jitter, as a fraction", at_least=0)
@@ -22,25 +22,27 @@ class ColorJitterConfig:
 
 
 def color_jitter(key: jax.Array, image: jax.Array, jitter: ColorJitterConfig) -> jax.Array:
-    """Returns `image: [h, w, 3] uint8` with brightness, contrast, saturation and hue changed, in a random order.
+    """Returns `image: [h, w, 3] uint8` with random brightness, contrast, saturation and hue, applied in random order.
 
-    Factors of the first three are uniform in [max(0, 1 - jitter), 1 + jitter], the shift of the hue is in
-    [-jitter, jitter] of the circle: torchvision's `ColorJitter`. What does not vary is left out of the order.
+    The factors of brightness, contrast and saturation are uniform in [max(0, 1 - jitter), 1 + jitter]. The shift of the
+    hue is uniform in [-jitter, jitter], as a fraction of the color circle. Operations without jitter are skipped.
+
+    Reference: `ColorJitter` of torchvision.
     """
-    every = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-    order_key, *keys = jax.random.split(key, 1 + len(every))
+    all_operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    order_key, *keys = jax.random.split(key, 1 + len(all_operations))
     operations, factors = [], []
     amounts = jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
-    for operation, operation_key, amount in zip(every, keys, amounts):
+    for operation, operation_key, amount in zip(all_operations, keys, amounts):
         if amount:
             low, high = (-amount, amount) if operation is adjust_hue else (max(0.0, 1 - amount), 1 + amount)
             operations.append(operation)
             factors.append(jax.random.uniform(operation_key, minval=low, maxval=high, dtype=jnp.float32))
 
-    def one(image: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
-        return jax.lax.switch(which, operations, image, jnp.stack(factors)[which]), None
+    def apply_one(image: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+        return jax.lax.switch(index, operations, image, jnp.stack(factors)[index]), None
 
-    return jax.lax.scan(one, image, jax.random.permutation(order_key, len(operations)))[0]
+    return jax.lax.scan(apply_one, image, jax.random.permutation(order_key, len(operations)))[0]
 
 
 AUGMENTATIONS.register(
@@ -51,5 +53,5 @@ AUGMENTATIONS.register(
         is_active=lambda jitter: any((jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)),
     ),
     section=ColorJitterConfig,
-    help="random changes of brightness, contrast, saturation and hue",
+    help="random brightness, contrast, saturation and hue",
 )

@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al. 2020): a random rectangle of an image is filled with noise."""
+"""Random erasing (Zhong et al. 2020), which fills a random rectangle of an image with noise."""
 
 import math
 from dataclasses import dataclass
@@ -18,22 +18,24 @@ class ErasingConfig:
     probability: float = setting(0.0, "probability of erasing a random rectangle of an image", at_least=0, at_most=1)
 
 
-ERASED_AREA = (0.02, 0.4)  # share of the image; Zhong et al. 2020, section 4.2
+ERASED_AREA = (0.02, 0.4)  # fraction of the image; Zhong et al. 2020, section 4.2
 
-ERASED_RATIOS = (0.3, 1 / 0.3)
+ERASED_RATIOS = (0.3, 1 / 0.3)  # height over width
 
-ERASING_TRIES = 10
+ERASING_TRIES = 10  # number of drawn rectangles; the first that fits is used
 
 
 def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
-    """Returns `image: [h, w, c <= 4] uint8`, a rectangle of it filled with random values, with a probability.
+    """Returns `image: [h, w, c <= 4] uint8` in which, with a probability, a random rectangle has random values.
 
-    Random erasing (Zhong et al. 2020, algorithm 1, "RE-R"): the rectangle's share of the area is uniform in
-    [0.02, 0.4], its values are uniform in [0, 255]. Its aspect ratio is log-uniform in [0.3, 1/0.3], as in timm and
-    torchvision (in the paper uniform); of ten draws the first counts that fits.
+    The area of the rectangle is uniform in [0.02, 0.4] of the image, and the values are uniform in [0, 255]. The first
+    of ten drawn rectangles that fits is used; if none fits, the image is unchanged.
+
+    Reference: Zhong et al. 2020, "Random erasing data augmentation", algorithm 1, "RE-R". Our aspect ratio is
+    log-uniform in [0.3, 1/0.3], as in timm and torchvision; in the paper it is uniform.
     """
     height, width, channels = image.shape
-    whether_key, area_key, ratio_key, position_key, value_key = jax.random.split(key, 5)
+    erase_key, area_key, ratio_key, position_key, value_key = jax.random.split(key, 5)
     area = jax.random.uniform(
         area_key, (ERASING_TRIES,), minval=ERASED_AREA[0], maxval=ERASED_AREA[1], dtype=jnp.float32
     )
@@ -43,17 +45,17 @@ def random_erasing(key: jax.Array, image: jax.Array, probability: float) -> jax.
     sides = jnp.round(jnp.stack([jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)], axis=1)).astype(jnp.int32)
     fits = (sides < jnp.array([[height, width]])).all(1)
     side = sides[fits.argmax()]
-    room = (jnp.array([height, width]) - side + 1).astype(jnp.float32)
-    first = jnp.floor(jax.random.uniform(position_key, (2,), dtype=jnp.float32) * room).astype(jnp.int32)
+    num_positions = (jnp.array([height, width]) - side + 1).astype(jnp.float32)
+    first = jnp.floor(jax.random.uniform(position_key, (2,), dtype=jnp.float32) * num_positions).astype(jnp.int32)
 
     def erase(image: jax.Array) -> jax.Array:
         row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
         inside = (row >= first[0]) & (row < first[0] + side[0]) & (column >= first[1]) & (column < first[1] + side[1])
-        bits = jax.random.bits(value_key, (height, width, 1))  # 32 of them, a byte for each channel
+        bits = jax.random.bits(value_key, (height, width, 1))  # 32 bits, one byte per channel
         values = (bits >> (8 * jnp.arange(channels, dtype=jnp.uint32)).reshape(1, 1, -1)).astype(image.dtype)
         return jnp.where(inside, values, image)
 
-    is_erased = jax.random.bernoulli(whether_key, jnp.float32(probability)) & fits.any()
+    is_erased = jax.random.bernoulli(erase_key, jnp.float32(probability)) & fits.any()
     return jax.lax.cond(is_erased, erase, lambda image: image, image)
 
 

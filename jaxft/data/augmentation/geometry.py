@@ -1,4 +1,4 @@
-"""Random crops and flips, and the affine maps of RandAugment."""
+"""Random crops and flips, and the affine transformations of RandAugment."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from jaxft.data.augmentation.base import Augmentation
 
 @dataclass(frozen=True)
 class CropConfig:
-    """Random crops in training, and the center in evaluation."""
+    """Random crops in training, and center crops in evaluation."""
 
     padding_px: int = setting(0, "zero pixels added on each side of an image before a random crop", at_least=0)
     scale_min: float = setting(
@@ -23,8 +23,8 @@ class CropConfig:
     )
     size_px: int | None = setting(
         None,
-        "side of the network's input where images are larger: a random crop in training, the center in evaluation; if "
-        "None, the whole image",
+        "side of the crops that the network receives: random crops in training, center crops in evaluation; if None, "
+        "whole images",
         at_least=1,
     )
 
@@ -38,22 +38,29 @@ class FlipConfig:
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop; Szegedy et al. 2015, section 6
 
-GRAY = 128  # where a moved image shows nothing, as in the code of Cubuk et al. 2019
+GRAY = 128  # fills pixels from outside of the image, as in the code of Cubuk et al. 2019
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding_px: int = 0, size_px: int | None = None) -> jax.Array:
-    """Returns a random square of side `size_px` of each of `images: [n, h, w, c]`; None: of the image's own size.
+    """Returns a random crop of each image, [n, size_px, size_px, c].
 
-    Zeros are added on all sides first, `padding_px` of them; offsets are uniform, one pair an image: with padding the
-    crop of He et al. 2016, section 4.2 (there 4 pixels at 32), of larger images that of Krizhevsky et al. 2012,
-    section 4.1 (there 224 of 256).
+    The offsets are uniform and independent for each image.
+
+    Args:
+      key: random key.
+      images: [n, h, w, c].
+      padding_px: zero pixels that are first added on each side.
+      size_px: side of the crops. If None, the crops have the size of the images before padding.
+
+    Reference: with padding, He et al. 2016, section 4.2 (4 pixels at 32 px). For crops of larger images, Krizhevsky et
+    al. 2012, section 4.1 (224 of 256 px).
     """
     n, height, width, channels = images.shape
     out = (height, width) if size_px is None else (size_px, size_px)
     border = (padding_px, padding_px)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
-    ends = [whole - cropped + 1 for whole, cropped in zip(padded.shape[1:3], out)]
-    offsets = jax.random.randint(key, (n, 2), 0, jnp.broadcast_to(jnp.array([ends]), (n, 2)))
+    num_offsets = [side - cropped + 1 for side, cropped in zip(padded.shape[1:3], out)]
+    offsets = jax.random.randint(key, (n, 2), 0, jnp.broadcast_to(jnp.array([num_offsets]), (n, 2)))
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (*out, channels))
@@ -62,34 +69,48 @@ def random_crop(key: jax.Array, images: jax.Array, padding_px: int = 0, size_px:
 
 
 def resized_crop(key: jax.Array, images: jax.Array, scale_min: float, size_px: int | None = None) -> jax.Array:
-    """Returns a random part of each of `images: [n, h, w, c] uint8`, resized to a square of side `size_px`, bilinear.
+    """Returns a random resized crop of each image, [n, size_px, size_px, c] uint8 (bilinear).
 
-    The part's share of the area is uniform in [scale_min, 1], its aspect ratio log-uniform in [3/4, 4/3], its place
-    uniform (Szegedy et al. 2015, section 6, there with a share from 0.08). A part that would be wider or higher than
-    the image is cut to the image's own width or height; torchvision draws anew up to ten times instead. Without
-    `size_px` the part becomes as large as the image.
+    The area of a crop is uniform in [scale_min, 1] of the image, its aspect ratio is log-uniform in [3/4, 4/3], and its
+    position is uniform.
+
+    Args:
+      key: random key.
+      images: [n, h, w, c] uint8.
+      scale_min: smallest area of a crop, as a fraction of the image, in (0, 1].
+      size_px: side of the resized crops. If None, they get the size of the images.
+
+    Reference: Szegedy et al. 2015, section 6, where scale_min is 0.08. A crop that is wider or higher than the image is
+    reduced to the width or height of the image. torchvision instead draws again, up to ten times.
     """
     n, height, width, _ = images.shape
     area_key, ratio_key, position_key = jax.random.split(key, 3)
     area = jax.random.uniform(area_key, (n,), minval=scale_min, maxval=1.0, dtype=jnp.float32)
     low, high = ASPECT_RATIOS
     ratio = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=jnp.log(low), maxval=jnp.log(high), dtype=jnp.float32))
-    shares = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
+    fractions = jnp.minimum(jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=1), 1.0)  # height, width
     sides = jnp.asarray([[height, width]], jnp.float32)
-    first = jax.random.uniform(position_key, (n, 2), dtype=jnp.float32) * (1 - shares) * sides
+    first = jax.random.uniform(position_key, (n, 2), dtype=jnp.float32) * (1 - fractions) * sides
     out = (height, width) if size_px is None else (size_px, size_px)
 
-    resized = jax.vmap(functools.partial(resized_region, out=out))(images, first, shares * sides)
+    resized = jax.vmap(functools.partial(resized_region, out=out))(images, first, fractions * sides)
     return jnp.clip(jnp.round(resized), 0, 255).astype(images.dtype)
 
 
 def resized_region(image: jax.Array, first: jax.Array, length: jax.Array, out: tuple[int, int]) -> jax.Array:
-    """Returns the part of `image: [h, w, c]` that begins at `first: [2]` and is `length: [2]` pixels long, resized.
+    """Returns a resized region of an image, [*out, c] float32, not rounded (bilinear with antialiasing).
 
-    Bilinear with antialiasing, as Pillow's `resize` with a box: within the image, pixels beside the part weigh in at
-    its border. The result, [*out, c] float32, is not rounded; Pillow rounds between rows and columns, and so differs by
-    less than 1.01 gray levels. A row or a column is a sum of the few that it lies between, which takes a CPU a tenth of
-    the time of a product with the matrix of all weights.
+    Each output row and column is a sum of a few input rows or columns. On a CPU, this takes a tenth of the time of a
+    product with the matrix of all weights.
+
+    Args:
+      image: [h, w, c].
+      first: [2], position of the top left corner of the region, in pixels.
+      length: [2], height and width of the region, in pixels.
+      out: height and width of the result, in pixels.
+
+    Reference: `resize` of Pillow with a box; both use pixels outside of the box at its border. Pillow also rounds
+    between rows and columns, so it differs by less than 1.01 gray levels.
     """
     rows, by_row = _taps(first[0], length[0], image.shape[0], out[0])
     columns, by_column = _taps(first[1], length[1], image.shape[1], out[1])
@@ -98,9 +119,9 @@ def resized_region(image: jax.Array, first: jax.Array, length: jax.Array, out: t
 
 
 def _taps(first: jax.Array, length: jax.Array, size: int, out: int) -> tuple[jax.Array, jax.Array]:
-    """Returns which of `size` pixels each of `out` is made of, and how much of each: [taps, out] int32 and float32."""
-    widest = max(size / out, 1.0)  # half the base of the triangle, in pixels, where the part is the whole
-    num_taps = 2 if widest == 1 else math.floor(2 * widest) + 1
+    """Returns the input pixels and weights of each output pixel along one axis: [taps, out] int32 and float32."""
+    max_support = max(size / out, 1.0)  # half the base of the triangle filter, in pixels, if the region is the image
+    num_taps = 2 if max_support == 1 else math.floor(2 * max_support) + 1
     step = length / out
     center = first + (jnp.arange(out, dtype=jnp.float32) + 0.5) * step
     support = jnp.maximum(step, 1.0)
@@ -111,28 +132,31 @@ def _taps(first: jax.Array, length: jax.Array, size: int, out: int) -> tuple[jax
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns `images: [n, h, w, c]`, each mirrored left to right with probability one half."""
+    """Returns `images: [n, h, w, c]`, each mirrored horizontally with probability 1/2."""
     mirrored = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
 def affine(image: jax.Array, matrix: tuple[Any, Any, Any, Any, Any, Any]) -> jax.Array:
-    """Returns `image: [h, w, c] uint8` moved: at (x, y) is what was at (a x + b y + c, d x + e y + f), or gray.
+    """Returns an affine transformation of `image: [h, w, c] uint8`.
 
-    The nearest pixel is taken, the middle of pixels being at halves: Pillow's `Image.transform` with `AFFINE`.
+    The output at (x, y) is the nearest input pixel at (a x + b y + c, d x + e y + f), with `matrix` = (a, b, c, d, e,
+    f) and pixel centers at half-integers. Pixels from outside of the image are gray.
+
+    Reference: `Image.transform` of Pillow with `AFFINE`.
     """
     height, width, channels = image.shape
     x, y = (jnp.arange(size, dtype=jnp.float32) + 0.5 for size in (width, height))
     x, y = x[None], y[:, None]
     a, b, c, d, e, f = matrix
-    column, row = (jnp.floor(at).astype(jnp.int32) for at in (a * x + b * y + c, d * x + e * y + f))
+    column, row = (jnp.floor(value).astype(jnp.int32) for value in (a * x + b * y + c, d * x + e * y + f))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = jnp.where(inside, row * width + column, 0)
     return jnp.where(inside[..., None], image.reshape(-1, channels)[pixel], jnp.uint8(GRAY))
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float) -> jax.Array:
-    """Returns `image: [h, w, c] uint8` turned about its center, counter-clockwise (Pillow's `Image.rotate`)."""
+    """Returns `image: [h, w, c] uint8` rotated counterclockwise around its center (`Image.rotate` of Pillow)."""
     angle = -jnp.deg2rad(degrees)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     y, x = image.shape[0] / 2, image.shape[1] / 2
@@ -156,7 +180,7 @@ AUGMENTATIONS.register(
     "crop",
     Augmentation(_crop, is_active=lambda crop: bool(crop.scale_min < 1 or crop.padding_px or crop.size_px)),
     section=CropConfig,
-    help="random crops, resized ones too",
+    help="random crops and random resized crops",
 )
 AUGMENTATIONS.register(
     "flip", Augmentation(_flip, is_active=lambda flip: flip.enabled), section=FlipConfig, help="random horizontal flips"

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020): operations drawn at random, all of one magnitude."""
+"""RandAugment (Cubuk et al. 2020): random operations with one magnitude."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ class RandAugmentConfig:
     num_operations: int = setting(
         0, "RandAugment: number of random operations on each image; 0 turns it off", at_least=0
     )
-    magnitude: float = setting(9.0, "RandAugment: magnitude of the operations, of 30", at_least=0, at_most=30)
+    magnitude: float = setting(9.0, "RandAugment: magnitude of the operations, from 0 to 30", at_least=0, at_most=30)
 
 
 MAX_MAGNITUDE = 30
 
-# Each of (image, level in [0, 1], sign) with the ranges of Cubuk et al. 2019 (AutoAugment), table 6; the list is that
-# of Cubuk et al. 2020, section 3.
+# Functions of (image, level in [0, 1], sign). The list is from Cubuk et al. 2020, section 3, and the ranges are from
+# Cubuk et al. 2019 (AutoAugment), table 6.
 RANDAUGMENT: dict[str, Callable[[jax.Array, float, jax.Array], jax.Array]] = {
     "identity": lambda image, level, sign: image,
     "autocontrast": lambda image, level, sign: autocontrast(image),
@@ -59,22 +59,29 @@ RANDAUGMENT: dict[str, Callable[[jax.Array, float, jax.Array], jax.Array]] = {
 
 
 def rand_augment(key: jax.Array, image: jax.Array, num_ops: int, magnitude: float) -> jax.Array:
-    """Returns `image: [h, w, 3] uint8` after `num_ops` operations, drawn with replacement, of one magnitude.
+    """Returns `image: [h, w, 3] uint8` after random operations with one magnitude.
 
-    RandAugment (Cubuk et al. 2020, section 3). The magnitude is from 0 to 30, the ends of AutoAugment's ranges, as in
-    torchvision; the authors' code and timm count to 10. What has two directions takes either with probability one half.
-    Pixels that come from outside are gray.
+    Operations with two directions use each with probability 1/2. Pixels from outside of the image are gray.
+
+    Args:
+      key: random key.
+      image: [h, w, 3] uint8.
+      num_ops: number of operations, drawn with replacement.
+      magnitude: from 0 to 30, where 30 is the end of the ranges of AutoAugment, as in torchvision. In the code of the
+        authors and in timm, 10 is the end.
+
+    Reference: Cubuk et al. 2020, "RandAugment", section 3.
     """
     level = magnitude / MAX_MAGNITUDE
     operations = [lambda image, sign, op=op: op(image, level, sign) for op in RANDAUGMENT.values()]
 
-    def one(image: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
-        which_key, sign_key = jax.random.split(key)
-        which = jax.random.randint(which_key, (), 0, len(operations))
+    def apply_one(image: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        index_key, sign_key = jax.random.split(key)
+        index = jax.random.randint(index_key, (), 0, len(operations))
         sign = jnp.where(jax.random.bernoulli(sign_key, jnp.float32(0.5)), 1.0, -1.0)
-        return jax.lax.switch(which, operations, image, sign), None
+        return jax.lax.switch(index, operations, image, sign), None
 
-    return jax.lax.scan(one, image, jax.random.split(key, num_ops))[0]
+    return jax.lax.scan(apply_one, image, jax.random.split(key, num_ops))[0]
 
 
 def _rand_augment(key: jax.Array, image: jax.Array, options: RandAugmentConfig) -> jax.Array:
@@ -85,5 +92,5 @@ AUGMENTATIONS.register(
     "randaugment",
     Augmentation(_rand_augment, per_image=True, is_active=lambda options: options.num_operations > 0),
     section=RandAugmentConfig,
-    help="RandAugment: random operations of one magnitude",
+    help="RandAugment: random operations with one magnitude",
 )

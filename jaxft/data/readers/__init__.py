@@ -1,5 +1,5 @@
-"""Readers of images, whatever they lie in, and the image sets that are made of what they read.
+"""Readers of image formats, and the image sets made from them.
 
-`image_sets.load_images` is the door. Imports `core` and `config`. Grows by a reader: a function in a file, and a line
-in `registry`.
+`image_sets.load_images` is the entry point. Imports `core` and `config`. To add a format, write a function in a file of
+its own and register it in `registry`.
 """

@@ -1,4 +1,4 @@
-"""One task for many items over all cores, and why it fails for some of them."""
+"""A task applied to many items on all cores, with the reason of each failure."""
 
 import concurrent.futures
 import contextlib
@@ -12,11 +12,11 @@ from jaxft.core import interrupts
 from jaxft.core.devices import num_cores
 from jaxft.core.text import cut_off
 
-AT_ONCE = 1024  # items that wait for a thread
+BATCH = 1024  # items that are submitted together, between two checks for an interrupt
 
-RUN = 16  # items that a thread does at a time: to hand over one takes as long as to read it
+RUN = 16  # items per job of a thread, because submitting one job takes as long as reading one item
 
-REASON_CHARACTERS = 90
+REASON_CHARACTERS = 90  # maximum length of the reason of a failure
 
 FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
@@ -24,9 +24,12 @@ FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedE
 def try_each(
     task: Callable[[Any], Any], items: Sequence[Any], on_done: Callable[[int], None] = lambda done: None
 ) -> list[tuple[Any, str | None]]:
-    """Returns the task's result for every item, worked out over all cores, or (None, why there is none).
+    """Returns (result, None) for each item, or (None, reason) if the task failed. The task runs on all cores.
 
-    `on_done` is called with how many are done, now and then.
+    Args:
+      task: a function of one item that several threads may call.
+      items: the items.
+      on_done: receives the number of finished items after every 1,024 items.
     """
 
     def attempt(item: Any) -> tuple[Any, str | None]:
@@ -40,20 +43,20 @@ def try_each(
 
     results: list[tuple[Any, str | None]] = []
     with no_warnings(), concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-        for begin in range(0, len(items), AT_ONCE):
+        for begin in range(0, len(items), BATCH):
             interrupts.check()
-            at_once = items[begin : begin + AT_ONCE]
-            for done in pool.map(attempt_all, [at_once[i : i + RUN] for i in range(0, len(at_once), RUN)]):
-                results += done
+            batch = items[begin : begin + BATCH]
+            for run_results in pool.map(attempt_all, [batch[i : i + RUN] for i in range(0, len(batch), RUN)]):
+                results += run_results
             on_done(len(results))
     return results
 
 
 @contextlib.contextmanager
 def no_warnings() -> Iterator[None]:
-    """Ignores what Pillow warns of, in all threads; `decode` refuses what is too large, and what is odd is no failure.
+    """Ignores the warnings of Pillow in all threads. `decode` rejects large images itself.
 
-    The filters are the process's, so that they are set around the threads and not in them.
+    Warning filters belong to the process, so they are set around the threads and not inside them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Image size .* exceeds limit")
@@ -62,6 +65,6 @@ def no_warnings() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns why something failed, in a few words."""
+    """Returns the message of an error on one line, cut to 90 characters, or the name of its class."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return cut_off(reason, REASON_CHARACTERS)

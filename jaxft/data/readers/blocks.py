@@ -1,4 +1,4 @@
-"""Images made in threads, block by block, whatever becomes of them."""
+"""Decoding of images in threads, in blocks."""
 
 import collections
 import concurrent.futures
@@ -12,22 +12,34 @@ from jaxft.core.devices import num_cores
 from jaxft.core.events import ImagesDecoded, Listener
 from jaxft.data.readers.attempts import FAILURES, no_warnings, reason_of
 
-BLOCK = 256  # images, at most
-BLOCK_BYTES = 1 << 24
-RUN = 8  # images that a thread makes at a time
+BLOCK = 256  # maximum number of images of a block
+BLOCK_BYTES = 1 << 24  # maximum size of a block of more than one image
+RUN = 8  # images per job of a thread
 
-Bad = dict[int, str]
+Bad = dict[int, str]  # the reason of each image that cannot be decoded, by the number of the image
 
 
 class Blocks:
-    """Images in blocks, made in threads, two blocks ahead of who takes them."""
+    """Images that threads decode in blocks, two blocks in advance.
 
-    def __init__(self, count: int, size: int, make: Callable[[int], np.ndarray], what: str, emit: Listener):
-        self.count, self.size, self.make, self.what, self.emit = count, size, make, what, emit
+    Args:
+      count: number of images.
+      size: side of the images, in pixels.
+      make: returns the image of a number, [size, size, 3] uint8. Several threads call it.
+      name: name of the images in messages.
+      emit: receives progress events.
+    """
+
+    def __init__(self, count: int, size: int, make: Callable[[int], np.ndarray], name: str, emit: Listener):
+        self.count, self.size, self.make, self.name, self.emit = count, size, make, name, emit
         self.image_bytes = size * size * 3
 
-    def made(self, first: int) -> Iterator[tuple[int, np.ndarray, Bad]]:
-        """Yields (the number after the block's last, its images but for the bad ones, these), in order from `first`."""
+    def decoded(self, first: int) -> Iterator[tuple[int, np.ndarray, Bad]]:
+        """Yields (stop, images [good, size, size, 3] uint8, bad) of each block, in order.
+
+        A block covers the images from the end of the previous block, or from `first`, to `stop` - 1. `images` has the
+        images that could be decoded, and `bad` the reasons of the others.
+        """
         length = max(min(BLOCK, BLOCK_BYTES // self.image_bytes), 1)
         started = time.monotonic()
         ahead: collections.deque[tuple[int, np.ndarray, list[concurrent.futures.Future[Bad]]]] = collections.deque()
@@ -68,15 +80,15 @@ class Blocks:
         bad = {number: why for run in runs for number, why in run.result().items()}
         interrupts.check()
         stop = start + len(images)
-        left = (time.monotonic() - started) / (stop - first) * (self.count - stop)
-        self.emit(ImagesDecoded(self.what, stop, self.count, left))
+        seconds_left = (time.monotonic() - started) / (stop - first) * (self.count - stop)
+        self.emit(ImagesDecoded(self.name, stop, self.count, seconds_left))
         if bad:
             images = np.delete(images, [number - start for number in bad], axis=0)
         return stop, images, bad
 
     def in_memory(self) -> tuple[np.ndarray, Bad]:
-        """Returns all images that could be made, kept nowhere."""
-        made = list(self.made(0))
-        return np.concatenate([images for _, images, _ in made]), {
-            n: why for _, _, bad in made for n, why in bad.items()
+        """Returns all images [good, size, size, 3] uint8 in memory, and the reasons of the bad ones."""
+        blocks = list(self.decoded(0))
+        return np.concatenate([images for _, images, _ in blocks]), {
+            number: why for _, _, bad in blocks for number, why in bad.items()
         }

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in the binary version."""
+"""Reader of the binary files of CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
 
 import numpy as np
 
@@ -15,14 +15,17 @@ SUBSETS = {
     "train.bin": "train",
     "test.bin": "test",
 }
-# By the file with the names of the last of them: which bytes before an image's pixels are which labels.
+# The label bytes that precede the pixels of an image, by the file with the class names of the last label.
 LABELS = {"batches.meta.txt": ("label",), "fine_label_names.txt": ("coarse", "fine")}
 
 
 def read_cifar(location: Location) -> Arrays | None:
-    """Returns the images of the binary files of CIFAR-10 or CIFAR-100.
+    """Returns the images of the binary files of CIFAR-10 or CIFAR-100, or None if the location has no such files.
 
-    The label of CIFAR-100 is 'fine' (100 classes, also if it is None) or 'coarse' (20).
+    The label of CIFAR-100 is 'fine' (100 classes, the default) or 'coarse' (20 classes).
+
+    Raises:
+      UserError: the label is unknown, or a file cannot be read.
     """
     files = location.base_names
     meta = next((meta for meta in LABELS if meta in files), None)
@@ -31,7 +34,7 @@ def read_cifar(location: Location) -> Arrays | None:
     kinds = LABELS[meta]
     if location.label is not None and location.label not in kinds:
         has = " and ".join(repr(kind) for kind in kinds)
-        raise UserError(f"{str(files.path)!r} has no labels {location.label!r}; it has {has}.")
+        raise UserError(f"{str(files.path)!r} has no label {location.label!r}; it has {has}.")
     kind = location.label or kinds[-1]
     names = files.lines(meta if kind == kinds[-1] else "coarse_label_names.txt")
     subsets = [
@@ -46,7 +49,8 @@ def _read_subset(files: Files, name: str, subset: str, num_labels: int, label: i
     content = np.frombuffer(files.content(name), np.uint8)
     if len(content) % (num_labels + IMAGE_BYTES):
         raise UserError(
-            f"{name!r} in {str(files.path)!r} has {len(content):,} bytes, which are no whole number of CIFAR's images."
+            f"{name!r} in {str(files.path)!r} has {len(content):,} bytes, which is not a multiple of the "
+            f"{num_labels + IMAGE_BYTES:,} bytes of a CIFAR image; the file is incomplete or not from CIFAR."
         )
     records = content.reshape(-1, num_labels + IMAGE_BYTES)
     planes = records[:, num_labels:].reshape(-1, 3, SIDE, SIDE)

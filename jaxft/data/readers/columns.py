@@ -1,4 +1,4 @@
-"""The columns of a table, whatever its format."""
+"""Columns of a table in CSV, TSV, JSON Lines or Parquet format."""
 
 import io
 import json
@@ -16,7 +16,11 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def read_columns(files: Files, name: str) -> Columns:
-    """Returns the columns of a table by name: texts, or the values of JSON and Parquet."""
+    """Returns the columns of a table by name. CSV and TSV cells are strings; JSON and Parquet cells keep their type.
+
+    Raises:
+      UserError: the file is not a readable table.
+    """
     if name.endswith(".parquet"):
         return open_parquet(files, name).read().to_pydict()
     try:
@@ -24,8 +28,8 @@ def read_columns(files: Files, name: str) -> Columns:
         return _of_jsonl(text) if name.endswith(".jsonl") else _of_csv(text, "\t" if name.endswith(".tsv") else ",")
     except UserError:
         raise
-    except (ValueError, AttributeError) as error:  # pandas' and JSON's own are ValueErrors
-        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as a table: {reason_of(error)}.") from None
+    except (ValueError, AttributeError) as error:  # the errors of pandas and json are ValueErrors
+        raise UserError(f"{name!r} in {str(files.path)!r} cannot be read as a table: {reason_of(error)}.") from None
 
 
 def _of_jsonl(text: str) -> Columns:
@@ -42,10 +46,10 @@ def _of_csv(text: str, separator: str) -> Columns:
 
 
 def column_of(columns: Columns, names: Iterable[str]) -> str | None:
-    """Returns the first of `names` that is a column; None if there is none."""
+    """Returns the first of `names` that is a column, or None if no name is."""
     return next((name for name in names if name in columns), None)
 
 
 def is_empty(value: Any) -> bool:
-    """Returns whether a cell has nothing in it: None, an empty text or NaN."""
+    """Returns whether a cell is empty: None, '' or NaN."""
     return value is None or value == "" or value != value

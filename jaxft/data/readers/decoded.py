@@ -1,14 +1,14 @@
-"""Images made once and kept as a memory map in the cache folder, block by block, so that a killed process goes on.
+"""Cache of decoded images: a memory map in the cache folder, written block by block, so a killed process can resume.
 
-images/<fingerprint>.npy       [kept, size, size, 3] uint8; the lines of the journal follow the pixels
-images/<fingerprint>.part      the same file as it grows
-images/<fingerprint>.journal   a line for each block: where it ends, which images could not be made, its checksum
-images/<fingerprint>.lock      there while a process makes them
+images/<fingerprint>.npy       [good, size, size, 3] uint8, followed by the lines of the journal
+images/<fingerprint>.part      the same file while it grows
+images/<fingerprint>.journal   one line per block: its end, the images that could not be decoded, its checksum
+images/<fingerprint>.lock      the lock of the process that decodes
 
-Every block is compared with its checksum each time the file is opened, before a pixel is used. The checksum is CRC-32:
-it finds every error of up to 32 adjacent bits, and misses other damage with a probability of 2^-32 a block. It runs at
-4 GB/s a core, four times as fast as SHA-256. Whoever could forge a block could write its checksum too, so that a
-cryptographic hash would find no more.
+Each time a file is opened, every block is compared with its checksum before a pixel is used. The checksum is CRC-32. It
+detects every error of up to 32 adjacent bits, and misses other damage with a probability of 2^-32 per block. It
+processes 4 GB/s per core, four times as fast as SHA-256. A cryptographic hash would not be safer here, because an
+attacker who can forge a block can also write its checksum.
 """
 
 import concurrent.futures
@@ -35,63 +35,74 @@ from jaxft.core.events import ImagesVerified, Listener, Waiting, Warned
 from jaxft.core.locks import locked
 from jaxft.data.readers.blocks import Bad, Blocks
 
-PIECE_BYTES = 1 << 18  # read at a time to check a block, so that it stays in a core's cache
-MOST_UNKEPT_BYTES = 2e9  # in memory, where the cache folder cannot be written
+READ_BYTES = 1 << 18  # read at a time to verify a block; fits in the cache of a core
+MAX_UNCACHED_BYTES = 2e9  # of images in memory, if the cache folder is not writable
 
 
 def decoded(
-    fingerprint: str, count: int, size: int, make: Callable[[int], np.ndarray], what: str, emit: Listener
+    fingerprint: str, count: int, size: int, make: Callable[[int], np.ndarray], name: str, emit: Listener
 ) -> tuple[np.ndarray, Bad]:
-    """Returns ([kept, size, size, 3] uint8, {number: why it could not be made}) for the images 0 to `count` - 1.
+    """Returns the decoded images [good, size, size, 3] uint8, and the reasons of the bad ones by their numbers.
 
-    They are read from the cache, or made over all cores and kept there. Images in the cache that are damaged are made
-    again. A cache that cannot be written costs time, nothing else.
+    The images come from the cache. If they are not cached, all cores decode them into the cache. Damaged blocks of the
+    cache are decoded again. If the cache folder is not writable, the images are decoded into memory.
 
     Args:
-      fingerprint: what identifies all of them.
-      make: returns the image of a number, [size, size, 3] uint8; called from several threads.
-      what: names them to people.
-      emit: hears how far it is, and warnings about what is damaged.
+      fingerprint: identifies the images.
+      count: number of images.
+      size: side of the images, in pixels.
+      make: returns the image of a number from 0 to `count` - 1, [size, size, 3] uint8. Several threads call it.
+      name: name of the images in messages.
+      emit: receives progress events and warnings about damaged blocks.
 
-    Raises a `UserError` where they cannot be kept and take too much memory, `interrupts.Stopped` where the process was
-    told to end.
+    Raises:
+      UserError: the cache folder is not writable, and the images exceed `MAX_UNCACHED_BYTES`.
+      interrupts.Stopped: the user stops the process.
     """
-    kept = cache_dir() / "images" / f"{fingerprint}.npy"
-    blocks = Blocks(count, size, make, what, emit)
-    cached = _read(kept, blocks)
-    if cached is not None and cached.is_whole:
+    path = cache_dir() / "images" / f"{fingerprint}.npy"
+    blocks = Blocks(count, size, make, name, emit)
+    cached = _read(path, blocks)
+    if cached is not None and cached.is_complete:
         return cached.images, cached.bad
     if cached is not None:
         damaged = count - sum(entry.stop - entry.start for entry in cached.entries)
         emit(
             Warned(
-                f"{damaged:,} of the {count:,} images of {what} in {str(kept)!r} do not match their checksums, or have "
-                "none; they are made again"
+                f"{damaged:,} of the {count:,} images of {name} in {str(path)!r} do not match their checksums or have "
+                "no checksum; jaxft decodes them again"
             )
         )
     try:
         with contextlib.ExitStack() as stack:
-            lock = kept.with_suffix(".lock")
+            lock = path.with_suffix(".lock")
             if not stack.enter_context(locked(lock, wait=False)):
-                emit(Waiting(f"another process that decodes {what}"))
+                emit(Waiting(f"another process that decodes {name}"))
                 stack.enter_context(locked(lock))
-            cached = _read(kept, blocks)  # who had the lock before may have made them
-            if cached is not None and cached.is_whole:
+            cached = _read(path, blocks)  # another process may have written it before it released the lock
+            if cached is not None and cached.is_complete:
                 return cached.images, cached.bad
-            return _write(kept, blocks if cached is None else _completing(cached, blocks))
+            return _write(path, blocks if cached is None else _reuse(cached, blocks))
     except OSError as error:
-        if count * size * size * 3 > MOST_UNKEPT_BYTES:
+        if count * size * size * 3 > MAX_UNCACHED_BYTES:
             reason = os.strerror(error.errno or 0).lower()
             raise UserError(
-                f"the images of {what} cannot be kept in {str(kept.parent)!r} ({reason}); "
-                "make room there, or name another folder in $JAXFT_CACHE."
+                f"the decoded images of {name} cannot be written to {str(path.parent)!r} ({reason}); "
+                "free disk space there, or set $JAXFT_CACHE to another folder."
             ) from None
         return blocks.in_memory()
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A line of the journal: the images `start` to `stop` - 1 but for the bad ones, and the place of their pixels."""
+    """A line of the journal.
+
+    Attributes:
+      start, stop: the block covers the images `start` to `stop` - 1.
+      bad: the images of the block that could not be decoded, with the reasons.
+      checksum: CRC-32 of the line's content and the pixels.
+      offset, num_bytes: position and size of the pixels in the file, in bytes.
+      line: the line as written.
+    """
 
     start: int
     stop: int
@@ -102,53 +113,55 @@ class _Entry:
     line: bytes
 
     def matches(self, handle: int) -> bool:
-        """Returns whether the pixels in an open file are those whose checksum this is."""
+        """Returns whether the pixels in the open file `handle` match the checksum."""
         checksum, end = _checksum_of_line(self.start, self.stop, self.bad), self.offset + self.num_bytes
         with contextlib.suppress(OSError):
-            for begin in range(self.offset, end, PIECE_BYTES):
-                checksum = zlib.crc32(os.pread(handle, min(PIECE_BYTES, end - begin), begin), checksum)
+            for begin in range(self.offset, end, READ_BYTES):
+                checksum = zlib.crc32(os.pread(handle, min(READ_BYTES, end - begin), begin), checksum)
             return checksum == self.checksum
         return False
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A finished file: a map of its images, and those entries of its journal that match."""
+class _CachedFile:
+    """A finished file: a memory map of its images, and the journal entries that match their checksums."""
 
     images: np.ndarray
     entries: list[_Entry]
-    is_whole: bool
+    is_complete: bool
 
     @property
     def bad(self) -> Bad:
         return {number: why for entry in self.entries for number, why in entry.bad.items()}
 
 
-def _read(path: Path, blocks: "Blocks") -> _Kept | None:
-    """Returns what is kept, checked, or None if there is no file."""
+def _read(path: Path, blocks: "Blocks") -> _CachedFile | None:
+    """Returns the cached file with its verified entries, or None if the file does not exist."""
     try:
         with path.open("rb") as file:
             empty = _header(0, blocks.size)
             header = file.read(len(empty))
             match = re.search(rb"'shape': \((\d+),", header)
-            num_kept = min(int(match[1]), blocks.count) if match else 0
-            end = len(empty) + num_kept * blocks.image_bytes
-            if header != _header(num_kept, blocks.size) or os.fstat(file.fileno()).st_size < end:
-                return _Kept(np.empty(0), [], is_whole=False)
-            images = _map(file, num_kept, blocks.size)
+            num_images = min(int(match[1]), blocks.count) if match else 0
+            end = len(empty) + num_images * blocks.image_bytes
+            if header != _header(num_images, blocks.size) or os.fstat(file.fileno()).st_size < end:
+                return _CachedFile(np.empty(0), [], is_complete=False)
+            images = _map(file, num_images, blocks.size)
             file.seek(end)
             entries = _entries(file, blocks)
             matching = list(_matching(file.fileno(), entries, blocks))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
-        return _Kept(np.empty(0), [], is_whole=False)
+        return _CachedFile(np.empty(0), [], is_complete=False)
     done = sum(entry.stop - entry.start for entry in matching)
-    return _Kept(images, matching, done == blocks.count and sum(entry.num_bytes for entry in matching) == images.nbytes)
+    return _CachedFile(
+        images, matching, done == blocks.count and sum(entry.num_bytes for entry in matching) == images.nbytes
+    )
 
 
 def _entries(lines: Iterable[bytes], blocks: "Blocks") -> list[_Entry]:
-    """Returns what the lines of a journal say, up to the first that cannot be read."""
+    """Returns the entries of a journal, up to the first unreadable line."""
     entries: list[_Entry] = []
     start, offset = 0, len(_header(0, blocks.size))
     for line in lines:
@@ -167,14 +180,14 @@ def _entries(lines: Iterable[bytes], blocks: "Blocks") -> list[_Entry]:
 
 
 def _matching(handle: int, entries: list[_Entry], blocks: "Blocks") -> Iterator[_Entry]:
-    """Yields the entries that match the pixels in an open file, which are read over all cores."""
+    """Yields the entries that match the pixels in the open file `handle`. All cores verify them."""
     emitted = time.monotonic()
     pool = concurrent.futures.ThreadPoolExecutor(num_cores())
     try:
         for entry, matches in zip(entries, pool.map(lambda entry: entry.matches(handle), entries)):
             interrupts.check()
             if time.monotonic() - emitted > 1:
-                blocks.emit(ImagesVerified(blocks.what, entry.stop, blocks.count))
+                blocks.emit(ImagesVerified(blocks.name, entry.stop, blocks.count))
                 emitted = time.monotonic()
             if matches:
                 yield entry
@@ -183,35 +196,36 @@ def _matching(handle: int, entries: list[_Entry], blocks: "Blocks") -> Iterator[
 
 
 def _checksum_of_line(start: int, stop: int, bad: Bad) -> int:
-    """Returns the checksum of what a line of the journal says, from which that of the block's pixels goes on."""
+    """Returns the CRC-32 of the content of a journal line, the start value for the checksum of the pixels."""
     return zlib.crc32(json.dumps([start, stop, sorted(bad.items())]).encode())
 
 
-def _completing(cached: _Kept, blocks: "Blocks") -> "Blocks":
-    """Returns blocks of which images that are kept and match are copied, and the others made."""
+def _reuse(cached: _CachedFile, blocks: "Blocks") -> "Blocks":
+    """Returns blocks that copy the verified images of the cached file and decode only the others."""
     row_of = np.full(blocks.count, -1)
     header_bytes = len(_header(0, blocks.size))
     for entry in cached.entries:
         numbers = [number for number in range(entry.start, entry.stop) if number not in entry.bad]
         row_of[numbers] = np.arange(len(numbers)) + (entry.offset - header_bytes) // blocks.image_bytes
 
-    def copy_or_make(number: int) -> np.ndarray:
+    def copy_or_decode(number: int) -> np.ndarray:
         return cached.images[row_of[number]] if row_of[number] >= 0 else blocks.make(number)
 
-    return Blocks(blocks.count, blocks.size, copy_or_make, blocks.what, blocks.emit)
+    return Blocks(blocks.count, blocks.size, copy_or_decode, blocks.name, blocks.emit)
 
 
 def _write(path: Path, blocks: "Blocks") -> tuple[np.ndarray, Bad]:
+    """Decodes the blocks into the file `path`; returns a memory map of the images and the reasons of the bad ones."""
     part, journal = path.with_suffix(".part"), path.with_suffix(".journal")
     with part.open("a+b") as pixels, journal.open("a+b") as lines:
         done, bad = _resume(pixels, lines, blocks)
         start = done
-        for stop, images, problems in blocks.made(done):
+        for stop, images, bad_in_block in blocks.decoded(done):
             pixels.write(images.data)
             pixels.flush()
-            bad |= problems
-            checksum = zlib.crc32(images.data, _checksum_of_line(start, stop, problems))
-            lines.write(json.dumps({"stop": stop, "crc": checksum, "bad": problems}).encode() + b"\n")
+            bad |= bad_in_block
+            checksum = zlib.crc32(images.data, _checksum_of_line(start, stop, bad_in_block))
+            lines.write(json.dumps({"stop": stop, "crc": checksum, "bad": bad_in_block}).encode() + b"\n")
             lines.flush()
             start = stop
         lines.seek(0)
@@ -228,11 +242,11 @@ def _write(path: Path, blocks: "Blocks") -> tuple[np.ndarray, Bad]:
 
 
 def _resume(pixels: Any, lines: Any, blocks: "Blocks") -> tuple[int, Bad]:
-    """Returns (images done, bad ones among them), after cutting off what no line of the journal holds."""
+    """Truncates both files after the last valid block; returns the number of finished images and the bad ones."""
     lines.seek(0)
     entries = _entries(lines, blocks)
     matching = list(_matching(pixels.fileno(), entries, blocks))
-    usable = [entry for entry, match in zip(entries, matching) if entry is match]  # those before the first damaged one
+    usable = [entry for entry, match in zip(entries, matching) if entry is match]  # up to the first damaged block
     lines.truncate(sum(len(entry.line) for entry in usable))
     if not usable:
         pixels.truncate(0)
@@ -242,12 +256,12 @@ def _resume(pixels: Any, lines: Any, blocks: "Blocks") -> tuple[int, Bad]:
     return usable[-1].stop, {number: why for entry in usable for number, why in entry.bad.items()}
 
 
-def _map(file: Path | IO[bytes], num_kept: int, size: int) -> np.ndarray:
-    return np.memmap(file, np.uint8, "r", len(_header(num_kept, size)), (num_kept, size, size, 3))
+def _map(file: Path | IO[bytes], num_images: int, size: int) -> np.ndarray:
+    return np.memmap(file, np.uint8, "r", len(_header(num_images, size)), (num_images, size, size, 3))
 
 
 def _header(count: int, size: int) -> bytes:
-    """Returns the first bytes of an .npy file, as many whatever the count: NumPy leaves room for it."""
+    """Returns the header of an .npy file. Its length does not depend on the count, because NumPy pads it."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}

@@ -1,4 +1,4 @@
-"""JPEG files by simplejpeg, which is faster than Pillow, if it is installed and gives the same pixels."""
+"""JPEG decoding with simplejpeg, which is faster than Pillow. It is used if its pixels are identical."""
 
 import functools
 import io
@@ -8,26 +8,26 @@ import numpy as np
 
 
 def pixels(content: bytes) -> np.ndarray | None:
-    """Returns a JPEG file's pixels [height, width, 3] uint8.
+    """Returns the pixels [height, width, 3] uint8 of a JPEG file.
 
-    None, if simplejpeg is not used, or libjpeg warns: what can be read of such a file is for Pillow to say.
+    Returns None if simplejpeg is not used, or if libjpeg warns; Pillow then decodes the file or rejects it.
     """
     fast = simplejpeg()
     if fast is None:
         return None
     try:
-        return _decoded(fast, content)
+        return _decode(fast, content)
     except ValueError:
         return None
 
 
-def _decoded(fast: Any, content: bytes) -> np.ndarray:
+def _decode(fast: Any, content: bytes) -> np.ndarray:
     return np.asarray(fast.decode_jpeg(content, "RGB", strict=True))
 
 
 @functools.cache
 def simplejpeg() -> Any:
-    """Returns the module simplejpeg; None, if it is not installed or its pixels are not Pillow's, exactly."""
+    """Returns the module simplejpeg, or None if it is not installed or its pixels differ from those of Pillow."""
     from PIL import Image
 
     try:
@@ -38,7 +38,7 @@ def simplejpeg() -> Any:
     for mode, subsampling in (("RGB", 0), ("RGB", 1), ("RGB", 2), ("L", 0)):
         content = io.BytesIO()
         Image.fromarray(noise).convert(mode).save(content, "jpeg", quality=80, subsampling=subsampling)
-        by_pillow = np.asarray(Image.open(content).convert("RGB"))
-        if not np.array_equal(_decoded(simplejpeg, content.getvalue()), by_pillow):
+        expected = np.asarray(Image.open(content).convert("RGB"))
+        if not np.array_equal(_decode(simplejpeg, content.getvalue()), expected):
             return None
     return simplejpeg

@@ -1,4 +1,4 @@
-"""What the names of files and folders say: pictures, hidden files, parts of a data set."""
+"""Meaning of file and folder names: images, hidden files, and splits of a data set."""
 
 from pathlib import PurePosixPath
 
@@ -17,10 +17,10 @@ SUBSETS = {
 
 
 def is_picture(name: PurePosixPath) -> bool:
-    """Tells whether a file is a picture by its name, and not hidden."""
+    """Returns whether a file is not hidden and has the suffix of an image."""
     return not is_hidden(name) and name.suffix.lower() in SUFFIXES
 
 
 def is_hidden(name: PurePosixPath) -> bool:
-    """Tells whether a file, or a folder that it is in, is hidden or what macOS puts into archives."""
+    """Returns whether a file or one of its folders is hidden, or is metadata that macOS adds to archives."""
     return any(part.startswith((".", "__MACOSX")) for part in name.parts)

@@ -1,4 +1,4 @@
-"""Files by their names, wherever they lie: below a folder, in an archive, or a file alone."""
+"""Files by name: those of a folder or archive, or a single file."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from jaxft.data.readers.attempts import FAILURES, reason_of
 
 @dataclass(frozen=True)
 class Files(Mapping[str, Callable[[], bytes]]):
-    """Functions that read the content of each file, by name.
+    """Functions that return the content of each file, by the name of the file.
 
     Attributes:
-      path: the folder, archive or file that they are in, for messages.
+      path: the folder, archive or file, for error messages.
       by_name: the functions.
     """
 
@@ -30,18 +30,26 @@ class Files(Mapping[str, Callable[[], bytes]]):
         return len(self.by_name)
 
     def content(self, name: str) -> bytes:
-        """Returns the content of a file. Raises a `UserError` if it cannot be read."""
+        """Returns the content of a file.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
         try:
             return self.by_name[name]()
         except FAILURES as error:
             raise UserError(f"{name!r} in {str(self.path)!r} cannot be read: {reason_of(error)}.") from None
 
     def lines(self, name: str) -> list[str]:
-        """Returns the lines of a text file without the empty ones; none if there is no such file."""
+        """Returns the lines of a text file, without empty lines. Returns an empty list if the file does not exist.
+
+        Raises:
+          UserError: the file is not text in UTF-8.
+        """
         if name not in self:
             return []
         try:
             text = self.content(name).decode()
         except UnicodeDecodeError:
-            raise UserError(f"{name!r} in {str(self.path)!r} is no text in UTF-8.") from None
+            raise UserError(f"{name!r} in {str(self.path)!r} is not text in UTF-8.") from None
         return [line.strip() for line in text.splitlines() if line.strip()]

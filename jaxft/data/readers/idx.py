@@ -1,4 +1,4 @@
-"""IDX files, as MNIST has them (LeCun, "The MNIST database"): `train-images-idx3-ubyte`, perhaps with .gz."""
+"""Reader of IDX files, the format of MNIST (LeCun, "The MNIST database"): `train-images-idx3-ubyte`, optionally .gz."""
 
 import gzip
 import math
@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.location import Location
@@ -17,9 +18,12 @@ NAME = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels
 
 
 def read_idx(location: Location) -> Arrays | None:
-    """Returns the images of IDX files; 't10k' is the part 'test'.
+    """Returns the images of IDX files, or None if the location has none. 't10k' in a file name is the test split.
 
-    The classes are numbers, unless a file `class_names.txt` beside them has a name a line.
+    The class names are the lines of the optional file `class_names.txt`, otherwise numbers.
+
+    Raises:
+      UserError: a file cannot be read, or the files do not form one image set.
     """
     files, path = location.base_names, location.path
     image_files = {
@@ -29,37 +33,40 @@ def read_idx(location: Location) -> Arrays | None:
         return None
     sets = sorted({match["set"] for match in image_files.values()})
     if len(sets) > 1:
-        raise UserError(f"{str(path)!r} has several sets of IDX files: {', '.join(sets)}; put each in a folder.")
+        raise UserError(
+            f"{str(path)!r} contains {len(sets)} sets of IDX files, with the prefixes {some_of(sets, 3)}; put each set "
+            "in a separate folder."
+        )
     subsets = [_read_subset(files, name, match) for name, match in image_files.items()]
     if len({subset.pixels.shape[1:] for subset in subsets}) > 1:
-        raise UserError(f"{str(path)!r} has images of several sizes in its IDX files.")
+        raise UserError(f"{str(path)!r} has IDX files with images of different sizes; all images need one size.")
     arrays = join_subsets(path, subsets, files.lines("class_names.txt") or None)
     location.refuse_label()
     return arrays
 
 
 def _read_subset(files: Files, name: str, match: re.Match[str]) -> SubsetArrays:
-    """Returns the images of a file, with the labels of the file that belongs to it."""
+    """Returns the images of a file, with the labels of the matching label file."""
     stem = f"{match['set']}{match['part']}-labels{name[match.end('what')]}idx1-ubyte"
-    of_labels = next((other for other in (stem, f"{stem}.gz") if other in files), None)
-    if of_labels is None:
-        raise UserError(f"{str(files.path)!r} has {name!r}, but no labels {stem!r}.")
-    pixels, labels = _read_array(files, name, 3), _read_array(files, of_labels, 1)
+    label_file = next((candidate for candidate in (stem, f"{stem}.gz") if candidate in files), None)
+    if label_file is None:
+        raise UserError(f"{str(files.path)!r} has {name!r}, but no label file {stem!r}.")
+    pixels, labels = _read_array(files, name, 3), _read_array(files, label_file, 1)
     if len(pixels) != len(labels):
         raise UserError(
-            f"{str(files.path)!r} has {len(pixels):,} images in {name!r}, but {len(labels):,} labels in {of_labels!r}."
+            f"{str(files.path)!r} has {len(pixels):,} images in {name!r}, but {len(labels):,} labels in {label_file!r}."
         )
     return SubsetArrays("train" if match["part"] == "train" else "test", pixels, labels)
 
 
 def _read_array(files: Files, name: str, num_axes: int) -> np.ndarray:
-    """Returns the array of an IDX file: two zeros, the type (8: uint8), how many axes, their lengths, the values."""
+    """Returns the array of an IDX file: two zero bytes, the type (8: uint8), the number of axes, the shape, values."""
     content = files.content(name)
     try:
         content = gzip.decompress(content) if name.endswith(".gz") else content
         zeros, kind, axes = struct.unpack_from(">HBB", content)
         if (zeros, kind, axes) != (0, 8, num_axes):
-            raise ValueError(f"it begins with {content[:4].hex()}, not with 0000080{num_axes}")
+            raise ValueError(f"it starts with {content[:4].hex()} instead of 0000080{num_axes}")
         shape = struct.unpack_from(f">{axes}I", content, 4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
         if len(values) != math.prod(shape):

@@ -1,4 +1,4 @@
-"""Labeled images of one size, as arrays."""
+"""An image set: labeled images of one size as arrays, with a fingerprint of their content."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.events import Listener, print_warnings
 from jaxft.core.text import some_of
-from jaxft.data.readers.decoded import MOST_UNKEPT_BYTES, decoded
+from jaxft.data.readers.decoded import MAX_UNCACHED_BYTES, decoded
 
-STATISTICS_BLOCK = 1024  # images
+STATISTICS_BLOCK = 1024  # images in memory at a time
 FINGERPRINT_DIGITS = 32
-MOST_NAMED = 12  # classes in an error
+MOST_NAMED = 3  # classes in an error message
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labeled images, all of one size.
+    """Labeled images of one size.
 
     Attributes:
       images: [n, size, size, 3] uint8, RGB.
       labels: [n] int32, indices into `class_names`.
-      class_names: names of the classes that were kept.
-      ids: [n] a name for each image that does not depend on which classes were kept.
-      subsets: [n] 'train', 'val' or 'test' as the data set divides itself, else ''.
-      fingerprint: what identifies the content: bytes, classes, size and resizer.
-      skipped: pictures that were left out because they cannot be used: (name, why).
+      class_names: names of the selected classes.
+      ids: [n], a unique name of each image; it does not depend on the selection of classes.
+      subsets: [n], the split of each image in the data: 'train', 'val' or 'test', or '' if the data have no splits.
+      fingerprint: identifies the content: bytes, classes, size and resizer.
+      skipped: (name, reason) of each image that was left out because it is unusable.
     """
 
     images: np.ndarray
@@ -42,16 +42,20 @@ class ImageSet:
 
 
 def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings) -> ImageSet:
-    """Returns the images of the classes that `spec` names, labeled anew in the order of the data set."""
+    """Returns the images of the classes `spec.classes`, with labels renumbered in the order of the data set.
+
+    Raises:
+      UserError: a class is unknown or named twice, or fewer than two classes are named.
+    """
     if spec.classes is None:
         return images
     if len(set(spec.classes)) < max(2, len(spec.classes)):
-        raise UserError(f"classes {list(spec.classes)} of {spec.data!r}: name two or more, none twice.")
+        raise UserError(f"'classes' of {spec.data!r} is {list(spec.classes)}; name at least two distinct classes.")
     for name in spec.classes:
         if name not in images.class_names:
             raise UserError(
-                f"{spec.data!r} has no class {name!r}{did_you_mean(name, images.class_names)}; "
-                f"it has {some_of(images.class_names, MOST_NAMED)}."
+                f"{spec.data!r} has no class {name!r}{did_you_mean(name, images.class_names)}; its "
+                f"{len(images.class_names):,} classes are {some_of(images.class_names, MOST_NAMED)}."
             )
     chosen = [label for label, name in enumerate(images.class_names) if name in spec.classes]
     relabel = np.full(len(images.class_names), -1, np.int32)
@@ -71,17 +75,28 @@ def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings
 
 
 def take_rows(images: np.ndarray, rows: np.ndarray, fingerprint: str, emit: Listener) -> np.ndarray:
-    """Returns some of `images: [n, size, size, 3]`; what would take much memory is a map on disk of its own."""
-    if images[:1].nbytes * len(rows) <= MOST_UNKEPT_BYTES:
+    """Returns the images of `rows: [m]`, [m, size, size, 3] uint8, in memory or as a memory map if they are large.
+
+    Args:
+      images: [n, size, size, 3] uint8.
+      rows: [m] integers.
+      fingerprint: identifies the result in the cache.
+      emit: receives progress events.
+    """
+    if images[:1].nbytes * len(rows) <= MAX_UNCACHED_BYTES:
         return images[rows]
-    kept, _ = decoded(fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", emit)
-    return kept
+    selected, _ = decoded(fingerprint, len(rows), images.shape[1], lambda i: images[rows[i]], "some classes", emit)
+    return selected
 
 
 def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (mean [3], standard deviation [3]) of pixels in [0, 1], of some of `images: [n, h, w, 3] uint8`.
+    """Returns the (mean [3], standard deviation [3]) of the channels, for pixels in [0, 1].
 
-    Counts of the 256 values are summed up block by block, so that no more than a block is in memory.
+    It counts the 256 pixel values in blocks of images, so at most one block is in memory.
+
+    Args:
+      images: [n, h, w, 3] uint8.
+      rows: [m], the rows of the images that are used.
     """
     counts = np.zeros((3, 256), np.int64)
     for begin in range(0, len(rows), STATISTICS_BLOCK):
@@ -95,15 +110,15 @@ def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
 
 
 def fingerprint_of(items: Iterable[Any]) -> str:
-    """Returns 32 hexadecimal digits that identify a sequence of texts, numbers and digests."""
+    """Returns 32 hexadecimal digits that identify a sequence of strings and numbers."""
     return sha256_of(*(f"{item}\n" for item in items))[:FINGERPRINT_DIGITS]
 
 
 def derived_fingerprint(images: ImageSet, *how: str) -> str:
-    """Returns the fingerprint of what is made of images in a way that the texts identify."""
+    """Returns the fingerprint of images that are derived from `images`; `how` identifies the derivation."""
     return joined_fingerprint(images.fingerprint, *how)
 
 
 def joined_fingerprint(*texts: str) -> str:
-    """Returns the fingerprint of what texts identify together."""
+    """Returns 32 hexadecimal digits that identify the strings together."""
     return sha256_of("\n".join(texts))[:FINGERPRINT_DIGITS]

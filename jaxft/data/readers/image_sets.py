@@ -1,7 +1,7 @@
-"""Labeled images as uint8 arrays, whatever they lie in: the one door to image sets.
+"""Loading of image sets from all formats, as uint8 arrays.
 
-Pictures are decoded once, at the size a study works at, and kept in the user's cache folder under the fingerprint of
-their bytes, the resizer and the size (`$JAXFT_CACHE` names another folder).
+Image files are decoded once, at the size that the study uses. The decoded images are cached in the cache folder of the
+user (or `$JAXFT_CACHE`) under the fingerprint of their bytes, the resizer and the size.
 """
 
 import collections
@@ -21,63 +21,69 @@ from jaxft.data.readers.arrays import Arrays
 from jaxft.data.readers.attempts import try_each
 from jaxft.data.readers.decoded import decoded
 from jaxft.data.readers.image_set import ImageSet, fingerprint_of, keep_classes
-from jaxft.data.readers.listing import ListedPicture, Listing, spellings
+from jaxft.data.readers.listing import ListedImage, Listing, spellings
 from jaxft.data.readers.location import Location
 from jaxft.data.readers.pictures import RESIZER, content_hash, fit, to_pixels
 from jaxft.data.readers.registry import read_location, readable
 
-NATIVE_PX = 32  # of pictures, where neither a config nor a network says their size
-NAMED = 5  # of bad pictures, in an error
+DEFAULT_SIZE_PX = 32  # of image files, if neither the config nor the network determines their size
+MOST_NAMED = 3  # unusable images in an error message
 
 
 def load_images(spec: Images, size_px: int | None, emit: Listener = print_warnings) -> ImageSet:
-    """Returns the images that `spec` names, at `size_px` (arrays keep their own size where it is None).
+    """Returns the images of `spec`, resized to `size_px` pixels.
 
-    A picture's shorter side is resized (bilinear with antialiasing, Pillow) and the center cut out. `emit` hears
-    how far this is.
+    The shorter side of an image is resized (bilinear with antialiasing, Pillow), followed by a center crop. If
+    `size_px` is None, arrays keep their size and image files get 32 pixels.
 
-    Raises a `UserError` where the data are missing or empty, have fewer than two classes, or, unless `spec.unreadable`
-    is 'skip', hold a picture that cannot be read, or a class that is spelled in several ways; the message names it.
+    Args:
+      spec: the data, with its domains, label and classes.
+      size_px: side of the images, in pixels.
+      emit: receives progress events.
+
+    Raises:
+      UserError: the data are missing, empty or of an unknown format, or have fewer than two classes. Unless
+        `spec.unreadable` is 'skip', also if an image is unreadable or a class has several spellings.
     """
     data = find_images(spec)
     if isinstance(data, Arrays):
-        everything = _from_arrays(data, spec, size_px, emit)
+        images = _from_arrays(data, spec, size_px, emit)
     else:
-        everything = _from_pictures(data, spec, size_px or NATIVE_PX, emit)
-    kept = keep_classes(everything, spec, emit)
-    if len(kept.class_names) < 2:
+        images = _from_listing(data, spec, size_px or DEFAULT_SIZE_PX, emit)
+    images = keep_classes(images, spec, emit)
+    if len(images.class_names) < 2:
         raise UserError(
-            f"{spec.data!r} has one class only, {kept.class_names[0]!r}; "
-            "classification needs two folders of images, or more."
+            f"{spec.data!r} has only one class, {images.class_names[0]!r}; classification needs at least two classes."
         )
-    return kept
+    return images
 
 
 def find_images(spec: Images) -> Arrays | Listing:
-    """Returns what lies at `spec.data`, by its name and its content: arrays, or a list of the pictures in its domains.
+    """Returns the images at `spec.data`, before decoding: as arrays, or as a list of the images of its domains.
 
-    Raises a `UserError` where it is missing, empty, or of a kind that is not known.
+    Raises:
+      UserError: the data are missing, empty or of an unknown format, or a domain is unknown.
     """
     data = read_location(Location(spec.data, spec.label))
     if data is None:
-        missing = not spec.data or not Path(spec.data).exists()
-        problem = f"there are no images at {spec.data!r}" if missing else f"{spec.data!r} is no kind of image set"
+        is_missing = not spec.data or not Path(spec.data).exists()
+        problem = f"{spec.data!r} does not exist" if is_missing else f"{spec.data!r} has no known image format"
         raise UserError(f"{problem}; allowed: {readable()}.")
-    return data if spec.domain is None else _of_domains(data, spec)
+    return data if spec.domain is None else _select_domains(data, spec)
 
 
-def _of_domains(data: Arrays | Listing, spec: Images) -> Listing:
-    """Returns the pictures of the domains that `spec` names."""
-    wanted = (spec.domain,) if isinstance(spec.domain, str) else spec.domain or ()
-    known = sorted({p.domain for p in data.pictures if p.domain}) if isinstance(data, Listing) else []
-    for name in wanted:
+def _select_domains(data: Arrays | Listing, spec: Images) -> Listing:
+    """Returns the images of the domains `spec.domain`."""
+    requested = (spec.domain,) if isinstance(spec.domain, str) else spec.domain or ()
+    known = sorted({image.domain for image in data.images if image.domain}) if isinstance(data, Listing) else []
+    available = f"its domains are {some_of(known, MOST_NAMED)}" if known else "it has no domains"
+    for name in requested:
         if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UserError(f"{spec.data!r} has no domain {name!r}{did_you_mean(name, known)}; {has}.")
-    if not wanted:
-        raise UserError(f"no domain of {spec.data!r} is named; it has {', '.join(known) or 'none'}.")
+            raise UserError(f"{spec.data!r} has no domain {name!r}{did_you_mean(name, known)}; {available}.")
+    if not requested:
+        raise UserError(f"'domain' of {spec.data!r} is empty; name at least one domain; {available}.")
     assert isinstance(data, Listing)
-    return replace(data, pictures=tuple(p for p in data.pictures if p.domain in wanted))
+    return replace(data, images=tuple(image for image in data.images if image.domain in requested))
 
 
 def _from_arrays(data: Arrays, spec: Images, size_px: int | None, emit: Listener) -> ImageSet:
@@ -98,79 +104,80 @@ def _from_arrays(data: Arrays, spec: Images, size_px: int | None, emit: Listener
     return ImageSet(images, data.labels.astype(np.int32), data.class_names, ids, data.subsets, fingerprint)
 
 
-def _from_pictures(listing: Listing, spec: Images, size: int, emit: Listener) -> ImageSet:
-    pictures, skipped = _well_spelled(listing, spec)
-    hashed = try_each(
-        lambda picture: content_hash(picture.read()),
-        pictures,
-        lambda done: emit(ImagesRead(repr(spec.data), done, len(pictures))),
+def _from_listing(listing: Listing, spec: Images, size: int, emit: Listener) -> ImageSet:
+    listed, skipped = _separate_misspelled(listing, spec)
+    hashes = try_each(
+        lambda image: content_hash(image.read()),
+        listed,
+        lambda done: emit(ImagesRead(repr(spec.data), done, len(listed))),
     )
-    skipped += [(picture, why) for picture, (_, why) in zip(pictures, hashed) if why is not None]
-    readable = [(picture, content) for picture, (content, why) in zip(pictures, hashed) if why is None]
+    skipped += [(image, why) for image, (_, why) in zip(listed, hashes) if why is not None]
+    readable = [(image, content) for image, (content, why) in zip(listed, hashes) if why is None]
 
-    make = functools.partial(_pixels_of, [picture for picture, _ in readable], size)
-    images, bad = decoded(_identify(listing, readable, size), len(readable), size, make, repr(spec.data), emit)
+    make = functools.partial(_read_pixels, [image for image, _ in readable], size)
+    pixels, bad = decoded(_fingerprint(listing, readable, size), len(readable), size, make, repr(spec.data), emit)
     skipped += [(readable[i][0], why) for i, why in bad.items()]
-    kept = [item for i, item in enumerate(readable) if i not in bad]
-    if skipped and (spec.unreadable == "fail" or not kept):
+    good = [item for i, item in enumerate(readable) if i not in bad]
+    if skipped and (spec.unreadable == "fail" or not good):
         _refuse(spec, skipped)
-    names = listing.class_names or tuple(sorted({picture.class_name for picture, _ in kept}))
-    number = {name: label for label, name in enumerate(names)}
+    names = listing.class_names or tuple(sorted({image.class_name for image, _ in good}))
+    label_of = {name: label for label, name in enumerate(names)}
     return ImageSet(
-        images,
-        np.array([number[picture.class_name] for picture, _ in kept], np.int32),
-        names,
-        tuple(picture.name for picture, _ in kept),
-        np.array([picture.subset for picture, _ in kept]),
-        _identify(listing, kept, size),
-        tuple(sorted((picture.name, why) for picture, why in skipped)),
+        images=pixels,
+        labels=np.array([label_of[image.class_name] for image, _ in good], np.int32),
+        class_names=names,
+        ids=tuple(image.name for image, _ in good),
+        subsets=np.array([image.subset for image, _ in good]),
+        fingerprint=_fingerprint(listing, good, size),
+        skipped=tuple(sorted((image.name, why) for image, why in skipped)),
     )
 
 
-def _pixels_of(pictures: Sequence[ListedPicture], size: int, number: int) -> np.ndarray:
-    return to_pixels(pictures[number].read(), size)
+def _read_pixels(images: Sequence[ListedImage], size: int, number: int) -> np.ndarray:
+    return to_pixels(images[number].read(), size)
 
 
-def _identify(listing: Listing, pictures: Iterable[tuple[ListedPicture, str]], size: int) -> str:
-    """Returns the fingerprint of pictures with their content: (picture, its hash)."""
+def _fingerprint(listing: Listing, images: Iterable[tuple[ListedImage, str]], size: int) -> str:
+    """Returns the fingerprint of images, given as (image, hash of its content)."""
     lines = []
-    for picture, content in pictures:
-        suffix = "" if listing.by_name else f" {picture.subset} {picture.class_name}"  # which the name does not tell
-        lines.append(f"{picture.name} {content}{suffix}")
+    for image, content in images:
+        suffix = "" if listing.by_name else f" {image.subset} {image.class_name}"
+        lines.append(f"{image.name} {content}{suffix}")
     return fingerprint_of([*lines, *(listing.class_names or ()), str(size), RESIZER])
 
 
-def _well_spelled(listing: Listing, spec: Images) -> tuple[list[ListedPicture], list[tuple[ListedPicture, str]]]:
-    """Returns the pictures of well spelled classes, and those of rarer spellings of the same, with why not.
+def _separate_misspelled(listing: Listing, spec: Images) -> tuple[list[ListedImage], list[tuple[ListedImage, str]]]:
+    """Returns the images to use, and (image, reason) of the images whose class has a rarer spelling.
 
-    Where a list of classes is declared its spelling is meant.
+    If the data declare a list of classes, their spellings are distinct classes.
     """
-    counts = collections.Counter(picture.class_name for picture in listing.pictures)
+    counts = collections.Counter(image.class_name for image in listing.images)
     spelling_of: dict[str, str] = {}
     for names in spellings(counts) if listing.class_names is None else []:
         if spec.unreadable == "fail":
-            ways = " and ".join(f"{_named(name)} ({counts[name]})" for name in names)
+            variants = " and ".join(f"{_quoted(name)} ({plural(counts[name], 'image')})" for name in names)
             raise UserError(
-                f"{spec.data!r} spells a class in several ways: {ways}; rename one, or unreadable 'skip' leaves out "
-                "the rarer."
+                f"{spec.data!r} has a class with several spellings: {variants}; rename one, or set 'unreadable' to "
+                "'skip' to leave out the rarer spellings."
             )
         spelling_of |= dict.fromkeys(names[1:], names[0])
-    kept = [picture for picture in listing.pictures if picture.class_name not in spelling_of]
-    left = [picture for picture in listing.pictures if picture.class_name in spelling_of]
-    return kept, [
-        (p, f"its class {_named(p.class_name)} is {_named(spelling_of[p.class_name])} elsewhere") for p in left
+    used = [image for image in listing.images if image.class_name not in spelling_of]
+    misspelled = [image for image in listing.images if image.class_name in spelling_of]
+    return used, [
+        (image, f"its class {_quoted(image.class_name)} is a spelling of {_quoted(spelling_of[image.class_name])}")
+        for image in misspelled
     ]
 
 
-def _named(name: str) -> str:
-    """Returns a name in quotes, with letters that look alike told apart."""
+def _quoted(name: str) -> str:
+    """Returns a name in quotes; a name with letters outside of ASCII has escapes, because some letters look alike."""
     return repr(name) if name.isascii() else ascii(name)
 
 
-def _refuse(spec: Images, skipped: Sequence[tuple[ListedPicture, str]]) -> None:
-    in_order = sorted(skipped, key=lambda bad: bad[0].name)
-    named = some_of([f"'{picture.name}' ({why})" for picture, why in in_order], NAMED)
+def _refuse(spec: Images, skipped: Sequence[tuple[ListedImage, str]]) -> None:
+    in_order = sorted(skipped, key=lambda item: item[0].name)
+    named = some_of([f"'{image.name}' ({why})" for image, why in in_order], MOST_NAMED)
     raise UserError(
-        f"{spec.data!r} holds {plural(len(skipped), 'picture')} that cannot be read: {named}; "
-        "`jaxft data check` lists all that is wrong, and a config's unreadable 'skip' leaves them out."
+        f"{spec.data!r} has {plural(len(skipped), 'unusable image')}: {named}; `jaxft data check` lists all problems, "
+        "and 'unreadable' set to 'skip' leaves these images out."
     )

@@ -1,4 +1,4 @@
-"""A list of pictures with their classes, as readers return it."""
+"""A list of images with their classes, one of the two results of a reader."""
 
 import re
 import unicodedata
@@ -9,10 +9,15 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class ListedPicture:
-    """A picture: its name, the class and part ('' for none) and domain ('' for none) it is of, how to read it.
+class ListedImage:
+    """An image that is not read yet.
 
-    What is read is the content of a picture's file, or its pixels [height, width (, 1 or 3)] uint8.
+    Attributes:
+      name: unique name, such as the path of the file.
+      class_name: name of the class.
+      subset: the split, 'train', 'val' or 'test', or '' if the data have no splits.
+      domain: the domain, or '' if the data have no domains.
+      read: returns the content of the image file, or the pixels [height, width (, 1 or 3)] uint8.
     """
 
     name: str
@@ -24,25 +29,26 @@ class ListedPicture:
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures in one order, whatever they came in.
+    """The images at a location, in a fixed order.
 
     Attributes:
-      pictures: none twice by name.
-      class_names: where what lists them says so; none: those of the pictures, sorted.
-      by_name: whether names tell class and part.
-      passed_over: files that are no picture by their names.
+      images: the images, with distinct names.
+      class_names: the classes that the data declare. If None, the classes of the images, sorted.
+      by_name: whether the name of an image determines its class and split.
+      skipped_files: files whose names have no image suffix.
     """
 
-    pictures: tuple[ListedPicture, ...]
+    images: tuple[ListedImage, ...]
     class_names: tuple[str, ...] | None = None
     by_name: bool = False
-    passed_over: tuple[str, ...] = ()
+    skipped_files: tuple[str, ...] = ()
 
 
 def spellings(counts: Mapping[str, int]) -> list[list[str]]:
-    """Returns classes that are one word spelled in several ways, the most frequent first of each.
+    """Returns the groups of class names that are spellings of one name, each with the most frequent spelling first.
 
-    Case, Unicode's forms, and spaces, hyphens and underscores make no difference; single characters do: 'a' and 'A'.
+    Spellings differ only in case, in the Unicode form, or in spaces, hyphens and underscores. Names of one character
+    that differ in case, such as 'a' and 'A', are distinct classes.
     """
     groups: dict[str, list[str]] = {}
     for name in counts:

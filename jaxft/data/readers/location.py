@@ -1,4 +1,4 @@
-"""Where images lie: what each reader is given, to say whether it reads that."""
+"""The location of an image set, the argument of every reader."""
 
 import functools
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from jaxft.data.readers.files import Files
 
 @dataclass(frozen=True, eq=False)
 class Location:
-    """The data that a config names, and which of several labels are asked for.
+    """The data of a config, and the label that is used if the images have several.
 
     Attributes:
       data: a path, or a name such as 'digits' or 'tfds:mnist'.
-      label: which labels, if the images have several; if None, the usual ones.
+      label: name of the label. If None, the reader uses its default.
     """
 
     data: str
@@ -24,27 +24,27 @@ class Location:
 
     @property
     def path(self) -> Path:
-        """Returns the data as a path."""
+        """Returns `data` as a path."""
         return Path(self.data)
 
     @property
     def is_file(self) -> bool:
-        """Returns whether there is such a file."""
+        """Returns whether `data` is an existing file."""
         return bool(self.data) and self.path.is_file()
 
     @functools.cached_property
     def is_container(self) -> bool:
-        """Returns whether files are in it: whether it is a folder, or a zip or tar archive."""
+        """Returns whether `data` is a folder, or a zip or tar archive."""
         return bool(self.data) and self.path.exists() and (self.path.is_dir() or is_archive(self.path))
 
     @functools.cached_property
     def members(self) -> list[Member]:
-        """Returns all files of the folder or archive; of anything else none."""
+        """Returns all files of the folder or archive, or an empty list if `data` is neither."""
         return members_of(self.path) if self.is_container else []
 
     @functools.cached_property
     def files(self) -> Files:
-        """Returns the files that are not hidden, by their whole names."""
+        """Returns the files that are not hidden, by their names with folders."""
         return Files(self.path, {str(name): read for name, read in self.members if not is_hidden(name)})
 
     @functools.cached_property
@@ -53,6 +53,12 @@ class Location:
         return Files(self.path, {name.name: read for name, read in self.members if not is_hidden(name)})
 
     def refuse_label(self) -> None:
-        """Raises a `UserError` if a label is asked for: for data with one label an image."""
+        """Checks that no label is selected. Readers of formats with one label per image call it.
+
+        Raises:
+          UserError: a label is selected.
+        """
         if self.label is not None:
-            raise UserError(f"{self.data!r} has no labels {self.label!r}: it has one label an image.")
+            raise UserError(
+                f"{self.data!r} has no label {self.label!r}: its images have one label each; remove 'label'."
+            )

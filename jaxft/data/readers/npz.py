@@ -1,4 +1,4 @@
-""".npz files: `images` and `labels`, or those of each part, `train_images`, ...; and perhaps `class_names`."""
+"""Reader of .npz files with `images` and `labels`, or `train_images`, `train_labels`, ...; optionally `class_names`."""
 
 import zipfile
 import zlib
@@ -8,19 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
 from jaxft.data.readers.location import Location
 
 
 def read_npz(location: Location) -> Arrays | None:
-    """Returns the images of an .npz file."""
+    """Returns the images of an .npz file, or None if the location is not an .npz file.
+
+    Raises:
+      UserError: the file cannot be read, or its arrays are missing or have a wrong shape or type.
+    """
     path = location.path
     if path.suffix != ".npz" or not path.exists():
         return None
     arrays = _load(path)
     subsets = [subset for subset in ("", "train", "val", "test") if _key(subset, "images") in arrays]
     if not subsets:
-        raise UserError(f"{str(path)!r} has no 'images', nor 'train_images'; it has {', '.join(arrays) or 'nothing'}.")
+        available = f"its arrays are {some_of(list(arrays), 3)}" if arrays else "it has no arrays"
+        raise UserError(f"{str(path)!r} has neither 'images' nor 'train_images'; {available}.")
     joined = join_subsets(path, [_subset(path, arrays, subset) for subset in subsets], _class_names(path, arrays))
     location.refuse_label()
     return joined
@@ -31,7 +37,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
+                raise ValueError("it contains a single array")
             with file:
                 return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -43,9 +49,11 @@ def _subset(path: Path, arrays: Mapping[str, np.ndarray], subset: str) -> Subset
     name = f"{str(path)!r}: {_key(subset, 'images')!r}"
     is_image = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[-1] in (1, 3))
     if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape[1:]:
-        raise UserError(f"{name} is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [n, height, width (, 3)].")
+        raise UserError(
+            f"{name} is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [n, height, width (, 1 or 3)]."
+        )
     if labels is None or labels.shape != (len(pixels),) or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{name} needs whole-numbered {_key(subset, 'labels')!r}, one an image.")
+        raise UserError(f"{name} needs {_key(subset, 'labels')!r}: one integer per image.")
     return SubsetArrays(subset, pixels, labels)
 
 
@@ -54,7 +62,7 @@ def _class_names(path: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | No
     if names is None:
         return None
     if names.ndim != 1:
-        raise UserError(f"{str(path)!r}: 'class_names' is {list(names.shape)}; it must be a list of names.")
+        raise UserError(f"{str(path)!r}: 'class_names' has the shape {list(names.shape)}; it must be a list of names.")
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 

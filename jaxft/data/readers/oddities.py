@@ -1,4 +1,4 @@
-"""What is odd about a picture that can be read, and damage that Pillow reads over."""
+"""Unusual properties of readable images, and damage that Pillow ignores."""
 
 from jaxft.data.readers import fast_jpeg
 from jaxft.data.readers.attempts import reason_of
@@ -11,9 +11,9 @@ FORMATS = {
 
 
 def traits(content: bytes, suffix: str) -> list[str]:
-    """Returns what is odd about a picture that can be read, all of which `decode` sees to.
+    """Returns the unusual properties of a readable image, all of which `decode` handles.
 
-    Of 'gray', 'alpha', 'palette', '16 bits', 'CMYK', 'turned by Exif', 'several frames' and 'wrong suffix'.
+    They are 'gray', 'alpha', 'palette', '16 bits', 'CMYK', 'rotated by Exif', 'several frames' and 'wrong suffix'.
     """
     with opened(content) as image:
         mode = image.mode
@@ -23,7 +23,7 @@ def traits(content: bytes, suffix: str) -> list[str]:
             "palette": mode in ("P", "PA"),
             "16 bits": mode.startswith("I;16") or (content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10"),
             "CMYK": mode == "CMYK",
-            "turned by Exif": image.getexif().get(ORIENTATION, 1) != 1,
+            "rotated by Exif": image.getexif().get(ORIENTATION, 1) != 1,
             "several frames": getattr(image, "n_frames", 1) > 1,
             "wrong suffix": FORMATS.get(suffix.lower()) not in (None, image.format, *_related(image.format)),
         }
@@ -31,18 +31,18 @@ def traits(content: bytes, suffix: str) -> list[str]:
 
 
 def _related(format: str | None) -> tuple[str, ...]:
-    return ("JPEG",) if format == "MPO" else ()  # as cameras write it, which is a JPEG file with more behind it
+    return ("JPEG",) if format == "MPO" else ()  # an MPO file of a camera is a JPEG file with more images after it
 
 
 def can_find_damage() -> bool:
-    """Tells whether damage is found that Pillow reads over: simplejpeg is there."""
+    """Returns whether `damage` can detect damage, which needs simplejpeg."""
     return fast_jpeg.simplejpeg() is not None
 
 
 def damage(content: bytes) -> str:
-    """Returns what libjpeg says of a JPEG file's data that Pillow reads over, or an empty string.
+    """Returns the warning of libjpeg about damaged JPEG data that Pillow ignores, or an empty string.
 
-    It is found by simplejpeg, and nothing without it. Wrong pixels that are rightly encoded are beyond anybody.
+    Without simplejpeg, the result is always empty. Wrong pixels that are validly encoded cannot be detected.
     """
     fast = fast_jpeg.simplejpeg()
     if fast is None or not content.startswith(b"\xff\xd8"):

@@ -8,7 +8,11 @@ from jaxft.data.readers.files import Files
 
 
 def open_parquet(files: Files, name: str) -> Any:
-    """Returns a Parquet file, of which nothing is in memory yet, unless it lies in an archive."""
+    """Returns an open Parquet file. A file in an archive is loaded into memory; other files are read on demand.
+
+    Raises:
+      UserError: the file cannot be read as Parquet.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -18,4 +22,4 @@ def open_parquet(files: Files, name: str) -> Any:
             return parquet.ParquetFile(path)
         return parquet.ParquetFile(pa.BufferReader(files.content(name)))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name!r} of {str(files.path)!r} cannot be read as Parquet: {reason_of(error)}.") from None
+        raise UserError(f"{name!r} in {str(files.path)!r} cannot be read as Parquet: {reason_of(error)}.") from None

@@ -1,4 +1,4 @@
-"""Decoding pictures: files as they are in the wild become uint8 RGB squares."""
+"""Decoding of image files into square uint8 RGB images."""
 
 import contextlib
 import io
@@ -11,26 +11,33 @@ import numpy as np
 from jaxft.core.digests import sha256_of
 from jaxft.data.readers import fast_jpeg
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
-LARGE_PIXELS = 1 << 24  # of which one picture at a time is decoded, so that memory does not grow with the cores
+MAX_PIXELS = 89_478_485  # above this limit, Pillow warns of a decompression bomb
+LARGE_PIXELS = 1 << 24  # larger images are decoded one at a time, so memory does not grow with the number of cores
 RESIZER = "pillow-bilinear-shorter-side-centre-crop-1"
-ORIENTATION = 0x0112  # Exif's tag: 1 is upright
+ORIENTATION = 0x0112  # Exif tag; the value 1 means upright
 
 _one_large = threading.Lock()
 
 
 def decode(content: bytes, size: int) -> np.ndarray:
-    """Returns a picture as [size, size, 3] uint8; raises OSError or ValueError where it cannot be read whole.
+    """Returns the decoded image file, [size, size, 3] uint8.
 
-    It is turned upright as Exif says. Of several frames it is the first; transparency is left off, as torchvision's
-    image folders do; 16 bits of gray become 8. The shorter side is resized and the center cut out.
+    The Exif rotation is applied, and the first of several frames is used. Transparency is dropped, as in the image
+    folders of torchvision. 16-bit gray becomes 8-bit. The shorter side is resized, followed by a center crop.
+
+    Raises:
+      OSError, ValueError: the image cannot be read completely.
     """
     with opened(content) as image, alone_if_large(image.width * image.height):
         return fit(_pixels(image, content), size)
 
 
 def to_pixels(content: bytes | np.ndarray, size: int) -> np.ndarray:
-    """Returns a picture as [size, size, 3] uint8, from its file's content or its pixels [height, width (, 1 or 3)]."""
+    """Returns an image [size, size, 3] uint8, from the content of a file or from pixels [height, width (, 1 or 3)].
+
+    Raises:
+      OSError, ValueError: the image cannot be read completely.
+    """
     from PIL import Image
 
     if isinstance(content, bytes):
@@ -40,20 +47,27 @@ def to_pixels(content: bytes | np.ndarray, size: int) -> np.ndarray:
 
 
 def small_gray(content: bytes, side: int) -> np.ndarray:
-    """Returns a whole picture as [side, side] uint8, gray, whatever its shape was; fails as `decode` does."""
+    """Returns the decoded image file in gray, [side, side] uint8, resized without keeping the aspect ratio.
+
+    Raises:
+      OSError, ValueError: the image cannot be read completely.
+    """
     with opened(content) as image, alone_if_large(image.width * image.height):
         return gray(_pixels(image, content), side)
 
 
 def gray(image: Any, side: int) -> np.ndarray:
-    """Returns an RGB image as [side, side] uint8."""
+    """Returns an RGB image of Pillow in gray, [side, side] uint8."""
     from PIL import Image
 
     return np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR))
 
 
 def fit(image: Any, size: int) -> np.ndarray:
-    """Returns the center of an RGB image whose shorter side is resized to `size` (Pillow, bilinear, antialiased)."""
+    """Returns the center crop of an RGB image of Pillow, [size, size, 3] uint8.
+
+    The shorter side is first resized to `size` (bilinear, antialiased).
+    """
     from PIL import Image
 
     scale = size / min(image.size)
@@ -66,20 +80,25 @@ def fit(image: Any, size: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def opened(content: bytes) -> Iterator[Any]:
-    """Yields a Pillow image whose size is within limits; failures in the context are OSErrors or ValueErrors."""
+    """Yields the Pillow image of a file.
+
+    Raises:
+      OSError, ValueError: the file is unreadable, empty, of unknown format, or larger than `MAX_PIXELS`. Errors that
+        Pillow raises inside the context are converted to these classes.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if not content:
-        raise ValueError("it is empty")
+        raise ValueError("the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+                raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
             yield image
-    except UnidentifiedImageError:  # whose message names a Python object
-        raise ValueError("it has no known picture format") from None
+    except UnidentifiedImageError:  # its message names a Python object
+        raise ValueError("the image format is unknown") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"it is too large: {error}") from None
+        raise ValueError(f"the image is too large: {error}") from None
     except (
         SyntaxError,
         EOFError,
@@ -90,16 +109,16 @@ def opened(content: bytes) -> Iterator[Any]:
         OverflowError,
         ArithmeticError,
     ) as e:
-        raise ValueError(str(e) or type(e).__name__) from None  # from broken headers
+        raise ValueError(str(e) or type(e).__name__) from None  # caused by broken headers
 
 
 def alone_if_large(num_pixels: int) -> contextlib.AbstractContextManager[Any]:
-    """Returns a lock that one large picture at a time holds; for any other picture nothing."""
+    """Returns a lock for images of more than `LARGE_PIXELS`, and a context without effect for smaller images."""
     return _one_large if num_pixels > LARGE_PIXELS else contextlib.nullcontext()
 
 
 def _pixels(image: Any, content: bytes) -> Any:
-    """Returns an open picture as an upright RGB image; an ordinary JPEG file's by simplejpeg, if that is there."""
+    """Returns an open image as an upright RGB image. simplejpeg, if available, decodes ordinary JPEG files."""
     from PIL import Image
 
     if image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1:
@@ -114,13 +133,13 @@ def _upright_rgb(image: Any) -> Any:
 
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
+    if image.mode.startswith("I;16"):  # Pillow would clip values above 255
         return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} have no range")
+        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range")
     return image.convert("RGB")
 
 
 def content_hash(content: bytes | np.ndarray) -> str:
-    """Returns the sha256 of a picture's file, or of its pixels and their shape."""
+    """Returns the sha256 of the content of an image file, or of pixels [height, width (, 1 or 3)] and their shape."""
     return sha256_of(content) if isinstance(content, bytes) else sha256_of(f"{content.shape}", content)

@@ -1,8 +1,8 @@
-"""The readers of images by name. A reader is a function, and a line that registers it.
+"""Registry of image readers.
 
-A reader takes a `Location` and returns a `Listing` of pictures or `Arrays`; None, if the location is none of its kind.
-The one that was registered last is asked first. So what is general comes first below, and a plug-in's reader can take
-folders that would be read as class folders without it.
+A reader takes a `Location`. It returns a `Listing` or `Arrays`, or None if it does not know the format of the location.
+Readers are tried in reverse order of registration. So general readers are registered first, and a reader of a plug-in
+can read folders that would otherwise be read as class folders.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ READERS: Registry[Reader] = Registry("reader of images")
 FOLDER = "a folder, zip or tar archive"
 TABLE = "a .csv, .tsv, .jsonl or .parquet table"
 
-# The help says where such images lie.
+# The help names the kinds of location that the reader accepts.
 READERS.register("folders", read_folders, help=FOLDER)
 READERS.register("parquet_files", read_parquet_files, help=FOLDER)
 READERS.register("metadata", read_metadata, help=FOLDER)
@@ -41,7 +41,7 @@ READERS.register("digits", read_digits, help="'digits'")
 
 
 def read_location(location: Location) -> Listing | Arrays | None:
-    """Returns the images at a location by the first reader that reads such; None if there is none."""
+    """Returns the images at a location, or None if no reader knows its format."""
     for entry in reversed(list(READERS.values())):
         images = entry.value(location)
         if images is not None:
@@ -50,6 +50,6 @@ def read_location(location: Location) -> Listing | Arrays | None:
 
 
 def readable() -> str:
-    """Returns where images may lie, in words."""
+    """Returns a list of the kinds of location that can be read, for error messages."""
     *kinds, last = dict.fromkeys(entry.help for entry in reversed(list(READERS.values())))
     return f"{', '.join(kinds)} or {last}"

@@ -1,5 +1,5 @@
-"""What is drawn of images by a seed: data factors, splits, and manifests that recreate them.
+"""Seeded draws of images: data factors, splits, and manifests that recreate them.
 
-`drawing.draw` is the door. Imports `core`, `config`, `analysis` and `data.readers`. Grows by a data factor: a function
-in `factors`, or in a plug-in, and a line that registers it.
+`drawing.draw` is the entry point. Imports `core`, `config`, `analysis` and `data.readers`. To add a data factor, write
+a function in `factors` or in a plug-in and register it.
 """

@@ -1,4 +1,4 @@
-"""What data factors work on: the images of a trial and their split, as far as they are drawn."""
+"""The input and output of data factors: the images of a trial and their split, partly drawn."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,18 +14,18 @@ from jaxft.data.sampling.splits import Split, make_split, no_split
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """Images and their split on the way from what a config says of them to what a trial has.
+    """The images of a trial and their split after some of the data factors.
 
     Attributes:
-      spec: what the config says; its classes are named once they are chosen.
-      seed, fold: what everything is drawn by.
-      where: the config's field that `spec` is, for errors.
-      size_px: side of the images that are read; if None, their own.
+      spec: the images in the config; `spec.classes` has the classes once they are selected.
+      seed, fold: seed and fold of all draws.
+      where: config field of `spec`, for error messages.
+      size_px: side of the images, in pixels. If None, the images keep their size.
       reader: reads image sets.
-      kept: the images of the classes that are used, as they were read.
-      merged: for each of these classes, the one it is merged into (itself, if none are).
-      images: the images, with classes and pixels as the factors so far have made them.
-      split: which of them are trained, selected and tested on, and the labels that are trained on.
+      original: the images of the selected classes, as read.
+      merged: the merged class of each of these classes; a class that is not merged maps to itself.
+      images: the images after the factors so far, with their classes and pixels.
+      split: the rows of the training, validation and test images, and the labels for training.
     """
 
     spec: Images
@@ -34,33 +34,32 @@ class Draft:
     where: str
     size_px: int | None
     reader: ImageReader
-    kept: ImageSet
+    original: ImageSet
     merged: Mapping[str, str]
     images: ImageSet
     split: Split
 
     def with_spec(self, spec: Images) -> "Draft":
-        """Returns the draft with the images of another spec, of which none are used yet."""
+        """Returns the draft with the images of another spec, and an empty split."""
         images = self.reader.read(spec, self.size_px)
         merged = {name: name for name in images.class_names}
-        return replace(self, spec=spec, kept=images, merged=merged, images=images, split=no_split(images))
+        return replace(self, spec=spec, original=images, merged=merged, images=images, split=no_split(images))
 
     def with_rows(self, train: np.ndarray, val: np.ndarray, test: np.ndarray) -> "Draft":
-        """Returns the draft with other images to train, select and test on: ascending rows without overlap."""
+        """Returns the draft with other training, validation and test rows: [n] int32 each, ascending and disjoint."""
         return replace(self, split=make_split(self.images, (train, val, test), self.split.labels))
 
     def with_labels(self, labels: np.ndarray) -> "Draft":
-        """Returns the draft with other labels to train on: [n], of all images."""
+        """Returns the draft with other labels for training: [n] int32, the labels of all images."""
         rows = self.split.train, self.split.val, self.split.test
         return replace(self, split=make_split(self.images, rows, labels))
 
     def with_pixels(self, how: tuple[str, ...], transform: Callable[[np.ndarray], np.ndarray]) -> "Draft":
-        """Returns the draft with other pixels.
+        """Returns the draft with transformed pixels. Trials with equal transformed pixels share them.
 
         Args:
-          how: what the change is and all that it depends on, as texts. It becomes part of the images' fingerprint, so
-            that the same pixels are made once for all trials.
-          transform: from [n, size, size, 3] uint8 to the same shape and type.
+          how: identifies the transformation and everything that it depends on; enters the fingerprint of the images.
+          transform: maps pixels [n, size, size, 3] uint8 to the same shape and type.
         """
         fingerprint = derived_fingerprint(self.images, *how)
 
@@ -72,12 +71,12 @@ class Draft:
 
 @dataclass(frozen=True)
 class DataFactor:
-    """A step from what a config says of images to the images of a trial.
+    """A step from the images in a config to the images of a trial.
 
     Attributes:
-      apply: (draft, options) -> draft; the same draft, if the options ask for nothing. The options are those of the
-        section `factors.<name>`, or all of `Images` for a factor without a section.
-      is_drawn: whether a manifest says what it would draw, so that it is left out with one.
+      apply: function of (draft, options) that returns a draft; the same draft if the options turn the factor off. The
+        options are the config section of the factor, or `Images` for a factor without a section.
+      is_drawn: whether a manifest contains the result of this factor, so the factor is skipped with a manifest.
     """
 
     apply: Callable[[Draft, Any], Draft]

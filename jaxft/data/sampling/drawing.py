@@ -1,8 +1,8 @@
-"""From what a config says of images to the images, their split and its manifest.
+"""Drawing of images: from the config section to the images, their split and its manifest.
 
-Images are read (`data` and `union`), then the data factors are applied in the order of their registry (`factors`). A
-manifest is a split as JSON, which recreates it exactly: `manifest` takes the place of all that is drawn. Pixels are
-changed as the config says, with a manifest too.
+The images are read (fields `data` and `union`). Then the data factors are applied in the order of the registry
+(`jaxft.data.sampling.factors`). A manifest is a split as JSON: with the field `manifest`, it replaces all random draws
+and recreates the split exactly. Factors that change pixels are applied with a manifest too.
 """
 
 from jaxft.config import Images
@@ -24,15 +24,19 @@ def draw(
     fold: int = 0,
     reader: ImageReader | None = None,
 ) -> SampledImages:
-    """Returns the images of `spec` and their split, as drawn by a seed, or as its manifest has them.
+    """Returns the images of `spec` and their split, drawn with a seed or recreated from the manifest of `spec`.
 
     Args:
-      size_px: side of the images; if None, `spec.size_px`, or their own.
-      where: the config's field that `spec` is, for errors.
-      fold: which share of `spec.val_fraction` is selected on.
-      reader: has the image sets that were read for other draws.
+      spec: the images.
+      seed: seed of all draws.
+      size_px: side of the images, in pixels. If None, `spec.size_px`; if that is None too, images keep their size.
+      where: config field of `spec`, for error messages.
+      fold: number of the validation fold, from 0; used only with `spec.val_fraction`.
+      reader: a reader that keeps the image sets of earlier draws. If None, a new reader, which reads all images.
 
-    Raises a `UserError` where something cannot be drawn.
+    Raises:
+      UserError: the images cannot be read or are too few for the draws, the manifest does not fit the images, or a data
+        factor is given that the manifest replaces.
     """
     manifest = None if spec.manifest is None else read_manifest(spec.manifest)
     reader, size_px = reader or ImageReader(), size_px or spec.size_px
@@ -47,7 +51,7 @@ def draw(
             draft = entry.value.apply(draft, options)
         elif entry.section is not None and options != entry.section():
             raise UserError(
-                f"'{where}.manifest' says which images are used with which labels; leave '{where}.{entry.name}' out."
+                f"'{where}.manifest' determines the images and their labels; remove '{where}.{entry.name}'."
             )
     return SampledImages(
         images=draft.images,
@@ -56,6 +60,6 @@ def draw(
         spec=draft.spec,
         seed=seed,
         fold=0 if manifest else fold,
-        kept=draft.kept,
+        original=draft.original,
         merged=draft.merged,
     )

@@ -1,4 +1,4 @@
-"""Wrong labels among those that are trained on."""
+"""Label noise: random wrong labels of training images."""
 
 import numpy as np
 
@@ -7,10 +7,16 @@ from jaxft.data.sampling.ranking import rank
 
 
 def noisy_labels(images: ImageSet, train: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Returns the labels of all images, [n] int32, of which a fraction of those in `train` are another class's.
+    """Returns the labels of all images, [n] int32, with a fraction of the training labels replaced.
 
-    Which images these are (their number rounded) and which of the other classes each has are drawn by the seed and
-    the image's id: uniformly, and nested, so that what is wrong at a tenth is wrong in the same way at a fifth.
+    The noisy images and their wrong classes are drawn uniformly from the seed and the ids. Draws are nested: a label
+    that is wrong at a small fraction has the same wrong class at every larger fraction.
+
+    Args:
+      images: the images with their true labels.
+      train: [num_train], rows of the training images.
+      fraction: fraction of the training labels to replace; the number of images is rounded.
+      seed: seed of the draw.
     """
     labels = images.labels.copy()
     if not fraction:
@@ -18,6 +24,6 @@ def noisy_labels(images: ImageSet, train: np.ndarray, fraction: float, seed: int
     num_classes = len(images.class_names)
     ranked = sorted(train.tolist(), key=lambda row: rank("noise", seed, images.ids[row]))
     for row in ranked[: round(fraction * len(ranked))]:
-        others = int(rank("noisy label", seed, images.ids[row])[:16], 16) % (num_classes - 1)
-        labels[row] = (labels[row] + 1 + others) % num_classes
+        shift = 1 + int(rank("noisy label", seed, images.ids[row])[:16], 16) % (num_classes - 1)
+        labels[row] = (labels[row] + shift) % num_classes
     return labels

@@ -1,4 +1,4 @@
-"""Splits as JSON files, manifests, which recreate them exactly."""
+"""Manifests: splits as JSON files, which recreate the splits exactly."""
 
 import dataclasses
 import json
@@ -11,13 +11,18 @@ import numpy as np
 
 from jaxft.core.errors import UserError
 from jaxft.core.files import replacing
+from jaxft.core.text import plural, some_of
 from jaxft.data.sampling.draft import Draft
 from jaxft.data.sampling.factors import merge_into
 from jaxft.data.sampling.sampled_images import FORMAT, SUBSETS, VERSION, SampledImages, manifest_digest
 
 
 def write_manifest(path: str | os.PathLike[str], sampled: SampledImages) -> None:
-    """Writes a split's manifest to a file."""
+    """Writes the manifest of a split to a file.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     try:
         with replacing(Path(path)) as temporary:
             temporary.write_text(json.dumps(sampled.manifest, indent=1), encoding="utf-8")
@@ -26,20 +31,23 @@ def write_manifest(path: str | os.PathLike[str], sampled: SampledImages) -> None
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns a manifest; a `UserError` says where it is none, or was changed after it was written.
+    """Returns the manifest in a file. A manifest without 'digest' may be written or edited by hand.
 
-    One without a 'digest' is taken as it is, so that a person may write one, or change one.
+    Raises:
+      UserError: the file cannot be read, is not a valid manifest, or does not match its digest.
     """
     try:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise UserError(f"the manifest {str(path)!r} cannot be read: {reason}.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise UserError(f"{str(path)!r} is no manifest of a split (format {FORMAT!r}, version {VERSION}).")
+        raise UserError(f"{str(path)!r} is not the manifest of a split (format {FORMAT!r}, version {VERSION}).")
     fields = {name: value for name, value in manifest.items() if name != "digest"}
     if "digest" in manifest and manifest["digest"] != manifest_digest(fields):
-        raise UserError(f"the manifest {str(path)!r} was changed since it was written; without 'digest' it is used.")
+        raise UserError(
+            f"the manifest {str(path)!r} does not match its digest; if you edited it on purpose, remove 'digest'."
+        )
     problem = _problem(manifest)
     if problem:
         raise UserError(f"the manifest {str(path)!r} {problem}.")
@@ -47,22 +55,23 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _problem(manifest: Mapping[str, Any]) -> str:
-    """Returns what is wrong with a manifest's fields; empty for nothing."""
+    """Returns the first problem of the fields of a manifest, or an empty string."""
     missing = [name for name in ("data", "classes", "merged", *SUBSETS) if name not in manifest]
     if missing:
         return f"lacks {missing[0]!r}"
     classes = manifest["classes"]
     if len(set(classes)) != len(classes) or not set(manifest["merged"].values()) <= set(classes):
-        return "has classes twice, or merges some into others than its 'classes'"
+        return "has a class twice in 'classes', or a class in 'merged' that is not in 'classes'"
     ids = [image_id for subset in SUBSETS for image_id in manifest[subset]["ids"]]
     if len(set(ids)) != len(ids):
         return "names an image twice"
     for subset in SUBSETS:
         labels = manifest[subset]["labels"]
         if len(labels) != len(manifest[subset]["ids"]):
-            return f"has not as many labels as ids to {subset} on"
+            num_ids = len(manifest[subset]["ids"])
+            return f"has {plural(len(labels), 'label')} for {plural(num_ids, 'id')} in {subset!r}"
         if not all(isinstance(label, int) and 0 <= label < len(classes) for label in labels):
-            return f"has labels in {subset!r} that are not from 0 to {len(classes) - 1}"
+            return f"has labels in {subset!r} that are not integers from 0 to {len(classes) - 1}"
     return ""
 
 
@@ -70,25 +79,27 @@ def recreate(draft: Draft, manifest: Mapping[str, Any]) -> Draft:
     """Returns the draft with the classes, labels and split of a manifest.
 
     Raises:
-      UserError: the manifest is of other images or classes than the data of the draft, or has nothing to train on.
+      UserError: the images or classes of the manifest differ from the data of the draft, or it has no training images.
     """
-    named, data = f"the manifest {draft.spec.manifest!r}", draft.spec.data
-    kept, merged = manifest["data"].get("kept"), manifest["merged"]
+    name, data = f"the manifest {draft.spec.manifest!r}", draft.spec.data
+    data_fields, merged = manifest["data"], manifest["merged"]
+    kept, fingerprint = data_fields.get("kept"), data_fields.get("fingerprint")
     draft = draft.with_spec(dataclasses.replace(draft.spec, classes=None if kept is None else tuple(kept)))
-    images, read = draft.images, manifest["data"]
-    if read.get("size_px") == images.images.shape[1] and read.get("fingerprint") not in (None, images.fingerprint):
-        raise UserError(f"{named} is of other images than those of '{draft.where}.data', {data!r}.")
+    images = draft.images
+    if data_fields.get("size_px") == images.images.shape[1] and fingerprint not in (None, images.fingerprint):
+        raise UserError(f"{name} was written for other images than {data!r} in '{draft.where}.data'.")
     if set(merged) != set(images.class_names):
-        odd = sorted(set(merged) ^ set(images.class_names))[0]
-        raise UserError(f"{named} and {data!r} do not have the same classes: {odd!r} is in one of them.")
+        different = sorted(set(merged) ^ set(images.class_names))[0]
+        raise UserError(f"{name} and {data!r} have different classes: only one of them has {different!r}.")
     draft = merge_into(draft, merged)
     if list(draft.images.class_names) != manifest["classes"]:
         raise UserError(
-            f"{named} has the classes {manifest['classes']}, but its images {list(draft.images.class_names)}."
+            f"{name} has {len(manifest['classes'])} 'classes' ({some_of(manifest['classes'], 3)}), which differ from "
+            f"the {len(draft.images.class_names)} classes in 'merged' ({some_of(draft.images.class_names, 3)})."
         )
     rows = _rows_of_subsets(draft, manifest)
     if not len(rows["train"]):
-        raise UserError(f"{named} has no images to train on.")
+        raise UserError(f"{name} has no training images.")
     labels = draft.images.labels.copy()
     for subset in SUBSETS:
         labels[rows[subset]] = manifest[subset]["labels"]
@@ -96,16 +107,16 @@ def recreate(draft: Draft, manifest: Mapping[str, Any]) -> Draft:
 
 
 def _rows_of_subsets(draft: Draft, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the rows of the images to train, select and test on, in the order of the manifest."""
+    """Returns the rows of the training, validation and test images, in the order of the manifest."""
     row_of = {image_id: row for row, image_id in enumerate(draft.images.ids)}
     rows = {}
     for subset in SUBSETS:
         ids = manifest[subset]["ids"]
-        lost = next((image_id for image_id in ids if image_id not in row_of), None)
-        if lost is not None:
+        missing = [image_id for image_id in ids if image_id not in row_of]
+        if missing:
             raise UserError(
-                f"the manifest {draft.spec.manifest!r} has the image {lost!r}, which {draft.spec.data!r} does not "
-                "have in its classes."
+                f"the manifest {draft.spec.manifest!r} names {plural(len(missing), 'image')} that the classes of "
+                f"{draft.spec.data!r} do not contain: {some_of(missing, 3)}."
             )
         rows[subset] = np.array([row_of[image_id] for image_id in ids], np.int32)
     return rows

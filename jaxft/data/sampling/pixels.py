@@ -1,4 +1,4 @@
-"""Images without color, and with their blocks shuffled."""
+"""Transformations of pixels: gray images, and images with shuffled blocks."""
 
 import numpy as np
 
@@ -7,18 +7,28 @@ from jaxft.data.luma import luma
 
 
 def gray(pixels: np.ndarray) -> np.ndarray:
-    """Returns images [n, size, size, 3] with their luma (ITU-R 601-2) in all three channels, rounded as Pillow does."""
+    """Returns gray images [n, size, size, 3] uint8 with the luma of `pixels`, of the same shape, in all channels.
+
+    The luma is that of ITU-R 601-2, rounded as in Pillow.
+    """
     levels = np.empty_like(pixels)
-    for row, image in enumerate(pixels):  # one at a time: sums take four times the memory
+    for row, image in enumerate(pixels):  # one image at a time, because int32 sums take four times the memory
         levels[row] = luma(image).astype(np.uint8)
     return levels
 
 
 def shuffle_blocks(pixels: np.ndarray, block_px: int, seed: int) -> np.ndarray:
-    """Returns images [n, size, size, 3] with their blocks in the order that belongs to the seed.
+    """Returns images [n, size, size, 3] uint8 with shuffled blocks.
 
-    Each image is cut into blocks of `block_px`, which all images have in one other order (Neyshabur, Sedghi & Zhang
-    2020, section 3.1).
+    Each image is cut into blocks of `block_px` x `block_px` pixels. All images have the same order, which is drawn from
+    the seed.
+
+    Args:
+      pixels: [n, size, size, 3] uint8.
+      block_px: side of a block in pixels, a divisor of `size`.
+      seed: seed of the order.
+
+    Reference: Neyshabur, Sedghi & Zhang 2020, "What is being transferred in transfer learning?", section 3.1.
     """
     n, size, _, channels = pixels.shape
     side = size // block_px

@@ -1,4 +1,4 @@
-"""Reading the image sets that configs name, each once."""
+"""Reading of image sets, each only once."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,24 +10,24 @@ from jaxft.data.readers.image_set import ImageSet, keep_classes
 from jaxft.data.readers.image_sets import load_images
 from jaxft.data.sampling.unions import join_sets, set_names
 
-READ = ("data", "domain", "label", "unreadable")  # fields that say which images are read
+READ = ("data", "domain", "label", "unreadable")  # fields that determine the images that are read
 
 
 class ImageReader:
-    """Reads image sets, and keeps them, and what is made of them, for as long as it lives.
+    """Reads image sets, and caches them and image sets derived from them.
 
     Args:
-      emit: hears how far the reading is.
+      emit: receives progress events and warnings.
     """
 
     def __init__(self, emit: Listener = print_warnings):
         self.emit = emit
-        self._kept: dict[Any, ImageSet] = {}
+        self._cache: dict[Any, ImageSet] = {}
 
     def read(self, spec: Images, size_px: int | None) -> ImageSet:
-        """Returns the images of `spec`: its data and what is joined to them, of the classes that it names.
+        """Returns the images of the classes `spec.classes` of `spec.data`, joined with the data sets of `spec.union`.
 
-        Joined sets have the size of the first if `size_px` is None.
+        If `size_px` is None, the images keep their size, and joined sets get the size of the first.
         """
         plain = dataclasses.replace(Images(), **{name: getattr(spec, name) for name in READ})
 
@@ -36,16 +36,16 @@ class ImageReader:
             if not spec.union:
                 return first
             size = first.images.shape[1]
-            further = [
+            joined = [
                 load_images(Images(data=data, unreadable=spec.unreadable), size, self.emit) for data in spec.union
             ]
-            return join_sets(dict(zip(set_names((spec.data, *spec.union)), (first, *further))))
+            return join_sets(dict(zip(set_names((spec.data, *spec.union)), (first, *joined))))
 
-        whole = self.once(("read", plain, spec.union, size_px), read_all)
-        return self.once(("kept", whole.fingerprint, spec.classes), lambda: keep_classes(whole, spec, self.emit))
+        images = self.once(("read", plain, spec.union, size_px), read_all)
+        return self.once(("kept", images.fingerprint, spec.classes), lambda: keep_classes(images, spec, self.emit))
 
     def once(self, key: Any, make: Callable[[], ImageSet]) -> ImageSet:
-        """Returns what `make` made for the key, when it was first asked for."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        """Returns the cached image set of `key`; the first call computes it with `make`."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]

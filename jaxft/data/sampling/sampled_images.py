@@ -1,4 +1,4 @@
-"""What is drawn of images by a seed: the images, their split, and its manifest."""
+"""The result of a draw: images, their split, and its manifest."""
 
 import functools
 from collections.abc import Mapping
@@ -18,15 +18,16 @@ SUBSETS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class SampledImages:
-    """Images with classes and pixels as a trial has them, and which of them it trains, selects and is tested on.
+    """The images of a trial, and their split into training, validation and test images.
 
     Attributes:
-      images: the images; their labels are true ones, those of the split may be noisy.
-      split: the split.
-      requested: what was asked for; `spec`: the same with its classes by name.
-      seed, fold: what it was drawn by.
-      kept: the images of these classes, as they were read.
-      merged: for each of these classes, the one it is merged into (itself, where none are).
+      images: the images with their true labels, and classes and pixels after all data factors.
+      split: the split; its labels may have noise.
+      requested: the images in the config.
+      spec: the same with the names of the selected classes.
+      seed, fold: seed and fold of the draw.
+      original: the images of the selected classes, as read.
+      merged: the merged class of each selected class; a class that is not merged maps to itself.
     """
 
     images: ImageSet
@@ -35,18 +36,22 @@ class SampledImages:
     spec: Images
     seed: int
     fold: int
-    kept: ImageSet
+    original: ImageSet
     merged: Mapping[str, str]
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
-        """Returns the split for JSON.
+        """Returns the split as a dict for JSON.
 
-        `data`: what it was drawn from: the names, the classes that were `kept` (none: all), and the fingerprint of
-        their images at `size_px`; `drawn`: by what, and the fields that say what; `classes`: the labels' names;
-        `merged`: for each class of the data that was used, its name among them; `train`, `val`, `test`: `ids` and
-        `labels` of the images; `skipped`: pictures left out, as they could not be read; `split`: the digest of ids and
-        labels; `digest`: that of the whole manifest.
+        - `data`: the names of the data sets, the selected classes `kept` (None for all), and the fingerprint of their
+          images at `size_px`.
+        - `drawn`: version, seed and fold of the draw, and the config fields that determine it.
+        - `classes`: names of the labels.
+        - `merged`: name in `classes` of each selected class of the data.
+        - `train`, `val`, `test`: `ids` and `labels` of the images.
+        - `skipped`: unusable images and the reasons.
+        - `split`: digest of the ids and labels.
+        - `digest`: digest of the manifest.
         """
         images, split, classes = self.images, self.split, self.spec.classes
         requested = non_default(self.requested)
@@ -55,7 +60,7 @@ class SampledImages:
             "version": VERSION,
             "data": {
                 "names": [self.spec.data, *self.spec.union],
-                "fingerprint": self.kept.fingerprint,
+                "fingerprint": self.original.fingerprint,
                 "size_px": images.images.shape[1],
                 "kept": None if classes is None else list(classes),
             },
@@ -78,5 +83,5 @@ class SampledImages:
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Returns 16 hexadecimal digits that identify a manifest without its digest."""
+    """Returns 16 hexadecimal digits that identify a manifest; its field 'digest' must be left out."""
     return json_digest(manifest)

@@ -1,4 +1,4 @@
-"""Several image sets as one."""
+"""Unions of image sets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +9,9 @@ from jaxft.data.readers.image_set import ImageSet, joined_fingerprint
 
 
 def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
-    """Returns several image sets as one, whose classes and images are named 'set/class' and 'set/id'.
+    """Returns the union of image sets. The names of its classes and images are 'set/class' and 'set/id'.
 
-    Where some have a test or validation part and others none, the parts stay as they are.
+    The images keep their splits, even if only some of the sets have a test or validation split.
     """
     names = tuple(f"{key}/{name}" for key, images in sets.items() for name in images.class_names)
     before = np.cumsum([0, *(len(images.class_names) for images in sets.values())])
@@ -27,7 +27,7 @@ def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
 
 
 def set_names(data: Sequence[str]) -> list[str]:
-    """Returns a short name for each data set: that of its file without the ending, numbered where two share it."""
+    """Returns a short name of each data set: its file name without suffix, numbered if several have the same name."""
     names: list[str] = []
     for location in data:
         stem = Path(location).stem.replace("/", "-")

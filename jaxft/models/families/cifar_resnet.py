@@ -1,11 +1,11 @@
-"""Residual networks for small images: He's for CIFAR, and the smaller kind with projections in every stage.
+"""Residual networks for small images: the CIFAR networks of He et al., and a variant with projections in every stage.
 
-`cifar_resnet{6n+2}`: He, Zhang, Ren & Sun 2016, "Deep residual learning", section 4.2, with option A shortcuts
-(every second pixel, channels padded with zeros), as in github.com/akamaster/pytorch_resnet_cifar10.
+`cifar_resnet{6n+2}`: He, Zhang, Ren & Sun 2016, "Deep residual learning", section 4.2, with option A shortcuts (every
+second pixel, channels padded with zeros), as in github.com/akamaster/pytorch_resnet_cifar10.
 
-`resnetsmall{6n+2}`: the variant of github.com/karanchahal/distiller: a stem of 64 channels, projections wherever
-the shape changes (so also at the first block), no ReLU after the additions inside a stage but one after each
-whole stage, and a 4x4 average pool before the head instead of a global one.
+`resnetsmall{6n+2}`: the variant of github.com/karanchahal/distiller. The stem has 64 channels, and shortcuts are
+projections wherever the shape changes (also in the first block). Only the last addition of each stage is followed by a
+ReLU. The pool before the head averages windows of 4x4 instead of the whole map.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A 1x1 convolution with batch norm: the shortcut where the shape changes."""
+    """A shortcut that changes the shape: a 1x1 convolution and batch norm."""
 
     features: int
     stride: int
@@ -58,7 +58,7 @@ class Downsample(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a projection or option A's zero padding."""
+    """Two 3x3 convolutions with a shortcut: a projection, or zero padding (option A)."""
 
     features: int
     stride: int
@@ -75,14 +75,14 @@ class BasicBlock(nn.Module):
             if self.projection:
                 x = Downsample(self.features, self.stride, name="downsample")(x, train)
             else:
-                side = (self.features - x.shape[-1]) // 2
-                x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (side, side)))
+                padding = (self.features - x.shape[-1]) // 2
+                x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (padding, padding)))
         y = branch(self, y) + x
         return nn.relu(y) if self.relu_after else y
 
 
 class Stage(Chain):
-    """Blocks of one width; `relu_every` says whether a ReLU follows each addition or only the last."""
+    """Blocks of one width; if `relu_every`, a ReLU follows each addition, otherwise only the last one."""
 
     features: int
     stride: int
@@ -104,7 +104,10 @@ class Stage(Chain):
 
 
 def three_stage_taps(num_blocks: int) -> tuple[Tap, ...]:
-    """Returns the taps of a stem and three stages of blocks of two 3 x 3 convolutions; the later two stages halve."""
+    """Returns the taps of a network with a stem and three stages of `num_blocks` blocks.
+
+    Each block has two 3x3 convolutions. The last two stages start with a stride of 2.
+    """
     extent = Extent().after(3)
     taps = [Tap("stem", "stem", *extent)]
     for stage in (1, 2, 3):
@@ -115,14 +118,14 @@ def three_stage_taps(num_blocks: int) -> tuple[Tap, ...]:
 
 
 class CifarResNet(StagedNetwork):
-    """He's residual network for CIFAR, or (`small`) the variant with projections; depth = 6n + 2."""
+    """The CIFAR network of He et al. 2016 or, if `small`, the variant with projections; depth = 6n + 2."""
 
     depth: int = 20
     small: bool = False
 
     @property
     def num_blocks(self) -> int:
-        """Returns the number of blocks a stage."""
+        """Returns the number of blocks per stage."""
         return (self.depth - 2) // 6
 
     def layers(self) -> Sequence[nn.Module]:
@@ -159,7 +162,11 @@ class CifarResNet(StagedNetwork):
 
 
 def create(depth: int, num_classes: int, small: bool) -> CifarResNet:
-    """Returns the network; depth must be 6n + 2."""
+    """Returns the network of this depth.
+
+    Raises:
+      ValueError: the depth is not 6n + 2.
+    """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"the depth is {depth}; it must be 6n + 2: 8, 14, 20, 26, 32, ...")
     return CifarResNet(num_classes=num_classes, depth=depth, small=small)
@@ -172,7 +179,7 @@ register_family(
     Family(
         r"cifar_resnet(\d+)",
         tuple(f"cifar_resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)),
-        "He et al. 2016, section 4.2, parameter-free shortcuts; any depth 6n+2",
+        "He et al. 2016, section 4.2, with parameter-free shortcuts; any depth 6n+2",
         functools.partial(create, small=False),
         (
             Published("cifar_resnet20.cifar10.safetensors", "cifar_resnet20", 1_092_520, "02926273efb1deadb6dc654c7087baea932ef2026d9f854680d6858146d85838", "cifar10", IMAGENET_32, _AKAMASTER),  # noqa: E501
@@ -185,7 +192,7 @@ register_family(
     Family(
         r"resnetsmall(\d+)",
         tuple(f"resnetsmall{depth}" for depth in (8, 14, 20, 26, 32)),
-        "projections in every stage, one ReLU a stage; any depth 6n+2",
+        "variant with projection shortcuts, and a ReLU only after the last addition of a stage; any depth 6n+2",
         functools.partial(create, small=True),
         (
             Published("resnetsmall8.cifar10.safetensors", "resnetsmall8", 365_864, "f4586bacb60c66220d1569cb9f4d79a1a1d07eef9fb7424f0441cc374e095f44", "cifar10", CIFAR10, DISTILLER),  # noqa: E501

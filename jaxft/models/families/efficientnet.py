@@ -1,13 +1,14 @@
 """EfficientNet-Lite: EfficientNet (Tan & Le 2019) without squeeze-and-excitation and with ReLU6, for small devices.
 
-As published in github.com/tensorflow/tpu, `models/official/efficientnet/lite`: TensorFlow's "SAME" padding (the odd
-pixel goes to the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, stem and head of fixed width.
+`efficientnet_lite0` follows github.com/tensorflow/tpu, `models/official/efficientnet/lite`: TensorFlow's "SAME" padding
+(an odd pixel is added at the bottom and right), batch norm with epsilon 1e-3 and momentum 0.99, and a stem and a head
+of fixed width. It is the same network as `tf_efficientnet_lite0` in timm.
 
-`efficientnet_lite0_timm` is what timm calls `efficientnet_lite0`: symmetric padding, batch norm with epsilon 1e-5,
-input by ImageNet's mean and standard deviation. timm's `tf_efficientnet_lite0` computes as `efficientnet_lite0` does.
-Their files call all tensors alike, so that the network's name must say which of the two a file is for.
+`efficientnet_lite0_timm` is the network that timm calls `efficientnet_lite0`: symmetric padding, batch norm with
+epsilon 1e-5, and preprocessing with the mean and standard deviation of ImageNet. Weight files of both networks have the
+same tensor names, so only the name of the network distinguishes them.
 
-The originals train with dropout and stochastic depth; here these are fields of the config, as for every network.
+The original networks train with dropout and stochastic depth. In jaxft, these are config fields for all networks.
 """
 
 import functools
@@ -31,11 +32,11 @@ from jaxft.models.staged import StagedNetwork
 
 IMAGENET = Preprocessing(224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), value_range=255.0)
 STEM_FEATURES, HEAD_FEATURES = 32, 1280
-NORM = {"tensorflow": (0.99, 1e-3), "timm": (0.9, 1e-5)}  # momentum and epsilon of batch norm, by convention
+NORM = {"tensorflow": (0.99, 1e-3), "timm": (0.9, 1e-5)}  # momentum and epsilon of batch norm, by `convention`
 
 
 class Shape(NamedTuple):
-    """A stage: how many blocks, their kernel, the first one's stride, expansion and width."""
+    """Shape of a stage: number of blocks, kernel side, stride of the first block, expansion, output channels."""
 
     num_blocks: int
     kernel: int
@@ -56,7 +57,7 @@ LITE0 = (
 
 
 class ConvNorm(nn.Module):
-    """A convolution with batch norm and, where `activate`, ReLU6; depthwise where `groups` is the number of inputs."""
+    """A convolution, batch norm and, if `activate`, ReLU6; depthwise if `groups` is the number of input channels."""
 
     features: int
     kernel: int
@@ -74,7 +75,7 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A wide depthwise convolution between two 1x1 convolutions (Sandler et al. 2018), beside a shortcut."""
+    """A wide depthwise convolution between two 1x1 convolutions, with a shortcut (Sandler et al. 2018)."""
 
     shape: Shape
     stride: int
@@ -105,11 +106,11 @@ class Stage(Chain):
 
 
 class EfficientNetLite(StagedNetwork):
-    """EfficientNet-Lite0; the units are the stem, the inverted residual blocks, the wide 1x1 convolution, the head."""
+    """EfficientNet-Lite0: a stem, inverted residual blocks, a wide 1x1 convolution (`top`), a pool and a head."""
 
     shapes: tuple[Shape, ...] = LITE0
     convention: str = "tensorflow"
-    top_units: ClassVar[tuple[str, ...]] = ("top", "pool", "head")
+    top_blocks: ClassVar[tuple[str, ...]] = ("top", "pool", "head")
 
     def layers(self) -> Sequence[nn.Module]:
         make = functools.partial(ConvNorm, convention=self.convention)
@@ -135,7 +136,7 @@ class EfficientNetLite(StagedNetwork):
 
     @property
     def residual_blocks(self) -> tuple[str, ...]:
-        # A stage's first block changes the width or the resolution, and so has no shortcut.
+        # The first block of a stage changes the width or the resolution, so it has no shortcut.
         return tuple(block for block in super().residual_blocks if not block.endswith("/block1"))
 
     @property
@@ -154,7 +155,7 @@ class EfficientNetLite(StagedNetwork):
 
 
 def create(convention: str | None, num_classes: int) -> EfficientNetLite:
-    """Returns the network; without a convention it computes as TensorFlow's."""
+    """Returns the network with the conventions of 'timm', or of TensorFlow if `convention` is None."""
     return EfficientNetLite(num_classes=num_classes, convention=convention or "tensorflow")
 
 
@@ -164,7 +165,7 @@ register_family(
     Family(
         r"efficientnet_lite0(?:_(timm))?",
         ("efficientnet_lite0", "efficientnet_lite0_timm"),
-        "Tan & Le 2019 without squeeze-and-excitation, ReLU6, TensorFlow's padding, or timm's (symmetric)",
+        "Tan & Le 2019 without squeeze-and-excitation, with ReLU6; padding of TensorFlow, or symmetric as in timm",
         create,
         (
             Published("efficientnet_lite0.imagenet.safetensors", "efficientnet_lite0", 18_803_464, "f46ec1c3cb680f7b6e592fd971a28f301ca2deef2db22f51ce7d8e69c6b5d28e", "imagenet", IMAGENET, _PACKAGE),  # noqa: E501

@@ -1,7 +1,8 @@
 """Residual networks for ImageNet: `resnet18`, `resnet34`, `resnet50`, `resnet101` and `resnet152`.
 
-He, Zhang, Ren & Sun 2016, "Deep residual learning", table 1, in torchvision's layout: projections wherever the shape
-changes, and in a bottleneck the stride lies on the 3x3 convolution (the paper has it on the first 1x1; known as v1.5).
+He, Zhang, Ren & Sun 2016, "Deep residual learning", table 1, in the layout of torchvision. Shortcuts are projections
+wherever the shape changes. In a bottleneck, the 3x3 convolution has the stride (v1.5); in the paper, the first 1x1
+convolution has it.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,11 @@ from jaxft.models.staged import StagedNetwork
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-EXPANSION = 4  # of a bottleneck's last convolution
+EXPANSION = 4  # output channels of a bottleneck, as a multiple of its width
 
 
 class Stem(nn.Module):
-    """A 7x7 convolution of stride 2, batch norm, ReLU, and a 3x3 maximum of stride 2."""
+    """A 7x7 convolution of stride 2, batch norm, ReLU, and 3x3 max pooling of stride 2."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -37,7 +38,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution to four times the features, beside a shortcut."""
+    """A 1x1, a 3x3 and a 1x1 convolution with a shortcut; the output has four times the features."""
 
     features: int
     stride: int
@@ -54,7 +55,7 @@ class Bottleneck(nn.Module):
 
 
 class Stage(Chain):
-    """Blocks of one width, the first with the stride."""
+    """Blocks of one width; the first block has the stride."""
 
     features: int
     stride: int
@@ -65,25 +66,25 @@ class Stage(Chain):
         return [self.block(self.stride if i == 0 else 1, f"block{i + 1}") for i in range(self.num_blocks)]
 
     def block(self, stride: int, name: str) -> nn.Module:
-        """Returns one block."""
+        """Returns the block `name`."""
         if self.bottleneck:
             return Bottleneck(self.features, stride, name=name)
         return BasicBlock(self.features, stride, projection=True, relu_after=True, name=name)
 
 
 class ResNet(StagedNetwork):
-    """He's residual network for ImageNet; two 3x3 convolutions a block up to 34 layers, bottlenecks above."""
+    """The ImageNet network of He et al. 2016: basic blocks up to a depth of 34, bottlenecks above."""
 
     depth: int = 18
 
     @property
     def bottleneck(self) -> bool:
-        """Tells whether the blocks are bottlenecks."""
+        """Returns whether the blocks are bottlenecks."""
         return self.depth >= 50
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Returns the stride of each stage's first block."""
+        """Returns the stride of the first block of each stage."""
         return (1, 2, 2, 2)
 
     def layers(self) -> Sequence[nn.Module]:
@@ -123,7 +124,11 @@ class ResNet(StagedNetwork):
 
 
 def create(depth: int, num_classes: int) -> ResNet:
-    """Returns the network of one of the published depths."""
+    """Returns the network of this depth.
+
+    Raises:
+      ValueError: the paper has no network of this depth.
+    """
     if depth not in NUM_BLOCKS:
         raise ValueError(f"the depth is {depth}; it must be one of {', '.join(map(str, NUM_BLOCKS))}")
     return ResNet(num_classes=num_classes, depth=depth)
@@ -133,7 +138,7 @@ register_family(
     Family(
         r"resnet(\d+)",
         tuple(f"resnet{depth}" for depth in NUM_BLOCKS),
-        "He et al. 2016, table 1, for ImageNet, in torchvision's layout (v1.5)",
+        "He et al. 2016, table 1, for ImageNet, in the layout of torchvision (v1.5)",
         create,
     )
 )

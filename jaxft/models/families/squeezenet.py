@@ -1,15 +1,16 @@
 """SqueezeNet 1.0 and 1.1 for ImageNet (Iandola et al. 2016, table 1, and the authors' release of 1.1).
 
-Three conventions, each with a network's name of its own, because the same numbers give other outputs under another.
-How tensors are called is apart from it (`jaxft.weights.namings.squeezenet`).
+There are three conventions. Each has its own network names, because the same weights give different outputs under
+another convention. The names of tensors are independent of it (`jaxft.weights.namings.squeezenet`).
 
-`squeezenet1_0`, `squeezenet1_1`: torchvision's. RGB by ImageNet's mean and standard deviation, 224 px; pools round
-their number of windows up.
+`squeezenet1_0`, `squeezenet1_1`: torchvision. RGB, normalized with the mean and standard deviation of ImageNet, 224 px.
+The number of pooling windows is rounded up.
 
-`squeezenet1_0_caffe`: the authors' own. BGR, 0..255, minus a mean, 227 px; torchvision's otherwise, but for a border of
-one around the classifier's map.
+`squeezenet1_0_caffe`: the release of the authors. BGR from 0 to 255 minus a mean, 227 px. The classifier pads its input
+by one pixel. Otherwise as torchvision.
 
-`squeezenet1_1_keras`: github.com/rcmalli/keras-squeezenet. Input as Caffe's, pools round down.
+`squeezenet1_1_keras`: github.com/rcmalli/keras-squeezenet. Input as in Caffe; the number of pooling windows is rounded
+down.
 """
 
 import functools
@@ -25,23 +26,27 @@ from jaxft.models.registry import register_family
 from jaxft.ops.precision import at_least_float32
 
 CAFFE = Preprocessing(227, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), value_range=255.0, channel_order="bgr")
-SQUEEZE = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}  # features of each fire module's first convolution
-EXPANSION = 4  # of each of its two others
+SQUEEZE = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}  # channels of the squeeze layer, by fire module
+EXPANSION = 4  # channels of each of the two expand layers, as a multiple of the squeeze layer
 STEM = {0: (96, 7), 1: (64, 3)}  # features and kernel, by version
 POOL_AFTER = {0: ("stem", "fire4", "fire8"), 1: ("stem", "fire3", "fire5")}
-# Without batch norm, signals keep their size forwards: fan_in, where the other families have fan_out.
+# The network has no batch norm. So the initialization preserves the scale of activations in the forward pass (fan_in);
+# the other families use fan_out.
 HE_UNIFORM = nn.initializers.he_uniform()
 SMALL_NORMAL = nn.initializers.normal(0.01)
 
 
 def pool(x: jax.Array, round_up: bool) -> jax.Array:
-    """Returns the 3x3 maximum of stride 2; rounding up, the last window may reach over the border by one."""
-    below, right = ((size - 3) % 2 if round_up else 0 for size in x.shape[1:3])
-    return max_pool(x, 3, 2, ((0, below), (0, right)))
+    """Returns 3x3 max pooling of stride 2 of `x: [n, height, width, channels]`.
+
+    If `round_up`, the last window may extend over the border by one pixel.
+    """
+    bottom, right = ((size - 3) % 2 if round_up else 0 for size in x.shape[1:3])
+    return max_pool(x, 3, 2, ((0, bottom), (0, right)))
 
 
 class Stem(nn.Module):
-    """A convolution of stride 2 without padding, ReLU, and a pool."""
+    """A convolution of stride 2 without padding, ReLU, and max pooling."""
 
     features: int
     kernel: int
@@ -54,7 +59,7 @@ class Stem(nn.Module):
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few features, then a 1x1 and a 3x3 one to many side by side; where `pool`, a pool."""
+    """A fire module: a 1x1 squeeze layer, then parallel 1x1 and 3x3 expand layers; max pooling if `pool`."""
 
     squeeze: int
     pool: bool
@@ -71,7 +76,7 @@ class Fire(nn.Module):
 
 
 class Head(nn.Module):
-    """A 1x1 convolution to the classes, ReLU, and a global average pool: logits are never below 0."""
+    """A 1x1 convolution to the classes, ReLU, and global average pooling: logits are never negative."""
 
     num_classes: int
     padding: int
@@ -79,14 +84,14 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if 0 in x.shape:
-            raise ValueError("nothing of them reaches the head")
+            raise ValueError("the input of the head would be empty")
         x = at_least_float32(x)
         x = conv(self.num_classes, 1, name="conv", padding=self.padding, use_bias=True, kernel_init=SMALL_NORMAL)(x)
         return nn.relu(x).mean((1, 2))
 
 
 class SqueezeNet(Network):
-    """SqueezeNet 1.`version` as 'torch', 'caffe' or 'keras' computes it; no dropout before the classifier."""
+    """SqueezeNet 1.`version` with the `convention` 'torch', 'caffe' or 'keras', without dropout."""
 
     version: int = 0
     convention: str = "torch"
@@ -114,7 +119,7 @@ class SqueezeNet(Network):
 
     @property
     def pool_after(self) -> tuple[str, ...]:
-        """Returns the units that end with a pool."""
+        """Returns the names of the blocks that end with max pooling."""
         return POOL_AFTER[self.version]
 
     @property
@@ -139,7 +144,7 @@ class SqueezeNet(Network):
 
 
 def create(version: int, convention: str | None, num_classes: int) -> SqueezeNet:
-    """Returns the network; without a convention it computes as torchvision's."""
+    """Returns the network with the `convention` 'caffe' or 'keras', or of torchvision if None."""
     return SqueezeNet(num_classes=num_classes, version=version, convention=convention or "torch")
 
 
@@ -147,7 +152,7 @@ register_family(
     Family(
         r"squeezenet1_([01])(?:_(caffe|keras))?",
         ("squeezenet1_0", "squeezenet1_1", "squeezenet1_0_caffe", "squeezenet1_1_keras"),
-        "Iandola et al. 2016, as torchvision computes it, or as Caffe or Keras does (BGR less a mean)",
+        "Iandola et al. 2016, as in torchvision, or as in Caffe or Keras (BGR minus a mean)",
         create,
         (
             Published("squeezenet1_0.imagenet-deepcompressed.safetensors", "squeezenet1_0_caffe", 4_998_592, "127600bdcce334846f03779e4b53a39730b36d9f2c7c12ddac2e6136b40cba85", "imagenet", CAFFE, "github.com/songhan/SqueezeNet-Deep-Compression, BSD-2-Clause; decoded to dense float32"),  # noqa: E501

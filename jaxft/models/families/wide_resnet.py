@@ -1,9 +1,9 @@
 """Wide residual networks for small images: `wrn{6n+4}_{width}`.
 
 Zagoruyko & Komodakis 2016, "Wide residual networks", table 1: batch norm and ReLU before each convolution ("identity
-mappings", He et al. 2016), three stages of 16, 32 and 64 channels times the width. Where the number of channels
-changes the shortcut is a 1x1 convolution of what the block's first convolution reads, as in the authors' code.
-Names of tensors are those of github.com/karanchahal/distiller.
+mappings", He et al. 2016), and three stages of 16, 32 and 64 channels times the width. If the number of channels
+changes, the shortcut is a 1x1 convolution with the same input as the first convolution of the block, as in the code of
+the authors. The published weights are from github.com/karanchahal/distiller.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
+    """Two 3x3 convolutions, each after batch norm and ReLU, with a shortcut."""
 
     features: int
     stride: int
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class Stage(Chain):
-    """Blocks of one width, the first with the stride."""
+    """Blocks of one width; the first block has the stride."""
 
     features: int
     stride: int
@@ -63,7 +63,7 @@ class Stage(Chain):
 
 
 class Norm(nn.Module):
-    """The batch norm and ReLU after the last block; a unit of its own, so that the head is the classifier alone."""
+    """Batch norm and ReLU after the last residual block; a separate block, so that the head is only the classifier."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -71,15 +71,15 @@ class Norm(nn.Module):
 
 
 class WideResNet(StagedNetwork):
-    """Zagoruyko's wide residual network; depth = 6n + 4. There is no dropout between a block's convolutions."""
+    """Wide residual network, without dropout between the convolutions of a block; depth = 6n + 4."""
 
     depth: int = 16
     width: int = 1
-    top_units: ClassVar[tuple[str, ...]] = ("norm", "pool", "head")
+    top_blocks: ClassVar[tuple[str, ...]] = ("norm", "pool", "head")
 
     @property
     def num_blocks(self) -> int:
-        """Returns the number of blocks a stage."""
+        """Returns the number of blocks per stage."""
         return (self.depth - 4) // 6
 
     def layers(self) -> Sequence[nn.Module]:
@@ -113,7 +113,11 @@ class WideResNet(StagedNetwork):
 
 
 def create(depth: int, width: int, num_classes: int) -> WideResNet:
-    """Returns the network; depth must be 6n + 4."""
+    """Returns the network of this depth and width.
+
+    Raises:
+      ValueError: the depth is not 6n + 4, or the width is below 1.
+    """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"the depth is {depth}; it must be 6n + 4: 10, 16, 22, 28, 34, 40, ...")
     if width < 1:

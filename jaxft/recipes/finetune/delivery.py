@@ -1,4 +1,4 @@
-"""The files that `finetune` delivers: weights, record, page and model card; and its predictions of the test images."""
+"""The files that `finetune` writes (weights, record, report and model card), and its predictions of the test images."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ BATCH_SIZE = 32
 
 
 def deliver_weights(weights: Path, folder: Path, task: Task) -> list[str]:
-    """Writes weights in the format of the pretrained file, and for Flax. Returns the names of the files.
+    """Writes weights in the format of the pretrained file and in the format of Flax. Returns the names of the files.
 
     Args:
-      weights: the trained weights.
+      weights: the file of the fine-tuned weights.
       folder: the folder to write to.
-      task: the task, which knows the pretrained file.
+      task: the task, with the manifest of the pretrained file.
     """
     from jaxft.weights import convert_weights
     from jaxft.weights.formats import writable_suffixes
@@ -47,10 +47,10 @@ class TestPredictions:
     """Predictions of the test images.
 
     Attributes:
-      confusion: [classes][classes], how many images of each class (row) are predicted as each class (column).
+      confusion: [classes][classes]: the number of images of each class (row) that are predicted as each class (column).
       metrics: all metrics (`jaxft.core.metrics`) of the predictions, by name.
-      mistakes: the mistakes with the highest probability, the most confident one first.
-      pictures: the images of these mistakes, by their id.
+      mistakes: the mistakes with the highest probability, most confident first.
+      pictures: the images of these mistakes, [h, w, 3] uint8, by id.
     """
 
     confusion: list[list[int]]
@@ -60,7 +60,7 @@ class TestPredictions:
 
 
 def predict_test_images(weights: Path, trial: "PlannedTrial") -> TestPredictions:
-    """Returns the predictions of a trial's test images by the weights in a file."""
+    """Returns the predictions of the test images of a trial, by the weights in a file."""
     import numpy as np
 
     from jaxft.core.metrics import compute_metrics
@@ -89,9 +89,12 @@ def predict_test_images(weights: Path, trial: "PlannedTrial") -> TestPredictions
 
 
 def class_probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray") -> "np.ndarray":
-    """Returns probabilities [rows, classes] of `images[rows]` by the network in a file.
+    """Returns the class probabilities [rows, classes] of `images[rows]`, by the network in a file.
 
-    The images have the size that the network expects.
+    Args:
+      weights: the weight file.
+      images: [n, h, w, 3] uint8, in the size that the network expects.
+      rows: [rows] int, indices of images.
     """
     import jax
     import numpy as np
@@ -111,7 +114,13 @@ def class_probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray")
 
 
 def write_documents(folder: Path, record: Mapping[str, Any], pictures: Mapping[str, "np.ndarray"]) -> None:
-    """Writes the record, the page and the model card. `pictures` are the images of the mistakes, by their id."""
+    """Writes the record, the report and the model card.
+
+    Args:
+      folder: the folder to write to.
+      record: the record.
+      pictures: the images of the mistakes, [h, w, 3] uint8, by id.
+    """
     from jaxft.report.finetune import CARD, PAGE, model_card, write_finetune_page
 
     texts = {RECORD: json.dumps(record, indent=1, allow_nan=False), CARD: model_card(record)}

@@ -1,4 +1,4 @@
-"""The options of `finetune`, and the command line that they come from."""
+"""The options of `finetune`, and the command line that sets them."""
 
 import shlex
 import typing
@@ -13,7 +13,11 @@ DEPTHS = typing.get_args(Train)
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """The options of `jaxft.finetune`, which documents them."""
+    """The options of `jaxft.finetune`, where they are described.
+
+    Raises:
+      UserError: an option is out of bounds.
+    """
 
     weights: str
     data: str

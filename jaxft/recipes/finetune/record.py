@@ -1,4 +1,4 @@
-"""The record of a fine-tuning: the facts that its page, its model card and its summary show."""
+"""The record of `finetune`: the facts that the report, the model card and the summary show."""
 
 import dataclasses
 import math
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from jaxft.data import ImageSet
     from jaxft.study.planned import Plan
 
-MOST_NAMED = 5  # classes in a warning
-FEW_IMAGES = 50  # below that a warning says how much one image counts
-SUBSET_TEXTS = {"test": "the data's own test part", "val": "the data's validation part"}
+MAX_NAMED = 5  # classes in a warning
+FEW_IMAGES = 50  # with fewer, a warning gives the weight of one image
+SUBSET_TEXTS = {"test": "the test split of the data", "val": "the validation split of the data"}
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The two studies of a task, after they have run, and the selection between them.
+    """The two studies of a task after their runs, and the selected candidate.
 
     Attributes:
       task: the task.
-      selection: the plan of the study that tried the candidates.
+      selection: the plan of the study that trained the candidates.
       final: the plan of the study that trained the selected candidate on all training images.
       store: the store of the final study.
       candidates: a record for each candidate.
@@ -46,12 +46,12 @@ class Outcome:
     selected: str
 
     def final_records(self) -> list[dict[str, Any]]:
-        """Returns the record of each final trial, in the order of seeds."""
+        """Returns the records of the final trials, in the order of seeds."""
         return [self.store.read("trials", trial.digest) or {} for trial in self.final.trials]
 
 
 def make_record(outcome: Outcome, start_to_end_seconds: float) -> dict[str, Any]:
-    """Returns the record, without the delivered files and their predictions of the test images.
+    """Returns the record, without the names of the delivered files and their predictions of the test images.
 
     Raises:
       FloatingPointError: a final trial diverged.
@@ -82,7 +82,7 @@ def make_record(outcome: Outcome, start_to_end_seconds: float) -> dict[str, Any]
 
 
 def data_facts(outcome: Outcome) -> dict[str, Any]:
-    """Returns where the images come from, and how many are in each part and class."""
+    """Returns the source of the images, and the number of images in each split and class."""
     task, selection, final = outcome.task, outcome.selection.trials[0].split, outcome.final.trials[0].split
     tested = set(task.images.subsets[final.test])
     has_subset = len(tested) == 1 and tested <= set(SUBSET_TEXTS)
@@ -94,7 +94,7 @@ def data_facts(outcome: Outcome) -> dict[str, Any]:
         "folds": task.folds,
         "test": len(final.test),
         "size_px": task.size_px,
-        "test_from": SUBSET_TEXTS[tested.pop()] if has_subset else "a fifth of each class, held out",
+        "test_from": SUBSET_TEXTS[tested.pop()] if has_subset else "a held-out fifth of each class",
         "train_per_class": class_counts(task.images, final.train),
         "test_per_class": class_counts(task.images, final.test),
         "split": final.digest,
@@ -102,7 +102,7 @@ def data_facts(outcome: Outcome) -> dict[str, Any]:
 
 
 def accuracy_facts(accuracy: Sequence[float]) -> dict[str, Any]:
-    """Returns the test accuracy of each seed, its mean, and half the width of its 95% interval (None for one seed)."""
+    """Returns the test accuracy of each seed, the mean, and the half width of the 95% interval (None for one seed)."""
     from jaxft.analysis.statistics import mean_interval
 
     interval = mean_interval(accuracy)
@@ -121,18 +121,21 @@ def final_curves(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def warnings_of_few_images(outcome: Outcome) -> list[str]:
-    """Returns a warning for classes without test images, and one for each part that has few images."""
+    """Returns a warning if classes have no test images, and warnings if there are few validation or test images."""
     task, val, test = outcome.task, outcome.selection.trials[0].split.val, outcome.final.trials[0].split.test
     warnings = []
     counts = zip(task.images.class_names, class_counts(task.images, test), strict=True)
     untested = [name for name, count in counts if not count]
     if untested:
-        warnings.append(f"no image of {some_of(untested, MOST_NAMED)} is tested on: too few are there.")
-    for purpose, number in (("select", task.folds * len(val)), ("test", len(test))):
+        num_classes = len(task.images.class_names)
+        warnings.append(
+            f"{len(untested)} of {num_classes} classes have no test images: {some_of(untested, MAX_NAMED)}."
+        )
+    for subset, number in (("validation", task.folds * len(val)), ("test", len(test))):
         if number < FEW_IMAGES:
             warnings.append(
-                f"there are {number} images to {purpose} on, so one of them counts {percent(1 / number)}%; "
-                "more would say more."
+                f"there are only {number} {subset} images: one image changes the {subset} accuracy by "
+                f"{percent(1 / number)} points."
             )
     return warnings
 
@@ -140,9 +143,15 @@ def warnings_of_few_images(outcome: Outcome) -> list[str]:
 def seconds_spent(
     candidates: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], start_to_end: float
 ) -> dict[str, float]:
-    """Returns the seconds of the selection, of the final runs, and in all.
+    """Returns the seconds of the selection, of the final runs, and in total.
 
-    The first two are sums over trials, because a call that resumes another one ran a part of the trials only.
+    The first two are sums over trials, and the total is at least their sum, because a call that resumes ran only some
+    of the trials.
+
+    Args:
+      candidates: the records of the candidates.
+      records: the records of the final trials.
+      start_to_end: the seconds of this call.
     """
     selection = sum(candidate["seconds"] for candidate in candidates)
     final = sum(record["seconds"] for record in records)
@@ -151,7 +160,12 @@ def seconds_spent(
 
 
 def class_counts(images: "ImageSet", rows: "np.ndarray") -> list[int]:
-    """Returns how many of the images in `rows` each class has."""
+    """Returns the number of images of each class among some rows.
+
+    Args:
+      images: the images, with their labels.
+      rows: [rows] int, indices of images.
+    """
     import numpy as np
 
     return np.bincount(images.labels[rows], minlength=len(images.class_names)).tolist()

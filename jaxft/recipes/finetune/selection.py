@@ -14,12 +14,14 @@ CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy")
 
 
 def read_candidates(task: Task, plan: "Plan", store: Store) -> list[dict[str, Any]]:
-    """Returns a record for each candidate whose trials all ran: mean validation accuracy and mean curves over folds.
+    """Returns a record for each candidate, with the mean validation accuracy and the mean curves over folds.
+
+    A candidate with a failed trial has no record.
 
     Args:
-      task: the task, with its candidates.
-      plan: the plan of the task's selection study, which has run.
-      store: the store of that study.
+      task: the task.
+      plan: the plan of the selection study, which has run.
+      store: the store of the selection study.
     """
     trials: dict[str, list[str]] = {name: [] for name in task.candidates}
     for trial in plan.trials:
@@ -27,7 +29,7 @@ def read_candidates(task: Task, plan: "Plan", store: Store) -> list[dict[str, An
     candidates = []
     for name, digests in trials.items():
         records = [record for record in (store.read("trials", digest) for digest in digests) if record is not None]
-        if len(records) < len(digests):  # a trial failed, and the study has reported it
+        if len(records) < len(digests):  # a trial failed; the study has reported it
             continue
         curves = mean_curves([store.arrays("trials", digest) for digest in digests])
         candidates.append(_candidate(name, task.candidates[name], records, curves))
@@ -37,6 +39,14 @@ def read_candidates(task: Task, plan: "Plan", store: Store) -> list[dict[str, An
 def _candidate(
     name: str, fields: Mapping[str, Any], records: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Returns the record of a candidate.
+
+    Args:
+      name: the name of the candidate.
+      fields: its fields of `training`.
+      records: the records of its trials, one per fold.
+      curves: the mean curves over folds.
+    """
     import numpy as np
 
     diverged = any(record["status"] == "diverged" for record in records)
@@ -53,22 +63,22 @@ def _candidate(
 
 
 def mean_curves(arrays: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """Returns the curves of trials, averaged over the trials."""
+    """Returns the mean of each curve over trials, as a list with one value per evaluation."""
     import numpy as np
 
     return {curve: finite(np.mean([array[curve] for array in arrays], axis=0)) for curve in CURVES}
 
 
 def best_candidate(candidates: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the best candidate by `rank` of those that did not diverge; None if there is none."""
+    """Returns the best candidate by `rank`, without diverged candidates. If all diverged, returns None."""
     return max((candidate for candidate in candidates if not candidate["diverged"]), key=rank, default=None)
 
 
 def rank(candidate: Mapping[str, Any]) -> tuple[float, float]:
-    """Returns the sort key of candidates: higher validation accuracy is better, then lower final validation loss."""
+    """Returns the sort key of a candidate: the validation accuracy, then the negative final validation loss."""
     return candidate["val_accuracy"], -candidate["curves"]["val_loss"][-1]
 
 
 def finite(values: Iterable[float]) -> list[float | None]:
-    """Returns numbers that JSON can hold: None in place of nan and infinity."""
+    """Returns the values as a list, with None for NaN and infinity, which JSON cannot hold."""
     return [float(value) if math.isfinite(value) else None for value in values]

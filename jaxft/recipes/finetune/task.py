@@ -1,4 +1,4 @@
-"""The task of `finetune`: a network, images and candidates; and its two studies."""
+"""The task of `finetune`: a network, images and candidates, and its two studies."""
 
 import dataclasses
 import math
@@ -17,16 +17,24 @@ if TYPE_CHECKING:
     from jaxft.models import Network
     from jaxft.weights import Manifest
 
-HELD_OUT = 0.2  # of each class: for testing if the data have no test part, then for validation
-MIN_VALIDATED = 100  # validation images of all folds together that a candidate is selected on
+HELD_OUT = 0.2  # fraction of each class for testing, if the data has no test split, and for validation
+MIN_VALIDATED = 100  # minimum number of validation images of all folds together
 MAX_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A network, labeled images, and the candidates for fine-tuning: name -> fields of `training`.
+    """A network, labeled images, and candidates for fine-tuning.
 
-    `folds` is how many parts of the training images validate the candidates, one after another.
+    Attributes:
+      weights: the pretrained weight file, or `package:NAME`.
+      data: the path of the labeled images.
+      model: the pretrained network, with a head of another number of classes.
+      manifest: the manifest of the weight file.
+      images: the labeled images.
+      size_px: the side length of the images in pixels.
+      folds: the number of folds that validate the candidates.
+      candidates: name -> fields of `training`.
     """
 
     weights: str
@@ -40,21 +48,29 @@ class Task:
 
     @property
     def title(self) -> str:
-        """Returns 'network on data', for titles."""
+        """Returns a title, such as 'resnet18 on my_pictures'."""
         return f"{self.model.architecture} on {Path(self.data).name}"
 
     @property
     def target(self) -> Images:
-        """Returns the images, of which a part is held out for testing."""
+        """Returns the config of the images, with a fraction for testing."""
         return Images(data=self.data, size_px=self.size_px, test_fraction=HELD_OUT)
 
     @property
     def execution(self) -> Execution:
-        """Returns how trials run: no weights are kept."""
+        """Returns the config of the execution. Trials store no weights."""
         return Execution(keep_weights="none")
 
     def study(self, title: str, target: Images, names: Sequence[str], streams: Streams, seeds: int) -> Study:
-        """Returns the study of the candidates called `names`, whose weights are not kept."""
+        """Returns a study of some candidates, which stores no weights.
+
+        Args:
+          title: the title of the study, before the name of the network and the data.
+          target: the images.
+          names: the names of the candidates.
+          streams: the random streams.
+          seeds: the number of seeds.
+        """
         return Study(
             title=f"{title}: {self.title}",
             source=Source(model=self.model.architecture, weights=self.weights),
@@ -69,15 +85,15 @@ class Task:
         )
 
     def selection(self) -> Study:
-        """Returns the study that trains every candidate on a part of the training images; its seeds are the folds."""
+        """Returns the study that trains all candidates on some of the training images. Its seeds are the folds."""
         target = dataclasses.replace(self.target, val_fraction=HELD_OUT, tested=False)
         streams = Streams(split=0, init=0, order=0, augment=0, fold=None)
         return self.study("Selection", target, tuple(self.candidates), streams, self.folds)
 
     def refit(self, name: str, seeds: int) -> Study:
-        """Returns the study that trains one candidate on all training images, and keeps the weights.
+        """Returns the study that trains one candidate on all training images, and stores the weights.
 
-        The split is the same for all seeds; the views, the new head and the order of the images vary.
+        All seeds have the same split. The views, the new head and the order of the images vary.
         """
         target = dataclasses.replace(self.target, train_on_val=True)
         study = self.study("Final runs", target, [name], Streams(split=0), seeds)
@@ -93,7 +109,7 @@ class Task:
 
 
 def make_task(options: FinetuneOptions) -> Task:
-    """Returns the task, after reading the weights and listing the images.
+    """Reads the weights and the images, and returns the task.
 
     Raises:
       UserError: the weights or the images cannot be used.
@@ -110,8 +126,8 @@ def make_task(options: FinetuneOptions) -> Task:
     spec = Images(data=data, val_fraction=HELD_OUT, test_fraction=HELD_OUT)
     split = draw_split(images, 0, spec, "--data")
     if not len(split.val) or not len(split.test):
-        purpose = "test" if not len(split.test) else "select"
-        raise UserError(f"{data!r} has too few pictures to {purpose} on; give each class five or more.")
+        purpose = "testing" if not len(split.test) else "validation"
+        raise UserError(f"{data!r} has too few images for {purpose}; each class needs at least five.")
     has_val = images.subsets[split.val[0]] == "val"
     folds = 1 if has_val else min(math.ceil(MIN_VALIDATED / len(split.val)), MAX_FOLDS)
     candidates = make_candidates(network, len(split.train), options.train)

@@ -1,4 +1,4 @@
-"""The figures of the report, as inline SVG: a file a kind of figure, on the shared style, axes and colors.
+"""The figures of the pages, as inline SVG: one file per kind of figure, with shared style, axes and colors.
 
-Imports `core`, `analysis` and the report's levels, labels, settings and arms. A new kind of figure is a file.
+Imports only `core`, `analysis`, and the levels, labels, settings and arms of the report.
 """

@@ -1,4 +1,4 @@
-"""Test accuracy of arms, seed by seed."""
+"""Test accuracy of arms, with each seed."""
 
 import math
 from collections.abc import Sequence
@@ -15,10 +15,13 @@ from jaxft.report.selection import Arm
 
 @style()
 def accuracy_by_arm(name: str, arms: Sequence[Arm], chance: float | None) -> Markup:
-    """Returns the test accuracy of each arm: a dot a seed, joined between neighbors, and mean and interval beside."""
+    """Returns a figure of the test accuracy of each arm: a dot per seed, and a diamond for the mean with its interval.
+
+    Lines join the dots of a seed. `chance` is the accuracy of random guessing, in [0, 1].
+    """
     labels = [arm.label.replace(" · ", "\n") for arm in arms]
-    room = max(1.2, max(text_inches(line) for label in labels for line in label.split("\n")) + 0.35)
-    figure = Figure(figsize=(room * len(arms) + 0.75, 3.4), layout="constrained")
+    width = max(1.2, max(text_inches(line) for label in labels for line in label.split("\n")) + 0.35)
+    figure = Figure(figsize=(width * len(arms) + 0.75, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for seed in {seed: None for arm in arms for seed in arm.selected}:
         values = [100 * arm.test_by_seed.get(seed, math.nan) for arm in arms]
@@ -35,4 +38,4 @@ def accuracy_by_arm(name: str, arms: Sequence[Arm], chance: float | None) -> Mar
     axes.set_xticks(range(len(arms)), labels)
     axes.set_xlim(-0.5, len(arms) - 0.5)
     draw_accuracy_axis(axes, chance)
-    return to_svg(figure, name, "Test accuracy of each arm, seed by seed")
+    return to_svg(figure, name, "Test accuracy of each arm and seed")

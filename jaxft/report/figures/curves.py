@@ -16,7 +16,7 @@ from jaxft.report.settings import Setting
 
 
 class Curve(NamedTuple):
-    """A quantity by epoch: its mean over seeds and half the width of the interval, [epochs] each."""
+    """A quantity by epoch: the epochs, the mean over seeds, and the half-width of its interval, each [epochs]."""
 
     epoch: np.ndarray
     mean: np.ndarray
@@ -28,30 +28,35 @@ def learning_curves(
     name: str,
     settings: Sequence[Setting],
     curves: Mapping[int, tuple[Curve, Curve]],
-    chosen: int | None,
+    selected: int | None,
     chance: float | None,
 ) -> list[Markup]:
-    """Returns a picture a setting, all on the same axes: validation accuracy above, training loss below.
+    """Returns one figure per setting, all with the same axes: validation accuracy above training loss.
 
-    `curves` holds (accuracy, loss) by setting number; those of the setting `chosen` are behind all others.
+    Args:
+      name: prefix of the ids in the figures.
+      settings: the settings to draw.
+      curves: (validation accuracy, training loss) of each setting that has curves, by its number.
+      selected: number of the setting whose curves are drawn in gray behind all others; optional.
+      chance: accuracy of random guessing, in [0, 1]; None if unknown.
     """
     accuracies, losses = ([pair[i] for pair in curves.values()] for i in (0, 1))
     accuracy_limits, loss_limits = limits(accuracies, 100.0), limits(losses, 1.0)
     logarithmic = loss_limits is not None and loss_limits[0] > 0 and loss_limits[1] > 10 * loss_limits[0]
     last = max((float(curve.epoch[-1]) for curve in accuracies if len(curve.epoch)), default=0.0) or 1.0
-    pictures = []
+    figures = []
     for setting in settings:
         figure = Figure(figsize=(2.3, 2.9), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
-        for axes, which, factor in ((above, 0, 100.0), (below, 1, 1.0)):
-            if chosen is not None and chosen != setting.number and chosen in curves:
-                behind = curves[chosen][which]
+        for axes, index, factor in ((above, 0, 100.0), (below, 1, 1.0)):
+            if selected is not None and selected != setting.number and selected in curves:
+                behind = curves[selected][index]
                 axes.plot(behind.epoch, factor * behind.mean, color="#b9bcc2", linewidth=1.1)
             if setting.number in curves:
-                curve = curves[setting.number][which]
+                curve = curves[setting.number][index]
                 low, high = (factor * (curve.mean + sign * curve.half_width) for sign in (-1, 1))
                 axes.fill_between(curve.epoch, low, high, color=setting.color, alpha=0.18, linewidth=0)
-                dot = "o" if len(curve.epoch) == 1 else None  # a line of one point is not seen
+                dot = "o" if len(curve.epoch) == 1 else None  # a line with one point is invisible
                 axes.plot(curve.epoch, factor * curve.mean, marker=dot, color=setting.color, linewidth=1.7)
             else:
                 axes.text(0.5, 0.5, "no finished trial", transform=axes.transAxes, ha="center", color=MUTED)
@@ -74,13 +79,13 @@ def learning_curves(
             below.set_ylim(*loss_limits)
         draw_chance(above, chance)
         figure.align_ylabels()
-        what = f"Validation accuracy and training loss by epoch, setting {setting.number}"
-        pictures.append(to_svg(figure, f"{name}-{setting.number}", what))
-    return pictures
+        description = f"Validation accuracy and training loss by epoch, setting {setting.number}"
+        figures.append(to_svg(figure, f"{name}-{setting.number}", description))
+    return figures
 
 
 def limits(curves: Sequence[Curve], factor: float) -> tuple[float, float] | None:
-    """Returns the limits that hold all mean curves, and a little more; None where there is no number."""
+    """Returns axis limits that include `factor` times all mean curves, with a margin; None if no value is finite."""
     values = np.concatenate([np.zeros(0), *(factor * curve.mean for curve in curves)])
     values = values[np.isfinite(values)]
     if not len(values):

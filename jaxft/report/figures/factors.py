@@ -1,4 +1,4 @@
-"""Test accuracy against the levels of a factor."""
+"""Test accuracy by the levels of a factor."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 
 class Line(NamedTuple):
-    """A line of the picture: its label, its color, and (level, interval, color) of its points."""
+    """A line of the figure, with (level, interval, color) for each of its points."""
 
     label: str
     color: str
@@ -32,14 +32,14 @@ class Line(NamedTuple):
 
 
 def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting]) -> tuple[list[Line], str]:
-    """Returns the lines for one of the factors, and how the caption names them.
+    """Returns the lines of the figure of `factor`, and their description for the caption.
 
-    There is a line for each combination of the other factors. Where there are more than eight, one line shows
-    the average over those of them that have every level of the factor (over all, where none has), for each
-    seed that all of them have, with the interval over those seeds.
+    Each combination of the other factors has a line. If there are more than eight combinations, a single line shows
+    their average instead, over the combinations that have every level of the factor (over all combinations, if none
+    has). The average is computed for each seed that all of them share; the interval is over these seeds.
     """
     others = [name for name in factors if name != factor]
-    names = " and ".join(others)
+    names = " and ".join(map(label, others))
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
         groups.setdefault(level_key(other_levels(setting.factors, factor, factors)), []).append(setting)
@@ -47,11 +47,14 @@ def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting
         has_hues = len(groups) > 1 and factor == main_factor(factors, [s.factors for s in settings])
         labels = setting_labels(others, [group[0].factors for group in groups.values()])
         lines = [
-            Line(label, hue if has_hues else MUTED, [(s.factors.get(factor), s.test, s.color) for s in group])
-            for label, group, hue in zip(labels, groups.values(), HUES)
+            Line(text, hue if has_hues else MUTED, [(s.factors.get(factor), s.test, s.color) for s in group])
+            for text, group, hue in zip(labels, groups.values(), HUES)
         ]
-        words = "a point has the color of its setting"
-        return lines, f"a line for each {names}; {words}" if len(groups) > 1 else words
+        point_colors = "each point has the color of its setting"
+        if len(groups) == 1:
+            return lines, point_colors
+        combination = f"combination of {names}" if len(others) > 1 else names
+        return lines, f"one line per {combination}; {point_colors}"
     levels = levels_of(factor, settings)
     tested = [[s for s in group if s.test_by_seed] for group in groups.values()]
     complete = [group for group in tested if len(group) == len(levels)]
@@ -66,29 +69,37 @@ def factor_lines(factor: str, factors: Sequence[str], settings: Sequence[Setting
         seeds = set.intersection(*map(set, at_level)) if at_level else set()
         means = [float(np.mean([by_seed[seed] for by_seed in at_level])) for seed in sorted(seeds)]
         points.append((level, mean_interval(means), INK))
-    which = (
+    combinations = (
         f"the {len(complete)} combinations of {names} that have every level"
         if complete
-        else f"all {len(groups)} combinations of {names}, of which none has every level"
+        else f"all {len(groups)} combinations of {names}, because none has every level"
     )
-    return [Line("", INK, points)], f"averaged, seed by seed, over {which}"
+    return [Line("", INK, points)], f"averaged within each seed over {combinations}"
 
 
 @style()
 def accuracy_by_factor(
     name: str, factor: str, factors: Sequence[str], settings: Sequence[Setting], chance: float | None
 ) -> Markup:
-    """Returns test accuracy against the levels of one factor, with intervals over seeds."""
+    """Returns a figure of test accuracy by the levels of one factor, with intervals over seeds.
+
+    Args:
+      name: prefix of the ids in the figure.
+      factor: name of the factor on the x axis.
+      factors: names of all factors that vary.
+      settings: the settings of the study.
+      chance: accuracy of random guessing, in [0, 1]; None if unknown.
+    """
     levels = levels_of(factor, settings)
     labels, positions = level_labels(levels), axis_positions(levels)
     lines, _ = factor_lines(factor, factors, settings)
     order = sorted(positions.position, key=lambda key: positions.position[key])
-    room = [
+    needed_widths = [  # inches per unit of the x axis, so that neighboring labels do not overlap
         (text_inches(labels[a]) + text_inches(labels[b]) + 0.3) / 2 / (positions.position[b] - positions.position[a])
         for a, b in itertools.pairwise(order)
     ]
     ends = positions.position[order[0]] - 0.5, positions.position[order[-1]] + 0.5
-    width = max(3.4, max(room) * (ends[1] - ends[0]))
+    width = max(3.4, max(needed_widths) * (ends[1] - ends[0]))
     title = " · ".join(label(other) for other in factors if other != factor)
     with_legend = len(lines) > 1
     legend = max(map(text_inches, (title, *(line.label for line in lines)))) + 0.6 if with_legend else 0.0
@@ -98,10 +109,10 @@ def accuracy_by_factor(
         shift = (i - (len(lines) - 1) / 2) * min(0.08, 0.5 / len(lines))
         points = sorted(line.points, key=lambda point: positions.position[level_key(point[0])])
         for numeric in (False, True):
-            shown = [p for p in points if is_number(p[0]) == numeric and p[1].num_values]
-            at = [positions.position[level_key(level)] + shift for level, _, _ in shown]
-            axes.plot(at, [100 * v.mean for _, v, _ in shown], color=line.color, linewidth=1.3, alpha=0.75, zorder=2)
-            for x, (_, value, color) in zip(at, shown):
+            drawn = [p for p in points if is_number(p[0]) == numeric and p[1].num_values]
+            at = [positions.position[level_key(level)] + shift for level, _, _ in drawn]
+            axes.plot(at, [100 * v.mean for _, v, _ in drawn], color=line.color, linewidth=1.3, alpha=0.75, zorder=2)
+            for x, (_, value, color) in zip(at, drawn):
                 whisker = None if math.isnan(value.half_width) else 100 * value.half_width
                 axes.errorbar(
                     x, 100 * value.mean, whisker, fmt=marker, color=color, markersize=6, elinewidth=1.6,
@@ -110,8 +121,8 @@ def accuracy_by_factor(
     axes.set_xticks([positions.position[key] for key in order], [labels[key] for key in order])
     axes.set_xlim(*ends)
     axes.set_xlabel(label(factor), labelpad=6)
-    if positions.apart is not None:
-        axes.axvline(positions.apart, color=MUTED, linewidth=0.7)
+    if positions.separator is not None:
+        axes.axvline(positions.separator, color=MUTED, linewidth=0.7)
     draw_accuracy_axis(axes, chance)
     if with_legend:
         handles = [
@@ -119,4 +130,4 @@ def accuracy_by_factor(
             for line, marker in zip(lines, MARKERS)
         ]
         figure.legend(handles=handles, loc="outside right upper", title=title, alignment="left")
-    return to_svg(figure, name, f"Test accuracy against {factor}")
+    return to_svg(figure, name, f"Test accuracy by {factor}")

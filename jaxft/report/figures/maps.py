@@ -18,11 +18,11 @@ from jaxft.report.figures.style import FONT_PT, style, text_inches
 from jaxft.report.figures.svg import to_svg
 from jaxft.report.settings import Setting
 
-MOST_NAMED_LAYERS = 60
+MAX_NAMED_LAYERS = 60
 
 
 class Scale(NamedTuple):
-    """Texts of a map: the title of its scale, what zero means, and a description of the whole for screen readers."""
+    """Texts of a map: the title of its scale, the meaning of zero, and a description for screen readers."""
 
     label: str
     zero: str
@@ -33,21 +33,26 @@ class Scale(NamedTuple):
 def change_map(
     name: str, settings: Sequence[Setting], layers: Sequence[str], values: np.ndarray, scale: Scale
 ) -> Markup:
-    """Returns a map of a measure of parameter change by layer (rows) and setting (columns).
+    """Returns a heat map of a measure of parameter change by layer (rows) and setting (columns).
 
-    values: [layers, settings] float64; zero where a layer did not move, nan where nothing was measured.
+    Args:
+      name: prefix of the ids in the figure.
+      settings: the settings.
+      layers: names of the layers, from the input to the head.
+      values: [layers, settings] float64; zero for an unchanged layer, NaN without a measurement.
+      scale: texts of the map.
     """
-    every = 1 if len(layers) <= MOST_NAMED_LAYERS else 2
-    row, column = (0.19 if every == 1 else 0.095), (0.42 if len(settings) <= 14 else 0.24)
-    heads = [shortened(f"{s.number}   {s.label}", 56) for s in settings]
+    step = 1 if len(layers) <= MAX_NAMED_LAYERS else 2
+    row, column = (0.19 if step == 1 else 0.095), (0.42 if len(settings) <= 14 else 0.24)
+    headings = [shortened(f"{s.number}   {s.label}", 56) for s in settings]
     names = [shortened(layer, 40) for layer in layers]
     box = (len(settings) * column, len(layers) * row)
-    left, top = max(map(text_inches, names)) + 0.2, max(map(text_inches, heads)) + 0.35
+    left, top = max(map(text_inches, names)) + 0.2, max(map(text_inches, headings)) + 0.35
     figure = Figure(figsize=(left + max(box[0], 1.0) + 1.15, top + max(box[1], 1.6) + 0.45))
     axes = axes_at(figure, left, top, *box)
     image = _draw_map(axes, values)
-    axes.set_yticks(range(0, len(layers), every), names[::every])
-    axes.set_xticks(range(len(settings)), heads, rotation=90)
+    axes.set_yticks(range(0, len(layers), step), names[::step])
+    axes.set_xticks(range(len(settings)), headings, rotation=90)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", pad=9)
     for i, setting in enumerate(settings):
@@ -58,20 +63,26 @@ def change_map(
 
 
 @style()
-def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], distances: np.ndarray) -> Markup:
-    """Returns the distances between runs; `owners` are the places in `settings` of the runs, in rising order.
+def distance_map(
+    name: str, settings: Sequence[Setting], setting_of_run: Sequence[int], distances: np.ndarray
+) -> Markup:
+    """Returns a heat map of the distances between all pairs of runs.
 
-    distances: [runs, runs] float64.
+    Args:
+      name: prefix of the ids in the figure.
+      settings: the settings.
+      setting_of_run: index in `settings` of each run, in increasing order.
+      distances: [runs, runs] float64.
     """
-    side = min(6.4, max(2.4, 0.3 * len(owners)))
-    cell = side / len(owners)
+    side = min(6.4, max(2.4, 0.3 * len(setting_of_run)))
+    cell = side / len(setting_of_run)
     left, top = 0.85, 0.7
     figure = Figure(figsize=(left + side + 1.15, top + side + 0.45))
     axes = axes_at(figure, left, top, side, side)
     image = _draw_map(axes, distances)
-    middles, present = [], sorted(set(owners))
+    middles, present = [], sorted(set(setting_of_run))
     for index in present:
-        first, count = list(owners).index(index), list(owners).count(index)
+        first, count = list(setting_of_run).index(index), list(setting_of_run).count(index)
         middles.append(first + (count - 1) / 2)
         color = settings[index].color
         _strip(axes, first * cell / side, 1 + 0.03 / side, count * cell / side, 0.09 / side, color)
@@ -88,14 +99,14 @@ def distance_map(name: str, settings: Sequence[Setting], owners: Sequence[int], 
     axes.set_xlabel("setting", labelpad=7)
     axes.set_ylabel("setting", labelpad=7)
     _draw_scale(figure, image, left + side + 0.25, top, side, "L2 distance over the backbone")
-    _draw_key(figure, left, top + side + 0.16, "the same weights")
+    _draw_key(figure, left, top + side + 0.16, "identical weights")
     return to_svg(figure, name, "Distances between the final weights of all pairs of runs")
 
 
 def _draw_map(axes: Any, values: np.ndarray) -> Any:
-    """Draws a matrix, zero in a color of its own and nan in none; returns its scale, a log one if needed.
+    """Draws a matrix [rows, columns] and returns its color scale. Zeros are gray and NaN is blank.
 
-    Where a value is negative the scale is linear from the least value to the largest.
+    The scale is logarithmic if the positive values span more than a factor of ten and no value is negative.
     """
     if np.nanmin(values, initial=0) < 0:
         return _draw_image(axes, values, values, Normalize(np.nanmin(values), np.nanmax(values)))

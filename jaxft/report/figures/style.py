@@ -1,4 +1,4 @@
-"""The style of all figures: fonts, lines and sizes, the same on every machine."""
+"""The style of all figures: fonts, lines and sizes, equal on all machines."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,10 +9,7 @@ from matplotlib.textpath import TextPath
 
 from jaxft.report.colors import HAIR, INK, MUTED
 
-FONT, FONT_PT = (
-    "DejaVu Sans",
-    9.5,
-)  # the font that matplotlib brings along, so that every machine draws the same
+FONT, FONT_PT = "DejaVu Sans", 9.5  # matplotlib contains this font, so figures are equal on all machines
 
 STYLE = {
     "font.family": FONT,
@@ -46,7 +43,7 @@ STYLE = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draws in the report's style, whatever this machine's matplotlib is set to."""
+    """Sets the style of the pages for matplotlib, independent of the settings of the user."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -54,7 +51,7 @@ def style() -> Iterator[None]:
 
 
 def text_inches(text: str, size_pt: float = FONT_PT) -> float:
-    """Returns the width of a line of text in the report's font."""
+    """Returns the width of a line of text in the font of the figures, in inches."""
     if not text.strip():
         return 0.0
     return float(TextPath((0, 0), text, prop=FontProperties(family=FONT, size=size_pt)).get_extents().width) / 72

@@ -1,5 +1,5 @@
-"""The sections of a study's page: a file each, registered in `builtin`.
+"""The sections of the report, one file per section.
 
-Imports `report`'s figures, tables of the store, `config`, `core` and `analysis`. A new section is a function of the
-`ReportContext` in a file of its own and a line in `builtin`; a plug-in registers its own in `registry.SECTIONS`.
+Imports only the figures of `report`, `store`, `config`, `core` and `analysis`. To add a section, write a function of
+the `ReportContext` in a new file and register it in `builtin`. A plug-in registers its sections in `registry.SECTIONS`.
 """

@@ -1,17 +1,17 @@
-"""Arms at the level that each seed selected on validation, and their paired differences."""
+"""The arms of the study, at the levels selected on validation, and their paired differences."""
 
 from markupsafe import Markup
 
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.arms import accuracy_by_arm
-from jaxft.report.selection import MOST_IN_PAIRS, contrasts_of, select_over, selected_text
+from jaxft.report.selection import MAX_ARMS_IN_PAIRS, contrasts_of, select_over, selected_text
 from jaxft.report.settings import seeds_text
 from jaxft.report.template import render_fragment
 from jaxft.store.columns import tested_columns
 
 
 def make_arms(context: ReportContext) -> Markup | None:
-    """Returns the section; None where the study selects over no factor."""
+    """Returns the section; None if the study has no `select_over`."""
     arms, plan = context.arms, context.plan
     if not arms:
         return None
@@ -23,7 +23,7 @@ def make_arms(context: ReportContext) -> Markup | None:
         rows=[(arm, selected_text(arm, over, arms)) for arm in arms],
         svg=accuracy_by_arm("arms", arms, context.chance) if any(arm.selected for arm in arms) else None,
         contrasts=contrasts_of(arms),
-        with_first=len(arms) > MOST_IN_PAIRS,
+        with_first=len(arms) > MAX_ARMS_IN_PAIRS,
         seeds=seeds_text(arm.test.num_values for arm in arms),
         tested=tested_columns(plan, context.results.columns),
         chance=context.chance,

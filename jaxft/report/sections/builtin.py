@@ -1,4 +1,4 @@
-"""The sections of the report, in the order in which the page has them."""
+"""Registers the sections of the report, in the order of the page."""
 
 from jaxft.report.sections.arms import make_arms
 from jaxft.report.sections.change import make_change
@@ -10,11 +10,21 @@ from jaxft.report.sections.registry import SECTIONS, Section
 from jaxft.report.sections.settings import make_settings
 from jaxft.report.sections.trials import make_trials
 
-SECTIONS.register("arms", Section("Selected on validation", make_arms), help="arms and their paired differences")
-SECTIONS.register("settings", Section("Settings", make_settings), help="table of settings, means over seeds")
-SECTIONS.register("factors", Section("Accuracy by factor", make_factors, "Factors"), help="test accuracy by level")
-SECTIONS.register("curves", Section("Learning curves", make_curves), help="accuracy and loss by epoch")
-SECTIONS.register("change", Section("What changed, layer by layer", make_change, "What changed"), help="maps of layers")
-SECTIONS.register("distances", Section("Distances between runs", make_distances, "Distances"), help="between all pairs")
+SECTIONS.register("arms", Section("Arms", make_arms), help="arms at the selected levels, and their paired differences")
+SECTIONS.register("settings", Section("Settings", make_settings), help="table of settings, with means over seeds")
+SECTIONS.register(
+    "factors", Section("Accuracy by factor", make_factors, "Factors"), help="test accuracy by level of each factor"
+)
+SECTIONS.register(
+    "curves", Section("Learning curves", make_curves), help="validation accuracy and training loss by epoch"
+)
+SECTIONS.register(
+    "change", Section("Parameter change by layer", make_change, "Parameter change"), help="maps of layers"
+)
+SECTIONS.register(
+    "distances",
+    Section("Distances between runs", make_distances, "Distances"),
+    help="L2 distances between the final weights of all pairs of runs",
+)
 SECTIONS.register("trials", Section("Trials", make_trials), help="table of trials")
-SECTIONS.register("made", Section("How it was made", make_made), help="commands, runs, sources and config")
+SECTIONS.register("made", Section("How to reproduce it", make_made), help="commands, runs, source networks and config")

@@ -1,4 +1,4 @@
-"""Parameter change, layer by layer: a map for each measure that has a label."""
+"""Parameter change by layer: a map of each measure that has a label."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from markupsafe import Markup
 from jaxft.analysis.measures import MEASURES, Measure
 from jaxft.core.registry import Entry
 from jaxft.report.context import ReportContext
-from jaxft.report.figures.maps import MOST_NAMED_LAYERS, Scale, change_map
+from jaxft.report.figures.maps import MAX_NAMED_LAYERS, Scale, change_map
 from jaxft.report.template import render_fragment
 
 KEYS = ("trial", "setting", "seed", "layer")
-MAIN = "relative_l2"  # has words of its own
+MAIN = "relative_l2"  # the measure with a separate caption
 
 
 def make_change(context: ReportContext) -> Markup:
@@ -25,17 +25,17 @@ def make_change(context: ReportContext) -> Markup:
     return render_fragment(
         "sections/change.html",
         maps=[drawn_map for drawn_map in maps if drawn_map],
-        every_second=len(context.plan["layers"]) > MOST_NAMED_LAYERS,
+        every_second=len(context.plan["layers"]) > MAX_NAMED_LAYERS,
     )
 
 
 def is_drawn(measure: str) -> bool:
-    """Returns whether the page has a map of a measure; of one whose plug-in is not loaded it has."""
+    """Returns whether the page has a map of a measure: if it has a label, or if its plug-in is not loaded."""
     return measure not in MEASURES or bool(MEASURES[measure].value.label)
 
 
 def measure_map(context: ReportContext, changes: pd.DataFrame, measure: str) -> dict[str, Any] | None:
-    """Returns the map of a measure by layer and setting, and words for its caption; None where nothing was measured."""
+    """Returns the map of a measure by layer and setting, with the values of its caption; None without measurements."""
     measured = changes.assign(**{measure: pd.to_numeric(changes[measure])})
     table = measured.pivot_table(index="layer", columns="setting", values=measure, aggfunc="mean")
     layers = [layer for layer in context.plan["layers"] if layer in table.index]

@@ -1,4 +1,4 @@
-"""Learning curves of each setting."""
+"""The learning curves of each setting."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from jaxft.report.template import render_fragment
 
 
 def make_curves(context: ReportContext) -> Markup:
-    """Returns the section: a panel a setting."""
+    """Returns the section, with one panel per setting."""
     done = context.counts["done"]
     return render_fragment(
         "sections/curves.html",
@@ -26,7 +26,10 @@ def make_curves(context: ReportContext) -> Markup:
 
 
 def curve_figures(context: ReportContext) -> list[tuple[Setting, Markup]]:
-    """Returns the learning curves of each setting, but for those without epochs; none where no trial is done."""
+    """Returns each setting with the figure of its learning curves; empty if no trial is done.
+
+    Settings without epochs, such as classifiers of features, are omitted.
+    """
     results, settings = context.results, context.settings
     curves = {}
     for setting in settings:
@@ -40,12 +43,12 @@ def curve_figures(context: ReportContext) -> list[tuple[Setting, Markup]]:
             curves[setting.number] = mean_curve(epoch, accuracy), mean_curve(epoch, loss)
     if not curves:
         return []
-    chosen = None if context.best is None else context.best.number
-    return list(zip(settings, learning_curves("curve", settings, curves, chosen, context.chance)))
+    selected = None if context.best is None else context.best.number
+    return list(zip(settings, learning_curves("curve", settings, curves, selected, context.chance)))
 
 
 def mean_curve(epoch: np.ndarray, curves: Sequence[np.ndarray]) -> Curve:
-    """Returns the mean of `curves`, [epochs] each, with its interval by epoch, over what is finite."""
+    """Returns the mean of `curves`, each [epochs], with its interval, at each epoch over the finite values."""
     length = min(len(epoch), *(len(curve) for curve in curves))
     stacked = np.stack([curve[:length] for curve in curves]).astype(np.float64)
     stacked[~np.isfinite(stacked)] = math.nan

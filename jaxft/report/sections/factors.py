@@ -1,4 +1,4 @@
-"""Test accuracy against the levels of each factor."""
+"""Test accuracy by the levels of each factor."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxft.report.template import render_fragment
 
 
 def make_factors(context: ReportContext) -> Markup | None:
-    """Returns the section: a figure for each factor with more than one level; None where no trial was tested."""
+    """Returns the section, with a figure for each factor that varies; None without such factors or tested trials."""
     if not context.varying or not any(s.test.num_values for s in context.settings):
         return None
     figures = [factor_figure(context, i, factor) for i, factor in enumerate(context.varying)]
@@ -20,13 +20,13 @@ def make_factors(context: ReportContext) -> Markup | None:
 
 
 def factor_figure(context: ReportContext, number: int, factor: str) -> dict[str, Any]:
-    """Returns the figure of a factor, and the words of its caption."""
+    """Returns the figure of a factor, with the values of its caption."""
     settings, varying = context.settings, context.varying
-    lines, words = factor_lines(factor, varying, settings)
+    lines, description = factor_lines(factor, varying, settings)
     return {
         "factor": factor,
         "svg": accuracy_by_factor(f"factor{number}", factor, varying, settings, context.chance),
         "note": axis_positions(levels_of(factor, settings)).note,
-        "lines": words,
+        "lines": description,
         "seeds": seeds_text(value.num_values for line in lines for _, value, _ in line.points),
     }

@@ -1,4 +1,4 @@
-"""How the study was made: commands, runs, source networks and config."""
+"""How to reproduce the study: commands, runs, source networks and config."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ def make_made(context: ReportContext) -> Markup:
     plan, runs = context.plan, context.store.runs()
     return render_fragment(
         "sections/made.html",
-        runs=[run_record(run) for run in reversed(runs)],
+        runs=[run_values(run) for run in reversed(runs)],
         commands=commands(runs),
         sources=sources_of(context.store, plan),
         changed=field_texts(plan["changed"]),
@@ -27,47 +27,58 @@ def make_made(context: ReportContext) -> Markup:
     )
 
 
-def run_record(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run for the page: when it began, and its other fields as (name, text)."""
-    fields = [(name, value) for name, value in run.items() if name not in ("started", "command")]
+def run_values(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the start time and the command of a run, and its other fields as (name, text), without its config."""
+    fields = [run_field(name, value) for name, value in run.items() if name not in ("started", "command", "config")]
     return {"started": run.get("started"), "command": command_text(run.get("command")), "fields": fields}
 
 
+def run_field(name: str, value: Any) -> tuple[str, str]:
+    """Returns (name, text) of a field in the record of a run, with units for times."""
+    if name == "seconds":
+        return "time", duration(value, precise=True)
+    if name == "spent":
+        texts = [f"{activity} {duration(seconds, precise=True)}" for activity, seconds in value.items()]
+        return "time by activity", ", ".join(texts)
+    return name, as_text(value)
+
+
 def commands(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the commands that made the study, each once, the oldest first."""
+    """Returns the distinct commands of the study, oldest first."""
     return list(dict.fromkeys(command_text(run["command"]) for run in runs if run.get("command")))
 
 
 def command_text(command: Any) -> str:
-    """Returns a command as one would type it."""
+    """Returns a command as it is typed in a shell."""
     return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
 
 
 def field_texts(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns (dotted name, value as text) of the fields in nested dicts."""
-    named = flattened(fields).items()
-    return [(name, factors_text(value) if name == "factors" else as_text(value)) for name, value in named]
+    """Returns (dotted name, value as text) for each field in nested dicts."""
+    return [
+        (name, factors_text(value) if name == "factors" else as_text(value))
+        for name, value in flattened(fields).items()
+    ]
 
 
 def factors_text(blocks: Sequence[Mapping[str, Sequence[Any]]]) -> str:
-    """Returns a line for each product block, such as 'training.initialization.start: random × "
-    "training.schedule.epochs: 5, 10'."""
+    """Returns one line per product block, such as 'training.loss.name: a, b × training.schedule.epochs: 5, 10'."""
     return "\n".join(
         " × ".join(f"{name}: {', '.join(map(as_text, levels))}" for name, levels in block.items()) for block in blocks
     )
 
 
-def flattened(fields: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, under dotted names."""
+def flattened(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one dict with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        dotted = f"{where}.{name}" if where else str(name)
+        dotted = f"{prefix}.{name}" if prefix else str(name)
         flat |= flattened(value, dotted) if isinstance(value, Mapping) else {dotted: value}
     return flat
 
 
 def sources_of(store: Store, plan: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Returns the source networks that were trained here: (digest, what came of it as (name, text))."""
+    """Returns (digest, [(name, text), ...]) for each source network that the study trains."""
     sources = []
     for digest in (plan.get("source") or {}).get("trials", []):
         record = store.read("sources", digest) or {"status": "not yet trained"}
@@ -75,8 +86,8 @@ def sources_of(store: Store, plan: Mapping[str, Any]) -> list[tuple[str, list[tu
         rows = [
             ("model", model and str(model)),
             ("status", record["status"]),
-            ("validation", (value := record.get("val_accuracy")) and f"{percent(value)} %"),
-            ("test", (value := record.get("test_accuracy")) and f"{percent(value)} %"),
+            ("validation accuracy", (value := record.get("val_accuracy")) and f"{percent(value)} %"),
+            ("test accuracy", (value := record.get("test_accuracy")) and f"{percent(value)} %"),
             ("time", (value := record.get("seconds")) and duration(value, precise=True)),
         ]
         sources.append((digest, [(name, text) for name, text in rows if text]))

@@ -11,12 +11,12 @@ from jaxft.report.context import ReportContext
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a study's page.
+    """A section of the report.
 
     Attributes:
-      title: its heading.
-      make: returns its HTML below the heading, or None where it does not apply to the study.
-      nav: the text of the link to it at the top of the page; empty: the title.
+      title: heading of the section.
+      make: returns the HTML below the heading, or None if the section does not apply to the study.
+      nav: text of the link at the top of the page; if empty, `title`.
     """
 
     title: str

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from jaxft.analysis.statistics import Interval
-from jaxft.core.labels import label
 from jaxft.report.context import ReportContext
 from jaxft.report.levels import level_key
 from jaxft.report.template import render_fragment
@@ -14,10 +13,10 @@ from jaxft.store.columns import column_help, summary_columns, tested_columns
 
 
 def make_settings(context: ReportContext) -> Markup:
-    """Returns the section: a row a setting, means over the trials that are done."""
+    """Returns the section, with one row per setting and means over the done trials."""
     columns = summary_columns(context.plan, context.results.columns)
     tested = tested_columns(context.plan, context.results.columns)
-    leading = {"val_accuracy", "test_accuracy", *tested}  # have their own place in the table
+    separate = {"val_accuracy", "test_accuracy", *tested}  # columns that the template places
     return render_fragment(
         "sections/settings.html",
         settings=context.settings,
@@ -27,14 +26,14 @@ def make_settings(context: ReportContext) -> Markup:
         factors=context.varying,
         labels=context.labels,
         key=level_key,
-        label=label,
+        has_none=any(s.factors.get(name) is None for s in context.settings for name in context.varying),
         scale=scale_of([s.test for s in context.settings]),
-        more={name: column for name, column in columns.items() if name not in leading},
+        more={name: column for name, column in columns.items() if name not in separate},
     )
 
 
 def scale_of(intervals: Sequence[Interval]) -> tuple[float, float]:
-    """Returns the ends of an axis that holds all intervals, as far as they are possible accuracies."""
+    """Returns the ends of an axis in [0, 1] that includes all intervals of accuracy."""
     known = [v for v in intervals if v.num_values]
     halves = [0.0 if math.isnan(v.half_width) else v.half_width for v in known]
     low = min((v.mean - half for v, half in zip(known, halves)), default=0.0)

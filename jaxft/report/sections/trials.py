@@ -1,10 +1,9 @@
-"""The table of all trials."""
+"""The table of trials."""
 
 from typing import Any
 
 from markupsafe import Markup
 
-from jaxft.core.labels import label
 from jaxft.report.context import ReportContext
 from jaxft.report.levels import level_key
 from jaxft.report.template import render_fragment
@@ -12,7 +11,7 @@ from jaxft.store.columns import trial_columns
 
 
 def make_trials(context: ReportContext) -> Markup:
-    """Returns the section: a row a trial of the plan, with the columns of the results that have a title."""
+    """Returns the section, with one row per planned trial and the columns of the results that have a title."""
     return render_fragment(
         "sections/trials.html",
         trials=trial_rows(context),
@@ -21,12 +20,11 @@ def make_trials(context: ReportContext) -> Markup:
         factors=context.varying,
         labels=context.labels,
         key=level_key,
-        label=label,
     )
 
 
 def trial_rows(context: ReportContext) -> list[dict[str, Any]]:
-    """Returns a row for each trial of the plan, those that have not run among them."""
+    """Returns one row per planned trial, including trials that have not run."""
     results = context.results
     row_of = dict(zip(results["trial"], results.to_dict("records")))
     return [

@@ -1,5 +1,5 @@
-"""Trials that run side by side as one compiled program: the loop on the host, and all that it needs.
+"""The host loop: a chunk of trials that run together as one compiled program.
 
-Imports the rows up to `training`, and `study.executors` and `study.services`; nothing else of `study`. A part of the
-loop is a file.
+This folder imports the rows up to `training`, and of `study` only `executors`, `services` and `device_memory`. Each
+stage of the loop is one file.
 """

@@ -1,4 +1,4 @@
-"""The end of an epoch: curves, divergence, and selection of the best epoch."""
+"""The end of an epoch: curves, divergence and selection of the best epoch."""
 
 import functools
 import math
@@ -17,26 +17,32 @@ from jaxft.study.chunk.phase_data import PhaseData
 
 
 def end_epoch(chunk: Chunk, phase_data: PhaseData, chunk_state: ChunkState, epoch: int, num_steps: int) -> None:
-    """Evaluates on the validation images, and updates the carry: the curves, who diverged, the best epoch.
+    """Evaluates on the validation images and updates the curves, divergence and best epoch of the chunk state.
 
-    A trial has diverged once its loss, a parameter or a statistic is no finite number; its curves end there.
+    A trial has diverged if its loss, a parameter or a statistic is not finite; its curves end there. The best epoch has
+    the highest validation accuracy, with ties broken by validation loss. Without validation images, or if the program
+    selects the last weights, it is the last epoch.
 
     Args:
-      epoch: its number over all phases, from 0.
-      num_steps: how many steps it had.
+      chunk: the trials.
+      phase_data: images and labels of the phase.
+      chunk_state: the state after the last step of the epoch; it is updated.
+      epoch: number of the epoch over all phases, counted from 0.
+      num_steps: number of steps of the epoch.
     """
     state, lanes = chunk_state.state, chunk.lanes
     scores = evaluate(chunk, phase_data, *state.evaluated, "val")
     loss, accuracy = scores.loss, scores.metrics["accuracy"]
-    last = 1 if phase_data.phase.is_full_batch else num_steps  # a step over all images is no mean's part
-    trained = chunk_state.metrics[:, num_steps - last : num_steps].astype(np.float64).mean(axis=1)
-    chunk_state.history[:, epoch] = np.stack([trained[:, 0], trained[:, 1], loss, *scores.metrics.values()], axis=1)
+    num_averaged = 1 if phase_data.phase.is_full_batch else num_steps  # each full-batch step uses all images
+    train_means = chunk_state.metrics[:, num_steps - num_averaged : num_steps].astype(np.float64).mean(axis=1)
+    chunk_state.history[:, epoch] = np.stack(
+        [train_means[:, 0], train_means[:, 1], loss, *scores.metrics.values()], axis=1
+    )
     has_val = np.array([len(lane.val) > 0 for lane in lanes])
     chunk_state.diverged = (
-        chunk_state.diverged | ~scores.finite | ~np.isfinite(trained[:, 0]) | (has_val & ~np.isfinite(loss))
+        chunk_state.diverged | ~scores.finite | ~np.isfinite(train_means[:, 0]) | (has_val & ~np.isfinite(loss))
     )
     chunk_state.history[chunk_state.diverged, epoch] = np.nan
-    # The most accurate epoch, of equals the one with the least loss; without validation images, the last.
     ties = (accuracy == chunk_state.best_score[:, 0]) & (-loss > chunk_state.best_score[:, 1])
     better = (accuracy > chunk_state.best_score[:, 0]) | ties | ~has_val | (chunk.program.select == "last")
     better &= ~chunk_state.diverged
@@ -54,7 +60,7 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
 
 
 def epoch_ended(lanes: Sequence[Lane], chunk_state: ChunkState, epoch: int) -> EpochEnded:
-    """Returns the event of an epoch, counted from 0, of the lanes that have a name."""
+    """Returns the event of the end of an epoch, counted from 0, for the trials that have a name."""
     named = [i for i, lane in enumerate(lanes) if lane.name]
     curves = chunk_state.history[named, epoch]
     metrics = {name: tuple(map(_rounded, curves[:, i].tolist())) for i, name in enumerate(curve_names())}

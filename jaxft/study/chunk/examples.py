@@ -1,4 +1,4 @@
-"""The arrays of a phase for compiling and timing, whose values do not matter."""
+"""Example arrays of a phase, with arbitrary values, for compiling and timing."""
 
 import dataclasses
 
@@ -12,16 +12,20 @@ from jaxft.training.state import Flat, Frozen, split_variables
 
 
 def example_phase(phase: Phase, lane: Lane, images: np.ndarray) -> tuple[Phase, Flat, Flat, Frozen, np.ndarray]:
-    """Returns (phase, trainable, tracked, frozen, images) as the phase will have them; kept features are zeros."""
+    """Returns (phase, trainable, tracked, frozen, images) of a phase, without a trial axis.
+
+    `images` is [n, h, w, 3] uint8. If the outputs of the frozen prefix are cached, zeros replace them: the returned
+    images are [n, ...] float32 with the shape of these outputs.
+    """
     trainable, tracked, frozen = split_variables(phase, lane.params, lane.batch_stats)
-    if phase.keeps_prefix and phase.prefix is not None:
+    if phase.can_cache_prefix and phase.prefix is not None:
         shape = output_shape(phase.model, phase.prefix, phase.preprocessing.size_px)
         images, phase = np.zeros((len(images), *shape), np.float32), dataclasses.replace(phase, from_features=True)
     return phase, trainable, tracked, frozen._replace(source_arrays=_example_source_arrays(phase, lane)), images
 
 
 def _example_source_arrays(phase: Phase, lane: Lane) -> SourceArrays | None:
-    """Returns what the regularizers of a phase will have of the source, of an image; kept maps are zeros."""
+    """Returns the source arrays for the regularizers of a phase, for one image; cached feature maps are zeros."""
     needs, row = phase.source_needs, np.zeros(1, np.int32)
     if not needs:
         return None

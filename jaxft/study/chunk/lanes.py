@@ -1,4 +1,4 @@
-"""The arrays of one trial, before it runs (`Lane`) and after (`Outcome`); trials side by side (`Chunk`)."""
+"""The arrays of one trial before (`Lane`) and after (`Outcome`) it runs, and trials that run together (`Chunk`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,19 +16,27 @@ from jaxft.training.state import Flat
 
 
 def curve_names() -> tuple[str, ...]:
-    """Returns the names of the curves of an epoch: of training, and the loss and all metrics on validation."""
+    """Returns the names of the curves: training loss and accuracy, validation loss, and all validation metrics."""
     return ("train_loss", "train_accuracy", "val_loss", *(f"val_{name}" for name in METRICS))
 
 
 @dataclass(frozen=True)
 class Lane:
-    """The arrays of one trial.
+    """The initial arrays of one trial.
 
-    `params` and `batch_stats` are flat and whole, as the trial begins; leaves that a phase freezes are the same in
-    all lanes that run side by side. `train`, `val` and `test` are rows of the images; `balanced` says that batches
-    have every class as often. `source` is the source's network, flat `params` (its own head's too, where a file has
-    one) and `batch_stats`, where regularizers need it. In events a trial is called `name`, its digest, and its epochs
-    are of the phase `kind`, 'train' or 'source'; a lane that only fills up a chunk has no name.
+    Attributes:
+      params: all initial parameters, a flat dict. Leaves that a phase freezes are equal in all trials of a chunk.
+      batch_stats: all initial batch-norm statistics, a flat dict.
+      hparams: the hyperparameters that are traced.
+      labels: [n] int32, the labels of all images.
+      train: [train images] int32, rows of the images; `val` and `test` likewise.
+      order_seed: seed of the order of the batches.
+      augment_key: key data of the augmentation.
+      balanced: whether batches contain all classes equally often.
+      source: flat `params` (with the head, if the file has one) and `batch_stats` of the source network; None if no
+        regularizer needs them.
+      name: digest of the trial, for events; empty for a trial that only completes a chunk.
+      kind: 'train' or 'source', for events.
     """
 
     params: Flat
@@ -48,7 +56,7 @@ class Lane:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Trials that run side by side: their program, a lane each, and the executor that runs them."""
+    """Trials that run together: their program, the arrays of each trial, and their executor."""
 
     program: Program
     lanes: Sequence[Lane]
@@ -57,7 +65,12 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class SharedImages:
-    """The images of all trials, [n, h, w, 3] uint8 or a stream of as many, and what identifies them for a cache."""
+    """The images of all trials.
+
+    Attributes:
+      pixels: [n, h, w, 3] uint8, or a stream of n images.
+      fingerprint: identity of the images in the feature cache; without a cache, it can be empty.
+    """
 
     pixels: Pixels
     fingerprint: str = ""
@@ -68,10 +81,17 @@ class SharedImages:
 
 @dataclass
 class Outcome:
-    """What became of a trial.
+    """The results of one trial.
 
-    `metrics` have their names in records ('val_accuracy'); they are None where the trial diverged, or where there were
-    no such images.
+    Attributes:
+      params: all parameters of the selected epoch, flat, with LoRA factors merged.
+      batch_stats: all batch-norm statistics of the selected epoch, flat.
+      curves: [evaluations] by name: 'epoch' and `curve_names`.
+      diverged: whether the trial has diverged.
+      selected_epoch: epochs of training at the selected evaluation; None if the trial diverged.
+      metrics: by field name of records ('val_accuracy'); None if the trial diverged or has no such images.
+      test_predictions: [test images] int32, the predicted classes.
+      seconds: seconds of the chunk, divided by its number of trials.
     """
 
     params: Flat
@@ -85,5 +105,5 @@ class Outcome:
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """Returns trees of one structure as one on the host, whose leaves have a leading axis."""
+    """Returns trees with equal structure as one tree on the host, stacked along a new leading axis."""
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)

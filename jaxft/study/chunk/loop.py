@@ -1,7 +1,7 @@
-"""The loop on the host: trials run side by side as one compiled program, by an executor (`jaxft.study.executors`).
+"""The host loop: runs the steps and evaluations of a chunk of trials with an executor (`jaxft.study.executors`).
 
-Every array of a trial has a leading trial axis, whatever the executor; frozen leaves and images have none and are
-shared.
+With every executor, all arrays of a trial have a leading trial axis. Frozen leaves and images have none; all trials
+share them.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from jaxft.core import interrupts
 from jaxft.data.streaming import Pixels, Stream
 from jaxft.study.chunk.chunk_state import ChunkState, Position, initial_chunk_state
-from jaxft.study.chunk.compiled import MOST_STEPS, make_init_states, make_run_steps
+from jaxft.study.chunk.compiled import MAX_LOOP_STEPS, make_init_states, make_run_steps
 from jaxft.study.chunk.epochs import end_epoch, epoch_ended
 from jaxft.study.chunk.lanes import Chunk, Lane, Outcome, SharedImages, stack
 from jaxft.study.chunk.outcomes import TrialVariables, plain_params, read_outcomes
@@ -26,39 +26,44 @@ from jaxft.study.executors import Executor, Sequential, Vmap
 from jaxft.study.services import Services
 from jaxft.training.state import split_variables
 
-STRETCH_SECONDS = 1.0  # after which the host checks for a signal, and whether a checkpoint is due
+LOOP_SECONDS = 1.0  # target duration of a loop of steps; the host checks for signals and saves between loops
 
 
 def run_chunk(
     program: Program,
-    lanes: Sequence[Lane],
+    trials: Sequence[Lane],
     images: SharedImages | Pixels,
     executor: Executor | None = None,
     services: Services | None = None,
     policy: CheckpointPolicy | None = None,
 ) -> list[Outcome]:
-    """Returns the outcome of trials that run side by side, one a lane.
+    """Returns the outcomes of trials that run together, in the order of `trials`.
 
     Args:
-      images: [n, h, w, 3] uint8, or a stream of as many; with what identifies them if activations of frozen layers are
-        to be kept.
-      executor: how they share the machine; if None, in turn for one, else under `vmap`.
-      services: feature cache, listener and clock; if None, no activations are kept, and warnings are printed.
-      policy: where checkpoints are saved, and resumed from; if None, nowhere.
+      program: the program of the trials.
+      trials: the initial arrays of each trial.
+      images: [n, h, w, 3] uint8, or a stream of n images. To cache activations of frozen layers, pass `SharedImages`,
+        which adds a fingerprint of the images.
+      executor: if None, sequential for one trial and `vmap` for several.
+      services: feature cache, listener and clock; if None, activations are cached only where a phase requires it, and
+        warnings are printed.
+      policy: where and when checkpoints are saved, and from where the chunk resumes; if None, no checkpoints are saved.
 
     Raises:
-      Stopped: the process was told to end (`jaxft.core.interrupts`); the state is saved.
+      jaxft.core.interrupts.Stopped: the process received a signal to stop; the state is saved.
+      UserError: a phase needs all images in every step, but they are streamed.
+      ValueError: the program has no phases, or frozen leaves differ between the trials.
     """
-    executor = executor or (Vmap(len(lanes)) if len(lanes) > 1 else Sequential())
+    executor = executor or (Vmap(len(trials)) if len(trials) > 1 else Sequential())
     shared = images if isinstance(images, SharedImages) else SharedImages(images)
-    run = _Run(Chunk(program, lanes, executor), shared, services or Services(), Saver(policy or CheckpointPolicy()))
-    return run.to_the_end(policy or CheckpointPolicy())
+    run = _Run(Chunk(program, trials, executor), shared, services or Services(), Saver(policy or CheckpointPolicy()))
+    return run.outcomes(policy or CheckpointPolicy())
 
 
 class _Run:
-    """A chunk at work: its phases one after another, steps in stretches of about a second, evaluations between them.
+    """A running chunk: runs its phases in loops of steps, about one second each, and evaluates after each epoch.
 
-    The device always has a stretch to go on with: the metrics of one are read when the next has been dispatched.
+    The host reads the metrics of a loop after it has dispatched the next loop, so the device is not idle meanwhile.
     """
 
     def __init__(self, chunk: Chunk, images: SharedImages, services: Services, saver: Saver):
@@ -71,23 +76,28 @@ class _Run:
         self.variables = [TrialVariables(dict(lane.params), dict(lane.batch_stats)) for lane in lanes]
         self.position = Position()
         self.chunk_state: ChunkState | None = None
-        self._ahead: _DispatchedSteps | None = None
-        self._length = 1  # steps of the next stretch
-        self._read_at = 0.0
+        self._dispatched: _DispatchedSteps | None = None
+        self._loop_steps = 1  # steps of the next loop
+        self._last_read = 0.0
 
-    def to_the_end(self, policy: CheckpointPolicy) -> list[Outcome]:
-        """Runs the phases from where the last checkpoint is, and returns the outcomes."""
+    def outcomes(self, policy: CheckpointPolicy) -> list[Outcome]:
+        """Runs the phases, from the last checkpoint if there is one, and returns the outcomes.
+
+        Raises:
+          jaxft.core.interrupts.Stopped: the process received a signal to stop; the state is saved.
+          ValueError: the program has no phases.
+        """
         if not self.chunk.program.phases:
-            raise ValueError("a program has one phase at least.")
+            raise ValueError("the program has no phases; it needs one or more.")
         first = self.saver.resume_at.phase if self.saver.resume_at else 0
         try:
             for number in range(first, len(self.chunk.program.phases)):
                 chunk_state = self._begin_phase(number)
-                with self.services.clock.of("features"):
+                with self.services.clock.measure("features"):
                     phase_data = prepare_phase_data(self.chunk, number, self._frozen, self.inputs, self.services)
                 self._run_phase(phase_data, chunk_state, policy)
                 self._end_phase(chunk_state)
-            with self.services.clock.of("evaluate"):
+            with self.services.clock.measure("evaluate"):
                 phase_data = (
                     phase_data.with_images(self.inputs) if self.chunk.program.test_crops == "ten" else phase_data
                 )
@@ -95,12 +105,12 @@ class _Run:
                 return read_outcomes(self.chunk, phase_data, chunk_state, self.variables, seconds)
         except interrupts.Stopped:
             if self.chunk_state is not None:
-                self._settle(self.chunk_state)
+                self._finish_dispatched(self.chunk_state)
                 self.saver.save(self.position, self.chunk_state)
             raise
 
     def _begin_phase(self, number: int) -> ChunkState:
-        """Places the variables of a phase, and returns its carry: that of a checkpoint, or of its start."""
+        """Places the variables of a phase on the devices, and returns its saved or initial state."""
         program, lanes, executor = self.chunk.program, self.chunk.lanes, self.chunk.executor
         phase = program.phases[number]
         splits = [split_variables(phase, variables.params, variables.batch_stats) for variables in self.variables]
@@ -112,17 +122,17 @@ class _Run:
         state = executor.put(make_init_states(phase)(trainable, tracked, self.hparams, device_keys))
         start = initial_chunk_state(self.chunk_state, state, program, phase, len(lanes))
         self.position, self.chunk_state = self.saver.load(Position(number), start)
-        self._length, self._read_at = 1, 0.0
+        self._loop_steps, self._last_read = 1, 0.0
         return self.chunk_state
 
     def _run_phase(self, phase_data: PhaseData, chunk_state: ChunkState, policy: CheckpointPolicy) -> None:
-        """Runs the epochs of a phase that are left; no more where all trials have diverged in the last one."""
+        """Runs the remaining epochs of a phase; stops early if it is the last phase and all trials have diverged."""
         program, number = self.chunk.program, self.position.phase
         ends, before = program.epoch_ends[number], program.epochs_before(number)
         for epoch in range(self.position.epoch, len(ends)):
             begin, end = ends[epoch - 1] if epoch else 0, ends[epoch]
             self._run_steps(phase_data, chunk_state, begin, end)
-            with self.services.clock.of("evaluate"):
+            with self.services.clock.measure("evaluate"):
                 end_epoch(self.chunk, phase_data, chunk_state, before + epoch, end - begin)
             self.position = dataclasses.replace(self.position, epoch=epoch + 1)
             self._take_snapshot(policy, chunk_state, before + epoch + 1)
@@ -133,15 +143,15 @@ class _Run:
                 self.saver.save(self.position, chunk_state)
 
     def _run_steps(self, phase_data: PhaseData, chunk_state: ChunkState, begin: int, end: int) -> None:
-        """Runs the steps of an epoch that are left, which are those from `begin` to `end` of the phase."""
+        """Runs the remaining steps of an epoch, which is the steps [begin, end) of the phase."""
         run_steps = make_run_steps(phase_data.phase, self.chunk.executor)
         while self.position.step < end:
             interrupts.check()
             step = self.position.step
-            with self.services.clock.of("train"):
-                images, most = phase_data.at_step(step)
-                count = min(self._length, end - step, most)
-                began = time.monotonic()
+            with self.services.clock.measure("train"):
+                images, max_steps = phase_data.at_step(step)
+                count = min(self._loop_steps, end - step, max_steps)
+                start_time = time.monotonic()
                 chunk_state.state, metrics = run_steps(
                     count,
                     chunk_state.state,
@@ -152,32 +162,32 @@ class _Run:
                     images,
                 )
                 self.position = dataclasses.replace(self.position, step=step + count)
-                before, self._ahead = self._ahead, _DispatchedSteps(step - begin, count, metrics, began)
+                before, self._dispatched = self._dispatched, _DispatchedSteps(step - begin, count, metrics, start_time)
                 if before is not None:
-                    self._length = self._read(before, chunk_state)
+                    self._loop_steps = self._read_metrics(before, chunk_state)
             if self.saver.is_due:
-                self._settle(chunk_state)
+                self._finish_dispatched(chunk_state)
                 self.saver.save(self.position, chunk_state)
-        with self.services.clock.of("train"):
-            self._settle(chunk_state)
+        with self.services.clock.measure("train"):
+            self._finish_dispatched(chunk_state)
 
-    def _settle(self, chunk_state: ChunkState) -> None:
-        """Waits until the device has done all that it has been given."""
-        if self._ahead is not None:
-            self._read(self._ahead, chunk_state)
-            self._ahead = None
+    def _finish_dispatched(self, chunk_state: ChunkState) -> None:
+        """Waits until the device has run all dispatched steps."""
+        if self._dispatched is not None:
+            self._read_metrics(self._dispatched, chunk_state)
+            self._dispatched = None
 
-    def _read(self, dispatched: "_DispatchedSteps", chunk_state: ChunkState) -> int:
-        """Waits for the metrics of a stretch and keeps them; returns how many steps take about a second."""
+    def _read_metrics(self, dispatched: "_DispatchedSteps", chunk_state: ChunkState) -> int:
+        """Waits for the metrics of dispatched steps, stores them, and returns the number of steps of the next loop."""
         metrics = np.concatenate([np.asarray(piece) for piece in dispatched.metrics], axis=1)[:, : dispatched.num_steps]
         chunk_state.metrics[:, dispatched.first : dispatched.first + dispatched.num_steps] = metrics
         now = time.monotonic()
-        a_step = (now - max(dispatched.began, self._read_at)) / dispatched.num_steps
-        self._read_at = now
-        return max(1, min(MOST_STEPS, int(STRETCH_SECONDS / a_step)))
+        step_seconds = (now - max(dispatched.start_time, self._last_read)) / dispatched.num_steps
+        self._last_read = now
+        return max(1, min(MAX_LOOP_STEPS, int(LOOP_SECONDS / step_seconds)))
 
     def _take_snapshot(self, policy: CheckpointPolicy, chunk_state: ChunkState, epoch: int) -> None:
-        """Keeps the first trial's weights, where those after an epoch, from 1, are asked for."""
+        """Calls the snapshot function of this epoch, if there is one, with the weights of the first trial."""
         if epoch in policy.snapshots:
             params, batch_stats = jax.tree.map(lambda leaf: leaf[0], jax.device_get(chunk_state.state.evaluated))
             variables = self.variables[0]
@@ -186,7 +196,7 @@ class _Run:
             )
 
     def _end_phase(self, chunk_state: ChunkState) -> None:
-        """Takes over what the phase trained into the variables of each trial."""
+        """Updates the variables of each trial with the trained leaves of the phase."""
         params, batch_stats = jax.device_get((chunk_state.state.params, chunk_state.state.batch_stats))
         for i, variables in enumerate(self.variables):
             self.variables[i] = TrialVariables(
@@ -196,9 +206,16 @@ class _Run:
 
 
 class _DispatchedSteps(NamedTuple):
-    """Steps that have been dispatched: the first, counted in its epoch, how many, their metrics on the device, when."""
+    """Steps that the host has dispatched, and whose metrics it has not read yet.
+
+    Attributes:
+      first: number of the first step in its epoch, from 0.
+      num_steps: number of steps.
+      metrics: arrays [trials, steps, 2] on the device: loss and accuracy of each step.
+      start_time: time of the dispatch (`time.monotonic`), in seconds.
+    """
 
     first: int
     num_steps: int
     metrics: Sequence[jax.Array]
-    began: float
+    start_time: float

@@ -1,4 +1,4 @@
-"""The programs that trials run, with the shapes of their arguments, and the memory that they take."""
+"""The compiled programs of trials, the shapes of their arguments, and their memory."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,25 +27,30 @@ from jaxft.study.executors import Executor
 from jaxft.training.adapters import is_adapter
 
 
-def needed_bytes(program: Program, lane: Lane, images: np.ndarray, executor: Executor) -> float:
-    """Returns the memory of a device that trials like `lane` take as the executor runs them, in the program of most.
+def needed_bytes(program: Program, example: Lane, images: np.ndarray, executor: Executor) -> float:
+    """Returns the bytes that trials take on each device with an executor.
 
-    It is read from the compiled programs: their arguments (the images and all that is frozen too), results and
-    temporary memory. The best weights so far, which are in memory beside, are added. It is infinite where a program
-    cannot even be compiled for want of memory.
+    This is the largest sum of arguments (including images and frozen leaves), results and temporary memory of a
+    compiled program, plus the weights of the best epoch. It is infinite if the compiler runs out of memory.
+
+    Args:
+      program: the program of the trials.
+      example: the arrays of one trial; the other trials have equal shapes.
+      images: [n, h, w, 3] uint8.
+      executor: the executor.
     """
     executor = executor.on_one_device()
     trained = {name for phase in program.phases for name in phase.trainable}
     tracked = {name for phase in program.phases for name in phase.tracked}
-    of_one = _bytes(([lane.params[name] for name in trained], [lane.batch_stats[name] for name in tracked]))
-    best = of_one * executor.width / executor.num_devices
-    return best + max(
-        _program_bytes(function, args) for _, function, args in compiled_programs(program, lane, images, executor)
+    trial_bytes = _bytes(([example.params[name] for name in trained], [example.batch_stats[name] for name in tracked]))
+    best_bytes = trial_bytes * executor.width / executor.num_devices
+    return best_bytes + max(
+        _program_bytes(function, args) for _, function, args in compiled_programs(program, example, images, executor)
     )
 
 
 def _program_bytes(function: Any, args: Sequence[Any]) -> float:
-    """Returns the memory of a device that a program takes, its arguments and results too."""
+    """Returns the bytes that a program takes on each device: arguments, results and temporary memory."""
     try:
         memory = function.lower(*args).compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
@@ -57,11 +62,17 @@ def _program_bytes(function: Any, args: Sequence[Any]) -> float:
 
 
 def compiled_programs(
-    program: Program, lane: Lane, images: np.ndarray, executor: Executor
+    program: Program, example: Lane, images: np.ndarray, executor: Executor
 ) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """Yields the programs that trials like `lane` run: a name, the function, and the shapes of its arguments.
+    """Yields (name, function, shapes of the arguments) of the compiled programs of trials.
 
-    The shapes say where arrays lie, so that a program that is compiled for them is the one that will be run.
+    The shapes have the shardings of the arrays, so a program that is compiled for them is not compiled again.
+
+    Args:
+      program: the program of the trials.
+      example: the arrays of one trial; the other trials have equal shapes.
+      images: [n, h, w, 3] uint8.
+      executor: the executor.
     """
     trial_sharding, shared_sharding, batch_sharding = (
         executor.trial_sharding,
@@ -69,35 +80,39 @@ def compiled_programs(
         executor.batch_sharding,
     )
     width = executor.width
-    for planned in program.phases:
-        phase, *variables, frozen, images_of_phase = example_phase(planned, lane, images)
-        trial_arrays = (*variables, lane.hparams, lane.augment_key, lane.labels)
+    for planned_phase in program.phases:
+        phase, *variables, frozen, phase_images = example_phase(planned_phase, example, images)
+        trial_arrays = (*variables, example.hparams, example.augment_key, example.labels)
         trainable, tracked, hparams, key, labels = _shapes(trial_arrays, trial_sharding, width)
-        frozen, seen = _shapes((frozen, images_of_phase), shared_sharding)
+        frozen, phase_images = _shapes((frozen, phase_images), shared_sharding)
         init_states = make_init_states(phase)
         yield "init", init_states, (trainable, tracked, hparams, key)
         state = _shapes(jax.eval_shape(init_states, trainable, tracked, hparams, key), trial_sharding)
         num_rows = 1 if phase.is_full_batch else phase.num_steps
         indices = _shapes(np.zeros((num_rows, phase.batch_size), np.int32), batch_sharding, width)
         count = (jnp.int32(1),) if loops_on_device(phase) else ()
-        yield "train", make_steps(phase, executor), (state, hparams, labels, indices, *count, frozen, seen)
+        yield "train", make_steps(phase, executor), (state, hparams, labels, indices, *count, frozen, phase_images)
         params, eval_frozen = trainable, frozen._replace(source_arrays=None)
         if any(map(is_adapter, trainable)):
             yield "merge", make_merge(executor), (trainable, hparams.lora_scale, frozen.params)
-            merged = jax.eval_shape(make_merge(executor), trainable, hparams.lora_scale, frozen.params)
-            params = _shapes(merged, trial_sharding)
+            merged_shapes = jax.eval_shape(make_merge(executor), trainable, hparams.lora_scale, frozen.params)
+            params = _shapes(merged_shapes, trial_sharding)
         yield "finite", make_finite(executor), (params, tracked)
         if phase.recalibrates:
-            rows = _shapes(np.zeros((1, min(len(lane.train), MOMENTS_BATCH)), np.int32), trial_sharding, width)
-            yield "moments", make_moments(phase.evaluated, executor), (params, tracked, rows, eval_frozen, seen)
-        if len(lane.val) or len(lane.test):
-            size = eval_batch(program, [lane], executor.num_devices)
+            rows = _shapes(np.zeros((1, min(len(example.train), MOMENTS_BATCH)), np.int32), trial_sharding, width)
+            yield "moments", make_moments(phase.eval_spec, executor), (params, tracked, rows, eval_frozen, phase_images)
+        if len(example.val) or len(example.test):
+            size = eval_batch(program, [example], executor.num_devices)
             batch = _shapes((np.zeros((1, size), np.int32), np.zeros((1, size), bool)), batch_sharding, width)
-            yield "evaluate", make_eval(phase.evaluated, executor), (params, tracked, labels, *batch, eval_frozen, seen)
+            yield (
+                "evaluate",
+                make_eval(phase.eval_spec, executor),
+                (params, tracked, labels, *batch, eval_frozen, phase_images),
+            )
 
 
 def _shapes(tree: Any, sharding: jax.sharding.Sharding, width: int | None = None) -> Any:
-    """Returns the shapes of arrays that lie as `sharding` says, those of `width` trials where it is given."""
+    """Returns the shapes of arrays with a sharding; with `width`, they get a leading trial axis of this length."""
     lanes = () if width is None else (width,)
 
     def shape(leaf: Any) -> jax.ShapeDtypeStruct:

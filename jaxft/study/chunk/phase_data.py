@@ -1,4 +1,4 @@
-"""What the steps of a phase read: images or activations of its frozen prefix, labels, indices of batches."""
+"""The data of a phase: images, or activations of its frozen prefix; labels; and row indices of the batches."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from jaxft.core.text import byte_size
 from jaxft.data.batches import StepRange, balanced_indices, batch_indices
 from jaxft.data.streaming import Pixels, Stream, Windows
 from jaxft.features.prefix import Prefix
-from jaxft.study.chunk.compiled import MOST_STEPS
+from jaxft.study.chunk.compiled import MAX_LOOP_STEPS
 from jaxft.study.chunk.lanes import Chunk, SharedImages
 from jaxft.study.chunk.prefixes import prefix_of
 from jaxft.study.chunk.source_arrays import load_source_arrays
@@ -25,10 +25,17 @@ from jaxft.training.state import Frozen
 
 @dataclass(frozen=True, eq=False)
 class PhaseData:
-    """What a phase reads: images, or what its frozen prefix says of them, and their labels [trials, images].
+    """The data of a phase, on the devices.
 
-    `indices` are those of its batches; `row_of` tells where among the images that of an index is; none: there. Of a
-    stream the `windows` are read.
+    Attributes:
+      phase: the phase.
+      frozen: its frozen variables.
+      images: [rows, h, w, 3] uint8, a stream, or activations of the frozen prefix [rows, ...] float32.
+      labels: [trials, rows] int32.
+      indices: [trials, steps, batch] int32, rows of `images`.
+      row_of: [views * n] int32, the row of `images` of each view * n + image; None if `images` are the images
+        themselves.
+      windows: the windows of a stream; None without a stream.
     """
 
     phase: Phase
@@ -41,35 +48,43 @@ class PhaseData:
 
     @property
     def frozen_for_evaluation(self) -> Frozen:
-        """Returns what is frozen, without what regularizers need: the same program evaluates with and without."""
+        """Returns the frozen variables without source arrays, so evaluation is the same program in all phases."""
         return self.frozen._replace(source_arrays=None)
 
     def at_step(self, step: int) -> tuple[Any, int]:
-        """Returns images that a step of the phase can read, and for how many steps from it on they will do."""
-        return (self.images, MOST_STEPS) if self.windows is None else self.windows.at(step)
+        """Returns (images, number of steps that can use them), starting with a step of the phase."""
+        return (self.images, MAX_LOOP_STEPS) if self.windows is None else self.windows.at(step)
 
     def at(self, indices: np.ndarray) -> np.ndarray:
-        """Returns where the images of `indices` are."""
+        """Returns the rows in `images` of indices (view * n + image): an array of the same shape, [...] int32."""
         return indices if self.row_of is None else self.row_of[indices]
 
     def with_images(self, inputs: "Inputs") -> "PhaseData":
-        """Returns the feed of the images themselves."""
+        """Returns the data of the same phase with images instead of activations."""
         phase = dataclasses.replace(self.phase, from_features=False)
         return dataclasses.replace(self, phase=phase, images=inputs.images.pixels, labels=inputs.labels, row_of=None)
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The images of all trials, and the labels [trials, images], on the devices."""
+    """The images of all trials, and the labels [trials, n] int32, on the devices."""
 
     images: SharedImages
     labels: jax.Array
 
 
 def prepare_phase_data(chunk: Chunk, number: int, frozen: Frozen, inputs: Inputs, services: Services) -> PhaseData:
-    """Returns the feed of the phase of a number, whose frozen variables are `frozen`.
+    """Returns the data of a phase: images, or outputs of its frozen prefix if they do not vary and fit into memory.
 
-    It has the images, or the outputs of the phase's frozen prefix where these cannot vary and fit in memory.
+    Args:
+      chunk: the trials.
+      number: number of the phase, counted from 0.
+      frozen: the frozen variables of the phase.
+      inputs: images and labels.
+      services: feature cache, listener and clock.
+
+    Raises:
+      UserError: the phase needs all images in every step, but they are streamed.
     """
     phase = chunk.program.phases[number]
     builder = _PhaseDataBuilder(chunk, phase, frozen, inputs, services, batches_of(chunk, number, len(inputs.images)))
@@ -78,7 +93,7 @@ def prepare_phase_data(chunk: Chunk, number: int, frozen: Frozen, inputs: Inputs
 
 
 def batches_of(chunk: Chunk, number: int, num_images: int) -> np.ndarray:
-    """Returns the images of every step of the phase of a number: [trials, steps, batch], each view * n + row."""
+    """Returns the indices of all batches of a phase: [trials, steps, batch] int32, each view * n + image."""
     phase = chunk.program.phases[number]
     first, steps = (0, 1) if phase.is_full_batch else (chunk.program.steps_before(number), phase.num_steps)
     step_range = StepRange(first, steps, phase.batch_size, max(phase.views, 1), num_images)
@@ -102,13 +117,18 @@ class _PhaseDataBuilder:
     indices: np.ndarray  # [trials, steps, batch]
 
     def from_images(self) -> PhaseData:
-        """Returns the feed of the images themselves."""
+        """Returns the data of the phase with the images.
+
+        Raises:
+          UserError: every step needs all images, but they are streamed.
+        """
         executor, pixels, windows = self.chunk.executor, self.inputs.images.pixels, None
         if isinstance(pixels, Stream):
             if self.phase.is_full_batch:
                 raise UserError(
-                    "'training.linear_probe.optimizer' is 'lbfgs', whose every step is over all images, but they take "
-                    f"{byte_size(pixels.images.nbytes)}; raise 'execution.device_data_bytes', or use 'same'."
+                    "config field 'training.linear_probe.optimizer' is 'lbfgs', which needs all images in every step, "
+                    f"but they take {byte_size(pixels.images.nbytes)} and are streamed; raise "
+                    "'execution.device_data_bytes', or use 'same'."
                 )
             windows = Windows(pixels, self.indices % len(pixels), executor.put_shared)
         frozen = self._with_source_arrays(np.arange(self._num_views * len(pixels)))
@@ -117,30 +137,30 @@ class _PhaseDataBuilder:
         )
 
     def from_features(self, prefix: Prefix) -> PhaseData:
-        """Returns the feed of the outputs of the phase's frozen prefix."""
-        executor, features, needed = self.chunk.executor, self.services.cache, self._needed
+        """Returns the data of the phase with the outputs of its frozen prefix."""
+        executor, features, needed_indices = self.chunk.executor, self.services.cache, self._needed_indices
         num_images = len(self.inputs.images)
         row_of = np.full(self._num_views * num_images, -1, np.int32)
-        row_of[needed] = np.arange(len(needed))
-        outputs = executor.put_shared(features.outputs(prefix, needed, self.services.emit))
-        labels = executor.put(np.asarray(self.inputs.labels)[:, needed % num_images])
+        row_of[needed_indices] = np.arange(len(needed_indices))
+        outputs = executor.put_shared(features.outputs(prefix, needed_indices, self.services.emit))
+        labels = executor.put(np.asarray(self.inputs.labels)[:, needed_indices % num_images])
         phase = dataclasses.replace(self.phase, from_features=True)
-        frozen = self._with_source_arrays(needed)
+        frozen = self._with_source_arrays(needed_indices)
         return PhaseData(phase, frozen, outputs, labels, executor.put_batches(row_of[self.indices]), row_of)
 
     def cached_prefix(self) -> Prefix | None:
-        """Returns the phase's frozen prefix; None where its outputs vary, or do not fit in memory."""
+        """Returns the frozen prefix of the phase, or None if its outputs vary or do not fit into memory."""
         features, phase = self.services.features, self.phase
-        if features is None or phase.prefix is None or not phase.keeps_prefix:
+        if features is None or phase.prefix is None or not phase.can_cache_prefix:
             return None
-        # A later phase begins lower down: what it will ask for is kept on the way.
+        # If a later phase has a shorter prefix, the outputs of the shorter prefix are cached on the way.
         order = phase.model.blocks.index
         lower = min((p.prefix for p in self.chunk.program.phases if p.prefix), key=order)
         through = self._prefix_to(lower, None) if order(lower) < order(phase.prefix) else None
         prefix = self._prefix_to(phase.prefix, through)
-        if not features.fits(prefix, self._needed):
-            prefix = dataclasses.replace(prefix, through=None)
-        return prefix if features.fits(prefix, self._needed) else None
+        if not features.fits(prefix, self._needed_indices):
+            prefix = dataclasses.replace(prefix, shorter_prefix=None)
+        return prefix if features.fits(prefix, self._needed_indices) else None
 
     def _prefix_to(self, block: str, through: Prefix | None) -> Prefix:
         variables = {"params": self.frozen.params, "batch_stats": self.frozen.batch_stats}
@@ -151,8 +171,8 @@ class _PhaseDataBuilder:
         return max(self.phase.views, 1)
 
     @functools.cached_property
-    def _needed(self) -> np.ndarray:
-        """Returns the images and views that are trained or evaluated on, in ascending order."""
+    def _needed_indices(self) -> np.ndarray:
+        """Returns the indices (view * n + image) for training and evaluation: [rows], ascending."""
         recalibrates = self.phase.recalibrates
         evaluated = [
             rows
@@ -162,7 +182,7 @@ class _PhaseDataBuilder:
         return np.unique(np.concatenate([self.indices.ravel(), *evaluated]))
 
     def _with_source_arrays(self, rows: np.ndarray) -> Frozen:
-        """Returns what is frozen, with what regularizers need of the source."""
+        """Returns the frozen variables with the source arrays that the regularizers need, for rows `rows`."""
         source_arrays = load_source_arrays(
             self.phase, self.chunk.lanes, self.inputs.images, self.services, self.indices, rows
         )
@@ -170,9 +190,13 @@ class _PhaseDataBuilder:
 
 
 def shared_frozen(frozen: Sequence[Frozen]) -> Frozen:
-    """Returns what is frozen, which must be the same in all lanes."""
-    for other in frozen[1:]:
-        same = jax.tree.map(lambda a, b: a is b or np.array_equal(a, b), frozen[0], other)
-        if not all(jax.tree.leaves(same)):
-            raise ValueError("trials that run side by side must share what is frozen.")
+    """Returns the frozen variables that the trials of a chunk share, from a list with one entry per trial.
+
+    Raises:
+      ValueError: frozen variables differ between trials.
+    """
+    for variables in frozen[1:]:
+        is_equal = jax.tree.map(lambda a, b: a is b or np.array_equal(a, b), frozen[0], variables)
+        if not all(jax.tree.leaves(is_equal)):
+            raise ValueError("the frozen variables of trials that run together differ; they must be equal.")
     return frozen[0]

@@ -1,4 +1,4 @@
-"""The frozen prefix of a phase: the layers whose activations are computed once."""
+"""The frozen prefix of a phase: the blocks whose activations are computed once."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,20 @@ def prefix_of(
     block: str,
     variables: Mapping[str, Flat],
     images: SharedImages,
-    lane: Lane,
+    trial: Lane,
     through: Prefix | None = None,
 ) -> Prefix:
-    """Returns the units up to `block` before what a phase sees of the images where it does not vary, views included."""
-    # Parts of larger images vary, but for the image itself, of which the center is looked at.
+    """Returns the frozen prefix up to a block, on images that do not vary or on fixed random views.
+
+    Args:
+      phase: the phase, with the network and the preprocessing.
+      block: the last block of the prefix.
+      variables: flat `params` and `batch_stats`.
+      images: the images.
+      trial: the arrays of a trial; its augmentation key determines the views.
+      through: a shorter prefix whose outputs this one starts from; if None, it starts from the images.
+    """
+    # Without views, images that are larger than the network input are cropped at the center.
     crop_px = phase.preprocessing.size_px if images.pixels.shape[1] != phase.preprocessing.size_px else None
     augmentations = phase.augmentations if phase.views else Augmentations.of({"crop.size_px": crop_px})
     return Prefix(
@@ -29,6 +38,6 @@ def prefix_of(
         images.pixels,
         images.fingerprint,
         augmentations,
-        lane.augment_key,
+        trial.augment_key,
         through,
     )

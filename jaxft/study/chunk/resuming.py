@@ -1,4 +1,4 @@
-"""Checkpoints of unfinished trials: when they are saved, where, and what is loaded."""
+"""Checkpoints of unfinished jobs: saving and loading."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from jaxft.store.records import Store
 from jaxft.study.chunk.chunk_state import ChunkState, Position
 from jaxft.training.state import Flat
 
-MOST_STEPS, MOST_EPOCHS = 10**9, 10**5  # of a phase, in the number of a checkpoint
+MAX_STEPS, MAX_EPOCHS = 10**9, 10**5  # limits of a phase, for the numbering of checkpoints
 
 
 class Checkpoints(Protocol):
-    """Where the state of unfinished work is kept."""
+    """A store of checkpoints of one job."""
 
     def latest(self) -> Position | None:
         """Returns the position of the last checkpoint."""
@@ -24,17 +24,18 @@ class Checkpoints(Protocol):
         """Returns the tree that was saved at `position`."""
 
     def save(self, position: Position, tree: Any) -> None:
-        """Keeps `tree`, of a later position than all before."""
+        """Saves `tree`; its position must be later than all saved positions."""
 
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """What a chunk keeps while it runs.
+    """Where and when a running chunk saves its state.
 
     Attributes:
-      checkpoints: where to save the state, and to go on from; None keeps nothing.
-      seconds: from one checkpoint to the next.
-      snapshots: by the number of an epoch, from 1, a function that keeps the first trial's parameters and statistics.
+      checkpoints: checkpoints are saved to and resumed from here; if None, none are saved.
+      seconds: seconds between two checkpoints.
+      snapshots: by epoch, counted from 1: a function that is called with the parameters and statistics of the first
+        trial after this epoch.
     """
 
     checkpoints: Checkpoints | None = None
@@ -43,40 +44,46 @@ class CheckpointPolicy:
 
 
 class Saver:
-    """Saves the state of a chunk now and then, with the seconds that it has taken."""
+    """Saves the state of a chunk at intervals, together with the seconds that the chunk has taken.
+
+    Attributes:
+      checkpoints: where to save; None saves nothing.
+      every_seconds: seconds between two checkpoints.
+      resume_at: the position to resume from, until it is loaded; None without a checkpoint.
+    """
 
     def __init__(self, policy: CheckpointPolicy):
         self.checkpoints, self.every_seconds = policy.checkpoints, policy.seconds
         self.resume_at = self.checkpoints.latest() if self.checkpoints else None
-        self.started = self.last = time.monotonic()
+        self.started = self.last_save = time.monotonic()
 
     def load(self, position: Position, chunk_state: ChunkState) -> tuple[Position, ChunkState]:
-        """Returns the position and carry that were saved, once, or else those given."""
+        """Returns the saved position and state on the first call if there are any, otherwise its arguments."""
         if self.checkpoints is None or self.resume_at is None:
             return position, chunk_state
         saved, self.resume_at = self.resume_at, None
         return saved, ChunkState(**self.checkpoints.load(saved, chunk_state.tree()))
 
     def seconds(self, chunk_state: ChunkState) -> float:
-        """Returns how long the chunk has taken, before it was stopped too."""
+        """Returns the seconds that the chunk has taken, including those before it was resumed."""
         return float(chunk_state.seconds) + time.monotonic() - self.started
 
     @property
     def is_due(self) -> bool:
-        """Tells whether the last checkpoint is long ago."""
-        return time.monotonic() - self.last >= self.every_seconds
+        """Returns whether the next checkpoint is due."""
+        return time.monotonic() - self.last_save >= self.every_seconds
 
     def save(self, position: Position, chunk_state: ChunkState) -> None:
-        """Saves the carry; a position that is saved already is left as it is."""
+        """Saves the state, unless its position is saved already."""
         if self.checkpoints is not None and self.checkpoints.latest() != position:
             chunk_state.seconds = np.asarray(self.seconds(chunk_state))
             self.started = time.monotonic()
             self.checkpoints.save(position, chunk_state.tree())
-        self.last = time.monotonic()
+        self.last_save = time.monotonic()
 
 
 class StoredCheckpoints:
-    """Checkpoints of one piece of work in a store, whose checkpoints have numbers."""
+    """The checkpoints of one job in a work directory, where they are numbered."""
 
     def __init__(self, store: Store, key: str):
         self.numbered = store.checkpoints(key)
@@ -91,18 +98,24 @@ class StoredCheckpoints:
         return self.numbered.load(number_of(position), like)
 
     def save(self, position: Position, tree: Any) -> None:
-        """Keeps `tree`."""
+        """Saves `tree`; its position must be later than all saved positions."""
         self.numbered.save(number_of(position), tree)
 
 
 def number_of(position: Position) -> int:
-    """Returns the number of a position, which grows with it: nine digits are the step, the last five the epoch."""
-    if position.step >= MOST_STEPS or position.epoch >= MOST_EPOCHS:
-        raise ValueError(f"{position} has no number: a phase has fewer than 1e9 steps and 1e5 epochs.")
-    return (position.phase * MOST_STEPS + position.step) * MOST_EPOCHS + position.epoch
+    """Returns the number of a position; later positions have larger numbers.
+
+    The last five digits are the epoch, the nine digits before them the step.
+
+    Raises:
+      ValueError: the phase has 1e9 steps or 1e5 epochs, or more.
+    """
+    if position.step >= MAX_STEPS or position.epoch >= MAX_EPOCHS:
+        raise ValueError(f"{position} cannot be numbered; a phase must have fewer than 1e9 steps and 1e5 epochs.")
+    return (position.phase * MAX_STEPS + position.step) * MAX_EPOCHS + position.epoch
 
 
 def position_of(number: int) -> Position:
-    """Returns the position of a number that `number_of` made."""
-    steps, epoch = divmod(number, MOST_EPOCHS)
-    return Position(*divmod(steps, MOST_STEPS), epoch)
+    """Returns the position of a number from `number_of`."""
+    steps, epoch = divmod(number, MAX_EPOCHS)
+    return Position(*divmod(steps, MAX_STEPS), epoch)

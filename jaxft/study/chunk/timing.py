@@ -1,4 +1,4 @@
-"""Seconds of a step, and of the evaluation of an image."""
+"""Measured seconds of a training step, and of the evaluation of one image."""
 
 import dataclasses
 import time
@@ -19,28 +19,42 @@ from jaxft.study.executors import Executor, Sequential
 from jaxft.training.phase import Phase
 
 
-def time_steps(program: Program, lane: Lane, images: np.ndarray, executor: Executor, seconds: float = 0.5) -> float:
-    """Returns the median seconds of a step of the longest phase, of trials like `lane` as the executor runs them.
+def time_steps(program: Program, example: Lane, images: np.ndarray, executor: Executor, seconds: float = 0.5) -> float:
+    """Returns the median seconds of a step of the longest phase with an executor.
 
-    Steps are timed for about as long as `seconds`, after the first, which compiles.
+    The first step, which compiles, is not included.
+
+    Args:
+      program: the program of the trials.
+      example: the arrays of one trial; the other trials have equal shapes.
+      images: [n, h, w, 3] uint8.
+      executor: the executor.
+      seconds: steps are timed for about this many seconds.
     """
     phase = max(program.phases, key=lambda phase: phase.num_steps)
-    run = example_steps(phase, lane, images, executor)
-    taken: list[float] = []
-    while len(taken) < 2 or (sum(taken[1:]) < seconds and len(taken) < phase.num_steps):
+    run = example_steps(phase, example, images, executor)
+    times: list[float] = []
+    while len(times) < 2 or (sum(times[1:]) < seconds and len(times) < phase.num_steps):
         interrupts.check()
-        start = time.perf_counter()
+        start_time = time.perf_counter()
         run(1)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken[1:]))
+        times.append(time.perf_counter() - start_time)
+    return float(np.median(times[1:]))
 
 
-def example_steps(phase: Phase, lane: Lane, images: np.ndarray, executor: Executor) -> Callable[[int], None]:
-    """Returns a function that runs so many steps of trials like `lane`, and waits for their end."""
-    phase, trainable, tracked, frozen, images = example_phase(phase, lane, images)
+def example_steps(phase: Phase, example: Lane, images: np.ndarray, executor: Executor) -> Callable[[int], None]:
+    """Returns a function `run(count)` that runs training steps of a phase and waits for their end.
+
+    Args:
+      phase: the phase.
+      example: the arrays of one trial; the other trials have equal shapes.
+      images: [n, h, w, 3] uint8.
+      executor: the executor.
+    """
+    phase, trainable, tracked, frozen, images = example_phase(phase, example, images)
     width = executor.width
     trainable, tracked, hparams, keys, labels = executor.put(
-        stack([(trainable, tracked, lane.hparams, lane.augment_key, lane.labels)] * width)
+        stack([(trainable, tracked, example.hparams, example.augment_key, example.labels)] * width)
     )
     state = executor.put(make_init_states(phase)(trainable, tracked, hparams, keys))
     steps = 1 if phase.is_full_batch else phase.num_steps
@@ -56,27 +70,36 @@ def example_steps(phase: Phase, lane: Lane, images: np.ndarray, executor: Execut
     return run
 
 
-def time_evaluation(program: Program, lane: Lane, images: np.ndarray) -> float:
-    """Returns the seconds that it takes to evaluate an image of a trial like `lane`; zero where there are none.
+def time_evaluation(program: Program, example: Lane, images: np.ndarray) -> float:
+    """Returns the seconds of the evaluation of one image; zero without validation and test images.
 
-    A batch is timed, after one that compiles.
+    Whole batches are timed. The first batch, which compiles, is not included.
+
+    Args:
+      program: the program of the trial.
+      example: the arrays of the trial.
+      images: [n, h, w, 3] uint8.
     """
-    subset: Literal["val", "test"] = "val" if len(lane.val) else "test"
-    rows = getattr(lane, subset)[: eval_batch(program, [lane], 1)] if len(lane.val) or len(lane.test) else lane.test
+    subset: Literal["val", "test"] = "val" if len(example.val) else "test"
+    rows = (
+        getattr(example, subset)[: eval_batch(program, [example], 1)]
+        if len(example.val) or len(example.test)
+        else example.test
+    )
     if not len(rows):
         return 0.0
     executor = Sequential()
-    lane = dataclasses.replace(lane, val=rows) if subset == "val" else dataclasses.replace(lane, test=rows)
-    phase, trainable, tracked, frozen, images = example_phase(program.phases[-1], lane, images)
-    labels, no_batches = executor.put((lane.labels[None], np.zeros((1, 1, 1), np.int32)))
+    example = dataclasses.replace(example, val=rows) if subset == "val" else dataclasses.replace(example, test=rows)
+    phase, trainable, tracked, frozen, images = example_phase(program.phases[-1], example, images)
+    labels, no_batches = executor.put((example.labels[None], np.zeros((1, 1, 1), np.int32)))
     frozen, pixels = executor.put_shared((frozen, images))
     phase_data = PhaseData(phase, frozen, pixels, labels, no_batches)
-    chunk = Chunk(dataclasses.replace(program, test_crops="center"), [lane], executor)
+    chunk = Chunk(dataclasses.replace(program, test_crops="center"), [example], executor)
     params, batch_stats = executor.put((stack([trainable]), stack([tracked])))
-    taken = []
+    times = []
     for _ in range(3):
         interrupts.check()
-        start = time.perf_counter()
+        start_time = time.perf_counter()
         evaluate(chunk, phase_data, params, batch_stats, subset)
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:]) / len(rows)
+        times.append(time.perf_counter() - start_time)
+    return min(times[1:]) / len(rows)

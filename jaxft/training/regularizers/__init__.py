@@ -1,8 +1,8 @@
-"""Regularizers of fine-tuning: terms of the loss and noise, most of them towards the source.
+"""Regularizers of fine-tuning: terms of the loss, and noise. Most of them use the source.
 
-Imports the rows above `training`. A regularizer grows as a file: a subclass of `base.Regularizer`,
-`REGULARIZERS.register(...)`, and its module in the list below. Terms of the loss are added, and noise is drawn, in the
-order in which regularizers are registered. None acts while the head is probed.
+Imports the rows above `training`. A regularizer is a file with a subclass of `base.Regularizer`, a call of
+`REGULARIZERS.register(...)`, and a line in the list below. Terms of the loss are added in the order of registration,
+and noise is added in the same order. No regularizer acts in a linear probe.
 """
 
 # ruff: noqa: F401, I001

@@ -16,13 +16,14 @@ from jaxft.training.training_images import TrainingImages
 
 @dataclass(frozen=True)
 class Scope:
-    """What a phase trains.
+    """The network of a phase, and the parameters that the phase trains.
 
     Attributes:
-      names: all parameters that rules decide about, factors of low-rank updates too.
-      trained: those of them that train in the phase.
+      model: the network.
+      names: all parameters that have a rule, including LoRA factors.
+      trained: the parameters that train in the phase.
       prefix: the last block of the frozen prefix; None if the first block trains.
-      grows: whether the network has new units that the source does not have.
+      grows: whether the network has new units, which the source does not have.
     """
 
     model: Network
@@ -39,7 +40,13 @@ class Scope:
 
 
 class Term(NamedTuple):
-    """A regularizer in a phase: its static part, its traced numbers, and what it measured before training."""
+    """A regularizer in a phase.
+
+    Attributes:
+      static: its static part.
+      numbers: its traced numbers, by name.
+      measured: the arrays that it measured before training, by name.
+    """
 
     static: Any
     numbers: dict[str, Any]
@@ -47,28 +54,28 @@ class Term(NamedTuple):
 
 
 class Regularizer:
-    """A term of the loss, or noise in the forward pass. It reads what it needs from its arguments and calls nothing.
+    """A term of the loss, or noise in the forward pass. A regularizer uses only the arguments of its methods.
 
-    The defaults do nothing, so that a regularizer has only the methods that concern it. `options` is its section of the
-    config, a subclass of `jaxft.config.training.regularization.RegularizerConfig`.
+    A subclass overrides only the methods that it needs; the defaults do nothing. `options` is the config section of the
+    regularizer, a subclass of `jaxft.config.training.regularization.RegularizerConfig`.
     """
 
-    is_random = False  # whether it draws noise
+    is_random = False  # whether it adds noise
 
     def static(self, options: Any, scope: Scope) -> Any:
-        """Returns what is static in a phase, a hashable value with a stable repr; None if it does not act there."""
+        """Returns the static part in a phase: a hashable value with a stable repr; None if it does not act there."""
         return options
 
     def numbers(self, options: Any) -> dict[str, Any]:
-        """Returns its traced numbers by name, float32 scalars or nested dicts of them."""
+        """Returns the traced numbers by name: float32 scalars, or nested dicts of them."""
         return {}
 
     def outputs(self, static: Any, model: Network) -> tuple[str, ...]:
-        """Returns the blocks whose outputs it needs."""
+        """Returns the blocks whose outputs the regularizer needs."""
         return ()
 
     def source_needs(self, static: Any, model: Network) -> SourceNeeds:
-        """Returns what it needs of the source."""
+        """Returns the arrays of the source that the regularizer needs."""
         return SourceNeeds()
 
     def measured_shapes(self, statics: Sequence[Any], model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
@@ -76,13 +83,20 @@ class Regularizer:
         return {}
 
     def measure(self, statics: Sequence[Any], images: TrainingImages) -> dict[str, np.ndarray]:
-        """Returns the arrays of `measured_shapes`; `images` are those of the trial, with the source's network."""
+        """Returns the arrays of `measured_shapes`, by name; `images` has the training images and the source network."""
         return {}
 
     def penalty(self, term: Term, context: StepContext) -> jax.Array | None:
-        """Returns its term of the loss of a batch, a scalar; None if it only draws noise."""
+        """Returns the term of the loss for a batch, a scalar; None if the regularizer has no term."""
         return None
 
     def add_noise(self, noise: Noise, term: Term, model: Network, noise_key: NoiseKey) -> Noise:
-        """Returns `noise` with what this regularizer draws for the images of a batch."""
+        """Returns `noise` with the noise of this regularizer for a batch.
+
+        Args:
+          noise: the noise of the previous regularizers.
+          term: the static part and the numbers.
+          model: the network.
+          noise_key: the key of the step, and the positions of the images in the batch.
+        """
         return noise

@@ -1,4 +1,4 @@
-"""What a regularizer sees of a step."""
+"""The context of a training step, which each regularizer receives."""
 
 import functools
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StepContext:
-    """A step, as its regularizers see it.
+    """The context of a training step.
 
     Attributes:
-      phase: what is static.
-      hparams: the trial's numbers.
-      params: the network's parameters by name, low-rank updates merged into the kernels.
-      forward: logits, outputs of the blocks that were asked for, and the input of the first block above the prefix.
-      targets: labels and rows of the images, of both images where they are mixed.
+      phase: the static part of the phase.
+      hparams: the numbers of the trial.
+      params: the parameters of the network by name, with LoRA factors merged into the kernels.
+      forward: logits, requested outputs of blocks, and the input of the first block above the frozen prefix.
+      targets: labels and rows of the images; for mixed images, of both images.
       source_arrays: arrays of the source; None if no regularizer needs any.
       key: the key of the step.
     """
@@ -46,14 +46,18 @@ class StepContext:
 
     @property
     def source(self) -> SourceArrays:
-        """Returns the arrays of the source, which some regularizer needs."""
+        """Returns the arrays of the source.
+
+        Raises:
+          ValueError: no regularizer declares in `source_needs` that it needs the source.
+        """
         if self.source_arrays is None:
-            raise ValueError("a regularizer needs the source; its source_needs must say so.")
+            raise ValueError("a regularizer uses the source, but its source_needs does not declare any arrays.")
         return self.source_arrays
 
     @functools.cached_property
     def source_outputs(self) -> dict[str, jax.Array]:
-        """Returns the source's outputs of all blocks that regularizers need, for the images of the batch."""
+        """Returns {block: outputs [n, ...]} of the source for the batch, for all blocks that regularizers need."""
         needs = self.phase.regularizers.source_needs(self.model)
         batch = self.forward.entering, self.targets.original.rows
         return source_maps(self.source, self.model, self.phase.prefix, needs.maps, batch)

@@ -1,4 +1,4 @@
-"""DELTA (Li et al. 2019): a penalty on the distance of feature maps from the source's, weighted by channel."""
+"""DELTA (Li et al. 2019): a penalty on the distance between feature maps of the network and of the source."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,50 +24,48 @@ from jaxft.training.training_images import TrainingImages
 
 @dataclass(frozen=True)
 class DeltaConfig(RegularizerConfig):
-    """DELTA (Li et al. 2019): a penalty on the distance of feature maps from the source's, weighted by channel."""
+    """DELTA (Li et al. 2019): a penalty on the distance between feature maps of the network and of the source."""
 
     strength: float = setting(
         0.0,
-        "DELTA: penalty on the distance of feature maps from the source's, channel by channel",
+        "DELTA: penalty on the distance between feature maps and those of the source, weighted by channel",
         traced=True,
         at_least=0,
     )
 
-    towards_source = ("strength",)
+    source_fields = ("strength",)
     compares_layers = True
 
     def check_training(self, training: Training, where: str, dotted: str) -> None:
-        """Raises a `UserError` if blocks that are compared start from other weights than the source's."""
+        """Checks that all blocks start from the source.
+
+        Raises:
+          UserError: some blocks that DELTA compares do not start from the weights of the source.
+        """
         super().check_training(training, where, dotted)
         start = training.initialization
-        anew = (
-            "start"
-            if start.start == "mean_var"
-            else "transferred_blocks"
-            if start.transferred_blocks is not None
-            else None
-        )
-        if self.strength and anew is not None:
+        field = None
+        if start.start == "mean_var":
+            field = "start"
+        elif start.transferred_blocks is not None:
+            field = "transferred_blocks"
+        if self.strength and field is not None:
             raise UserError(
-                f"config field '{dotted}.strength' compares feature maps with the source's, but "
-                f"'{where}.initialization.{anew}' is {getattr(start, anew)!r}, which starts blocks anew; leave one "
-                "of them out."
+                f"config field '{dotted}.strength' compares feature maps with those of the source, but "
+                f"'{where}.initialization.{field}' is {getattr(start, field)!r}, which draws random weights for some "
+                "blocks; set only one of these fields."
             )
 
 
 class Delta(Regularizer):
-    """A penalty on the distance of the outputs of stages from the source's. Its static part are their blocks."""
+    """A penalty on the distance between feature maps of the network and of the source, at the ends of stages.
+
+    The static part is the last blocks of the stages.
+    """
 
     def static(self, options: DeltaConfig, scope: Scope) -> tuple[str, ...] | None:
-        model = scope.model
-        return (
-            tuple(
-                tap.block
-                for tap in model.taps
-                if tap.block in scope.blocks_above_prefix and tap.block != model.blocks[0]
-            )
-            or None
-        )
+        first, above = scope.model.blocks[0], scope.blocks_above_prefix
+        return tuple(tap.block for tap in scope.model.taps if tap.block in above and tap.block != first) or None
 
     def numbers(self, options: DeltaConfig) -> dict[str, Any]:
         return {"strength": jnp.float32(options.strength)}
@@ -95,15 +93,15 @@ class Delta(Regularizer):
 def map_distance(
     maps: Mapping[str, jax.Array], source_maps: Mapping[str, jax.Array], attention: Mapping[str, jax.Array]
 ) -> jax.Array:
-    """Returns sum_j W_j ||FM_j(w) - FM_j(w0)||^2 over the channels j of all blocks, mean over the images.
+    """Returns sum_j W_j ||FM_j(w) - FM_j(w0)||^2 over the channels j of all blocks, averaged over the images; a scalar.
+
+    DELTA (Li et al. 2019, section 3.2). The code of the authors divides by the number of positions of a map, multiplies
+    by its number of channels, and sums over the images; the paper does not.
 
     Args:
-      maps: {block: [n, ..., channels]}.
-      source_maps: those of the source.
-      attention: {block: [channels]}, the W_j.
-
-    DELTA (Li et al. 2019, section 3.2). The authors' code divides by the places of a map, multiplies by its channels
-    and sums over the images; the paper does not.
+      maps: {block: [n, ..., channels]}, outputs of the network.
+      source_maps: {block: [n, ..., channels]}, outputs of the source.
+      attention: {block: [channels]}, the weights W_j.
     """
     total = jnp.float32(0)
     for block, weights in attention.items():
@@ -113,5 +111,5 @@ def map_distance(
 
 
 REGULARIZERS.register(
-    "delta", Delta(), section=DeltaConfig, help="penalty on the distance of feature maps from the source's"
+    "delta", Delta(), section=DeltaConfig, help="penalty on the distance between feature maps and those of the source"
 )

@@ -1,4 +1,4 @@
-"""Distillation from the source (LwF; Li & Hoiem 2016): its own head's outputs on the target images are kept."""
+"""Distillation from the source (LwF; Li & Hoiem 2016): keeps the outputs of the source head on the target images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,19 +19,19 @@ from jaxft.training.targets import Targets
 
 @dataclass(frozen=True)
 class DistillationConfig(RegularizerConfig):
-    """Distillation from the source (LwF, Li & Hoiem 2016): its own head's outputs on the target images are kept."""
+    """Distillation from the source (LwF; Li & Hoiem 2016): keeps the outputs of the source head on target images."""
 
     strength: float = setting(
-        0.0, "distillation (LwF): weight of the loss to the source network's own outputs", traced=True, at_least=0
+        0.0, "distillation (LwF): weight of the loss to the outputs of the source head", traced=True, at_least=0
     )
     temperature: float = setting(2.0, "distillation (LwF): temperature that divides the logits", traced=True, above=0)
 
-    towards_source = ("strength",)
+    source_fields = ("strength",)
     compares_layers = True
 
 
 class Distillation(Regularizer):
-    """A cross-entropy to the outputs of the source's head before training. The old head does not train."""
+    """Cross-entropy to the outputs of the source head before training. The source head is frozen."""
 
     def static(self, options: DistillationConfig, scope: Scope) -> bool | None:
         return True if scope.model.feature_block in scope.blocks_above_prefix else None
@@ -59,18 +59,18 @@ class Distillation(Regularizer):
 
 
 def distillation_loss(logits: jax.Array, recorded: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """Returns [n], the cross-entropy of `logits: [n, classes]` and the logits that were recorded before training.
+    """Returns [n], the cross-entropy of `logits: [n, classes]` to `recorded: [n, classes]`, the logits before training.
 
-    Both are softmax(logits / temperature), which are the probabilities to the power 1 / temperature, normalized (Li &
-    Hoiem 2016, section 3; there the temperature is 2).
+    The probabilities of both are softmax(logits / temperature), which equals the probabilities to the power
+    1 / temperature, normalized (Li & Hoiem 2016, section 3; there, the temperature is 2).
     """
-    before = jax.nn.softmax(recorded / temperature)
-    return -(before * jax.nn.log_softmax(logits / temperature)).sum(-1)
+    recorded_probabilities = jax.nn.softmax(recorded / temperature)
+    return -(recorded_probabilities * jax.nn.log_softmax(logits / temperature)).sum(-1)
 
 
 REGULARIZERS.register(
     "distillation",
     Distillation(),
     section=DistillationConfig,
-    help="the source's own outputs on the target images are kept",
+    help="keeps the outputs of the source head on the target images",
 )

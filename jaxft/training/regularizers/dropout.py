@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) of the head's inputs."""
+"""Dropout (Srivastava et al. 2014) of the inputs of the head."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +13,26 @@ from jaxft.models import Network
 from jaxft.training.noise import Dropout, Noise, NoiseKey
 from jaxft.training.regularizers.base import Regularizer, Scope, Term
 
-STREAM = 4  # of the step's key
+STREAM = 4  # random stream; folded into the key of the step
 
 
 @dataclass(frozen=True)
 class DropoutConfig(RegularizerConfig):
-    """Dropout (Srivastava et al. 2014) of the head's inputs."""
+    """Dropout (Srivastava et al. 2014) of the inputs of the head."""
 
     rate: float = setting(
-        0.0, "dropout: fraction of the head's inputs that is set to zero in training", traced=True, at_least=0, below=1
+        0.0,
+        "dropout: fraction of the inputs of the head that is set to zero in training",
+        traced=True,
+        at_least=0,
+        below=1,
     )
 
-    acting = ("rate",)
+    activated_by = ("rate",)
 
 
 class HeadDropout(Regularizer):
-    """Dropout of the head's inputs."""
+    """Dropout of the inputs of the head."""
 
     is_random = True
 
@@ -44,5 +48,5 @@ class HeadDropout(Regularizer):
 
 
 REGULARIZERS.register(
-    "dropout", HeadDropout(), section=DropoutConfig, help="a fraction of the head's inputs is set to zero"
+    "dropout", HeadDropout(), section=DropoutConfig, help="sets a fraction of the inputs of the head to zero"
 )

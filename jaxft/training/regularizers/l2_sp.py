@@ -1,4 +1,4 @@
-"""L2-SP (Li, Grandvalet & Davoine 2018): a penalty on the distance from the source's weights."""
+"""L2-SP (Li, Grandvalet & Davoine 2018): an L2 penalty on the distance from the pretrained weights."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from jaxft.training.regularizers.base import Regularizer, Scope, Term
 from jaxft.training.regularizers.context import StepContext
 from jaxft.training.source import SourceNeeds
 
-REST = ".*"  # the pattern of parameters that no rule names
+REST = ".*"  # pattern of the parameters that no rule of the config matches
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,38 @@ class L2SPConfig(RegularizerConfig):
     """L2-SP (Li, Grandvalet & Davoine 2018): an L2 penalty on the distance from the pretrained weights."""
 
     strength: float = setting(
-        0.0, "L2-SP: penalty on the distance of trained layers below the head from the source", traced=True, at_least=0
+        0.0,
+        "L2-SP: penalty on the distance of trained parameters below the head from the source",
+        traced=True,
+        at_least=0,
     )
     rules: tuple[tuple[str, float], ...] = setting(
-        (), "L2-SP: ordered rules (pattern of parameter names, strength), ahead of strength", traced=True, at_least=0
+        (),
+        "L2-SP: ordered rules (pattern of parameter names, strength); the first that matches replaces strength",
+        traced=True,
+        at_least=0,
     )
-    head: float = setting(0.0, "L2-SP: L2 penalty on the head, which has no source", traced=True, at_least=0)
+    head: float = setting(0.0, "L2-SP: L2 penalty on the head, which is not in the source", traced=True, at_least=0)
 
-    acting = ("strength", "rules", "head")
-    towards_source = ("strength", "rules")
+    activated_by = ("strength", "rules", "head")
+    source_fields = ("strength", "rules")
 
 
 @dataclass(frozen=True)
 class Pull:
-    """Parameters that are pulled to the source, each with the pattern of its strength; whether the head is to zero."""
+    """The penalized parameters of a phase.
+
+    Attributes:
+      leaves: (parameter with a penalty on its distance from the source, pattern of its strength).
+      head: whether there is a penalty on the norm of the head.
+    """
 
     leaves: tuple[tuple[str, str], ...]
     head: bool
 
 
 class L2SP(Regularizer):
-    """Penalties on the distance of trained parameters from the source's, and on the norm of the head."""
+    """Penalties on the distance of trained parameters from the source, and on the norm of the head."""
 
     def static(self, options: L2SPConfig, scope: Scope) -> Pull | None:
         pull = Pull(_pulled(options, scope) if options.strength or options.rules else (), options.head > 0)
@@ -76,26 +87,31 @@ class L2SP(Regularizer):
 
 
 def _pulled(options: L2SPConfig, scope: Scope) -> tuple[tuple[str, str], ...]:
-    """Returns the parameters that are pulled in a phase; of a low-rank update the kernel that it changes.
+    """Returns (parameter, pattern of its strength) of the parameters with a penalty; for LoRA factors, their kernel.
 
-    The head and new units, of which the source has no counterpart, are not among them.
+    The head and the new units of a grown network have no counterpart in the source, and so no penalty.
     """
     head = f"{re.escape(scope.model.head)}/.*"
     rules = [Rule(f"{head}|{NEW_UNITS}.*" if scope.grows else head, 0.0, optional=True)]
     rules += [Rule(pattern, strength) for pattern, strength in options.rules]
-    of_network = [name for name in scope.names if not is_adapter(name)]
-    matches = match_rules([*rules, Rule(REST, options.strength, optional=True)], of_network, "L2-SP rule")
-    moving = {kernel_of(name) if is_adapter(name) else name for name in scope.trained}
-    return tuple((name, matches[name].pattern) for name in sorted(moving) if matches[name].value)
+    params = [name for name in scope.names if not is_adapter(name)]
+    matches = match_rules([*rules, Rule(REST, options.strength, optional=True)], params, "L2-SP rule")
+    trained = {kernel_of(name) if is_adapter(name) else name for name in scope.trained}
+    return tuple((name, matches[name].pattern) for name in sorted(trained) if matches[name].value)
 
 
 def squared_distance(
     params: Mapping[str, jax.Array], start: Mapping[str, jax.Array], penalties: Mapping[str, Any]
 ) -> jax.Array:
-    """Returns the sum over the leaves named in `penalties` of strength / 2 ||w - w0||^2.
+    """Returns the sum of strength / 2 ||w - w0||^2 over the leaves in `penalties`, a scalar.
 
-    The first term of L2-SP (Li, Grandvalet & Davoine 2018, section 3.2), whose alpha may differ from leaf to leaf. All
-    leaves below the head have a counterpart in the source: kernels, biases, scales and shifts.
+    This is the first term of L2-SP (Li, Grandvalet & Davoine 2018, section 3.2), with a separate alpha for each leaf.
+    The penalty applies to all leaves below the head: kernels, biases, scales and shifts.
+
+    Args:
+      params: the parameters w, by name.
+      start: the parameters w0 of the source, by name, with the shapes of `params`.
+      penalties: {leaf: strength, a scalar}.
     """
     return sum(
         (strength / 2 * jnp.square(params[name] - start[name]).sum() for name, strength in penalties.items()),
@@ -103,4 +119,4 @@ def squared_distance(
     )
 
 
-REGULARIZERS.register("l2_sp", L2SP(), section=L2SPConfig, help="L2 penalty on the distance from the source's weights")
+REGULARIZERS.register("l2_sp", L2SP(), section=L2SPConfig, help="L2 penalty on the distance from the source weights")

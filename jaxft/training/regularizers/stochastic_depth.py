@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al. 2016): residual branches are skipped at random."""
+"""Stochastic depth (Huang et al. 2016): training skips residual branches at random."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,26 +15,27 @@ from jaxft.models import Network, block_of
 from jaxft.training.noise import Noise, NoiseKey
 from jaxft.training.regularizers.base import Regularizer, Scope, Term
 
-STREAM = 5  # of the step's key
+STREAM = 5  # random stream; folded into the key of the step
 
 
 @dataclass(frozen=True)
 class StochasticDepthConfig(RegularizerConfig):
-    """Stochastic depth (Huang et al. 2016)."""
+    """Stochastic depth (Huang et al. 2016): training skips residual branches at random."""
 
     rate: float = setting(
         0.0,
-        "stochastic depth: probability of skipping the last residual block; it falls linearly towards the first",
+        "stochastic depth: probability of skipping the branch of the last residual block; it decreases linearly toward "
+        "the first block",
         traced=True,
         at_least=0,
         below=1,
     )
 
-    acting = ("rate",)
+    activated_by = ("rate",)
 
 
 class StochasticDepth(Regularizer):
-    """Residual branches that a batch may skip. Its static part are their blocks."""
+    """Residual branches that a batch skips at random. The static part is their blocks."""
 
     is_random = True
 
@@ -42,13 +43,11 @@ class StochasticDepth(Regularizer):
         model = scope.model
         if not model.residual_blocks:
             raise UserError(
-                f"'training.regularization.stochastic_depth.rate' is {options.rate:g}, but {model.architecture} has no "
-                "residual blocks that could be skipped; leave it out."
+                f"config field 'training.regularization.stochastic_depth.rate' is {options.rate:g}, but "
+                f"{model.architecture} has no residual blocks; set it to 0."
             )
-        return (
-            tuple(b for b in model.residual_blocks if block_of(f"{b}/", model.blocks) in scope.blocks_above_prefix)
-            or None
-        )
+        above = scope.blocks_above_prefix
+        return tuple(name for name in model.residual_blocks if block_of(f"{name}/", model.blocks) in above) or None
 
     def numbers(self, options: StochasticDepthConfig) -> dict[str, Any]:
         return {"rate": jnp.float32(options.rate)}
@@ -61,12 +60,18 @@ class StochasticDepth(Regularizer):
 def branch_factors(
     key: jax.Array, model: Network, blocks: Sequence[str], rate: jax.Array | float
 ) -> dict[str, jax.Array]:
-    """Returns {block: factor of its residual branch} for a batch: 0, or 1 / p.
+    """Returns {block: factor of its residual branch, a float32 scalar} for a batch. The factor is 0 or 1 / p.
 
-    The branch of the l-th of a network's L blocks is kept with probability p_l = 1 - l/L rate (stochastic depth; Huang
-    et al. 2016, equation 4, where `rate` is 1 - p_L). There branches are multiplied by p_l in evaluation; here they are
-    divided by it in training, so that pretrained and exported networks need no change. A skipped branch is computed all
-    the same, and its batch-norm statistics move.
+    The branch of residual block l of L is kept with probability p_l = 1 - l/L rate (stochastic depth; Huang et al.
+    2016, equation 4, where `rate` is 1 - p_L). The authors multiply branches by p_l in evaluation. Here, training
+    divides them by p_l, so pretrained and exported networks need no change. A skipped branch is computed anyway, and
+    its batch-norm statistics are updated.
+
+    Args:
+      key: random key.
+      model: the network.
+      blocks: the residual blocks that training can skip.
+      rate: scalar, the probability of skipping the branch of the last residual block.
     """
     depth = {block: number for number, block in enumerate(model.residual_blocks, 1)}
     factors = {}
@@ -78,5 +83,5 @@ def branch_factors(
 
 
 REGULARIZERS.register(
-    "stochastic_depth", StochasticDepth(), section=StochasticDepthConfig, help="residual branches are skipped at random"
+    "stochastic_depth", StochasticDepth(), section=StochasticDepthConfig, help="skips residual branches at random"
 )

@@ -1,6 +1,6 @@
-"""Formats of weight files, a file each: how a file is known, read and written.
+"""Formats of weight files, one module each, which recognizes, reads and writes them.
 
-Imports `core` only. A new format is a file that defines a `Format`, and a name in the loop below.
+Imports only `core`. A new format is a module that defines a `Format`, and an entry in the loop below.
 """
 
 from jaxft.weights.formats.format import (

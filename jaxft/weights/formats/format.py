@@ -1,4 +1,4 @@
-"""What a format of weight files is, and the registry of formats."""
+"""`Format`, the description of a format of weight files, and the registry of formats."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ from jaxft.core.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-NUM_BYTES = 16  # of a file's beginning, by which its format is known
+NUM_BYTES = 16  # number of bytes at the start of a file that determine its format
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a weight file holds.
+    """Contents of a weight file.
 
     Attributes:
-      tensors: the arrays by the names that they have in the file.
-      metadata: texts beside the tensors.
-      variant: the format's name, with its version where there are several: 'torch (legacy)'.
-      checked: what the bits were compared with while they were read; empty if with nothing.
+      tensors: arrays by tensor name.
+      metadata: texts by name.
+      variant: name of the format with its version, such as 'torch (legacy)'; empty for a format with one version.
+      checked: the integrity check that the file passed during reading, as a phrase; empty if there was no check.
     """
 
     tensors: "dict[str, np.ndarray]"
@@ -36,14 +36,13 @@ class Format:
     """A format of weight files.
 
     Attributes:
-      name: the name in messages.
-      suffixes: suffixes of its files; the first is the usual one.
-      matches: tells from the first `NUM_BYTES` bytes of a file whether it has this format.
-      read: returns what the file at a path holds.
-      write: writes tensors and metadata to a path; None if jaxft cannot write this format.
-      read_metadata: returns the metadata alone, where this takes less time than `read`.
-      has_own_names: whether tensors have the names and layouts of jaxft's variables (`params/head/kernel`) in place
-        of published ones.
+      name: name of the format.
+      suffixes: suffixes of files of this format, the default first.
+      matches: returns whether the first `NUM_BYTES` bytes of a file belong to this format.
+      read: returns the contents of a file.
+      write: writes tensors and metadata to a file. If None, jaxft cannot write this format.
+      read_metadata: returns only the metadata of a file. If None, `read` is used.
+      uses_leaf_names: whether tensors have the leaf names of jaxft, such as `params/head/kernel`, and its layout.
     """
 
     name: str
@@ -52,19 +51,19 @@ class Format:
     read: Callable[[Path], Contents]
     write: "Callable[[Path, Mapping[str, np.ndarray], Mapping[str, str]], None] | None" = None
     read_metadata: Callable[[Path], dict[str, str]] | None = None
-    has_own_names: bool = False
+    uses_leaf_names: bool = False
 
     def metadata_of(self, path: Path) -> dict[str, str]:
-        """Returns the texts that the file at `path` has beside its tensors."""
-        return (self.read_metadata or (lambda path: self.read(path).metadata))(path)
+        """Returns the metadata of a file."""
+        return self.read_metadata(path) if self.read_metadata else self.read(path).metadata
 
 
 FORMATS: Registry[Format] = Registry("weight format")
 
 
-def register_format(form: Format) -> None:
-    """Adds a format, under its name."""
-    FORMATS.register(form.name, form)
+def register_format(weight_format: Format) -> None:
+    """Registers a format under its name."""
+    FORMATS.register(weight_format.name, weight_format)
 
 
 def readable_suffixes() -> tuple[str, ...]:
@@ -73,33 +72,36 @@ def readable_suffixes() -> tuple[str, ...]:
 
 
 def writable_suffixes() -> tuple[str, ...]:
-    """Returns the suffixes of the formats that jaxft writes."""
+    """Returns the suffixes of the formats that jaxft can write."""
     return tuple(suffix for entry in FORMATS.values() if entry.value.write for suffix in entry.value.suffixes)
 
 
 def format_of(path: Path) -> Format:
-    """Returns the format of a weight file, by how it begins, or by its suffix if it begins as none.
+    """Returns the format of a weight file, from its first bytes, or from its suffix if no format matches these.
 
     Raises:
-      UserError: it is of no format.
+      UserError: the file has none of the formats.
     """
     with path.open("rb") as file:
-        begin = file.read(NUM_BYTES)
+        first_bytes = file.read(NUM_BYTES)
     formats = [entry.value for entry in FORMATS.values()]
-    matching = [form for form in formats if form.matches(begin)]
-    matching += [form for form in formats if path.suffix in form.suffixes]
+    matching = [weight_format for weight_format in formats if weight_format.matches(first_bytes)]
+    matching += [weight_format for weight_format in formats if path.suffix in weight_format.suffixes]
     if not matching:
-        raise UserError(f"the weight file {str(path)!r} is truncated, or of none of the formats {', '.join(FORMATS)}.")
+        raise UserError(f"the weight file {str(path)!r} is truncated, or has none of the formats {', '.join(FORMATS)}.")
     return matching[0]
 
 
 def format_to_write(path: str | Path) -> Format:
-    """Returns the format that is written to a path, by its suffix.
+    """Returns the format for a new file, from the suffix of `path`.
 
     Raises:
-      UserError: no format that can be written has this suffix.
+      UserError: jaxft cannot write a format with this suffix.
     """
     for entry in FORMATS.values():
         if entry.value.write and Path(path).suffix in entry.value.suffixes:
             return entry.value
-    raise UserError(f"{str(path)!r} does not say its format; its name must end in {', '.join(writable_suffixes())}.")
+    raise UserError(
+        f"the suffix of {str(path)!r} is not a format that jaxft can write; its name must end in "
+        f"{', '.join(writable_suffixes())}."
+    )

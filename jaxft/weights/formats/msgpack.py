@@ -1,4 +1,4 @@
-"""Flax's msgpack: nested dicts of arrays, for `flax.serialization.from_bytes`, with the names of jaxft's variables."""
+"""The msgpack format of Flax: nested dicts of arrays with leaf names, for `flax.serialization.from_bytes`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,40 +16,42 @@ DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, Recursio
 
 
 def read(path: Path) -> Contents:
-    """Returns the arrays of a file of Flax's by name; the format holds arrays, numbers and texts alone."""
-    tree = _restored(path)
+    """Returns the contents of a msgpack file. The format has only arrays, numbers and texts, so no code can run."""
+    tree = _restore(path)
     tensors = {f"{c}/{name}": leaf for c in COLLECTIONS for name, leaf in paths.flatten(tree.get(c, {})).items()}
     metadata = tree.get("metadata", {})
-    texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
-    return Contents(tensors, metadata if texts else {}, "msgpack")
+    has_metadata = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
+    return Contents(tensors, metadata if has_metadata else {}, "msgpack")
 
 
-def _restored(path: Path) -> dict[str, Any]:
+def _restore(path: Path) -> dict[str, Any]:
+    """Returns the nested dict in a msgpack file, whose collections are checked to contain only arrays."""
     import numpy as np
     from flax.serialization import msgpack_restore
 
     try:
         tree = msgpack_restore(path.read_bytes())
-        whole = isinstance(tree, dict) and all(
+        is_valid = isinstance(tree, dict) and all(
             isinstance(leaf, np.ndarray) for name in COLLECTIONS for leaf in paths.flatten(tree.get(name, {})).values()
         )
     except DAMAGE:
-        whole = False
-    if not whole:
-        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or no msgpack file of Flax's.")
+        is_valid = False
+    if not is_valid:
+        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not a msgpack file of Flax.")
     return tree
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Writes nested dicts of arrays, and the metadata beside them."""
+    """Writes a msgpack file with nested dicts of arrays of any shape, and the metadata as a further entry."""
     from flax.serialization import to_bytes
 
     path.write_bytes(to_bytes(paths.unflatten(tensors) | {"metadata": dict(metadata)}))
 
 
-def matches(begin: bytes) -> bool:
-    """Tells whether a file begins as a map of up to 15 short names, or is an empty map."""
-    return begin == b"\x80" or (b"\x81" <= begin[:1] <= b"\x8f" and b"\xa1" <= begin[1:2] <= b"\xbf")
+def matches(first_bytes: bytes) -> bool:
+    """Returns whether a file is an empty map, or starts with a map of up to 15 entries with a short first name."""
+    is_small_map = b"\x81" <= first_bytes[:1] <= b"\x8f"
+    return first_bytes == b"\x80" or (is_small_map and b"\xa1" <= first_bytes[1:2] <= b"\xbf")
 
 
-MSGPACK = Format("msgpack", (".msgpack",), matches, read, write, has_own_names=True)
+MSGPACK = Format("msgpack", (".msgpack",), matches, read, write, uses_leaf_names=True)

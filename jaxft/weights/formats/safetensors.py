@@ -1,4 +1,4 @@
-"""safetensors: a header of names, types and places, then raw numbers (github.com/huggingface/safetensors)."""
+"""safetensors: a header with names, dtypes and offsets, then raw values (github.com/huggingface/safetensors)."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -20,24 +20,24 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"the weight file {str(path)!r} is truncated or no safetensors file ({error}).") from None
+        raise UserError(f"the weight file {str(path)!r} is truncated or not a safetensors file ({error}).") from None
 
 
 def read(path: Path) -> Contents:
-    """Returns what a safetensors file holds."""
+    """Returns the contents of a safetensors file."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Contents(tensors, file.metadata() or {}, "safetensors")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Returns the texts of the header."""
+    """Returns the metadata in the header of a safetensors file."""
     with _opened(path) as file:
         return file.metadata() or {}
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file."""
+    """Writes a safetensors file with tensors of any shape by name."""
     from safetensors.numpy import save_file
 
     save_file(dict(tensors), str(path), metadata=dict(metadata))
@@ -46,7 +46,7 @@ def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str
 SAFETENSORS = Format(
     "safetensors",
     (".safetensors",),
-    matches=lambda begin: begin[8:9] == b"{",  # after the header's length
+    matches=lambda first_bytes: first_bytes[8:9] == b"{",  # after eight bytes with the length of the header
     read=read,
     write=write,
     read_metadata=read_metadata,

@@ -1,18 +1,18 @@
-"""Namings: how weight files call a family's tensors, a file a family, a table a naming.
+"""Namings: the names of tensors in weight files, one module per family and one port table per naming.
 
-Imports `core` and `models`. A naming of a known family is a table and a `register_naming` line in the family's file;
-a new family's file is imported below. The naming of a file is found by the names of its tensors (`matching`).
+Imports `core` and `models`. A new naming of a known family is a table and a `register_naming` call in the module of the
+family. The module of a new family is imported below. The tensor names of a file determine its naming (`matching`).
 """
 
 import jaxft.weights.namings.cifar_resnet
 import jaxft.weights.namings.efficientnet
 import jaxft.weights.namings.resnet
 import jaxft.weights.namings.squeezenet
-import jaxft.weights.namings.wide_resnet  # noqa: F401  (each registers its namings)
+import jaxft.weights.namings.wide_resnet  # noqa: F401  (each module registers its namings)
 from jaxft.weights.namings.matching import find_naming
 from jaxft.weights.namings.naming import (
+    FLAX_NAMING,
     NAMINGS,
-    OWN,
     LeafPort,
     Naming,
     find_port,
@@ -23,8 +23,8 @@ from jaxft.weights.namings.naming import (
 from jaxft.weights.namings.ports import Port, port_batch_norm, port_conv, port_dense
 
 __all__ = [
+    "FLAX_NAMING",
     "NAMINGS",
-    "OWN",
     "LeafPort",
     "Naming",
     "Port",

@@ -1,4 +1,4 @@
-"""Finds the naming of a weight file by the names of its tensors."""
+"""Detection of the naming of a weight file from its tensor names."""
 
 from collections.abc import Collection
 
@@ -9,50 +9,52 @@ from jaxft.weights.namings.naming import Naming, find_port, namings_of
 
 
 def find_naming(names: Collection[str], model: Network, file: str) -> Naming:
-    """Returns the naming of `model` that tensors called `names` have.
+    """Returns the naming of `model` that fits the tensor names of a file.
 
-    It is the one that accounts for all names, and misses none but those of the head. If there is none, it is the one
-    that shares most names with the file, so that what is missing and left over can be said; the network's usual
-    naming if no name is shared.
+    A naming fits if it has all tensor names, and the file has all names of the naming except those of the head. If no
+    naming fits, the result is the naming that shares the most names with the file, so that an error can list missing
+    and unused tensors. If no name is shared, it is the default naming of the network.
 
     Args:
-      file: the file's name, for the message.
+      names: the tensor names.
+      model: the network.
+      file: name of the file, for the message.
 
     Raises:
-      UserError: two namings account for all names, and mean different leaves by them.
+      UserError: two namings fit, and assign the tensors to different leaves.
     """
     tables = {naming: tensor_names(model, naming) for naming in namings_of(model).values()}
     fitting = [naming for naming, table in tables.items() if _fits(set(names), table, model)]
     if any(tables[other] != tables[fitting[0]] for other in fitting[1:]):
         raise UserError(
-            f"the tensors of {file} fit {model.architecture} by several namings: "
+            f"the tensors of {file} fit several namings of {model.architecture}, which disagree: "
             f"{', '.join(naming.name for naming in fitting)}."
         )
     if fitting:
         return fitting[0]
-    return max(tables, key=lambda naming: len(tables[naming].keys() & set(names)))  # the first of the best
+    return max(tables, key=lambda naming: len(tables[naming].keys() & set(names)))
 
 
 def tensor_names(model: Network, naming: Naming) -> dict[str, str]:
-    """Returns which leaf each tensor of a weight file is, with the counters that some files have."""
+    """Returns a dict from tensor name to leaf, including the optional counters of batches."""
     tensors = {}
     for leaf in model.structure.shapes:
-        tensors[find_port(leaf, model, naming).foreign] = leaf
+        tensors[find_port(leaf, model, naming).tensor_name] = leaf
         if leaf.startswith("batch_stats/") and leaf.endswith("/mean"):
             counter = counter_of(leaf)
-            tensors[find_port(counter, model, naming).foreign] = counter
+            tensors[find_port(counter, model, naming).tensor_name] = counter
     return tensors
 
 
 def counter_of(mean: str) -> str:
-    """Returns the leaf that counts the batches of a batch norm, by the leaf of its mean."""
+    """Returns the name of the batch counter of a batch norm, from the name of its running mean."""
     return f"counters/{layer_of(mean).partition('/')[2]}/num_batches_tracked"
 
 
 def _fits(names: set[str], table: dict[str, str], model: Network) -> bool:
     needed = {
-        foreign
-        for foreign, leaf in table.items()
+        tensor_name
+        for tensor_name, leaf in table.items()
         if not leaf.startswith("counters/") and not model.in_head(leaf.partition("/")[2])
     }
     return needed <= names <= table.keys()

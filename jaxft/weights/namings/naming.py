@@ -1,4 +1,4 @@
-"""A naming: how the tensors of a family's weight files are called, and the registry of namings."""
+"""`Naming`, the tensor names and layouts in weight files of a family, and the registry of namings."""
 
 import functools
 from collections.abc import Callable
@@ -18,10 +18,10 @@ class Naming:
     """Names and layouts of the tensors in weight files of a family.
 
     Attributes:
-      family: the family (`Network.family`); empty for every network.
-      name: who calls them so: 'torchvision', 'timm', 'keras'.
-      table: returns the rows of the port table for a network of the family; the first row that matches a leaf counts.
-      layout: 'torch' (convolutions OIHW, dense layers [out, in]), 'keras' or 'flax' (HWIO, [in, out]).
+      family: the family (`Network.family`); empty for all networks.
+      name: library or author that uses these names: 'torchvision', 'timm', 'keras'.
+      table: returns the port table of a network of the family; the first row that matches a leaf applies.
+      layout: 'torch' (convolutions OIHW, dense layers [out, in]), or 'keras' or 'flax' (HWIO, [in, out]).
     """
 
     family: str
@@ -31,36 +31,44 @@ class Naming:
 
 
 class LeafPort(NamedTuple):
-    """The row of a port table that a leaf belongs to, and the tensor's name in the weight file."""
+    """The row of a port table for a leaf, and the name of the tensor in the weight file."""
 
     row: Port
-    foreign: str
+    tensor_name: str
 
 
 NAMINGS: Registry[Naming] = Registry("naming")
-OWN = Naming("", "flax", lambda model: (Port(r"(?P<leaf>.+)", "{leaf}"),), layout="flax")
+FLAX_NAMING = Naming("", "flax", lambda model: (Port(r"(?P<leaf>.+)", "{leaf}"),), layout="flax")
 
 
 def register_naming(
     family: str, name: str, table: Callable[[Any], tuple[Port, ...]], layout: str = "torch", help: str = ""
 ) -> None:
-    """Adds a naming of a family's weight files, under `family/name`."""
+    """Registers a naming under `family/name`.
+
+    Args:
+      family: the family (`Network.family`).
+      name: library or author that uses these names.
+      table: returns the port table of a network of the family.
+      layout: 'torch', 'keras' or 'flax'; see `Naming`.
+      help: one line of help.
+    """
     NAMINGS.register(f"{family}/{name}", Naming(family, name, table, layout), help=help)
 
 
 def namings_of(model: Network) -> dict[str, Naming]:
-    """Returns the namings of a network's family by name, the usual one first, and last its own leaf names ('flax')."""
+    """Returns the namings of a network by name: the default first, and the leaf names of jaxft ('flax') last."""
     namings = {entry.value.name: entry.value for entry in NAMINGS.values() if entry.value.family == model.family}
     if model.naming in namings:
         namings = {model.naming: namings[model.naming]} | namings
-    return namings | {OWN.name: OWN}
+    return namings | {FLAX_NAMING.name: FLAX_NAMING}
 
 
 def naming_of(model: Network, name: str = "") -> Naming:
-    """Returns the naming called `name` of a network's family, or its usual one if the name is empty.
+    """Returns the naming `name` of a network, or its default naming if `name` is empty.
 
     Raises:
-      UserError: the family has no such naming.
+      UserError: the network has no such naming.
     """
     namings = namings_of(model)
     if not name:
@@ -73,32 +81,34 @@ def naming_of(model: Network, name: str = "") -> Naming:
 
 
 def find_port(leaf: str, model: Network, naming: Naming | None = None) -> LeafPort:
-    """Returns where the leaf (with its collection, `params/head/kernel`) lies in weight files.
+    """Returns the port and the tensor name of a leaf.
 
     Args:
-      naming: the naming of the files; None: the network's usual one.
+      leaf: name of the leaf with the collection, such as `params/head/kernel`.
+      model: the network.
+      naming: the naming of the file. If None, the default naming of the network.
 
     Raises:
       UserError: the port table has no row for the leaf.
     """
     port = _lookup(model, naming or naming_of(model))(leaf)
     if port is None:
-        raise UserError(f"{model.architecture} has no leaf {leaf!r} to port.")
+        raise UserError(f"the port table of {model.architecture} has no row for the leaf {leaf!r}.")
     return port
 
 
 @functools.lru_cache(maxsize=64)
 def _lookup(model: Network, naming: Naming) -> Callable[[str], LeafPort | None]:
-    """Returns the function from a leaf to its place, which keeps what it has found."""
+    """Returns a cached function from the name of a leaf to its port, or to None."""
     table = naming.table
-    rows = grown_table(model, table) if isinstance(model, Grown) and naming is not OWN else table(model)
+    rows = grown_table(model, table) if isinstance(model, Grown) and naming is not FLAX_NAMING else table(model)
 
     @functools.cache
     def port_of(leaf: str) -> LeafPort | None:
         for row in rows:
-            foreign = row.foreign_name(leaf)
-            if foreign is not None:
-                return LeafPort(row, foreign)
+            tensor_name = row.tensor_of(leaf)
+            if tensor_name is not None:
+                return LeafPort(row, tensor_name)
         return None
 
     return port_of

@@ -1,4 +1,4 @@
-"""Rows of a port table: how a leaf is called in a weight file, and how its values lie there."""
+"""Rows of a port table: the name of a leaf in weight files, and the layout of its values there."""
 
 import re
 from collections.abc import Callable
@@ -9,19 +9,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Port:
-    """One row of a port table: where the leaves whose name matches `leaf` lie in a weight file.
+    """One row of a port table, for all leaves whose name matches a pattern.
 
-    `foreign` may name the groups of the pattern, less one where the foreign file counts from zero: `{block-1}`.
-    `to_ours` and `to_foreign` are each other's inverse.
+    Attributes:
+      leaf: regular expression for leaf names, such as `params/stem/conv/kernel`.
+      tensor_name: name of the tensor in the file. It may contain groups of the pattern, such as `{block}`, or
+        `{block-1}` for a file that counts from zero.
+      from_file: converts an array from the layout of the file to the layout of jaxft.
+      to_file: the inverse of `from_file`.
     """
 
     leaf: str
-    foreign: str
-    to_ours: Callable[[np.ndarray], np.ndarray] = np.asarray
-    to_foreign: Callable[[np.ndarray], np.ndarray] = np.asarray
+    tensor_name: str
+    from_file: Callable[[np.ndarray], np.ndarray] = np.asarray
+    to_file: Callable[[np.ndarray], np.ndarray] = np.asarray
 
-    def foreign_name(self, leaf: str) -> str | None:
-        """Returns the foreign name of our leaf, or None where this row is not about it."""
+    def tensor_of(self, leaf: str) -> str | None:
+        """Returns the tensor name of a leaf, or None if this row is for other leaves."""
         match = re.fullmatch(self.leaf, leaf)
         if match is None:
             return None
@@ -30,38 +34,41 @@ class Port:
             group = match[placeholder[1]]
             return str(int(group) - 1) if placeholder[2] else group
 
-        return re.sub(r"\{(\w+?)(-1)?\}", value, self.foreign)
+        return re.sub(r"\{(\w+?)(-1)?\}", value, self.tensor_name)
 
 
-def port_conv(leaf: str, foreign: str) -> Port:
-    """Returns the row for a convolution: PyTorch's OIHW, ours HWIO."""
-    return Port(leaf, foreign, lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
+def port_conv(leaf: str, tensor_name: str) -> Port:
+    """Returns the row for a convolution kernel: OIHW in PyTorch, HWIO in jaxft."""
+    return Port(leaf, tensor_name, lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
 
 
-def port_dense(leaf: str, foreign: str, flattened_channels: int | None = None) -> Port:
-    """Returns the row for a dense layer: PyTorch's [out, in], ours [in, out].
+def port_dense(leaf: str, tensor_name: str, flattened_channels: int | None = None) -> Port:
+    """Returns the row for a dense kernel: [out, in] in PyTorch, [in, out] in jaxft.
 
-    `flattened_channels` are those of the square map that is flattened before it: PyTorch's flattening has the
-    channels first, ours last.
+    Args:
+      leaf: the leaf.
+      tensor_name: the tensor name.
+      flattened_channels: number of channels of the map that is flattened before the layer. PyTorch flattens with
+        channels first, jaxft with channels last. If None, no map is flattened.
     """
     if flattened_channels is None:
-        return Port(leaf, foreign, np.transpose, np.transpose)
+        return Port(leaf, tensor_name, np.transpose, np.transpose)
 
-    def to_ours(w: np.ndarray) -> np.ndarray:  # [out, C * H * W] -> [H * W * C, out]
+    def from_file(w: np.ndarray) -> np.ndarray:  # [out, C * H * W] -> [H * W * C, out]
         return w.reshape(w.shape[0], flattened_channels, -1).transpose(2, 1, 0).reshape(-1, w.shape[0])
 
-    def to_foreign(w: np.ndarray) -> np.ndarray:
+    def to_file(w: np.ndarray) -> np.ndarray:
         return w.reshape(-1, flattened_channels, w.shape[1]).transpose(2, 1, 0).reshape(w.shape[1], -1)
 
-    return Port(leaf, foreign, to_ours, to_foreign)
+    return Port(leaf, tensor_name, from_file, to_file)
 
 
-def port_batch_norm(ours: str, foreign: str) -> tuple[Port, ...]:
-    """Returns the rows for a batch norm: parameters, statistics, and PyTorch's counter of batches."""
+def port_batch_norm(layer: str, tensor_name: str) -> tuple[Port, ...]:
+    """Returns the rows for a batch norm: affine parameters, statistics, and the batch counter of PyTorch."""
     return (
-        Port(f"params/{ours}/scale", f"{foreign}.weight"),
-        Port(f"params/{ours}/bias", f"{foreign}.bias"),
-        Port(f"batch_stats/{ours}/mean", f"{foreign}.running_mean"),
-        Port(f"batch_stats/{ours}/var", f"{foreign}.running_var"),
-        Port(f"counters/{ours}/num_batches_tracked", f"{foreign}.num_batches_tracked"),
+        Port(f"params/{layer}/scale", f"{tensor_name}.weight"),
+        Port(f"params/{layer}/bias", f"{tensor_name}.bias"),
+        Port(f"batch_stats/{layer}/mean", f"{tensor_name}.running_mean"),
+        Port(f"batch_stats/{layer}/var", f"{tensor_name}.running_var"),
+        Port(f"counters/{layer}/num_batches_tracked", f"{tensor_name}.num_batches_tracked"),
     )

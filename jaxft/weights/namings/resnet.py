@@ -1,4 +1,4 @@
-"""Names of ResNets for ImageNet: torchvision's, which are timm's too for networks without changes of the stem."""
+"""Tensor names of ResNets for ImageNet in torchvision, which timm shares if the stem is unchanged."""
 
 from jaxft.models import Network
 from jaxft.weights.namings.naming import register_naming
@@ -7,7 +7,7 @@ from jaxft.weights.namings.residual import residual_table
 
 
 def torchvision(model: Network) -> tuple[Port, ...]:
-    """Returns the port table: `layer1.0.conv1.weight`."""
+    """Returns the port table, with tensor names such as `layer1.0.conv1.weight`."""
     return residual_table("downsample", "fc")
 
 

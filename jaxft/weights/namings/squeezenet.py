@@ -1,4 +1,4 @@
-"""Names of SqueezeNets: torchvision's, and those of github.com/rcmalli/keras-squeezenet."""
+"""Tensor names of SqueezeNets in torchvision, and in github.com/rcmalli/keras-squeezenet."""
 
 from jaxft.models.families.squeezenet import SQUEEZE, SqueezeNet
 from jaxft.weights.namings.naming import register_naming
@@ -6,24 +6,24 @@ from jaxft.weights.namings.ports import Port, port_conv
 
 
 def torchvision(model: SqueezeNet) -> tuple[Port, ...]:
-    """Returns the port table: `features.3.expand1x1.weight`."""
-    rows = [("stem/conv", "features.0"), ("head/conv", "classifier.1")]
-    number = 3  # after the stem's convolution, ReLU and pool
+    """Returns the port table, with tensor names such as `features.3.expand1x1.weight`."""
+    names = [("stem/conv", "features.0"), ("head/conv", "classifier.1")]
+    number = 3  # after the convolution, the ReLU and the pool of the stem
     for i in SQUEEZE:
         layers = ("squeeze", "expand1x1", "expand3x3")
-        rows += [(f"fire{i}/{layer}", f"features.{number}.{layer}") for layer in layers]
+        names += [(f"fire{i}/{layer}", f"features.{number}.{layer}") for layer in layers]
         number += 2 if f"fire{i}" in model.pool_after else 1
-    kernels = [port_conv(f"params/{ours}/kernel", f"{foreign}.weight") for ours, foreign in rows]
-    return (*kernels, *(Port(f"params/{ours}/bias", f"{foreign}.bias") for ours, foreign in rows))
+    kernels = [port_conv(f"params/{layer}/kernel", f"{prefix}.weight") for layer, prefix in names]
+    return (*kernels, *(Port(f"params/{layer}/bias", f"{prefix}.bias") for layer, prefix in names))
 
 
 def keras(model: SqueezeNet) -> tuple[Port, ...]:
-    """Returns the port table: `fire2/squeeze1x1/kernel`."""
-    rows = [("stem/conv", "conv1"), ("head/conv", "conv10")]
+    """Returns the port table, with tensor names such as `fire2/squeeze1x1/kernel`."""
+    names = [("stem/conv", "conv1"), ("head/conv", "conv10")]
     for i in SQUEEZE:
-        rows += [(f"fire{i}/squeeze", f"fire{i}/squeeze1x1")]
-        rows += [(f"fire{i}/expand{k}x{k}", f"fire{i}/expand{k}x{k}") for k in (1, 3)]
-    return tuple(Port(f"params/{ours}/(?P<leaf>kernel|bias)", foreign + "/{leaf}") for ours, foreign in rows)
+        names += [(f"fire{i}/squeeze", f"fire{i}/squeeze1x1")]
+        names += [(f"fire{i}/expand{k}x{k}", f"fire{i}/expand{k}x{k}") for k in (1, 3)]
+    return tuple(Port(f"params/{layer}/(?P<leaf>kernel|bias)", prefix + "/{leaf}") for layer, prefix in names)
 
 
 register_naming("squeezenet", "torchvision", torchvision)

@@ -1,6 +1,7 @@
-"""PyTorch's files (`torch.save`), read and written without PyTorch and without running what lies in them.
+"""PyTorch files (`torch.save`), read and written without PyTorch; code in a file never runs.
 
-Imports `core` only. `containers` opens the two kinds of file, `unpickler` reads the pickle, `reading` makes arrays.
+Imports only `core`. `containers` opens the two kinds of file, `unpickler` reads the pickle, and `reading` creates
+arrays.
 """
 
 from collections.abc import Mapping
@@ -17,26 +18,26 @@ PICKLE_MAGIC = b"\x80"
 
 
 def read(path: Path) -> Contents:
-    """Returns what a file of torch.save holds."""
+    """Returns the contents of a PyTorch file."""
     from jaxft.weights.formats.torch.reading import read_torch_file
 
     tensors, metadata = read_torch_file(path), read_metadata(path)
     with path.open("rb") as file:
         is_archive = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
     if is_archive:
-        return Contents(tensors, metadata, "torch", "the checksums (CRC-32) of its parts are right")
+        return Contents(tensors, metadata, "torch", "the CRC-32 checksums of its entries match")
     return Contents(tensors, metadata, "torch (legacy)")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Returns the texts that jaxft kept beside the tensors."""
+    """Returns the metadata that jaxft wrote to a PyTorch file."""
     from jaxft.weights.formats.torch.reading import read_torch_metadata
 
     return read_torch_metadata(path)
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Writes a file as torch.save does."""
+    """Writes a PyTorch file with tensors of any shape by name."""
     from jaxft.weights.formats.torch.writing import write_torch_file
 
     write_torch_file(path, tensors, metadata)
@@ -45,7 +46,7 @@ def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str
 TORCH = Format(
     "torch",
     (".pth", ".pt", ".th", ".bin", ".tar"),
-    matches=lambda begin: begin.startswith((ZIP_MAGIC, PICKLE_MAGIC)),
+    matches=lambda first_bytes: first_bytes.startswith((ZIP_MAGIC, PICKLE_MAGIC)),
     read=read,
     write=write,
     read_metadata=read_metadata,

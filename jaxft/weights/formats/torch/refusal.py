@@ -1,4 +1,4 @@
-"""Errors of a file of torch.save, each one sentence that names the file."""
+"""Errors for invalid PyTorch files: one sentence each, which names the file."""
 
 import contextlib
 import struct
@@ -16,15 +16,19 @@ DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, NotImplemented
 
 
 class Refused(Exception):
-    """What a file does that it must not, as the end of a sentence that begins with the file."""
+    """An invalid file; the argument is the end of a sentence that starts with the name of the file."""
 
 
 @contextlib.contextmanager
 def explained_read_errors(path: str | Path) -> Iterator[None]:
-    """Turns whatever a file can make go wrong into a `UserError` that names it."""
+    """Converts each exception that an invalid file can cause into a `UserError` that names the file.
+
+    Raises:
+      UserError: the file is invalid.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in texts that a pickle has
+            warnings.simplefilter("ignore")  # invalid escapes in the strings of a pickle
             yield
     except Refused as refused:
         raise UserError(f"the weight file {str(path)!r} {refused}.") from None
@@ -32,17 +36,24 @@ def explained_read_errors(path: str | Path) -> Iterator[None]:
         raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not from torch.save.") from None
 
 
-def refuse(what: str) -> NoReturn:
-    raise Refused(what)
+def refuse(problem: str) -> NoReturn:
+    """Raises the error for an invalid file.
+
+    Raises:
+      Refused: always.
+    """
+    raise Refused(problem)
 
 
 def refuse_code(name: str) -> NoReturn:
+    """Raises the error for a file that refers to a function or class other than those of tensors."""
     refuse(
-        f"asks for {shown(name)}, which is code; jaxft reads tensors only. Save the state dict alone, or as safetensors"
+        f"refers to {printable(name)}, which is code; jaxft reads only tensors: "
+        "save only the state dict, or use safetensors"
     )
 
 
-def shown(text: str) -> str:
-    """Returns a text from a file as it can stand in a message of one line."""
+def printable(text: str) -> str:
+    """Returns a text from a file, escaped and cut off for a one-line message."""
     plain = text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
     return cut_off(plain, 80)

@@ -1,4 +1,4 @@
-"""What a pickle of torch.save describes: names, storages of numbers, tensors. Nothing of it is checked yet."""
+"""Unchecked descriptions in a pickle of torch.save: names, storages, tensors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ class StoredName:
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers that tensors lie in: `size` of them, under `key` in the file."""
+    """The storage of tensors: `size` values under `key` in the file."""
 
     key: str
     dtype: str
@@ -37,12 +37,13 @@ class Storage:
 
     @property
     def num_bytes(self) -> int:
+        """Returns the size of the storage in bytes."""
         return self.size * dtype_of(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a pickle describes it; nothing of it is checked yet."""
+    """A tensor as a pickle describes it; the fields are not checked yet."""
 
     storage: Any
     offset: Any
@@ -51,10 +52,11 @@ class StoredTensor:
 
 
 class Dropped:
-    """A value that no tensor is made of, such as a NumPy scalar."""
+    """A value that is ignored because tensors do not need it, such as a NumPy scalar."""
 
 
 def dtype_of(name: str) -> np.dtype:
+    """Returns the NumPy dtype of a name, including 'bfloat16'."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -63,8 +65,10 @@ def dtype_of(name: str) -> np.dtype:
 
 
 def is_count(value: Any) -> bool:
+    """Returns whether a value is an integer that can be an offset, a size or a stride."""
     return type(value) is int and 0 <= value < 2**48
 
 
 def are_counts(values: Any) -> bool:
+    """Returns whether a value is a tuple of counts that can be a shape or strides."""
     return isinstance(values, tuple) and len(values) <= MOST_DIMENSIONS and all(map(is_count, values))

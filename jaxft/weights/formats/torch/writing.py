@@ -1,4 +1,4 @@
-"""Writes tensors as PyTorch's `torch.load(path, weights_only=True)` reads them, without PyTorch."""
+"""Writes files for `torch.load(path, weights_only=True)`, without PyTorch."""
 
 import json
 import math
@@ -20,9 +20,15 @@ METADATA_RECORD = "metadata.json"
 def write_torch_file(
     path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors as `torch.load(path, weights_only=True)` reads them: an OrderedDict of plain tensors.
+    """Writes a file for `torch.load(path, weights_only=True)`: an OrderedDict of plain tensors.
 
-    `metadata` are texts that are kept beside them, for `read_torch_metadata`; torch passes over them.
+    Args:
+      path: path of the file.
+      tensors: arrays of any shape by tensor name.
+      metadata: texts by name, for `read_torch_metadata`; PyTorch ignores them.
+
+    Raises:
+      UserError: PyTorch has no storage for the dtype of a tensor.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     records = {"data.pkl": _pickled(arrays), "byteorder": sys.byteorder.encode(), "version": b"3\n"}
@@ -35,11 +41,11 @@ def write_torch_file(
 
 
 def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Returns the pickle of an OrderedDict of tensors, each in a storage of its own, by opcodes of protocol 2."""
-    kinds = {dtype: kind for kind, dtype in DTYPES.items()}
+    """Returns the pickle (protocol 2) of an OrderedDict of tensors, each with its own storage."""
+    storage_types = {dtype: storage_type for storage_type, dtype in DTYPES.items()}
 
-    def value(made: Any) -> bytes:
-        return pickle.dumps(made, 2)[2:-1]  # without the protocol before it and the stop after it
+    def value(constant: Any) -> bytes:
+        return pickle.dumps(constant, 2)[2:-1]  # without the opcodes of the protocol and of the end
 
     def name(module: str, attribute: str) -> bytes:
         return pickle.GLOBAL + f"{module}\n{attribute}\n".encode()
@@ -47,10 +53,13 @@ def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
     empty = name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
     parts = [pickle.PROTO, b"\x02", empty, pickle.MARK]
     for i, (tensor, array) in enumerate(arrays.items()):
-        if array.dtype.name not in kinds:
-            raise UserError(f"{tensor!r} is of type {array.dtype}, which torch's files here cannot hold.")
+        if array.dtype.name not in storage_types:
+            raise UserError(
+                f"the tensor {tensor!r} has the dtype {array.dtype}, which a PyTorch file cannot store; "
+                f"convert it to one of {', '.join(storage_types)}."
+            )
         stride = tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
-        storage = name("torch", kinds[array.dtype.name]) + value(str(i)) + value("cpu") + value(array.size)
+        storage = name("torch", storage_types[array.dtype.name]) + value(str(i)) + value("cpu") + value(array.size)
         parts += [value(tensor), name("torch._utils", "_rebuild_tensor_v2"), pickle.MARK]
         parts += [pickle.MARK, value("storage"), storage, pickle.TUPLE, pickle.BINPERSID]
         parts += [value(0), value(array.shape), value(stride), pickle.NEWFALSE, empty, pickle.TUPLE, pickle.REDUCE]

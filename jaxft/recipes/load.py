@@ -1,0 +1,194 @@
+"""A network with its weights, its preprocessing and its class names, from a weight file."""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxft.core.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from jaxft.models import Network, Preprocessing
+    from jaxft.weights import Manifest
+
+# Usual test protocol of ImageNet networks: input size -> shorter side after resizing, before the center crop.
+IMAGENET_RESIZE_PX = {224: 256, 227: 256}
+
+COUNTERS = "counters"  # batch counters of batch norms; only an export to PyTorch needs them
+
+
+def load(path: str | os.PathLike[str], model: str | None = None, check_values: bool = True) -> "LoadedNetwork":
+    """Returns the network of a weight file, with its weights, preprocessing and class names.
+
+    Args:
+      path: a weight file, or `package:NAME` for the file in an installed package.
+      model: the name of the network. If None, the file or its name determines the network.
+      check_values: whether to refuse NaN, infinity, and negative or wrongly zero variances.
+
+    Raises:
+      UserError: the file is missing, damaged, or for a network other than `model`, or its network is unknown.
+
+    Example:
+      >>> network = jaxft.load("resnetsmall14.cifar10.safetensors")
+      >>> probabilities = network.predict(images)  # images: [n, h, w, 3] uint8
+      >>> [network.class_names[i] for i in probabilities.argmax(1)]
+    """
+    import jax
+
+    from jaxft.weights import read_network
+
+    network, variables, manifest = read_network(os.fspath(path), model, check_values)
+    on_device = {name: jax.device_put(variables[name]) for name in variables if name != COUNTERS}
+    return LoadedNetwork(network, variables | on_device, manifest)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+    """A network with its weights, and the manifest of the weight file.
+
+    Attributes:
+      model: the network, for `model.apply(variables, x)` on preprocessed images.
+      variables: 'params' and, if the network has them, 'batch_stats' and 'counters'.
+      manifest: class names, preprocessing and origin.
+    """
+
+    model: "Network"
+    variables: dict[str, Any]
+    manifest: "Manifest"
+
+    @property
+    def preprocessing(self) -> "Preprocessing":
+        """Returns the preprocessing of these weights. `model.preprocessing`, the default, can differ from it."""
+        return self.manifest.preprocessing
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Returns the variables without batch counters: parameters and batch-norm statistics."""
+        return {name: tree for name, tree in self.variables.items() if name != COUNTERS}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Returns the class names. If the file does not have one name per class, returns '0', '1', ..."""
+        names, num_classes = self.manifest.class_names, self.model.num_classes
+        return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Returns one sentence for each assumption about facts that the file lacks."""
+        assumptions = []
+        if len(self.manifest.class_names) != self.model.num_classes:
+            count = f"{len(self.manifest.class_names):,} class names" if self.manifest.class_names else "no class names"
+            assumptions.append(
+                f"{self.manifest.file} has {count} for {self.model.num_classes:,} classes, so classes are numbered."
+            )
+        if self.manifest.assumed:
+            assumptions.append(
+                f"{self.manifest.file} does not record its preprocessing, so jaxft assumes the usual image size and "
+                f"scaling of {self.model.architecture}."
+            )
+        return tuple(assumptions)
+
+    @property
+    def crop(self) -> tuple[int, slice]:
+        """Returns the size in pixels that images are resized to, and the slice of the center crop along each side."""
+        from jaxft.models.class_names import CLASS_NAMES
+
+        size_px = self.preprocessing.size_px
+        is_imagenet = self.class_names == CLASS_NAMES["imagenet"]
+        usual_px = IMAGENET_RESIZE_PX.get(size_px, size_px) if is_imagenet else size_px
+        resize_px = self.manifest.resize_px or usual_px
+        margin = (resize_px - size_px) // 2
+        return resize_px, slice(margin, margin + size_px)
+
+    def predict(self, images: "np.ndarray", batch_size: int = 64) -> "np.ndarray":
+        """Returns the probabilities of the classes, [n, num_classes] float32.
+
+        Images of the network's input size are used unchanged. Other images are resized by their shorter side and
+        center-cropped (`crop`).
+
+        Args:
+          images: [n, height, width, 3] uint8, RGB, not preprocessed.
+          batch_size: number of images per forward pass.
+
+        Raises:
+          UserError: the network has no classifier, or the images have another shape or dtype.
+          FloatingPointError: the logits are not finite.
+        """
+        import numpy as np
+
+        self.check_classifier()
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
+        images = self._fitted(np.asarray(images))
+        compiled = make_probabilities(self.model, self.preprocessing)
+        size = min(batch_size, len(images))
+        outputs = [np.zeros((0, self.model.num_classes), np.float32)]
+        for first in range(0, len(images), batch_size):
+            batch = images[first : first + size]
+            padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
+            outputs.append(np.asarray(compiled(self.arrays, padded))[: len(batch)])
+        probabilities = np.concatenate(outputs)
+        if not np.isfinite(probabilities).all():
+            raise FloatingPointError(f"the logits of {self.manifest.file} are not finite for these images")
+        return probabilities
+
+    def apply(self, images: "jax.Array", start: str | None = None, stop: str | None = None) -> "jax.Array":
+        """Returns the logits [n, num_classes], or the outputs of block `stop`. JAX can differentiate and trace it.
+
+        Args:
+          images: [n, height, width, 3] uint8, RGB, not preprocessed; with `start`, the input of block `start`.
+          start: the first block that runs; if None, the first block of the network.
+          stop: the last block that runs; if None, the head.
+        """
+        x = images if start else self.preprocessing.apply(images)
+        return self.model.apply(self.arrays, x, start=start, stop=stop)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the network to a new weight file, with its class names, preprocessing and origin.
+
+        Raises:
+          UserError: the folder does not exist, or jaxft cannot write a format with this suffix.
+        """
+        from jaxft.weights import save_weights
+
+        save_weights(Path(path), self.model, self.variables, self.manifest)
+
+    def check_classifier(self) -> None:
+        """Raises a `UserError` if the weight file has no classifier."""
+        if self.model.head not in self.variables["params"]:
+            raise UserError(
+                f"{self.manifest.file} has no classifier; fine-tune it on your classes first (`jaxft finetune`)."
+            )
+
+    def _fitted(self, images: "np.ndarray") -> "np.ndarray":
+        """Returns `images` at the network's input size, [n, size_px, size_px, 3] uint8."""
+        import numpy as np
+
+        from jaxft.data.readers.pictures import to_pixels
+
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise UserError(
+                f"images are {images.dtype} of shape {list(images.shape)}; give uint8 images [n, height, width, 3] in "
+                "RGB, which are not preprocessed."
+            )
+        size_px = self.preprocessing.size_px
+        if images.shape[1:3] == (size_px, size_px) or not len(images):
+            return images
+        resize_px, center = self.crop
+        return np.stack([to_pixels(image, resize_px)[center, center] for image in images])
+
+
+@functools.cache
+def make_probabilities(model: "Network", preprocessing: "Preprocessing") -> "Callable[..., jax.Array]":
+    """Returns the compiled `probabilities(variables, images [n, h, w, 3] uint8) -> [n, num_classes]`."""
+    import jax
+
+    def probabilities(variables: dict[str, Any], images: "jax.Array") -> "jax.Array":
+        return jax.nn.softmax(model.apply(variables, preprocessing.apply(images)), axis=-1)
+
+    return jax.jit(probabilities)

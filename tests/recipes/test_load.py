@@ -1,0 +1,96 @@
+"""A network from a weight file: weights, preprocessing and class names together."""
+
+import numpy as np
+import pytest
+from helpers import draw_variables
+from PIL import Image
+
+import jaxft
+from jaxft.core import paths
+from jaxft.models import Preprocessing, create_model
+from jaxft.weights import Manifest, load
+
+SCALING = Preprocessing(8, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), channel_order="bgr")  # not the family's
+NAMES = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Returns a weight file with its own preprocessing and class names."""
+    model = create_model("toy", 3)
+    manifest = Manifest("toy.safetensors", "", "toy", SCALING, NAMES)
+    jaxft.save_weights(tmp_path / "toy.safetensors", model, draw_variables(model, 8), manifest)
+    return tmp_path / "toy.safetensors"
+
+
+def images(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def test_the_preprocessing_of_the_file_is_used(file):
+    """Pixels / 255, in BGR, minus the mean, over the deviation, by NumPy; the softmax of the network's logits."""
+    network, x = jaxft.load(file), images(5, 8, 8, 3)
+    assert network.preprocessing == SCALING != network.model.preprocessing and network.class_names == NAMES
+    inputs = ((x[..., ::-1] / 255 - SCALING.mean) / SCALING.std).astype(np.float32)
+    logits = np.asarray(network.model.apply(network.variables, inputs))
+    expected = np.exp(logits - logits.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(network.predict(x), expected, rtol=1e-4)
+    np.testing.assert_allclose(network.predict(x, batch_size=2), expected, rtol=1e-4)
+    np.testing.assert_allclose(network.apply(x), logits, rtol=1e-4, atol=1e-5)
+    block = network.model.blocks[0]
+    stem = network.apply(x, stop=block)
+    np.testing.assert_allclose(network.apply(stem, start=network.model.blocks[1]), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_larger_images_are_prepared_as_files_are(file, tmp_path):
+    x = images(3, 20, 13, 3)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, pixels in zip(files, x):
+        Image.fromarray(pixels).save(path)
+    network = jaxft.load(file)
+    for probabilities, prediction in zip(network.predict(x), jaxft.predict(file, files, top=3)):
+        of_class = dict(zip(prediction.classes, prediction.probabilities))
+        assert [of_class[name] for name in NAMES] == probabilities.tolist()
+    assert network.predict(x[:0]).shape == (0, 3)
+
+
+def test_a_saved_copy_has_the_same_bits_and_facts(file, tmp_path):
+    jaxft.load(file).save(tmp_path / "copy.pth")
+    copy, network = jaxft.load(tmp_path / "copy.pth"), jaxft.load(file)
+    assert copy.preprocessing == SCALING and copy.class_names == NAMES
+    ours, theirs = paths.flatten(network.variables), paths.flatten(copy.variables)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    variables, _ = load(tmp_path / "copy.pth", network.model)
+    assert np.array_equal(variables["params"]["head"]["kernel"], network.variables["params"]["head"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), "images are float32 of shape"),
+        (np.zeros((8, 8, 3), np.uint8), r"of shape \[8, 8, 3\]; give uint8 images \[n, height, width, 3\]"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"of shape \[2, 3, 8, 8\]"),
+    ],
+    ids=["floats", "one image", "channels first"],
+)
+def test_images_of_another_kind_are_refused(file, x, message):
+    with pytest.raises(jaxft.UserError, match=message):
+        jaxft.load(file).predict(x)
+
+
+def test_a_file_without_preprocessing_is_an_assumption(tmp_path):
+    model = create_model("toy", 3)
+    jaxft.save_weights(tmp_path / "toy.pth", model, draw_variables(model, 8))
+    network = jaxft.load(tmp_path / "toy.pth")
+    assert [text.split(",")[0] for text in network.assumptions] == [
+        "toy.pth has no class names for 3 classes",
+        "toy.pth does not record its preprocessing",
+    ]
+    assert network.class_names == ("0", "1", "2")
+
+
+def test_published_weights_have_their_names_and_preprocessing(real_data):
+    network = jaxft.load(real_data / "weights" / "resnetsmall14.cifar10.safetensors")
+    assert network.class_names[:3] == ("airplane", "automobile", "bird") and network.assumptions == ()
+    assert network.predict(images(4, 32, 32, 3)).shape == (4, 10)
