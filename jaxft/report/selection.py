@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -23,13 +24,15 @@ from jaxft.core.text import some_of
 from jaxft.report.colors import arm_colors
 from jaxft.report.labels import level_labels, setting_labels
 from jaxft.report.levels import distinct, level_key
+from jaxft.report.settings import Means
 from jaxft.store.columns import metric_of
 from jaxft.store.records import Store
 
 MAX_ARMS_IN_PAIRS = 6
 
 
-class Arm(NamedTuple):
+@dataclass(frozen=True)
+class Arm(Means):
     """The settings that differ only in levels of the factors in `select_over`.
 
     Attributes:
@@ -53,16 +56,6 @@ class Arm(NamedTuple):
     diverged: int
     selected: Mapping[int, Mapping[str, Any]]
     means: Mapping[str, Interval]
-
-    @property
-    def val(self) -> Interval:
-        """Returns the validation accuracy in [0, 1]."""
-        return self.means["val_accuracy"]
-
-    @property
-    def test(self) -> Interval:
-        """Returns the test accuracy in [0, 1]."""
-        return self.means["test_accuracy"]
 
     @property
     def test_by_seed(self) -> dict[int, float]:

@@ -15,8 +15,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class Means:
+    """Accuracies among the means of several trials."""
+
+    means: Mapping[str, Interval]
+
+    @property
+    def val(self) -> Interval:
+        """Returns the validation accuracy in [0, 1]."""
+        return self.means["val_accuracy"]
+
+    @property
+    def test(self) -> Interval:
+        """Returns the test accuracy in [0, 1]."""
+        return self.means["test_accuracy"]
+
+
 @dataclass(frozen=True)
-class Setting:
+class Setting(Means):
     """A combination of levels, with the results of its trials.
 
     Attributes:
@@ -40,16 +56,6 @@ class Setting:
     diverged: int
     test_by_seed: Mapping[int, float]
     means: Mapping[str, Interval]
-
-    @property
-    def val(self) -> Interval:
-        """Returns the validation accuracy in [0, 1]."""
-        return self.means["val_accuracy"]
-
-    @property
-    def test(self) -> Interval:
-        """Returns the test accuracy in [0, 1]."""
-        return self.means["test_accuracy"]
 
 
 def summarize_settings(plan: Mapping[str, Any], results: "pd.DataFrame") -> list[Setting]:
