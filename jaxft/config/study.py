@@ -10,6 +10,7 @@ from typing import Any
 from jaxft.config.execution import Execution
 from jaxft.config.fields import MAX_SEED, setting
 from jaxft.config.images import Images
+from jaxft.config.sections import plugins_used
 from jaxft.config.source import Source
 from jaxft.config.streams import Streams
 from jaxft.config.training import Training
@@ -156,8 +157,10 @@ class Study:
         """Raises a `UserError` for a wrong level of a factor, a wrong `select_over`, or a missing plug-in."""
         trials = self.trials()
         _check_selection(self, trials)
-        for config in (*trials, self.execution):
-            _check_plugins(config, self.plugins)
+        for trial in trials:
+            if trial.seed == self.seeds[0]:  # once per setting
+                _check_plugins(trial, self.plugins)
+        _check_plugins(self.execution, self.plugins, "execution")
 
     def trials(self) -> tuple[Trial, ...]:
         """Returns all trials, each once: every setting of the union of the blocks, with every seed."""
@@ -177,22 +180,16 @@ class Study:
         return tuple(dict.fromkeys(name for block in self.factors for name in block))
 
 
-def _check_plugins(config: Any, plugins: Sequence[str]) -> None:
-    """Checks that every registry entry that `config` names is built in or comes from one of the `plugins`.
+def _check_plugins(config: Any, plugins: Sequence[str], where: str = "") -> None:
+    """Checks that every registry entry that `config` uses is built in or comes from one of the `plugins`.
 
-    Other processes of the study load only these plug-ins.
+    Other processes of the study load only these plug-ins, and only their versions are part of the digests.
     """
-    for name, value, declared in fields_of(config):
-        registry = declared.metadata.get("registry")
-        if registry is None or value == declared.default:
-            continue
-        for text in value if isinstance(value, tuple) else (value,):
-            plugin = registry[text].plugin
-            if plugin and plugin not in plugins:
-                raise UserError(
-                    f"config field {name!r} is {text!r}, which the plug-in {plugin!r} registers; "
-                    f"add the plug-in to 'plugins', which is {list(plugins)}."
-                )
+    for name, plugin in plugins_used(config, where):
+        if plugin not in plugins:
+            raise UserError(
+                f"config field {name!r} needs the plug-in {plugin!r}; add it to 'plugins', which is {list(plugins)}."
+            )
 
 
 def _check_selection(study: Study, trials: Sequence[Trial]) -> None:

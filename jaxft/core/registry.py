@@ -85,6 +85,11 @@ class Registry(Mapping[str, Entry[T]]):
             )
         return self.entries[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns the entry called `name`, or `default` without one; that of `Mapping` expects a `KeyError`."""
+        self._load()
+        return self.entries.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         self._load()
         return iter(self.entries)

@@ -130,7 +130,8 @@ class LoadedNetwork:
         outputs = [np.zeros((0, self.model.num_classes), np.float32)]
         for first in range(0, len(images), batch_size):
             batch = images[first : first + size]
-            padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
+            padding = np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)  # one shape, so one program
+            padded = np.concatenate([batch, padding]) if len(padding) else batch
             outputs.append(np.asarray(compiled(self.arrays, padded))[: len(batch)])
         probabilities = np.concatenate(outputs)
         if not np.isfinite(probabilities).all():

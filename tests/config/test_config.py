@@ -1,8 +1,10 @@
 """Configs: checks of every field, factors, digests, files and overrides."""
 
+import copy
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -740,3 +742,9 @@ def test_paths_may_be_path_objects_and_begin_with_the_home_folder(monkeypatch):
     assert study.target.data == "/home/me/images" and study.target.union == ("/home/me/more", "digits")
     assert [trial.target.data for trial in study.trials()][:: len(study.seeds)] == ["a", "/home/me/b"]
     assert json.loads(json.dumps(to_dict(study)))["factors"] == [{"target.data": ["a", "~/b"]}]
+
+
+def test_a_config_can_be_pickled_and_copied():
+    training = {"regularization.l2_sp.strength": 0.1, "augmentation.flip.enabled": True}
+    study = from_dict(Study, {"source.weights": "w.pth", "training": training})
+    assert pickle.loads(pickle.dumps(study)) == copy.deepcopy(study) == study != Study()

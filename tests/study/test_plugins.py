@@ -1,5 +1,6 @@
 """Plug-ins: modules outside jaxft that a study loads, in this process and in workers."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -11,6 +12,9 @@ from sklearn.datasets import load_digits
 
 from jaxft import UserError
 from jaxft.config import Study, from_dict
+from jaxft.config.fields import setting
+from jaxft.core.registries import DATA_FACTORS, OPTIMIZERS, TRACKERS
+from jaxft.core.registry import registering
 from jaxft.store.records import Store
 from jaxft.study.plan import make_plan
 
@@ -163,3 +167,36 @@ def test_an_unusable_plugin_is_a_user_error(code, sentence, tmp_path, monkeypatc
     monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
     with pytest.raises(UserError, match=re.escape(sentence)):
         from_dict(Study, FIELDS | {"plugins": ["broken_plugin"]})
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """A section of a plug-in."""
+
+    factor: float = setting(1.0, "factor")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"training": FIELDS["training"] | {"optimizer.name": "halved"}}, "training.optimizer.name"),
+        ({"target": {"halved.factor": 0.5}}, "target.halved"),
+        ({"execution": {"trackers": ["halved"]}}, "execution.trackers"),
+        ({"factors": [{"training.optimizer.name": ["sgd", "halved"]}]}, "training.optimizer.name"),
+    ],
+    ids=["name", "section", "execution", "factor"],
+)
+def test_a_study_lists_each_plugin_that_it_uses(fields, field, monkeypatch, tmp_path):
+    """A plug-in that another study has loaded here is not there in workers, and its version not in the digest."""
+    registries = OPTIMIZERS, DATA_FACTORS, TRACKERS
+    for registry in registries:
+        monkeypatch.setattr(registry, "entries", dict(registry.items()))
+    with registering("halving"):
+        for registry in registries:
+            registry.register("halved", lambda *args: None, section=Half if registry is DATA_FACTORS else None)
+    (tmp_path / "halving.py").write_text('__version__ = "1"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"'{field}' needs the plug-in 'halving'; add it to 'plugins'")):
+        from_dict(Study, FIELDS | fields)
+    assert from_dict(Study, FIELDS | fields | {"plugins": ["halving"]}).plugins == ("halving",)
+    assert from_dict(Study, FIELDS | {"target": {"halved.factor": 1.0}}).plugins == ()
