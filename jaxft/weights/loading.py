@@ -6,23 +6,24 @@ names, preprocessing, origin.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxft.core import paths
-from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
+from jaxft.core.events import Warned, print_warnings
 from jaxft.models import Network, create_model
 from jaxft.models.initialization import init_head
 from jaxft.weights.damage import refuse_damaged
-from jaxft.weights.formats import Contents, Format, format_of
-from jaxft.weights.manifest import METADATA_KEY, Manifest, digest_of, manifest_of_record, read_record
-from jaxft.weights.namings import find_naming, naming_of
-from jaxft.weights.porting import port, port_with_head, to_tensors
-from jaxft.weights.published import check_sha256_in_name, find_file, find_model, published_manifest
+from jaxft.weights.formats import Contents
+from jaxft.weights.manifest import METADATA_KEY, Manifest
+from jaxft.weights.namings import Fit, find_fit, naming_of, note_of_prefix
+from jaxft.weights.opening import open_file
+from jaxft.weights.porting import num_classes_of, port, port_with_head
+from jaxft.weights.published import find_model
+from jaxft.weights.state_dicts import note_of_state_dict, select_state_dict
 
 Variables = dict[str, Any]
 
@@ -33,6 +34,7 @@ def load_weights(
     head: Literal["load", "new"] = "load",
     key: Any = None,
     check_values: bool = True,
+    state_dict: str | None = None,
 ) -> Variables:
     """Returns the variables of `model`, loaded from a weight file.
 
@@ -48,6 +50,11 @@ def load_weights(
       key: key for the initialization of a new head. If None, `jax.random.key(0)`.
       check_values: whether invalid values (`jaxft.weights.damage.damaged_values`) are an error; False loads them, for
         analysis.
+      state_dict: which weights of a file with several networks are loaded: the name of a state dict in a checkpoint,
+        such as `state_dict_ema`; the prefix of tensor names, such as `encoder_q`; or both, as in
+        `state_dict_ema.encoder_q`. If None, a warning names the state dict that is loaded.
+
+    Choices in reading the file, such as a prefix removed from its tensor names, are printed as warnings.
 
     Raises:
       UserError: the file is missing, truncated or altered; its values are invalid; or tensors are missing, left over or
@@ -58,7 +65,10 @@ def load_weights(
       >>> variables = jaxft.load_weights("resnetsmall14.cifar10.safetensors", model, head="new", key=jax.random.key(0))
       >>> logits = model.apply(variables, images)  # [n, 5], for preprocessed images [n, 32, 32, 3]
     """
-    return load(path, model, head, key, check_values=check_values)[0]
+    variables, manifest = load(path, model, head, key, None, check_values, state_dict)
+    for note in manifest.notes:
+        print_warnings(Warned(note))
+    return variables
 
 
 def load(
@@ -68,6 +78,7 @@ def load(
     key: Any = None,
     size_px: int | None = None,
     check_values: bool = True,
+    state_dict: str | None = None,
 ) -> tuple[Variables, Manifest]:
     """Returns the variables of `model`, loaded from a weight file, and the manifest.
 
@@ -78,11 +89,12 @@ def load(
       key: see `load_weights`.
       size_px: image size for a new head, in pixels. If None, the size in the manifest.
       check_values: see `load_weights`.
+      state_dict: see `load_weights`.
 
     Raises:
       UserError: see `load_weights`.
     """
-    flat, manifest = load_flat(path, model, head, check_values)
+    flat, manifest = load_flat(path, model, head, check_values, state_dict)
     if head == "new":
         import jax
 
@@ -92,7 +104,11 @@ def load(
 
 
 def load_flat(
-    path: str | Path, model: Network, head: Literal["load", "new"] = "load", check_values: bool = True
+    path: str | Path,
+    model: Network,
+    head: Literal["load", "new"] = "load",
+    check_values: bool = True,
+    state_dict: str | None = None,
 ) -> tuple[dict[str, Any], Manifest]:
     """Returns the variables by leaf name, such as `params/head/kernel`, and the manifest.
 
@@ -101,6 +117,7 @@ def load_flat(
       model: see `load_weights`.
       head: 'load' returns all variables, 'new' only the variables of the backbone.
       check_values: see `load_weights`.
+      state_dict: see `load_weights`.
 
     Raises:
       UserError: `head` or the file is invalid; see `load_weights`.
@@ -109,7 +126,8 @@ def load_flat(
         raise UserError(f"head is {head!r}; allowed: 'load' or 'new'.")
     import jax.numpy as jnp
 
-    tensors, manifest = read_file(path, model)
+    tensors, manifest = read_file(path, model, state_dict)
+    manifest = manifest.without_foreign() if head == "new" else manifest
     flat = port(tensors, model, manifest, head)
     if check_values:
         refuse_damaged(flat, path)
@@ -117,7 +135,7 @@ def load_flat(
 
 
 def read_network(
-    path: str | Path, name: str | None = None, check_values: bool = True
+    path: str | Path, name: str | None = None, check_values: bool = True, state_dict: str | None = None
 ) -> tuple[Network, Variables, Manifest]:
     """Returns the network of a weight file, its variables, and the manifest.
 
@@ -128,72 +146,71 @@ def read_network(
       path: see `load_weights`.
       name: name of the network. If None, `find_model` determines it from the file.
       check_values: see `load_weights`.
+      state_dict: see `load_weights`.
 
     Raises:
       UserError: the network of the file is unknown, or the file is invalid; see `load_weights`.
     """
-    model = create_model(name or find_model(path), num_classes=2)
-    tensors, manifest = read_file(path, model)
+    model = create_model(name or find_model(path, state_dict), num_classes=2)
+    tensors, manifest = read_file(path, model, state_dict)
+    if num_classes_of(tensors, model) is None:
+        manifest = manifest.without_foreign()
     model, flat = port_with_head(tensors, model, manifest)
     if check_values:
         refuse_damaged(flat, path)
     return model, paths.unflatten(flat), manifest
 
 
-def read_file(path: str | Path, model: Network) -> tuple[dict[str, np.ndarray], Manifest]:
-    """Returns the tensors of a weight file by their names in the file, and the manifest.
+def read_file(
+    path: str | Path, model: Network, state_dict: str | None = None
+) -> tuple[dict[str, np.ndarray], Manifest]:
+    """Returns the tensors of a weight file by their names in its naming, without prefixes, and the manifest.
 
-    The content of the file determines the format, not the suffix. Tensors keep the dtypes of the file; `port` converts
-    them to float32.
+    Tensors keep the dtypes of the file; `port` converts them to float32. Tensors that belong to no part of the network
+    are not returned; the manifest names them (`Manifest.foreign`).
+
+    Args:
+      path: see `load_weights`.
+      model: the network, with any number of classes.
+      state_dict: see `load_weights`.
 
     Raises:
-      UserError: the file is missing or damaged, or is for a network other than `model`.
+      UserError: the file is missing or damaged, is for a network other than `model`, or has no such state dict.
     """
-    path = find_file(path)
-    sha256 = sha256_of(path.read_bytes())
-    manifest = published_manifest(path, sha256)
-    file_format = format_of(path)
-    is_sha256_in_name = file_format.name == "torch" and check_sha256_in_name(path, sha256)
-    contents = file_format.read(path)
-    naming = find_naming(contents.tensors.keys(), model, path.name)
-    if manifest is not None:
-        checked = "its sha256 matches the published file"
-    elif METADATA_KEY in contents.metadata:
-        record = read_record(path, contents.metadata[METADATA_KEY])
-        manifest = manifest_of_record(record, path.name, sha256)
-        if not _has_digest(record, contents, model, file_format):
-            raise UserError(
-                f"the weight file {str(path)!r} is damaged: its tensors do not match the sha256 in its metadata; "
-                "download it or train it again."
-            )
-        checked = "its tensors match the sha256 in its metadata"
-    else:
-        checked = "its sha256 matches its name" if is_sha256_in_name else contents.checked
-        manifest = Manifest(path.name, sha256, model.architecture, model.preprocessing, assumed=True)
+    opened = open_file(path)
+    file = opened.path.name
+    contents, prefix = select_state_dict(opened.contents, state_dict, file)
+    fit = find_fit({**contents.tensors, **contents.dropped}.keys(), model, file, prefix)
+    manifest = opened.manifest
+    if manifest is None:
+        manifest = Manifest(file, opened.sha256, model.architecture, model.preprocessing, assumed=True)
     if manifest.model != model.architecture:  # an error even if the tensors fit: preprocessing or padding may differ
-        raise UserError(
-            f"{path.name} is for {manifest.model}, not for {model.architecture}; use the model {manifest.model}."
-        )
-    naming = naming_of(model, manifest.naming) if file_format.uses_leaf_names else naming
-    return contents.tensors, dataclasses.replace(
+        raise UserError(f"{file} is for {manifest.model}, not for {model.architecture}; use the model {manifest.model}.")
+    naming = naming_of(model, manifest.naming) if opened.format.uses_leaf_names else fit.naming
+    notes = note_of_state_dict(contents, file) if state_dict is None else ()
+    return _tensors_of(contents, fit, file), dataclasses.replace(
         manifest,
         metadata=tuple(sorted((name, text) for name, text in contents.metadata.items() if name != METADATA_KEY)),
-        format=contents.variant or file_format.name,
-        checked=checked,
+        format=contents.variant or opened.format.name,
+        checked=opened.checked,
         layout=naming.layout,
         naming=naming.name,
+        foreign=tuple(name for name in fit.foreign if name in contents.tensors),
+        notes=(*notes, *note_of_prefix(fit, file)),
     )
 
 
-def _has_digest(record: Mapping[str, Any], contents: Contents, model: Network, file_format: Format) -> bool:
-    """Returns whether the tensors match the digest in `record`.
+def _tensors_of(contents: Contents, fit: Fit, file: str) -> dict[str, np.ndarray]:
+    """Returns the tensors that can belong to the network, by their names in the naming.
 
-    If the record of a msgpack file has no naming, its digest covers the tensors under their published names.
+    Raises:
+      UserError: a tensor of the network is an object of a class, which would run code.
     """
-    tensors = contents.tensors
-    if file_format.uses_leaf_names and "naming" not in record and record["model"] == model.architecture:
-        try:
-            tensors = to_tensors(model, paths.unflatten(tensors))
-        except (UserError, ValueError, IndexError):
-            return False
-    return digest_of(tensors) == record["tensors_sha256"]
+    for in_file in fit.names.values():
+        if in_file in contents.dropped:
+            raise UserError(
+                f"{file} has {in_file!r} as an object of {contents.dropped[in_file]}, which is code; jaxft reads only "
+                "plain tensors: save only the state dict, or use safetensors."
+            )
+    left_over = {name: contents.tensors[name] for name in fit.left_over if name in contents.tensors}
+    return left_over | {name: contents.tensors[in_file] for name, in_file in fit.names.items()}

@@ -11,10 +11,12 @@ import numpy as np
 
 from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
+from jaxft.core.text import some_of
 from jaxft.models import Preprocessing
 
 METADATA_KEY = "jaxft"
 FIELDS = ("model", "preprocessing", "class_names", "origin", "layout", "assumed")
+MOST_NAMED = 3  # foreign tensors that a note names
 OPTIONAL_FIELDS = ("resize_px", "naming")
 
 
@@ -37,6 +39,8 @@ class Manifest:
       checked: the integrity check that the file passed, as a phrase; empty if none was possible.
       resize_px: shorter side of the image before the center crop, in pixels. If None, the input size of the network.
       naming: naming of the tensors in the file, such as 'torchvision' or 'timm'; an export uses it again.
+      foreign: names of tensors in the file that belong to no part of the network, such as `criterion.weight`.
+      notes: sentences about choices in reading the file, such as a removed prefix, for the user.
     """
 
     file: str
@@ -52,11 +56,21 @@ class Manifest:
     checked: str = ""
     resize_px: int | None = None
     naming: str = ""
+    foreign: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Returns the manifest as JSON, as it is stored in a file."""
         fields = dataclasses.asdict(self)
         return json.dumps({name: fields[name] for name in (*FIELDS, *(n for n in OPTIONAL_FIELDS if fields[n]))})
+
+    def without_foreign(self) -> "Manifest":
+        """Returns the manifest for reading only the backbone: a note lists the foreign tensors, which are passed over."""
+        if not self.foreign:
+            return self
+        tensors = "1 tensor, which belongs" if len(self.foreign) == 1 else f"{len(self.foreign)} tensors, which belong"
+        note = f"jaxft passes over {tensors} to no part of {self.model}: {some_of(self.foreign, MOST_NAMED)}."
+        return dataclasses.replace(self, foreign=(), notes=(*self.notes, f"in {self.file}, {note}"))
 
 
 def write_record(manifest: Manifest, tensors: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -34,7 +34,7 @@ def port(
     Args:
       tensors: arrays of any shape by tensor name, in any naming of the family.
       model: the network.
-      manifest: the manifest of the file.
+      manifest: the manifest of the file. Its foreign tensors are an error; see `Manifest.without_foreign`.
       head: 'load' returns all leaves, 'new' only the leaves of the backbone.
 
     Raises:
@@ -69,7 +69,7 @@ def port(
         if tensor_name in tensors:
             used.add(tensor_name)
             flat[counter] = tensors[tensor_name]
-    left_over = [tensor_name for tensor_name in tensors if tensor_name not in used]
+    left_over = [tensor_name for tensor_name in tensors if tensor_name not in used] + list(manifest.foreign)
     if missing or misshapen or left_over:
         raise _mismatch(manifest.file, model, missing, misshapen, left_over)
     return flat

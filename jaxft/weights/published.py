@@ -12,7 +12,8 @@ from jaxft.models import Network, Published, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
 from jaxft.weights.formats import format_of, readable_suffixes
 from jaxft.weights.manifest import METADATA_KEY, Manifest, read_record
-from jaxft.weights.namings import FLAX_NAMING, find_naming, naming_of
+from jaxft.weights.namings import FLAX_NAMING, find_fit, naming_of
+from jaxft.weights.state_dicts import select_state_dict
 
 DIGITS = re.compile(r"-([0-9a-f]{8})$")  # eight digits of the sha256 at the end of a file name, as torchvision has
 PACKAGE = "package:"
@@ -49,11 +50,15 @@ def find_file(spec: str | Path) -> Path:
     return Path(str(weight_files[0].locate()))
 
 
-def find_model(path: str | Path) -> str:
+def find_model(path: str | Path, state_dict: str | None = None) -> str:
     """Returns the name of the network of a weight file.
 
     The name comes from the sha256 of a published file, from the metadata of a file that jaxft wrote, or from the file
     name, such as `resnet18-f37072fd.pth` or `resnetsmall14.mine.safetensors`.
+
+    Args:
+      path: a weight file, or `package:NAME` (see `load_weights`).
+      state_dict: see `load_weights`.
 
     Raises:
       UserError: there is no such file, the file is damaged, it does not name a network, or its tensor names belong to a
@@ -76,7 +81,8 @@ def find_model(path: str | Path) -> str:
     file_format = format_of(path)
     if file_format.uses_leaf_names:
         return model.architecture
-    naming = find_naming(file_format.read(path).tensors.keys(), model, path.name)
+    contents, prefix = select_state_dict(file_format.read(path), state_dict, path.name)
+    naming = find_fit(contents.tensors.keys(), model, path.name, prefix).naming
     if naming not in (FLAX_NAMING, naming_of(model)):
         # Another library may use the same name for a network that computes differently.
         raise UserError(

@@ -23,12 +23,19 @@ class Contents:
       metadata: texts by name.
       variant: name of the format with its version, such as 'torch (legacy)'; empty for a format with one version.
       checked: the integrity check that the file passed during reading, as a phrase; empty if there was no check.
+      state_dict: name of the state dict that contains `tensors`, such as 'model' or 'state_dict.ema'; empty for tensors
+        at the top level. If a file has several state dicts of unknown names, `tensors` is empty.
+      others: for each other state dict of the file, by name, a function that returns the contents with its tensors.
+      dropped: class of each object among the tensors that is not a tensor, by name.
     """
 
     tensors: "dict[str, np.ndarray]"
     metadata: dict[str, str] = field(default_factory=dict)
     variant: str = ""
     checked: str = ""
+    state_dict: str = ""
+    others: "Mapping[str, Callable[[], Contents]]" = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jaxft.weights.namings.efficientnet
 import jaxft.weights.namings.resnet
 import jaxft.weights.namings.squeezenet
 import jaxft.weights.namings.wide_resnet  # noqa: F401  (each module registers its namings)
-from jaxft.weights.namings.matching import find_naming
+from jaxft.weights.namings.matching import Fit, find_fit, find_naming, note_of_prefix
 from jaxft.weights.namings.naming import (
     FLAX_NAMING,
     NAMINGS,
@@ -25,12 +25,15 @@ from jaxft.weights.namings.ports import Port, port_batch_norm, port_conv, port_d
 __all__ = [
     "FLAX_NAMING",
     "NAMINGS",
+    "Fit",
     "LeafPort",
     "Naming",
     "Port",
+    "find_fit",
     "find_naming",
     "find_port",
     "naming_of",
+    "note_of_prefix",
     "namings_of",
     "port_batch_norm",
     "port_conv",

@@ -4,6 +4,7 @@ Imports only `core`. `containers` opens the two kinds of file, `unpickler` reads
 arrays.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +20,9 @@ PICKLE_MAGIC = b"\x80"
 
 def read(path: Path) -> Contents:
     """Returns the contents of a PyTorch file."""
-    from jaxft.weights.formats.torch.reading import read_torch_file
+    from jaxft.weights.formats.torch.reading import read_contents
 
-    tensors, metadata = read_torch_file(path), read_metadata(path)
-    with path.open("rb") as file:
-        is_archive = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-    if is_archive:
-        return Contents(tensors, metadata, "torch", "the CRC-32 checksums of its entries match")
-    return Contents(tensors, metadata, "torch (legacy)")
+    return dataclasses.replace(read_contents(path), metadata=read_metadata(path))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

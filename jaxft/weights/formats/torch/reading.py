@@ -5,37 +5,50 @@ without running code. Sizes, strides and offsets are checked against the number 
 and arrays are views of these bytes. So a file cannot use more memory than its size, or more than `MOST_STEPS` steps.
 """
 
+import functools
 import json
 import math
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from jaxft.core.text import some_of
+from jaxft.weights.formats.format import Contents
 from jaxft.weights.formats.torch import PICKLE_MAGIC, ZIP_MAGIC
 from jaxft.weights.formats.torch.containers import BytesOf, open_legacy, open_records, open_zip
-from jaxft.weights.formats.torch.refusal import explained_read_errors, printable, refuse
-from jaxft.weights.formats.torch.stored import Storage, StoredTensor, are_counts, dtype_of, is_count
+from jaxft.weights.formats.torch.refusal import explained_read_errors, printable, refuse, refuse_code
+from jaxft.weights.formats.torch.stored import Dropped, Storage, StoredTensor, are_counts, dtype_of, is_count
 from jaxft.weights.formats.torch.writing import METADATA_RECORD
 
 TAR_MAGIC = b"ustar"  # starts at byte 257
 MOST_NAMED = 3  # entries of a file named in an error
 STATE_KEYS = ("state_dict", "model", "model_state", "net", "model_state_dict", "ema", "network", "weights", "params",
-              "state_dict_ema", "model_ema")  # fmt: skip
-PREFIXES = ("module.", "_orig_mod.")  # from DataParallel and torch.compile
+              "state_dict_ema", "model_ema", "teacher", "student")  # fmt: skip
 
 
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a file from `torch.save` by name, as read-only arrays with the dtypes of the file.
 
-    Both zip archives (torch 1.6 and newer) and the older format are supported. In a checkpoint, the tensors of the
-    network are those under the first key of `STATE_KEYS` that has tensors; other entries are ignored. The prefixes
-    `module.` and `_orig_mod.` are removed from the names.
+    See `read_contents`.
 
     Raises:
-      UserError: the file is truncated or damaged, has no tensors, or has an object other than tensors, containers,
-        numbers and strings.
+      UserError: see `read_contents`.
+    """
+    return read_contents(path).tensors
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Returns the contents of a file from `torch.save`, without its metadata.
+
+    Both zip archives (torch 1.6 and newer) and the older format are supported. A checkpoint can have several dicts of
+    tensors; the result has the tensors of one, and functions for all others. It is the first of `STATE_KEYS`, or the
+    tensors at the top level, or the only dict with tensors; otherwise the result has no tensors. So the weights that the optimizer trained come before their
+    moving average (`state_dict_ema`). Objects of other classes are never created.
+
+    Raises:
+      UserError: the file is truncated or damaged, or has no dict of tensors.
     """
     content = Path(path).read_bytes()
     with explained_read_errors(path):
@@ -43,8 +56,25 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             refuse("is a tar archive, as torch before 0.1.10 wrote it; load it with torch and save it again")
         if not content.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
             refuse("is not a file of torch.save")
-        unpickled, bytes_of = open_zip(content) if content.startswith(ZIP_MAGIC) else open_legacy(content)
-        return {name: _to_array(name, tensor, bytes_of) for name, tensor in _state_dict(unpickled).items()}
+        is_archive = content.startswith(ZIP_MAGIC)
+        unpickled, bytes_of = open_zip(content) if is_archive else open_legacy(content)
+        found = dict(_state_dicts(unpickled))
+        if not found:
+            _refuse_without_tensors(unpickled)
+
+    def contents(name: str) -> Contents:
+        with explained_read_errors(path):
+            entries = found.get(name, {})
+            return Contents(
+                {key: _to_array(key, entry, bytes_of) for key, entry in entries.items() if _is_tensor(entry)},
+                variant="torch" if is_archive else "torch (legacy)",
+                checked="the CRC-32 checksums of its entries match" if is_archive else "",
+                state_dict=name,
+                others={other: functools.partial(contents, other) for other in found if other != name},
+                dropped={key: entry.name for key, entry in entries.items() if isinstance(entry, Dropped)},
+            )
+
+    return contents(_default(found))
 
 
 def read_torch_metadata(path: str | Path) -> dict[str, str]:
@@ -66,33 +96,46 @@ def read_torch_metadata(path: str | Path) -> dict[str, str]:
         return metadata
 
 
-def _state_dict(unpickled: Any) -> dict[str, StoredTensor]:
-    """Returns the tensors of the network in an unpickled object by name, without the prefixes of wrappers."""
-    tensors = _tensors_in(unpickled, set())
-    if not tensors:
-        keys = [repr(printable(key)) for key in unpickled] if isinstance(unpickled, dict) else []
-        contents = f"it has {some_of(keys, MOST_NAMED)}" if keys else "it is not a dict with names"
-        state_keys = some_of([repr(key) for key in STATE_KEYS], MOST_NAMED)
-        refuse(f"has no named tensors: {contents}; jaxft looks for tensors at the top level and in {state_keys}")
-    named: dict[str, StoredTensor] = {}
-    for name, tensor in tensors.items():
-        while name.startswith(PREFIXES):
-            name = name.partition(".")[2]
-        if name in named:
-            refuse(f"has {printable(name)!r} both with and without the prefix of a wrapper")
-        named[name] = tensor
-    return named
-
-
-def _tensors_in(value: Any, visited: set[int]) -> dict[str, StoredTensor]:
+def _state_dicts(value: Any, name: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields each dict with tensors in an unpickled object, with its name: the keys of the dicts around it."""
+    visited = set() if visited is None else visited
     if not isinstance(value, dict) or id(value) in visited:
-        return {}
+        return
     visited.add(id(value))
+    if any(map(_is_tensor, value.values())):
+        yield name, value
+    for key, inner in value.items():
+        yield from _state_dicts(inner, f"{name}.{key}" if name else key, visited)
+
+
+def _default(names: Collection[str]) -> str:
+    """Returns the name of the state dict that has the network, or '' if it is unknown or the top level."""
+    candidates = [name for name in names if name.partition(".")[0] in STATE_KEYS]
+    if candidates:
+        return min(candidates, key=lambda name: [*map(_rank, name.split(".")), len(STATE_KEYS)])
+    return next(iter(names)) if len(names) == 1 else ""
+
+
+def _rank(key: str) -> int:
+    """Returns the place of a key in `STATE_KEYS`; other keys come last, after the tensors next to them."""
+    return STATE_KEYS.index(key) if key in STATE_KEYS else len(STATE_KEYS) + 1
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, StoredTensor)
+
+
+def _refuse_without_tensors(unpickled: Any) -> NoReturn:
+    """Raises the error for a file without a dict of tensors; names an object of a class, such as a whole network."""
+    if isinstance(unpickled, Dropped):
+        refuse_code(unpickled.name)
+    items = unpickled if isinstance(unpickled, dict) else {}
     for key in STATE_KEYS:
-        inner = _tensors_in(value.get(key), visited)
-        if inner:
-            return inner
-    return {name: tensor for name, tensor in value.items() if isinstance(tensor, StoredTensor)}
+        if isinstance(items.get(key), Dropped):
+            refuse_code(items[key].name)
+    keys = [repr(printable(key)) for key in items]
+    contents = f"it has {some_of(keys, MOST_NAMED)}" if keys else "it is not a dict with names"
+    refuse(f"has no dict of named tensors: {contents}")
 
 
 def _to_array(name: str, tensor: StoredTensor, bytes_of: BytesOf) -> np.ndarray:

@@ -17,6 +17,17 @@ DTYPES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
+# Storages of values that NumPy has no type for, with the size of a value in bytes: such tensors are `Dropped`.
+OTHER_STORAGES = {
+    "ComplexDoubleStorage": 16,
+    "ComplexFloatStorage": 8,
+    "QInt8Storage": 1,
+    "QInt32Storage": 4,
+    "QUInt8Storage": 1,
+    "QUInt4x2Storage": 1,
+    "QUInt2x4Storage": 1,
+    "UntypedStorage": 1,
+}
 MOST_DIMENSIONS = 64  # as in NumPy and in torch
 
 
@@ -29,11 +40,16 @@ class StoredName:
 
 @dataclass(frozen=True)
 class Storage:
-    """The storage of tensors: `size` values under `key` in the file."""
+    """The storage of tensors: `size` values under `key` in the file.
+
+    `type` is the name of its class in torch, and `dtype` the NumPy type, such as 'float32', or 'V8' for eight bytes
+    without a type.
+    """
 
     key: str
     dtype: str
     size: int
+    type: str
 
     @property
     def num_bytes(self) -> int:
@@ -51,8 +67,15 @@ class StoredTensor:
     stride: Any
 
 
+@dataclass(frozen=True, eq=False)
 class Dropped:
-    """A value that is ignored because tensors do not need it, such as a NumPy scalar."""
+    """The placeholder of an object of another class, such as a NumPy array; it has no content.
+
+    Attributes:
+      name: name of the class, or of the function that would create the object.
+    """
+
+    name: str
 
 
 def dtype_of(name: str) -> np.dtype:

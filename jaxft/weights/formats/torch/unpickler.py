@@ -1,8 +1,9 @@
 """A restricted unpickler: a stack machine that builds descriptions of tensors and calls no functions of the file.
 
-A function in a pickle is only a name. The few names that torch.save writes are interpreted here; any other name is an
-error. `pickle.Unpickler` with a custom `find_class` would be less safe: it would still allocate any amount of memory,
-hash any object, and call `__setstate__`.
+A function or class in a pickle is only a name, which is never looked up. The few names that describe tensors are
+interpreted here. A call of any other name gives a placeholder without content (`Dropped`), so that the objects beside
+the tensors of a checkpoint do no harm. `pickle.Unpickler` with a custom `find_class` would be less safe: it would still
+allocate any amount of memory, hash any object, and call `__setstate__`.
 """
 
 import io
@@ -12,25 +13,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxft.weights.formats.torch.refusal import printable, refuse, refuse_code
-from jaxft.weights.formats.torch.stored import DTYPES, Dropped, Storage, StoredName, StoredTensor, is_count
+from jaxft.weights.formats.torch.stored import (
+    DTYPES,
+    OTHER_STORAGES,
+    Dropped,
+    Storage,
+    StoredName,
+    StoredTensor,
+    is_count,
+)
 
-NAMES = {
-    "collections.OrderedDict",
-    "torch.Size",
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "_codecs.encode",
-    *(f"torch.{dtype}" for dtype in DTYPES.values()),
-    *(f"{module}.{name}" for module in ("torch", "torch.cuda") for name in DTYPES),
-}
+TENSOR_CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 MOST_STEPS = 1_000_000  # opcodes of a pickle; a tensor has about 30
 VALUES = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "BINSTRING",
           "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-          "BINBYTES8")  # fmt: skip
+          "BINBYTES8", "BYTEARRAY8")  # fmt: skip
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
@@ -56,10 +53,9 @@ class _Machine:
 
     def run(self, opcode: str, value: Any) -> None:
         """Runs one opcode; an unknown opcode is an error."""
-        for handler in (self.push, self.remember, self.build_tuple_or_list, self.build_dict, self.name_or_call):
-            if handler(opcode, value):
-                return
-        refuse_code(value.replace(" ", ".") if opcode == "INST" else f"the pickle opcode {opcode}")
+        handlers = (self.push, self.remember, self.build_tuple_or_list, self.build_dict, self.name_or_call, self.drop)
+        if not any(handler(opcode, value) for handler in handlers):
+            refuse(f"has a pickle with the opcode {opcode}, which torch.save never writes")
 
     def pop_to_mark(self) -> list[Any]:
         """Removes the items above the last mark from the stack, and returns them."""
@@ -113,10 +109,10 @@ class _Machine:
                 self.stack.append(self.pop_to_mark())
             case "APPEND":
                 item = self.stack.pop()
-                _list(self.stack[-1]).append(item)
+                _append(self.stack[-1], [item])
             case "APPENDS":
                 items = self.pop_to_mark()
-                _list(self.stack[-1]).extend(items)
+                _append(self.stack[-1], items)
             case _:
                 return False
         return True
@@ -153,65 +149,112 @@ class _Machine:
                 self.stack.append(_call(self.stack.pop(), args))
             case "BUILD":
                 self.stack.pop()
-                if not isinstance(self.stack[-1], OrderedDict | Dropped):
+                if not isinstance(self.stack[-1], OrderedDict | StoredTensor | Dropped):
                     refuse("sets the state of an object without state; it is damaged")
             case "BINPERSID":
-                storage = _to_storage(self.stack.pop())
-                if self.storages.setdefault(storage.key, storage) != storage:
-                    refuse(f"describes the storage {printable(storage.key)!r} in two different ways; it is damaged")
-                self.stack.append(storage)
+                self.stack.append(self.storage_of(self.stack.pop()))
             case _:
                 return False
         return True
 
+    def drop(self, opcode: str, value: Any) -> bool:
+        """Runs an opcode that creates a set or an object of a class, as a placeholder; returns False for others."""
+        match opcode:
+            case "NEWOBJ" | "NEWOBJ_EX":
+                del self.stack[-1 if opcode == "NEWOBJ" else -2 :]
+                self.stack.append(_dropped(self.stack.pop()))
+            case "OBJ":
+                self.stack.append(_dropped(self.pop_to_mark()[0]))
+            case "INST":
+                self.pop_to_mark()
+                self.stack.append(Dropped(value.replace(" ", ".", 1)))
+            case "EXT1" | "EXT2" | "EXT4":
+                self.stack.append(Dropped(f"the pickle opcode {opcode}"))
+            case "EMPTY_SET":
+                self.stack.append(Dropped("set"))
+            case "FROZENSET":
+                self.pop_to_mark()
+                self.stack.append(Dropped("frozenset"))
+            case "ADDITEMS":
+                self.pop_to_mark()
+                _dropped(self.stack[-1])
+            case _:
+                return False
+        return True
 
-def _list(value: Any) -> list[Any]:
-    """Returns `value`, which must be a list."""
-    if not isinstance(value, list):
+    def storage_of(self, saved: Any) -> Storage | Dropped:
+        """Returns the storage of a persistent id, or the placeholder of a class that is saved with its source code."""
+        if isinstance(saved, tuple) and saved[:1] == ("module",) and len(saved) > 1:
+            return _dropped(saved[1])
+        storage = _to_storage(saved)
+        if self.storages.setdefault(storage.key, storage) != storage:
+            refuse(f"describes the storage {printable(storage.key)!r} in two different ways; it is damaged")
+        return storage
+
+
+def _append(target: Any, items: list[Any]) -> None:
+    """Appends items to the list `target`; a placeholder, such as that of a deque, ignores them."""
+    if not isinstance(target, list | Dropped):
         refuse("appends to an object that is not a list; it is damaged")
-    return value
+    if isinstance(target, list):
+        target.extend(items)
 
 
-def _set_items(target: Any, items: list[Any]) -> dict[str, Any]:
+def _dropped(value: Any) -> Dropped:
+    """Returns the placeholder of an object of a class, from the name of the class or another placeholder."""
+    if not isinstance(value, StoredName | Dropped):
+        refuse("creates an object without a class; it is damaged")
+    return Dropped(value.name)
+
+
+def _set_items(target: Any, items: list[Any]) -> dict[str, Any] | Dropped:
     """Adds alternating keys and values from `items` to the dict `target` and returns it; only string keys are added.
 
-    Keys of tensors are strings, and a hostile file can contain other keys that take forever to hash.
+    Keys of tensors are strings, and a hostile file can contain other keys that take forever to hash. A placeholder,
+    such as that of a `defaultdict`, ignores the items.
     """
-    if not isinstance(target, dict):
+    if not isinstance(target, dict | Dropped):
         refuse("sets items of an object that is not a dict; it is damaged")
-    target.update((key, value) for key, value in zip(items[::2], items[1::2]) if isinstance(key, str))
+    if isinstance(target, dict):
+        target.update((key, value) for key, value in zip(items[::2], items[1::2]) if isinstance(key, str))
     return target
 
 
 def _name(module: Any, attribute: Any) -> StoredName:
-    """Returns a name that torch.save writes; any other is an error."""
-    is_text = isinstance(module, str) and isinstance(attribute, str)
-    name = f"{module}.{attribute}" if is_text else "an object without a name"
-    if name not in NAMES:
-        refuse_code(name)
-    return StoredName(name)
+    """Returns the name of a function or class, which is not looked up."""
+    if not isinstance(module, str) or not isinstance(attribute, str):
+        refuse("refers to an object without a name; it is damaged")
+    return StoredName(f"{module}.{attribute}")
 
 
 def _call(function: Any, args: Any) -> Any:
     """Returns the description that represents `function(*args)`, without calling it."""
-    if not isinstance(function, StoredName) or not isinstance(args, tuple):
+    if not isinstance(function, StoredName | Dropped) or not isinstance(args, tuple):
         refuse("calls an object that is not a function; it is damaged")
     match function.name:
         case "collections.OrderedDict" if not args:
             return OrderedDict()
         case "collections.OrderedDict":  # from Python 2, with a list of pairs
-            pairs = _list(args[0])
-            result = OrderedDict((key, value) for key, value in pairs if isinstance(key, str))
-            pairs.clear()  # a hostile file could use the same long list many times
+            if not isinstance(args[0], list):
+                refuse("builds a dict from an object that is not a list; it is damaged")
+            result = OrderedDict((key, value) for key, value in args[0] if isinstance(key, str))
+            args[0].clear()  # a hostile file could use the same long list many times
             return result
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2":
-            return StoredTensor(*args[:4])
-        case "torch._utils._rebuild_parameter" | "torch.Size":
+            return _to_tensor(*args[:4])
+        case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" | "torch.Size":
             return args[0]
-        case "numpy.dtype" | "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar" | "_codecs.encode":
-            return Dropped()
-        case name:
-            refuse_code(f"a call of {name}")
+        case "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes: function, class, arguments, state
+            is_tensor = isinstance(args[1], StoredName) and args[1].name in TENSOR_CLASSES
+            return _call(args[0], args[2]) if is_tensor else _dropped(args[1])
+    return Dropped(function.name)
+
+
+def _to_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> StoredTensor | Dropped:
+    """Returns the description of a tensor, or a placeholder if NumPy has no type for its values."""
+    if isinstance(storage, Storage) and storage.dtype.startswith("V"):
+        return Dropped(f"torch.{storage.type}")
+    return StoredTensor(storage, offset, size, stride)
 
 
 def _to_storage(saved: Any) -> Storage:
@@ -223,4 +266,9 @@ def _to_storage(saved: Any) -> Storage:
         refuse("has a storage without a type, a name or a size; it is damaged")
     if saved[5:] not in ((), (None,)):
         refuse("has a storage that is a view of another storage; load it with torch and save it again")
-    return Storage(key, DTYPES[storage_type.name.rpartition(".")[2]], size)
+    name = storage_type.name.rpartition(".")[2]
+    if name in DTYPES:
+        return Storage(key, DTYPES[name], size, name)
+    if name not in OTHER_STORAGES:
+        refuse_code(storage_type.name)
+    return Storage(key, f"V{OTHER_STORAGES[name]}", size, name)
