@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from jaxft.commands.arguments import add_state_dict_argument
 from jaxft.recipes.finetune.folder import RANGE_FIGURE
 from jaxft.recipes.finetune.options import DEPTHS, FinetuneOptions
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
     )
+    add_state_dict_argument(parser)
     parser.add_argument(
         "--data",
         required=True,
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         seeds=args.seeds,
         train=args.train,
         size_px=args.size_px,
+        state_dict=args.state_dict,
     )
     if args.find_lr:
         from jaxft.recipes.range_test import find_learning_rate

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxft.commands.arguments import add_state_dict_argument
 from jaxft.core.errors import UserError
 from jaxft.core.metrics import METRICS
 from jaxft.core.text import duration, percent
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
     )
+    add_state_dict_argument(parser)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="number of classes to print for each image (default: 5)"
     )
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.csv is not None and Path(args.csv).exists() and not args.force:
         raise UserError(f"the file {args.csv!r} exists; name another one, or replace it with --force.")
     members = find_pictures(args.pictures)
-    network = load(args.weights, args.model)
+    network = load(args.weights, args.model, state_dict=args.state_dict)
     predictions = predict_members(network, members, args.top, args.batch_size)
     for assumption in network.assumptions:
         _print_error_line(assumption)

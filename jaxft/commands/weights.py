@@ -5,7 +5,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxft.commands.arguments import add_state_dict_argument
 from jaxft.core.errors import UserError
+from jaxft.core.events import Warned, print_warnings
 from jaxft.core.tables import print_table
 from jaxft.core.text import some_of
 from jaxft.weights.formats import FORMATS, writable_suffixes
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxft.weights import Manifest
+    from jaxft.weights.formats import Contents
 
 HELP = "describe a weight file, check it, or convert it to another format"
+DOES_NOT_FIT = 3  # exit code of `verify` for an intact file whose tensors fit no network
 MAX_NAMED = 8  # classes in a line
 # The action that each option belongs to.
 ACTIONS = {"out": "convert", "tensors": "inspect", "reference": "verify", "force": "convert", "naming": "convert"}
@@ -28,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=["inspect", "verify", "convert"],
-        help="'inspect' prints the contents; 'verify' checks digests, tensors and a forward pass; 'convert' writes the "
-        "weights to OUT",
+        help="'inspect' prints the contents; 'verify' checks digests, tensors and a forward pass, with the exit code 1 for "
+        f"a damaged file and {DOES_NOT_FIT} for an intact file that fits no network; 'convert' writes the weights to OUT",
     )
     parser.add_argument(
         "file",
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
     )
     parser.add_argument("--tensors", action="store_true", help="inspect: list every tensor")
+    add_state_dict_argument(parser)
     parser.add_argument(
         "--reference",
         metavar="OUT.npz",
@@ -59,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs the action. Returns 1 if a check fails.
+    """Runs the action. Returns 1 if a check of the file fails, and `DOES_NOT_FIT` if only its network is unknown.
 
     Raises:
       UserError: an option belongs to another action, OUT is missing, or the file cannot be used.
@@ -69,36 +74,66 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             shown = repr(args.out) if option == "out" else f"--{option}"
             raise UserError(f"{shown} belongs to `jaxft weights {action}`, not to `jaxft weights {args.action}`.")
     if args.action == "inspect":
-        return inspect(args.file, args.model, args.tensors)
+        return inspect(args.file, args.model, args.tensors, args.state_dict)
     if args.action == "verify":
-        return verify(args.file, args.model, args.reference)
+        return verify(args.file, args.model, args.reference, args.state_dict)
     if args.out is None:
         raise UserError("the output file is missing; write `jaxft weights convert FILE OUT`.")
     return convert(args)
 
 
-def inspect(file: str, name: str | None, list_tensors: bool) -> int:
-    """Prints the contents of a file.
+def inspect(file: str, name: str | None, list_tensors: bool, state_dict: str | None) -> int:
+    """Prints the contents of a file, also if its tensors fit no network.
 
     Raises:
-      UserError: the file cannot be read, or its tensors do not fit the network.
+      UserError: the file cannot be read, or there is no network `name`.
     """
     from jaxft.models import create_model
-    from jaxft.weights import find_file, find_model, port_with_head, read_file
-    from jaxft.weights.verification import check_values, integrity
+    from jaxft.weights import open_file
+    from jaxft.weights.verification import NO_CHECKSUM
 
-    path = find_file(file)
-    model = create_model(name or find_model(path), num_classes=2)
-    tensors, manifest = read_file(path, model)
+    if name is not None:
+        create_model(name, num_classes=2)
+    opened = open_file(file)
+    print(f"file           {opened.path}, {opened.path.stat().st_size:,} bytes")
+    print(f"sha256         {opened.sha256}")
+    print(f"integrity      {opened.checked or NO_CHECKSUM}")
+    try:
+        tensors = _inspect_network(opened.path, name, state_dict)
+    except UserError as error:
+        tensors = _all_tensors(opened.contents)
+        print(f"format         {opened.contents.variant or opened.format.name}")
+        print(f"model          none: {error}")
+        print(f"tensors        {_count(tensors)}")
+    if list_tensors:
+        rows = [(tensor, str(values.dtype), str(list(values.shape))) for tensor, values in tensors.items()]
+        print()
+        print_table(["tensor", "type", "shape"], rows, (), ruled=False)
+    return 0
+
+
+def _inspect_network(path: Path, name: str | None, state_dict: str | None) -> "Mapping[str, np.ndarray]":
+    """Prints the network of a file and its metadata. Returns the tensors of the network by their names in the naming.
+
+    Raises:
+      UserError: the network is unknown, or the tensors do not fit it.
+    """
+    from jaxft.models import create_model
+    from jaxft.weights import find_model, num_classes_of, port_with_head, read_file
+    from jaxft.weights.verification import check_values
+
+    model = create_model(name or find_model(path, state_dict), num_classes=2)
+    tensors, manifest = read_file(path, model, state_dict)
+    if num_classes_of(tensors, model) is None:
+        manifest = manifest.without_foreign()
     model, leaves = port_with_head(tensors, model, manifest)
     preprocessing = manifest.preprocessing
     resized = f" (center crop of images of {manifest.resize_px} px)" if manifest.resize_px else ""
-    print(f"file           {path}, {path.stat().st_size:,} bytes")
     print(f"format         {manifest.format}, {_layout(manifest)}")
-    print(f"sha256         {manifest.sha256}")
-    print(f"integrity      {integrity(manifest)}")
     print(f"model          {model.architecture}: every tensor fits")
-    print(f"tensors        {len(tensors)}, {sum(t.size for t in tensors.values()):,} values, {_dtypes(tensors)}")
+    for note in manifest.notes:
+        print(f"note           {note}")
+    print(f"tensors        {_count(tensors)}")
     print(f"values         {'; variances: '.join(check.detail for check in check_values(leaves))}")
     print(f"origin         {manifest.origin or 'unknown'}")
     print(f"classes        {_classes(manifest.class_names)}")
@@ -107,15 +142,23 @@ def inspect(file: str, name: str | None, list_tensors: bool) -> int:
         f"0..{preprocessing.value_range:g}, mean {preprocessing.mean}, std {preprocessing.std}"
         + (" (assumed, because the file does not record it)" if manifest.assumed else "")
     )
-    if list_tensors:
-        rows = [(tensor, str(values.dtype), str(list(values.shape))) for tensor, values in tensors.items()]
-        print()
-        print_table(["tensor", "type", "shape"], rows, (), ruled=False)
-    return 0
+    return tensors
 
 
-def verify(file: str, name: str | None, reference: str | None) -> int:
-    """Prints one line per check of the file. Returns 0 if all checks pass, otherwise 1."""
+def _all_tensors(contents: "Contents") -> "dict[str, np.ndarray]":
+    """Returns the tensors of all state dicts of a file; if there are several, names begin with the state dict."""
+    if not contents.others:
+        return contents.tensors
+    state_dicts = [contents, *(read() for read in contents.others.values())]
+    return {
+        f"{read.state_dict}: {name}" if read.state_dict else name: tensor
+        for read in state_dicts
+        for name, tensor in read.tensors.items()
+    }
+
+
+def verify(file: str, name: str | None, reference: str | None, state_dict: str | None) -> int:
+    """Prints one line per check of the file. Returns 0 if all checks pass; see `run`."""
     from jaxft.models import create_model
     from jaxft.weights import find_file, verify_file
     from jaxft.weights.verification import read_reference
@@ -123,12 +166,13 @@ def verify(file: str, name: str | None, reference: str | None) -> int:
     path = find_file(file)
     if name is not None:
         create_model(name, num_classes=2)
-    expected = read_reference(reference) if reference else None
-    failed = False
-    for check in verify_file(path, name, expected):
+    verification = verify_file(path, name, read_reference(reference) if reference else None, state_dict)
+    for check in verification.checks:
         print(f"{'ok' if check.passed else 'FAILED':<8}{check.name:<11}{check.detail}")
-        failed |= not check.passed
-    return int(failed)
+    _warn(verification.notes)
+    if verification.fits is False:
+        return DOES_NOT_FIT
+    return int(not all(check.passed for check in verification.checks))
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -144,13 +188,26 @@ def convert(args: argparse.Namespace) -> int:
     check_output_path(args.out)
     if Path(args.out).exists() and not args.force:
         raise UserError(f"{args.out!r} exists; add --force to overwrite it.")
-    model = create_model(convert_weights(path, args.out, args.model, args.naming).model, num_classes=2)
+    manifest = convert_weights(path, args.out, args.model, args.naming, args.state_dict)
+    _warn(manifest.notes)
+    model = create_model(manifest.model, num_classes=2)
     tensors, written = read_file(args.out, model)
     print(
         f"wrote {args.out}: {written.format}, {Path(args.out).stat().st_size:,} bytes, {len(tensors)} tensors, "
         f"{_dtypes(tensors)}, for {model.architecture}"
     )
     return 0
+
+
+def _warn(notes: tuple[str, ...]) -> None:
+    """Prints the notes about a file to standard error."""
+    for note in notes:
+        print_warnings(Warned(note))
+
+
+def _count(tensors: "Mapping[str, np.ndarray]") -> str:
+    """Returns the number of tensors and of their values, and their dtypes, as text."""
+    return f"{len(tensors)}, {sum(t.size for t in tensors.values()):,} values, {_dtypes(tensors)}"
 
 
 def _layout(manifest: "Manifest") -> str:

@@ -21,6 +21,11 @@ class Source:
     weights: str | None = setting(
         None, "file of pretrained weights, or package:NAME for the weights file of an installed package", is_path=True
     )
+    state_dict: str | None = setting(
+        None,
+        "weights of a file with several networks: a state dict of a checkpoint, such as 'state_dict_ema', or a prefix of "
+        "tensor names, such as 'encoder_q'; if None, a warning names the chosen state dict",
+    )
     images: Images | None = setting(
         None, "images on which the study first pretrains the network, given instead of source.weights"
     )
@@ -51,6 +56,8 @@ class Source:
                 "'source.training.initialization.grow' is not possible, because a source is trained from scratch; name "
                 "a grown network in 'source.model', such as 'resnetsmall8+wider64'."
             )
+        if self.state_dict is not None and self.weights is None:
+            raise UserError("'source.state_dict' selects weights in a file; give 'source.weights', or leave it out.")
         if self.epoch is not None and self.images is None:
             raise UserError(
                 "'source.epoch' needs a source that the study trains; give 'source.images', or leave 'source.epoch' "

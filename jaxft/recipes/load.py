@@ -22,13 +22,19 @@ IMAGENET_RESIZE_PX = {224: 256, 227: 256}
 COUNTERS = "counters"  # batch counters of batch norms; only an export to PyTorch needs them
 
 
-def load(path: str | os.PathLike[str], model: str | None = None, check_values: bool = True) -> "LoadedNetwork":
+def load(
+    path: str | os.PathLike[str],
+    model: str | None = None,
+    check_values: bool = True,
+    state_dict: str | None = None,
+) -> "LoadedNetwork":
     """Returns the network of a weight file, with its weights, preprocessing and class names.
 
     Args:
       path: a weight file, or `package:NAME` for the file in an installed package.
       model: the name of the network. If None, the file or its name determines the network.
       check_values: whether to refuse NaN, infinity, and negative or wrongly zero variances.
+      state_dict: the weights of a file with several networks, as in `jaxft.load_weights`.
 
     Raises:
       UserError: the file is missing, damaged, or for a network other than `model`, or its network is unknown.
@@ -42,7 +48,7 @@ def load(path: str | os.PathLike[str], model: str | None = None, check_values: b
 
     from jaxft.weights import read_network
 
-    network, variables, manifest = read_network(os.fspath(path), model, check_values)
+    network, variables, manifest = read_network(os.fspath(path), model, check_values, state_dict)
     on_device = {name: jax.device_put(variables[name]) for name in variables if name != COUNTERS}
     return LoadedNetwork(network, variables | on_device, manifest)
 
@@ -79,8 +85,8 @@ class LoadedNetwork:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """Returns one sentence for each assumption about facts that the file lacks."""
-        assumptions = []
+        """Returns one sentence for each choice in reading the file, and for each fact that it lacks."""
+        assumptions = list(self.manifest.notes)
         if len(self.manifest.class_names) != self.model.num_classes:
             count = f"{len(self.manifest.class_names):,} class names" if self.manifest.class_names else "no class names"
             assumptions.append(

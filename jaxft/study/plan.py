@@ -14,7 +14,7 @@ from jaxft import config as cfg
 from jaxft.config import FROZEN, Images, LayerRate, Study, Trial, with_fields
 from jaxft.config.identity import identity
 from jaxft.core.errors import UserError
-from jaxft.core.events import Listener, print_warnings
+from jaxft.core.events import Listener, Warned, print_warnings
 from jaxft.core.plugins import load_plugins
 from jaxft.core.rules import Match
 from jaxft.core.text import plural
@@ -30,7 +30,7 @@ from jaxft.models import Preprocessing, create_model
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
 from jaxft.study.grouping import group_key
-from jaxft.study.plan_warnings import overlap, skipped_images
+from jaxft.study.plan_warnings import overlap, skipped_images, weight_notes
 from jaxft.study.planned import Group, Plan, PlannedSource, PlannedTrial
 from jaxft.training.adapters import check_pairs, is_adapter
 from jaxft.training.head_initialization import check_head
@@ -75,7 +75,7 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
             dict.fromkeys(
                 warning
                 for trial in with_distinct_data.values()
-                for warning in (*overlap(trial), *skipped_images(trial))
+                for warning in (*weight_notes(trial), *overlap(trial), *skipped_images(trial))
             )
         ),
     )
@@ -191,8 +191,11 @@ class _Planner:
         source = trial.source
         if source.weights is not None:
             network = create_model(source.model, 2)
-            _, manifest = load_flat(source.weights, network, head="new")  # raises an error now if the file does not fit
-            return PlannedSource(source.model, manifest.preprocessing, manifest, source.weights)
+            # Raises an error now if the file does not fit.
+            _, manifest = load_flat(source.weights, network, head="new", state_dict=source.state_dict)
+            return PlannedSource(
+                source.model, manifest.preprocessing, manifest, source.weights, state_dict=source.state_dict
+            )
         if source.images is None:
             return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
         published = create_model(source.model, 2).preprocessing
@@ -245,6 +248,8 @@ class _Planner:
             assert similarity.weights is not None
             model = create_model(similarity.model or trial.source.model, 2)
             variables, manifest = load(similarity.weights, model, head="new")
+            for note in manifest.notes:
+                self.emit(Warned(note))
             size_px = manifest.preprocessing.size_px
             cache = make_feature_cache(self.execution)
 
@@ -319,7 +324,7 @@ def _check_source_head(source: PlannedSource, size_px: int) -> None:
       UserError: the source has no head, or its head fits only images of another size.
     """
     model = create_model(source.model, 2)
-    if source.path is not None and num_classes_of(read_file(source.path, model)[0], model) is None:
+    if source.path is not None and num_classes_of(read_file(source.path, model, source.state_dict)[0], model) is None:
         raise UserError(
             "config field 'training.regularization.distillation.strength' needs the head of the source, but "
             f"{source.path!r} contains none; set the strength to 0, or use weights with a head."

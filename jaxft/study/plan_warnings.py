@@ -1,4 +1,4 @@
-"""Warnings about a plan: test images among the training images of the source, and skipped image files."""
+"""Warnings about a plan: choices in reading weights, test images that the source is trained on, skipped images."""
 
 import numpy as np
 
@@ -24,6 +24,12 @@ def overlap(trial: PlannedTrial) -> list[str]:
         f"{len(overlapping)} of {len(trial.split.test)} test images of {trial.trial.target.data!r} are also training "
         "images of the source, so the test accuracy of pretrained trials is too high."
     ]
+
+
+def weight_notes(trial: PlannedTrial) -> tuple[str, ...]:
+    """Returns the notes about the weight file that a trial starts from, such as a removed prefix."""
+    manifest = trial.source.manifest
+    return manifest.notes if manifest is not None and trial.starts_from_source else ()
 
 
 def skipped_images(trial: PlannedTrial) -> list[str]:

@@ -38,6 +38,7 @@ class PlannedSource:
       preprocessing: of its images.
       manifest: of the weight file; None without a file.
       path: of the weight file; None without a file.
+      state_dict: the weights of a file with several networks (`source.state_dict`).
       trained: the trial that trains the network; None if jaxft does not train it.
       epoch: trials start from the weights after this epoch, counted from 1; if None, from the selected weights.
     """
@@ -48,17 +49,20 @@ class PlannedSource:
     path: str | None = None
     trained: "PlannedTrial | None" = None
     epoch: int | None = None
+    state_dict: str | None = None
 
     @property
     def digest(self) -> str:
         """Returns the identity of the weights, empty without weights.
 
-        It is the sha256 of a file, the digest of the trial that trains the network, or a digest of trial and epoch.
+        It is the sha256 of a file, or a digest of it and of the state dict; the digest of the trial that trains the network, or a digest of trial and epoch.
         """
         if self.trained is not None and self.epoch is not None:
             return cfg.digest({"source": self.trained.digest, "epoch": self.epoch})
         if self.trained is not None:
             return self.trained.digest
+        if self.manifest is not None and self.state_dict is not None:
+            return cfg.digest({"source": self.manifest.sha256, "state_dict": self.state_dict})
         return self.manifest.sha256 if self.manifest else ""
 
 

@@ -39,7 +39,7 @@ class TrialLoader:
     def __init__(self, store: Store, services: Services, device_data_bytes: float):
         self.store, self.services, self.device_data_bytes = store, services, device_data_bytes
         self._images: tuple[str, Any] = ("", None)
-        self._load_backbone = functools.lru_cache(maxsize=1)(load_flat)
+        self._load_backbone = functools.lru_cache(maxsize=1)(load_backbone)
         self._load_head = functools.lru_cache(maxsize=1)(load_source_head)
         self._measurements: dict[Any, dict[str, dict[str, np.ndarray]]] = {}
 
@@ -79,13 +79,12 @@ class TrialLoader:
 
     def _backbone_of(self, source: PlannedSource) -> Mapping[str, Any]:
         """Returns the backbone leaves of the source weights, by name with their collection."""
-        backbone, _ = self._load_backbone(*self._weights_of(source), "new")
-        return backbone
+        return self._load_backbone(*self._weights_of(source))
 
-    def _weights_of(self, source: PlannedSource) -> tuple[Any, Network]:
-        """Returns the path of the source weights, and the network (with two classes, which is arbitrary)."""
+    def _weights_of(self, source: PlannedSource) -> tuple[Any, Network, str | None]:
+        """Returns the path of the source weights, the network (with any number of classes), and the state dict."""
         path = self.store.weights_path(source.digest, "sources") if source.trained else source.path
-        return path, create_model(source.model, 2)
+        return path, create_model(source.model, 2), source.state_dict
 
     def _training_images(self, planned: PlannedTrial, variables: Mapping[str, Mapping[str, Any]]) -> TrainingImages:
         """Returns the training images of a trial, together with its network and `variables`."""
@@ -125,14 +124,24 @@ def with_measured(lane: Lane, measured: Mapping[str, Mapping[str, Any]]) -> Lane
     return dataclasses.replace(lane, hparams=lane.hparams._replace(measured=by_regularizer))
 
 
-def load_source_head(weights: Any, model: Network) -> dict[str, Any]:
+def load_backbone(weights: Any, model: Network, state_dict: str | None) -> dict[str, Any]:
+    """Returns the leaves of the backbone in a weight file by name with their collection; see `load_flat`."""
+    return load_flat(weights, model, "new", state_dict=state_dict)[0]
+
+
+def load_source_head(weights: Any, model: Network, state_dict: str | None = None) -> dict[str, Any]:
     """Returns the leaves of the head in a weight file by name; empty if the file has no head.
+
+    Args:
+      weights: the path of the weight file.
+      model: the network, with any number of classes.
+      state_dict: see `jaxft.load_weights`.
 
     Raises:
       UserError: the file does not fit the network, or a leaf of the head is damaged.
     """
-    tensors, manifest = read_file(weights, model)
-    _, flat = port_with_head(tensors, model, manifest)
+    tensors, manifest = read_file(weights, model, state_dict)
+    _, flat = port_with_head(tensors, model, manifest.without_foreign())  # the plan has reported foreign tensors
     refuse_damaged(flat, weights)
     return {name.partition("/")[2]: jnp.asarray(leaf) for name, leaf in flat.items() if is_head(name, model)}
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxft.weights.loading import load, load_flat, load_weights, read_file, read_network
     from jaxft.weights.manifest import Manifest, digest_of
     from jaxft.weights.namings import find_port, register_naming
+    from jaxft.weights.opening import open_file
     from jaxft.weights.porting import is_head, num_classes_of, port, port_with_head, to_tensors
     from jaxft.weights.published import find_file, find_model
     from jaxft.weights.saving import check_output_path, save_weights
@@ -32,6 +33,7 @@ _MODULES = {
     "load_flat": "loading",
     "load_weights": "loading",
     "num_classes_of": "porting",
+    "open_file": "opening",
     "port": "porting",
     "port_with_head": "porting",
     "read_file": "loading",
@@ -56,6 +58,7 @@ __all__ = [
     "load_flat",
     "load_weights",
     "num_classes_of",
+    "open_file",
     "port",
     "port_with_head",
     "read_file",

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,13 @@ from jaxft.models import Network, create_model
 from jaxft.weights.damage import damaged_values
 from jaxft.weights.loading import read_file
 from jaxft.weights.manifest import Manifest
-from jaxft.weights.porting import port_with_head
+from jaxft.weights.opening import open_file
+from jaxft.weights.porting import num_classes_of, port_with_head
 from jaxft.weights.published import find_model
 
 TOLERANCE = 1e-4  # largest max|a-b| / max|b| of the logits, in float32
 
+NO_CHECKSUM = "the file has no checksum"
 MOST_NAMED = 3  # damaged leaves named in a check
 
 
@@ -32,34 +35,56 @@ class Check(NamedTuple):
     detail: str
 
 
-def verify_file(path: Path, name: str | None, reference: tuple[np.ndarray, np.ndarray] | None) -> Iterator[Check]:
-    """Yields the results of the checks of a weight file; ends early if the file cannot be read or does not fit.
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """The checks of a weight file, in two parts: the file itself, and whether it fits a network.
+
+    Attributes:
+      checks: the results of the checks. They end with the first check without which the others are impossible.
+      fits: whether the tensors fit the network; None if this was not checked, because the file cannot be read.
+      notes: sentences about choices in reading the file (`Manifest.notes`).
+    """
+
+    checks: tuple[Check, ...]
+    fits: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+def verify_file(
+    path: str | Path,
+    name: str | None = None,
+    reference: tuple[np.ndarray, np.ndarray] | None = None,
+    state_dict: str | None = None,
+) -> Verification:
+    """Returns the results of the checks of a weight file.
 
     Args:
       path: the weight file.
       name: name of the network. If None, the file names it (`find_model`).
       reference: preprocessed images [n, height, width, 3] and their expected logits [n, classes]. If None, logits are
         not compared.
+      state_dict: see `load_weights`.
     """
     try:
-        model = create_model(name or find_model(path), num_classes=2)
-        tensors, manifest = read_file(path, model)
+        opened = open_file(path)
     except UserError as error:
-        yield Check("integrity", False, str(error))
-        return
-    yield Check("integrity", True, integrity(manifest))
+        return Verification((Check("integrity", False, str(error)),))
+    intact = Check("integrity", True, opened.checked or NO_CHECKSUM)
     try:
+        model = create_model(name or find_model(path, state_dict), num_classes=2)
+        tensors, manifest = read_file(path, model, state_dict)
+        if num_classes_of(tensors, model) is None:
+            manifest = manifest.without_foreign()
         model, leaves = port_with_head(tensors, model, manifest)
     except UserError as error:
-        yield Check("tensors", False, str(error))
-        return
+        return Verification((intact, Check("tensors", False, str(error))), fits=False)
     headless = not any(model.in_head(leaf.removeprefix("params/")) for leaf in leaves)
     classes = "no classifier" if headless else f"{model.num_classes:,} classes"
-    yield Check("tensors", True, f"all {len(tensors)} fit {model.architecture}, {classes}")
-    yield from check_values(leaves)
-    yield _check_forward(model, leaves, manifest, headless)
+    fit = Check("tensors", True, f"all {len(tensors)} fit {model.architecture}, {classes}")
+    checks = [intact, fit, *check_values(leaves), _check_forward(model, leaves, manifest, headless)]
     if reference is not None:
-        yield _check_reference(model, leaves, *reference, headless)
+        checks.append(_check_reference(model, leaves, *reference, headless))
+    return Verification(tuple(checks), True, manifest.notes)
 
 
 def check_values(leaves: Mapping[str, np.ndarray]) -> Iterator[Check]:
@@ -133,8 +158,3 @@ def read_reference(path: str) -> tuple[np.ndarray, np.ndarray]:
             "they must be [n, height, width, 3] and [n, classes]."
         )
     return images, logits
-
-
-def integrity(manifest: Manifest) -> str:
-    """Returns the integrity check that a file passed, as a phrase."""
-    return manifest.checked or "the file has no checksum"

@@ -26,6 +26,7 @@ class FinetuneOptions:
     seeds: int = 3
     train: Train = "auto"
     size_px: int | None = None
+    state_dict: str | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -45,6 +46,7 @@ class FinetuneOptions:
             "train": self.train,
             "model": self.model,
             "size-px": self.size_px,
+            "state-dict": self.state_dict,
         }
         words = ["jaxft", "finetune"]
         for name, value in options.items():

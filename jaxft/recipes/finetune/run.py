@@ -25,7 +25,7 @@ from jaxft.store.records import Store
 from jaxft.tracking.console import Progress
 
 
-# Eight parameters and no object of options, because users type this call. Each is an option of the command line.
+# Nine parameters and no object of options, because users type this call. Each is an option of the command line.
 def finetune(
     weights: str | os.PathLike[str],
     data: str | os.PathLike[str],
@@ -35,6 +35,7 @@ def finetune(
     train: Train = "auto",
     size_px: int | None = None,
     quiet: bool = False,
+    state_dict: str | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes a network on labeled images and returns the record, which is also written to `out`/finetune.json.
 
@@ -53,6 +54,7 @@ def finetune(
         'all'. 'auto' is 'top' on a CPU, and 'all' on other devices.
       size_px: the side length of the images in pixels. If None, the size that the weights expect.
       quiet: whether to print no progress on standard error.
+      state_dict: the weights of a file with several networks, as in `jaxft.load_weights`.
 
     Raises:
       UserError: the weights, the images or the folder cannot be used.
@@ -64,7 +66,14 @@ def finetune(
       >>> record["test"]["mean"]
     """
     options = FinetuneOptions(
-        weights=str(weights), data=str(data), out=str(out), model=model, seeds=seeds, train=train, size_px=size_px
+        weights=str(weights),
+        data=str(data),
+        out=str(out),
+        model=model,
+        seeds=seeds,
+        train=train,
+        size_px=size_px,
+        state_dict=state_dict,
     )
     return run_finetune(options, quiet)
 

@@ -28,6 +28,7 @@ class Task:
 
     Attributes:
       weights: the pretrained weight file, or `package:NAME`.
+      state_dict: see `jaxft.load_weights`.
       data: the path of the labeled images.
       model: the pretrained network, with a head of another number of classes.
       manifest: the manifest of the weight file.
@@ -38,6 +39,7 @@ class Task:
     """
 
     weights: str
+    state_dict: str | None
     data: str
     model: "Network"
     manifest: "Manifest"
@@ -73,7 +75,7 @@ class Task:
         """
         return Study(
             title=f"{title}: {self.title}",
-            source=Source(model=self.model.architecture, weights=self.weights),
+            source=Source(model=self.model.architecture, weights=self.weights, state_dict=self.state_dict),
             target=target,
             training=Training.of({**RECIPE, "augmentation.views": self.candidates[names[0]]["augmentation.views"]}),
             streams=streams,
@@ -119,8 +121,8 @@ def make_task(options: FinetuneOptions) -> Task:
     from jaxft.weights import find_model, read_file
 
     weights, data = options.weights, options.data
-    network = create_model(options.model or find_model(weights), num_classes=2)
-    _, manifest = read_file(weights, network)
+    network = create_model(options.model or find_model(weights, options.state_dict), num_classes=2)
+    _, manifest = read_file(weights, network, options.state_dict)
     size_px = manifest.preprocessing.size_px if options.size_px is None else options.size_px
     images = load_images(Images(data=data), size_px)
     spec = Images(data=data, val_fraction=HELD_OUT, test_fraction=HELD_OUT)
@@ -133,6 +135,7 @@ def make_task(options: FinetuneOptions) -> Task:
     candidates = make_candidates(network, len(split.train), options.train)
     return Task(
         weights=weights,
+        state_dict=options.state_dict,
         data=data,
         model=network,
         manifest=manifest,
