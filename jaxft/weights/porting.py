@@ -4,7 +4,7 @@ A naming has a port table, which maps leaf names to tensor names and layouts.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxft.weights.namings import Naming, find_naming, find_port
 from jaxft.weights.namings.matching import counter_of
 
 MOST_NAMED = 3  # tensors that an error names, per kind of mismatch
+LONGEST = 300  # characters of an error; a longer one names one tensor per kind
 
 
 def is_head(name: str, model: Network) -> bool:
@@ -59,9 +60,8 @@ def port(
         except ValueError:
             leaf = tensors[tensor_name]
         if leaf.shape != shape:
-            misshapen[name] = (
-                f"{tensor_name} gives {name} the shape {list(leaf.shape)}, but the model has {list(shape)}"
-            )
+            gives = "has" if tensor_name == name else f"gives {name}"
+            misshapen[name] = f"{tensor_name} {gives} the shape {list(leaf.shape)}, but the model has {list(shape)}"
         else:
             flat[name] = np.ascontiguousarray(leaf, dtype=np.float32)
     for counter in (counter_of(name) for name in shapes if name.startswith("batch_stats/") and name.endswith("/mean")):
@@ -83,24 +83,34 @@ def _mismatch(
     only_head = len(head_leaves) == len(missing) + len(misshapen) and not left_over
     if only_head and not misshapen and len(missing) == sum(is_head(name, model) for name in model.structure.shapes):
         return UserError(f"{file} has no classifier ({', '.join(missing)}); head='new' initializes one.")
-    parts = []
+    hint = "; only the head differs: head='new' initializes a new one" if only_head else ""
+
+    def message(most: int) -> str:
+        problems = "; ".join(_problems(missing, misshapen, left_over, most))
+        return f"{file} does not fit {model.architecture}: {problems}{hint}."
+
+    return UserError(message(MOST_NAMED) if len(message(MOST_NAMED)) <= LONGEST else message(1))
+
+
+def _problems(
+    missing: Mapping[str, str], misshapen: Mapping[str, str], left_over: Sequence[str], most: int
+) -> Iterator[str]:
+    """Yields one phrase per kind of mismatch, which names at most `most` tensors."""
     if missing:
         first, leaf = next(iter(missing.items()))
-        parts.append(f"{first} is missing (for {leaf})" if len(missing) == 1 else _counted(missing, "missing"))
+        yield f"{first} is missing (for {leaf})" if len(missing) == 1 else _counted(missing, "missing", most)
     if misshapen:
         more = f", and {len(misshapen) - 1} more with a wrong shape" if len(misshapen) > 1 else ""
-        parts.append(next(iter(misshapen.values())) + more)
+        yield next(iter(misshapen.values())) + more
     if left_over:
-        parts.append(_counted(left_over, "left over"))
-    hint = "; only the head differs: head='new' initializes a new one" if only_head else ""
-    return UserError(f"{file} does not fit {model.architecture}: {'; '.join(parts)}{hint}.")
+        yield _counted(left_over, "left over", most)
 
 
-def _counted(names: Iterable[str], how: str) -> str:
+def _counted(names: Iterable[str], how: str, most: int) -> str:
     names = list(names)
     if len(names) == 1:
         return f"{names[0]} is {how}"
-    return f"{len(names)} tensors are {how}: {some_of(names, MOST_NAMED)}"
+    return f"{len(names)} tensors are {how}: {some_of(names, most)}"
 
 
 def port_with_head(

@@ -83,12 +83,13 @@ def find_fit(names: Collection[str], model: Network, file: str, prefix: str | No
     fit = Fit(best[0], {name: bare[found] for name, found in shared[best].items()}, is_complete=bool(fitting))
     rest = {found: name for found, name in bare.items() if found not in shared[best].values()}
     stems = {_stem(name) for name in _needed(tables[best[0]], model)}
-    foreign = [name for found, name in rest.items() if fitting and _is_foreign(found, best[1], stems)]
-    left_over = [name for name in rest.values() if name not in foreign]
+    foreign = {found: name for found, name in rest.items() if fitting and _is_foreign(found, best[1], stems)}
+    if prefix is not None:  # names without the selected prefix belong to the networks that are not selected
+        rest = {found: name for found, name in rest.items() if found not in foreign or found.startswith(best[1])}
     return dataclasses.replace(
         fit,
-        left_over=tuple(left_over),
-        foreign=tuple(name for name in foreign if prefix is None or name.startswith(best[1])),
+        left_over=tuple(name for found, name in rest.items() if found not in foreign),
+        foreign=tuple(name for found, name in rest.items() if found in foreign),
         removed=_removed(fit.names, best[1]),
     )
 
@@ -127,12 +128,12 @@ def note_of_prefix(fit: Fit, file: str) -> tuple[str, ...]:
 
 def _removed(inside: Mapping[str, str], prefix: str) -> tuple[str, ...]:
     """Returns the prefixes and wrappers that the names in a file have, and the names of the network do not have."""
-    removed = {prefix}
+    removed = set()
     for name, in_file in inside.items():
         if in_file.endswith(name):
             removed.add(in_file.removesuffix(name))
         else:
-            removed.update(WRAPPERS.findall(in_file))
+            removed.update([prefix, *WRAPPERS.findall(in_file)])
     longest = [part for part in removed if not any(other != part and other.endswith(part) for other in removed)]
     return tuple(sorted(part for part in longest if part))
 
