@@ -18,6 +18,6 @@ def add_state_dict_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state-dict",
         metavar="NAME",
-        help="weights of a file with several networks: a state dict of a checkpoint, such as state_dict_ema, or a prefix "
-        "of tensor names, such as encoder_q (default: a warning names the chosen state dict)",
+        help="weights of a file with several networks: a state dict of a checkpoint, such as state_dict_ema, or a "
+        "prefix of tensor names, such as encoder_q (default: a warning names the chosen state dict)",
     )

@@ -23,8 +23,8 @@ class Source:
     )
     state_dict: str | None = setting(
         None,
-        "weights of a file with several networks: a state dict of a checkpoint, such as 'state_dict_ema', or a prefix of "
-        "tensor names, such as 'encoder_q'; if None, a warning names the chosen state dict",
+        "weights of a file with several networks: a state dict of a checkpoint, such as 'state_dict_ema', or a prefix "
+        "of tensor names, such as 'encoder_q'; if None, a warning names the chosen state dict",
     )
     images: Images | None = setting(
         None, "images on which the study first pretrains the network, given instead of source.weights"

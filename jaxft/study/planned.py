@@ -55,7 +55,8 @@ class PlannedSource:
     def digest(self) -> str:
         """Returns the identity of the weights, empty without weights.
 
-        It is the sha256 of a file, or a digest of it and of the state dict; the digest of the trial that trains the network, or a digest of trial and epoch.
+        It is the sha256 of a file, or a digest of it and of the state dict; or the digest of the trial that trains the
+        network, or a digest of trial and epoch.
         """
         if self.trained is not None and self.epoch is not None:
             return cfg.digest({"source": self.trained.digest, "epoch": self.epoch})

@@ -185,7 +185,9 @@ def read_file(
     if manifest is None:
         manifest = Manifest(file, opened.sha256, model.architecture, model.preprocessing, assumed=True)
     if manifest.model != model.architecture:  # an error even if the tensors fit: preprocessing or padding may differ
-        raise UserError(f"{file} is for {manifest.model}, not for {model.architecture}; use the model {manifest.model}.")
+        raise UserError(
+            f"{file} is for {manifest.model}, not for {model.architecture}; use the model {manifest.model}."
+        )
     naming = naming_of(model, manifest.naming) if opened.format.uses_leaf_names else fit.naming
     notes = note_of_state_dict(contents, file) if state_dict is None else ()
     return _tensors_of(contents, fit, file), dataclasses.replace(

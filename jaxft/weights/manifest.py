@@ -65,7 +65,7 @@ class Manifest:
         return json.dumps({name: fields[name] for name in (*FIELDS, *(n for n in OPTIONAL_FIELDS if fields[n]))})
 
     def without_foreign(self) -> "Manifest":
-        """Returns the manifest for reading only the backbone: a note lists the foreign tensors, which are passed over."""
+        """Returns the manifest for reading only the backbone. A note lists the foreign tensors, which are ignored."""
         if not self.foreign:
             return self
         tensors = "1 tensor, which belongs" if len(self.foreign) == 1 else f"{len(self.foreign)} tensors, which belong"

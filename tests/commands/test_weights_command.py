@@ -94,7 +94,9 @@ def test_a_file_without_a_network_name_needs_model(saved, weights, tmp_path):
     assert code == 0 and "does not say which network it is for; name the network with --model." in out
     assert "model          resnetsmall8: every tensor fits" in weights("inspect", path, "--model", "resnetsmall8")[1]
     code, out, _ = weights("inspect", path, "--model", "resnetsmall14")
-    assert code == 0 and "model          none: what.safetensors does not fit resnetsmall14: 30 tensors are missing" in out
+    assert (
+        code == 0 and "model          none: what.safetensors does not fit resnetsmall14: 30 tensors are missing" in out
+    )
 
 
 @pytest.mark.parametrize("name", ["what.safetensors", "resnetsmall8.safetensors"])
@@ -103,7 +105,10 @@ def test_inspect_lists_the_tensors_of_a_file_that_fits_no_network(name, weights,
     code, out, err = weights("inspect", tmp_path / name, "--tensors")
     assert code == 0 and not err
     assert "model          none: " in out and "tensors        2, 7 values, float32 (1), int64 (1)" in out
-    assert [line.split() for line in out.splitlines()[-2:]] == [["a.weight", "float32", "[2,", "3]"], ["b", "int64", "[1]"]]
+    assert [line.split() for line in out.splitlines()[-2:]] == [
+        ["a.weight", "float32", "[2,", "3]"],
+        ["b", "int64", "[1]"],
+    ]
     code, out, _ = weights("verify", tmp_path / name)
     assert code == 3 and lines_of(out) == {"integrity": True, "tensors": False}
 
@@ -135,7 +140,9 @@ def test_the_commands_report_prefixes_and_state_dicts(saved, weights, tmp_path):
     assert code == 0 and f"warning: {prefix}" in err and f"warning: {chosen}" in err
     code, out, err = weights("convert", path, tmp_path / "ema.safetensors", "--state-dict", "state_dict_ema")
     assert code == 0 and f"warning: {prefix}" in err and chosen not in err
-    before, plain, averaged = (load_file(file) for file in (saved, *(tmp_path / f"{n}.safetensors" for n in ("plain", "ema"))))
+    before, plain, averaged = (
+        load_file(file) for file in (saved, *(tmp_path / f"{n}.safetensors" for n in ("plain", "ema")))
+    )
     assert before.keys() == plain.keys() == averaged.keys()
     for name in before:
         np.testing.assert_array_equal(plain[name], before[name])

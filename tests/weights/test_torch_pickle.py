@@ -597,9 +597,7 @@ def test_containers_of_other_programs_are_refused(refused):
 
 
 def test_the_error_lists_where_tensors_are_expected(refused):
-    message = (
-        "has no dict of named tensors: it has 'epoch', 'arch'."
-    )
+    message = "has no dict of named tensors: it has 'epoch', 'arch'."
     refused(zipped(items({"epoch": value(3), "arch": value("resnet18")})), message)
 
 

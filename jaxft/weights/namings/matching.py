@@ -68,7 +68,9 @@ def find_fit(names: Collection[str], model: Network, file: str, prefix: str | No
         wanted = WRAPPERS.sub("", _with_separator(prefix))
         shared = {choice: of for choice, of in shared.items() if _with_separator(choice[1]) == wanted}
         if prefix and not shared:
-            raise UserError(f"{file} has no state dict {prefix!r}, and no tensor of {model.architecture} has this prefix.")
+            raise UserError(
+                f"{file} has no state dict {prefix!r}, and no tensor of {model.architecture} has this prefix."
+            )
     fitting = [choice for choice, of in shared.items() if _needed(tables[choice[0]], model) <= of.keys()]
     _check_prefixes({found for _, found in fitting}, model, file)
     fitting = [choice for choice in fitting if len(shared[choice]) == len(bare)] or fitting
@@ -105,10 +107,10 @@ def find_naming(names: Collection[str], model: Network, file: str) -> Naming:
 
 def _check_prefixes(prefixes: Collection[str], model: Network, file: str) -> None:
     if len(prefixes) > 1:
-        shown = some_of([repr(found) if found else "none" for found in sorted(prefixes)], MOST_NAMED)
+        shown = some_of([repr(found) if found else "'' (none)" for found in sorted(prefixes)], MOST_NAMED)
         raise UserError(
-            f"{file} has several networks like {model.architecture}, under {len(prefixes)} prefixes: {shown}; select one "
-            "with --state-dict (state_dict=)."
+            f"{file} has several networks like {model.architecture}, under {len(prefixes)} prefixes: {shown}; select "
+            "one with --state-dict (in Python, state_dict=)."
         )
 
 
@@ -123,7 +125,8 @@ def note_of_prefix(fit: Fit, file: str) -> tuple[str, ...]:
     if not fit.removed:
         return ()
     prefixes = "prefix" if len(fit.removed) == 1 else "prefixes"
-    return (f"the tensor names of {file} have the {prefixes} {some_of(list(map(repr, fit.removed)), MOST_NAMED)}, which jaxft removed.",)
+    shown = some_of([repr(prefix) for prefix in fit.removed], MOST_NAMED)
+    return (f"the tensor names of {file} have the {prefixes} {shown}, which jaxft removed.",)
 
 
 def _removed(inside: Mapping[str, str], prefix: str) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxft.core.text import plural
-from jaxft.weights.formats.torch.refusal import printable, refuse
-from jaxft.weights.formats.torch.stored import Storage, dtype_of
+from jaxft.weights.formats.torch.refusal import printable, refuse, refuse_code
+from jaxft.weights.formats.torch.stored import Dropped, Storage, dtype_of
 from jaxft.weights.formats.torch.unpickler import unpickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -67,7 +67,10 @@ def open_legacy(content: bytes) -> tuple[Any, BytesOf]:
     keys of the storages. For each key, the number of values (int64) and the values follow, in little-endian order.
     """
     stream = io.BytesIO(content)
-    if unpickle(stream)[0] != LEGACY_MAGIC:
+    first, _ = unpickle(stream)
+    if isinstance(first, Dropped):
+        refuse_code(first.name)
+    if first != LEGACY_MAGIC:
         refuse("is a pickle, but not from torch.save")
     if unpickle(stream)[0] != LEGACY_PROTOCOL:
         refuse("has an unknown protocol of torch.save")

@@ -44,8 +44,8 @@ def read_contents(path: str | Path) -> Contents:
 
     Both zip archives (torch 1.6 and newer) and the older format are supported. A checkpoint can have several dicts of
     tensors; the result has the tensors of one, and functions for all others. It is the first of `STATE_KEYS`, or the
-    tensors at the top level, or the only dict with tensors; otherwise the result has no tensors. So the weights that the optimizer trained come before their
-    moving average (`state_dict_ema`). Objects of other classes are never created.
+    tensors at the top level, or the only dict with tensors; otherwise the result has no tensors. So the trained weights
+    come before their moving average (`state_dict_ema`). Objects of other classes are never created.
 
     Raises:
       UserError: the file is truncated or damaged, or has no dict of tensors.
