@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "action",
         choices=["inspect", "verify", "convert"],
         help="'inspect' prints the contents; 'verify' checks digests, tensors and a forward pass, with the exit code 1 "
-        f"for a damaged file and {DOES_NOT_FIT} for an intact file that fits no network; 'convert' writes the weights to "
-        "OUT",
+        f"for a damaged file and {DOES_NOT_FIT} for an intact file that fits no network; 'convert' writes the weights "
+        "to OUT",
     )
     parser.add_argument(
         "file",

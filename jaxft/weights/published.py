@@ -1,7 +1,6 @@
 """Published weight files: finds them in packages, and identifies them by sha256 or file name."""
 
 import contextlib
-import datetime
 import re
 from pathlib import Path
 
@@ -117,25 +116,17 @@ def published_manifest(path: Path, sha256: str) -> Manifest | None:
     return None
 
 
-def _is_date(digits: str) -> bool:
-    """Returns whether eight digits are a date of this century or the last, such as 20240115."""
-    try:
-        return datetime.datetime.strptime(digits, "%Y%m%d").year >= 1900
-    except ValueError:
-        return False
-
-
 def check_sha256_in_name(path: Path, sha256: str) -> bool:
     """Returns whether the file name ends with the first eight digits of the sha256 of the file.
 
-    A date, as in `resnet18-20240115.pth`, is not taken for such digits.
+    Eight decimal digits that differ are a date or a number of steps, as in `resnet18-20240115.pth`.
 
     Raises:
-      UserError: the file name ends with eight other hexadecimal digits.
+      UserError: the file name ends with eight other hexadecimal digits, at least one of which is a letter.
     """
     declared = DIGITS.search(re.sub(r"(\.[a-z]+)+$", "", path.name))
     if declared is not None and not sha256.startswith(declared[1]):
-        if _is_date(declared[1]):
+        if declared[1].isdecimal():
             return False
         raise UserError(
             f"the weight file {str(path)!r} is damaged: its name contains the sha256 digits {declared[1]}, but its "

@@ -5,7 +5,7 @@ Training code wraps networks, so the names in a file can have prefixes: `module.
 found as the names that remain if a prefix is removed, in all formats alike.
 """
 
-import dataclasses
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -61,12 +61,15 @@ def find_fit(names: Collection[str], model: Network, file: str, prefix: str | No
       UserError: two namings or two prefixes fit, or no name of the network has the prefix.
     """
     tables = {naming: tensor_names(model, naming) for naming in namings_of(model).values()}
-    names = [name for name in names if re.split(r"[./]", name)[-1] not in COUNTERS]
+    tables = {naming: tensor_names(model, naming) for naming in namings_of(model).values()}
     bare = _without_wrappers(names, {name for table in tables.values() for name in table})
     shared = {(naming, found): of for naming, table in tables.items() for found, of in _shared(bare, table).items()}
     if prefix is not None:
         wanted = WRAPPERS.sub("", _with_separator(prefix))
         shared = {choice: of for choice, of in shared.items() if _with_separator(choice[1]) == wanted}
+        bare = {
+            found: name for found, name in bare.items() if wanted in {_with_separator(p) for p, _ in _splits(found)}
+        }
         if prefix and not shared:
             raise UserError(
                 f"{file} has no state dict {prefix!r}, and no tensor of {model.architecture} has this prefix."
@@ -79,20 +82,36 @@ def find_fit(names: Collection[str], model: Network, file: str, prefix: str | No
             f"the tensors of {file} fit several namings of {model.architecture}, which disagree: "
             f"{', '.join(naming.name for naming, _ in fitting)}."
         )
-    best = fitting[0] if fitting else max(shared, key=lambda choice: len(shared[choice]), default=None)
-    if best is None:
-        return Fit(next(iter(tables)), {}, tuple(names), is_complete=False)
-    fit = Fit(best[0], {name: bare[found] for name, found in shared[best].items()}, is_complete=bool(fitting))
-    rest = {found: name for found, name in bare.items() if found not in shared[best].values()}
+    if not shared:
+        return Fit(next(iter(tables)), {}, tuple(bare.values()), is_complete=False)
+    best = fitting[0] if fitting else max(shared, key=lambda choice: len(shared[choice]))
     stems = {_stem(name) for name in _needed(tables[best[0]], model)}
-    foreign = {found: name for found, name in rest.items() if fitting and _is_foreign(found, best[1], stems)}
-    if prefix is not None:  # names without the selected prefix belong to the networks that are not selected
-        rest = {found: name for found, name in rest.items() if found not in foreign or found.startswith(best[1])}
-    return dataclasses.replace(
-        fit,
+    return _make_fit(best, shared[best], bare, stems if fitting else None)
+
+
+def _make_fit(
+    choice: tuple[Naming, str], shared: Mapping[str, str], bare: Mapping[str, str], stems: Collection[str] | None
+) -> Fit:
+    """Returns the fit of a naming and a prefix.
+
+    Args:
+      choice: the naming and the prefix.
+      shared: tensor name in the naming -> tensor name without wrappers, for all tensors of the network.
+      bare: tensor name without wrappers -> tensor name in the file, for all tensors.
+      stems: the first components of all names of the backbone; None if the file does not have the whole backbone.
+    """
+    naming, prefix = choice
+    used = set(shared.values())
+    rest = {found: name for found, name in bare.items() if found not in used}
+    foreign = {found: name for found, name in rest.items() if stems is not None and _is_foreign(found, prefix, stems)}
+    names = {name: bare[found] for name, found in shared.items()}
+    return Fit(
+        naming=naming,
+        names=names,
         left_over=tuple(name for found, name in rest.items() if found not in foreign),
-        foreign=tuple(name for found, name in rest.items() if found in foreign),
-        removed=_removed(fit.names, best[1]),
+        foreign=tuple(foreign.values()),
+        removed=_removed(names, prefix),
+        is_complete=stems is not None,
     )
 
 
@@ -142,7 +161,11 @@ def _removed(inside: Mapping[str, str], prefix: str) -> tuple[str, ...]:
 
 
 def _without_wrappers(names: Collection[str], known: Collection[str]) -> dict[str, str]:
-    """Returns a dict from each name without the wrappers in it to the name; keeps names that would coincide."""
+    """Returns a dict from each name without the wrappers in it to the name; keeps names that would coincide.
+
+    Counters of wrappers are left out.
+    """
+    names = [name for name in names if re.split(r"[./]", name)[-1] not in COUNTERS]
     bare = {name if name in known else WRAPPERS.sub("", name): name for name in names}
     return bare if len(bare) == len(names) else {name: name for name in names}
 
@@ -185,6 +208,7 @@ def _needed(table: Mapping[str, str], model: Network) -> set[str]:
     }
 
 
+@functools.lru_cache(maxsize=64)
 def tensor_names(model: Network, naming: Naming) -> dict[str, str]:
     """Returns a dict from tensor name to leaf, including the optional counters of batches."""
     tensors = {}
