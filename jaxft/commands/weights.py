@@ -86,6 +86,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def inspect(file: str, name: str | None, list_tensors: bool, state_dict: str | None) -> int:
     """Prints the contents of a file, also if its tensors fit no network.
 
+    Args:
+      file: a weight file, or `package:NAME`.
+      name: name of the network. If None, the file names it.
+      list_tensors: whether to print a table of all tensors.
+      state_dict: see `jaxft.load_weights`.
+
     Raises:
       UserError: the file cannot be read, or there is no network `name`.
     """
@@ -159,7 +165,14 @@ def _all_tensors(contents: "Contents") -> "dict[str, np.ndarray]":
 
 
 def verify(file: str, name: str | None, reference: str | None, state_dict: str | None) -> int:
-    """Prints one line per check of the file. Returns 0 if all checks pass; see `run`."""
+    """Prints one line per check of the file. Returns 0 if all checks pass; see `run`.
+
+    Args:
+      file: a weight file, or `package:NAME`.
+      name: name of the network. If None, the file names it.
+      reference: an `.npz` file with images and logits. If None, logits are not compared.
+      state_dict: see `jaxft.load_weights`.
+    """
     from jaxft.models import create_model
     from jaxft.weights import find_file, verify_file
     from jaxft.weights.verification import read_reference

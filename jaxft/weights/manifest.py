@@ -69,7 +69,7 @@ class Manifest:
         if not self.foreign:
             return self
         tensors = "1 tensor, which belongs" if len(self.foreign) == 1 else f"{len(self.foreign)} tensors, which belong"
-        note = f"jaxft passes over {tensors} to no part of {self.model}: {some_of(self.foreign, MOST_NAMED)}."
+        note = f"jaxft ignores {tensors} to no part of {self.model}: {some_of(self.foreign, MOST_NAMED)}."
         return dataclasses.replace(self, foreign=(), notes=(*self.notes, f"in {self.file}, {note}"))
 
 

@@ -49,7 +49,7 @@ def test_the_plan_reports_the_prefix_the_state_dict_and_foreign_tensors(checkpoi
     texts = [
         "jaxft takes 'model', not 'model_ema'",
         "the prefix 'module.'",
-        "passes over 1 tensor, which belongs to no",
+        "ignores 1 tensor, which belongs to no",
     ]
     assert len(plan.warnings) == 3
     assert all(text in warning for text, warning in zip(texts, plan.warnings))

@@ -156,7 +156,7 @@ def test_foreign_tensors_are_listed_with_a_new_head_and_an_error_with_the_head(s
     again, manifest = load(path, model, head="new")
     assert_equal(backbone(again), backbone(variables))
     start, _, listed = manifest.notes[-1].partition(": ")
-    assert start == f"in toy{suffix}, jaxft passes over 4 tensors, which belong to no part of toy"
+    assert start == f"in toy{suffix}, jaxft ignores 4 tensors, which belong to no part of toy"
     assert set(listed.removesuffix(" and 1 more.").split(", ")) < FOREIGN.keys()
     with pytest.raises(jaxft.UserError, match="4 tensors are left over"):
         load(path, model)
@@ -170,7 +170,7 @@ def test_an_mlp_head_counts_as_no_classifier(toy, tensors, tmp_path, capsys):
     assert_equal(flat(network.variables), backbone(variables))
     assert "1 tensor, which belongs to no part of toy: linear.1.weight" in network.assumptions[0]
     load_weights(tmp_path / "toy.safetensors", network.model, head="new")
-    assert capsys.readouterr().err.count("warning: in toy.safetensors, jaxft passes over 1 tensor") == 1
+    assert capsys.readouterr().err.count("warning: in toy.safetensors, jaxft ignores 1 tensor") == 1
 
 
 @pytest.mark.parametrize("extra", ["layer1.7.conv1.weight", "layer9.0.conv1.weight", "conv1.0.weight", "bn3.weight"])

@@ -61,21 +61,18 @@ def find_fit(names: Collection[str], model: Network, file: str, prefix: str | No
       UserError: two namings or two prefixes fit, or no name of the network has the prefix.
     """
     tables = {naming: tensor_names(model, naming) for naming in namings_of(model).values()}
-    tables = {naming: tensor_names(model, naming) for naming in namings_of(model).values()}
     bare = _without_wrappers(names, {name for table in tables.values() for name in table})
-    shared = {(naming, found): of for naming, table in tables.items() for found, of in _shared(bare, table).items()}
+    shared = {(naming, start): of for naming, table in tables.items() for start, of in _shared(bare, table).items()}
     if prefix is not None:
         wanted = WRAPPERS.sub("", _with_separator(prefix))
         shared = {choice: of for choice, of in shared.items() if _with_separator(choice[1]) == wanted}
-        bare = {
-            found: name for found, name in bare.items() if wanted in {_with_separator(p) for p, _ in _splits(found)}
-        }
+        bare = {name: raw for name, raw in bare.items() if wanted in {_with_separator(p) for p, _ in _splits(name)}}
         if prefix and not shared:
             raise UserError(
                 f"{file} has no state dict {prefix!r}, and no tensor of {model.architecture} has this prefix."
             )
     fitting = [choice for choice, of in shared.items() if _needed(tables[choice[0]], model) <= of.keys()]
-    _check_prefixes({found for _, found in fitting}, model, file)
+    _check_prefixes({start for _, start in fitting}, model, file)
     fitting = [choice for choice in fitting if len(shared[choice]) == len(bare)] or fitting
     if any(tables[naming] != tables[fitting[0][0]] for naming, _ in fitting[1:]):
         raise UserError(
@@ -102,13 +99,13 @@ def _make_fit(
     """
     naming, prefix = choice
     used = set(shared.values())
-    rest = {found: name for found, name in bare.items() if found not in used}
-    foreign = {found: name for found, name in rest.items() if stems is not None and _is_foreign(found, prefix, stems)}
-    names = {name: bare[found] for name, found in shared.items()}
+    unused = {name: raw for name, raw in bare.items() if name not in used}
+    foreign = {name: raw for name, raw in unused.items() if stems is not None and _is_foreign(name, prefix, stems)}
+    names = {name: bare[wrapped] for name, wrapped in shared.items()}
     return Fit(
         naming=naming,
         names=names,
-        left_over=tuple(name for found, name in rest.items() if found not in foreign),
+        left_over=tuple(raw for name, raw in unused.items() if name not in foreign),
         foreign=tuple(foreign.values()),
         removed=_removed(names, prefix),
         is_complete=stems is not None,
@@ -126,7 +123,7 @@ def find_naming(names: Collection[str], model: Network, file: str) -> Naming:
 
 def _check_prefixes(prefixes: Collection[str], model: Network, file: str) -> None:
     if len(prefixes) > 1:
-        shown = some_of([repr(found) if found else "'' (none)" for found in sorted(prefixes)], MOST_NAMED)
+        shown = some_of([repr(prefix) if prefix else "'' (none)" for prefix in sorted(prefixes)], MOST_NAMED)
         raise UserError(
             f"{file} has several networks like {model.architecture}, under {len(prefixes)} prefixes: {shown}; select "
             "one with --state-dict (in Python, state_dict=)."
@@ -135,8 +132,8 @@ def _check_prefixes(prefixes: Collection[str], model: Network, file: str) -> Non
 
 def _is_foreign(name: str, prefix: str, stems: Collection[str]) -> bool:
     """Returns whether a name has another prefix, or another first component than all names of the backbone."""
-    rest = next((rest for start, rest in _splits(name) if start == prefix), None)
-    return rest is None or _stem(rest) not in stems
+    rests = [rest for start, rest in _splits(name) if start == prefix]
+    return not rests or _stem(rests[0]) not in stems
 
 
 def note_of_prefix(fit: Fit, file: str) -> tuple[str, ...]:
@@ -148,16 +145,21 @@ def note_of_prefix(fit: Fit, file: str) -> tuple[str, ...]:
     return (f"the tensor names of {file} have the {prefixes} {shown}, which jaxft removed.",)
 
 
-def _removed(inside: Mapping[str, str], prefix: str) -> tuple[str, ...]:
-    """Returns the prefixes and wrappers that the names in a file have, and the names of the network do not have."""
+def _removed(names: Mapping[str, str], prefix: str) -> tuple[str, ...]:
+    """Returns the prefixes and wrappers that names in the file have, and names in the naming do not have.
+
+    Args:
+      names: tensor name in the naming -> tensor name in the file.
+      prefix: the prefix of all names without wrappers.
+    """
     removed = set()
-    for name, in_file in inside.items():
-        if in_file.endswith(name):
-            removed.add(in_file.removesuffix(name))
+    for name, raw in names.items():
+        if raw.endswith(name):
+            removed.add(raw.removesuffix(name))
         else:
-            removed.update([prefix, *WRAPPERS.findall(in_file)])
-    longest = [part for part in removed if not any(other != part and other.endswith(part) for other in removed)]
-    return tuple(sorted(part for part in longest if part))
+            removed.update([prefix, *WRAPPERS.findall(raw)])
+    longest = [text for text in removed if not any(other != text and other.endswith(text) for other in removed)]
+    return tuple(sorted(text for text in longest if text))
 
 
 def _without_wrappers(names: Collection[str], known: Collection[str]) -> dict[str, str]:
@@ -171,12 +173,12 @@ def _without_wrappers(names: Collection[str], known: Collection[str]) -> dict[st
 
 
 def _shared(bare: Collection[str], table: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Returns, for each prefix, the names in `bare` that are names of `table` after it: name in the table -> name."""
+    """Returns, for each prefix, the names of `table` that `bare` has after the prefix: name in the table -> name."""
     shared: dict[str, dict[str, str]] = {}
-    for found in bare:
-        for prefix, rest in _splits(found):
+    for name in bare:
+        for prefix, rest in _splits(name):
             if rest in table:
-                shared.setdefault(prefix, {})[rest] = found
+                shared.setdefault(prefix, {})[rest] = name
     return shared
 
 

@@ -58,23 +58,23 @@ def read_contents(path: str | Path) -> Contents:
             refuse("is not a file of torch.save")
         is_archive = content.startswith(ZIP_MAGIC)
         unpickled, bytes_of = open_zip(content) if is_archive else open_legacy(content)
-        found = dict(_state_dicts(unpickled))
-        if not found:
+        state_dicts = dict(_state_dicts(unpickled))
+        if not state_dicts:
             _refuse_without_tensors(unpickled)
 
     def contents(name: str) -> Contents:
         with explained_read_errors(path):
-            entries = found.get(name, {})
+            entries = state_dicts.get(name, {})
             return Contents(
                 {key: _to_array(key, entry, bytes_of) for key, entry in entries.items() if _is_tensor(entry)},
                 variant="torch" if is_archive else "torch (legacy)",
                 checked="the CRC-32 checksums of its entries match" if is_archive else "",
                 state_dict=name,
-                others={other: functools.partial(contents, other) for other in found if other != name},
+                others={other: functools.partial(contents, other) for other in state_dicts if other != name},
                 dropped={key: entry.name for key, entry in entries.items() if isinstance(entry, Dropped)},
             )
 
-    return contents(_default(found))
+    return contents(_default(state_dicts))
 
 
 def read_torch_metadata(path: str | Path) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _default(names: Collection[str]) -> str:
 
 
 def _rank(key: str) -> int:
-    """Returns the place of a key in `STATE_KEYS`; other keys come last, after the tensors next to them."""
+    """Returns the index of a key in `STATE_KEYS`. Other keys come last, after the own tensors of a dict."""
     return STATE_KEYS.index(key) if key in STATE_KEYS else len(STATE_KEYS) + 1
 
 
