@@ -97,12 +97,13 @@ def inspect(file: str, name: str | None, list_tensors: bool, state_dict: str | N
     """
     from jaxft.models import create_model
     from jaxft.weights import open_file
+    from jaxft.weights.files import num_bytes_of
     from jaxft.weights.verification import NO_CHECKSUM
 
     if name is not None:
         create_model(name, num_classes=2)
     opened = open_file(file)
-    print(f"file           {opened.path}, {opened.path.stat().st_size:,} bytes")
+    print(f"file           {opened.path}, {num_bytes_of(opened.path):,} bytes")
     print(f"sha256         {opened.sha256}")
     print(f"integrity      {opened.checked or NO_CHECKSUM}")
     try:
@@ -197,6 +198,7 @@ def convert(args: argparse.Namespace) -> int:
     """
     from jaxft.models import create_model
     from jaxft.weights import check_output_path, convert_weights, find_file, read_file
+    from jaxft.weights.files import num_bytes_of
 
     path = find_file(args.file)
     check_output_path(args.out)
@@ -207,7 +209,7 @@ def convert(args: argparse.Namespace) -> int:
     model = create_model(manifest.model, num_classes=2)
     tensors, written = read_file(args.out, model)
     print(
-        f"wrote {args.out}: {written.format}, {Path(args.out).stat().st_size:,} bytes, {len(tensors)} tensors, "
+        f"wrote {args.out}: {written.format}, {num_bytes_of(Path(args.out)):,} bytes, {len(tensors)} tensors, "
         f"{_dtypes(tensors)}, for {model.architecture}"
     )
     return 0
@@ -226,9 +228,10 @@ def _count(tensors: "Mapping[str, np.ndarray]") -> str:
 
 def _layout(manifest: "Manifest") -> str:
     """Returns the layout and the naming of the tensors in a file. Formats with Flax names ignore the manifest."""
-    if FORMATS[manifest.format.partition(" ")[0]].value.uses_leaf_names:
+    naming = FORMATS[manifest.format.partition(" ")[0]].value.naming
+    if naming == "flax":
         return "flax layout"
-    return f"{manifest.layout} layout, names of {manifest.naming}"
+    return f"{manifest.layout} layout, names of {naming or manifest.naming}"
 
 
 def _dtypes(tensors: "Mapping[str, np.ndarray]") -> str:

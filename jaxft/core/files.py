@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,31 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_files(path: Path) -> Iterator[Path]:
+    """Yields a path named like `path` in a temporary folder, for weights of one or several files, or a folder.
+
+    At the end of the context, everything in the temporary folder is moved next to `path`, and `path` is replaced last.
+    """
+    folder = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    folder.mkdir()
+    mode = folder.stat().st_mode & 0o666  # that of the umask; safetensors writes a new file with mode 0600
+    try:
+        yield folder / path.name
+        for item in sorted(folder.iterdir(), key=lambda item: item.name == path.name):
+            for file in item.rglob("*") if item.is_dir() else [item]:
+                if file.is_file():
+                    file.chmod(mode)
+                    _sync(file)
+            target = path.parent / item.name
+            if target.is_dir():
+                target.rename(folder / "replaced")
+            item.replace(target)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

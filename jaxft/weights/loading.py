@@ -188,7 +188,7 @@ def read_file(
         raise UserError(
             f"{file} is for {manifest.model}, not for {model.architecture}; use the model {manifest.model}."
         )
-    naming = naming_of(model, manifest.naming) if opened.format.uses_leaf_names else fit.naming
+    naming = naming_of(model, manifest.naming) if opened.format.naming else fit.naming
     notes = note_of_state_dict(contents, file) if state_dict is None else ()
     return _tensors_of(contents, fit, file), dataclasses.replace(
         manifest,

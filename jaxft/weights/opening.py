@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.core import paths
-from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.models import create_model
+from jaxft.weights.files import sha256_of_weights
 from jaxft.weights.formats import Contents, Format, format_of
 from jaxft.weights.manifest import METADATA_KEY, Manifest, digest_of, manifest_of_record, read_record
+from jaxft.weights.namings import FLAX_NAMING
 from jaxft.weights.porting import to_tensors
 from jaxft.weights.published import check_sha256_in_name, find_file, published_manifest
 
@@ -45,7 +46,7 @@ def open_file(path: str | Path) -> OpenedFile:
       UserError: the file is missing or damaged.
     """
     path = find_file(path)
-    sha256 = sha256_of(path.read_bytes())
+    sha256 = sha256_of_weights(path)
     manifest = published_manifest(path, sha256)
     file_format = format_of(path)
     is_sha256_in_name = file_format.name == "torch" and check_sha256_in_name(path, sha256)
@@ -71,7 +72,7 @@ def _has_digest(record: Mapping[str, Any], contents: Contents, file_format: Form
     If the record of a msgpack file has no naming, its digest covers the tensors under their published names.
     """
     tensors = contents.tensors
-    if file_format.uses_leaf_names and "naming" not in record:
+    if file_format.naming == FLAX_NAMING.name and "naming" not in record:
         try:
             tensors = to_tensors(create_model(record["model"], num_classes=2), paths.unflatten(tensors))
         except (UserError, ValueError, IndexError):

@@ -151,13 +151,20 @@ def num_classes_of(tensors: Mapping[str, np.ndarray], model: Network) -> int | N
 def to_tensors(model: Network, variables: Mapping[str, Any], naming: Naming | None = None) -> dict[str, np.ndarray]:
     """Returns the `variables` of `model` as tensors by name, with the tensor names and the layout of a weight file.
 
+    The parameters are in the order in which the network uses them.
+
     Args:
       model: the network.
       variables: nested dict of arrays, such as `{"params": ..., "batch_stats": ...}`.
       naming: the naming of the file. If None, the default naming of the network.
     """
     tensors = {}
-    for name, leaf in paths.flatten(dict(variables)).items():
+    order = {name: i for i, name in enumerate(model.structure.parameters)}
+    leaves = paths.flatten(dict(variables)).items()
+    has_counters = naming is None or naming.layout != "keras"  # only PyTorch counts the batches of a batch norm
+    for name, leaf in sorted(leaves, key=lambda item: order.get(item[0].removeprefix("params/"), len(order))):
+        if name.startswith("counters/") and not has_counters:
+            continue
         row, tensor_name = find_port(name, model, naming)
         dtype = np.int64 if name.startswith("counters/") else None  # JAX converts counters to 32 bits; files have int64
         tensors[tensor_name] = np.array(row.to_file(np.asarray(leaf, dtype)), order="C")

@@ -4,11 +4,11 @@ import contextlib
 import re
 from pathlib import Path
 
-from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
 from jaxft.models import Network, Published, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
+from jaxft.weights.files import file_in_folder, num_bytes_of, sha256_of_weights
 from jaxft.weights.formats import format_of, readable_suffixes
 from jaxft.weights.manifest import METADATA_KEY, Manifest, read_record
 from jaxft.weights.namings import FLAX_NAMING, find_fit, naming_of
@@ -25,11 +25,14 @@ def find_file(spec: str | Path) -> Path:
 
     Args:
       spec: a path, or `package:NAME` for the weight file in an installed package. The code of the package does not run.
+        The path can be a folder: an Orbax checkpoint, or a folder with exactly one index of sharded safetensors.
 
     Raises:
       UserError: there is no such file, the package is not installed, or it does not have exactly one weight file.
     """
     if not str(spec).startswith(PACKAGE):
+        if Path(spec).is_dir():
+            return file_in_folder(Path(spec))
         if not Path(spec).is_file():
             raise UserError(f"there is no weight file {str(spec)!r}.")
         return Path(spec)
@@ -64,7 +67,7 @@ def find_model(path: str | Path, state_dict: str | None = None) -> str:
         library whose network of the same name may compute differently.
     """
     path = find_file(path)
-    sha256 = sha256_of(path.read_bytes())
+    sha256 = sha256_of_weights(path)
     file = published_file(sha256)
     if file is not None:
         return file.model
@@ -78,11 +81,12 @@ def find_model(path: str | Path, state_dict: str | None = None) -> str:
     if model is None:
         raise UserError(f"{str(path)!r} does not say which network it is for; name the network with --model.")
     file_format = format_of(path)
-    if file_format.uses_leaf_names:
+    if file_format.naming == FLAX_NAMING.name:
         return model.architecture
     contents, prefix = select_state_dict(file_format.read(path), state_dict, path.name)
     naming = find_fit(contents.tensors.keys(), model, path.name, prefix).naming
-    if naming not in (FLAX_NAMING, naming_of(model)):
+    is_expected = naming is naming_of(model) or model.architecture.endswith(f"_{naming.name}")
+    if naming.family and not is_expected:
         # Another library may use the same name for a network that computes differently.
         raise UserError(
             f"{str(path)!r} is named after {model.architecture}, but its tensors have the names of {naming.name}, "
@@ -106,7 +110,7 @@ def published_manifest(path: Path, sha256: str) -> Manifest | None:
     if file is not None:
         names = CLASS_NAMES.get(file.dataset, ())
         return Manifest(path.name, sha256, file.model, file.preprocessing, names, file.origin)
-    num_bytes = path.stat().st_size
+    num_bytes = num_bytes_of(path)
     for file in published():
         if path.name == file.file and num_bytes == file.num_bytes:
             raise UserError(

@@ -8,12 +8,12 @@ from typing import Any
 
 from jaxft.core import paths
 from jaxft.core.errors import UserError
-from jaxft.core.files import explained_os_errors, replacing
+from jaxft.core.files import explained_os_errors, replacing_files
 from jaxft.models import Network
 from jaxft.models.structure import expected_shapes
 from jaxft.weights.formats import format_to_write
 from jaxft.weights.manifest import Manifest, write_record
-from jaxft.weights.namings import FLAX_NAMING, naming_of
+from jaxft.weights.namings import naming_of
 from jaxft.weights.porting import is_head, to_tensors
 
 
@@ -53,10 +53,10 @@ def save_weights(
         expected = dataclasses.replace(model.preprocessing, size_px=fitting_size(model, variables))
         manifest = Manifest(Path(path).name, "", model.architecture, expected, assumed=True)
     file_format, file_naming = format_to_write(path), naming_of(model, naming or manifest.naming)
-    tensors = to_tensors(model, variables, FLAX_NAMING if file_format.uses_leaf_names else file_naming)
+    tensors = to_tensors(model, variables, naming_of(model, file_format.naming) if file_format.naming else file_naming)
     assert file_format.write is not None
     record = dataclasses.replace(manifest, layout=file_naming.layout, naming=file_naming.name)
-    with explained_os_errors(Path(path)), replacing(Path(path)) as temporary:
+    with explained_os_errors(Path(path)), replacing_files(Path(path)) as temporary:
         file_format.write(temporary, tensors, write_record(record, tensors))
 
 

@@ -1,5 +1,7 @@
 """Formats of weight files: detection and registration."""
 
+import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,29 +16,36 @@ from jaxft.recipes.finetune.delivery import deliver_weights
 from jaxft.weights import convert_weights, find_model, load, save_weights
 from jaxft.weights.formats import FORMATS, Contents, Format, format_of, register_format, writable_suffixes
 
-
-def read_npz(path):
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        tensors = {name: file[name] for name in file.files if not name.startswith("metadata/")}
-        texts = {name: str(file[name]) for name in file.files if name.startswith("metadata/")}
-    return Contents(tensors, {name.removeprefix("metadata/"): text for name, text in texts.items()})
+MAGIC = b"OWN12"
 
 
-def write_npz(path, tensors, metadata):
-    texts = {f"metadata/{name}": np.array(text) for name, text in metadata.items()}
-    with path.open("wb") as file:
-        np.savez(file, **tensors, **texts)
+def read_own(path):
+    size = int.from_bytes(path.read_bytes()[5:9], "little")
+    header, values = json.loads(path.read_bytes()[9 : 9 + size]), path.read_bytes()[9 + size :]
+    arrays = np.split(
+        np.frombuffer(values, np.float32),
+        np.cumsum([np.prod(shape, dtype=int) for shape in header["shapes"].values()])[:-1],
+    )
+    tensors = {name: array.reshape(shape) for array, (name, shape) in zip(arrays, header["shapes"].items())}
+    return Contents(tensors, header["metadata"])
+
+
+def write_own(path, tensors, metadata):
+    shapes = {name: array.shape for name, array in tensors.items()}
+    header = json.dumps({"shapes": shapes, "metadata": metadata}).encode()
+    path.write_bytes(
+        MAGIC + len(header).to_bytes(4, "little") + header + b"".join(a.tobytes() for a in tensors.values())
+    )
+
+
+OWN = Format("own", (".own",), lambda first_bytes: first_bytes.startswith(MAGIC), read_own, write_own)
 
 
 @pytest.fixture
-def npz(monkeypatch):
-    """Registers NumPy archives as a format during a test; their content is that of a zip archive, as in PyTorch."""
-    others = dict(FORMATS.items())
-    monkeypatch.setattr(FORMATS, "entries", {})
-    register_format(
-        Format("npz", (".npz",), lambda first_bytes: first_bytes.startswith(b"PK\x03\x04"), read_npz, write_npz)
-    )
-    monkeypatch.setattr(FORMATS, "entries", {**FORMATS.entries, **others})
+def own_format(monkeypatch):
+    """Registers a format of float32 values during a test."""
+    monkeypatch.setattr(FORMATS, "entries", dict(FORMATS.entries))
+    register_format(OWN)
 
 
 @pytest.fixture
@@ -46,22 +55,22 @@ def toy():
     return model, draw_variables(model, 8)
 
 
-def test_a_registered_format_can_be_read_written_and_converted(npz, toy, tmp_path):
+def test_a_registered_format_can_be_read_written_and_converted(own_format, toy, tmp_path):
     """A registration is enough for reading, writing, conversion and messages."""
     model, variables = toy
     save_weights(tmp_path / "one.safetensors", model, variables)
-    convert_weights(tmp_path / "one.safetensors", tmp_path / "own.npz")
-    assert find_model(tmp_path / "own.npz") == "toy"
-    again, manifest = load(tmp_path / "own.npz", model)
+    convert_weights(tmp_path / "one.safetensors", tmp_path / "copy.own")
+    assert find_model(tmp_path / "copy.own") == "toy"
+    again, manifest = load(tmp_path / "copy.own", model)
     assert (manifest.naming, manifest.checked) == (
         "akamaster",
         "its tensors match the sha256 in its metadata",
     )
     ours, read = paths.flatten(variables), paths.flatten(again)
     assert ours.keys() == read.keys() and all(np.array_equal(ours[name], read[name]) for name in ours)
-    assert ".npz" in writable_suffixes()
-    with pytest.raises(jaxft.UserError, match=r"must end in \.npz, \.safetensors"):
-        save_weights(tmp_path / "own.h5", model, variables)
+    assert ".own" in writable_suffixes()
+    with pytest.raises(jaxft.UserError, match=r"must end in \.safetensors, .*\.own"):
+        save_weights(tmp_path / "own.onnx", model, variables)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,13 @@ def test_a_registered_format_can_be_read_written_and_converted(npz, toy, tmp_pat
         (b"\x80", "a", "msgpack"),
         (b"", "a.safetensors", "safetensors"),
         (b"\x89HDF\r\n", "a.th", "torch"),
+        (b"\x89HDF\r\n\x1a\n", "a.th", "keras"),
+        (b"PK\x03\x04" + bytes(22) + b"\x05\0\0\0a.npy", "a.pth", "npz"),
+        (b"PK\x03\x04" + bytes(22) + b"\x0d\0\0\0metadata.json", "a.zip", "keras-archive"),
+        (b"PK\x03\x04" + bytes(22) + b"\x0e\0\0\0model/data.pkl", "a.npz", "torch"),
+        (b'{"weight_map": ', "a.json", "safetensors-index"),
+        (b"{\x02\0\0\0\0\0\0{", "a.json", "safetensors"),  # a header of 635 bytes starts like JSON
+        (b"\x0a\x01a", "a.caffemodel", "caffe"),
     ],
 )
 def test_the_first_bytes_determine_the_format_and_then_the_suffix(content, name, expected, tmp_path):
@@ -83,9 +99,9 @@ def test_the_first_bytes_determine_the_format_and_then_the_suffix(content, name,
 
 
 def test_an_unknown_format_is_an_error_that_lists_the_formats(tmp_path):
-    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(jaxft.UserError, match="has none of the formats safetensors, msgpack, torch"):
-        format_of(Path(tmp_path / "weights.h5"))
+    (tmp_path / "weights.onnx").write_bytes(b"\x08\x07\x12")
+    with pytest.raises(jaxft.UserError, match="has none of the formats safetensors, safetensors-index, npz, keras, "):
+        format_of(Path(tmp_path / "weights.onnx"))
 
 
 def test_a_file_without_naming_in_its_record_is_checked(toy, tmp_path):
@@ -110,9 +126,9 @@ def test_a_file_without_naming_in_its_record_is_checked(toy, tmp_path):
 
 
 def test_weights_from_a_read_only_format_are_delivered_in_other_formats(toy, tmp_path, monkeypatch):
-    read_only = Format("npz", (".npz",), lambda content: content.startswith(b"PK\x03\x04"), read_npz)
+    read_only = dataclasses.replace(OWN, write=None)
     monkeypatch.setattr(FORMATS, "entries", dict(FORMATS.entries))
     register_format(read_only)
     save_weights(tmp_path / "trained.safetensors", *toy)
-    task = SimpleNamespace(manifest=SimpleNamespace(file="network.npz", format="npz"))
+    task = SimpleNamespace(manifest=SimpleNamespace(file="network.own", format="own"))
     assert deliver_weights(tmp_path / "trained.safetensors", tmp_path, task) == ["weights.pth", "weights.msgpack"]

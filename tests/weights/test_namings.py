@@ -96,7 +96,7 @@ def test_a_file_with_missing_tensors_is_refused_with_counts(tmp_path):
 
 
 def test_an_unknown_naming_is_refused(toy, tmp_path):
-    with pytest.raises(jaxft.UserError, match="toy has no naming 'tim'; it has akamaster, flax"):
+    with pytest.raises(jaxft.UserError, match="toy has no naming 'tim'; it has akamaster, flax, keras"):
         save_weights(tmp_path / "toy.safetensors", *toy, naming="tim")
 
 

@@ -31,11 +31,11 @@ def deliver_weights(weights: Path, folder: Path, task: Task) -> list[str]:
     from jaxft.weights import convert_weights
     from jaxft.weights.formats import writable_suffixes
 
-    suffix, format_name = Path(task.manifest.file).suffix, task.manifest.format
+    name, format_name = task.manifest.file, task.manifest.format
     if format_name in ("safetensors", "msgpack"):
         suffix = f".{format_name}"
-    elif suffix not in writable_suffixes():
-        suffix = ".pth"
+    else:
+        suffix = next((suffix for suffix in writable_suffixes() if name.endswith(suffix)), ".pth")
     names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
     for name in names:
         convert_weights(weights, folder / name)

@@ -1,5 +1,6 @@
 """`Format`, the description of a format of weight files, and the registry of formats."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxft.core.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-NUM_BYTES = 16  # number of bytes at the start of a file that determine its format
+NUM_BYTES = 512  # number of bytes at the start of a file that determine its format
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ class Format:
       read: returns the contents of a file.
       write: writes tensors and metadata to a file. If None, jaxft cannot write this format.
       read_metadata: returns only the metadata of a file. If None, `read` is used.
-      uses_leaf_names: whether tensors have the leaf names of jaxft, such as `params/head/kernel`, and its layout.
+      naming: naming of the tensors that programs for this format expect, such as 'flax', 'keras' or 'caffe'. If empty,
+        the format is for all namings.
+      package: package that writing needs, of the extra of jaxft with the name of the format; empty if it needs none.
+      matches_folder: returns whether a folder has this format. If None, the format is not for folders.
+      files: returns the files of weights with several files, from the path of the weights. If None, weights are one
+        file.
     """
 
     name: str
@@ -58,7 +64,10 @@ class Format:
     read: Callable[[Path], Contents]
     write: "Callable[[Path, Mapping[str, np.ndarray], Mapping[str, str]], None] | None" = None
     read_metadata: Callable[[Path], dict[str, str]] | None = None
-    uses_leaf_names: bool = False
+    naming: str = ""
+    package: str = ""
+    matches_folder: Callable[[Path], bool] | None = None
+    files: Callable[[Path], list[Path]] | None = None
 
     def metadata_of(self, path: Path) -> dict[str, str]:
         """Returns the metadata of a file."""
@@ -79,21 +88,37 @@ def readable_suffixes() -> tuple[str, ...]:
 
 
 def writable_suffixes() -> tuple[str, ...]:
-    """Returns the suffixes of the formats that jaxft can write."""
-    return tuple(suffix for entry in FORMATS.values() if entry.value.write for suffix in entry.value.suffixes)
+    """Returns the suffixes of the formats that jaxft can write with the installed packages."""
+    formats = [entry.value for entry in FORMATS.values() if entry.value.write and _is_installed(entry.value.package)]
+    return tuple(suffix for weight_format in formats for suffix in weight_format.suffixes)
+
+
+def _is_installed(package: str) -> bool:
+    return not package or importlib.util.find_spec(package) is not None
+
+
+def matching_formats(path: Path) -> list[Format]:
+    """Returns the formats that match the content of a weight file or folder, then those that match its suffix."""
+    formats = [entry.value for entry in FORMATS.values()]
+    if path.is_dir():
+        return [
+            weight_format
+            for weight_format in formats
+            if weight_format.matches_folder and weight_format.matches_folder(path)
+        ]
+    with path.open("rb") as file:
+        first_bytes = file.read(NUM_BYTES)
+    matching = [weight_format for weight_format in formats if weight_format.matches(first_bytes)]
+    return matching + [weight_format for weight_format in formats if path.name.endswith(weight_format.suffixes)]
 
 
 def format_of(path: Path) -> Format:
-    """Returns the format of a weight file, from its first bytes, or from its suffix if no format matches these.
+    """Returns the format of a weight file or folder, from its content, or from its suffix if its content has no format.
 
     Raises:
       UserError: the file has none of the formats.
     """
-    with path.open("rb") as file:
-        first_bytes = file.read(NUM_BYTES)
-    formats = [entry.value for entry in FORMATS.values()]
-    matching = [weight_format for weight_format in formats if weight_format.matches(first_bytes)]
-    matching += [weight_format for weight_format in formats if path.suffix in weight_format.suffixes]
+    matching = matching_formats(path)
     if not matching:
         raise UserError(f"the weight file {str(path)!r} is truncated, or has none of the formats {', '.join(FORMATS)}.")
     return matching[0]
@@ -103,10 +128,15 @@ def format_to_write(path: str | Path) -> Format:
     """Returns the format for a new file, from the suffix of `path`.
 
     Raises:
-      UserError: jaxft cannot write a format with this suffix.
+      UserError: jaxft cannot write a format with this suffix, or the package for it is not installed.
     """
     for entry in FORMATS.values():
-        if entry.value.write and Path(path).suffix in entry.value.suffixes:
+        if entry.value.write and Path(path).name.endswith(entry.value.suffixes):
+            if not _is_installed(entry.value.package):
+                raise UserError(
+                    f"writing {Path(path).name!r} needs {entry.value.package}; `pip install 'jaxft[{entry.name}]'` "
+                    "installs it."
+                )
             return entry.value
     raise UserError(
         f"the suffix of {str(path)!r} is not a format that jaxft can write; its name must end in "

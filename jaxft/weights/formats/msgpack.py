@@ -7,38 +7,47 @@ from typing import TYPE_CHECKING, Any
 from jaxft.core import paths
 from jaxft.core.errors import UserError
 from jaxft.weights.formats.format import Contents, Format
+from jaxft.weights.formats.trees import leaf_names
 
 if TYPE_CHECKING:
     import numpy as np
 
-COLLECTIONS = ("params", "batch_stats", "counters")
 DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def read(path: Path) -> Contents:
-    """Returns the contents of a msgpack file. The format has only arrays, numbers and texts, so no code can run."""
+    """Returns the contents of a msgpack file. The format has only arrays, numbers and texts, so no code can run.
+
+    Raises:
+      UserError: the file is damaged, or a leaf of a network is not an array.
+    """
+    import numpy as np
+
     tree = _restore(path)
-    tensors = {f"{c}/{name}": leaf for c in COLLECTIONS for name, leaf in paths.flatten(tree.get(c, {})).items()}
-    metadata = tree.get("metadata", {})
+    metadata = tree.pop("metadata", {})
     has_metadata = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
+    arrays = paths.flatten(tree)
+    tensors = {leaf: arrays[name] for name, leaf in leaf_names(arrays).items()}
+    if not all(isinstance(array, np.ndarray) for array in tensors.values()):
+        raise _damaged(path)
     return Contents(tensors, metadata if has_metadata else {}, "msgpack")
 
 
 def _restore(path: Path) -> dict[str, Any]:
-    """Returns the nested dict in a msgpack file, whose collections are checked to contain only arrays."""
-    import numpy as np
+    """Returns the nested dict in a msgpack file."""
     from flax.serialization import msgpack_restore
 
     try:
         tree = msgpack_restore(path.read_bytes())
-        is_valid = isinstance(tree, dict) and all(
-            isinstance(leaf, np.ndarray) for name in COLLECTIONS for leaf in paths.flatten(tree.get(name, {})).values()
-        )
     except DAMAGE:
-        is_valid = False
-    if not is_valid:
-        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not a msgpack file of Flax.")
+        raise _damaged(path) from None
+    if not isinstance(tree, dict):
+        raise _damaged(path)
     return tree
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"the weight file {str(path)!r} is truncated, damaged, or not a msgpack file of Flax.")
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
@@ -54,4 +63,4 @@ def matches(first_bytes: bytes) -> bool:
     return first_bytes == b"\x80" or (is_small_map and b"\xa1" <= first_bytes[1:2] <= b"\xbf")
 
 
-MSGPACK = Format("msgpack", (".msgpack",), matches, read, write, uses_leaf_names=True)
+MSGPACK = Format("msgpack", (".msgpack",), matches, read, write, naming="flax")

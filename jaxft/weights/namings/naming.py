@@ -10,6 +10,7 @@ from jaxft.core.registry import Registry
 from jaxft.models import Network
 from jaxft.models.growth import Grown
 from jaxft.weights.namings.grown import grown_table
+from jaxft.weights.namings.keras import keras
 from jaxft.weights.namings.ports import Port
 
 
@@ -39,6 +40,7 @@ class LeafPort(NamedTuple):
 
 NAMINGS: Registry[Naming] = Registry("naming")
 FLAX_NAMING = Naming("", "flax", lambda model: (Port(r"(?P<leaf>.+)", "{leaf}"),), layout="flax")
+KERAS_NAMING = Naming("", "keras", keras, layout="keras")
 
 
 def register_naming(
@@ -57,11 +59,14 @@ def register_naming(
 
 
 def namings_of(model: Network) -> dict[str, Naming]:
-    """Returns the namings of a network by name: the default first, and the leaf names of jaxft ('flax') last."""
+    """Returns the namings of a network by name: the default first, and those of all networks ('flax', 'keras') last.
+
+    A family with its own names in Keras does not have the names in Keras of all networks.
+    """
     namings = {entry.value.name: entry.value for entry in NAMINGS.values() if entry.value.family == model.family}
     if model.naming in namings:
         namings = {model.naming: namings[model.naming]} | namings
-    return namings | {FLAX_NAMING.name: FLAX_NAMING}
+    return namings | {naming.name: naming for naming in (FLAX_NAMING, KERAS_NAMING) if naming.name not in namings}
 
 
 def naming_of(model: Network, name: str = "") -> Naming:
@@ -101,7 +106,7 @@ def find_port(leaf: str, model: Network, naming: Naming | None = None) -> LeafPo
 def _lookup(model: Network, naming: Naming) -> Callable[[str], LeafPort | None]:
     """Returns a cached function from the name of a leaf to its port, or to None."""
     table = naming.table
-    rows = grown_table(model, table) if isinstance(model, Grown) and naming is not FLAX_NAMING else table(model)
+    rows = grown_table(model, table) if isinstance(model, Grown) and naming.family else table(model)
 
     @functools.cache
     def port_of(leaf: str) -> LeafPort | None:

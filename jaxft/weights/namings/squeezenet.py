@@ -1,4 +1,4 @@
-"""Tensor names of SqueezeNets in torchvision, and in github.com/rcmalli/keras-squeezenet."""
+"""Tensor names of SqueezeNets in torchvision, in the Caffe release, and in github.com/rcmalli/keras-squeezenet."""
 
 from jaxft.models.families.squeezenet import SQUEEZE, SqueezeNet
 from jaxft.weights.namings.naming import register_naming
@@ -19,12 +19,24 @@ def torchvision(model: SqueezeNet) -> tuple[Port, ...]:
 
 def keras(model: SqueezeNet) -> tuple[Port, ...]:
     """Returns the port table, with tensor names such as `fire2/squeeze1x1/kernel`."""
+    return tuple(Port(f"params/{layer}/(?P<leaf>kernel|bias)", name + "/{leaf}") for layer, name in _caffe_layers())
+
+
+def caffe(model: SqueezeNet) -> tuple[Port, ...]:
+    """Returns the port table, with tensor names such as `fire2/squeeze1x1.0`: the layer, and the index of the blob."""
+    kernels = [port_conv(f"params/{layer}/kernel", f"{name}.0") for layer, name in _caffe_layers()]
+    return (*kernels, *(Port(f"params/{layer}/bias", f"{name}.1") for layer, name in _caffe_layers()))
+
+
+def _caffe_layers() -> list[tuple[str, str]]:
+    """Returns the layers, with their names in the Caffe release, which Keras shares."""
     names = [("stem/conv", "conv1"), ("head/conv", "conv10")]
     for i in SQUEEZE:
         names += [(f"fire{i}/squeeze", f"fire{i}/squeeze1x1")]
         names += [(f"fire{i}/expand{k}x{k}", f"fire{i}/expand{k}x{k}") for k in (1, 3)]
-    return tuple(Port(f"params/{layer}/(?P<leaf>kernel|bias)", prefix + "/{leaf}") for layer, prefix in names)
+    return names
 
 
 register_naming("squeezenet", "torchvision", torchvision)
+register_naming("squeezenet", "caffe", caffe)
 register_naming("squeezenet", "keras", keras, layout="keras")

@@ -18,6 +18,11 @@ ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"
 
 
+def is_tar(content: bytes) -> bool:
+    """Returns whether a file is a tar archive, from its first bytes."""
+    return content[257:262] == b"ustar"
+
+
 def read(path: Path) -> Contents:
     """Returns the contents of a PyTorch file."""
     from jaxft.weights.formats.torch.reading import read_contents
@@ -42,7 +47,7 @@ def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str
 TORCH = Format(
     "torch",
     (".pth", ".pt", ".th", ".bin", ".tar"),
-    matches=lambda first_bytes: first_bytes.startswith((ZIP_MAGIC, PICKLE_MAGIC)),
+    matches=lambda first_bytes: first_bytes.startswith((ZIP_MAGIC, PICKLE_MAGIC)) or is_tar(first_bytes),
     read=read,
     write=write,
     read_metadata=read_metadata,

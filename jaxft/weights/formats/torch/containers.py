@@ -18,7 +18,7 @@ from jaxft.weights.formats.torch.unpickler import unpickle
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
-BytesOf = Callable[[Storage], bytes]
+BytesOf = Callable[[Storage], bytes | memoryview]
 
 
 def open_zip(content: bytes) -> tuple[Any, BytesOf]:

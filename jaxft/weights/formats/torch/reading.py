@@ -8,7 +8,7 @@ and arrays are views of these bytes. So a file cannot use more memory than its s
 import functools
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,13 +16,13 @@ import numpy as np
 
 from jaxft.core.text import some_of
 from jaxft.weights.formats.format import Contents
-from jaxft.weights.formats.torch import PICKLE_MAGIC, ZIP_MAGIC
+from jaxft.weights.formats.torch import PICKLE_MAGIC, ZIP_MAGIC, is_tar
 from jaxft.weights.formats.torch.containers import BytesOf, open_legacy, open_records, open_zip
 from jaxft.weights.formats.torch.refusal import explained_read_errors, printable, refuse, refuse_code
 from jaxft.weights.formats.torch.stored import Dropped, Storage, StoredTensor, are_counts, dtype_of, is_count
+from jaxft.weights.formats.torch.tar import open_tar
 from jaxft.weights.formats.torch.writing import METADATA_RECORD
 
-TAR_MAGIC = b"ustar"  # starts at byte 257
 MOST_NAMED = 3  # entries of a file named in an error
 STATE_KEYS = ("state_dict", "model", "model_state", "net", "model_state_dict", "ema", "network", "weights", "params",
               "state_dict_ema", "model_ema", "teacher", "student")  # fmt: skip
@@ -42,22 +42,20 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
 def read_contents(path: str | Path) -> Contents:
     """Returns the contents of a file from `torch.save`, without its metadata.
 
-    Both zip archives (torch 1.6 and newer) and the older format are supported. A checkpoint can have several dicts of
-    tensors; the result has the tensors of one, and functions for all others. It is the first of `STATE_KEYS`, or the
-    tensors at the top level, or the only dict with tensors; otherwise the result has no tensors. So the trained weights
-    come before their moving average (`state_dict_ema`). Objects of other classes are never created.
+    Zip archives (torch 1.6 and newer), the older format and tar archives (before 0.1.10) are supported. A checkpoint
+    can have several dicts of tensors; the result has the tensors of one, and functions for all others. It is the first
+    of `STATE_KEYS`, or the tensors at the top level, or the only dict with tensors; otherwise the result has no
+    tensors. So the trained weights come before their moving average (`state_dict_ema`). Objects of other classes are
+    never created.
 
     Raises:
       UserError: the file is truncated or damaged, or has no dict of tensors.
     """
     content = Path(path).read_bytes()
     with explained_read_errors(path):
-        if content[257:262] == TAR_MAGIC:
-            refuse("is a tar archive, as torch before 0.1.10 wrote it; load it with torch and save it again")
-        if not content.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
-            refuse("is not a file of torch.save")
         is_archive = content.startswith(ZIP_MAGIC)
-        unpickled, bytes_of = open_zip(content) if is_archive else open_legacy(content)
+        variant, open_container = _container(content)
+        unpickled, bytes_of = open_container(content)
         state_dicts = dict(_state_dicts(unpickled))
         if not state_dicts:
             _refuse_without_tensors(unpickled)
@@ -67,7 +65,7 @@ def read_contents(path: str | Path) -> Contents:
             entries = state_dicts.get(name, {})
             return Contents(
                 {key: _to_array(key, entry, bytes_of) for key, entry in entries.items() if _is_tensor(entry)},
-                variant="torch" if is_archive else "torch (legacy)",
+                variant=variant,
                 checked="the CRC-32 checksums of its entries match" if is_archive else "",
                 state_dict=name,
                 others={other: functools.partial(contents, other) for other in state_dicts if other != name},
@@ -75,6 +73,17 @@ def read_contents(path: str | Path) -> Contents:
             )
 
     return contents(_default(state_dicts))
+
+
+def _container(content: bytes) -> tuple[str, Callable[[bytes], tuple[Any, BytesOf]]]:
+    """Returns the name of the container of a file, and the function that opens it."""
+    if content.startswith(ZIP_MAGIC):
+        return "torch", open_zip
+    if is_tar(content):
+        return "torch (tar)", open_tar
+    if not content.startswith(PICKLE_MAGIC):
+        refuse("is not a file of torch.save")
+    return "torch (legacy)", open_legacy
 
 
 def read_torch_metadata(path: str | Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ allocate any amount of memory, hash any object, and call `__setstate__`.
 import io
 import pickletools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxft.weights.formats.torch.refusal import printable, refuse, refuse_code
@@ -31,9 +31,14 @@ VALUES = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOA
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
-def unpickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
-    """Returns the object of the next pickle in `stream`, and its storages by key."""
-    machine = _Machine()
+def unpickle(stream: io.BytesIO, tensors: Mapping[str, StoredTensor] | None = None) -> tuple[Any, dict[str, Storage]]:
+    """Returns the object of the next pickle in `stream`, and its storages by key.
+
+    Args:
+      stream: the file, at the start of the pickle.
+      tensors: tensors outside the pickle, by the persistent ids that it uses for them; only tar archives have them.
+    """
+    machine = _Machine(tensors or {})
     operations: Iterator[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(stream)
     for step, (opcode, value, _) in enumerate(operations):
         if step > MOST_STEPS:
@@ -45,7 +50,8 @@ def unpickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
 class _Machine:
     """The stack machine of pickle, restricted to opcodes for containers, numbers, strings and tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
+        self.tensors = tensors
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -182,8 +188,10 @@ class _Machine:
                 return False
         return True
 
-    def storage_of(self, saved: Any) -> Storage | Dropped:
-        """Returns the storage of a persistent id, or the placeholder of a class that is saved with its source code."""
+    def storage_of(self, saved: Any) -> Storage | StoredTensor | Dropped:
+        """Returns the storage or tensor of a persistent id, or the placeholder of a class saved with its source code."""
+        if isinstance(saved, str) and saved in self.tensors:
+            return self.tensors[saved]
         if isinstance(saved, tuple) and saved[:1] == ("module",) and len(saved) > 1:
             return _dropped(saved[1])
         storage = _to_storage(saved)
