@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 
 from jaxft.config import Images
 from jaxft.core.cache import cache_dir
-from jaxft.data.readers.file_names import SUBSETS
+from jaxft.data.readers.file_names import subset_of
 from jaxft.data.readers.image_sets import load_images
 from jaxft.recipes.run_record import versions
 
@@ -44,7 +44,7 @@ def data_sets(path: Path, folder: Path) -> dict[str, Path]:
         return {path.stem: path}
     with zipfile.ZipFile(path) as archive:
         pictures = [Path(name).parts for name in archive.namelist() if not name.endswith("/")]
-        if not all(len(parts) == 4 and parts[1].lower() in SUBSETS for parts in pictures):
+        if not all(len(parts) == 4 and subset_of(parts[1]) for parts in pictures):
             return {path.stem: path}
         archive.extractall(folder / path.stem)
     return {f"{path.stem}/{domain}": folder / path.stem / domain for domain in sorted({parts[0] for parts in pictures})}

@@ -257,11 +257,15 @@ class AnalysisSkipped(Event):
 
 @dataclass(frozen=True)
 class FinetuneStarted(Event):
-    """Fine-tuning of one network on one data set starts."""
+    """Fine-tuning of one network on one data set starts.
+
+    `folders` describes which folders are classes, splits and domains; it is '' if images are not in class folders.
+    """
 
     model: str
     data: str
     num_classes: int
+    folders: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ FLAT = 2.0  # standard deviation, in gray levels, below which images are not com
 CHUNK = 1024  # images that are compared with others at a time
 
 UNREADABLE, DAMAGED, SPELLING = "cannot be read", "readable, but damaged", "class with several spellings"
-MISSING, SKIPPED = "class missing in a split", "skipped file"
+EMPTY, LOST = "folder without images", "class without readable images"
+MISSING, SKIPPED, UNLABELED = "class missing in a split", "skipped file", "images without a class"
 SAME_ACROSS, NEAR_ACROSS = "identical in two splits", "nearly identical in two splits"
 SAME_ANYWHERE, NEAR_ANYWHERE = "identical", "nearly identical"
 SAME_OTHER_CLASS, SAME_WITHIN = "identical in two classes", "identical in one split"
@@ -110,6 +111,7 @@ def check_images(spec: Images, emit: Listener = ignore) -> Report:
         Finding(
             DAMAGED, True, tuple((image.name, image.inspected.damage) for image in images if image.inspected.damage)
         ),
+        Finding(LOST, True, tuple(_lost(class_counts, images))),
         Finding(SPELLING, True, tuple(_misspelled(class_counts))),
         Finding(MISSING, True, tuple(_missing(classes, subsets))),
         *_duplicates(images, has_splits=len(set(subsets)) > 1, emit=emit),
@@ -118,6 +120,10 @@ def check_images(spec: Images, emit: Listener = ignore) -> Report:
             for trait in traits
         ),
     ]
+    if isinstance(data, Listing) and data.layout is not None:
+        unlabeled = data.layout.unlabeled.items()
+        findings.insert(0, Finding(EMPTY, True, tuple((name, "") for name in data.layout.empty)))
+        findings.append(Finding(UNLABELED, False, tuple((name, plural(count, "image")) for name, count in unlabeled)))
     if isinstance(data, Listing):
         findings.append(Finding(SKIPPED, False, tuple((name, "not an image suffix") for name in data.skipped_files)))
     return Report(
@@ -210,6 +216,13 @@ def perceptual_hash(gray: np.ndarray) -> int:
 
 
 # --- classes ----------------------------------------------------------------------------------------------------
+
+
+def _lost(counts: Mapping[str, int], images: Sequence[_Image]) -> Iterator[tuple[str, str]]:
+    """Yields the classes of which no image can be read."""
+    readable = {image.class_name for image in images}
+    for name in sorted(set(counts) - readable):
+        yield name, plural(counts[name], "image")
 
 
 def _misspelled(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -55,6 +55,7 @@ class Prediction:
       probabilities: the probabilities of these classes, in [0, 1].
       truth: the class that the folder of the image is named after, or an empty string.
       problem: why the image cannot be read, or an empty string.
+      subset: the split that the image is in: 'train', 'val', 'test', or an empty string.
     """
 
     file: str
@@ -62,6 +63,7 @@ class Prediction:
     probabilities: tuple[float, ...] = ()
     truth: str = ""
     problem: str = ""
+    subset: str = ""
 
 
 def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
@@ -73,8 +75,8 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
     Raises:
       UserError: a path does not exist, or a folder or archive contains no images.
     """
-    from jaxft.data.readers.archives import is_archive, members_of
-    from jaxft.data.readers.file_names import SUFFIXES, is_picture
+    from jaxft.data.readers.archives import is_archive, members_of, printable
+    from jaxft.data.readers.file_names import formats_by_suffix, is_picture
 
     all_members: list[Member] = []
     for location in [paths] if isinstance(paths, str | os.PathLike) else paths:
@@ -82,12 +84,12 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
         if not path.exists():
             raise UserError(f"there is no image, folder or archive {str(path)!r}.")
         if not path.is_dir() and not is_archive(path):
-            all_members.append((PurePosixPath(path), path.read_bytes))
+            all_members.append((PurePosixPath(printable(str(path))), path.read_bytes))
             continue
         members = sorted((m for m in members_of(path) if is_picture(m[0])), key=lambda member: member[0].parts)
         if not members:
-            raise UserError(f"{str(path)!r} contains no images ({', '.join(sorted(SUFFIXES))}).")
-        all_members += [(PurePosixPath(path) / name, read) for name, read in members]
+            raise UserError(f"{str(path)!r} contains no images ({', '.join(formats_by_suffix())}).")
+        all_members += [(PurePosixPath(printable(str(path))) / name, read) for name, read in members]
     if not all_members:
         raise UserError("there are no images to predict; name files, folders or archives.")
     return all_members
@@ -126,6 +128,7 @@ def _predict_members(
     resize_px, center = network.crop
     names, folders = network.class_names, _folders_of(network.class_names)
     size_px = network.preprocessing.size_px
+    labels = _labels_of([name for name, _ in members])
     for begin in range(0, len(members), batch_size):
         batch = members[begin : begin + batch_size]
         decoded = try_each(lambda member: decode(member[1](), resize_px)[center, center], batch)
@@ -136,12 +139,24 @@ def _predict_members(
         probabilities = network.predict(images, batch_size)
         classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         for i, ((name, _), (_, problem)) in enumerate(zip(batch, decoded, strict=True)):
-            truth = folders.get(_plain(name.parent.name), "")
+            class_folder, subset = labels[begin + i]
+            truth = folders.get(_plain(class_folder), "")
             if problem is not None:
-                yield Prediction(str(name), truth=truth, problem=problem)
+                yield Prediction(str(name), truth=truth, problem=problem, subset=subset)
             else:
                 best = tuple(names[label] for label in classes[i])
-                yield Prediction(str(name), best, tuple(probabilities[i, classes[i]].tolist()), truth)
+                yield Prediction(str(name), best, tuple(probabilities[i, classes[i]].tolist()), truth, subset=subset)
+
+
+def _labels_of(names: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
+    """Returns the (class folder, split) of each image, as in training; of images without a layout, the inner folder."""
+    from jaxft.data.readers.layout import LayoutError, find_layout
+
+    try:
+        labeled = find_layout(names).images
+    except LayoutError:
+        return [(name.parent.name, "") for name in names]
+    return [("", "") if image is None else (image.class_name, image.subset) for image in labeled]
 
 
 def _folders_of(class_names: tuple[str, ...]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import collections
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from jaxft.core.metrics import compute_metrics
 from jaxft.recipes.predict import Prediction
@@ -67,10 +66,7 @@ class Tally:
 
     def add(self, prediction: Prediction) -> None:
         """Counts an image."""
-        from jaxft.data.readers.file_names import SUBSETS
-
         self.total += 1
         self.unread += bool(prediction.problem)
         if prediction.truth and not prediction.problem:
-            subset = SUBSETS.get(PurePosixPath(prediction.file).parent.parent.name.lower(), "")
-            self.subsets.setdefault(subset, SubsetTally(subset)).add(prediction)
+            self.subsets.setdefault(prediction.subset, SubsetTally(prediction.subset)).add(prediction)

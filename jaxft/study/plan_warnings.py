@@ -33,9 +33,11 @@ def weight_notes(trial: PlannedTrial) -> tuple[str, ...]:
 
 
 def skipped_images(trial: PlannedTrial) -> list[str]:
-    """Returns a warning if unusable image files of a trial, or of the source that jaxft trains, are skipped."""
-    warnings = []
+    """Returns warnings if images, classes or folders of a trial, or of the source that jaxft trains, are left out."""
+    warnings: list[str] = []
     for planned in (trial, trial.source.trained if trial.starts_from_source else None):
+        if planned is not None:
+            warnings += planned.images.notes
         if planned is not None and planned.images.skipped:
             skipped, data = planned.images.skipped, planned.trial.target.data
             name, reason = skipped[0]

@@ -78,7 +78,8 @@ def _(event: events.AnalysisSkipped) -> str:
 
 @describe.register
 def _(event: events.FinetuneStarted) -> str:
-    return f"{event.model} on {event.data}: {event.num_classes} classes"
+    line = f"{event.model} on {event.data}: {event.num_classes} classes"
+    return f"{line}; folders: {event.folders}" if event.folders else line
 
 
 @describe.register

@@ -180,7 +180,10 @@ TWO = np.array([0, 1])
         ({"images": GRAY, "labels": np.array([0.0, 1.0])}, "needs 'labels': one integer"),
         ({"images": GRAY, "labels": np.array([0, 1, 1])}, "'images' needs 'labels': one integer per image"),
         ({"images": GRAY[:0], "labels": TWO[:0]}, "contains no images"),
-        ({"images": GRAY, "labels": np.array([-1, 1])}, "has labels from -1 to 1, but 2 class names; labels must"),
+        (
+            {"images": GRAY, "labels": np.array([-1, 1]), "class_names": np.array(["a", "b"])},
+            "has labels from -1 to 1, but 2 class names; labels must",
+        ),
         ({"images": GRAY, "labels": TWO, "class_names": np.array(["a"])}, "has labels from 0 to 1, but 1 class name;"),
         ({"images": GRAY, "labels": TWO * 0}, "has only one class, '0'"),
         ({"images": GRAY, "labels": TWO, "class_names": np.array("ab")}, "'class_names'"),
@@ -243,7 +246,7 @@ def test_files_that_are_not_images_are_skipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "part"), [("train", "train"), ("Validation", "val"), ("valid", "val"), ("val", "val"), ("TEST", "test")]
+    ("folder", "part"), [("Validation", "val"), ("dev", "val"), ("valid", "val"), ("val", "val"), ("TEST", "test")]
 )
 def test_folders_determine_the_splits(tmp_path, folder, part):
     files = {f"training/{name}": content for name, content in PICTURES.items()}
@@ -289,8 +292,14 @@ def test_a_changed_image_changes_the_fingerprint(tmp_path):
         ({}, "contains no images"),
         ({"cat/a.txt": b"x"}, "contains no images"),
         ({"cat/a.png": png(1)}, "has only one class, 'cat'"),
-        ({"a.png": png(1), "cat/a.png": png(1)}, "has the image 'a.png' outside of the layouts class/image"),
-        ({"cat/a.png": png(1), "x/dog/a.png": png(1)}, "has the image 'x/dog/a.png' outside of the layouts"),
+        (
+            {"a.png": png(1), "cat/a.png": png(1)},
+            "has 1 image in no class folder, such as 'a.png', and 1 image in folders",
+        ),
+        (
+            {"cat/a.png": png(1), "x/dog/a.png": png(1)},
+            "has the image 'x/dog/a.png' outside of the layout class/image of 1 of its 2 images",
+        ),
         ({"cat/a.png": b"hello", "dog/b.png": png(1)}, "has 1 unusable image: 'cat/a.png' ("),
         ({"cat/a.png": b"", "dog/b.png": b""}, "has 2 unusable images: 'cat/a.png' ("),
         ({f"{c}/{i}.png": b"" for c in "ab" for i in range(4)}, " and 5 more;"),
@@ -403,13 +412,13 @@ def test_reading_in_threads_keeps_the_warning_filters(tmp_path, monkeypatch):
     both_in, first_out, calls = threading.Event(), threading.Event(), itertools.count()
     opened, decoded, before = Image.open, pictures.decode, list(warnings.filters)
 
-    def open_in_step(content):
+    def open_in_step(content, formats):
         if next(calls) == 0:
             both_in.wait(2)
         else:
             both_in.set()
             first_out.wait(2)
-        return opened(content)
+        return opened(content, formats=formats)
 
     def decode_in_step(content, size):
         pixels = decoded(content, size)

@@ -15,13 +15,22 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
 
 Member = tuple[PurePosixPath, Callable[[], bytes]]
 
+
+class Contents(NamedTuple):
+    """The files of a folder or archive, and its folders: of a folder on disk, only the empty ones."""
+
+    members: list[Member]
+    folders: list[PurePosixPath]
+
+
+ZIP_UTF8 = 0x800  # flag of a file whose name is UTF-8
 MAX_FILE_BYTES = 1 << 29  # of one image file, so that a small zip archive cannot fill the memory
 MIN_FREE_BYTES = 1 << 30  # that remain on the disk when a compressed tar archive is decompressed
 
@@ -35,17 +44,24 @@ def is_archive(path: Path) -> bool:
 
 
 def members_of(path: Path) -> list[Member]:
-    """Returns the files of the folder or archive `path`. An archive stays open as long as the result exists.
+    """Returns the files of the folder or archive `path`, as `contents_of` does."""
+    return contents_of(path).members
+
+
+def contents_of(path: Path) -> Contents:
+    """Returns the files and folders of the folder or archive `path`.
+
+    An archive stays open as long as the result exists. In names, bytes that are not UTF-8 become escapes (`\\xff`).
 
     Raises:
       UserError: `path` is not a folder or archive, or cannot be read.
     """
     try:
         if path.is_dir():
-            return list(_folder_members(path, PurePosixPath(), frozenset()))
+            return _folder_contents(path)
         if zipfile.is_zipfile(path):
-            return _zip_members(path)
-        return _tar_members(path)
+            return _zip_contents(path)
+        return _tar_contents(path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(
@@ -56,18 +72,36 @@ def members_of(path: Path) -> list[Member]:
         raise UserError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}.") from None
 
 
-def _folder_members(folder: Path, name: PurePosixPath, above: frozenset[str]) -> Iterator[Member]:
-    """Yields the files below a folder. Links to folders are followed, except links to a parent folder."""
+def printable(name: str) -> str:
+    """Returns a file name in which bytes that are not UTF-8 are written as escapes, such as `\\xff`."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _folder_contents(path: Path) -> Contents:
+    empty: list[PurePosixPath] = []
+    return Contents(list(_folder_members(path, PurePosixPath(), frozenset(), empty)), empty)
+
+
+def _folder_members(
+    folder: Path, name: PurePosixPath, above: frozenset[str], empty: list[PurePosixPath]
+) -> Iterator[Member]:
+    """Yields the files below a folder, and adds empty folders to `empty`.
+
+    Links to folders are followed, except links to a parent folder.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
+    if not ordered:
+        empty.append(name)
     for entry in ordered:
+        inner_name = name / printable(entry.name)
         if entry.is_dir():
-            yield from _folder_members(folder / entry.name, name / entry.name, above | {real})
+            yield from _folder_members(folder / entry.name, inner_name, above | {real}, empty)
         elif entry.is_file() or entry.is_symlink():  # reading a broken link gives an error with its name
-            yield name / entry.name, partial(read_file, Path(entry.path))
+            yield inner_name, partial(read_file, Path(entry.path))
 
 
 def read_file(path: Path) -> bytes:
@@ -88,7 +122,7 @@ def _check_size(num_bytes: int) -> None:
         raise ValueError(f"the file has {num_bytes:,} bytes; at most {MAX_FILE_BYTES:,} are allowed")
 
 
-def _zip_members(path: Path) -> list[Member]:
+def _zip_contents(path: Path) -> Contents:
     archive = zipfile.ZipFile(path)
 
     def read(info: zipfile.ZipInfo) -> bytes:
@@ -96,12 +130,30 @@ def _zip_members(path: Path) -> list[Member]:
         return archive.read(info)
 
     # If a name occurs several times, the last file counts, as in extraction.
-    files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    return [(PurePosixPath(name), partial(read, info)) for name, info in files.items()]
+    infos = {_zip_name(info): info for info in archive.infolist()}
+    return Contents(
+        [(PurePosixPath(name), partial(read, info)) for name, info in infos.items() if not name.endswith("/")],
+        [PurePosixPath(name) for name in infos if name.endswith("/")],
+    )
 
 
-def _tar_members(path: Path) -> list[Member]:
-    """Returns the regular files of a tar archive. A compressed archive is decompressed to an unnamed file."""
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Returns the name of a file, with `/` between folders, also if a program for Windows wrote `\\`.
+
+    Some programs write UTF-8 without declaring it; zipfile reads such names as code page 437.
+    """
+    name = info.filename
+    if not info.flag_bits & ZIP_UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
+
+
+def _tar_contents(path: Path) -> Contents:
+    """Returns the regular files and the folders of a tar archive.
+
+    A compressed archive is decompressed to an unnamed file.
+    """
     try:
         plain = _SharedFile(path.open("rb"))
         infos = _index(plain)
@@ -110,10 +162,14 @@ def _tar_members(path: Path) -> list[Member]:
             plain = _SharedFile(_decompress(archive))
         infos = _index(plain)
     files = {info.name: info for info in infos if info.isreg() and not info.issparse()}
-    return [
-        (PurePosixPath(name.removeprefix("./")), partial(plain.read, info.offset_data, info.size))
-        for name, info in files.items()
-    ]
+    return Contents(
+        [(_tar_name(name), partial(plain.read, info.offset_data, info.size)) for name, info in files.items()],
+        [_tar_name(info.name) for info in infos if info.isdir()],
+    )
+
+
+def _tar_name(name: str) -> PurePosixPath:
+    return PurePosixPath(printable(name.removeprefix("./")))
 
 
 def _index(plain: "_SharedFile") -> list[tarfile.TarInfo]:

@@ -48,7 +48,8 @@ def join_subsets(path: Path, subsets: Sequence[SubsetArrays], class_names: Seque
     Args:
       path: location of the images, for error messages.
       subsets: the splits, at least one.
-      class_names: the names of the labels. If None, the numbers are the names.
+      class_names: the names of the labels. If None, the numbers are the names: 0 to the largest label, or if a label
+        is negative, the labels themselves.
 
     Raises:
       UserError: there are no images, or a label has no name.
@@ -56,6 +57,9 @@ def join_subsets(path: Path, subsets: Sequence[SubsetArrays], class_names: Seque
     labels = np.concatenate([subset.labels.astype(np.int64) for subset in subsets])
     if not len(labels):
         raise UserError(f"{str(path)!r} contains no images.")
+    if class_names is None and labels.min() < 0:  # -1 is a class like any other
+        numbers, labels = np.unique(labels, return_inverse=True)
+        class_names = [str(number) for number in numbers]
     if class_names is None:
         class_names = [str(label) for label in range(int(labels.max()) + 1)]
     if labels.min() < 0 or labels.max() >= len(class_names):

@@ -18,6 +18,7 @@ RUN = 16  # items per job of a thread, because submitting one job takes as long 
 
 REASON_CHARACTERS = 90  # maximum length of the reason of a failure
 
+# Failures to read a file.
 FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
 
@@ -35,7 +36,7 @@ def try_each(
     def attempt(item: Any) -> tuple[Any, str | None]:
         try:
             return task(item), None
-        except FAILURES as error:
+        except Exception as error:  # decoders raise many classes, and one image must not end the command
             return None, reason_of(error)
 
     def attempt_all(run: Sequence[Any]) -> list[tuple[Any, str | None]]:

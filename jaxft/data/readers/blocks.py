@@ -10,7 +10,7 @@ import numpy as np
 from jaxft.core import interrupts
 from jaxft.core.devices import num_cores
 from jaxft.core.events import ImagesDecoded, Listener
-from jaxft.data.readers.attempts import FAILURES, no_warnings, reason_of
+from jaxft.data.readers.attempts import no_warnings, reason_of
 
 BLOCK = 256  # maximum number of images of a block
 BLOCK_BYTES = 1 << 24  # maximum size of a block of more than one image
@@ -65,7 +65,7 @@ class Blocks:
         for number in range(begin, end):
             try:
                 images[number - start] = self.make(number)
-            except FAILURES as error:
+            except Exception as error:  # decoders raise many classes, and one image must not end the command
                 bad[number] = reason_of(error)
         return bad
 

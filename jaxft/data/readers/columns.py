@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def _of_csv(text: str, separator: str) -> Columns:
     import pandas as pd
 
     frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True)
-    return {str(column): frame[column].tolist() for column in frame}
+    return {str(column).strip(): frame[column].tolist() for column in frame}
 
 
 def column_of(columns: Columns, names: Iterable[str]) -> str | None:
@@ -51,5 +52,25 @@ def column_of(columns: Columns, names: Iterable[str]) -> str | None:
 
 
 def is_empty(value: Any) -> bool:
-    """Returns whether a cell is empty: None, '' or NaN."""
-    return value is None or value == "" or value != value
+    """Returns whether a cell is empty: None, blank or NaN."""
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value
+
+
+def class_name_of(value: Any) -> str | None:
+    """Returns the class of a cell, or None if the cell is empty or not a single value.
+
+    Blanks around a name are removed. Whole numbers have no decimals: 1.0 is '1'. Booleans are 'False' and 'True'.
+    """
+    if is_empty(value) or isinstance(value, Mapping | list | tuple | bytes):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def in_numeric_order(class_names: Iterable[str]) -> tuple[str, ...] | None:
+    """Returns distinct classes that are all whole numbers, in the order of the numbers; None if one is not a number."""
+    names = set(class_names)
+    if not names or not all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
+        return None
+    return tuple(sorted(names, key=lambda name: (int(name), name)))

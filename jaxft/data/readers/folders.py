@@ -1,15 +1,10 @@
-"""Reader of images in class folders, in a folder or an archive.
+"""Reader of images in class folders, in a folder or an archive. `layout` decides what the folders are."""
 
-cat/1.jpg                 class/image
-train/cat/1.jpg           split/class/image; a split is train, val or test, or a synonym (`SUBSETS`)
-photo/train/cat/1.jpg     domain/split/class/image
-photo/cat/1.jpg           domain/class/image, if no top folder is a split
-"""
-
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.file_names import SUBSETS, SUFFIXES, is_hidden, is_picture
+from jaxft.data.readers.file_names import formats_by_suffix, is_hidden, is_picture
+from jaxft.data.readers.layout import LayoutError, find_layout
 from jaxft.data.readers.listing import ListedImage, Listing
 from jaxft.data.readers.location import Location
 
@@ -18,7 +13,7 @@ def read_folders(location: Location) -> Listing | None:
     """Returns the images of class folders, or None if the location is not a folder or archive.
 
     Raises:
-      UserError: a label is selected, there are no images, or an image is outside of the layouts.
+      UserError: a label is selected, there are no images, or the images have no layout, or an ambiguous one.
     """
     if not location.is_container:
         return None
@@ -29,33 +24,21 @@ def read_folders(location: Location) -> Listing | None:
         )
     images = [(name, read) for name, read in members if is_picture(name)]
     if not images:
-        raise UserError(f"{str(path)!r} contains no images; allowed suffixes: {', '.join(sorted(SUFFIXES))}.")
-    while all(len(name.parts) > 2 for name, _ in images) and len({name.parts[0] for name, _ in images}) == 1:
-        if images[0][0].parts[0].lower() in SUBSETS:
-            break
-        images = [(PurePosixPath(*name.parts[1:]), read) for name, read in images]
-    images.sort(key=lambda member: member[0].parts)
-    has_domains = all(len(name.parts) == 3 and name.parts[0].lower() not in SUBSETS for name, _ in images)
-    skipped_files = [str(name) for name, _ in members if not is_picture(name) and not is_hidden(name)]
+        raise UserError(f"{str(path)!r} contains no images; allowed suffixes: {', '.join(formats_by_suffix())}.")
+    others = [name for name, _ in members if not is_picture(name) and not is_hidden(name)]
+    try:
+        layout = find_layout([name for name, _ in images], [*location.folders, *(name.parent for name in others)])
+    except LayoutError as error:
+        raise UserError(f"{str(path)!r} {error}") from None
+    listed = [
+        ListedImage(labeled.name, labeled.class_name, labeled.subset, labeled.domain, read)
+        for labeled, (_, read) in zip(layout.images, images)
+        if labeled is not None
+    ]
+    listed.sort(key=lambda image: PurePosixPath(image.name).parts)
     return Listing(
-        tuple(ListedImage(str(name), *_parse_folders(name, path, has_domains), read) for name, read in images),
+        tuple(listed),
         by_name=True,
-        skipped_files=tuple(sorted(skipped_files)),
-    )
-
-
-def _parse_folders(name: PurePosixPath, path: Path, has_domains: bool) -> tuple[str, str, str]:
-    """Returns the (class, split, domain) of an image. With `has_domains`, the first of two folders is the domain."""
-    match name.parts[:-1]:
-        case (class_name,):
-            return class_name, "", ""
-        case (subset, class_name) if subset.lower() in SUBSETS:
-            return class_name, SUBSETS[subset.lower()], ""
-        case (domain, class_name) if has_domains:
-            return class_name, "", domain
-        case (domain, subset, class_name) if subset.lower() in SUBSETS:
-            return class_name, SUBSETS[subset.lower()], domain
-    raise UserError(
-        f"{str(path)!r} has the image '{name}' outside of the layouts class/image, train|val|test/class/image, "
-        "domain/class/image and domain/train|val|test/class/image."
+        skipped_files=tuple(sorted(map(str, others))),
+        layout=layout,
     )

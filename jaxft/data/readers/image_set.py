@@ -1,7 +1,7 @@
 """An image set: labeled images of one size as arrays, with a fingerprint of their content."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class ImageSet:
       subsets: [n], the split of each image in the data: 'train', 'val' or 'test', or '' if the data have no splits.
       fingerprint: identifies the content: bytes, classes, size and resizer.
       skipped: (name, reason) of each image that was left out because it is unusable.
+      folders: which folders are classes, splits and domains, or '' if the images are not in class folders.
+      notes: one sentence for each folder or class that was left out.
     """
 
     images: np.ndarray
@@ -39,6 +41,8 @@ class ImageSet:
     subsets: np.ndarray
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
+    folders: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings) -> ImageSet:
@@ -63,14 +67,14 @@ def keep_classes(images: ImageSet, spec: Images, emit: Listener = print_warnings
     rows = np.flatnonzero(relabel[images.labels] >= 0)
     names = tuple(images.class_names[label] for label in chosen)
     fingerprint = fingerprint_of([images.fingerprint, *names])
-    return ImageSet(
-        take_rows(images.images, rows, fingerprint, emit),
-        relabel[images.labels[rows]],
-        names,
-        tuple(images.ids[row] for row in rows),
-        images.subsets[rows],
-        fingerprint,
-        images.skipped,
+    return replace(
+        images,
+        images=take_rows(images.images, rows, fingerprint, emit),
+        labels=relabel[images.labels[rows]],
+        class_names=names,
+        ids=tuple(images.ids[row] for row in rows),
+        subsets=images.subsets[rows],
+        fingerprint=fingerprint,
     )
 
 

@@ -28,6 +28,7 @@ from jaxft.data.readers.registry import read_location, readable
 
 DEFAULT_SIZE_PX = 32  # of image files, if neither the config nor the network determines their size
 MOST_NAMED = 3  # unusable images in an error message
+COMMON_SUFFIXES = (".jpg", ".png", ".webp", ".tif")  # in an error message
 
 
 def load_images(spec: Images, size_px: int | None, emit: Listener = print_warnings) -> ImageSet:
@@ -67,7 +68,9 @@ def find_images(spec: Images) -> Arrays | Listing:
     data = read_location(Location(spec.data, spec.label))
     if data is None:
         is_missing = not spec.data or not Path(spec.data).exists()
-        problem = f"{spec.data!r} does not exist" if is_missing else f"{spec.data!r} has no known image format"
+        problem = f"{spec.data!r} {'does not exist' if is_missing else 'has no known image format'}"
+        if is_missing and any(character in spec.data for character in "{*"):
+            raise UserError(f"{problem}; patterns of several files are not expanded: name one file or folder.")
         raise UserError(f"{problem}; allowed: {readable()}.")
     return data if spec.domain is None else _select_domains(data, spec)
 
@@ -105,6 +108,7 @@ def _from_arrays(data: Arrays, spec: Images, size_px: int | None, emit: Listener
 
 
 def _from_listing(listing: Listing, spec: Images, size: int, emit: Listener) -> ImageSet:
+    notes = _folder_notes(listing, spec)
     listed, skipped = _separate_misspelled(listing, spec)
     hashes = try_each(
         lambda image: content_hash(image.read()),
@@ -120,6 +124,10 @@ def _from_listing(listing: Listing, spec: Images, size: int, emit: Listener) -> 
     good = [item for i, item in enumerate(readable) if i not in bad]
     if skipped and (spec.unreadable == "fail" or not good):
         _refuse(spec, skipped)
+    lost = sorted({image.class_name for image in listed} - {image.class_name for image, _ in good})
+    notes += [f"{spec.data!r}: no image of the class {name!r} can be read; the class is left out." for name in lost]
+    if listing.class_names is not None:
+        listing = replace(listing, class_names=tuple(name for name in listing.class_names if name not in lost))
     names = listing.class_names or tuple(sorted({image.class_name for image, _ in good}))
     label_of = {name: label for label, name in enumerate(names)}
     return ImageSet(
@@ -130,7 +138,34 @@ def _from_listing(listing: Listing, spec: Images, size: int, emit: Listener) -> 
         subsets=np.array([image.subset for image, _ in good]),
         fingerprint=_fingerprint(listing, good, size),
         skipped=tuple(sorted((image.name, why) for image, why in skipped)),
+        folders=str(listing.layout or ""),
+        notes=tuple(notes),
     )
+
+
+def _folder_notes(listing: Listing, spec: Images) -> list[str]:
+    """Returns a sentence for the empty class folders, and one for each folder of images without a class.
+
+    Raises:
+      UserError: a class folder is empty, and `spec.unreadable` is 'fail'.
+    """
+    if listing.layout is None:
+        return []
+    notes = [
+        f"{spec.data!r}: {plural(count, 'image')} in the folder {folder!r} {'has' if count == 1 else 'have'} no class "
+        "and are left out."
+        for folder, count in listing.layout.unlabeled.items()
+    ]
+    empty = listing.layout.empty
+    if empty:
+        problem = f"{spec.data!r}: no images in the class {'folder' if len(empty) == 1 else 'folders'} {some_of(empty)}"
+        if spec.unreadable == "fail":
+            raise UserError(
+                f"{problem}; readable suffixes are {', '.join(COMMON_SUFFIXES)} and others (docs/data.md). Delete the "
+                "folders, or set 'unreadable' to 'skip'."
+            )
+        notes.append(f"{problem}; left out.")
+    return notes
 
 
 def _read_pixels(images: Sequence[ListedImage], size: int, number: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxft.data.readers.layout import Layout
+
 
 @dataclass(frozen=True)
 class ListedImage:
@@ -36,12 +38,14 @@ class Listing:
       class_names: the classes that the data declare. If None, the classes of the images, sorted.
       by_name: whether the name of an image determines its class and split.
       skipped_files: files whose names have no image suffix.
+      layout: the meaning of the folders, if the images are in class folders.
     """
 
     images: tuple[ListedImage, ...]
     class_names: tuple[str, ...] | None = None
     by_name: bool = False
     skipped_files: tuple[str, ...] = ()
+    layout: Layout | None = None
 
 
 def spellings(counts: Mapping[str, int]) -> list[list[str]]:

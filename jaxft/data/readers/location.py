@@ -2,10 +2,10 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.archives import Member, is_archive, members_of
+from jaxft.data.readers.archives import Contents, Member, contents_of, is_archive
 from jaxft.data.readers.file_names import is_hidden
 from jaxft.data.readers.files import Files
 
@@ -38,9 +38,18 @@ class Location:
         return bool(self.data) and self.path.exists() and (self.path.is_dir() or is_archive(self.path))
 
     @functools.cached_property
+    def _contents(self) -> Contents:
+        return contents_of(self.path) if self.is_container else Contents([], [])
+
+    @property
     def members(self) -> list[Member]:
         """Returns all files of the folder or archive, or an empty list if `data` is neither."""
-        return members_of(self.path) if self.is_container else []
+        return self._contents.members
+
+    @property
+    def folders(self) -> list[PurePosixPath]:
+        """Returns the empty folders that are not hidden; of an archive, all folders that it lists."""
+        return [folder for folder in self._contents.folders if not is_hidden(folder)]
 
     @functools.cached_property
     def files(self) -> Files:

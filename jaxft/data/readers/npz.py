@@ -46,6 +46,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def _subset(path: Path, arrays: Mapping[str, np.ndarray], subset: str) -> SubsetArrays:
     pixels, labels = arrays[_key(subset, "images")], arrays.get(_key(subset, "labels"))
+    if labels is not None and labels.shape == (len(pixels), 1):
+        labels = labels[:, 0]
     name = f"{str(path)!r}: {_key(subset, 'images')!r}"
     is_image = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[-1] in (1, 3))
     if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape[1:]:
@@ -63,7 +65,7 @@ def _class_names(path: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | No
         return None
     if names.ndim != 1:
         raise UserError(f"{str(path)!r}: 'class_names' has the shape {list(names.shape)}; it must be a list of names.")
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    return [(name.decode() if isinstance(name, bytes) else str(name)).strip() for name in names.tolist()]
 
 
 def _key(subset: str, name: str) -> str:

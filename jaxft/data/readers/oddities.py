@@ -2,12 +2,9 @@
 
 from jaxft.data.readers import fast_jpeg
 from jaxft.data.readers.attempts import reason_of
-from jaxft.data.readers.pictures import ORIENTATION, alone_if_large, opened
-
-FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF",
-    ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
-}  # fmt: skip
+from jaxft.data.readers.exif import UPRIGHT, orientation_of
+from jaxft.data.readers.file_names import formats_by_suffix
+from jaxft.data.readers.pictures import alone_if_large, opened
 
 
 def traits(content: bytes, suffix: str) -> list[str]:
@@ -18,20 +15,21 @@ def traits(content: bytes, suffix: str) -> list[str]:
     with opened(content) as image:
         mode = image.mode
         holds_by_trait = {
-            "gray": mode in ("1", "L", "LA", "La") or mode.startswith("I;16"),
+            "gray": mode in ("1", "L", "LA", "La") or mode.startswith("I"),
             "alpha": mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info,
             "palette": mode in ("P", "PA"),
-            "16 bits": mode.startswith("I;16") or (content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10"),
+            "16 bits": mode.startswith("I") or (content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10"),
             "CMYK": mode == "CMYK",
-            "rotated by Exif": image.getexif().get(ORIENTATION, 1) != 1,
+            "rotated by Exif": orientation_of(image) != UPRIGHT,
             "several frames": getattr(image, "n_frames", 1) > 1,
-            "wrong suffix": FORMATS.get(suffix.lower()) not in (None, image.format, *_related(image.format)),
+            "wrong suffix": formats_by_suffix().get(suffix.lower()) not in (None, *_related(image.format)),
         }
     return [trait for trait, holds in holds_by_trait.items() if holds]
 
 
-def _related(format: str | None) -> tuple[str, ...]:
-    return ("JPEG",) if format == "MPO" else ()  # an MPO file of a camera is a JPEG file with more images after it
+def _related(format: str | None) -> tuple[str | None, ...]:
+    """Returns the formats whose suffixes suit a file. An MPO file is a JPEG file that more images follow."""
+    return ("JPEG", "MPO") if format in ("JPEG", "MPO") else (format,)
 
 
 def can_find_damage() -> bool:

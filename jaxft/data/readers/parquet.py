@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.text import some_of
-from jaxft.data.readers.columns import LABEL_COLUMNS, is_empty
-from jaxft.data.readers.file_names import SUBSETS, is_picture
+from jaxft.data.readers.columns import LABEL_COLUMNS, class_name_of, in_numeric_order
+from jaxft.data.readers.file_names import is_picture, subset_of
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.listing import ListedImage, Listing
 from jaxft.data.readers.location import Location
@@ -67,22 +67,20 @@ def _list_images(files: Files, names: Sequence[str], label: str | None) -> Listi
         images += _images_of_file(name, where, file, column)
     if not images:
         raise UserError(f"{str(files.path)!r} contains no images.")
-    numbers = {image.class_name for image in images}
-    if declared is None and all(name.isdecimal() for name in numbers):
-        declared = tuple(sorted(numbers, key=int))
-    return Listing(tuple(images), declared)
+    return Listing(tuple(images), declared or in_numeric_order(image.class_name for image in images))
 
 
 def _images_of_file(name: str, where: str, file: Any, column: str) -> Iterator[ListedImage]:
     labels = file.read(columns=[column])[column].to_pylist()
     class_names = _class_names(file.schema_arrow, column)
     for row, value in enumerate(labels):
-        if is_empty(value) or (class_names and not (isinstance(value, int) and 0 <= value < len(class_names))):
+        is_number = isinstance(value, int) and 0 <= value < len(class_names)
+        if class_name_of(value) is None or (class_names and not is_number):
             allowed = f"a number from 0 to {len(class_names) - 1}" if class_names else "a name or a number"
             raise UserError(f"{where} has the class {value!r} in row {row + 1}; a class must be {allowed}.")
     groups = _RowGroups(file, _image_columns(file.schema_arrow)[0])
     for row, value in enumerate(labels):
-        class_name = class_names[value] if class_names else str(value)
+        class_name = class_names[value] if class_names else str(class_name_of(value))
         read = functools.partial(groups.read, row)
         yield ListedImage(f"{name}:{row}", class_name, _subset_of(name), "", read)
 
@@ -172,4 +170,4 @@ def _subset_of(name: str) -> str:
     """Returns the split from the name or folder of a file: `train-00000-of-00002.parquet`, `train/0000.parquet`."""
     path = PurePosixPath(name)
     words = [re.split(r"[-_.]", path.name)[0], *reversed(path.parent.parts)]
-    return next((SUBSETS[word.lower()] for word in words if word.lower() in SUBSETS), "")
+    return next((subset_of(word) for word in words if subset_of(word)), "")

@@ -18,7 +18,7 @@ def open_parquet(files: Files, name: str) -> Any:
 
     path = files.path / name if files.path.is_dir() else files.path
     try:
-        if path.suffix == ".parquet":
+        if path.suffix == ".parquet" and path.exists():
             return parquet.ParquetFile(path)
         return parquet.ParquetFile(pa.BufferReader(files.content(name)))
     except (pa.ArrowException, OSError) as error:

@@ -1,6 +1,7 @@
 """Decoding of image files into square uint8 RGB images."""
 
 import contextlib
+import functools
 import io
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ import numpy as np
 
 from jaxft.core.digests import sha256_of
 from jaxft.data.readers import fast_jpeg
+from jaxft.data.readers.enlarging import enlarged_part
+from jaxft.data.readers.exif import TRANSPOSES, UPRIGHT, orientation_of, without_exif
+from jaxft.data.readers.file_names import FORMATS
 
 MAX_PIXELS = 89_478_485  # above this limit, Pillow warns of a decompression bomb
 LARGE_PIXELS = 1 << 24  # larger images are decoded one at a time, so memory does not grow with the number of cores
 RESIZER = "pillow-bilinear-shorter-side-centre-crop-1"
-ORIENTATION = 0x0112  # Exif tag; the value 1 means upright
+MAX_RESIZED_PIXELS = 1 << 22  # of an image that is enlarged to more, only the center is computed
+BITS_PER_SAMPLE = 0x0102  # TIFF tag
 
 _one_large = threading.Lock()
 
@@ -72,9 +77,11 @@ def fit(image: Any, size: int) -> np.ndarray:
 
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    if scale > 1 and width * height > MAX_RESIZED_PIXELS:
+        return enlarged_part(np.asarray(image), (height, width), (top, left), size)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
@@ -91,7 +98,7 @@ def opened(content: bytes) -> Iterator[Any]:
     if not content:
         raise ValueError("the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _open(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
             yield image
@@ -99,17 +106,32 @@ def opened(content: bytes) -> Iterator[Any]:
         raise ValueError("the image format is unknown") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"the image is too large: {error}") from None
-    except (
-        SyntaxError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        ArithmeticError,
-    ) as e:
-        raise ValueError(str(e) or type(e).__name__) from None  # caused by broken headers
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # a broken header can raise any class
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _open(content: bytes) -> Any:
+    """Opens an image; if that fails because of broken Exif data, without them."""
+    from PIL import Image
+
+    try:
+        return Image.open(io.BytesIO(content), formats=_openable_formats())
+    except Exception:
+        plain = without_exif(content)
+        if plain == content:
+            raise
+        return Image.open(io.BytesIO(plain), formats=_openable_formats())
+
+
+@functools.cache
+def _openable_formats() -> tuple[str, ...]:
+    """Returns the formats that this Pillow opens; it opens MPO as JPEG, and AVIF if it is built so."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(format for format in FORMATS if format in Image.OPEN)
 
 
 def alone_if_large(num_pixels: int) -> contextlib.AbstractContextManager[Any]:
@@ -121,7 +143,7 @@ def _pixels(image: Any, content: bytes) -> Any:
     """Returns an open image as an upright RGB image. simplejpeg, if available, decodes ordinary JPEG files."""
     from PIL import Image
 
-    if image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1:
+    if image.format == "JPEG" and image.mode in ("RGB", "L") and orientation_of(image) == UPRIGHT:
         pixels = fast_jpeg.pixels(content)
         if pixels is not None:
             return Image.fromarray(pixels)
@@ -129,15 +151,25 @@ def _pixels(image: Any, content: bytes) -> Any:
 
 
 def _upright_rgb(image: Any) -> Any:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip values above 255
-        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
+    image.load()  # before the orientation is read, because Pillow itself rotates a TIFF file here
+    transpose = TRANSPOSES.get(orientation_of(image))
+    max_value = _max_value(image)
+    if max_value > 255:  # Pillow would clip values above 255
+        image = Image.fromarray(np.round(np.asarray(image) / (max_value / 255)).astype(np.uint8))
+    elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode!r} have no fixed range")
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    return image if transpose is None else image.transpose(Image.Transpose[transpose])
+
+
+def _max_value(image: Any) -> int:
+    """Returns the largest value of the pixels of a gray image of 9 to 16 bits, and 255 for other images."""
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,)) if image.format == "TIFF" else (16,)
+        return int(2 ** bits[0] - 1)
+    return 65535 if image.mode == "I" and image.format == "PPM" else 255  # Pillow scales by the maximum of the file
 
 
 def content_hash(content: bytes | np.ndarray) -> str:

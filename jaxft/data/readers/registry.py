@@ -16,6 +16,7 @@ from jaxft.data.readers.idx import read_idx
 from jaxft.data.readers.listing import Listing
 from jaxft.data.readers.location import Location
 from jaxft.data.readers.npz import read_npz
+from jaxft.data.readers.other_formats import refuse_other_formats
 from jaxft.data.readers.parquet import read_parquet_file, read_parquet_files
 from jaxft.data.readers.tables import read_metadata, read_table
 from jaxft.data.readers.tfds import read_tfds
@@ -29,6 +30,7 @@ TABLE = "a .csv, .tsv, .jsonl or .parquet table"
 
 # The help names the kinds of location that the reader accepts.
 READERS.register("folders", read_folders, help=FOLDER)
+READERS.register("other_formats", refuse_other_formats, help=FOLDER)
 READERS.register("parquet_files", read_parquet_files, help=FOLDER)
 READERS.register("metadata", read_metadata, help=FOLDER)
 READERS.register("cifar", read_cifar, help=FOLDER)

@@ -24,7 +24,7 @@ from jaxft.core.devices import child_command
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.text import some_of
 from jaxft.data.readers.attempts import reason_of
-from jaxft.data.readers.file_names import SUBSETS
+from jaxft.data.readers.file_names import subset_of
 from jaxft.data.readers.listing import ListedImage, Listing
 from jaxft.data.readers.location import Location
 
@@ -65,8 +65,8 @@ def list_tfds(spec: str, label: str | None) -> Listing:
         class_names = tuple(map(str, features[label].names))
         decoders = {image: tfds.decode.SkipDecoding()} if isinstance(features[image], tfds.features.Image) else None
         images: list[ListedImage] = []
-        for name in sorted(splits, key=lambda name: (*SUBSETS.values(), "").index(SUBSETS.get(name, ""))):
-            if name in SUBSETS:
+        for name in sorted(splits, key=lambda name: ("train", "val", "test", "").index(subset_of(name))):
+            if subset_of(name):
                 _check_length(spec, name, splits[name])
                 data_source = builder.as_data_source(name, decoders=decoders)
                 images += _list_split(spec, name, data_source, image, label, class_names)
@@ -105,7 +105,7 @@ def _list_split(
             ListedImage(
                 name=f"{name}/{number}",
                 class_name=class_names[class_number],
-                subset=SUBSETS[name],
+                subset=subset_of(name),
                 domain="",
                 read=functools.partial(read, number),
             )

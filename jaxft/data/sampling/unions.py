@@ -23,6 +23,7 @@ def join_sets(sets: Mapping[str, ImageSet]) -> ImageSet:
         np.concatenate([images.subsets for images in sets.values()]),
         joined_fingerprint(*(f"{key} {images.fingerprint}" for key, images in sets.items())),
         tuple((f"{key}/{name}", why) for key, images in sets.items() for name, why in images.skipped),
+        notes=tuple(note for images in sets.values() for note in images.notes),
     )
 
 

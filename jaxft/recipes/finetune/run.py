@@ -93,7 +93,8 @@ def run_finetune(options: FinetuneOptions, quiet: bool = False, debug: bool = Fa
     folder = make_folder(Path(options.out))
     run_options = RunOptions(quiet=quiet, debug=debug, features=make_feature_cache(task.execution))
     emit = Progress(quiet)
-    emit(FinetuneStarted(task.model.architecture, task.data, len(task.images.class_names)))
+    images = task.images
+    emit(FinetuneStarted(task.model.architecture, task.data, len(images.class_names), images.folders))
     outcome = run_studies(task, folder, options.seeds, run_options, emit)
     record = make_record(outcome, time.time() - started)
     first = outcome.final.trials[0]
