@@ -1,7 +1,8 @@
-"""Parameter change of many runs: per leaf, layer and filter.
+"""Parameter change of one run or of many runs: per leaf, layer and filter.
 
-`before` is a tree of arrays. `after` is the same tree with a leading axis of R runs on every leaf. If `before` has this
-axis too, each run is compared with the start of the same run. The registry `measures.MEASURES` has the measures.
+`before` is a tree of arrays. `after` is the same tree, for one run, or the same tree with a leading axis of R runs on
+every leaf. With `own_starts`, `before` has this axis too, and each run is compared with its own start. The registry
+`measures.MEASURES` has the measures.
 """
 
 import functools
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxft.analysis.measures import MEASURES, Totals, extra_terms
 from jaxft.core.paths import flatten, layer_of
@@ -75,21 +77,45 @@ def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
 
 
 def change(before: jax.Array, after: jax.Array) -> Change:
-    """Returns the change between two arrays of the same shape, as scalars."""
+    """Returns the change between two arrays of the same shape, as scalars.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    if before.shape != after.shape:
+        raise ValueError(
+            f"the arrays have the shapes {list(before.shape)} and {list(after.shape)}; they must be equal."
+        )
     return sums(before, after, range(before.ndim)).change
 
 
-def changes(before: Any, after: Any) -> dict[str, dict[str, Change]]:
+def changes(before: Any, after: Any, own_starts: bool = False) -> dict[str, dict[str, Change]]:
     """Returns {'layer', 'leaf', 'filter': {name: Change}}: the results of the three functions below.
 
     Leaves of the same shape share a compiled program. A program for the whole tree would take as long to compile as a
     network.
 
+    Args:
+      before: a tree of arrays, w0.
+      after: the same tree for one run, w, or with a leading axis of R runs on every leaf.
+      own_starts: whether both trees have the axis of runs, so that each run has its own start.
+
+    Returns:
+      The change, with a leading axis [R] on every value if `after` has the axis of runs.
+
     Raises:
-      ValueError: the trees do not have the same leaves, or the shapes do not match.
+      ValueError: the trees do not have the same leaves, or the shapes of a leaf do not match.
     """
-    w0, w, measures = flatten(before), flatten(after), tuple(MEASURES)
-    _check_trees(w0, w)
+    w0, w = flatten(before), flatten(after)
+    if _has_runs(w0, w, own_starts):
+        return _changes_of_runs(w0, w)
+    by_level = _changes_of_runs(*({name: jnp.asarray(leaf)[None] for name, leaf in tree.items()} for tree in (w0, w)))
+    return jax.tree.map(lambda values: values[0], by_level)
+
+
+def _changes_of_runs(w0: Mapping[str, jax.Array], w: Mapping[str, jax.Array]) -> dict[str, dict[str, Change]]:
+    """Returns the result of `changes` for leaves [R, ...] `w`, and `w0` with or without the axis of runs."""
+    measures = tuple(MEASURES)
     of_layers: dict[str, Sums] = {}
     by_level: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for name, leaf in w.items():
@@ -109,7 +135,12 @@ def whole_measures(before: Mapping[str, jax.Array], after: Mapping[str, jax.Arra
     Args:
       before: leaves by name, of any shape.
       after: the same leaves, of the same shapes.
+
+    Raises:
+      ValueError: the shapes of a leaf differ.
     """
+    if _has_runs({name: before[name] for name in after}, after, own_starts=False):
+        raise ValueError("`after` has an axis of runs; give the parameters of one run.")
     wanted = [name for name, entry in MEASURES.items() if entry.value.whole]
     if not wanted:
         return {}
@@ -139,24 +170,37 @@ def _change(sums: Sums, measures: tuple[str, ...] = ()) -> Change:
 _plus = jax.jit(Sums.plus)
 
 
-def leaf_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {leaf: Change}, with values of shape [R]."""
-    return changes(before, after)["leaf"]
+def leaf_changes(before: Any, after: Any, own_starts: bool = False) -> dict[str, Change]:
+    """Returns {leaf: Change}, with values of shape [], or [R] for R runs; see `changes`."""
+    return changes(before, after, own_starts)["leaf"]
 
 
-def layer_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {layer: Change}, with values of shape [R]. A layer is all leaves of one parent, as kernel and bias."""
-    return changes(before, after)["layer"]
+def layer_changes(before: Any, after: Any, own_starts: bool = False) -> dict[str, Change]:
+    """Returns {layer: Change}, with values of shape [], or [R] for R runs; see `changes`.
+
+    A layer is all leaves of one parent, as kernel and bias.
+    """
+    return changes(before, after, own_starts)["layer"]
 
 
-def filter_changes(before: Any, after: Any) -> dict[str, Change]:
-    """Returns {leaf: Change}, with values of shape [R, filters], for leaves [..., filters] with at least two axes."""
-    return changes(before, after)["filter"]
+def filter_changes(before: Any, after: Any, own_starts: bool = False) -> dict[str, Change]:
+    """Returns {leaf: Change}, with values of shape [filters], or [R, filters] for R runs; see `changes`.
+
+    It contains the leaves [..., filters] with at least two axes, without the axis of runs.
+    """
+    return changes(before, after, own_starts)["filter"]
 
 
 @jax.jit
 def pairwise_distances(after: Any) -> dict[str, jax.Array]:
-    """Returns {layer: [R, R]}, the L2 distances between all pairs of runs. It computes one row at a time."""
+    """Returns {layer: [R, R]}, the L2 distances between all pairs of runs. It computes one row at a time.
+
+    Args:
+      after: a tree of arrays [R, ...].
+
+    Raises:
+      ValueError: a leaf has another number of runs than the first leaf.
+    """
 
     def distances(runs: jax.Array) -> jax.Array:
         def row(one: jax.Array) -> jax.Array:
@@ -164,18 +208,43 @@ def pairwise_distances(after: Any) -> dict[str, jax.Array]:
 
         return jax.lax.map(row, runs)
 
-    return {layer: distances(runs) for layer, runs in _by_layer(flatten(after), 1).items()}
+    leaves = flatten(after)
+    _check_num_runs(leaves)
+    return {layer: distances(runs) for layer, runs in _by_layer(leaves, 1).items()}
 
 
-def _check_trees(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> None:
-    """Raises a `ValueError` if the trees do not have the same leaves, or the shapes do not match."""
+def _has_runs(before: Mapping[str, Any], after: Mapping[str, Any], own_starts: bool) -> bool:
+    """Returns whether `after` has an axis of runs: its first leaf has one more axis than in `before`, or `own_starts`.
+
+    Raises:
+      ValueError: the trees do not have the same leaves, or the shapes of a leaf do not match.
+    """
     if before.keys() != after.keys():
         raise ValueError(f"only one of the two trees has {some_of(sorted(before.keys() ^ after.keys()))}.")
-    shared = all(before[name].shape == after[name].shape[1:] for name in after)
-    if not shared and any(before[name].shape != after[name].shape for name in after):
-        raise ValueError(
-            "every leaf of `after` must have the shape of the leaf of `before`, with a leading axis of runs."
-        )
+    has_runs = own_starts or any(np.ndim(after[name]) > np.ndim(before[name]) for name in list(after)[:1])
+    first_axis = int(has_runs and not own_starts)
+    for name, leaf in after.items():
+        if np.ndim(leaf) < int(has_runs) or np.shape(leaf)[first_axis:] != np.shape(before[name]):
+            others = "" if own_starts else ", or a leading axis of runs in every leaf"
+            raise ValueError(
+                f"leaf {name!r} has shape {list(np.shape(before[name]))} in `before` and {list(np.shape(leaf))} in "
+                f"`after`; `after` must have the same shape{others}."
+            )
+    if has_runs:
+        _check_num_runs(after)
+    return has_runs
+
+
+def _check_num_runs(leaves: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` if a leaf [R, ...] has another number R of runs than the first leaf."""
+    shapes = {name: np.shape(leaf) for name, leaf in leaves.items()}
+    for name, shape in shapes.items():
+        first, first_shape = next(iter(shapes.items()))
+        if shape[:1] != first_shape[:1]:
+            raise ValueError(
+                f"leaf {name!r} has shape {list(shape)}, and {first!r} has {list(first_shape)}; their first axes, the "
+                "runs, must be equal."
+            )
 
 
 def _by_layer(leaves: dict[str, jax.Array], batch_dims: int) -> dict[str, jax.Array]:

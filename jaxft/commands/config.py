@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the fields, the factors and the size of the study."""
+    from jaxft.study.plan import make_plan
+
     study = load_config(args.config, overrides).study
+    plan = make_plan(study)  # errors and warnings come before the table
     # A set of images that is None by default has the defaults of a set of images.
     defaults = {name: value for name, value, _ in (*fields_of(Images(), "source.images"), *fields_of(Study()))}
     rows = []
@@ -42,9 +45,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         for name, levels in block.items()
     ]
     print_table(["block", "factor", "levels"], level_rows or [("none", "", "")], (), ruled=False)
-    from jaxft.study.plan import make_plan
-
-    plan = make_plan(study)
     print(f"\n{plan.size_line()}.")
     if args.layers:
         print_layers(plan)

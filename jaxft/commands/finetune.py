@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="DIR", help="folder for the result; a run that was interrupted there resumes"
     )
     parser.add_argument(
+        "--force", action="store_true", help="delete the result of another command, if --out contains one"
+    )
+    parser.add_argument(
         "--seeds",
         type=int,
         default=3,
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.find_lr:
         from jaxft.recipes.range_test import find_learning_rate
 
-        range_test = find_learning_rate(options)
+        range_test = find_learning_rate(options, args.force)
         print(
             f"suggested learning rate: {range_test.suggested:.2g}, a tenth of the rate with the lowest loss\n"
             f"the loss falls fastest at {range_test.steepest:.2g}\nfigure: {Path(args.out) / RANGE_FIGURE}"
@@ -85,6 +88,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jaxft.recipes.finetune.run import run_finetune
     from jaxft.report.finetune import summary_lines
 
-    record = run_finetune(options, debug=args.debug)
+    record = run_finetune(options, args.force, debug=args.debug)
     print("\n".join(summary_lines(record, args.out)))
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jaxft.commands.arguments import add_state_dict_argument
 from jaxft.core.errors import UserError
+from jaxft.core.files import check_new
 from jaxft.core.metrics import METRICS
 from jaxft.core.text import duration, percent
 from jaxft.recipes.load import load
@@ -58,8 +59,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """
     if args.csv is not None and (Path(args.csv).is_dir() or not Path(args.csv).parent.is_dir()):
         raise UserError(f"--csv is {args.csv!r}; it must be a file in an existing folder.")
-    if args.csv is not None and Path(args.csv).exists() and not args.force:
-        raise UserError(f"the file {args.csv!r} exists; name another one, or replace it with --force.")
+    if args.csv is not None:
+        check_new(Path(args.csv), args.force)
     members = find_pictures(args.pictures)
     network = load(args.weights, args.model, state_dict=args.state_dict)
     predictions = predict_members(network, members, args.top, args.batch_size)

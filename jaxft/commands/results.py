@@ -13,6 +13,8 @@ from jaxft.core.text import MISSING, p_value, percent, percent_interval, plural,
 from jaxft.store.columns import KEYS, column_help, summary_columns, tested_columns, trial_columns
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from jaxft.store.records import Store
 
 HELP = "print the results of a study: means and confidence intervals of each setting, or all trials"
@@ -107,14 +109,10 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
         cells[-1] += " *" if setting is best else ""
         rate = [rates[setting.number]] if shows_rates else []
         rows.append([*levels[setting.number], *rate, done, *cells])
+    print_missing(store, results)
     headings = [*plan["factors"], *(["effective rate"] if shows_rates else [])]
     header = [*headings, "trials", *(column.summary_heading() for column in columns.values())]
     print_table(header, rows, range(len(plan["factors"]), len(header)))
-    num_missing = len(plan["trials"]) - len(results)
-    if num_missing:
-        print(f"{num_missing} of {len(plan['trials'])} trials have not run yet.")
-    for line in failure_lines(store, results.loc[results["status"] == "failed", "trial"]):
-        print(line)
     if best is not None:
         print("* highest validation accuracy.")
     print("test: mean and 95% interval over seeds.")
@@ -128,6 +126,15 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
         )
     if select_over(plan):
         print_selected(workdir)
+
+
+def print_missing(store: "Store", results: "pd.DataFrame") -> None:
+    """Prints the number of trials that have not run, and the errors of failed trials, before a long table."""
+    num_planned = len(store.plan()["trials"])
+    if num_planned > len(results):
+        print(f"{num_planned - len(results)} of {num_planned} trials have not run yet.")
+    for line in failure_lines(store, results.loc[results["status"] == "failed", "trial"]):
+        print(line)
 
 
 def failure_lines(store: "Store", trials: Iterable[str]) -> list[str]:
@@ -196,6 +203,7 @@ def print_trials(workdir: str | os.PathLike[str]) -> None:
     ]
     header = ["trial", *plan["factors"], "seed", "status", *(column.heading() for column in columns.values())]
     seed = header.index("seed")
+    print_missing(store, results)
     numbers = [seed, *(seed + 2 + i for i, column in enumerate(columns.values()) if column.is_number)]
     print_table(header, rows, numbers)
 

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_config_argument(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the manifests, one file per split")
+    parser.add_argument("--force", action="store_true", help="replace manifests in --out that were edited")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     study = load_config(args.config, overrides).study
     from jaxft.recipes.split import export_splits
 
-    splits = export_splits(study, args.out)
+    splits = export_splits(study, args.out, force=args.force)
     rows = []
     for digest, sampled in splits.items():
         sizes = [len(subset) for subset in (sampled.split.train, sampled.split.val, sampled.split.test)]

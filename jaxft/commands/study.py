@@ -11,7 +11,7 @@ from jaxft.commands.arguments import add_config_argument
 from jaxft.config import load_config
 from jaxft.core.errors import UserError
 from jaxft.core.text import duration, plural
-from jaxft.recipes.study import RunOptions, estimate_study, run_config
+from jaxft.recipes.study import RunOptions, estimate_study, run_config, trials_of_other_settings
 
 if TYPE_CHECKING:
     from jaxft.config import ConfigFile
@@ -63,15 +63,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     with profiling(args.profile):
         num_failed = run_config(config, args.workdir, RunOptions(debug=args.debug, shard=shard)).num_failed
+    if num_failed:
+        print(f"{plural(num_failed, 'trial')} failed; the same command runs them again.", file=sys.stderr)
     print_summary(args.workdir)
     report = Path(args.workdir) / "report.html"
     print(f"\nreport: {report}\nresults: {report.with_name('results.csv')} and .parquet")
-    if num_failed:
-        print(
-            f"{plural(num_failed, 'trial')} failed. `jaxft results {args.workdir}` prints the errors; the same command "
-            "runs these trials again.",
-            file=sys.stderr,
-        )
     return 1 if num_failed else 0
 
 
@@ -82,11 +78,12 @@ def print_estimate(config: "ConfigFile", workdir: str | None) -> None:
     estimated = estimate_study(config, workdir)
     plan, missing = estimated.plan, estimated.missing
     print(f"{config.study.title}: {plan.size_line()}")
+    kept = [] if estimated.store is None else trials_of_other_settings(plan, estimated.store)
+    for warning in (*plan.warnings, *kept):
+        print(f"warning: {warning}")
     for table in rate_tables(plan.trials):
         print(f"\n{table}")
     print()
-    for warning in plan.warnings:
-        print(f"warning: {warning}")
     if estimated.store is not None:
         print(f"missing in {workdir}: {plural(missing.trials, 'trial')} and {plural(missing.sources, 'source')}")
     by_activity = ", ".join(f"{name} {duration(seconds)}" for name, seconds in missing.seconds.items() if seconds)

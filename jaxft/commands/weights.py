@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jaxft.commands.arguments import add_state_dict_argument
 from jaxft.core.errors import UserError
 from jaxft.core.events import Warned, print_warnings
+from jaxft.core.files import check_new
 from jaxft.core.tables import print_table
 from jaxft.core.text import some_of
 from jaxft.weights.formats import FORMATS, writable_suffixes
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="verify: compare the network with the arrays 'images' [n, h, w, 3] (preprocessed) and 'logits' [n, "
         "classes] in this file",
     )
-    parser.add_argument("--force", action="store_true", help="convert: overwrite OUT if it exists")
+    parser.add_argument("--force", action="store_true", help="convert: replace OUT if it exists")
     parser.add_argument(
         "--naming",
         metavar="NAME",
@@ -202,8 +203,7 @@ def convert(args: argparse.Namespace) -> int:
 
     path = find_file(args.file)
     check_output_path(args.out)
-    if Path(args.out).exists() and not args.force:
-        raise UserError(f"{args.out!r} exists; add --force to overwrite it.")
+    check_new(Path(args.out), args.force)
     manifest = convert_weights(path, args.out, args.model, args.naming, args.state_dict)
     _warn(manifest.notes)
     model = create_model(manifest.model, num_classes=2)

@@ -269,6 +269,13 @@ class FinetuneStarted(Event):
 
 
 @dataclass(frozen=True)
+class AlreadyFinished(Event):
+    """The folder `out` contains the complete result of the same command."""
+
+    out: str
+
+
+@dataclass(frozen=True)
 class CandidateSelected(Event):
     """A candidate is selected by its validation accuracy."""
 

@@ -54,6 +54,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_new(path: Path, force: bool) -> None:
+    """Checks that a file that the user names does not exist yet.
+
+    Args:
+      path: the file.
+      force: whether the file may be replaced.
+
+    Raises:
+      UserError: the file exists, and `force` is false.
+    """
+    if path.exists() and not force:
+        raise UserError(f"the file {str(path)!r} exists; name another one, or replace it with --force.")
+
+
 @contextlib.contextmanager
 def replacing_files(path: Path) -> Iterator[Path]:
     """Yields a path named like `path` in a temporary folder, for weights of one or several files, or a folder.

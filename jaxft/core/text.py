@@ -38,9 +38,22 @@ def percent(value: float | None) -> str:
 
 
 def percent_interval(value: tuple[float, float, int]) -> str:
-    """Returns (mean, half width of the interval, number of values) in percent: '83.0 ± 4.1'; for one value, '83.0'."""
+    """Returns (mean, half width of the interval, number of values) in percent: '83.0 ± 4.1'; for one value, '83.0'.
+
+    An interval that would end below 0 or above 100 ends there: '98.3 (94.6 to 100.0)'.
+    """
     mean, half_width, _ = value
-    return percent(mean) + ("" if math.isnan(half_width) else f" ± {100 * half_width:.1f}")
+    if math.isnan(half_width):
+        return percent(mean)
+    low, high = share_bounds(mean, half_width)
+    if low > mean - half_width or high < mean + half_width:
+        return f"{percent(mean)} ({percent(low)} to {percent(high)})"
+    return f"{percent(mean)} ± {100 * half_width:.1f}"
+
+
+def share_bounds(mean: float, half_width: float) -> tuple[float, float]:
+    """Returns the ends of an interval of an accuracy or another share, cut to [0, 1]."""
+    return max(mean - half_width, 0.0), min(mean + half_width, 1.0)
 
 
 def points(value: tuple[float, float, int]) -> str:

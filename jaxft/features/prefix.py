@@ -77,7 +77,7 @@ class Prefix:
     @functools.cached_property
     def used_variables(self) -> dict[str, dict[str, Any]]:
         """Returns the variables of the blocks up to `block`."""
-        blocks = self.model.blocks[: self.model.blocks.index(self.block) + 1]
+        blocks = self.model.blocks_after(None, self.block)
         return {
             collection: {name: leaf for name, leaf in leaves.items() if block_of(name, self.model.blocks) in blocks}
             for collection, leaves in self.variables.items()
@@ -121,8 +121,7 @@ class Prefix:
     def outputs_after(self, x: jax.Array) -> jax.Array:
         """Returns the outputs [n, ...] of the prefix for `x: [n, ...]`, outputs of the shorter prefix."""
         assert self.shorter_prefix is not None
-        start = self.model.blocks[self.model.blocks.index(self.shorter_prefix.block) + 1]
-        return make_outputs_after(self.model, start, self.block)(self._nested, x)
+        return make_outputs_after(self.model, self.shorter_prefix.block, self.block)(self._nested, x)
 
     @functools.cached_property
     def _nested(self) -> dict[str, Any]:
@@ -183,20 +182,20 @@ def make_outputs(
 
 def _features(model: Network, variables: Any, x: jax.Array, feature_specs: Sequence[FeatureSpec]) -> jax.Array:
     """Returns [n, features] for `x`, the input of the network: all features, concatenated, in one forward pass."""
-    outputs, start = {}, None
+    outputs, after = {}, None
     for block in sorted({block for spec in feature_specs for block in spec.blocks}, key=model.blocks.index):
-        outputs[block] = x = model.apply(variables, x, start=start, stop=block)
-        start = model.blocks[model.blocks.index(block) + 1]
+        outputs[block] = x = model.apply(variables, x, after=after, stop=block)
+        after = block
     return jnp.concatenate([spec.features(outputs) for spec in feature_specs], axis=1)
 
 
 @functools.cache
-def make_outputs_after(model: Network, start: str, block: str) -> Callable[..., jax.Array]:
-    """Returns `outputs_after(variables, x)`: outputs [n, ...] of `block` for `x: [n, ...]`, the inputs of `start`."""
+def make_outputs_after(model: Network, after: str, block: str) -> Callable[..., jax.Array]:
+    """Returns `outputs_after(variables, x)`: outputs [n, ...] of `block` for `x: [n, ...]`, the outputs of `after`."""
 
     @jax.jit
     def outputs_after(variables: Any, x: jax.Array) -> jax.Array:
-        return model.apply(variables, x, start=start, stop=block)
+        return model.apply(variables, x, after=after, stop=block)
 
     return outputs_after
 
@@ -213,9 +212,11 @@ def _output_shapes(model: Network, size_px: int) -> dict[str, tuple[int, ...]]:
     key = jax.random.key(0)
 
     def outputs(x: jax.Array) -> dict[str, jax.Array]:
-        by_block = {}
+        by_block: dict[str, jax.Array] = {}
+        below = None
         for block in model.blocks:
-            by_block[block] = x = model.init_with_output(key, x, start=block, stop=block)[0]
+            by_block[block] = x = model.init_with_output(key, x, after=below, stop=block)[0]
+            below = block
         return by_block
 
     return {block: output.shape[1:] for block, output in jax.eval_shape(outputs, images).items()}

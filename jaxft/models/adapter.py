@@ -55,29 +55,27 @@ class Adapted(Network):
         self,
         x: jax.Array,
         train: bool = False,
-        start: str | None = None,
+        after: str | None = None,
         stop: str | None = None,
         filler: jax.Array | float = jnp.nan,
     ) -> jax.Array:
-        """Returns the output of block `stop` for `x`, the input of block `start`; see `Network`.
+        """Returns the output of block `stop` for `x`, the output of block `after`; see `Network`.
 
         Args:
-          x: the input of `start`: preprocessed images [n, height, width, 3], or activations.
+          x: the output of `after`; if `after` is None, preprocessed images [n, height, width, 3].
           train: whether batch norms use the statistics of the batch and update the running statistics.
-          start: name of the first block that runs. If None, the first block of the network.
+          after: name of the block whose output is `x`; the blocks above it run. If None, all blocks up to `stop` run.
           stop: name of the last block that runs. If None, the head.
-          filler: value of the images and of the outputs of skipped blocks, if `start` is given. The result does not
+          filler: value of the images and of the outputs of skipped blocks, if `after` is given. The result does not
             depend on it.
 
         Raises:
-          ValueError: there is no block `start` or `stop`, or `start` comes after `stop`.
+          ValueError: there is no block `after` or `stop`, or `stop` comes before `after`.
         """
-        if start == self.blocks[0]:  # then `x` are images, also for the computation before the first block
-            start = None
-        begin = self.blocks.index(start) if start else 0
-        end = self.blocks.index(stop) if stop else len(self.blocks) - 1
-        if begin > end:
-            raise ValueError(f"start={start!r} comes after stop={stop!r}.")
+        running = self.blocks_after(after, stop)
+        if not running:
+            return x
+        begin, end = self.blocks.index(running[0]), self.blocks.index(running[-1])
         dtype, x = x.dtype, x.astype(compute_dtype(self.precision, x.dtype))
         index_of = {(*self.path, *block.split("/")): i for i, block in enumerate(self.blocks)}
 
@@ -89,10 +87,10 @@ class Adapted(Network):
                 return jnp.full((len(x), *self.block_shapes[index].output[1:]), filler, x.dtype)
             if index > end:
                 raise _Stopped(args[0])
-            return block(x if index == begin and start else args[0], *args[1:], **kwargs)
+            return block(x if index == begin and after else args[0], *args[1:], **kwargs)
 
         inputs = x
-        if start:  # computation outside of blocks before `start` gets constant images
+        if after:  # computation outside of the blocks that run gets constant images
             side = self.default_preprocessing.size_px
             inputs = jnp.full((len(x), side, side, 3), filler, x.dtype)
         options = {"train": train} if _takes_train(self.module) else {}
@@ -142,9 +140,9 @@ def adapt(
 ) -> Network:
     """Returns a network from a Flax module that classifies images [n, height, width, 3].
 
-    The network can start and stop at each block. All blocks except the head can be frozen, transferred, and used as
-    features. If the `__call__` of the module has a parameter `train`, the network passes `train`
-    to it. Recalibration of batch norms and virtual batches work for `jaxft.models.layers.BatchNorm`, not for
+    The network can stop at each block and continue after it. All blocks except the head can be frozen, transferred, and
+    used as features. If the `__call__` of the module has a parameter `train`, the network passes `train` to it.
+    Recalibration of batch norms and virtual batches work for `jaxft.models.layers.BatchNorm`, not for
     `flax.linen.BatchNorm`.
 
     Args:
@@ -178,7 +176,7 @@ def _adapt(
     name: str,
     blocks_with_shortcut: tuple[str, ...],
 ) -> Adapted:
-    """Returns the network of `adapt`, after a check that it can start and stop at each block."""
+    """Returns the network of `adapt`, after a check that it can stop at each block and continue after it."""
     if len(blocks) < 2:
         raise UserError(f"{name} has {plural(len(blocks), 'block')}; list at least two, with the head last.")
     block_shapes, num_classes = _trace(module, blocks, preprocessing, name)
@@ -200,11 +198,11 @@ def _adapt(
         raise UserError(
             f"{name} has {len(outside)} parameters or statistics outside its blocks: {some_of(outside, MOST_NAMED)}."
         )
-    for block in blocks[1:]:
-        if _depends_on_earlier_blocks(network, block):
+    for block in blocks[:-1]:
+        if _depends_on_more_than(network, block):
             raise UserError(
-                f"{name} cannot start at block {block!r}: the output depends on more than the input of this block; "
-                "use one block that contains both ends of the shortcut."
+                f"{name} cannot continue after block {block!r}: the logits depend on more than the output of this "
+                "block; use one block that contains both ends of the shortcut."
             )
     return network
 
@@ -240,16 +238,15 @@ def _trace(
     return tuple(shapes for _, shapes in called), logits.shape[-1]
 
 
-def _depends_on_earlier_blocks(network: Adapted, block: str) -> bool:
-    """Returns whether the logits depend on earlier blocks other than through the input of `block`."""
+def _depends_on_more_than(network: Adapted, block: str) -> bool:
+    """Returns whether the logits depend on the images other than through the output of `block`."""
     side = network.preprocessing.size_px
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
-    below = network.blocks[network.blocks.index(block) - 1]
-    x = jax.eval_shape(lambda v, x: network.apply(v, x, stop=below), variables, images)
+    x = jax.eval_shape(lambda v, x: network.apply(v, x, stop=block), variables, images)
 
     def run(filler: jax.Array, variables: Any, x: jax.Array) -> jax.Array:
-        return network.apply(variables, x, start=block, filler=filler)
+        return network.apply(variables, x, after=block, filler=filler)
 
     filler = jax.ShapeDtypeStruct((), jnp.float32)
     return _depends_on_first(jax.make_jaxpr(run)(filler, variables, x).jaxpr)

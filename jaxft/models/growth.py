@@ -74,40 +74,42 @@ class Grown(Network):
     @property
     def last(self) -> str:
         """Returns the name of the last layer below the pool."""
-        return self.base.blocks[self.base.blocks.index(self.base.feature_block) - 1].partition("/")[0]
+        return self.base_block_before(self.base.feature_block).partition("/")[0]
+
+    def base_block_before(self, block: str) -> str:
+        """Returns the name of the block of `base` directly before `block`."""
+        return self.base.blocks[self.base.blocks.index(block) - 1]
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+        self, x: jax.Array, train: bool = False, after: str | None = None, stop: str | None = None
     ) -> jax.Array:
-        """Returns the output of block `stop` for `x`, the input of block `start`; see `Network`.
+        """Returns the output of block `stop` for `x`, the output of block `after`; see `Network`.
 
         Args:
-          x: the input of `start`: preprocessed images [n, height, width, 3], or activations.
+          x: the output of `after`; if `after` is None, preprocessed images [n, height, width, 3].
           train: whether batch norms use the statistics of the batch and update the running statistics.
-          start: name of the first block that runs. If None, the first block of the network.
+          after: name of the block whose output is `x`; the blocks above it run. If None, all blocks up to `stop` run.
           stop: name of the last block that runs. If None, the head.
 
         Raises:
-          ValueError: there is no block `start` or `stop`, or `start` comes after `stop`.
+          ValueError: there is no block `after` or `stop`, or `stop` comes before `after`.
         """
-        blocks = self.blocks
-        begin, end = (blocks.index(start) if start else 0), (blocks.index(stop) if stop else len(blocks) - 1)
-        if begin > end:
-            raise ValueError(f"start={start!r} comes after stop={stop!r}.")
-        grown = blocks.index(self.last if self.kind == "wider" else DEEPER)
-        if begin < grown:
-            x = self.base(x, train, start, blocks[min(end, grown - 1)])
-        if begin <= grown <= end:
+        running = self.blocks_after(after, stop)
+        grown = self.blocks.index(self.last if self.kind == "wider" else DEEPER)
+        below = [block for block in running if block in self.blocks[:grown]]
+        above = [block for block in running if block in self.blocks[grown + 1 :]]
+        if below:
+            x = self.base(x, train, after, below[-1])
+        if self.blocks[grown] in running:
             if self.kind == "wider":
-                old = self.base(x, train, self.last, self.last)
-                x = jnp.concatenate(
-                    [old, NewUnits(self.features, self.precision, name=self.last + WIDER)(x, old)], axis=-1
-                )
+                old = self.base(x, train, self.blocks[grown - 1], self.base_block_before(self.base.feature_block))
+                new = NewUnits(self.features, self.precision, name=self.last + WIDER)(x, old)
+                x = jnp.concatenate([old, new], axis=-1)
             else:
                 x = NewUnits(self.features, self.precision, name=DEEPER)(x, x)
-        if end > grown:
-            x = self.base(x, train, blocks[max(begin, grown + 1)], blocks[end])
+        if above:
+            x = self.base(x, train, self.base_block_before(above[0]), above[-1])
         return x
 
     def with_precision(self, precision: Precision) -> "Grown":

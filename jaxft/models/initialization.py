@@ -45,7 +45,7 @@ def make_init_head(model: Network, size_px: int) -> Callable[[Any], Variables]:
     )
 
     def init_new_head(key: Any) -> Variables:
-        return model.init(key, jnp.zeros(features.shape, features.dtype), start=model.head)
+        return model.init(key, jnp.zeros(features.shape, features.dtype), after=model.feature_block)
 
     return _jit_once(init_new_head)
 

@@ -259,7 +259,7 @@ def branch(block: nn.Module, y: jax.Array) -> jax.Array:
 
 
 class Chain(nn.Module):
-    """A sequence of named modules, which can start at any of them and stop at any later one.
+    """A sequence of named modules, which can continue after any of them and stop at any later one.
 
     If a module is itself a chain, its modules have names such as `stage1/block2`. A subclass defines `layers`.
     """
@@ -274,34 +274,28 @@ class Chain(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+        self, x: jax.Array, train: bool = False, after: str | None = None, stop: str | None = None
     ) -> jax.Array:
-        """Returns the output of module `stop` for `x`, the input of module `start`; both modules run.
+        """Returns the output of module `stop` for `x`, the output of module `after`.
 
         Args:
-          x: the input of `start`: images [n, height, width, 3], or activations.
+          x: the output of `after`; if `after` is None, the input of the chain.
           train: whether batch norms use the statistics of the batch and update the running statistics.
-          start: name of the first module that runs. If None, the first module of the chain.
-          stop: name of the last module that runs. If None, the last module of the chain.
-
-        Raises:
-          ValueError: there is no module `start` or `stop`, or `start` comes after `stop`.
+          after: name of the last module that does not run. If None, all modules up to `stop` run.
+          stop: name of the last module that runs, at or above `after`. If None, the last module of the chain.
         """
         layers = self.layers()
         names = [layer.name for layer in layers]
-        first, _, first_inside = (start or "").partition("/")
+        below, _, below_inside = (after or "").partition("/")
         last, _, last_inside = (stop or "").partition("/")
-        for name in (first, last):
-            if name and name not in names:
-                raise ValueError(f"there is no block {name!r}; the blocks are {', '.join(map(str, names))}.")
-        begin = names.index(first) if first else 0
+        begin = names.index(below) if below else -1
         end = names.index(last) if last else len(names) - 1
-        if begin > end:
-            raise ValueError(f"start={start!r} comes after stop={stop!r}.")
+        if not below_inside:  # otherwise, later modules inside `below` still run
+            begin += 1
         for i in range(begin, end + 1):
             inside = {}
-            if i == begin and first_inside:
-                inside["start"] = first_inside
+            if i == begin and below_inside:
+                inside["after"] = below_inside
             if i == end and last_inside:
                 inside["stop"] = last_inside
             x = layers[i](x, train, **inside)

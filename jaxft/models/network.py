@@ -80,30 +80,55 @@ class Network(Chain):
     """A classifier of images.
 
     `model.apply(variables, images, train=False)` returns logits [n, num_classes] for preprocessed images
-    [n, height, width, 3]. With `start=` and `stop=`, only the blocks from `start` to `stop` run, both
-    included. Inputs and outputs are float32; the blocks compute in `precision`.
+    [n, height, width, 3]. `stop=` names the last block that runs, and `after=` continues from the output of a block, so
+    `model.apply(variables, model.apply(variables, images, stop=block), after=block)` equals
+    `model.apply(variables, images)` for every block. Inputs and outputs are float32; the blocks compute in `precision`.
     """
 
     num_classes: int = 10
     precision: Precision = "float32"
 
     def __call__(
-        self, x: "jax.Array", train: bool = False, start: str | None = None, stop: str | None = None
+        self, x: "jax.Array", train: bool = False, after: str | None = None, stop: str | None = None
     ) -> "jax.Array":
-        """Returns the output of block `stop` for `x`, the input of block `start`; both blocks run.
+        """Returns the output of block `stop` for `x`, the output of block `after`; `x` if both are the same block.
 
         Args:
-          x: the input of `start`: preprocessed images [n, height, width, 3], or activations.
+          x: the output of `after`; if `after` is None, preprocessed images [n, height, width, 3].
           train: whether batch norms use the statistics of the batch and update the running statistics.
-          start: name of the first block that runs. If None, the first block of the network.
+          after: name of the block whose output is `x`; the blocks above it run. If None, all blocks up to `stop` run.
           stop: name of the last block that runs. If None, the head.
 
         Raises:
-          ValueError: there is no block `start` or `stop`, or `start` comes after `stop`.
+          ValueError: there is no block `after` or `stop`, or `stop` comes before `after`.
         """
+        if not self.blocks_after(after, stop):
+            return x
         with products(self.precision):
-            y = super().__call__(x.astype(compute_dtype(self.precision, x.dtype)), train, start, stop)
+            y = super().__call__(x.astype(compute_dtype(self.precision, x.dtype)), train, after, stop)
         return y.astype(x.dtype)
+
+    def blocks_after(self, after: str | None = None, stop: str | None = None) -> tuple[str, ...]:
+        """Returns the names of the blocks above `after`, up to and including `stop`.
+
+        If `after` is None, the first block is included; if `stop` is None, the blocks end with the head. The name of a
+        stage, such as `stage3`, stands for its last block.
+
+        Raises:
+          ValueError: there is no block `after` or `stop`, or `stop` comes before `after`.
+        """
+        begin = 0 if after is None else self._num_blocks_to(after)
+        end = len(self.blocks) if stop is None else self._num_blocks_to(stop)
+        if begin > end:
+            raise ValueError(f"stop={stop!r} comes before after={after!r}.")
+        return self.blocks[begin:end]
+
+    def _num_blocks_to(self, name: str) -> int:
+        """Returns the number of blocks up to and including the block or stage `name`."""
+        numbers = [i for i, block in enumerate(self.blocks, 1) if f"{block}/".startswith(f"{name}/")]
+        if not numbers:
+            raise ValueError(f"there is no block {name!r}; the blocks are {', '.join(self.blocks)}.")
+        return numbers[-1]
 
     def with_precision(self, precision: Precision) -> "Network":
         """Returns a copy of the network that computes in `precision`."""

@@ -144,16 +144,21 @@ class LoadedNetwork:
             raise FloatingPointError(f"the logits of {self.manifest.file} are not finite for these images")
         return probabilities
 
-    def apply(self, images: "jax.Array", start: str | None = None, stop: str | None = None) -> "jax.Array":
+    def apply(self, images: "jax.Array", after: str | None = None, stop: str | None = None) -> "jax.Array":
         """Returns the logits [n, num_classes], or the outputs of block `stop`. JAX can differentiate and trace it.
 
+        `apply(apply(images, stop=block), after=block)` equals `apply(images)` for every block.
+
         Args:
-          images: [n, height, width, 3] uint8, RGB, not preprocessed; with `start`, the input of block `start`.
-          start: the first block that runs; if None, the first block of the network.
+          images: [n, height, width, 3] uint8, RGB, not preprocessed; with `after`, the output of block `after`.
+          after: the block whose output is given; the blocks above it run. If None, all blocks up to `stop` run.
           stop: the last block that runs; if None, the head.
+
+        Raises:
+          ValueError: there is no block `after` or `stop`, or `stop` comes before `after`.
         """
-        x = images if start else self.preprocessing.apply(images)
-        return self.model.apply(self.arrays, x, start=start, stop=stop)
+        x = images if after else self.preprocessing.apply(images)
+        return self.model.apply(self.arrays, x, after=after, stop=stop)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the network to a new weight file, with its class names, preprocessing and origin.

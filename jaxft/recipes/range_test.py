@@ -21,7 +21,7 @@ from jaxft.core.errors import UserError
 from jaxft.core.events import Listener
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.recipes.finetune.candidates import RECIPE
-from jaxft.recipes.finetune.folder import RANGE_FIGURE, RANGE_RECORD, make_folder
+from jaxft.recipes.finetune.folder import RANGE_FIGURE, RANGE_RECORD, check_folder, is_same_command
 from jaxft.recipes.finetune.options import FinetuneOptions
 from jaxft.recipes.finetune.task import Task, make_task
 from jaxft.store.records import Store
@@ -86,22 +86,30 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     return RangeTest(tuple(rates[:end]), tuple(losses[:end]), tuple(smoothed), rates[lowest] / 10, rates[steepest])
 
 
-def find_learning_rate(options: FinetuneOptions, quiet: bool = False) -> RangeTest:
+def find_learning_rate(options: FinetuneOptions, force: bool = False, quiet: bool = False) -> RangeTest:
     """Runs a range test, and writes its figure and its record to `options.out`.
 
     Args:
       options: the options of `finetune`.
+      force: whether to replace the range test of a call with other options.
       quiet: whether to print no progress on standard error.
 
     Raises:
-      UserError: the weights, the images or the folder cannot be used, or no candidate has a learning rate.
+      UserError: the weights, the images or the folder cannot be used, no candidate has a learning rate, or the folder
+        contains the range test of a call with other options.
       FloatingPointError: training diverges within the first three steps.
     """
     from jaxft.report.rates import draw_range_test
     from jaxft.study.plan import make_plan
 
+    folder = Path(options.out)
+    check_folder(folder)
     task = make_task(options)
-    folder = make_folder(Path(options.out))
+    identity = {**task.identity, "candidate": deepest(task)}
+    if (folder / RANGE_RECORD).is_file():
+        is_same_command(folder / RANGE_RECORD, identity, force)
+    with explained_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     keep_compiled()
     with Progress(quiet) as progress:
         rates, losses = run_range(make_plan(range_study(task), progress), progress)
@@ -109,7 +117,7 @@ def find_learning_rate(options: FinetuneOptions, quiet: bool = False) -> RangeTe
     figure = draw_range_test(
         range_test.rates, range_test.losses, range_test.smoothed, range_test.suggested, range_test.steepest, task.title
     )
-    record = {"candidate": deepest(task), **dataclasses.asdict(range_test)}
+    record = {**identity, **dataclasses.asdict(range_test)}
     with explained_os_errors(folder), replacing(folder / RANGE_FIGURE) as temporary:
         temporary.write_bytes(figure)
     with explained_os_errors(folder), replacing(folder / RANGE_RECORD) as temporary:

@@ -13,6 +13,7 @@ from jaxft.core import events
 from jaxft.core.compile_cache import keep_compiled
 from jaxft.core.errors import UserError
 from jaxft.core.events import Emitter
+from jaxft.core.text import plural
 from jaxft.recipes.run_record import run_record
 from jaxft.tracking.console import Progress
 from jaxft.tracking.trackers import open_trackers
@@ -120,10 +121,10 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
         store.write_run(record, started)
         emit.listeners += open_trackers(execution.trackers, store.workdir)
         emit(_planned(config, plan, record["device"]))
+        for warning in (*plan.warnings, *trials_of_other_settings(plan, store), *_slow_convolutions(execution)):
+            emit(events.Warned(warning))
         if options.show_rates:
             progress.print_line(first_lines(rate_tables(plan.trials)))
-        for warning in (*plan.warnings, *_slow_convolutions(execution)):
-            emit(events.Warned(warning))
         num_failed = run_plan(plan, store, services, options.shard, options.debug)
         with clock.measure("report"):
             write_outputs(store)
@@ -192,6 +193,17 @@ def estimate_study(
     with Progress(quiet) as progress:
         plan = make_plan(config.study, progress)
         return StudyEstimate(plan, estimate(plan, store, progress), store)
+
+
+def trials_of_other_settings(plan: "Plan", store: "Store") -> list[str]:
+    """Returns a sentence about the finished trials in a store that are not in the plan, or []."""
+    others = store.digests("trials") - {trial.digest for trial in plan.trials}
+    if not others:
+        return []
+    return [
+        f"{str(store.workdir)!r} keeps {plural(len(others), 'finished trial')} of other settings or seeds than this "
+        "config has; the tables and the report leave them out."
+    ]
 
 
 def _check_convolution(plan: "Plan", store: "Store") -> None:

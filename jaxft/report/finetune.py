@@ -11,9 +11,11 @@ from jaxft.core.tables import format_table
 from jaxft.core.text import duration, percent, percent_interval, plural
 from jaxft.report.colors import arm_colors
 from jaxft.report.figures.confusion import classes_per_cell, coarse_matrix, colored_matrix
-from jaxft.report.figures.finetune import data_uri, refit_curves, selection_curves
+from jaxft.report.figures.finetune import data_uri, has_epochs, refit_curves, selection_curves
 from jaxft.report.finetune_record import (
+    CARD,
     MAX_NAMED_CLASSES,
+    PAGE,
     best_text,
     class_results,
     confused_pairs,
@@ -21,8 +23,6 @@ from jaxft.report.finetune_record import (
     summary_values,
 )
 from jaxft.report.template import render_template
-
-PAGE, CARD = "report.html", "MODEL_CARD.md"
 
 MAX_ROWS = 12  # of the tables of classes and of confused pairs
 
@@ -54,6 +54,8 @@ def render(record: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
         record=record,
         **summary_values(record),
         candidates=list(zip(record["candidates"], colors)),
+        has_epochs=has_epochs(record["candidates"]),
+        has_dots=any(len(candidate["curves"]["epoch"]) == 1 for candidate in record["candidates"]),
         selection_svg=selection_curves("selection", record["candidates"], colors),
         refit_svg=refit_curves("refit", record["refit_curves"], record["delivered_seed"]),
         refits=list(zip(record["refit_curves"], arm_colors(len(record["refit_curves"])))),
@@ -102,7 +104,8 @@ def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[st
             )
         )
     header = ["candidate", "learning rate", "validation %", "time"]
-    interval = ""
+    low, high = map(percent, values["saved_interval"])
+    interval = f"95 % Wilson interval {low} to {high} %; "
     if values["has_interval"]:
         interval = f"mean and 95 % interval over {plural(values['test'].num_values, 'seed')}; "
     return [

@@ -9,6 +9,7 @@ from jaxft.analysis.statistics import Interval, proportion_interval
 from jaxft.core.metrics import METRICS
 from jaxft.core.text import percent, plural
 
+PAGE, CARD = "report.html", "MODEL_CARD.md"  # files that are written from the record
 MAX_NAMED_CLASSES = 30  # in a confusion matrix with class names
 
 

@@ -17,6 +17,19 @@ def mean_interval_of(values: "pd.Series") -> Any:
     return mean_interval(values.to_numpy())
 
 
+def legend_labels(factors: Sequence[str], levels: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a label for each setting, such as 'learning rate 0.1, layers decay 0.5', of the factors that vary.
+
+    Args:
+      factors: the names of the factors.
+      levels: labels of the levels of each setting, [settings][factors].
+    """
+    from jaxft.core.labels import label
+
+    varying = [i for i in range(len(factors)) if len({row[i] for row in levels}) > 1] or list(range(len(factors)))
+    return [", ".join(f"{label(factors[i])} {row[i]}" for i in varying) for row in levels]
+
+
 def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> Path:
     """Draws the validation accuracy of interpolated networks, one curve per setting, to `soup.png`; returns its path.
 
@@ -36,6 +49,7 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
     from jaxft.report.colors import setting_colors
     from jaxft.report.figures.style import style
 
+    names = legend_labels(plan["factors"], levels)
     colors = setting_colors(plan["factors"], plan["settings"])
     path = store.workdir / "soup.png"
     with style():
@@ -47,9 +61,10 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
             intervals = [mean_interval_of(values) for _, values in by_alpha]
             alphas, mean = np.array(list(by_alpha.groups)), 100 * np.array([interval.mean for interval in intervals])
             half = 100 * np.nan_to_num([interval.half_width for interval in intervals])
-            axes.fill_between(alphas, mean - half, mean + half, color=colors[number], alpha=0.15, linewidth=0)
-            label = " · ".join(levels[number])
-            axes.plot(alphas, mean, color=colors[number], marker="o", markersize=3, linewidth=1.6, label=label)
+            low, high = np.clip((mean - half, mean + half), 0, 100)
+            axes.fill_between(alphas, low, high, color=colors[number], alpha=0.15, linewidth=0)
+            name = names[number]
+            axes.plot(alphas, mean, color=colors[number], marker="o", markersize=3, linewidth=1.6, label=name)
         axes.set_xlabel("alpha (0: initial weights, 1: fine-tuned weights)")
         axes.set_ylabel("validation accuracy, %")
         low, high = axes.get_ylim()

@@ -93,6 +93,10 @@ class Store(WorkDirectory):
         """Returns whether the record `digest` of `kind` ('trials', 'sources', 'analyses') exists."""
         return (self.workdir / kind / f"{digest}.json").is_file()
 
+    def digests(self, kind: str) -> set[str]:
+        """Returns the digests of all records of `kind` ('trials', 'sources', 'analyses')."""
+        return {path.stem for path in self.workdir.glob(f"{kind}/[!.]*.json")}
+
     def read(self, kind: str, digest: str) -> dict[str, Any] | None:
         """Returns the record `digest` of `kind`, or None if it does not exist."""
         return self.read_json(f"{kind}/{digest}.json")

@@ -29,7 +29,7 @@ def parameter_changes(
         names = [name for name in outcomes[0].params if (paths.layer_of(name) in trained) in are_trained]
         before = stack([{name: lane.params[name] for name in names} for lane in lanes[:count]])
         after = stack([{name: outcome.params[name] for name in names} for outcome in outcomes[:count]])
-        for level, changes in jax.device_get(parameters.changes(before, after)).items():
+        for level, changes in jax.device_get(parameters.changes(before, after, own_starts=True)).items():
             by_level[level] |= jax.tree.map(lambda values: np.broadcast_to(values, (width, *values.shape[1:])), changes)
     return by_level
 

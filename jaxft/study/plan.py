@@ -30,7 +30,7 @@ from jaxft.models import Preprocessing, create_model
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
 from jaxft.study.grouping import group_key
-from jaxft.study.plan_warnings import overlap, skipped_images, weight_notes
+from jaxft.study.plan_warnings import large_batches, overlap, same_results, skipped_images, weight_notes
 from jaxft.study.planned import Group, Plan, PlannedSource, PlannedTrial
 from jaxft.training.adapters import check_pairs, is_adapter
 from jaxft.training.head_initialization import check_head
@@ -50,8 +50,9 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
         or a rule without a match.
     """
     planner = _Planner(study, emit)
+    resolved = [planner.trial(trial) for trial in study.trials()]
     planned: dict[str, PlannedTrial] = {}
-    for trial in map(planner.trial, study.trials()):
+    for trial in resolved:
         planned.setdefault(trial.digest, trial)  # trials of two settings with the same digest run once
     trials = tuple(planned.values())
     levels = [tuple((n, cfg.get_at(t.trial, n)) for n in study.factor_names()) for t in trials]
@@ -73,9 +74,15 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
         tuple(sources.values()),
         tuple(
             dict.fromkeys(
-                warning
-                for trial in with_distinct_data.values()
-                for warning in (*weight_notes(trial), *overlap(trial), *skipped_images(trial))
+                [
+                    *(
+                        warning
+                        for trial in with_distinct_data.values()
+                        for warning in (*weight_notes(trial), *overlap(trial), *skipped_images(trial))
+                    ),
+                    *(warning for trial in trials for warning in large_batches(trial)),
+                    *same_results(resolved, study.factor_names()),
+                ]
             )
         ),
     )

@@ -204,7 +204,7 @@ class Plan:
       settings: the levels of all factors in each setting.
       groups: the trials by group.
       sources: the source networks to train first.
-      warnings: warnings about the data.
+      warnings: warnings about the images, the batches, and trials that cannot differ.
     """
 
     study: Study

@@ -25,6 +25,7 @@ PERMANENT_EVENTS = (
     events.TrialsFailed,
     events.AnalysisSkipped,
     events.FinetuneStarted,
+    events.AlreadyFinished,
     events.CandidateSelected,
     events.Warned,
 )

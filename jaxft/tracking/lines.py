@@ -83,6 +83,11 @@ def _(event: events.FinetuneStarted) -> str:
 
 
 @describe.register
+def _(event: events.AlreadyFinished) -> str:
+    return f"{event.out} contains the complete result of this command, so nothing is computed or written"
+
+
+@describe.register
 def _(event: events.CandidateSelected) -> str:
     return f"selected candidate: {event.candidate}{_validation(event.val_accuracy)}"
 

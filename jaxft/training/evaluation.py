@@ -87,9 +87,9 @@ def make_moments_step(spec: EvalSpec) -> Callable[..., Flat]:
     def moments_step(params: Flat, batch_stats: Flat, rows: jax.Array, frozen: Frozen, images: jax.Array) -> Flat:
         batch = images[rows[0]]
         inputs = batch if spec.from_features else center_crop(batch, spec.preprocessing.size_px)
-        x, start, stats = enter_network(spec, batch_stats, frozen, inputs)
+        x, stats = enter_network(spec, batch_stats, frozen, inputs)
         variables = {"params": unflatten(frozen.params | params), "batch_stats": unflatten(stats)}
-        _, updated = spec.model.apply(variables, x, train=True, start=start, mutable=["batch_stats", "moments"])
+        _, updated = spec.model.apply(variables, x, train=True, after=spec.prefix, mutable=["batch_stats", "moments"])
         return {name: jnp.asarray(value) for name, value in flatten(updated["moments"]).items()}
 
     return moments_step

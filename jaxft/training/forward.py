@@ -83,34 +83,33 @@ def run_network(
       noise: dropout of the inputs of the head, and factors of residual branches.
     """
     model = phase.model
-    x, start, stats = enter_network(phase, variables.batch_stats, variables.frozen, images)
-    if start is None:
+    x, stats = enter_network(phase, variables.batch_stats, variables.frozen, images)
+    after = phase.prefix
+    if after == model.head:
         return ForwardPass(x, variables.batch_stats, x, {})
     entering, outputs = x, {}
     runner = _block_runner(phase, variables, noise, train)
-    blocks, head, features = model.blocks, model.head, model.feature_block
+    features = model.feature_block
     stops = set(keep)
     if noise.dropout is not None:
         stops.add(features)
-    if start == head and features in stops:
+    if after == features and features in stops:
         outputs[features] = x
-    for block in blocks[blocks.index(start) : blocks.index(head)]:
+    for block in model.blocks_after(after, features):
         if block in stops:
-            x, stats = runner.run(x, stats, start, block)
+            x, stats = runner.run(x, stats, after, block)
             outputs[block] = x
-            start = blocks[blocks.index(block) + 1]
+            after = block
     if noise.dropout is not None:
         x = drop(x, noise.dropout)
-    logits, stats = runner.run(x, stats, start, head)
+    logits, stats = runner.run(x, stats, after, model.head)
     return ForwardPass(logits, {name: stats[name] for name in variables.batch_stats}, entering, outputs)
 
 
 def enter_network(
     phase: Phase | EvalSpec, batch_stats: Flat, frozen: Frozen, images: jax.Array
-) -> tuple[jax.Array, str | None, Flat]:
-    """Returns (input [n, ...] of the first block above the frozen prefix, name of this block, all statistics).
-
-    The name is None if the prefix is the whole network.
+) -> tuple[jax.Array, Flat]:
+    """Returns (output [n, ...] of the frozen prefix, all statistics); without a prefix, the input of the network.
 
     Args:
       phase: the static part of training or evaluation.
@@ -121,13 +120,10 @@ def enter_network(
     model = phase.model
     x = images if phase.from_features else phase.preprocessing.apply(images)
     stats = frozen.batch_stats | batch_stats
-    if phase.prefix is None:
-        return x, model.blocks[0], stats
-    if not phase.from_features:
+    if phase.prefix is not None and not phase.from_features:
         fixed = {"params": unflatten(frozen.params), "batch_stats": unflatten(stats)}
         x = jax.lax.stop_gradient(model.apply(fixed, x, stop=phase.prefix))
-    above = model.blocks[model.blocks.index(phase.prefix) + 1 :]
-    return x, above[0] if above else None, stats
+    return x, stats
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,26 +136,25 @@ class _BlockRunner:
     group_size: int | None
     remat: bool
 
-    def run(self, x: jax.Array, stats: Flat, start: str, stop: str) -> tuple[jax.Array, Flat]:
-        """Returns the output [n, ...] of block `stop` for the input of block `start`, and all statistics after it."""
-        blocks, dtype = self.model.blocks, x.dtype
+    def run(self, x: jax.Array, stats: Flat, after: str | None, stop: str) -> tuple[jax.Array, Flat]:
+        """Returns the output [n, ...] of block `stop` for `x`, the output of block `after`, and all statistics."""
+        dtype = x.dtype
         x = x.astype(compute_dtype(self.model.precision, dtype))
-        spans = [(start, stop)]
-        if self.remat:
-            spans = [(block, block) for block in blocks[blocks.index(start) : blocks.index(stop) + 1]]
-        for first, last in spans:
-            apply: Callable[..., Any] = functools.partial(self._apply, start=first, stop=last)
+        ends = self.model.blocks_after(after, stop) if self.remat else (stop,)
+        for last in ends:
+            apply: Callable[..., Any] = functools.partial(self._apply, after=after, stop=last)
             if self.remat:
                 apply = rematerialized(apply)
             x, updated = apply(self.variables | {"batch_stats": unflatten(stats)}, x)
             stats = stats | flatten(updated)
+            after = last
         return x.astype(dtype), stats
 
-    def _apply(self, variables: Any, x: jax.Array, start: str, stop: str) -> tuple[jax.Array, Any]:
+    def _apply(self, variables: Any, x: jax.Array, after: str | None, stop: str) -> tuple[jax.Array, Any]:
         if not self.tracks:
-            return self.model.apply(variables, x, start=start, stop=stop), {}
+            return self.model.apply(variables, x, after=after, stop=stop), {}
         with batch_norm_in_groups(self.group_size):
-            x, updated = self.model.apply(variables, x, train=True, start=start, stop=stop, mutable=["batch_stats"])
+            x, updated = self.model.apply(variables, x, train=True, after=after, stop=stop, mutable=["batch_stats"])
         return x, updated["batch_stats"]
 
 

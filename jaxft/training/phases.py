@@ -142,7 +142,7 @@ class _PhaseBuilder:
         training = self.training
         augmentation, batch_norm = training.augmentation, training.batch_norm
         prefix = frozen_prefix(self.model, dict(optimizer.groups))
-        trained_blocks = self.model.blocks[self.model.blocks.index(prefix) + 1 :] if prefix else self.model.blocks
+        trained_blocks = self.model.blocks_after(prefix)
         tracked = tuple(name for name in self.batch_stats if block_of(name, self.model.blocks) in trained_blocks)
         return Phase(
             self.model,

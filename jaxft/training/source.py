@@ -86,10 +86,8 @@ def source_maps(
         map_rows = source_arrays.map_rows[rows]
         return {block: maps[map_rows] for block, maps in source_arrays.maps.items()}
     variables = {"params": unflatten(source_arrays.params), "batch_stats": unflatten(source_arrays.batch_stats)}
-    start = 0 if prefix is None else model.blocks.index(prefix) + 1
-    maps = {}
+    maps, after = {}, prefix
     for block in blocks:
-        stop = model.blocks.index(block)
-        maps[block] = x = model.apply(variables, x, start=model.blocks[start], stop=block)
-        start = stop + 1
+        maps[block] = x = model.apply(variables, x, after=after, stop=block)
+        after = block
     return maps

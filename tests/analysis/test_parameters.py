@@ -1,5 +1,6 @@
 """Parameter change and intervals against NumPy and numbers worked out by hand."""
 
+import functools
 import math
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from jaxft.analysis.measures import MEASURES, Measure
 from jaxft.analysis.parameters import (
     change,
+    changes,
     filter_changes,
     layer_changes,
     leaf_changes,
@@ -98,7 +100,7 @@ def test_leaves_layers_and_filters_against_numpy(runs):
 def test_each_run_against_its_own_start(runs):
     before, after = runs
     starts = jax.tree.map(lambda w: np.stack([w, 2 * w, -w]), before)
-    own = leaf_changes(starts, after)["head/kernel"]
+    own = leaf_changes(starts, after, own_starts=True)["head/kernel"]
     for run, factor in enumerate((1, 2, -1)):
         expected = numpy_change(factor * before["head"]["kernel"], after["head"]["kernel"][run])
         assert_same(jax.tree.map(lambda x: x[run], own), expected)  # noqa: B023
@@ -148,6 +150,33 @@ def test_trees_that_differ_are_named(runs):
     before, after = runs
     with pytest.raises(ValueError, match="head/kernel"):
         leaf_changes({"conv": before["conv"]}, after)
+    shorter = before | {"head": {"kernel": before["head"]["kernel"][:3]}}
+    with pytest.raises(ValueError, match=r"leaf 'head/kernel' has shape \[4, 5\] in `before` and \[3, 5\] in `after`"):
+        layer_changes(before, shorter)
+    fewer = after | {"head": {"kernel": after["head"]["kernel"][:2]}}
+    for function in (functools.partial(layer_changes, before), pairwise_distances):
+        with pytest.raises(ValueError, match=r"'head/kernel' has shape \[2, 4, 5\], and 'conv/[a-z]+' has \[3, "):
+            function(fewer)
+    with pytest.raises(ValueError, match="'head/kernel'"):  # only one leaf has the axis of runs
+        layer_changes(before, before | {"head": after["head"]})
+    with pytest.raises(ValueError, match="they must be equal"):
+        change(before["conv"]["bias"], after["conv"]["bias"])
+    with pytest.raises(ValueError, match="give the parameters of one run"):
+        whole_measures(before["conv"], after["conv"])
+
+
+def test_one_run_has_scalars_and_is_not_taken_for_many(runs):
+    """The same shape means one run, also if the first axes of all leaves are equal and look like runs."""
+    before = {"head": {"kernel": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), "bias": np.zeros(2, np.float32)}}
+    after = {"head": {"kernel": np.array([[1.0, 2.0], [3.0, 1.0]], np.float32), "bias": np.full(2, 2, np.float32)}}
+    levels = changes(before, after)
+    assert levels["layer"]["head"]["l2"].shape == () and levels["filter"]["head/kernel"]["l2"].tolist() == [0, 3]
+    assert float(levels["layer"]["head"]["l2"]) == pytest.approx(math.sqrt(9 + 8))
+    assert float(levels["leaf"]["head/bias"]["l2"]) == pytest.approx(math.sqrt(8))
+    paired = layer_changes(before, after, own_starts=True)  # two runs, of two weights and a bias each
+    np.testing.assert_allclose(paired["head"]["l2"], [2, math.sqrt(9 + 4)])
+    one, many = layer_changes(*(jax.tree.map(lambda w: w[0], tree) for tree in (runs[1], runs[1]))), runs
+    assert one["conv"]["l2"] == 0 and layer_changes(*many)["conv"]["l2"].shape == (3,)
 
 
 def test_pairwise_distances_against_numpy(runs):

@@ -241,7 +241,11 @@ def test_convert_overwrites_only_with_force(saved, weights, tmp_path):
     out = tmp_path / "out.pth"
     out.write_bytes(b"mine")
     code, _, err = weights("convert", saved, out)
-    assert code == 2 and "exists; add --force to overwrite it." in err and out.read_bytes() == b"mine"
+    assert (
+        code == 2
+        and f"the file {str(out)!r} exists; name another one, or replace it with --force." in err
+        and out.read_bytes() == b"mine"
+    )
     assert weights("convert", saved, out, "--force")[0] == 0 and zipfile.is_zipfile(out)
     assert weights("convert", out, out, "--force")[0] == 0 and zipfile.is_zipfile(out)
 

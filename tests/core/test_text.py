@@ -39,7 +39,10 @@ def test_durations(seconds, rounded, precise):
 
 def test_accuracies_are_in_percent_and_missing_ones_a_dash():
     assert percent(0.8349) == "83.5" and percent(math.nan) == percent(None) == "–"
-    assert percent_interval((0.83, 0.0411, 4)) == "83.0 ± 4.1"
+    assert percent_interval((0.83, 0.0411, 4)) == "83.0 ± 4.1" and percent_interval((1.0, 0.0, 3)) == "100.0 ± 0.0"
+    assert percent_interval((0.98, 0.05, 3)) == "98.0 (93.0 to 100.0)"
+    assert percent_interval((0.02, 0.05, 3)) == "2.0 (0.0 to 7.0)"
+    assert percent_interval((0.5, 1.27, 2)) == "50.0 (0.0 to 100.0)"
     assert percent_interval((0.83, math.nan, 1)) == "83.0" and percent_interval((math.nan, math.nan, 0)) == "–"
     assert points((0.067, 0.115, 3)) == "+6.7 ± 11.5" and points((-0.067, math.nan, 1)) == "−6.7"
 

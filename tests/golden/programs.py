@@ -120,7 +120,7 @@ def other_programs():
     outputs = make_outputs(model, preprocessing, "stage1/block1", views, ())
     both = FeatureSpec("stage2/block1", "average"), FeatureSpec("stage3/block1", "cross_layer", "stage2/block1")
     pooled = make_outputs(model, preprocessing, "stage3/block1", Augmentations(), both)
-    after = make_outputs_after(model, "stage2/block1", "pool")
+    after = make_outputs_after(model, "stage1/block1", "pool")
     features, labels = arrays((20, 5), jnp.float32), arrays((20,), jnp.int32)
     fit_args = features, labels, arrays((20,), jnp.float32), arrays((3,), jnp.float32), arrays((), jnp.float32)
     kernel, runs = arrays((3, 3, 4, 6), jnp.float32), arrays((2, 3, 3, 4, 6), jnp.float32)

@@ -1,5 +1,6 @@
 """Networks from any Flax module: run from and up to each block, fine-tuned, saved."""
 
+import itertools
 import re
 
 import flax.linen as nn
@@ -85,17 +86,18 @@ def test_parameters_and_outputs_equal_those_of_the_module(network):
     np.testing.assert_array_equal(model.apply(variables, images), module.apply(variables, images, train=False))
 
 
-def test_an_adapted_network_can_start_and_stop_at_each_block(network):
+def test_an_adapted_network_can_stop_at_each_block_and_continue_after_it(network):
     model, variables, images = network
     whole, x = model.apply(variables, images), images
-    for block in model.blocks:
+    for below, block in itertools.pairwise((None, *model.blocks)):
         assert np.isfinite(x).all()
-        np.testing.assert_allclose(model.apply(variables, x, start=block), whole, rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(x := model.apply(variables, x, start=block, stop=block),
+        np.testing.assert_allclose(model.apply(variables, x, after=below), whole, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(x := model.apply(variables, x, after=below, stop=block),
                                    model.apply(variables, images, stop=block), rtol=1e-6, atol=1e-6)  # fmt: skip
     np.testing.assert_allclose(x, whole, rtol=1e-6, atol=1e-6)
-    with pytest.raises(ValueError, match="comes after"):
-        model.apply(variables, images, start="norm", stop="patches")
+    assert model.apply(variables, x, after=model.head) is x
+    with pytest.raises(ValueError, match="stop='patches' comes before after='norm'"):
+        model.apply(variables, images, after="norm", stop="patches")
 
 
 def test_computation_between_two_blocks_belongs_to_the_first(network):
@@ -125,7 +127,7 @@ def test_head_norms_and_taps_are_derived_from_the_module(network):
 
 def test_training_updates_statistics_and_a_new_head_is_initialized_alone(network):
     model, variables, images = network
-    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], start="patches", stop="norm")
+    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], stop="norm")
     assert (updated["batch_stats"]["norm"]["mean"] != 0).all()
     head = init_head(model, jax.random.key(2), 8)
     assert paths.flatten(head).keys() == {"params/classifier/kernel", "params/classifier/bias"}
@@ -136,12 +138,12 @@ def test_gradients_above_a_frozen_prefix_equal_those_of_the_whole_network(networ
     model, variables, images = network
     prefix = model.apply(variables, images, stop="mixers/first")
 
-    def loss(params, x, start):
-        logits = model.apply({**variables, "params": params}, x, start=start)
+    def loss(params, x, after):
+        logits = model.apply({**variables, "params": params}, x, after=after)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 1, 2, 0, 1])).mean()
 
     whole, above = (paths.flatten(jax.grad(loss)(variables["params"], *args)) for args in
-                    ((images, None), (prefix, "mixers/second")))  # fmt: skip
+                    ((images, None), (prefix, "mixers/first")))  # fmt: skip
     for name, value in above.items():
         below = name.startswith(("patches", "mixers/first"))
         np.testing.assert_allclose(value, 0 if below else whole[name], rtol=1e-5, atol=1e-7)
@@ -161,7 +163,7 @@ def test_an_adapted_network_is_saved_under_its_leaf_names(network, tmp_path):
         (
             Skipping(),
             ["stem", "top", "head"],
-            "skipping cannot start at block 'top'",
+            "skipping cannot continue after block 'stem'",
         ),
         (
             Skipping(),
@@ -200,10 +202,10 @@ def test_the_input_of_the_first_block_is_images():
     model = adapt(Flattening(), ["hidden", "head"], PLAIN)
     variables = init_variables(model, jax.random.key(0), 8)
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
-    hidden = model.apply(variables, images, start="hidden", stop="hidden")
+    hidden = model.apply(variables, images, stop="hidden")
     expected = np.maximum(2 * images.reshape(5, -1) @ variables["params"]["hidden"]["kernel"], 0)  # up to the head
     np.testing.assert_allclose(hidden, expected, atol=1e-5)
-    np.testing.assert_array_equal(model.apply(variables, hidden, start="head"), model.apply(variables, images))
+    np.testing.assert_array_equal(model.apply(variables, hidden, after="hidden"), model.apply(variables, images))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Networks with new units: names, shapes, scale, and bit-identical old units."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -73,15 +74,18 @@ def test_new_units_have_the_root_mean_square_of_the_old_at_each_position(name, s
 
 @pytest.mark.parametrize("kind", ["wider", "deeper"])
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
-def test_a_grown_network_can_start_and_stop_at_each_block(name, size_px, last, kind, drawn):
+def test_a_grown_network_can_stop_at_each_block_and_continue_after_it(name, size_px, last, kind, drawn):
     model, variables, images = drawn(f"{name}+{kind}5", size_px)
     whole, x = model.apply(variables, images), images
-    for block in model.blocks:
-        x = model.apply(variables, x, start=block, stop=block)
+    for below, block in itertools.pairwise((None, *model.blocks)):
+        x = model.apply(variables, x, after=below, stop=block)
     np.testing.assert_array_equal(x, whole)
     assert all(tap.block in model.blocks for tap in model.taps)
-    with pytest.raises(ValueError, match="comes after"):
-        model.apply(variables, images, start="head", stop="stem")
+    assert model.apply(variables, x, after="head") is x
+    middle = model.apply(variables, images, stop=model.blocks[1])
+    np.testing.assert_array_equal(model.apply(variables, middle, after=model.blocks[1]), whole)
+    with pytest.raises(ValueError, match="stop='stem' comes before after='head'"):
+        model.apply(variables, images, after="head", stop="stem")
 
 
 def test_training_updates_all_statistics(drawn):

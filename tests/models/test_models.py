@@ -127,14 +127,14 @@ def test_images_that_are_too_small_for_a_network_are_refused():
 def test_blocks_one_after_another_equal_the_network(network):
     model, variables, images = network
     x = images
-    for block in model.blocks:
-        x = model.apply(variables, x, start=block, stop=block)
+    for below, block in itertools.pairwise((None, *model.blocks)):
+        x = model.apply(variables, x, after=below, stop=block)
     assert x.shape == (2, 5) and (x != 0).any()
     np.testing.assert_array_equal(x, model.apply(variables, images))
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "resnet50", "wrn16_1", "efficientnet_lite0"])
-def test_a_network_can_start_and_stop_at_each_block(name):
+def test_a_network_can_stop_at_each_block_and_continue_after_it(name):
     """Records the names of the blocks instead of running them; the test above compares the outputs."""
     model = NETWORKS[name][0] if name in NETWORKS else create_model(name, 5)
     blocks, run = model.blocks, []
@@ -150,19 +150,42 @@ def test_a_network_can_start_and_stop_at_each_block(name):
         for before, after in itertools.pairwise(blocks):
             model.apply({}, jnp.zeros(()), stop=before)
             assert run == list(blocks[: len(run)]) and run[-1] == before
-            model.apply({}, jnp.zeros(()), start=after)
+            model.apply({}, jnp.zeros(()), after=before)
             assert run == list(blocks)
             run.clear()
-            model.apply({}, jnp.zeros(()), start=after, stop=after)
+            model.apply({}, jnp.zeros(()), after=before, stop=after)
             assert run == [after]
             run.clear()
+            model.apply({}, jnp.zeros(()), after=after, stop=after)
+            assert run == []
+            with pytest.raises(ValueError, match=f"stop='{before}' comes before after='{after}'"):
+                model.apply({}, jnp.zeros(()), after=after, stop=before)
+        model.apply({}, jnp.zeros(()), after=model.head)
+        assert run == []
 
 
-def test_a_network_that_stops_and_starts_in_the_middle_gives_the_same_outputs(network):
+def test_stopping_at_a_block_and_continuing_after_it_equals_the_network(network):
     model, variables, images = network
-    before, after = model.blocks[2:4]
-    middle = model.apply(variables, images, stop=before)
-    np.testing.assert_array_equal(model.apply(variables, middle, start=after), model.apply(variables, images))
+    whole = model.apply(variables, images)
+    for block in (model.blocks[0], model.blocks[2], model.feature_block, model.head):
+        output = model.apply(variables, images, stop=block)
+        np.testing.assert_array_equal(model.apply(variables, output, after=block), whole)
+        for precision in ("float32", "bfloat16"):
+            assert model.with_precision(precision).apply(variables, output, after=block, stop=block) is output
+
+
+def test_a_stage_stands_for_its_last_block():
+    model = create_model("cifar_resnet14", 5)
+    assert model.blocks_after("stage2", "pool") == ("stage3/block1", "stage3/block2", "pool")
+    assert model.blocks_after(None, "stage1") == ("stem", "stage1/block1", "stage1/block2")
+    assert model.blocks_after("stage2/block2", "stage2") == ()
+
+
+def test_an_unknown_block_is_named(network):
+    model, variables, images = network
+    for arguments in ({"stop": "stage9"}, {"after": "stage9"}):
+        with pytest.raises(ValueError, match="there is no block 'stage9'; the blocks are "):
+            model.apply(variables, images, **arguments)
 
 
 def test_each_leaf_belongs_to_a_block(network):
@@ -198,9 +221,9 @@ def test_strides_and_receptive_fields_of_taps(name):
     values = {leaf: np.float32(leaf.endswith(("/scale", "/var"))) for leaf in shapes}
     values |= {leaf: 1 / np.prod(shape[:-1]) for leaf, shape in shapes.items() if leaf.endswith("/kernel")}
     variables = paths.unflatten({leaf: np.full(shape, values[leaf], np.float32) for leaf, shape in shapes.items()})
-    start, channels, stride_px, receptive_field_px = None, 3, 1, 1
+    after, channels, stride_px, receptive_field_px = None, 3, 1, 1
     for tap in model.taps:
-        run = jax.jit(functools.partial(model.apply, start=start, stop=tap.block))
+        run = jax.jit(functools.partial(model.apply, after=after, stop=tap.block))
         stride = tap.stride_px // stride_px
         width = 16 * stride + 16
         height = 9 if "squeezenet" in name else 1  # SqueezeNet's first layers have no padding
@@ -216,7 +239,7 @@ def test_strides_and_receptive_fields_of_taps(name):
         assert len(columns) == np.ptp(columns) + 1, tap
         np.testing.assert_array_equal(np.nonzero(depends[:, middle - 1])[0], columns - stride)
         assert receptive_field_px + (len(columns) - 1) * stride_px == tap.receptive_field_px, tap
-        start, channels = model.blocks[model.blocks.index(tap.block) + 1], out.shape[-1]
+        after, channels = tap.block, out.shape[-1]
         stride_px, receptive_field_px = tap.stride_px, tap.receptive_field_px
 
 

@@ -1,6 +1,7 @@
 """Our networks' outputs, gradients and statistics under the keys of the torch reference."""
 
 import functools
+import itertools
 import re
 from typing import Any
 
@@ -27,14 +28,14 @@ def modules_of(model: Network) -> dict[str, str]:
 def make_inference(model: Network) -> Any:
     """Returns a compiled function of variables and images to `act/*`, one for each unit, and `logits`."""
     modules = modules_of(model)
-    rest = model.blocks[len(modules)]  # the pool, or the head
+    last = list(modules)[-1]  # above it is the pool, or the head
 
     @jax.jit
     def inference(variables, x):
         outputs = {}
-        for block, module in modules.items():
-            outputs[f"act/{module}"] = x = model.apply(variables, x, start=block, stop=block)
-        return outputs | {"logits": model.apply(variables, x, start=rest)}
+        for below, block in itertools.pairwise((None, *modules)):
+            outputs[f"act/{modules[block]}"] = x = model.apply(variables, x, after=below, stop=block)
+        return outputs | {"logits": model.apply(variables, x, after=last)}
 
     return inference
 

@@ -1,6 +1,8 @@
 """`finetune`: the delivered weights are the tested weights, in the format of the pretrained file."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -14,8 +16,10 @@ from jaxft.data import load_images
 from jaxft.models import create_model
 from jaxft.models.initialization import init_variables
 from jaxft.recipes.finetune.candidates import below_last_stage, make_candidates
+from jaxft.recipes.finetune.folder import claim_folder
+from jaxft.recipes.finetune.options import FinetuneOptions
 from jaxft.recipes.finetune.selection import rank
-from jaxft.recipes.finetune.task import HELD_OUT
+from jaxft.recipes.finetune.task import HELD_OUT, make_task
 from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS
 from jaxft.weights import read_network, save_weights
 
@@ -121,6 +125,7 @@ def test_the_same_call_resumes_and_returns_the_same_record(result, tmp_path):
     folder, record = result[0].parent, result[1]
     out = shutil.copytree(folder / "mine", tmp_path / "mine")
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/trials/*.json")}
+    (out / "finetune.json").unlink()  # as if the call had been interrupted before its end
     again = jaxft.finetune(folder / "toy.pth", folder / "pictures", out, seeds=2, size_px=SIZE, quiet=True)
     assert json.loads((out / "finetune.json").read_text()) == again
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/trials/*.json")} == before
@@ -128,6 +133,71 @@ def test_the_same_call_resumes_and_returns_the_same_record(result, tmp_path):
     assert {k: v for k, v in again.items() if k not in changing} == {
         k: v for k, v in record.items() if k not in changing
     }
+
+
+def times_of_files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_finished_folder_is_changed_only_by_force(result, tmp_path, capsys):
+    folder, record = result[0].parent, result[1]
+    out = shutil.copytree(folder / "mine", tmp_path / "mine")
+    shutil.copytree(folder / "pictures", tmp_path / "moved")
+    (out / "notes.txt").write_text("of the user")
+    before = times_of_files(out)
+    words = ["finetune", "--weights", str(folder / "toy.pth"), "--out", str(out), "--size-px", str(SIZE)]
+    assert cli.main([*words, "--data", str(tmp_path / "moved"), "--seeds", "2"]) == 0  # the same images elsewhere
+    printed = capsys.readouterr()
+    assert "contains the complete result of this command, so nothing is computed or written" in printed.err
+    assert f"saved network: seed {record['delivered_seed']}" in printed.out and times_of_files(out) == before
+    words += ["--data", str(folder / "pictures"), "--seeds", "1"]
+    assert cli.main(words) == 2 and "(--seeds was 2 and is 1)" in capsys.readouterr().err
+    assert times_of_files(out) == before
+    assert cli.main([*words, "--train", "head", "--force"]) == 0
+    record = json.loads((out / "finetune.json").read_text())
+    assert record["seeds"] == [0] and {c["trained"] for c in record["candidates"]} == {"head"}
+    assert len(list(out.glob("refit/trials/*.json"))) == 1 and (out / "notes.txt").is_file()
+
+
+IDENTITY = {"size_px": 32, "model": "toy", "weights": "w", "data": "d", "seeds": 3, "train": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"seeds": 5}, "--seeds was 3 and is 5"),
+        ({"size_px": 64, "data": "e"}, "--size-px was 32 and is 64"),
+        ({"weights": "v"}, "--weights has other contents"),
+        ({"data": "e"}, "--data has other contents"),
+        ({"mean": (0.5, 0.5, 0.5)}, "--mean was not set and is "),
+    ],
+)
+def test_a_folder_of_another_command_is_refused_in_one_sentence(change, difference, tmp_path):
+    folder = tmp_path / "mine"
+    claim_folder(folder, IDENTITY, force=False)
+    (folder / "finetune.json").write_text("{}")
+    (folder / "learning_rate.json").write_text("{}")
+    claim_folder(folder, IDENTITY, force=False)
+    with pytest.raises(jaxft.UserError, match=re.escape(difference)) as error:
+        claim_folder(folder, IDENTITY | change, force=False)
+    assert "name another folder, or replace the result with --force." in str(error.value)
+    assert (folder / "finetune.json").is_file()
+    claim_folder(folder, IDENTITY | change, force=True)
+    assert {path.name for path in folder.iterdir()} == {"command.json", "learning_rate.json"}
+    claim_folder(folder, json.loads(json.dumps(IDENTITY | change)), force=False)
+
+
+def test_every_option_that_can_change_the_result_is_in_the_identity(weights, pictures, tmp_path):
+    def identity(name="toy.pth", **options):
+        return make_task(FinetuneOptions(str(weights / name), str(pictures), str(tmp_path), **options)).identity
+
+    plain = identity()
+    assert set(plain) == {field.name for field in dataclasses.fields(FinetuneOptions)} - {"out"}
+    assert identity(model="toy", size_px=plain["size_px"]) == plain  # the values that the file has
+    assert identity(seeds=2) == plain | {"seeds": 2} and identity(train="all") == plain | {"train": "all"}
+    other = identity("toy.safetensors")
+    assert {name for name in plain if plain[name] != other[name]} == {"weights"}
 
 
 @pytest.mark.nightly
@@ -242,5 +312,9 @@ def test_find_lr_suggests_a_rate_and_plots_it(pictures, weights, tmp_path, capsy
     assert min(record["losses"]) < record["losses"][0]
     with Image.open(tmp_path / "out" / "learning_rate.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 400
+    before = times_of_files(tmp_path / "out")
+    assert cli.main([*words, "--train", "top"]) == 2
+    assert "(--train was all and is top)" in capsys.readouterr().err
+    assert times_of_files(tmp_path / "out") == before
     assert cli.main([*words, "--train", "head"]) == 2  # the same folder, and no candidate with a learning rate
     assert "--find-lr cannot be used with --train head" in capsys.readouterr().err

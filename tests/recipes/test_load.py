@@ -38,9 +38,9 @@ def test_the_preprocessing_of_the_file_is_used(file):
     np.testing.assert_allclose(network.predict(x), expected, rtol=1e-4)
     np.testing.assert_allclose(network.predict(x, batch_size=2), expected, rtol=1e-4)
     np.testing.assert_allclose(network.apply(x), logits, rtol=1e-4, atol=1e-5)
-    block = network.model.blocks[0]
-    stem = network.apply(x, stop=block)
-    np.testing.assert_allclose(network.apply(stem, start=network.model.blocks[1]), logits, rtol=1e-4, atol=1e-5)
+    for block in network.model.blocks:
+        output = network.apply(x, stop=block)
+        np.testing.assert_allclose(network.apply(output, after=block), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_larger_images_are_prepared_as_files_are(file, tmp_path):

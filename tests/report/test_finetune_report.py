@@ -4,7 +4,9 @@ import base64
 import copy
 import html
 import io
+import itertools
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,16 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from report.test_report import CHROMIUM, Tags, measure, text_of
 
+from jaxft.analysis.statistics import Interval
 from jaxft.cli import main
 from jaxft.core.metrics import METRICS, Metric
 from jaxft.models import create_model
 from jaxft.report import finetune
+from jaxft.report.figures.axes import side_by_side, whisker
 from jaxft.report.figures.confusion import colored_matrix, luminance
+from jaxft.report.figures.finetune import selection_curves
 from jaxft.report.finetune import model_card, summary_lines, write_finetune_page
+from jaxft.report.soup_lines import legend_labels
 from jaxft.weights import save_weights
 
 NAMES = ("<b>bold</b>", "a|b_c", "cat")
@@ -171,8 +177,8 @@ def test_mistakes_are_images_with_names_and_probabilities(tmp_path):
     pictures = pictures_of(record)
     text = finetune.render(record, pictures)
     captions = [text_of(caption) for caption in re.findall(r"<figcaption><span.*?</figcaption>", text)]
-    assert captions[0] == "predicted a|b_c, 98.0 % label <b>bold</b>, 1.0 % 0.jpg"
-    assert captions[2] == "predicted <b>bold</b>, 96.0 % label a|b_c, 1.0 % 2.jpg"
+    assert captions[0] == "predicted a|b_c, 98.0 % label <b>bold</b>, 1.0 % test/<b>bold</b>/0.jpg"
+    assert captions[2] == "predicted <b>bold</b>, 96.0 % label a|b_c, 1.0 % test/a|b_c/2.jpg"
     uris = [attrs["src"] for tag, attrs in Tags(text).tags if tag == "img"]
     for mistake, uri in zip(record["mistakes"], uris, strict=True):
         shown = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
@@ -234,12 +240,94 @@ def test_one_seed_one_candidate_and_no_mistake():
     record["test"] = {"accuracy": [1.0], "mean": 1.0, "half_width": None, "mean_per_class": 1.0}
     record["refit_curves"] = [{"seed": 4, "epoch": [], "train_loss": [], "train_accuracy": []}]
     text = text_of(page_of(record))
-    assert "Test accuracy 100.0 % one seed, so no interval" in text
+    # Wilson's lower end for n of n is n / (n + z^2), here 30 / (30 + 1.96^2).
+    assert "Test accuracy 100.0 % one seed; 95 % Wilson interval over 30 test images: 88.6 to 100.0 %" in text
     assert "There was only one candidate, top at 0.0001." in text
     assert "All test images are classified correctly." in text
     assert "Retraining" not in text
     assert "lowest accuracy" not in model_card(record) and "mean and 95 %" not in model_card(record)
-    assert "test accuracy: 100.0 % (30 test images)" in summary_lines(record)
+    assert "test accuracy: 100.0 % (95 % Wilson interval 88.6 to 100.0 %; 30 test images)" in summary_lines(record)
+
+
+def test_an_interval_over_seeds_ends_at_100():
+    record = make_record()
+    record["test"] |= {"accuracy": [29 / 30, 1.0, 29 / 30], "mean": 0.9778, "half_width": 0.0478}
+    assert "Test accuracy 97.8 (93.0 to 100.0) % mean and 95 % interval over 3 seeds" in text_of(page_of(record))
+
+
+def head(name: str, accuracy: float, selected: bool = False) -> dict[str, Any]:
+    curves = {"epoch": [0.0], "train_loss": [0.3], "val_accuracy": [accuracy]}
+    return candidate(name, 0.0, accuracy, selected) | {"learning_rate": None, "curves": curves}
+
+
+def caption_of(candidates: list[dict[str, Any]]) -> str:
+    text = page_of(make_record() | {"candidates": candidates})
+    return text_of(next(c for c in re.findall(r"<figcaption>.*?</figcaption>", text, re.DOTALL) if "candidate" in c))
+
+
+def test_the_caption_describes_the_figure():
+    tuned = candidate("top at 0.0001", 1e-4, 0.95, selected=True)
+    assert caption_of([tuned, candidate("top at 0.0003", 3e-4, 0.9)]) == (
+        "Validation accuracy of each candidate by epoch. The bold line is the selected candidate."
+    )
+    heads = [head("head with decay 0.01", 0.9), head("head with decay 0.03", 0.9)]
+    assert caption_of([tuned, *heads]) == (
+        "Validation accuracy of each candidate by epoch. The bold line is the selected candidate. Dots at epoch 0 are "
+        "linear heads, fitted to all training images at once; dots of almost equal accuracy are side by side."
+    )
+    selected = [candidate("top at 0.0001", 1e-4, 0.85), heads[0] | {"selected": True}, heads[1]]
+    assert "by epoch. The large dot is the selected candidate. Dots at epoch 0 are" in caption_of(selected)
+    assert caption_of([heads[0] | {"selected": True}, heads[1]]) == (
+        "Validation accuracy of each candidate. The large dot is the selected candidate. Dots are linear heads, fitted "
+        "to all training images at once; dots of almost equal accuracy are side by side."
+    )
+
+
+def dots_of(candidates: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> tuple[list[tuple[float, float]], Any]:
+    """Returns the positions of the dots of the figure in points, and its axes."""
+    figures = []
+    monkeypatch.setattr("jaxft.report.figures.finetune.to_svg", lambda figure, *_: figures.append(figure))
+    selection_curves("s", candidates, ["#000000"] * len(candidates))
+    figures[0].draw_without_rendering()
+    (axes,) = figures[0].axes
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert sorted(line.get_markersize() for line in lines)[-1] == 8 or not any(c["selected"] for c in candidates)
+    scale = 72 / figures[0].dpi
+    return [tuple(scale * axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0]))) for line in lines], axes
+
+
+@pytest.mark.parametrize("with_epochs", [True, False])
+def test_no_dot_hides_another(with_epochs, monkeypatch):
+    heads = [head(f"head {i}", accuracy, i == 1) for i, accuracy in enumerate((0.9, 0.9, 0.9, 0.905, 0.8))]
+    dots, axes = dots_of([*heads, *[candidate("top", 1e-3, 0.95)] * with_epochs], monkeypatch)
+    assert len(dots) == 5
+    for (x1, y1), (x2, y2) in itertools.combinations(dots, 2):
+        assert math.hypot(x1 - x2, y1 - y2) >= 6
+    assert axes.get_xlabel() == ("epoch" if with_epochs else "linear heads")
+    assert (len(axes.get_xticks()) > 0) == with_epochs
+    left, right = axes.get_xlim()
+    assert all(left < x < right for line in axes.lines for x in line.get_xdata()[:1])
+
+
+def test_dots_that_are_close_get_columns():
+    assert side_by_side([0.5, 0.5, 0.9, 0.55, 0.5], 0.1) == [0, 1, 0, -1, 2]
+    assert side_by_side([0.1, 0.3, 0.2], 0.09) == [0, 0, 0] and side_by_side([], 0.1) == []
+
+
+def test_error_bars_end_at_0_and_100():
+    np.testing.assert_allclose(whisker(Interval(0.97, 0.05, 3)), [[5], [3]])
+    np.testing.assert_allclose(whisker(Interval(0.02, 0.05, 3)), [[2], [5]])
+    assert whisker(Interval(0.97, math.nan, 1)) is None
+
+
+def test_labels_of_the_soup_figure_name_the_factors():
+    factors = ["training.regularization.l2_sp.strength", "training.layers.decay", "training.optimizer.momentum"]
+    levels = [["0", "1", "0.9"], ["0", "0.5", "0.9"]]
+    assert legend_labels(factors, levels) == ["layers decay 1", "layers decay 0.5"]
+    assert legend_labels(factors[:2], [["0", "1"], ["0.1", "0.5"]]) == [
+        "l2 sp 0, layers decay 1",
+        "l2 sp 0.1, layers decay 0.5",
+    ]
 
 
 # --- the page as a file -------------------------------------------------------------------------------------

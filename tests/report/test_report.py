@@ -218,6 +218,13 @@ def test_commands_sources_and_config_are_on_the_page(written):
     assert "versions jaxft 0.1.0, jax 0.10.1 device cpu git commit abcdef0, dirty true time 2 min 05 s " in text
     assert " time by activity train 1 min 15 s, compile 30 s" in text
     assert "left out" not in text
+    made = re.search(r'<section id="made">.*?</section>', written.read_text(), re.DOTALL)[0]
+    parts = made.split('<div class="part">')[1:]
+    headings = [text_of(re.search(r"<h3>.*?</h3>", part)[0]).split(",")[0] for part in parts]
+    assert headings[0] == "Commands" and headings[1].startswith("Latest run")
+    assert headings[2:] == ["Source network feedfacefeedface", "Config"]
+    rows = [text_of(row) for row in re.findall(r"<tr>.*?</tr>", parts[2], re.DOTALL)]
+    assert rows == ["model resnet18", "status done", "validation accuracy 98.0 %", "time 1 min 15 s"]
     assert "feedfacefeedface model resnet18 status done validation accuracy 98.0 % time 1 min 15 s" in text
     assert "training.schedule.epochs 6.0" in text.split("All fields")[0]
     assert "training.optimizer.momentum" not in text.split("All fields")[0]  # has its default

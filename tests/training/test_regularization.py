@@ -146,9 +146,9 @@ def test_a_skipped_branch_leaves_the_shortcut(model, block, size_px):
 
     def run(factor):
         branches = paths.unflatten({f"{block}/factor": jnp.float32(factor)})
-        return model.apply({**variables, "branches": branches}, x, start=block, stop=block)
+        return model.apply({**variables, "branches": branches}, x, after=before, stop=block)
 
-    plain = model.apply(variables, x, start=block, stop=block)
+    plain = model.apply(variables, x, after=before, stop=block)
     np.testing.assert_array_equal(run(1.0), plain)
     skipped = run(0.0)
     if block != "stage2/block1":
@@ -489,13 +489,13 @@ def test_recalibrated_statistics_equal_statistics_of_the_training_images(rules, 
     assert ("stem/bn/mean" in tracked) == (not rules)
     params, stats = paths.unflatten(outcome.params), paths.unflatten(outcome.batch_stats)
     x = PLAIN.apply(images()[0][lanes[0].train])
-    start = "stage1/block1" if rules else None
+    after = "stem" if rules else None
     if rules:
         x = MODEL.apply({"params": params, "batch_stats": stats}, x, stop="stem")
     # All images are one batch, which moves the running statistics by a tenth toward its statistics.
     zeros = jax.tree.map(jnp.zeros_like, stats)
     variables = {"params": params, "batch_stats": zeros}
-    _, updated = MODEL.apply(variables, x, train=True, start=start, mutable=["batch_stats"])
+    _, updated = MODEL.apply(variables, x, train=True, after=after, mutable=["batch_stats"])
     expected = paths.flatten(updated["batch_stats"])
     for name in tracked:
         np.testing.assert_allclose(outcome.batch_stats[name], 10 * expected[name], rtol=1e-3, atol=1e-5)

@@ -25,9 +25,18 @@ def write_manifest(path: str | os.PathLike[str], sampled: SampledImages) -> None
     """
     try:
         with replacing(Path(path)) as temporary:
-            temporary.write_text(json.dumps(sampled.manifest, indent=1), encoding="utf-8")
+            temporary.write_text(_text(sampled), encoding="utf-8")
     except OSError as error:
         raise UserError(f"the manifest {str(path)!r} cannot be written: {error.strerror}.") from None
+
+
+def is_manifest_of(path: str | os.PathLike[str], sampled: SampledImages) -> bool:
+    """Returns whether a file is exactly the manifest of a split, as `write_manifest` writes it."""
+    return Path(path).read_bytes() == _text(sampled).encode()
+
+
+def _text(sampled: SampledImages) -> str:
+    return json.dumps(sampled.manifest, indent=1)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

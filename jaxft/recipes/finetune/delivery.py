@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core.files import explained_os_errors, replacing
-from jaxft.recipes.finetune.folder import RECORD
+from jaxft.recipes.finetune.folder import RECORD, WEIGHTS
 from jaxft.recipes.finetune.task import Task
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def deliver_weights(weights: Path, folder: Path, task: Task) -> list[str]:
         suffix = f".{format_name}"
     else:
         suffix = next((suffix for suffix in writable_suffixes() if name.endswith(suffix)), ".pth")
-    names = list(dict.fromkeys([f"weights{suffix}", "weights.msgpack"]))
+    names = list(dict.fromkeys([f"{WEIGHTS}{suffix}", f"{WEIGHTS}.msgpack"]))
     for name in names:
         convert_weights(weights, folder / name)
     return names
@@ -114,17 +114,18 @@ def class_probabilities(weights: Path, images: "np.ndarray", rows: "np.ndarray")
 
 
 def write_documents(folder: Path, record: Mapping[str, Any], pictures: Mapping[str, "np.ndarray"]) -> None:
-    """Writes the record, the report and the model card.
+    """Writes the report and the model card, then the record, which marks a complete result.
 
     Args:
       folder: the folder to write to.
       record: the record.
       pictures: the images of the mistakes, [h, w, 3] uint8, by id.
     """
-    from jaxft.report.finetune import CARD, PAGE, model_card, write_finetune_page
+    from jaxft.report.finetune import model_card, write_finetune_page
+    from jaxft.report.finetune_record import CARD, PAGE
 
-    texts = {RECORD: json.dumps(record, indent=1, allow_nan=False), CARD: model_card(record)}
+    write_finetune_page(folder / PAGE, record, pictures)
+    texts = {CARD: model_card(record), RECORD: json.dumps(record, indent=1, allow_nan=False)}
     for name, text in texts.items():
         with explained_os_errors(folder / name), replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    write_finetune_page(folder / PAGE, record, pictures)

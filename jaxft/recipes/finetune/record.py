@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.config import as_config_file, to_dict
 from jaxft.core.text import percent, some_of
-from jaxft.recipes.finetune.candidates import RECIPE
+from jaxft.recipes.finetune.candidates import BATCH_SIZE, RECIPE
 from jaxft.recipes.finetune.selection import finite
 from jaxft.recipes.finetune.task import Task
 from jaxft.recipes.run_record import run_record
@@ -121,7 +121,7 @@ def final_curves(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def warnings_of_few_images(outcome: Outcome) -> list[str]:
-    """Returns a warning if classes have no test images, and warnings if there are few validation or test images."""
+    """Returns warnings about classes without test images, small batches, and few validation or test images."""
     task, val, test = outcome.task, outcome.selection.trials[0].split.val, outcome.final.trials[0].split.test
     warnings = []
     counts = zip(task.images.class_names, class_counts(task.images, test), strict=True)
@@ -130,6 +130,11 @@ def warnings_of_few_images(outcome: Outcome) -> list[str]:
         num_classes = len(task.images.class_names)
         warnings.append(
             f"{len(untested)} of {num_classes} classes have no test images: {some_of(untested, MAX_NAMED)}."
+        )
+    size = task.candidates[outcome.selected]["batches.size"]
+    if size < BATCH_SIZE:
+        warnings.append(
+            f"the batch size is {size} instead of {BATCH_SIZE}, because there are only {size} training images."
         )
     for subset, number in (("validation", task.folds * len(val)), ("test", len(test))):
         if number < FEW_IMAGES:

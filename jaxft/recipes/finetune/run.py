@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.config import as_config_file, to_dict
-from jaxft.core.events import CandidateSelected, FinetuneStarted, Listener
+from jaxft.core.events import AlreadyFinished, CandidateSelected, FinetuneStarted, Listener
 from jaxft.recipes.finetune.delivery import deliver_weights, predict_test_images, write_documents
-from jaxft.recipes.finetune.folder import FINAL, SELECTION, make_folder
+from jaxft.recipes.finetune.folder import FINAL, SELECTION, check_folder, claim_folder, finished_record
 from jaxft.recipes.finetune.options import FinetuneOptions, Train
 from jaxft.recipes.finetune.record import Outcome, make_record
 from jaxft.recipes.finetune.selection import best_candidate, read_candidates
@@ -35,13 +35,17 @@ def finetune(
     train: Train = "auto",
     size_px: int | None = None,
     quiet: bool = False,
+    force: bool = False,
     state_dict: str | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes a network on labeled images and returns the record, which is also written to `out`/finetune.json.
 
     A fifth of the training images validates the candidates; with few images, several fifths do, as in
     cross-validation. The selected candidate is then trained on all training images. The test images are the test split
-    of the data if it has one, otherwise a held-out fifth of each class. The same call resumes if it was interrupted.
+    of the data if it has one, otherwise a held-out fifth of each class.
+
+    The same call resumes if it was interrupted, and returns the record if it is finished. A call with other arguments
+    is refused if `out` contains a result, unless `force` is true.
 
     Args:
       weights: a file of pretrained weights, or `package:NAME` for weights in an installed Python package.
@@ -54,10 +58,12 @@ def finetune(
         'all'. 'auto' is 'top' on a CPU, and 'all' on other devices.
       size_px: the side length of the images in pixels. If None, the size that the weights expect.
       quiet: whether to print no progress on standard error.
+      force: whether to delete the result of a call with other arguments, if `out` contains one.
       state_dict: the weights of a file with several networks, as in `jaxft.load_weights`.
 
     Raises:
-      UserError: the weights, the images or the folder cannot be used.
+      UserError: the weights, the images or the folder cannot be used, or the folder contains the result of a call with
+        other arguments.
       RuntimeError: all candidates, or a final run, failed.
       FloatingPointError: a final run diverged.
 
@@ -75,24 +81,32 @@ def finetune(
         size_px=size_px,
         state_dict=state_dict,
     )
-    return run_finetune(options, quiet)
+    return run_finetune(options, force, quiet)
 
 
-def run_finetune(options: FinetuneOptions, quiet: bool = False, debug: bool = False) -> dict[str, Any]:
+def run_finetune(
+    options: FinetuneOptions, force: bool = False, quiet: bool = False, debug: bool = False
+) -> dict[str, Any]:
     """Fine-tunes a network and returns the record, as `finetune` does.
 
     Args:
       options: the options of `finetune`.
+      force: whether to delete the result of a call with other options.
       quiet: whether to print no progress on standard error.
       debug: whether to raise an error of a trial instead of recording it.
     """
     from jaxft.features.cache import make_feature_cache
 
     started = time.time()
+    folder = Path(options.out)
+    check_folder(folder)
     task = make_task(options)
-    folder = make_folder(Path(options.out))
-    run_options = RunOptions(quiet=quiet, debug=debug, features=make_feature_cache(task.execution))
+    claim_folder(folder, task.identity, force)
     emit = Progress(quiet)
+    if (finished := finished_record(folder)) is not None:
+        emit(AlreadyFinished(str(folder)))
+        return finished
+    run_options = RunOptions(quiet=quiet, debug=debug, features=make_feature_cache(task.execution))
     images = task.images
     emit(FinetuneStarted(task.model.architecture, task.data, len(images.class_names), images.folders))
     outcome = run_studies(task, folder, options.seeds, run_options, emit)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxft.config import Execution, Images, Source, Streams, Study, Training, Trial, get_at
+from jaxft.core.digests import short_digest
 from jaxft.core.errors import UserError
 from jaxft.recipes.finetune.candidates import RECIPE, Candidates, make_candidates
 from jaxft.recipes.finetune.options import FinetuneOptions
@@ -36,6 +37,7 @@ class Task:
       size_px: the side length of the images in pixels.
       folds: the number of folds that validate the candidates.
       candidates: name -> fields of `training`.
+      identity: the value of each option that can change the result; for files, a digest of their contents.
     """
 
     weights: str
@@ -47,6 +49,7 @@ class Task:
     size_px: int
     folds: int
     candidates: Candidates
+    identity: Mapping[str, Any]
 
     @property
     def title(self) -> str:
@@ -143,4 +146,14 @@ def make_task(options: FinetuneOptions) -> Task:
         size_px=size_px,
         folds=folds,
         candidates=candidates,
+        identity=_identity(options, manifest, images, size_px),
     )
+
+
+def _identity(options: FinetuneOptions, manifest: "Manifest", images: "ImageSet", size_px: int) -> dict[str, Any]:
+    """Returns the value of each option that can change the result; for files, a digest of their contents."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name != "out"}
+    resolved = {"size_px": size_px, "model": manifest.model, "weights": manifest.sha256}
+    return {**resolved, "data": short_digest(images.fingerprint, *images.ids)} | {
+        name: value for name, value in values.items() if name not in (*resolved, "data")
+    }

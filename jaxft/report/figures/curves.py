@@ -55,6 +55,8 @@ def learning_curves(
             if setting.number in curves:
                 curve = curves[setting.number][index]
                 low, high = (factor * (curve.mean + sign * curve.half_width) for sign in (-1, 1))
+                if index == 0:
+                    low, high = np.clip((low, high), 0, 100)
                 axes.fill_between(curve.epoch, low, high, color=setting.color, alpha=0.18, linewidth=0)
                 dot = "o" if len(curve.epoch) == 1 else None  # a line with one point is invisible
                 axes.plot(curve.epoch, factor * curve.mean, marker=dot, color=setting.color, linewidth=1.7)

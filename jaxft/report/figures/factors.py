@@ -1,7 +1,6 @@
 """Test accuracy by the levels of a factor."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from matplotlib.lines import Line2D
 from jaxft.analysis.statistics import Interval, mean_interval
 from jaxft.core.labels import label
 from jaxft.report.colors import HUES, INK, MUTED
-from jaxft.report.figures.axes import draw_accuracy_axis
+from jaxft.report.figures.axes import draw_accuracy_axis, whisker
 from jaxft.report.figures.style import style, text_inches
 from jaxft.report.figures.svg import to_svg
 from jaxft.report.labels import level_labels, setting_labels
@@ -113,9 +112,8 @@ def accuracy_by_factor(
             at = [positions.position[level_key(level)] + shift for level, _, _ in drawn]
             axes.plot(at, [100 * v.mean for _, v, _ in drawn], color=line.color, linewidth=1.3, alpha=0.75, zorder=2)
             for x, (_, value, color) in zip(at, drawn):
-                whisker = None if math.isnan(value.half_width) else 100 * value.half_width
                 axes.errorbar(
-                    x, 100 * value.mean, whisker, fmt=marker, color=color, markersize=6, elinewidth=1.6,
+                    x, 100 * value.mean, whisker(value), fmt=marker, color=color, markersize=6, elinewidth=1.6,
                     capsize=3, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
                 )  # fmt: skip
     axes.set_xticks([positions.position[key] for key in order], [labels[key] for key in order])

@@ -28,8 +28,12 @@ def make_made(context: ReportContext) -> Markup:
 
 
 def run_values(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the start time and the command of a run, and its other fields as (name, text), without its config."""
-    fields = [run_field(name, value) for name, value in run.items() if name not in ("started", "command", "config")]
+    """Returns the start time and the command of a run, and its other fields as (name, text), without its config.
+
+    Empty fields, such as the path of a config that is not a file, are left out.
+    """
+    named = [(name, value) for name, value in run.items() if name not in ("started", "command", "config")]
+    fields = [run_field(name, value) for name, value in named if value not in ("", None, [])]
     return {"started": run.get("started"), "command": command_text(run.get("command")), "fields": fields}
 
 

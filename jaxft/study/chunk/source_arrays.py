@@ -68,8 +68,7 @@ def load_source_arrays(
         if (phase.views or not phase.augments_images) and num_bytes <= features.max_bytes:
             maps = {prefix.block: features.outputs(prefix, training_indices, emit) for prefix in prefixes}
             return source_arrays._replace(maps=maps, map_rows=positions(training_indices, rows))
-        first = model.blocks.index(phase.prefix) + 1 if phase.prefix else 0
-        source_blocks = model.blocks[first : model.blocks.index(needs.maps[-1]) + 1]
+        source_blocks = model.blocks_after(phase.prefix, needs.maps[-1])
         for arrays, source_leaves in zip(
             (source_arrays.params, source_arrays.batch_stats), (source["params"], source["batch_stats"])
         ):

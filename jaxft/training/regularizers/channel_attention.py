@@ -65,7 +65,6 @@ def make_masked_loss(model: Network, block: str) -> Callable[..., jax.Array]:
     kernel: [features, classes]; bias: [classes]; x: [n, height, width, channels], outputs of `block`; labels: [n];
     mask: [channels], 0 for channels that are set to zero, otherwise 1.
     """
-    next_index = model.blocks.index(block) + 1
 
     @jax.jit
     @true_products
@@ -73,8 +72,7 @@ def make_masked_loss(model: Network, block: str) -> Callable[..., jax.Array]:
         variables: Any, kernel: jax.Array, bias: jax.Array, x: jax.Array, labels: jax.Array, mask: jax.Array
     ) -> jax.Array:
         x = x * mask.reshape((1,) * (x.ndim - 1) + (-1,))
-        if next_index < model.blocks.index(model.head):
-            x = model.apply(variables, x, start=model.blocks[next_index], stop=model.feature_block)
+        x = model.apply(variables, x, after=block, stop=model.feature_block)
         log_probabilities = jax.nn.log_softmax(pooled(x) @ kernel + bias.reshape(1, -1))
         return -jnp.take_along_axis(log_probabilities, labels.reshape(-1, 1), axis=1).mean()
 

@@ -49,7 +49,7 @@ class Distillation(Regularizer):
         model, source = context.model, context.source
         head = {name: leaf for name, leaf in source.params.items() if model.in_head(name)}
         features = context.forward.outputs[model.feature_block]
-        logits = source_network(model, head).apply({"params": unflatten(head)}, features, start=model.head)
+        logits = source_network(model, head).apply({"params": unflatten(head)}, features, after=model.feature_block)
 
         def losses(targets: Targets) -> jax.Array:
             recorded = source.logits[source.logit_rows[targets.rows]]
