@@ -1,9 +1,10 @@
 """`jaxft finetune`: fine-tunes a pretrained network on a folder of images."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
-from jaxft.commands.arguments import add_state_dict_argument
+from jaxft.commands.arguments import add_preprocessing_arguments, add_state_dict_argument, preprocessing_of
 from jaxft.recipes.finetune.folder import RANGE_FIGURE
 from jaxft.recipes.finetune.options import DEPTHS, FinetuneOptions
 
@@ -51,17 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "'auto' (default) is 'top' on a CPU and 'all' on a GPU or TPU",
     )
     parser.add_argument(
-        "--size-px",
-        type=int,
-        metavar="N",
-        help="side length of the input images in pixels (default: the size that the weights expect)",
-    )
-    parser.add_argument(
         "--find-lr",
         action="store_true",
         help="only run a learning-rate range test of the candidate that trains the most layers, and plot it in "
         f"DIR/{RANGE_FIGURE}",
     )
+    add_preprocessing_arguments(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -75,6 +71,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         train=args.train,
         size_px=args.size_px,
         state_dict=args.state_dict,
+        preprocessing=dataclasses.replace(preprocessing_of(args), size_px=None),  # size_px: of the images to train on
     )
     if args.find_lr:
         from jaxft.recipes.range_test import find_learning_rate

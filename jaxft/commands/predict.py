@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxft.commands.arguments import add_state_dict_argument
+from jaxft.commands.arguments import add_read_arguments, read_options
 from jaxft.core.errors import UserError
+from jaxft.core.events import Warned, print_warnings
 from jaxft.core.files import check_new
 from jaxft.core.metrics import METRICS
 from jaxft.core.text import duration, percent
@@ -39,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
     )
-    add_state_dict_argument(parser)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="number of classes to print for each image (default: 5)"
     )
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="number of images in a batch (default: 32)"
     )
+    add_read_arguments(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -62,10 +63,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.csv is not None:
         check_new(Path(args.csv), args.force)
     members = find_pictures(args.pictures)
-    network = load(args.weights, args.model, state_dict=args.state_dict)
+    options = read_options(args)
+    network = load(
+        args.weights,
+        args.model,
+        preprocessing=options.preprocessing,
+        class_names=options.class_names,
+        state_dict=options.state_dict,
+    )
     predictions = predict_members(network, members, args.top, args.batch_size)
     for assumption in network.assumptions:
-        _print_error_line(assumption)
+        print_warnings(Warned(assumption))
     tally = Tally()
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(_rows_of_csv(args.csv) if args.csv else _rows_of_table(members))

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxft.commands.arguments import add_state_dict_argument
+from jaxft.commands.arguments import add_read_arguments, read_options
 from jaxft.core.errors import UserError
 from jaxft.core.events import Warned, print_warnings
 from jaxft.core.files import check_new
@@ -26,6 +26,7 @@ DOES_NOT_FIT = 3  # exit code of `verify` for an intact file whose tensors fit n
 MAX_NAMED = 8  # classes in a line
 # The action that each option belongs to.
 ACTIONS = {"out": "convert", "tensors": "inspect", "reference": "verify", "force": "convert", "naming": "convert"}
+ACTIONS |= dict.fromkeys(("labels", "mean", "std", "size_px", "range", "channel_order"), "convert")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
     )
     parser.add_argument("--tensors", action="store_true", help="inspect: list every tensor")
-    add_state_dict_argument(parser)
     parser.add_argument(
         "--reference",
         metavar="OUT.npz",
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="convert: naming of the tensors in OUT, such as timm (default: the naming of FILE)",
     )
+    add_read_arguments(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """
     for option, action in ACTIONS.items():
         if getattr(args, option) and args.action != action:
-            shown = repr(args.out) if option == "out" else f"--{option}"
+            shown = repr(args.out) if option == "out" else f"--{option.replace('_', '-')}"
             raise UserError(f"{shown} belongs to `jaxft weights {action}`, not to `jaxft weights {args.action}`.")
     if args.action == "inspect":
         return inspect(args.file, args.model, args.tensors, args.state_dict)
@@ -128,15 +129,15 @@ def _inspect_network(path: Path, name: str | None, state_dict: str | None) -> "M
       UserError: the network is unknown, or the tensors do not fit it.
     """
     from jaxft.models import create_model
-    from jaxft.weights import find_model, num_classes_of, port_with_head, read_file
+    from jaxft.weights import ReadOptions, find_model, port_with_head, read_file
+    from jaxft.weights.metadata import preprocessing_text
     from jaxft.weights.verification import check_values
 
     model = create_model(name or find_model(path, state_dict), num_classes=2)
-    tensors, manifest = read_file(path, model, state_dict)
-    if num_classes_of(tensors, model) is None:
+    tensors, manifest = read_file(path, model, ReadOptions(state_dict))
+    if manifest.num_classes is None:
         manifest = manifest.without_foreign()
     model, leaves = port_with_head(tensors, model, manifest)
-    preprocessing = manifest.preprocessing
     resized = f" (center crop of images of {manifest.resize_px} px)" if manifest.resize_px else ""
     print(f"format         {manifest.format}, {_layout(manifest)}")
     print(f"model          {model.architecture}: every tensor fits")
@@ -146,11 +147,8 @@ def _inspect_network(path: Path, name: str | None, state_dict: str | None) -> "M
     print(f"values         {'; variances: '.join(check.detail for check in check_values(leaves))}")
     print(f"origin         {manifest.origin or 'unknown'}")
     print(f"classes        {_classes(manifest.class_names)}")
-    print(
-        f"preprocessing  {preprocessing.size_px} px{resized}, {preprocessing.channel_order}, "
-        f"0..{preprocessing.value_range:g}, mean {preprocessing.mean}, std {preprocessing.std}"
-        + (" (assumed, because the file does not record it)" if manifest.assumed else "")
-    )
+    assumed = " (assumed, because the file does not record it)" if manifest.assumed else ""
+    print(f"preprocessing  {preprocessing_text(manifest.preprocessing)}{resized}{assumed}")
     return tensors
 
 
@@ -204,7 +202,7 @@ def convert(args: argparse.Namespace) -> int:
     path = find_file(args.file)
     check_output_path(args.out)
     check_new(Path(args.out), args.force)
-    manifest = convert_weights(path, args.out, args.model, args.naming, args.state_dict)
+    manifest = convert_weights(path, args.out, args.model, args.naming, read_options(args))
     _warn(manifest.notes)
     model = create_model(manifest.model, num_classes=2)
     tensors, written = read_file(args.out, model)

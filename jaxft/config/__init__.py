@@ -8,6 +8,7 @@ from jaxft.config.execution import Execution
 from jaxft.config.fields import FROZEN, MAX_SEED, LayerRate, setting
 from jaxft.config.images import DRAWN, Images, Similarity
 from jaxft.config.loading import ConfigFile, as_config_file, load_config
+from jaxft.config.preprocessing import PreprocessingConfig
 from jaxft.config.source import Source
 from jaxft.config.streams import Streams
 from jaxft.config.study import Block, Study, Trial
@@ -25,6 +26,7 @@ __all__ = [
     "Execution",
     "Images",
     "LayerRate",
+    "PreprocessingConfig",
     "Scale",
     "Similarity",
     "Source",

@@ -56,6 +56,7 @@ EXEMPTIONS = (
         ),
         "the fingerprint of the images covers their pixels, classes and labels",
     ),
+    Exemption(("source.preprocessing",), "the identity contains the resolved preprocessing"),
     Exemption(("target.manifest",), "the digest of the split covers the manifest"),
     # Seeds.
     Exemption(("seed",), "the identity contains the seed of each random stream instead"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from jaxft.config.fields import setting
 from jaxft.config.images import Images
+from jaxft.config.preprocessing import PreprocessingConfig
 from jaxft.config.training import InitializationConfig, Training
 from jaxft.core.errors import UserError
 
@@ -29,6 +30,7 @@ class Source:
     images: Images | None = setting(
         None, "images on which the study first pretrains the network, given instead of source.weights"
     )
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     training: Training = field(default_factory=_from_scratch)
     epoch: int | None = setting(
         None,
@@ -51,6 +53,11 @@ class Source:
             )
         if self.weights is not None and self.images is not None:
             raise UserError("'source.weights' and 'source.images' are both given; keep one of them.")
+        if self.preprocessing.given() and self.images is not None:
+            raise UserError(
+                "'source.preprocessing' describes pretrained weights, but with 'source.images' the mean and std come "
+                "from the images; leave 'source.preprocessing' out."
+            )
         if training.initialization.grow != "none":
             raise UserError(
                 "'source.training.initialization.grow' is not possible, because a source is trained from scratch; name "

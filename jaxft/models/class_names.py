@@ -43,3 +43,29 @@ class _ClassNames(Mapping[str, tuple[str, ...]]):
 
 
 CLASS_NAMES = _ClassNames()
+
+_COUNTS = """
+10 CIFAR-10
+10 MNIST
+10 Fashion-MNIST
+10 SVHN
+10 STL-10
+100 CIFAR-100
+101 Caltech-101
+101 Food-101
+102 Flowers-102
+200 CUB-200
+200 Tiny ImageNet
+256 Caltech-256
+365 Places365
+397 SUN397
+1000 ImageNet
+21843 ImageNet-21k
+"""
+NUM_CLASSES = {name: int(number) for number, name in (line.split(" ", 1) for line in _COUNTS.split("\n") if line)}
+
+
+def dataset_with(num_classes: int | None) -> str | None:
+    """Returns the only well-known data set with this number of classes; None if there are several or none."""
+    names = [name for name, number in NUM_CLASSES.items() if number == num_classes]
+    return names[0] if len(names) == 1 else None

@@ -2,11 +2,12 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxft.config import PreprocessingConfig, from_dict
 from jaxft.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def load(
     model: str | None = None,
     check_values: bool = True,
     state_dict: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] = (),
 ) -> "LoadedNetwork":
     """Returns the network of a weight file, with its weights, preprocessing and class names.
 
@@ -35,9 +38,14 @@ def load(
       model: the name of the network. If None, the file or its name determines the network.
       check_values: whether to refuse NaN, infinity, and negative or wrongly zero variances.
       state_dict: the weights of a file with several networks, as in `jaxft.load_weights`.
+      preprocessing: values that replace the preprocessing of the file, by the name of a field of the config section
+        `source.preprocessing`: `mean` and `std` of each channel, in units of `range`; `size_px`; `range`, '0..1',
+        '0..255' or '-1..1'; `channel_order`, 'rgb' or 'bgr'.
+      class_names: the class names, in the order of the outputs. If empty, the names in the file.
 
     Raises:
-      UserError: the file is missing, damaged, or for a network other than `model`, or its network is unknown.
+      UserError: the file is missing, damaged, or for a network other than `model`, its network is unknown, or
+        `preprocessing` or `class_names` does not fit the file.
 
     Example:
       >>> network = jaxft.load("resnetsmall14.cifar10.safetensors")
@@ -46,9 +54,11 @@ def load(
     """
     import jax
 
-    from jaxft.weights import read_network
+    from jaxft.weights import ReadOptions, read_network
 
-    network, variables, manifest = read_network(os.fspath(path), model, check_values, state_dict)
+    given = from_dict(PreprocessingConfig, preprocessing or {}, "preprocessing").given()
+    options = ReadOptions(state_dict, given, tuple(class_names))
+    network, variables, manifest = read_network(os.fspath(path), model, check_values, options)
     on_device = {name: jax.device_put(variables[name]) for name in variables if name != COUNTERS}
     return LoadedNetwork(network, variables | on_device, manifest)
 
@@ -78,24 +88,24 @@ class LoadedNetwork:
         return {name: tree for name, tree in self.variables.items() if name != COUNTERS}
 
     @property
+    def has_class_names(self) -> bool:
+        """Returns whether the manifest has one name per class."""
+        return len(self.manifest.class_names) == self.model.num_classes
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Returns the class names. If the file does not have one name per class, returns '0', '1', ..."""
-        names, num_classes = self.manifest.class_names, self.model.num_classes
-        return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
+        return self.manifest.class_names if self.has_class_names else tuple(map(str, range(self.model.num_classes)))
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """Returns one sentence for each choice in reading the file, and for each fact that it lacks."""
         assumptions = list(self.manifest.notes)
-        if len(self.manifest.class_names) != self.model.num_classes:
+        if not self.has_class_names:
             count = f"{len(self.manifest.class_names):,} class names" if self.manifest.class_names else "no class names"
             assumptions.append(
-                f"{self.manifest.file} has {count} for {self.model.num_classes:,} classes, so classes are numbered."
-            )
-        if self.manifest.assumed:
-            assumptions.append(
-                f"{self.manifest.file} does not record its preprocessing, so jaxft assumes the usual image size and "
-                f"scaling of {self.model.architecture}."
+                f"{self.manifest.file} has {count} for {self.model.num_classes:,} classes, so classes are numbered and "
+                "no accuracy is computed; name the classes with --labels (in Python, class_names=)."
             )
         return tuple(assumptions)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    weights: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | LoadedNetwork,
     pictures: Iterable[str | os.PathLike[str]],
     model: str | None = None,
     top: int = 5,
@@ -28,9 +28,9 @@ def predict(
     256 pixels. The prediction of an image that cannot be read has a `problem` and no classes.
 
     Args:
-      weights: a weight file that is published or written by jaxft, or `package:NAME`.
+      weights: a weight file, `package:NAME`, or a network from `jaxft.load`.
       pictures: paths of image files, and of folders and archives to search for images.
-      model: the name of the network. If None, the file or its name determines the network.
+      model: the name of the network of a weight file. If None, the file or its name determines the network.
       top: the number of classes to return for each image.
       batch_size: the number of images in a batch.
 
@@ -42,7 +42,8 @@ def predict(
       ...     print(prediction.file, prediction.classes[0], prediction.probabilities[0])
     """
     members = find_pictures(pictures)
-    return predict_members(load(weights, model), members, top, batch_size)
+    network = weights if isinstance(weights, LoadedNetwork) else load(weights, model)
+    return predict_members(network, members, top, batch_size)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _predict_members(
     from jaxft.data.readers.pictures import decode
 
     resize_px, center = network.crop
-    names, folders = network.class_names, _folders_of(network.class_names)
+    names, folders = network.class_names, _folders_of(network)
     size_px = network.preprocessing.size_px
     labels = _labels_of([name for name, _ in members])
     for begin in range(0, len(members), batch_size):
@@ -159,12 +160,14 @@ def _labels_of(names: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
     return [("", "") if image is None else (image.class_name, image.subset) for image in labeled]
 
 
-def _folders_of(class_names: tuple[str, ...]) -> dict[str, str]:
-    """Returns the class of each folder name that stands for a class."""
+def _folders_of(network: LoadedNetwork) -> dict[str, str]:
+    """Returns the class of each folder name that stands for a class. A network without class names has none."""
     from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
 
-    folders = {_plain(name): name for name in class_names}
-    if class_names == CLASS_NAMES["imagenet"]:
+    if not network.has_class_names:
+        return {}
+    folders = {_plain(name): name for name in network.class_names}
+    if network.class_names == CLASS_NAMES["imagenet"]:
         folders |= imagenet_classes()  # the folders of ImageNet are WordNet ids
     return folders
 

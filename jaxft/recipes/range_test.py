@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.config import Source, Streams, Study, Training, to_dict
+from jaxft.config import Streams, Study, Training, to_dict
 from jaxft.core.compile_cache import keep_compiled
 from jaxft.core.errors import UserError
-from jaxft.core.events import Listener
+from jaxft.core.events import Listener, Warned
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.recipes.finetune.candidates import RECIPE
 from jaxft.recipes.finetune.folder import RANGE_FIGURE, RANGE_RECORD, check_folder, is_same_command
@@ -112,7 +112,10 @@ def find_learning_rate(options: FinetuneOptions, force: bool = False, quiet: boo
         folder.mkdir(parents=True, exist_ok=True)
     keep_compiled()
     with Progress(quiet) as progress:
-        rates, losses = run_range(make_plan(range_study(task), progress), progress)
+        plan = make_plan(range_study(task), progress)
+        for warning in plan.warnings:
+            progress(Warned(warning))
+        rates, losses = run_range(plan, progress)
     range_test = judge(rates, losses)
     figure = draw_range_test(
         range_test.rates, range_test.losses, range_test.smoothed, range_test.suggested, range_test.steepest, task.title
@@ -147,7 +150,7 @@ def range_study(task: Task) -> Study:
     fields |= {"optimizer.learning_rate": HIGHEST, "schedule.decay_factor": LOWEST / HIGHEST}
     return Study(
         title="Range test",
-        source=Source(model=task.model.architecture, weights=task.weights),
+        source=task.source,
         target=dataclasses.replace(task.target, tested=False),
         training=Training.of({**fields}),
         streams=Streams(split=0),

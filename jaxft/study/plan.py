@@ -14,7 +14,7 @@ from jaxft import config as cfg
 from jaxft.config import FROZEN, Images, LayerRate, Study, Trial, with_fields
 from jaxft.config.identity import identity
 from jaxft.core.errors import UserError
-from jaxft.core.events import Listener, Warned, print_warnings
+from jaxft.core.events import Listener, print_warnings
 from jaxft.core.plugins import load_plugins
 from jaxft.core.rules import Match
 from jaxft.core.text import plural
@@ -30,14 +30,14 @@ from jaxft.models import Preprocessing, create_model
 from jaxft.models.structure import expected_shapes, parameter_names
 from jaxft.study.chunk.program import make_program
 from jaxft.study.grouping import group_key
-from jaxft.study.plan_warnings import large_batches, overlap, same_results, skipped_images, weight_notes
+from jaxft.study.plan_warnings import warnings_of
 from jaxft.study.planned import Group, Plan, PlannedSource, PlannedTrial
 from jaxft.training.adapters import check_pairs, is_adapter
 from jaxft.training.head_initialization import check_head
 from jaxft.training.layer_selection import grown_model, tuning_rules, with_adapters
 from jaxft.training.learning_rates import resolve_layers
 from jaxft.training.phases import make_phases, with_remat
-from jaxft.weights import is_head, load, load_flat, num_classes_of, read_file
+from jaxft.weights import Manifest, ReadOptions, is_head, load, load_flat, replace_preprocessing
 
 
 def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
@@ -61,30 +61,13 @@ def make_plan(study: Study, emit: Listener = print_warnings) -> Plan:
         groups.setdefault(group_key(trial), []).append(trial)
     trained_sources = [trial.source.trained for trial in trials if trial.source.trained and trial.starts_from_source]
     sources = {source.digest: source for source in trained_sources}
-    with_distinct_data: dict[Any, PlannedTrial] = {}  # one trial for each combination of images, split and source
-    for trial in trials:
-        with_distinct_data.setdefault(
-            (trial.trial.target, trial.split.digest, trial.starts_from_source, trial.source.digest), trial
-        )
     return Plan(
         study,
         trials,
         tuple(dict(level) for level in dict.fromkeys(levels)),
         tuple(Group(key, tuple(members)) for key, members in groups.items()),
         tuple(sources.values()),
-        tuple(
-            dict.fromkeys(
-                [
-                    *(
-                        warning
-                        for trial in with_distinct_data.values()
-                        for warning in (*weight_notes(trial), *overlap(trial), *skipped_images(trial))
-                    ),
-                    *(warning for trial in trials for warning in large_batches(trial)),
-                    *same_results(resolved, study.factor_names()),
-                ]
-            )
-        ),
+        warnings_of(resolved, planner.manifests, study.factor_names()),
     )
 
 
@@ -98,6 +81,7 @@ class _Planner:
         self.draws: dict[Any, SampledImages] = {}
         self.sources: dict[Any, PlannedSource] = {}
         self.trained: dict[str, PlannedTrial] = {}
+        self.manifests: list[Manifest] = []  # of all weight files that the study reads
 
     def content(
         self, trial: Trial, source: PlannedSource, sampled: SampledImages, preprocessing: Preprocessing
@@ -199,12 +183,15 @@ class _Planner:
         if source.weights is not None:
             network = create_model(source.model, 2)
             # Raises an error now if the file does not fit.
-            _, manifest = load_flat(source.weights, network, head="new", state_dict=source.state_dict)
+            options = ReadOptions(source.state_dict, source.preprocessing.given())
+            _, manifest = load_flat(source.weights, network, head="new", options=options)
+            self.manifests.append(manifest)
             return PlannedSource(
                 source.model, manifest.preprocessing, manifest, source.weights, state_dict=source.state_dict
             )
         if source.images is None:
-            return PlannedSource(source.model, create_model(source.model, 2).preprocessing)
+            default = create_model(source.model, 2).preprocessing
+            return PlannedSource(source.model, replace_preprocessing(default, source.preprocessing.given()))
         published = create_model(source.model, 2).preprocessing
         native = None if source.images.data == "digits" or source.images.data.endswith(".npz") else published.size_px
         # A hash, so that the source and a randomly initialized trial start from different initial weights.
@@ -255,8 +242,7 @@ class _Planner:
             assert similarity.weights is not None
             model = create_model(similarity.model or trial.source.model, 2)
             variables, manifest = load(similarity.weights, model, head="new")
-            for note in manifest.notes:
-                self.emit(Warned(note))
+            self.manifests.append(manifest)
             size_px = manifest.preprocessing.size_px
             cache = make_feature_cache(self.execution)
 
@@ -331,7 +317,7 @@ def _check_source_head(source: PlannedSource, size_px: int) -> None:
       UserError: the source has no head, or its head fits only images of another size.
     """
     model = create_model(source.model, 2)
-    if source.path is not None and num_classes_of(read_file(source.path, model, source.state_dict)[0], model) is None:
+    if source.manifest is not None and source.manifest.num_classes is None:
         raise UserError(
             "config field 'training.regularization.distillation.strength' needs the head of the source, but "
             f"{source.path!r} contains none; set the strength to 0, or use weights with a head."

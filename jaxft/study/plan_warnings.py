@@ -1,6 +1,6 @@
 """Warnings about a plan: its weights, its images, its batches, and trials that cannot differ."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,33 @@ from jaxft.training.adapters import is_adapter
 from jaxft.training.hparams import make_hparams
 from jaxft.training.learning_rates import resolve_rates
 from jaxft.training.phases import block_depths
+from jaxft.weights import Manifest
 
 # Sections that act only through the program, the learning rates and the numbers of the active regularizers.
 RESOLVED = ("training.layers.", "training.regularization.")
 OF_BATCHES = ("training.optimizer.", "training.schedule.", "training.batches.")  # L-BFGS has no batches
+
+
+def warnings_of(
+    trials: Sequence[PlannedTrial], manifests: Iterable[Manifest], factors: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the warnings about a plan, without duplicates.
+
+    Args:
+      trials: all trials of the study, with identical ones.
+      manifests: the manifests of all weight files that the study reads.
+      factors: the names of the factors of the study.
+    """
+    with_distinct_data: dict[Any, PlannedTrial] = {}  # one trial for each combination of images, split and source
+    for trial in trials:
+        key = trial.trial.target, trial.split.digest, trial.starts_from_source, trial.source.digest
+        with_distinct_data.setdefault(key, trial)
+    warnings = [note for manifest in manifests for note in manifest.notes]
+    for trial in with_distinct_data.values():
+        warnings += [*overlap(trial), *skipped_images(trial)]
+    for trial in trials:
+        warnings += large_batches(trial)
+    return tuple(dict.fromkeys([*warnings, *same_results(trials, factors)]))
 
 
 def overlap(trial: PlannedTrial) -> list[str]:
@@ -36,12 +59,6 @@ def overlap(trial: PlannedTrial) -> list[str]:
         f"{len(overlapping)} of {len(trial.split.test)} test images of {trial.trial.target.data!r} are also training "
         "images of the source, so the test accuracy of pretrained trials is too high."
     ]
-
-
-def weight_notes(trial: PlannedTrial) -> tuple[str, ...]:
-    """Returns the notes about the weight file that a trial starts from, such as a removed prefix."""
-    manifest = trial.source.manifest
-    return manifest.notes if manifest is not None and trial.starts_from_source else ()
 
 
 def skipped_images(trial: PlannedTrial) -> list[str]:

@@ -24,7 +24,7 @@ from jaxft.training.hparams import make_hparams
 from jaxft.training.initialization import initial_variables, split_collections
 from jaxft.training.regularizers.active import measure, measured_shapes
 from jaxft.training.training_images import TrainingImages
-from jaxft.weights import is_head, load_flat, port_with_head, read_file, refuse_damaged
+from jaxft.weights import ReadOptions, is_head, load_flat, port_with_head, read_file, refuse_damaged
 
 
 class TrialLoader:
@@ -67,7 +67,8 @@ class TrialLoader:
         if not any(phase.source_needs for phase in planned.program.phases):
             return lane
         source = split_collections(self._backbone_of(planned.source))
-        source["params"].update(self._load_head(*self._weights_of(planned.source)))
+        size_px = planned.source.preprocessing.size_px
+        source["params"].update(self._load_head(*self._weights_of(planned.source), size_px))
         lane = dataclasses.replace(lane, source=source)
         return with_measured(lane, self._measured(planned, source))
 
@@ -104,7 +105,8 @@ class TrialLoader:
         """Returns the arrays that regularizers measure before training, once for each source and split."""
         phases = [phase.regularizers for phase in planned.program.phases]
         shapes = measured_shapes(phases, planned.model, planned.size_px)
-        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, planned.size_px, repr(shapes)
+        preprocessing = planned.program.phases[-1].preprocessing
+        key = planned.source.digest, planned.images.fingerprint, planned.split.digest, preprocessing, repr(shapes)
         if shapes and key not in self._measurements:
             self.services.emit(events.Working("measuring the attention of channels"))
             with self.services.clock.measure("attention"):
@@ -126,21 +128,22 @@ def with_measured(lane: Lane, measured: Mapping[str, Mapping[str, Any]]) -> Lane
 
 def load_backbone(weights: Any, model: Network, state_dict: str | None) -> dict[str, Any]:
     """Returns the leaves of the backbone in a weight file by name with their collection; see `load_flat`."""
-    return load_flat(weights, model, "new", state_dict=state_dict)[0]
+    return load_flat(weights, model, "new", options=ReadOptions(state_dict))[0]
 
 
-def load_source_head(weights: Any, model: Network, state_dict: str | None = None) -> dict[str, Any]:
+def load_source_head(weights: Any, model: Network, state_dict: str | None, size_px: int) -> dict[str, Any]:
     """Returns the leaves of the head in a weight file by name; empty if the file has no head.
 
     Args:
       weights: the path of the weight file.
       model: the network, with any number of classes.
       state_dict: see `jaxft.load_weights`.
+      size_px: side of the images that the head is for, in pixels.
 
     Raises:
       UserError: the file does not fit the network, or a leaf of the head is damaged.
     """
-    tensors, manifest = read_file(weights, model, state_dict)
+    tensors, manifest = read_file(weights, model, ReadOptions(state_dict, {"size_px": size_px}))
     _, flat = port_with_head(tensors, model, manifest.without_foreign())  # the plan has reported foreign tensors
     refuse_damaged(flat, weights)
     return {name.partition("/")[2]: jnp.asarray(leaf) for name, leaf in flat.items() if is_head(name, model)}

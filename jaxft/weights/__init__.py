@@ -8,12 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxft.weights.class_names import read_class_names
     from jaxft.weights.conversion import convert_weights
     from jaxft.weights.damage import damaged_values, refuse_damaged
     from jaxft.weights.loading import load, load_flat, load_weights, read_file, read_network
     from jaxft.weights.manifest import Manifest, digest_of
+    from jaxft.weights.metadata import replace_preprocessing
     from jaxft.weights.namings import find_port, register_naming
     from jaxft.weights.opening import open_file
+    from jaxft.weights.options import ReadOptions
     from jaxft.weights.porting import is_head, num_classes_of, port, port_with_head, to_tensors
     from jaxft.weights.published import find_file, find_model
     from jaxft.weights.saving import check_output_path, save_weights
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Manifest": "manifest",
+    "ReadOptions": "options",
     "check_output_path": "saving",
     "convert_weights": "conversion",
     "damaged_values": "damage",
@@ -36,16 +40,19 @@ _MODULES = {
     "open_file": "opening",
     "port": "porting",
     "port_with_head": "porting",
+    "read_class_names": "class_names",
     "read_file": "loading",
     "read_network": "loading",
     "refuse_damaged": "damage",
     "register_naming": "namings",
+    "replace_preprocessing": "metadata",
     "save_weights": "saving",
     "to_tensors": "porting",
     "verify_file": "verification",
 }
 __all__ = [
     "Manifest",
+    "ReadOptions",
     "check_output_path",
     "convert_weights",
     "damaged_values",
@@ -61,10 +68,12 @@ __all__ = [
     "open_file",
     "port",
     "port_with_head",
+    "read_class_names",
     "read_file",
     "read_network",
     "refuse_damaged",
     "register_naming",
+    "replace_preprocessing",
     "save_weights",
     "to_tensors",
     "verify_file",

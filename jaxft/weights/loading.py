@@ -19,8 +19,10 @@ from jaxft.models.initialization import init_head
 from jaxft.weights.damage import refuse_damaged
 from jaxft.weights.formats import Contents
 from jaxft.weights.manifest import METADATA_KEY, Manifest
+from jaxft.weights.metadata import with_given
 from jaxft.weights.namings import Fit, find_fit, naming_of, note_of_prefix
 from jaxft.weights.opening import open_file
+from jaxft.weights.options import NO_OPTIONS, ReadOptions
 from jaxft.weights.porting import num_classes_of, port, port_with_head
 from jaxft.weights.published import find_model
 from jaxft.weights.state_dicts import note_of_state_dict, select_state_dict
@@ -65,7 +67,7 @@ def load_weights(
       >>> variables = jaxft.load_weights("resnetsmall14.cifar10.safetensors", model, head="new", key=jax.random.key(0))
       >>> logits = model.apply(variables, images)  # [n, 5], for preprocessed images [n, 32, 32, 3]
     """
-    variables, manifest = load(path, model, head, key, None, check_values, state_dict)
+    variables, manifest = load(path, model, head, key, None, check_values, ReadOptions(state_dict))
     for note in manifest.notes:
         print_warnings(Warned(note))
     return variables
@@ -78,7 +80,7 @@ def load(
     key: Any = None,
     size_px: int | None = None,
     check_values: bool = True,
-    state_dict: str | None = None,
+    options: ReadOptions = NO_OPTIONS,
 ) -> tuple[Variables, Manifest]:
     """Returns the variables of `model`, loaded from a weight file, and the manifest.
 
@@ -89,12 +91,12 @@ def load(
       key: see `load_weights`.
       size_px: image size for a new head, in pixels. If None, the size in the manifest.
       check_values: see `load_weights`.
-      state_dict: see `load_weights`.
+      options: see `read_file`.
 
     Raises:
       UserError: see `load_weights`.
     """
-    flat, manifest = load_flat(path, model, head, check_values, state_dict)
+    flat, manifest = load_flat(path, model, head, check_values, options)
     if head == "new":
         import jax
 
@@ -108,7 +110,7 @@ def load_flat(
     model: Network,
     head: Literal["load", "new"] = "load",
     check_values: bool = True,
-    state_dict: str | None = None,
+    options: ReadOptions = NO_OPTIONS,
 ) -> tuple[dict[str, Any], Manifest]:
     """Returns the variables by leaf name, such as `params/head/kernel`, and the manifest.
 
@@ -117,7 +119,7 @@ def load_flat(
       model: see `load_weights`.
       head: 'load' returns all variables, 'new' only the variables of the backbone.
       check_values: see `load_weights`.
-      state_dict: see `load_weights`.
+      options: see `read_file`.
 
     Raises:
       UserError: `head` or the file is invalid; see `load_weights`.
@@ -126,7 +128,7 @@ def load_flat(
         raise UserError(f"head is {head!r}; allowed: 'load' or 'new'.")
     import jax.numpy as jnp
 
-    tensors, manifest = read_file(path, model, state_dict)
+    tensors, manifest = read_file(path, model, options)
     manifest = manifest.without_foreign() if head == "new" else manifest
     flat = port(tensors, model, manifest, head)
     if check_values:
@@ -135,7 +137,7 @@ def load_flat(
 
 
 def read_network(
-    path: str | Path, name: str | None = None, check_values: bool = True, state_dict: str | None = None
+    path: str | Path, name: str | None = None, check_values: bool = True, options: ReadOptions = NO_OPTIONS
 ) -> tuple[Network, Variables, Manifest]:
     """Returns the network of a weight file, its variables, and the manifest.
 
@@ -146,14 +148,14 @@ def read_network(
       path: see `load_weights`.
       name: name of the network. If None, `find_model` determines it from the file.
       check_values: see `load_weights`.
-      state_dict: see `load_weights`.
+      options: see `read_file`.
 
     Raises:
       UserError: the network of the file is unknown, or the file is invalid; see `load_weights`.
     """
-    model = create_model(name or find_model(path, state_dict), num_classes=2)
-    tensors, manifest = read_file(path, model, state_dict)
-    if num_classes_of(tensors, model) is None:
+    model = create_model(name or find_model(path, options.state_dict), num_classes=2)
+    tensors, manifest = read_file(path, model, options)
+    if manifest.num_classes is None:
         manifest = manifest.without_foreign()
     model, flat = port_with_head(tensors, model, manifest)
     if check_values:
@@ -162,7 +164,7 @@ def read_network(
 
 
 def read_file(
-    path: str | Path, model: Network, state_dict: str | None = None
+    path: str | Path, model: Network, options: ReadOptions = NO_OPTIONS
 ) -> tuple[dict[str, np.ndarray], Manifest]:
     """Returns the tensors of a weight file by their names in its naming, without prefixes, and the manifest.
 
@@ -172,14 +174,15 @@ def read_file(
     Args:
       path: see `load_weights`.
       model: the network, with any number of classes.
-      state_dict: see `load_weights`.
+      options: the state dict, the preprocessing and the class names that the user gives for the file.
 
     Raises:
-      UserError: the file is missing or damaged, is for a network other than `model`, or has no such state dict.
+      UserError: the file is missing or damaged, is for a network other than `model`, or has no such state dict; or the
+        given preprocessing or class names do not fit the file.
     """
     opened = open_file(path)
     file = opened.path.name
-    contents, prefix = select_state_dict(opened.contents, state_dict, file)
+    contents, prefix = select_state_dict(opened.contents, options.state_dict, file)
     fit = find_fit({**contents.tensors, **contents.dropped}.keys(), model, file, prefix)
     manifest = opened.manifest
     if manifest is None:
@@ -189,8 +192,9 @@ def read_file(
             f"{file} is for {manifest.model}, not for {model.architecture}; use the model {manifest.model}."
         )
     naming = naming_of(model, manifest.naming) if opened.format.naming else fit.naming
-    notes = note_of_state_dict(contents, file) if state_dict is None else ()
-    return _tensors_of(contents, fit, file), dataclasses.replace(
+    notes = note_of_state_dict(contents, file) if options.state_dict is None else ()
+    tensors = _tensors_of(contents, fit, file)
+    manifest = dataclasses.replace(
         manifest,
         metadata=tuple(sorted((name, text) for name, text in contents.metadata.items() if name != METADATA_KEY)),
         format=contents.variant or opened.format.name,
@@ -199,7 +203,9 @@ def read_file(
         naming=naming.name,
         foreign=tuple(name for name in fit.foreign if name in contents.tensors),
         notes=(*notes, *note_of_prefix(fit, file)),
+        num_classes=num_classes_of(tensors, model),
     )
+    return tensors, with_given(manifest, options)
 
 
 def _tensors_of(contents: Contents, fit: Fit, file: str) -> dict[str, np.ndarray]:

@@ -41,6 +41,7 @@ class Manifest:
       naming: naming of the tensors in the file, such as 'torchvision' or 'timm'; an export uses it again.
       foreign: names of tensors in the file that belong to no part of the network, such as `criterion.weight`.
       notes: sentences about choices in reading the file, such as a removed prefix, for the user.
+      num_classes: number of classes of the classifier in the file; None without a classifier, or before a file is read.
     """
 
     file: str
@@ -58,6 +59,7 @@ class Manifest:
     naming: str = ""
     foreign: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    num_classes: int | None = None
 
     def to_json(self) -> str:
         """Returns the manifest as JSON, as it is stored in a file."""

@@ -44,9 +44,8 @@ def save_weights(
       UserError: the folder, the format or the naming does not exist.
 
     Example:
-      >>> model = create_model("resnetsmall14", num_classes=10)
-      >>> variables = jaxft.load_weights("resnetsmall14.cifar10.safetensors", model)
-      >>> jaxft.save_weights("copy.pth", model, variables)
+      >>> network = jaxft.load("resnetsmall14.cifar10.safetensors")
+      >>> jaxft.save_weights("copy.pth", network.model, network.variables, network.manifest)
     """
     check_output_path(path)
     if manifest is None:

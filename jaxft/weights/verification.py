@@ -18,7 +18,8 @@ from jaxft.weights.damage import damaged_values
 from jaxft.weights.loading import read_file
 from jaxft.weights.manifest import Manifest
 from jaxft.weights.opening import open_file
-from jaxft.weights.porting import num_classes_of, port_with_head
+from jaxft.weights.options import ReadOptions
+from jaxft.weights.porting import port_with_head
 from jaxft.weights.published import find_model
 
 TOLERANCE = 1e-4  # largest max|a-b| / max|b| of the logits, in float32
@@ -72,8 +73,8 @@ def verify_file(
     intact = Check("integrity", True, opened.checked or NO_CHECKSUM)
     try:
         model = create_model(name or find_model(path, state_dict), num_classes=2)
-        tensors, manifest = read_file(path, model, state_dict)
-        if num_classes_of(tensors, model) is None:
+        tensors, manifest = read_file(path, model, ReadOptions(state_dict))
+        if manifest.num_classes is None:
             manifest = manifest.without_foreign()
         model, leaves = port_with_head(tensors, model, manifest)
     except UserError as error:

@@ -1,11 +1,14 @@
 """The table of commands, their help, overrides and exit codes."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
 import pytest
 
 from jaxft import cli, commands
+from jaxft.commands.arguments import preprocessing_of
+from jaxft.config import PreprocessingConfig
 from jaxft.core.errors import UserError
 from jaxft.recipes.finetune.options import FinetuneOptions
 
@@ -35,11 +38,14 @@ def test_only_commands_that_resume_advise_it_when_interrupted(monkeypatch, capsy
 
 
 def test_the_command_line_of_options_parses_to_the_same_options():
-    options = FinetuneOptions("some.pth", "my pictures", "out", model="resnet18", seeds=2, train="top", size_px=64)
+    given = PreprocessingConfig((-0.5, 0.25, 1e-7), (0.5, 0.25, 1.0), None, "-1..1", "bgr")
+    options = FinetuneOptions("some.pth", "my pictures", "out", "resnet18", 2, "top", 64, given)
     program, *words = shlex.split(options.command())
     args, _ = cli.parse(words)
     assert program == "jaxft" and args.command == "finetune"
-    assert {name: getattr(args, name) for name in vars(options)} == vars(options)
+    names = vars(options).keys() - {"preprocessing"}
+    assert {name: getattr(args, name) for name in names} == {name: getattr(options, name) for name in names}
+    assert dataclasses.replace(preprocessing_of(args), size_px=None) == given
     assert "--model" not in FinetuneOptions("a", "b", "c").command()
 
 

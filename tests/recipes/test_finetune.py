@@ -12,15 +12,17 @@ from PIL import Image
 
 import jaxft
 from jaxft import cli
+from jaxft.config import PreprocessingConfig
 from jaxft.data import load_images
-from jaxft.models import create_model
+from jaxft.models import Preprocessing, create_model
 from jaxft.models.initialization import init_variables
 from jaxft.recipes.finetune.candidates import below_last_stage, make_candidates
 from jaxft.recipes.finetune.folder import claim_folder
 from jaxft.recipes.finetune.options import FinetuneOptions
 from jaxft.recipes.finetune.selection import rank
 from jaxft.recipes.finetune.task import HELD_OUT, make_task
-from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS
+from jaxft.recipes.range_test import HIGHEST, LOWEST, NUM_STEPS, range_study
+from jaxft.study.plan import make_plan
 from jaxft.weights import read_network, save_weights
 
 SIZE = 8
@@ -117,6 +119,28 @@ def test_the_report_and_the_card_name_the_selected_candidate_and_the_network(res
     out, record = result
     page, card = (out / "report.html").read_text(), (out / "MODEL_CARD.md").read_text()
     assert record["selected"] in page and "toy" in card and card.startswith("---\n")
+
+
+@pytest.mark.slow
+def test_assumed_preprocessing_is_on_the_page_and_in_the_card(result):
+    out, record = result
+    assert record["warnings"][0].startswith("toy.pth does not record its preprocessing, so jaxft assumes the default")
+    page, card = (out / "report.html").read_text(), (out / "MODEL_CARD.md").read_text()
+    for text in (page, card):
+        assert "does not record its preprocessing" in text and "source.preprocessing" in text
+
+
+def test_given_preprocessing_reaches_both_studies(weights, pictures):
+    given = PreprocessingConfig((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    options = FinetuneOptions(str(weights / "toy.pth"), str(pictures), "", size_px=SIZE, preprocessing=given)
+    task = make_task(options)
+    expected = Preprocessing(SIZE, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert task.manifest.preprocessing == expected and not task.manifest.assumed
+    name = next(iter(task.candidates))
+    for study in (task.selection(), task.refit(name, 1), range_study(task)):
+        plan = make_plan(study)
+        assert plan.warnings == ()
+        assert {phase.preprocessing for trial in plan.trials for phase in trial.program.phases} == {expected}
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_a_network_trained_on_crops_uses_the_center_crop(network, weights, folde
     assert part.probabilities == pytest.approx(np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1], rel=1e-4)
     assert part.probabilities != whole.probabilities
     assert main(["weights", "inspect", str(path)]) == 0
-    assert "32 px (center crop of images of 40 px), rgb" in capsys.readouterr().out
+    assert "std (0.2023, 0.1994, 0.201) (center crop of images of 40 px)\n" in capsys.readouterr().out
 
 
 def test_table_and_accuracy(certain, folder, capsys):
@@ -215,8 +215,31 @@ def test_classes_without_names_are_numbered_with_a_note(network, certain, folder
     assert main(command) == 0
     captured = capsys.readouterr()
     assert [line.split()[-1] for line in captured.out.splitlines()[1:]] == ["2", "1", "0"]
-    assert "bare.safetensors has no class names for 3 classes, so classes are numbered." in captured.err.splitlines()
-    assert "jaxft assumes the usual image size and scaling of resnetsmall8" in captured.err
+    assert "warning: bare.safetensors has no class names for 3 classes, so classes are numbered and no" in captured.err
+    assert "jaxft assumes the default of resnetsmall8: 32 px, rgb, 0..1, mean (0.4914, 0.4822, 0.4465)" in captured.err
+
+
+def test_the_numbers_of_classes_do_not_stand_for_folders(certain, tmp_path, capsys):
+    """All images are predicted as class 2. Folders named '0' to '2' do not make this an accuracy; names do."""
+    bare, labels = tmp_path / "resnetsmall8.bare.safetensors", tmp_path / "labels.txt"
+    save_file(load_file(certain), bare)
+    labels.write_text("0\n2\n1\n")
+    for name in ("0", "1", "1b", "2"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "pictures" / name / "1.png").write_bytes(picture(0))
+    command = ["predict", "--weights", str(bare), "--top", "1", str(tmp_path / "pictures")]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "accuracy" not in captured.out and "no accuracy is computed; name the classes with --labels" in captured.err
+    assert main([*command, "--labels", str(labels)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith("accuracy: 33.3% (1 of the 3 images")  # the folder '1'
+    assert "class names" not in captured.err
+    labels.write_text("ash\nelm\n")
+    assert main([*command, "--labels", str(labels)]) == 2
+    assert capsys.readouterr().err == (
+        "jaxft: 2 class names are given, but resnetsmall8.bare.safetensors has 3 classes.\n"
+    )
 
 
 def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
@@ -228,7 +251,9 @@ def test_names_of_other_classes_are_not_used(folder, network, tmp_path, capsys):
     assert main(["predict", "--weights", str(other), str(folder / "elm" / "1.png")]) == 0
     captured = capsys.readouterr()
     assert {line.split()[-1] for line in captured.out.splitlines()[1:]} == {"0", "1", "2"}
-    assert captured.err == "other.safetensors has 10 class names for 3 classes, so classes are numbered.\n"
+    assert captured.err.startswith(
+        "warning: other.safetensors has 10 class names for 3 classes, so classes are numbered"
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import jaxft
 from jaxft.core import paths
 from jaxft.models import create_model
 from jaxft.models.structure import expected_shapes
-from jaxft.weights import load, load_weights, read_network, to_tensors, verify_file
+from jaxft.weights import ReadOptions, load, load_weights, read_network, to_tensors, verify_file
 from jaxft.weights.formats.torch.writing import write_torch_file
 from jaxft.weights.namings import find_fit
 
@@ -134,14 +134,14 @@ def test_two_networks_in_a_file_are_an_error_that_names_both_prefixes(suffix, mo
 def test_a_prefix_can_be_selected(name, moco, toy, tmp_path):
     model, variables = toy
     save_file(moco, tmp_path / "toy.safetensors")
-    again, manifest = load(tmp_path / "toy.safetensors", model, head="new", state_dict=name)
+    again, manifest = load(tmp_path / "toy.safetensors", model, head="new", options=ReadOptions(name))
     assert_equal(backbone(again), backbone(variables))
     assert "prefix 'module.encoder_q.'" in manifest.notes[0]
     assert "2 tensors, which belong to no part of toy: module.encoder_q.linear.0.weight, module." in manifest.notes[1]
-    other, _ = load(tmp_path / "toy.safetensors", model, head="new", state_dict="encoder_k")
+    other, _ = load(tmp_path / "toy.safetensors", model, head="new", options=ReadOptions("encoder_k"))
     assert_equal(backbone(other), {name: leaf + 1 for name, leaf in backbone(variables).items()})
     with pytest.raises(jaxft.UserError, match="no state dict and no tensor names with the prefix 'encoder_x'"):
-        load(tmp_path / "toy.safetensors", model, head="new", state_dict="encoder_x")
+        load(tmp_path / "toy.safetensors", model, head="new", options=ReadOptions("encoder_x"))
 
 
 FOREIGN = {"criterion.weight": (3,), "queue": (2, 8), "fc.1.weight": (3, 4), "aux_head.conv.bias": (5,)}
@@ -209,7 +209,7 @@ def test_the_counter_of_an_averaged_model_is_ignored(toy, tmp_path):
         register(torch, net, name.split("."), values)
     averaged = torch.optim.swa_utils.AveragedModel(net)
     torch.save({"model": net.state_dict(), "model_ema": averaged.state_dict()}, tmp_path / "toy.pth")
-    again, manifest = load(tmp_path / "toy.pth", model, state_dict="model_ema")
+    again, manifest = load(tmp_path / "toy.pth", model, options=ReadOptions("model_ema"))
     assert_equal(flat(again), flat(variables))
     assert "prefix 'module.'" in manifest.notes[0]
 
@@ -251,16 +251,16 @@ def test_the_chosen_state_dict_is_reported_and_another_can_be_selected(plain, ot
         f"toy.pth has several state dicts: jaxft takes {plain!r}, not {other!r}; --state-dict (in Python, state_dict=) "
         "selects one.",
     )
-    again, manifest = load(tmp_path / "toy.pth", model, state_dict=other)
+    again, manifest = load(tmp_path / "toy.pth", model, options=ReadOptions(other))
     assert_equal(flat(again), {name: leaf + 1 for name, leaf in flat(variables).items()})
     assert manifest.notes == ()
     with pytest.raises(jaxft.UserError, match=f"no state dict .*'swa'; it has {plain!r}, {other!r}"):
-        load(tmp_path / "toy.pth", model, state_dict="swa")
+        load(tmp_path / "toy.pth", model, options=ReadOptions("swa"))
 
 
 def test_a_state_dict_and_a_prefix_can_be_selected_together(toy, tensors, moco, tmp_path):
     torch_checkpoint(tmp_path / "toy.pth", state_dict=tensors, state_dict_ema=moco)
-    again, _ = load(tmp_path / "toy.pth", toy[0], head="new", state_dict="state_dict_ema.encoder_k")
+    again, _ = load(tmp_path / "toy.pth", toy[0], head="new", options=ReadOptions("state_dict_ema.encoder_k"))
     assert_equal(backbone(again), {name: leaf + 1 for name, leaf in backbone(toy[1]).items()})
 
 
@@ -268,7 +268,7 @@ def test_several_state_dicts_of_unknown_names_need_a_selection(toy, tensors, tmp
     torch_checkpoint(tmp_path / "toy.pth", net_a=tensors, net_b=tensors)
     with pytest.raises(jaxft.UserError, match=r"several dicts of tensors, 'net_a', 'net_b'; --state-dict"):
         load(tmp_path / "toy.pth", toy[0])
-    assert_equal(flat(load(tmp_path / "toy.pth", toy[0], state_dict="net_b")[0]), flat(toy[1]))
+    assert_equal(flat(load(tmp_path / "toy.pth", toy[0], options=ReadOptions("net_b"))[0]), flat(toy[1]))
 
 
 def test_verify_reports_integrity_and_fit_separately(toy, tensors, tmp_path):

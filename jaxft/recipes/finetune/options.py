@@ -2,9 +2,10 @@
 
 import shlex
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxft.config import PreprocessingConfig
 from jaxft.core.errors import UserError
 
 Train = Literal["auto", "head", "top", "all"]
@@ -27,6 +28,7 @@ class FinetuneOptions:
     train: Train = "auto"
     size_px: int | None = None
     state_dict: str | None = None
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -47,9 +49,12 @@ class FinetuneOptions:
             "model": self.model,
             "size-px": self.size_px,
             "state-dict": self.state_dict,
+            **{name.replace("_", "-"): value for name, value in self.preprocessing.given().items()},
         }
         words = ["jaxft", "finetune"]
         for name, value in options.items():
+            if isinstance(value, tuple):
+                value = ",".join(map(str, value))
             if value is not None:
-                words += [f"--{name}", str(value)]
+                words += [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
         return shlex.join(words)

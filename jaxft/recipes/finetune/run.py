@@ -8,10 +8,11 @@ image, so the activations of frozen layers are computed only once.
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxft.config import as_config_file, to_dict
+from jaxft.config import PreprocessingConfig, as_config_file, from_dict, to_dict
 from jaxft.core.events import AlreadyFinished, CandidateSelected, FinetuneStarted, Listener
 from jaxft.recipes.finetune.delivery import deliver_weights, predict_test_images, write_documents
 from jaxft.recipes.finetune.folder import FINAL, SELECTION, check_folder, claim_folder, finished_record
@@ -37,6 +38,7 @@ def finetune(
     quiet: bool = False,
     force: bool = False,
     state_dict: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes a network on labeled images and returns the record, which is also written to `out`/finetune.json.
 
@@ -60,6 +62,7 @@ def finetune(
       quiet: whether to print no progress on standard error.
       force: whether to delete the result of a call with other arguments, if `out` contains one.
       state_dict: the weights of a file with several networks, as in `jaxft.load_weights`.
+      preprocessing: values that replace the preprocessing of the weight file, as in `jaxft.load`.
 
     Raises:
       UserError: the weights, the images or the folder cannot be used, or the folder contains the result of a call with
@@ -80,6 +83,7 @@ def finetune(
         train=train,
         size_px=size_px,
         state_dict=state_dict,
+        preprocessing=from_dict(PreprocessingConfig, preprocessing or {}, "preprocessing"),
     )
     return run_finetune(options, force, quiet)
 

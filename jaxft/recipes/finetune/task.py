@@ -28,8 +28,7 @@ class Task:
     """A network, labeled images, and candidates for fine-tuning.
 
     Attributes:
-      weights: the pretrained weight file, or `package:NAME`.
-      state_dict: see `jaxft.load_weights`.
+      source: the config of the pretrained network: architecture, weight file, state dict and preprocessing.
       data: the path of the labeled images.
       model: the pretrained network, with a head of another number of classes.
       manifest: the manifest of the weight file.
@@ -40,8 +39,7 @@ class Task:
       identity: the value of each option that can change the result; for files, a digest of their contents.
     """
 
-    weights: str
-    state_dict: str | None
+    source: Source
     data: str
     model: "Network"
     manifest: "Manifest"
@@ -78,7 +76,7 @@ class Task:
         """
         return Study(
             title=f"{title}: {self.title}",
-            source=Source(model=self.model.architecture, weights=self.weights, state_dict=self.state_dict),
+            source=self.source,
             target=target,
             training=Training.of({**RECIPE, "augmentation.views": self.candidates[names[0]]["augmentation.views"]}),
             streams=streams,
@@ -121,11 +119,17 @@ def make_task(options: FinetuneOptions) -> Task:
     """
     from jaxft.data import draw_split, load_images
     from jaxft.models import create_model
-    from jaxft.weights import find_model, read_file
+    from jaxft.weights import ReadOptions, find_model, read_file
 
     weights, data = options.weights, options.data
     network = create_model(options.model or find_model(weights, options.state_dict), num_classes=2)
-    _, manifest = read_file(weights, network, options.state_dict)
+    source = Source(
+        model=network.architecture,
+        weights=weights,
+        state_dict=options.state_dict,
+        preprocessing=options.preprocessing,
+    )
+    _, manifest = read_file(weights, network, ReadOptions(options.state_dict, options.preprocessing.given()))
     size_px = manifest.preprocessing.size_px if options.size_px is None else options.size_px
     images = load_images(Images(data=data), size_px)
     spec = Images(data=data, val_fraction=HELD_OUT, test_fraction=HELD_OUT)
@@ -137,8 +141,7 @@ def make_task(options: FinetuneOptions) -> Task:
     folds = 1 if has_val else min(math.ceil(MIN_VALIDATED / len(split.val)), MAX_FOLDS)
     candidates = make_candidates(network, len(split.train), options.train)
     return Task(
-        weights=weights,
-        state_dict=options.state_dict,
+        source=source,
         data=data,
         model=network,
         manifest=manifest,
