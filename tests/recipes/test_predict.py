@@ -23,7 +23,7 @@ from jaxft.core.metrics import METRICS, Metric
 from jaxft.data.readers.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
-from jaxft.recipes.predict import find_pictures, predict_members
+from jaxft.recipes.predict import _labels_of, find_pictures, predict_members
 from jaxft.weights import Manifest, save_weights
 
 NAMES = ("oak tree", "ash", "elm")
@@ -342,6 +342,12 @@ def test_hidden_files_are_ignored_unless_their_folder_is_named(folder):
     (hidden / "1.png").write_bytes(picture(0))
     assert len(find_pictures([folder])) == 7
     assert len(find_pictures([folder / ".cache"])) == 1
+
+
+def test_classes_and_splits_are_those_of_training():
+    names = ["pets/cat/test_set/1.png", "pets/cat/train/1.png", "pets/dog/train/1.png"]
+    assert _labels_of([PurePosixPath(name) for name in names]) == [("cat", "test"), ("cat", "train"), ("dog", "train")]
+    assert _labels_of([PurePosixPath("a/cat/1.png"), PurePosixPath("dog.png")]) == [("cat", ""), ("", "")]
 
 
 def test_a_closed_pipe_causes_no_traceback(certain, folder):

@@ -97,7 +97,7 @@ def find_layout(names: Sequence[PurePosixPath], bare: Iterable[PurePosixPath] = 
     folders = [_without_double(parts[:-1], twice) for parts in inner]
     tree = _Tree(collections.Counter(folders), {})
     for parts, path in zip(inner, folders):
-        tree.examples[path] = min("/".join(parts), tree.examples.get(path, "/".join(parts)))
+        tree.examples[path] = min(_joined(parts), tree.examples.get(path, _joined(parts)))
     unlabeled = _unlabeled(tree)
     roles = _roles_of(tree.without(unlabeled))
     used = {path[: i + 1] for path in tree.counts for i in range(len(path))}
@@ -105,7 +105,7 @@ def find_layout(names: Sequence[PurePosixPath], bare: Iterable[PurePosixPath] = 
         _without_double(folder.parts[len(outer) :], twice) for folder in bare if folder.parts[: len(outer)] == outer
     }
     images = [
-        None if path[0] in unlabeled else _labeled_name("/".join(parts), path, roles)
+        None if path[0] in unlabeled else _labeled_name(_joined(parts), path, roles)
         for parts, path in zip(inner, folders)
     ]
     return Layout(
@@ -279,6 +279,10 @@ def _ambiguous(folders: Iterable[str], one: Roles, other: Roles) -> LayoutError:
         f"can be read in two ways: with the folders {names} as {_text(one)} or as {_text(other)}; name splits train, "
         "val and test and nothing else so, or list the images in a table."
     )
+
+
+def _joined(parts: Folders) -> str:
+    return "/".join(parts).replace("//", "/")  # the first part of an absolute name is a slash
 
 
 def _text(roles: Roles) -> str:
