@@ -26,8 +26,10 @@ def save_weights(
 ) -> None:
     """Saves the variables of a network to a weight file, in the format of its suffix.
 
-    `.safetensors` and the PyTorch suffixes `.pth`, `.pt`, `.th` and `.bin` use the names and layouts of published
-    files. `.msgpack` is for `flax.serialization.from_bytes`: nested `params` and `batch_stats` with leaf names.
+    `.safetensors`, `.safetensors.index.json` (sharded), `.npz` and the PyTorch suffixes `.pth`, `.pt`, `.th` and `.bin`
+    use the names and layouts of published files. `.msgpack` is for `flax.serialization.from_bytes`, and `.orbax` is a
+    folder for Orbax: nested `params` and `batch_stats` with leaf names. `.h5` and `.weights.h5` are for Keras, and
+    `.caffemodel` is for Caffe, with the names that these use.
 
     Weights that are loaded and saved again are bit-identical. The metadata of the file contains the manifest.
 

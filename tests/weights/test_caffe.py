@@ -108,9 +108,15 @@ def test_models_of_every_version_are_read(form, is_v1, tmp_path):
         assert tensors[name].shape == array.shape and np.array_equal(tensors[name], array)
 
 
-def test_a_network_in_the_names_of_caffe_is_loaded_with_its_preprocessing(tmp_path):
-    model = create_model("squeezenet1_1_caffe", 3)
-    variables = draw_variables(model, 64)
+@pytest.fixture(scope="module")
+def squeezenet():
+    """Returns SqueezeNet 1.0 with the conventions of Caffe, and its variables."""
+    model = create_model("squeezenet1_0_caffe", 3)
+    return model, draw_variables(model, 64)
+
+
+def test_a_network_in_the_names_of_caffe_is_loaded_with_its_preprocessing(squeezenet, tmp_path):
+    model, variables = squeezenet
     for suffix in (".caffemodel", ".safetensors"):
         save_weights(tmp_path / f"net{suffix}", model, variables)
     again, manifest = load(tmp_path / "net.caffemodel", model)
@@ -120,9 +126,8 @@ def test_a_network_in_the_names_of_caffe_is_loaded_with_its_preprocessing(tmp_pa
     assert (tmp_path / "copy.safetensors").read_bytes() == (tmp_path / "net.safetensors").read_bytes()
 
 
-def test_a_file_without_a_record_has_the_conventions_of_caffe(tmp_path):
-    model = create_model("squeezenet1_0_caffe", 3)
-    variables = draw_variables(model, 64)
+def test_a_file_without_a_record_has_the_conventions_of_caffe(squeezenet, tmp_path):
+    model, variables = squeezenet
     save_weights(tmp_path / "net.caffemodel", model, variables)
     tensors = read(tmp_path / "net.caffemodel").tensors
     write(tmp_path / "squeezenet1_0_caffe.caffemodel", tensors, {})

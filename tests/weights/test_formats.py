@@ -1,19 +1,20 @@
 """Formats of weight files: detection and registration."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import draw_variables
 
 import jaxft
+from jaxft.cli import main
 from jaxft.core import paths
-from jaxft.models import create_model
 from jaxft.recipes.finetune.delivery import deliver_weights
 from jaxft.weights import convert_weights, find_model, load, save_weights
+from jaxft.weights.files import num_bytes_of
 from jaxft.weights.formats import FORMATS, Contents, Format, format_of, register_format, writable_suffixes
 
 MAGIC = b"OWN12"
@@ -46,13 +47,6 @@ def own_format(monkeypatch):
     """Registers a format of float32 values during a test."""
     monkeypatch.setattr(FORMATS, "entries", dict(FORMATS.entries))
     register_format(OWN)
-
-
-@pytest.fixture
-def toy():
-    """Returns a network and its variables."""
-    model = create_model("toy", num_classes=3)
-    return model, draw_variables(model, 8)
 
 
 def test_a_registered_format_can_be_read_written_and_converted(own_format, toy, tmp_path):
@@ -132,3 +126,46 @@ def test_weights_from_a_read_only_format_are_delivered_in_other_formats(toy, tmp
     save_weights(tmp_path / "trained.safetensors", *toy)
     task = SimpleNamespace(manifest=SimpleNamespace(file="network.own", format="own"))
     assert deliver_weights(tmp_path / "trained.safetensors", tmp_path, task) == ["weights.pth", "weights.msgpack"]
+
+
+PATHS = ("toy.safetensors.index.json", "toy.npz", "toy.h5", "toy.weights.h5", "toy.orbax", "toy.msgpack", "toy.tar")
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_the_commands_work_with_every_format(name, toy, tmp_path, capsys):
+    if name.endswith(".h5"):
+        pytest.importorskip("h5py")
+    model, variables = toy
+    save_weights(tmp_path / "source.safetensors", model, variables)
+    path = str(tmp_path / name)
+    assert main(["weights", "convert", str(tmp_path / "source.safetensors"), path]) == 0
+    num_bytes = num_bytes_of(Path(path))
+    assert f"{num_bytes:,} bytes" in capsys.readouterr().out
+    assert main(["weights", "inspect", path]) == 0
+    printed = capsys.readouterr().out
+    assert f"{num_bytes:,} bytes" in printed and "its tensors match the sha256 in its metadata" in printed
+    assert "toy: every tensor fits" in printed
+    assert main(["weights", "convert", path, str(tmp_path / "copy.safetensors")]) == 0
+    assert (tmp_path / "copy.safetensors").read_bytes() == (tmp_path / "source.safetensors").read_bytes()
+    assert main(["weights", "convert", str(tmp_path / "source.safetensors"), path, "--force"]) == 0  # replaces the file
+    network = jaxft.load(path)
+    assert np.array_equal(network.variables["params"]["head"]["bias"], variables["params"]["head"]["bias"])
+
+
+def test_verify_checks_a_folder(toy, tmp_path, capsys):
+    save_weights(tmp_path / "toy.orbax", *toy)
+    assert main(["weights", "verify", str(tmp_path / "toy.orbax")]) == 0
+    assert "all 27 fit toy, 3 classes" in capsys.readouterr().out
+
+
+def test_no_file_is_left_if_a_write_fails(toy, tmp_path, monkeypatch):
+    save_weights(tmp_path / "toy.safetensors.index.json", *toy)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jaxft.weights.formats.safetensors_index.write_shard", fail)
+    with pytest.raises(jaxft.UserError, match="no space is left"):
+        save_weights(tmp_path / "toy.safetensors.index.json", *toy)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -109,7 +109,7 @@ def _dimensions(message: memoryview) -> list[int]:
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Writes a Caffe model; each layer has the blobs of its tensors `layer.0`, `layer.1`, ... in this order.
+    """Writes a Caffe model with tensors of any shape by name; `layer.0` and `layer.1` are the blobs of a layer.
 
     Raises:
       UserError: a tensor does not have float32 values, or its name does not end in the index of a blob.

@@ -74,7 +74,11 @@ def _array(name: str, content: bytes) -> "np.ndarray":
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Writes a NumPy archive with tensors of any shape by name."""
+    """Writes a NumPy archive with tensors of any shape by name.
+
+    Raises:
+      UserError: NumPy files cannot store the dtype of a tensor.
+    """
     import numpy as np
 
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

@@ -73,7 +73,7 @@ def _read_array(spec: Mapping[str, Any], num_bytes: int) -> "np.ndarray":
 
     store = tensorstore.open(spec, open=True, read=True).result()
     for shape in (store.shape, store.chunk_layout.read_chunk.shape or ()):
-        check_expansion(math.prod(side or 1 for side in shape) * store.dtype.numpy_dtype.itemsize, num_bytes)
+        check_expansion(math.prod(size or 1 for size in shape) * store.dtype.numpy_dtype.itemsize, num_bytes)
     array = np.asarray(store.read().result())
     if array.dtype.kind not in "fiubV":
         refuse(f"has an array of the type {array.dtype}; weights are numbers")

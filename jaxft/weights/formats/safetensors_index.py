@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
-from jaxft.weights.formats import safetensors
 from jaxft.weights.formats.format import Contents, Format
 from jaxft.weights.formats.reading import explained_damage
+from jaxft.weights.formats.safetensors import SAFETENSORS
+from jaxft.weights.formats.safetensors import write as write_shard
 from jaxft.weights.formats.torch.refusal import printable, refuse
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def read(path: Path) -> Contents:
                 f"the shard {str(shard)!r} is damaged: its sha256 is not that in {path.name}; download it again."
             )
         expected = {name for name, file in index["weight_map"].items() if file == shard.name}
-        contents = safetensors.read(shard).tensors
+        contents = SAFETENSORS.read(shard).tensors
         different = sorted(expected ^ contents.keys())
         if different:
             raise UserError(
@@ -91,7 +92,7 @@ def _shards(path: Path, index: Mapping[str, Any]) -> list[Path]:
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Writes an index, and shards with at most `SHARD_BYTES` of tensors next to it."""
+    """Writes an index, and shards with at most `SHARD_BYTES` of tensors of any shape next to it."""
     groups: list[dict[str, np.ndarray]] = [{}]
     for name, array in tensors.items():
         if groups[-1] and sum(other.nbytes for other in groups[-1].values()) + array.nbytes > SHARD_BYTES:
@@ -101,12 +102,12 @@ def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str
         f"{path.name.removesuffix(INDEX)}-{i:05}-of-{len(groups):05}.safetensors" for i in range(1, len(groups) + 1)
     ]
     for name, group in zip(names, groups):
-        safetensors.write(path.with_name(name), group, {"format": "np"})
+        write_shard(path.with_name(name), group, {"format": "np"})
     digests = {name: sha256_of(path.with_name(name).read_bytes()) for name in names}
     total = sum(array.nbytes for array in tensors.values())
     index = {
-        "metadata": {"total_size": total, **metadata, DIGESTS: digests},
         "weight_map": {tensor: name for name, group in zip(names, groups) for tensor in group},
+        "metadata": {"total_size": total, **metadata, DIGESTS: digests},
     }
     path.write_text(json.dumps(index, indent=2), encoding="utf-8")
 
@@ -115,7 +116,9 @@ SAFETENSORS_INDEX = Format(
     "safetensors-index",
     (INDEX,),
     # A safetensors file can start with the same character, but has zeros in its first eight bytes.
-    matches=lambda first_bytes: first_bytes.lstrip().startswith(b"{") and 0 not in first_bytes[:8],
+    matches=lambda first_bytes: (
+        first_bytes.startswith(b"{") and b'"weight_map"' in first_bytes and 0 not in first_bytes[:8]
+    ),
     read=read,
     write=write,
     read_metadata=read_metadata,

@@ -77,7 +77,7 @@ class Hdf5Object:
         """Returns the values of a dataset of any shape, as a read-only view of the file."""
         messages = {message.type: message for message in self._messages}
         if FILTERS in messages:
-            refuse("has a compressed dataset; Keras writes none: write it again without compression")
+            refuse("has a compressed dataset, which Keras never writes; write the file again without compression")
         if EXTERNAL_FILES in messages:
             refuse("has a dataset whose values are in another file")
         if not {DATASPACE, DATATYPE, LAYOUT} <= messages.keys() or messages[DATATYPE].flags & SHARED:
@@ -89,7 +89,7 @@ class Hdf5Object:
         """Returns the bytes of the values of a dataset."""
         version, kind = struct.unpack_from("<BB", layout)
         if version not in (3, 4) or kind not in (COMPACT, CONTIGUOUS):
-            refuse("has a dataset in chunks; Keras writes none: write it again without chunks")
+            refuse("has a dataset in chunks, which Keras never writes; write the file again without chunks")
         if kind == COMPACT:
             (size,) = struct.unpack_from("<H", layout, 2)
             return layout[4 : 4 + size]

@@ -69,7 +69,14 @@ def to_array(stored: Type, shape: tuple[int, ...], data: memoryview) -> np.ndarr
 
 
 def to_texts(blocks: Blocks, stored: Type, shape: tuple[int, ...], data: memoryview) -> list[str]:
-    """Returns the strings of an attribute, which can have a fixed length or refer to a heap."""
+    """Returns the strings of an attribute.
+
+    Args:
+      blocks: the file.
+      stored: the type of the strings, which have a fixed length or refer to a heap.
+      shape: the shape of the attribute.
+      data: the stored values.
+    """
     count = math.prod(shape)
     if stored.num_bytes == 0 or count * stored.num_bytes > len(data):
         refuse("has an attribute that is larger than its values")

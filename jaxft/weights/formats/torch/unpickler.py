@@ -189,7 +189,7 @@ class _Machine:
         return True
 
     def storage_of(self, saved: Any) -> Storage | StoredTensor | Dropped:
-        """Returns the storage or tensor of a persistent id, or a placeholder for a class saved with its source code."""
+        """Returns the storage or tensor of a persistent id, or the placeholder of a class that has its source code."""
         if isinstance(saved, str) and saved in self.tensors:
             return self.tensors[saved]
         if isinstance(saved, tuple) and saved[:1] == ("module",) and len(saved) > 1:
