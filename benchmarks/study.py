@@ -42,7 +42,6 @@ from typing import Any
 
 import study_torch
 from finetune import environment
-from study_configs import BESIDE_THE_CLONE
 
 from jaxft import UserError
 from jaxft.config import Execution, load_config
@@ -102,13 +101,13 @@ class Round:
     """One round of a measurement.
 
     Attributes:
-      data: folder of the data.
+      data: folder of the data; if None, the data folders of jaxft.
       folder: temporary folder of the round.
       quick: whether this is a smoke run.
       part: number of trials of the slow PyTorch probe; if None, all.
     """
 
-    data: Path
+    data: Path | None
     folder: Path
     quick: bool
     part: int | None
@@ -181,7 +180,7 @@ class Round:
 
     def config(self, study: str) -> str:
         """Returns the --config argument of a study in `study_configs.py`."""
-        return f"{HERE / 'study_configs.py'}:{study},{self.data}"
+        return config_of(study, self.data)
 
     def overrides(self, study: str, more: Sequence[str] = ()) -> tuple[str, ...]:
         """Returns the overrides `more`, after those of a smoke run."""
@@ -404,11 +403,16 @@ def cells(found: Record) -> str:
     return text + ("  (scaled from {run} of {trials} trials)".format(**found["scaled"]) if "scaled" in found else "")
 
 
+def config_of(study: str, data: Path | None) -> str:
+    """Returns the --config argument of a study in `study_configs.py`, with data in the folder `data`."""
+    return f"{HERE / 'study_configs.py'}:{study}" + ("" if data is None else f",{data}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the missing rounds, prints the table, and writes the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measures", nargs="*", choices=(*MEASURES, "all"), default="all")
-    parser.add_argument("--data", type=Path, default=BESIDE_THE_CLONE, help="folder of weights/ and images/")
+    parser.add_argument("--data", type=Path, help="folder of weights/ and images/ (default: jaxft's data folders)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--whole", action="store_true", help="all trials of the slow PyTorch probe (hours)")
     parser.add_argument("--quick", action="store_true", help="smoke run: smallest sizes, one round, no output file")
@@ -419,7 +423,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as jaxft commands set for themselves
     try:
         for measure in STUDY_OF.keys() & set(measures):
-            load_config(f"{HERE / 'study_configs.py'}:{STUDY_OF[measure]},{args.data}")
+            load_config(config_of(STUDY_OF[measure], args.data))
     except UserError as error:
         parser.exit(2, f"{error}\n")
     keeps, part = not args.quick, None if args.whole else PROBE_PART
@@ -429,7 +433,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         while len(rounds) < (args.rounds if keeps else 1):
             load = os.getloadavg()[0]
             with tempfile.TemporaryDirectory() as folder:
-                rounds.append(MEASURES[measure](Round(args.data.resolve(), Path(folder), args.quick, part)))
+                rounds.append(
+                    MEASURES[measure](Round(args.data and args.data.resolve(), Path(folder), args.quick, part))
+                )
             results[measure] |= summarize(measure, rounds)
             results[measure].setdefault("load_before", []).append(load)  # shows whether the machine was idle
             if keeps:

@@ -3,8 +3,8 @@
     jaxft study --config=benchmarks/study_configs.py:seeds --workdir=runs/seeds
 
 The argument of the config is the name of the study, or the name and the folder of its data:
-study_configs.py:probe,FOLDER. The default folder is ../shared/data next to the clone. No weights are saved, because the
-PyTorch versions save none.
+study_configs.py:probe,FOLDER. Without a folder, the data are those of `jaxft weights get` and `jaxft data get`. No
+weights are saved, because the PyTorch versions save none.
 """
 
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxft import UserError
+from jaxft.hub.data_folders import need_data_files
 
-BESIDE_THE_CLONE = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 FROZEN = ("stem/.*|stage1/.*", "stem/.*|stage[12]/.*", "stem/.*|stage.*")  # a third, two thirds, all of the backbone
 
 
@@ -22,13 +22,13 @@ def get_config(arg: str = "") -> ConfigDict:
     name, _, folder = arg.partition(",")
     if name not in STUDIES:
         raise UserError(f"there is no study {name!r}; name one of {', '.join(STUDIES)}, study_configs.py:NAME.")
-    config = STUDIES[name](Path(folder) if folder else BESIDE_THE_CLONE)
+    config = STUDIES[name](Path(folder) if folder else None)
     config.title = f"benchmark: {name}"
     config.execution = {"keep_weights": "none", **config.get("execution", {})}
     return config
 
 
-def seeds(folder: Path) -> ConfigDict:
+def seeds(folder: Path | None) -> ConfigDict:
     """Returns one setting with eight seeds: full fine-tuning of a small residual network on scenes."""
     config = ConfigDict()
     config.seeds = 8
@@ -49,7 +49,7 @@ def seeds(folder: Path) -> ConfigDict:
     return config
 
 
-def probe(folder: Path) -> ConfigDict:
+def probe(folder: Path | None) -> ConfigDict:
     """Returns eight settings with four seeds each: a linear head on EfficientNet-Lite0."""
     config = ConfigDict()
     config.seeds = 4
@@ -70,7 +70,7 @@ def probe(folder: Path) -> ConfigDict:
     return config
 
 
-def freeze(folder: Path) -> ConfigDict:
+def freeze(folder: Path | None) -> ConfigDict:
     """Returns four freezing depths with four seeds each, without augmentation."""
     config = seeds(folder)
     config.seeds = 4
@@ -81,7 +81,7 @@ def freeze(folder: Path) -> ConfigDict:
     return config
 
 
-def memory(folder: Path) -> ConfigDict:
+def memory(folder: Path | None) -> ConfigDict:
     """Returns eight seeds under `vmap`, with evaluation batches no larger than training batches."""
     config = seeds(folder)
     config.training.schedule.epochs = 2.0
@@ -90,7 +90,7 @@ def memory(folder: Path) -> ConfigDict:
     return config
 
 
-def numbers(folder: Path) -> ConfigDict:
+def numbers(folder: Path | None) -> ConfigDict:
     """Returns 32 trials that differ only in numbers: eight learning rates with four seeds. It needs no data folder."""
     config = ConfigDict()
     config.seeds = 4
@@ -105,12 +105,13 @@ def numbers(folder: Path) -> ConfigDict:
     return config
 
 
-def there(folder: Path, name: str) -> str:
-    """Returns the path of an existing file in the data folder."""
+def there(folder: Path | None, name: str) -> str:
+    """Returns the path of an existing data file. If `folder` is None, jaxft looks it up in its data folders."""
+    if folder is None:
+        return str(need_data_files([name])[0])
     if not (folder / name).is_file():
         raise UserError(
-            f"the study's data are not all in {str(folder)!r}: there is no {name}; "
-            "name their folder: study_configs.py:NAME,FOLDER, or study.py --data FOLDER."
+            f"there is no {name} in {str(folder)!r}; give the folder of the data: study_configs.py:NAME,FOLDER."
         )
     return str(folder / name)
 

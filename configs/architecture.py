@@ -10,10 +10,10 @@ Expected: ImageNet networks at 224 px are far better than CIFAR networks at 32 p
 those pretrained on more classes (CIFAR-100) are better. Frozen and fine-tuned networks have the same order, except for
 near ties. The distilled network, which was trained only for accuracy on its own classes, gains most from fine-tuning.
 Found: not measured yet.
-Cost: --dry-run prints an estimate of the time. The study reads weights/*.safetensors and images/caltech-101.zip from
-../shared/data next to the clone, or from FOLDER with architecture.py:FOLDER. architecture.py:small (or small,FOLDER)
-runs for one or two minutes, which is too short to answer the question. architecture.py:full has the scale of the
-publications, for accelerators: torchvision weights of ResNet-18 to 152 in the current folder; caltech101 from TFDS.
+Cost: --dry-run prints an estimate of the time. The study reads weights/*.safetensors and images/caltech-101.zip, which
+`jaxft weights get` and `jaxft data get` download. architecture.py:FOLDER reads them from FOLDER. architecture.py:small
+(or small,FOLDER) runs for one or two minutes, which is too short to answer the question. architecture.py:full has the
+scale of the publications, for accelerators: torchvision's ImageNet weights of ResNet-18 to 152; caltech101 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -35,21 +35,20 @@ NETWORKS = (  # name, file, epochs of full fine-tuning
     ("squeezenet1_1_keras", "squeezenet1_1.imagenet-notop", 3),
     ("efficientnet_lite0", "efficientnet_lite0.imagenet", 3),
 )
+SMALL = (NETWORKS[0], NETWORKS[4], NETWORKS[7])
 RESNETS = tuple((f"resnet{depth}", f"resnet{depth}", 30) for depth in (18, 34, 50, 101, 152))
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
-    networks = scale.pick(NETWORKS, full=RESNETS)
+    networks = scale.pick(NETWORKS, small=SMALL, full=RESNETS)
     *weights, images = scale.files(
-        *(f"weights/{file}.safetensors" for _, file, _ in NETWORKS),
+        *(f"weights/{file}.safetensors" for _, file, _ in networks),
         "images/caltech-101.zip",
-        full=(*(f"{file}.safetensors" for _, file, _ in RESNETS), "tfds:caltech101"),
+        full=(*(f"torchvision/{file}" for _, file, _ in RESNETS), "tfds:caltech101"),
     )
     starts = [(model, path, epochs) for (model, _, epochs), path in zip(networks, weights, strict=True)]
-    if scale.is_small:
-        starts = [starts[0], starts[4], starts[7]]
 
     config = scale.study("Architecture: published networks at their own image sizes", seeds=scale.pick(3, small=2))
     config.target = {

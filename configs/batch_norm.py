@@ -21,10 +21,10 @@ Found: test accuracy in percent with 95% intervals over three seeds, tuned affin
   Unexpectedly, frozen statistics fail at the learning rate of batches of 32 (0.1 for the head), because nothing bounds
   the activations. Frozen affine parameters change nothing beyond the intervals.
 Cost: about 5 minutes on two cores, with worker processes. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with batch_norm.py:FOLDER.
-batch_norm.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-batch_norm.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in
---config.source.weights; oxford_flowers102 from TFDS.
+images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. batch_norm.py:FOLDER reads them from
+FOLDER. batch_norm.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+batch_norm.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet weights of
+ResNet-50; oxford_flowers102 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:oxford_flowers102"))
+    weights, images = scale.files(*names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:oxford_flowers102"))
     title = "Batch norm: frozen, tracked and recalibrated statistics by batch size"
     config = scale.study(title, seeds=scale.pick(3, small=1))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}

@@ -11,10 +11,10 @@ Expected: the pretrained network beats the random one, most for photographs and 
 costs more, the farther the domain is from photographs.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/pacs-7x4.zip from ../shared/data next to the clone, or from FOLDER with domain_shift.py:FOLDER.
-domain_shift.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-domain_shift.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in
---config.source.weights; domainnet from TFDS.
+images/pacs-7x4.zip, which `jaxft weights get` and `jaxft data get` download. domain_shift.py:FOLDER reads them from
+FOLDER. domain_shift.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+domain_shift.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet weights of
+ResNet-50; domainnet from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weights, *images = scale.files(
         *("weights/resnetsmall8.cifar100.safetensors", "images/pacs-7x4.zip"),
         full=(
-            "resnet50.safetensors",
+            "torchvision/resnet50.IMAGENET1K_V1",
             *(f"tfds:domainnet/{name}" for name in ("real", "painting", "clipart", "sketch")),
         ),
     )

@@ -24,10 +24,10 @@ figures are differences from it, with 95% intervals over targets and fifths wher
   +- 4.1 with both, because a head alone was selected.
 - Conclusion: few intervals exclude zero. `jaxft finetune` uses AdamW instead of SGD and is otherwise the recipe above.
 Cost: about 15 minutes on two cores. The study reads weights/resnetsmall14.cifar100.safetensors and
-images/{caltech-101,intel-scenes-6,pacs-7x4}.zip from ../shared/data next to the clone, or from FOLDER with
-finetune_recipe.py:FOLDER. finetune_recipe.py:small (or small,FOLDER) runs a few levels for one or two minutes, which is
-too short to answer the question. finetune_recipe.py:full has the scale of the publications, for accelerators: ImageNet
-weights of ResNet-50 from the file in --config.source.weights; four data sets from TFDS.
+images/{caltech-101,intel-scenes-6,pacs-7x4}.zip, which `jaxft weights get` and `jaxft data get` download.
+finetune_recipe.py:FOLDER reads them from FOLDER. finetune_recipe.py:small (or small,FOLDER) runs a few levels for one
+or two minutes, which is too short to answer the question. finetune_recipe.py:full has the scale of the publications,
+for accelerators: torchvision's first ImageNet weights of ResNet-50; four data sets from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weights, *images = scale.files(
         "weights/resnetsmall14.cifar100.safetensors",
         *(f"images/{name}.zip" for name in ("caltech-101", "intel-scenes-6", "pacs-7x4")),
-        full=("resnet50.safetensors", *(f"tfds:{name}" for name in SETS)),
+        full=("torchvision/resnet50.IMAGENET1K_V1", *(f"tfds:{name}" for name in SETS)),
     )
     title = "The recipe of jaxft finetune, and changes of one factor"
     config = scale.study(title, seeds=scale.pick(2, small=1))

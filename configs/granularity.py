@@ -11,9 +11,9 @@ cost 2.8 points of mAP on PASCAL-DET).
 Expected: merging classes costs little until few classes are left. The coarsest labels still beat random initialization.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study needs WordNet: pip install 'jaxft[wordnet]'. The study reads
-images/tiny-imagenet-200.zip and images/caltech-101.zip from ../shared/data next to the clone, or from FOLDER with
-granularity.py:FOLDER. granularity.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer
-the question. granularity.py:full has the scale of the publications, for accelerators: imagenet2012 and caltech101 from
+images/tiny-imagenet-200.zip and images/caltech-101.zip, which `jaxft data get` downloads. granularity.py:FOLDER reads
+them from FOLDER. granularity.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the
+question. granularity.py:full has the scale of the publications, for accelerators: imagenet2012 and caltech101 from
 TFDS.
 """
 

@@ -9,10 +9,10 @@ Expected: tuned beats frozen. New units help more if the old ones are frozen. Wi
 few units.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall14.cifar100.safetensors and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with growth.py:FOLDER. growth.py:small
-(or small,FOLDER) runs for one or two minutes, which is too short to answer the question. growth.py:full has the scale
-of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in --config.source.weights; sun397
-from TFDS.
+images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. growth.py:FOLDER reads them from
+FOLDER. growth.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+growth.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet weights of ResNet-50;
+sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, scenes = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, scenes = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Growth: new units next to the last stage, or on top of it", seeds=scale.pick(3, small=2))
     config.source = {"model": scale.pick("resnetsmall14", full="resnet50"), "weights": weights}
     config.target = scale.images(scenes, train_per_class=50, val_per_class=10)

@@ -10,10 +10,10 @@ Source: Ouyang et al. 2016; Cui et al. 2019, section 5.1 (long-tailed CIFAR with
 Expected: accuracy falls as the imbalance rises. At the highest ratio, balanced batches recover some of it.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/fashion-mnist-8000.npz from ../shared/data next to the clone, or from FOLDER with imbalance.py:FOLDER.
-imbalance.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-imbalance.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in
---config.source.weights; an imbalanced draw of cifar100 from TFDS, because inaturalist is imbalanced by itself.
+images/fashion-mnist-8000.npz, which `jaxft weights get` and `jaxft data get` download. imbalance.py:FOLDER reads them
+from FOLDER. imbalance.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the
+question. imbalance.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet weights of
+ResNet-50; an imbalanced draw of cifar100 from TFDS, because inaturalist is imbalanced by itself.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/fashion-mnist-8000.npz")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:cifar100"))
+    weights, images = scale.files(*names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:cifar100"))
     title = "Imbalance: imbalanced target classes and balanced batches"
     config = scale.study(title, seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}

@@ -13,7 +13,7 @@ most of the gain in speed. Earlier checkpoints are worse. A head from class mean
 epochs.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads images/tiny-imagenet-200.zip and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with initialization.py:FOLDER.
+images/intel-scenes-6.zip, which `jaxft data get` downloads. initialization.py:FOLDER reads them from FOLDER.
 initialization.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
 initialization.py:full has the scale of the publications, for accelerators: imagenet2012 and sun397 from TFDS.
 """

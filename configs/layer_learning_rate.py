@@ -12,10 +12,10 @@ decay is as good as the best single learning rate, without a search for it. Free
 most general, costs little.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with layer_learning_rate.py:FOLDER.
-layer_learning_rate.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-layer_learning_rate.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the
-file in --config.source.weights; sun397 from TFDS.
+images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. layer_learning_rate.py:FOLDER reads
+them from FOLDER. layer_learning_rate.py:small (or small,FOLDER) runs for one or two minutes, which is too short to
+answer the question. layer_learning_rate.py:full has the scale of the publications, for accelerators: torchvision's
+first ImageNet weights of ResNet-50; sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, images = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Learning rates by layer", seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = scale.images(images, train_per_class=20, val_per_class=scale.pick(10, full=5))

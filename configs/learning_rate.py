@@ -17,10 +17,10 @@ Found: test accuracy in percent with 95% intervals over five seeds, for a frozen
   beats freezing. The random network varies little from 0.001 on. The pretrained network is better up to 0.01, and the
   intervals overlap from 0.03 on. At 0.3, its mean is unexpectedly lower: large steps destroy the pretrained weights.
 Cost: about 7 minutes on two cores, with worker processes. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with learning_rate.py:FOLDER.
-learning_rate.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-learning_rate.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file
-in --config.source.weights; sun397 from TFDS.
+images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. learning_rate.py:FOLDER reads them
+from FOLDER. learning_rate.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the
+question. learning_rate.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet
+weights of ResNet-50; sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +32,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, images = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Learning rate of the backbone: pretrained and from scratch", seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = scale.images(images, train_per_class=20, val_per_class=scale.pick(10, full=5))

@@ -11,10 +11,10 @@ effective learning rate, it changes less, except at 0.99, which averages over a 
 itself.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with momentum.py:FOLDER.
-momentum.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-momentum.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file in
---config.source.weights; sun397 from TFDS.
+images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. momentum.py:FOLDER reads them from
+FOLDER. momentum.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
+momentum.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet weights of ResNet-50;
+sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, images = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Momentum, at fixed and at fixed effective learning rate", seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = scale.images(images, train_per_class=20, val_per_class=scale.pick(10, full=5))

@@ -13,9 +13,9 @@ Found: test accuracy in percent with 95% intervals over five seeds (jaxft study 
 scratch are 15.4 +- 4.3 and 17.4 +- 4.3 points. CIFAR-100 minus CIFAR-10 is 2.0 +- 4.1 points: five seeds do not
 separate them.
 Cost: about 20 minutes on two cores, 36 minutes on two busy cores. The study reads
-weights/resnetsmall14.{cifar10,cifar100}.safetensors and images/intel-scenes-6.zip from ../shared/data next to the
-clone, or from FOLDER with objects_to_scenes.py:FOLDER. objects_to_scenes.py:small (or small,FOLDER) runs for one or two
-minutes, which is too short to answer the question.
+weights/resnetsmall14.{cifar10,cifar100}.safetensors and images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft
+data get` download. objects_to_scenes.py:FOLDER reads them from FOLDER. objects_to_scenes.py:small (or small,FOLDER)
+runs for one or two minutes, which is too short to answer the question.
 """
 
 from ml_collections import ConfigDict

@@ -13,10 +13,10 @@ neighbors and class means. Second-order pooling gains most over the average in t
 per class all classifiers are equal, and each further image adds less.
 Found: not measured yet.
 Cost: about 10 minutes on two cores, of which the network takes one or two. The study reads
-weights/efficientnet_lite0.imagenet.safetensors and images/intel-scenes-6.zip from ../shared/data next to the clone, or
-from FOLDER with off_the_shelf.py:FOLDER. off_the_shelf.py:small (or small,FOLDER) runs for one minute with resnetsmall8
-from CIFAR-100 at 32 x 32 pixels, which is too short to answer the question. off_the_shelf.py:full has the scale of the
-publications, for accelerators: ImageNet weights of ResNet-18 from resnet18.safetensors in the current folder;
+weights/efficientnet_lite0.imagenet.safetensors and images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data
+get` download. off_the_shelf.py:FOLDER reads them from FOLDER. off_the_shelf.py:small (or small,FOLDER) runs for one
+minute with resnetsmall8 from CIFAR-100 at 32 x 32 pixels, which is too short to answer the question.
+off_the_shelf.py:full has the scale of the publications, for accelerators: torchvision's ImageNet weights of ResNet-18;
 caltech101 from TFDS with 25 images per class.
 """
 
@@ -27,7 +27,7 @@ from jaxft.config import read_scale
 NETWORKS = {  # model, weights, stages from low to high (other poolings: the last three), image size in px
     "": ("efficientnet_lite0", "weights/efficientnet_lite0.imagenet.safetensors", (2, 3, 4, 5, 7), 224),
     "small": ("resnetsmall8", "weights/resnetsmall8.cifar100.safetensors", (1, 2, 3), 32),
-    "full": ("resnet18", "resnet18.safetensors", (1, 2, 3, 4), 224),  # wider networks have too many pairs of channels
+    "full": ("resnet18", "torchvision/resnet18", (1, 2, 3, 4), 224),  # wider networks have too many pairs of channels
 }
 
 

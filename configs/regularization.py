@@ -13,10 +13,10 @@ Expected: regularizers towards the source help on scenes, or do little harm. On 
 L2-SP does more harm as its strength grows. The others are within one or two points of no regularizer.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study reads weights/resnetsmall8.cifar100.safetensors,
-images/intel-scenes-6.zip and images/pacs-7x4.zip from ../shared/data next to the clone, or from FOLDER with
-regularization.py:FOLDER. regularization.py:small (or small,FOLDER) runs for one or two minutes, which is too short to
-answer the question. regularization.py:full has the scale of the publications, for accelerators: ImageNet weights of
-ResNet-50 from the file in --config.source.weights; caltech_birds2011 and domainnet/sketch from TFDS.
+images/intel-scenes-6.zip and images/pacs-7x4.zip, which `jaxft weights get` and `jaxft data get` download.
+regularization.py:FOLDER reads them from FOLDER. regularization.py:small (or small,FOLDER) runs for one or two minutes,
+which is too short to answer the question. regularization.py:full has the scale of the publications, for accelerators:
+torchvision's first ImageNet weights of ResNet-50; caltech_birds2011 and domainnet/sketch from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weights, near, far = scale.files(
         "weights/resnetsmall8.cifar100.safetensors",
         *("images/intel-scenes-6.zip", "images/pacs-7x4.zip"),
-        full=("resnet50.safetensors", "tfds:caltech_birds2011", "tfds:domainnet/sketch"),
+        full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:caltech_birds2011", "tfds:domainnet/sketch"),
     )
     config = scale.study("Regularizers towards the source and without a source", seeds=scale.pick(3, small=1))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}

@@ -14,10 +14,10 @@ Found: test accuracy in percent with 95% intervals over five seeds, for 15, 45, 
 - Conclusion: as expected, the pretrained network gains nothing after 45 steps. The gap falls from 25.0 +- 6.5 points at
   15 steps to 16.9 +- 2.0 points at 135 steps, and no further.
 Cost: about 10 minutes on two cores, with worker processes. The study reads weights/resnetsmall8.cifar100.safetensors
-and images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with schedule_length.py:FOLDER.
-schedule_length.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-schedule_length.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file
-in --config.source.weights; sun397 from TFDS.
+and images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. schedule_length.py:FOLDER reads
+them from FOLDER. schedule_length.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer
+the question. schedule_length.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet
+weights of ResNet-50; sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, images = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Schedule length: pretrained and from scratch", seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = scale.images(images, train_per_class=20, val_per_class=scale.pick(10, full=5))

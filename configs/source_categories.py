@@ -13,7 +13,7 @@ Found: test accuracy in percent with 95% intervals over five seeds (jaxft study 
 --workdir=DIR): 40 classes 12.4 +- 1.8, 80 classes 13.5 +- 0.7, 200 classes 12.1 +- 2.2, random 9.1 +- 1.2. All beat
 random initialization (p <= 0.026, Holm). Five seeds show no difference between the three ways to spread 800 images.
 Cost: about 12 minutes on two cores, with worker processes. The study reads images/tiny-imagenet-200.zip and
-images/caltech-101.zip from ../shared/data next to the clone, or from FOLDER with source_categories.py:FOLDER.
+images/caltech-101.zip, which `jaxft data get` downloads. source_categories.py:FOLDER reads them from FOLDER.
 source_categories.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
 source_categories.py:full has the scale of the publications, for accelerators: imagenet2012 and caltech101 from TFDS.
 """

@@ -15,10 +15,11 @@ Found: test accuracy in percent with 95% intervals over five seeds (jaxft study 
 - Conclusion: both sources beat random initialization on both targets (p <= 0.005, Holm). CIFAR-100 is better on
   objects, by 5.3 +- 2.0 points. On scenes the interval includes zero (5.7 +- 7.4 points).
 Cost: about 7 minutes on two cores, with worker processes. The study reads
-weights/resnetsmall8.{cifar10,cifar100}.safetensors, images/caltech-101.zip and images/intel-scenes-6.zip from
-../shared/data next to the clone, or from FOLDER with source_identity.py:FOLDER. source_identity.py:small (or
-small,FOLDER) runs for one or two minutes, which is too short to answer the question. source_identity.py:full has the
-scale of the publications, for accelerators: ImageNet, Places or both as the source; caltech101 and sun397 from TFDS.
+weights/resnetsmall8.{cifar10,cifar100}.safetensors, images/caltech-101.zip and images/intel-scenes-6.zip, which `jaxft
+weights get` and `jaxft data get` download. source_identity.py:FOLDER reads them from FOLDER. source_identity.py:small
+(or small,FOLDER) runs for one or two minutes, which is too short to answer the question. source_identity.py:full has
+the scale of the publications, for accelerators: ImageNet, Places or both as the source; caltech101 and sun397 from
+TFDS.
 """
 
 from ml_collections import ConfigDict

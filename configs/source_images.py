@@ -9,8 +9,8 @@ Source: Huh, Agrawal & Efros 2016, section 4 (half of the images per class cost 
 Azizpour et al. 2016; Li, Herranz & Jiang 2020.
 Expected: more images per class help, with diminishing returns. All beat random initialization.
 Found: not measured yet.
-Cost: --dry-run prints an estimate of the time. The study reads images/tiny-imagenet-200.zip and images/caltech-101.zip
-from ../shared/data next to the clone, or from FOLDER with source_images.py:FOLDER. source_images.py:small (or
+Cost: --dry-run prints an estimate of the time. The study reads images/tiny-imagenet-200.zip and images/caltech-101.zip,
+which `jaxft data get` downloads. source_images.py:FOLDER reads them from FOLDER. source_images.py:small (or
 small,FOLDER) runs for one or two minutes, which is too short to answer the question. source_images.py:full has the
 scale of the publications, for accelerators: imagenet2012 and caltech101 from TFDS.
 """

@@ -12,10 +12,10 @@ between the class means of the features of a network.
 Expected: nearest beats random classes, random beats farthest, and all beat random initialization.
 Found: not measured yet.
 Cost: --dry-run prints an estimate of the time. The study needs WordNet: pip install 'jaxft[wordnet]'. The study reads
-images/tiny-imagenet-200.zip and images/caltech-101.zip from ../shared/data next to the clone, or from FOLDER with
-source_similarity.py:FOLDER. source_similarity.py:small (or small,FOLDER) runs for one or two minutes, which is too
-short to answer the question. source_similarity.py:full has the scale of the publications, for accelerators:
-imagenet2012 and caltech101 from TFDS.
+images/tiny-imagenet-200.zip and images/caltech-101.zip, which `jaxft data get` downloads. source_similarity.py:FOLDER
+reads them from FOLDER. source_similarity.py:small (or small,FOLDER) runs for one or two minutes, which is too short to
+answer the question. source_similarity.py:full has the scale of the publications, for accelerators: imagenet2012 and
+caltech101 from TFDS.
 """
 
 from ml_collections import ConfigDict

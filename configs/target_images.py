@@ -15,10 +15,10 @@ Found: test accuracy in percent with 95% intervals over five seeds, for 5, 10, 2
 - Conclusion: random initialization needs 50 images per class to match the pretrained network with 5, and the gap falls
   from 22 to 15 points.
 Cost: about 20 minutes on two busy cores. The study reads weights/resnetsmall8.cifar100.safetensors and
-images/intel-scenes-6.zip from ../shared/data next to the clone, or from FOLDER with target_images.py:FOLDER.
-target_images.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the question.
-target_images.py:full has the scale of the publications, for accelerators: ImageNet weights of ResNet-50 from the file
-in --config.source.weights; sun397 from TFDS.
+images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get` download. target_images.py:FOLDER reads them
+from FOLDER. target_images.py:small (or small,FOLDER) runs for one or two minutes, which is too short to answer the
+question. target_images.py:full has the scale of the publications, for accelerators: torchvision's first ImageNet
+weights of ResNet-50; sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +30,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall8.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, images = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, images = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Target images: pretrained and from scratch, by number", seeds=scale.pick(5, small=2))
     config.source = {"model": scale.pick("resnetsmall8", full="resnet50"), "weights": weights}
     config.target = scale.images(images, val_per_class=scale.pick(10, full=5))

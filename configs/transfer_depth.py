@@ -21,10 +21,10 @@ Found: test accuracy in percent with 95% intervals over three seeds, for 1 to 7 
   transferred, tuning beats freezing by 2.6 +- 2.5 points, only at the low rate. At the high rate, all seven blocks lose
   their pretrained features. BnB has no minimum beyond its intervals.
 Cost: about a quarter of an hour on two cores, with worker processes. The study reads
-weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip from ../shared/data next to the clone, or from
-FOLDER with transfer_depth.py:FOLDER. transfer_depth.py:small (or small,FOLDER) runs for one or two minutes, which is
-too short to answer the question. transfer_depth.py:full has the scale of the publications, for accelerators: ImageNet
-weights of ResNet-50 from the file in --config.source.weights; sun397 from TFDS.
+weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get`
+download. transfer_depth.py:FOLDER reads them from FOLDER. transfer_depth.py:small (or small,FOLDER) runs for one or two
+minutes, which is too short to answer the question. transfer_depth.py:full has the scale of the publications, for
+accelerators: torchvision's first ImageNet weights of ResNet-50; sun397 from TFDS.
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +36,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the study; `arg` is the folder of its data, 'small', both as 'small,FOLDER', or 'full'."""
     scale = read_scale(arg, __file__)
     names = ("weights/resnetsmall14.cifar100.safetensors", "images/intel-scenes-6.zip")
-    weights, scenes = scale.files(*names, full=("resnet50.safetensors", "tfds:sun397/standard-part1-120k"))
+    weights, scenes = scale.files(
+        *names, full=("torchvision/resnet50.IMAGENET1K_V1", "tfds:sun397/standard-part1-120k")
+    )
     config = scale.study("Transfer depth: first k blocks transferred, frozen or tuned", seeds=scale.pick(3, small=2))
     config.source = {
         "model": scale.pick("resnetsmall14", full="resnet50"),

@@ -15,7 +15,7 @@ from types import ModuleType
 from jaxft.commands import COMMANDS
 from jaxft.core import interrupts
 from jaxft.core.devices import deterministic_environment, fast_environment
-from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.errors import Failure, UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
 from jaxft.core.text import cut_off
 from jaxft.core.version import VERSION
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interrupts.on_signal():
             return command.run(args, overrides)
     except UserError as error:
-        return _stop(f"jaxft: {error}", 2, args)
+        return _stop(f"jaxft: {error}", 1 if isinstance(error, Failure) else 2, args)
     except (KeyboardInterrupt, interrupts.Stopped) as error:
         resumes = args is not None and _declares(load_command(args.command), "RESUMES")
         advice = " Finished work is saved; the same command resumes it." if resumes else ""

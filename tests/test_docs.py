@@ -16,7 +16,14 @@ FOLDERS = {"jaxft", "benchmarks", "configs", "docs", "launch", "tests"}
 FOLDERS |= {path.name for path in (ROOT / "jaxft").iterdir() if path.is_dir()}
 STUDY = from_dict(Study, {"source": {"images": {}}})
 FIELDS = {".".join(name.split(".")[:n]) for name, _, _ in fields_of(STUDY) for n in range(1, name.count(".") + 2)}
-OTHERS = {"data.noun", "layers.json", "report.html", "config.select_over", "config.plugins"}  # files and variables
+OTHERS = {
+    "config.json",
+    "data.noun",
+    "layers.json",
+    "report.html",
+    "config.select_over",
+    "config.plugins",
+}  # files and variables
 
 SLOW = {  # of whole networks and studies
     "Initialization and trainable layers",

@@ -1,4 +1,4 @@
-"""`jaxft data`: checks a data set before training, or prepares a TensorFlow Dataset."""
+"""`jaxft data`: checks a data set before training, prepares a TensorFlow Dataset, or downloads published images."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from jaxft.commands.getting import run_get
 from jaxft.core.errors import UserError
 from jaxft.core.tables import format_table
 from jaxft.recipes.check_data import check_data
@@ -13,7 +14,7 @@ from jaxft.recipes.check_data import check_data
 if TYPE_CHECKING:
     from jaxft.data.checking import Finding, Report
 
-HELP = "check a data set for unreadable images, misspelled classes and duplicates, or prepare a TensorFlow Dataset"
+HELP = "check a data set for unreadable images, misspelled classes and duplicates, or download images"
 
 SHOWN = 5  # images that are listed for each finding
 
@@ -22,15 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "action",
-        choices=["check", "prepare"],
-        help="'check' reports problems; 'prepare' downloads and prepares a TensorFlow Dataset",
+        choices=["check", "prepare", "get"],
+        help="'check' reports problems; 'prepare' downloads and prepares a TensorFlow Dataset; 'get' downloads "
+        "published images by name, such as intel-scenes-6",
     )
     parser.add_argument(
         "data",
         metavar="DATA",
         help="a folder or archive of images, a table of files and labels, an .npz file, 'digits' (of scikit-learn), or "
-        "tfds:NAME (a TensorFlow Dataset)",
+        "tfds:NAME (a TensorFlow Dataset); get: name of published images",
     )
+    parser.add_argument("more", metavar="NAME", nargs="*", help="get: more names of published images")
     parser.add_argument(
         "--domain", action="append", metavar="NAME", help="check: only this domain of the data; can be repeated"
     )
@@ -55,6 +58,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             raise UserError(f"--{option} belongs to `jaxft data check`, not to `jaxft data {args.action}`.")
     if args.dir and args.action != "prepare":
         raise UserError("--dir belongs to `jaxft data prepare`; other commands read the folder from $TFDS_DATA_DIR.")
+    if args.action == "get":
+        return run_get("data", [args.data, *args.more])
+    if args.more:
+        raise UserError(f"{args.more[0]!r} is one argument too many for `jaxft data {args.action}`.")
     if args.action == "prepare":
         if args.dir is not None:
             os.environ["TFDS_DATA_DIR"] = args.dir

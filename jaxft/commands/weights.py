@@ -1,4 +1,4 @@
-"""`jaxft weights`: describes a weight file, checks it, or converts it to another format."""
+"""`jaxft weights`: describes, checks and converts weight files, and downloads published weights."""
 
 import argparse
 from collections import Counter
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.commands.arguments import add_read_arguments, read_options
+from jaxft.commands.getting import run_get
 from jaxft.core.errors import UserError
 from jaxft.core.events import Warned, print_warnings
 from jaxft.core.files import check_new
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jaxft.weights import Manifest
     from jaxft.weights.formats import Contents
 
-HELP = "describe a weight file, check it, or convert it to another format"
+HELP = "describe a weight file, check it, convert it to another format, or download published weights"
 DOES_NOT_FIT = 3  # exit code of `verify` for an intact file whose tensors fit no network
 MAX_NAMED = 8  # classes in a line
 # The action that each option belongs to.
@@ -33,19 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "action",
-        choices=["inspect", "verify", "convert"],
+        choices=["inspect", "verify", "convert", "get"],
         help="'inspect' prints the contents; 'verify' checks digests, tensors and a forward pass, with the exit code 1 "
         f"for a damaged file and {DOES_NOT_FIT} for an intact file that fits no network; 'convert' writes the weights "
-        "to OUT",
+        "to OUT; 'get' downloads published weights by name, such as resnetsmall14.cifar100",
     )
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=f"file of weights ({', '.join(FORMATS)}), or package:NAME for weights in an installed Python package",
+        help=f"file of weights ({', '.join(FORMATS)}), or package:NAME for weights in an installed Python package; "
+        "get: name of published weights",
     )
     parser.add_argument(
         "out", metavar="OUT", nargs="?", help=f"convert: file to write ({', '.join(writable_suffixes())})"
     )
+    parser.add_argument("more", metavar="NAME", nargs="*", help="get: more names of published weights")
     parser.add_argument(
         "--model", metavar="NAME", help="architecture of the weights, as in `jaxft models` (default: from the file)"
     )
@@ -72,6 +75,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     Raises:
       UserError: an option belongs to another action, OUT is missing, or the file cannot be used.
     """
+    if args.action == "get":
+        return run_get("weights", [name for name in (args.file, args.out, *args.more) if name is not None])
+    if args.more:
+        raise UserError(f"{args.more[0]!r} is one argument too many for `jaxft weights {args.action}`.")
     for option, action in ACTIONS.items():
         if getattr(args, option) and args.action != action:
             shown = repr(args.out) if option == "out" else f"--{option.replace('_', '-')}"

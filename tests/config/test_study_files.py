@@ -1,6 +1,7 @@
 """Helpers of config files: scales, the folder of the data, and standard sections of a scale."""
 
 import ast
+from pathlib import Path
 
 import pytest
 
@@ -10,28 +11,27 @@ from jaxft.core.errors import UserError
 
 
 @pytest.fixture
-def config(tmp_path):
-    """Returns the path of a config file in a clone next to a folder of data."""
-    data = tmp_path / "shared" / "data"
-    data.mkdir(parents=True)
-    (data / "images.zip").touch()
+def config(tmp_path, monkeypatch):
+    """Returns the path of a config file. $JAXFT_DATA is a folder with one image set."""
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "images" / "some.zip").touch()
+    monkeypatch.setenv("JAXFT_DATA", str(tmp_path / "data"))
     return str(tmp_path / "clone" / "configs" / "some.py")
 
 
 @pytest.mark.parametrize(
     ("arg", "name", "folder"),
     [
-        ("", "", "shared/data"),
-        ("small", "small", "shared/data"),
-        ("full", "full", "shared/data"),
+        ("", "", None),
+        ("small", "small", None),
+        ("full", "full", None),
         ("elsewhere", "", "elsewhere"),
         ("small,elsewhere", "small", "elsewhere"),
     ],
 )
-def test_an_argument_is_a_scale_a_folder_or_both(arg, name, folder, config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_an_argument_is_a_scale_a_folder_or_both(arg, name, folder, config):
     scale = read_scale(arg, config)
-    assert scale.name == name and scale.folder.resolve() == tmp_path / folder
+    assert scale.name == name and scale.folder == (None if folder is None else Path(folder))
     assert (scale.is_small, scale.is_full) == (name == "small", name == "full")
 
 
@@ -43,17 +43,30 @@ def test_a_scale_without_a_value_has_the_default(arg, values, config):
 
 
 def test_files_are_in_the_folder_and_have_other_names_at_the_full_scale(config, tmp_path):
-    assert read_scale("", config).files("images.zip", full=["tfds:x"]) == [str(tmp_path / "shared/data/images.zip")]
-    assert read_scale("full", config).files("images.zip", full=["tfds:x"]) == ["tfds:x"]
+    path = str(tmp_path / "data/images/some.zip")
+    assert read_scale("", config).files("images/some.zip", full=["tfds:x"]) == [path]
+    assert read_scale(str(tmp_path / "data"), config).files("images/some.zip") == [path]
+    assert read_scale("full", config).files("images/some.zip", full=["tfds:x"]) == ["tfds:x"]
 
 
-def test_a_missing_file_and_a_missing_scale_are_errors_of_one_sentence(config):
+def test_files_are_looked_up_in_the_data_folder_of_the_user_and_then_in_the_cache_folder(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXFT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache/data/images").mkdir(parents=True)
+    for name in ("some.zip", "more.zip"):
+        (tmp_path / "cache/data/images" / name).touch()
+    paths = read_scale("", config).files("images/some.zip", "images/more.zip")
+    assert paths == [str(tmp_path / "data/images/some.zip"), str(tmp_path / "cache/data/images/more.zip")]
+
+
+def test_a_missing_file_and_a_missing_scale_are_errors_of_one_sentence(config, tmp_path):
+    with pytest.raises(UserError, match=r"weights/a\.pth.*; `jaxft weights get a b` and `jaxft data get c` downloads"):
+        read_scale("small", config).files("images/some.zip", "weights/a.pth", "images/c.zip", "weights/b.pth")
     with pytest.raises(
-        UserError, match=r"weights\.pth is not in .*; give the folder of the data, --config=configs/some\.py:FOLDER"
+        UserError, match=r"weights/a\.pth is not in .*; give the folder of the data, --config=configs/some\.py:FOLDER"
     ):
-        read_scale("small", config).files("images.zip", "weights.pth")
+        read_scale(str(tmp_path), config).files("weights/a.pth")
     with pytest.raises(UserError, match=r"some\.py does not have a scale 'full'"):
-        read_scale("full", config).files("images.zip")
+        read_scale("full", config).files("images/some.zip")
 
 
 @pytest.mark.parametrize("arg", ["", "small", "full"])

@@ -17,6 +17,7 @@ from jaxft.models.network import (
     Extent,
     Family,
     Preprocessing,
+    Published,
     Tap,
 )
 from jaxft.models.registry import register_family
@@ -134,11 +135,29 @@ def create(depth: int, num_classes: int) -> ResNet:
     return ResNet(num_classes=num_classes, depth=depth)
 
 
+def _torchvision(name: str, digits: str, resize_px: int | None = None) -> Published:
+    """Returns the facts about weights of torchvision, of which the first digits of the sha256 are published."""
+    origin = "torchvision, BSD-3-Clause"
+    return Published(f"{name}-{digits}.pth", name, 0, digits, "imagenet", IMAGENET, origin, resize_px=resize_px)
+
+
+PUBLISHED = (
+    _torchvision("resnet18", "f37072fd"),
+    _torchvision("resnet34", "b627a593"),
+    _torchvision("resnet50", "11ad3fa6", resize_px=232),
+    _torchvision("resnet50", "0676ba61"),
+    _torchvision("resnet101", "cd907fc2", resize_px=232),
+    _torchvision("resnet101", "63fe2227"),
+    _torchvision("resnet152", "f82ba261", resize_px=232),
+    _torchvision("resnet152", "394f9c45"),
+)
+
 register_family(
     Family(
         r"resnet(\d+)",
         tuple(f"resnet{depth}" for depth in NUM_BLOCKS),
         "He et al. 2016, table 1, for ImageNet, in the layout of torchvision (v1.5)",
         create,
+        PUBLISHED,
     )
 )

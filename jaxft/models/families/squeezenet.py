@@ -157,6 +157,8 @@ register_family(
         (
             Published("squeezenet1_0.imagenet-deepcompressed.safetensors", "squeezenet1_0_caffe", 4_998_592, "127600bdcce334846f03779e4b53a39730b36d9f2c7c12ddac2e6136b40cba85", "imagenet", CAFFE, "github.com/songhan/SqueezeNet-Deep-Compression, BSD-2-Clause; decoded to dense float32"),  # noqa: E501
             Published("squeezenet1_1.imagenet-notop.safetensors", "squeezenet1_1_keras", 2_894_384, "2617a23dded33a40231e334395227e2df3298b853ba3ee7af8620070aa65ef8b", "imagenet", CAFFE, "github.com/DeepCognition/keras-squeezenet, MIT; names shortened"),  # noqa: E501
+            Published("squeezenet1_0-b66bff10.pth", "squeezenet1_0", 0, "b66bff10", "imagenet", IMAGENET, "torchvision, BSD-3-Clause"),  # noqa: E501
+            Published("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1", 0, "b8a52dc0", "imagenet", IMAGENET, "torchvision, BSD-3-Clause"),  # noqa: E501
         ),
     )
 )  # fmt: skip

@@ -40,7 +40,7 @@ def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str
     """Writes a safetensors file with tensors of any shape by name."""
     from safetensors.numpy import save_file
 
-    save_file(dict(tensors), str(path), metadata=dict(metadata))
+    save_file(dict(tensors), str(path), metadata=dict(metadata) or None)
 
 
 SAFETENSORS = Format(
