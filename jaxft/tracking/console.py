@@ -43,6 +43,7 @@ class Progress:
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
+        self._warnings: set[str] = set()
         self._bar: Any = None
         self._task: Any = None
         self._started = self._last_line = time.monotonic()
@@ -76,7 +77,11 @@ class Progress:
                 if self._bar is not None:
                     self._bar.update(self._task, total=self._total_epochs)
                 self._add_trials(event.trials)
+            case events.Warned() if event.message in self._warnings:
+                pass  # a command that runs several studies of the same data warns once
             case _ if isinstance(event, PERMANENT_EVENTS):
+                if isinstance(event, events.Warned):
+                    self._warnings.add(event.message)
                 self._last_epoch = time.monotonic()
                 self.print_line(describe(event))
             case _:

@@ -202,7 +202,7 @@ def read_file(
         layout=naming.layout,
         naming=naming.name,
         foreign=tuple(name for name in fit.foreign if name in contents.tensors),
-        notes=(*notes, *note_of_prefix(fit, file)),
+        notes=(*manifest.notes, *notes, *note_of_prefix(fit, file)),
         num_classes=num_classes_of(tensors, model),
     )
     return tensors, with_given(manifest, options)

@@ -14,6 +14,7 @@ from jaxft.weights.manifest import METADATA_KEY, Manifest, digest_of, manifest_o
 from jaxft.weights.namings import FLAX_NAMING
 from jaxft.weights.porting import to_tensors
 from jaxft.weights.published import check_sha256_in_name, find_file, published_manifest
+from jaxft.weights.timm_record import read_timm_record
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class OpenedFile:
       sha256: sha256 of the file.
       format: its format.
       contents: its contents.
-      manifest: the manifest of a published file, or of a file that jaxft wrote; None for other files.
+      manifest: the manifest of a published file, of a file that jaxft wrote, or of a file with a record of timm beside
+        it; None for other files.
       checked: the integrity check that the file passed, as a phrase; empty if none was possible.
     """
 
@@ -63,6 +65,17 @@ def open_file(path: str | Path) -> OpenedFile:
             )
         manifest = manifest_of_record(record, path.name, sha256)
         checked = "its tensors match the sha256 in its metadata"
+    elif (timm := read_timm_record(path)) is not None:
+        manifest = Manifest(
+            file=path.name,
+            sha256=sha256,
+            model=timm.model,
+            preprocessing=timm.preprocessing,
+            class_names=timm.class_names,
+            origin=timm.origin,
+            resize_px=timm.resize_px,
+            notes=timm.notes(path.name),
+        )
     return OpenedFile(path, sha256, file_format, contents, manifest, checked)
 
 

@@ -15,6 +15,7 @@ from jaxft.weights.formats import format_of, readable_suffixes
 from jaxft.weights.manifest import METADATA_KEY, Manifest, read_record
 from jaxft.weights.namings import FLAX_NAMING, find_fit, naming_of
 from jaxft.weights.state_dicts import select_state_dict
+from jaxft.weights.timm_record import read_timm_record
 
 DIGITS = re.compile(r"-([0-9a-f]{8})$")  # eight digits of the sha256 at the end of a file name, as torchvision has
 PACKAGE = "package:"
@@ -61,8 +62,8 @@ def find_file(spec: str | Path) -> Path:
 def find_model(path: str | Path, state_dict: str | None = None) -> str:
     """Returns the name of the network of a weight file.
 
-    The name comes from the sha256 of a published file, from the metadata of a file that jaxft wrote, or from the file
-    name, such as `resnet18-f37072fd.pth` or `resnetsmall14.mine.safetensors`.
+    The name comes from the sha256 of a published file, from the metadata of a file that jaxft wrote, from the record of
+    timm beside the file, or from the file name, such as `resnet18-f37072fd.pth` or `resnetsmall14.mine.safetensors`.
 
     Args:
       path: a weight file, or `package:NAME` (see `load_weights`).
@@ -80,6 +81,9 @@ def find_model(path: str | Path, state_dict: str | None = None) -> str:
     text = format_of(path).metadata_of(path).get(METADATA_KEY)
     if text is not None:
         return read_record(path, text)["model"]
+    timm = read_timm_record(path)
+    if timm is not None:
+        return timm.model
     name = DIGITS.sub("", path.name.partition(".")[0]).replace("-", "_")
     model: Network | None = None
     with contextlib.suppress(UserError):

@@ -12,6 +12,7 @@ from jaxft.models.class_names import CLASS_NAMES
 
 FILE = "config.json"
 MOST_BYTES = 1 << 20  # of a record
+INTERPOLATION = "bilinear"  # of jaxft
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TimmRecord:
       resize_px: shorter side of the image before the center crop, in pixels.
       class_names: names of the classes; empty if the record does not have them.
       origin: name of the weights in timm.
+      interpolation: how timm resizes images, such as 'bicubic'.
     """
 
     model: str
@@ -31,6 +33,16 @@ class TimmRecord:
     resize_px: int
     class_names: tuple[str, ...]
     origin: str
+    interpolation: str
+
+    def notes(self, file: str) -> tuple[str, ...]:
+        """Returns a note if timm resizes images in another way than jaxft. `file` is the name of the weight file."""
+        if self.interpolation == INTERPOLATION:
+            return ()
+        return (
+            f"timm resizes images for {file} by {self.interpolation!r} interpolation; jaxft resizes by "
+            f"{INTERPOLATION!r}.",
+        )
 
 
 def read_timm_record(weights: Path) -> TimmRecord | None:
@@ -47,7 +59,7 @@ def read_timm_record(weights: Path) -> TimmRecord | None:
         if not isinstance(record, dict) or "pretrained_cfg" not in record:
             return None
         return _record_of(record["architecture"], record["pretrained_cfg"], record)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{str(path)!r} is not a record of timm: it needs 'architecture', and 'pretrained_cfg' with input_size, "
             "mean, std and crop_pct; correct it or remove it."
@@ -57,7 +69,8 @@ def read_timm_record(weights: Path) -> TimmRecord | None:
 def _record_of(architecture: str, config: dict[str, Any], record: dict[str, Any]) -> TimmRecord:
     _, height, width = (int(side) for side in config["input_size"])
     mean, std = (tuple(float(value) for value in config[name]) for name in ("mean", "std"))
-    if height != width or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    values_are_valid = all(map(math.isfinite, (*mean, *std))) and min(std) > 0
+    if height != width or len(mean) != 3 or len(std) != 3 or not values_are_valid:
         raise ValueError
     name = f"{architecture}_timm"  # where timm's network of this name computes differently
     model = name if name in list_models() else architecture
@@ -72,4 +85,5 @@ def _record_of(architecture: str, config: dict[str, Any], record: dict[str, Any]
         resize_px=math.floor(height / float(config["crop_pct"])),
         class_names=class_names if len(class_names) == num_classes else (),
         origin=f"timm/{architecture}.{tag}" if tag else f"timm/{architecture}",
+        interpolation=str(config.get("interpolation") or INTERPOLATION),
     )

@@ -152,10 +152,13 @@ ASSUMED = (
 
 
 def test_the_assumption_is_the_same_sentence_everywhere(bare, tmp_path, capsys):
-    assert jaxft.load(bare).assumptions[1] == ASSUMED
-    for words in (["weights", "inspect", str(bare)], ["weights", "convert", str(bare), str(tmp_path / "out.pth")]):
-        assert main(words) == 0
-        assert capsys.readouterr().err == f"warning: {ASSUMED}\n"
+    assert jaxft.load(bare).assumptions[0] == ASSUMED
+    assert main(["weights", "inspect", str(bare)]) == 0
+    assert f"note           {ASSUMED}\n" in capsys.readouterr().out
+    assert main(["weights", "convert", str(bare), str(tmp_path / "out.pth")]) == 0
+    assert capsys.readouterr().err == f"warning: {ASSUMED}\n"
+    jaxft.load_weights(bare, create_model("resnetsmall8", 100))
+    assert capsys.readouterr().err == f"warning: {ASSUMED}\n"
     assert jaxft.load(tmp_path / "out.pth").manifest.assumed  # the new file records that it is an assumption
 
 
@@ -176,7 +179,7 @@ def test_a_network_of_cifar100_that_is_not_on_the_list(real_data, tmp_path):
     path = tmp_path / "resnetsmall20.unknown.safetensors"
     save_file(tensors, path)
     known, assumed = jaxft.load(original), jaxft.load(path)
-    assert "100 classes suggest CIFAR-100, whose networks here use mean (0.507, 0.487, 0.441)" in assumed.assumptions[1]
+    assert "100 classes suggest CIFAR-100, whose networks here use mean (0.507, 0.487, 0.441)" in assumed.assumptions[0]
     given = jaxft.load(path, preprocessing={"mean": (0.507, 0.487, 0.441), "std": (0.267, 0.256, 0.276)})
     with np.load(real_data / "images" / "cifar10-lossless-5000.npz") as arrays:
         images = arrays["test_images"][:8]
