@@ -10,8 +10,9 @@ from jaxft.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from jaxft.core.errors import UserError
-    from jaxft.models import create_model, list_models
+    from jaxft.models import list_models
     from jaxft.recipes.check_data import check_data
+    from jaxft.recipes.create import create_model
     from jaxft.recipes.finetune.run import finetune
     from jaxft.recipes.load import load
     from jaxft.recipes.predict import predict
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "UserError": "jaxft.core.errors",
     "check_data": "jaxft.recipes.check_data",
-    "create_model": "jaxft.models",
+    "create_model": "jaxft.recipes.create",
     "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
     "load": "jaxft.recipes.load",
@@ -34,7 +35,10 @@ _MODULES = {
     "run_study": "jaxft.recipes.study",
     "save_weights": "jaxft.weights",
 }
-_FOLDERS = ("analysis", "config", "core", "data", "features", "models", "ops", "report", "store", "training", "weights")
+_FOLDERS = (
+    *("analysis", "config", "core", "data", "features", "hub"),
+    *("models", "ops", "report", "store", "training", "weights"),
+)
 __all__ = [
     "UserError",
     "__version__",

@@ -138,21 +138,40 @@ class LoadedNetwork:
         import numpy as np
 
         self.check_classifier()
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
-        images = self._fitted(np.asarray(images))
-        compiled = make_probabilities(self.model, self.preprocessing)
-        size = min(batch_size, len(images))
-        outputs = [np.zeros((0, self.model.num_classes), np.float32)]
-        for first in range(0, len(images), batch_size):
-            batch = images[first : first + size]
-            padding = np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)  # one shape, so one program
-            padded = np.concatenate([batch, padding]) if len(padding) else batch
-            outputs.append(np.asarray(compiled(self.arrays, padded))[: len(batch)])
-        probabilities = np.concatenate(outputs)
+        if not len(images):
+            return np.zeros((0, self.model.num_classes), np.float32)
+        probabilities = self._batched(make_probabilities(self.model, self.preprocessing), images, batch_size)
         if not np.isfinite(probabilities).all():
             raise FloatingPointError(f"the logits of {self.manifest.file} are not finite for these images")
         return probabilities
+
+    def features(
+        self, images: "np.ndarray", block: str | None = None, pooling: str = "average", batch_size: int = 64
+    ) -> "np.ndarray":
+        """Returns features of the images, [n, d] float32: the input of the head, or the pooled output of a block.
+
+        Args:
+          images: [n, height, width, 3] uint8, RGB, not preprocessed; resized as in `predict`.
+          block: the block whose output is pooled. If None, the input of the head, which is not pooled if the head
+            flattens it.
+          pooling: name of a pooling in `jaxft.ops.pooling.POOLINGS`, such as 'average' or 'max'.
+          batch_size: number of images per forward pass.
+
+        Raises:
+          UserError: there is no such pooling, or the images have another shape or dtype.
+          ValueError: there is no block `block`.
+
+        Example:
+          >>> network = jaxft.load("resnetsmall14.cifar10.safetensors")
+          >>> network.features(images, block="stage2").shape  # stage2 has 32 channels
+          (1000, 32)
+        """
+        from jaxft.ops.pooling import POOLINGS
+
+        if block is not None or self.model.flattened_channels is None:
+            POOLINGS[pooling]  # raises a `UserError` if there is none
+        compiled = make_features(self.model, self.preprocessing, block, pooling)
+        return self._batched(compiled, images, batch_size)
 
     def apply(self, images: "jax.Array", after: str | None = None, stop: str | None = None) -> "jax.Array":
         """Returns the logits [n, num_classes], or the outputs of block `stop`. JAX can differentiate and trace it.
@@ -187,6 +206,22 @@ class LoadedNetwork:
                 f"{self.manifest.file} has no classifier; fine-tune it on your classes first (`jaxft finetune`)."
             )
 
+    def _batched(self, compiled: "Callable[..., jax.Array]", images: "np.ndarray", batch_size: int) -> "np.ndarray":
+        """Returns the outputs of `compiled(variables, batch)` for all images, of the network's input size."""
+        import numpy as np
+
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be 1 or more.")
+        images = self._fitted(np.asarray(images))
+        size = min(batch_size, len(images))
+        outputs = []
+        for first in range(0, len(images), batch_size):
+            batch = images[first : first + size]
+            padding = np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)  # one shape, so one program
+            padded = np.concatenate([batch, padding]) if len(padding) else batch
+            outputs.append(np.asarray(compiled(self.arrays, padded))[: len(batch)])
+        return np.concatenate(outputs)
+
     def _fitted(self, images: "np.ndarray") -> "np.ndarray":
         """Returns `images` at the network's input size, [n, size_px, size_px, 3] uint8."""
         import numpy as np
@@ -214,3 +249,22 @@ def make_probabilities(model: "Network", preprocessing: "Preprocessing") -> "Cal
         return jax.nn.softmax(model.apply(variables, preprocessing.apply(images)), axis=-1)
 
     return jax.jit(probabilities)
+
+
+@functools.cache
+def make_features(
+    model: "Network", preprocessing: "Preprocessing", block: str | None, pooling: str
+) -> "Callable[..., jax.Array]":
+    """Returns the compiled `features(variables, images [n, h, w, 3] uint8) -> [n, d]`, as `LoadedNetwork.features`."""
+    import jax
+
+    from jaxft.features.feature_spec import FeatureSpec
+
+    spec = FeatureSpec(block or model.feature_block, pooling)
+    is_flattened = block is None and model.flattened_channels is not None
+
+    def features(variables: dict[str, Any], images: "jax.Array") -> "jax.Array":
+        output = model.apply(variables, preprocessing.apply(images), stop=spec.block)
+        return output.reshape(len(output), -1) if is_flattened else spec.features({spec.block: output})
+
+    return jax.jit(features)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import jaxft
 from jaxft.core import paths
+from jaxft.core.errors import UserError
 from jaxft.models import Preprocessing, create_model
 from jaxft.weights import Manifest, load
 
@@ -117,3 +118,28 @@ def test_the_example_of_the_readme_runs(real_data, root, tmp_path, monkeypatch):
     original, copy = jaxft.load(name), jaxft.load("copy.safetensors")
     assert (copy.preprocessing, copy.class_names) == (original.preprocessing, original.class_names)
     assert copy.assumptions == ()
+
+
+def test_features_are_the_input_of_the_head_or_a_pooled_block(file):
+    network, x = jaxft.load(file), images(5, 8, 8, 3)
+    below = np.asarray(network.apply(x, stop=network.model.feature_block))
+    features = network.features(x, batch_size=2)
+    np.testing.assert_allclose(features, below.reshape(5, -1), rtol=1e-5, atol=1e-6)
+    head = network.variables["params"]["head"]
+    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], network.apply(x), rtol=1e-4, atol=1e-5)
+    stage1 = np.asarray(network.apply(x, stop="stage1"))
+    np.testing.assert_allclose(network.features(x, block="stage1"), stage1.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(network.features(x, "stage1", "max"), stage1.max((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_a_network_that_flattens_are_flattened(real_data):
+    network = jaxft.load(real_data / "weights/resnetsmall8.cifar10.safetensors")
+    features, head = network.features(images(3, 32, 32, 3)), network.variables["params"]["head"]
+    assert features.shape == (3, 256)
+    logits = network.apply(images(3, 32, 32, 3))
+    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], logits, rtol=1e-3, atol=1e-3)
+
+
+def test_features_with_an_unknown_pooling_are_an_error_of_one_sentence(file):
+    with pytest.raises(UserError, match=r"the pooling 'averag' does not exist \(did you mean 'average'\?\)"):
+        jaxft.load(file).features(images(2, 8, 8, 3), pooling="averag")
