@@ -89,8 +89,8 @@ def test_a_file_without_preprocessing_is_an_assumption(tmp_path):
     jaxft.save_weights(tmp_path / "toy.pth", model, draw_variables(model, 8))
     network = jaxft.load(tmp_path / "toy.pth")
     assert [text.split(",")[0] for text in network.assumptions] == [
-        "toy.pth has no class names for 3 classes",
         "toy.pth does not record its preprocessing",
+        "toy.pth has no class names for 3 classes",
     ]
     assert network.class_names == ("0", "1", "2")
 
@@ -110,11 +110,12 @@ def test_the_example_of_the_readme_runs(real_data, root, tmp_path, monkeypatch):
         images, labels = arrays["test_images"][:64], arrays["test_labels"][:64]
         truths = [str(arrays["class_names"][label]) for label in labels]
     text = (root / "README.md").read_text()
-    example = re.search(r"^network = jaxft\.load\(.*?^logits = .*?$", text, re.DOTALL | re.MULTILINE)
+    example = re.search(r"^network = jaxft\.load\(.*?^logits15 = .*?$", text, re.DOTALL | re.MULTILINE)
     variables = {"jax": jax, "jaxft": jaxft, "images": images}
     exec(compile(example[0], "README.md", "exec"), variables)
     assert sum(map(str.__eq__, variables["names"], truths)) >= 58
-    assert variables["logits"].shape == (64, 15) and variables["stage2"].shape == (64, 16, 16, 32)
+    assert variables["logits15"].shape == (64, 15) and variables["features"].shape == (64, 256)
+    assert variables["stage2"].shape == (64, 16, 16, 32)
     original, copy = jaxft.load(name), jaxft.load("copy.safetensors")
     assert (copy.preprocessing, copy.class_names) == (original.preprocessing, original.class_names)
     assert copy.assumptions == ()
@@ -126,7 +127,9 @@ def test_features_are_the_input_of_the_head_or_a_pooled_block(file):
     features = network.features(x, batch_size=2)
     np.testing.assert_allclose(features, below.reshape(5, -1), rtol=1e-5, atol=1e-6)
     head = network.variables["params"]["head"]
-    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], network.apply(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        features @ np.asarray(head["kernel"]) + np.asarray(head["bias"]), network.apply(x), rtol=1e-4, atol=1e-5
+    )
     stage1 = np.asarray(network.apply(x, stop="stage1"))
     np.testing.assert_allclose(network.features(x, block="stage1"), stage1.mean((1, 2)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(network.features(x, "stage1", "max"), stage1.max((1, 2)), rtol=1e-5, atol=1e-6)
@@ -137,7 +140,9 @@ def test_features_of_a_network_that_flattens_are_flattened(real_data):
     features, head = network.features(images(3, 32, 32, 3)), network.variables["params"]["head"]
     assert features.shape == (3, 256)
     logits = network.apply(images(3, 32, 32, 3))
-    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        features @ np.asarray(head["kernel"]) + np.asarray(head["bias"]), logits, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_features_with_an_unknown_pooling_are_an_error_of_one_sentence(file):
