@@ -1,5 +1,8 @@
 """Published files by name: each is made of the files at its addresses, to the byte, and is found by its name."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from jaxft.recipes.get.run import get
 from tests.hub.origins import origins_of
 from tests.hub.server import Files, serving
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 ARRAYS = ("cifar10-lossless-5000", "fashion-mnist-8000")  # kept without compression, so in other bytes
 
 
@@ -112,3 +116,21 @@ def test_a_config_names_the_commands_for_missing_files_and_finds_them_then(
     study = load_config(config).study
     assert study.factors[0]["source.weights"][0] == f"{folder}/weights/resnetsmall14.cifar10.safetensors"
     assert study.target.data == f"{folder}/images/intel-scenes-6.zip"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.py")))
+def test_every_config_starts_from_an_empty_cache_with_the_commands_that_its_error_names(
+    config, server, real_data, tmp_path, capsys
+):
+    study = ["study", f"--config={CONFIGS / config}:small", "--dry-run"]
+    if config == "quickstart.py":
+        study[1] = study[1].removesuffix(":small")
+    if main(study) != 0:
+        commands = re.findall(r"`jaxft (weights|data) get ([^`]+)`", capsys.readouterr().err)
+        for command, names in commands:
+            for name in names.split():
+                server.update(origins_of(name, real_data, tmp_path))
+            assert main([command, "get", *names.split()]) == 0
+        assert commands and main(study) == 0
+    assert "trials" in capsys.readouterr().out
