@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ def sha256_of(*contents: "str | bytes | ArrayLike") -> str:
     for content in contents:
         total.update(_bytes_of(content))
     return total.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 of the bytes of a file: 64 hexadecimal digits. A large file needs little memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short_digest(*contents: "str | bytes | ArrayLike") -> str:

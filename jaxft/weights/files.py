@@ -1,8 +1,8 @@
 """The files of weights: one file, several files with an index, or a folder. Their sizes and digests."""
 
-import hashlib
 from pathlib import Path
 
+from jaxft.core.digests import sha256_of, sha256_of_file
 from jaxft.core.errors import UserError
 from jaxft.weights.formats import matching_formats
 from jaxft.weights.formats.safetensors_index import INDEX
@@ -28,19 +28,14 @@ def num_bytes_of(path: Path) -> int:
 def sha256_of_weights(path: Path) -> str:
     """Returns the SHA-256 of the weights at `path`: 64 hexadecimal digits.
 
-    The digest of one file is that of its bytes. The digest of several files covers the name relative to the folder,
-    the size and the bytes of each file.
+    The digest of one file is that of its bytes. The digest of several files covers the name relative to the folder and
+    the bytes of each file.
     """
     files = files_of(path)
-    total = hashlib.sha256()
+    if files == [path]:
+        return sha256_of_file(path)
     folder = path if path.is_dir() else path.parent
-    for file in files:
-        if files != [path]:
-            total.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
+    return sha256_of(*(f"{file.relative_to(folder).as_posix()} {sha256_of_file(file)}\n" for file in files))
 
 
 def file_in_folder(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from jaxft.core.errors import UserError
 from jaxft.core.files import explained_os_errors, replacing_files
 from jaxft.models import Network
 from jaxft.models.structure import expected_shapes
-from jaxft.weights.formats import format_to_write
+from jaxft.weights.formats import format_to_write, matching_formats
 from jaxft.weights.manifest import Manifest, write_record
 from jaxft.weights.namings import naming_of
 from jaxft.weights.porting import is_head, to_tensors
@@ -65,11 +65,13 @@ def check_output_path(path: str | Path) -> None:
     """Checks that weights can be saved to `path`.
 
     Raises:
-      UserError: the folder does not exist, or no format has this suffix.
+      UserError: the folder does not exist, no format has this suffix, or `path` is a folder with other files.
     """
     if not Path(path).parent.is_dir():
         raise UserError(f"there is no folder {str(Path(path).parent)!r} to save {Path(path).name!r} in.")
-    format_to_write(path)
+    file_format = format_to_write(path)
+    if Path(path).is_dir() and file_format not in matching_formats(Path(path)):
+        raise UserError(f"{str(path)!r} is a folder with other files than a checkpoint; use another name.")
 
 
 def fitting_size(model: Network, variables: Mapping[str, Any]) -> int:

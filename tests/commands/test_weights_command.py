@@ -256,7 +256,7 @@ def test_convert_overwrites_only_with_force(saved, weights, tmp_path):
         (["convert"], "the output file is missing"),
         (
             ["convert", "out.onnx"],
-            "a format that jaxft can write; its name must end in .safetensors, .msgpack, .pth",
+            "a format that jaxft can write; its name must end in .safetensors, .safetensors.index.json, .npz, ",
         ),
         (["convert", "no/such/out.pth"], "there is no folder"),
         (["inspect", "out.pth"], "'out.pth' belongs to `jaxft weights convert`, not to `jaxft weights inspect`."),

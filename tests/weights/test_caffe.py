@@ -14,6 +14,7 @@ from jaxft.models import create_model
 from jaxft.models.families.squeezenet import CAFFE
 from jaxft.weights import convert_weights, find_model, load, load_weights, read_network, save_weights
 from jaxft.weights.formats import FORMATS
+from jaxft.weights.formats.protobuf import encode_field
 
 read, write = FORMATS["caffe"].value.read, FORMATS["caffe"].value.write
 # The fields that matter: message -> (number, name, type, whether it is repeated).
@@ -162,6 +163,17 @@ def test_a_damaged_file_is_refused(content, message, tmp_path):
     (tmp_path / "net.caffemodel").write_bytes(content)
     with pytest.raises(jaxft.UserError, match=message):
         read(tmp_path / "net.caffemodel")
+
+
+def test_many_small_fields_are_refused(tmp_path):
+    """Each field would become an object that is much larger than the field."""
+    many_values = encode_field(100, encode_field(7, b"\x2d\0\0\0\0" * 2000))
+    many_blobs = encode_field(100, b"\x3a\x00" * 2000)
+    many_sizes = encode_field(100, encode_field(7, encode_field(7, encode_field(1, b"\x01" * 2000))))
+    for content, message in ((many_values, "not packed"), (many_blobs, "100 blobs"), (many_sizes, "many dimensions")):
+        (tmp_path / "net.caffemodel").write_bytes(content)
+        with pytest.raises(jaxft.UserError, match=message):
+            read(tmp_path / "net.caffemodel")
 
 
 def test_values_that_do_not_fit_the_shape_are_refused(tmp_path):

@@ -186,6 +186,27 @@ def test_what_keras_never_writes_is_refused(make, message, tmp_path):
         read(tmp_path / "own.h5")
 
 
+def test_many_names_of_the_same_bytes_need_no_more_memory(tmp_path):
+    """Hard links to one dataset with big-endian values, which have to be copied."""
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file.attrs["layer_names"] = [f"layer{i}" for i in range(50)]
+        file.create_dataset("values", data=np.zeros(100_000, ">f4"))
+        for i in range(50):
+            group = file.create_group(f"layer{i}")
+            group.attrs["weight_names"] = [b"bias:0"]
+            group["bias:0"] = file["values"]
+    with pytest.raises(jaxft.UserError, match="has overlapping datasets"):
+        read(tmp_path / "own.h5")
+
+
+def test_a_long_text_is_no_name(tmp_path):
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file.attrs["model_config"] = "x" * 20_000  # whole models have a long attribute
+        file.attrs["layer_names"] = ["y" * 2000]
+    with pytest.raises(jaxft.UserError, match="has a name of more than a thousand characters"):
+        read(tmp_path / "own.h5")
+
+
 def test_the_newer_layout_of_hdf5_and_other_hdf5_files_are_refused(tmp_path):
     for libver, message in (
         ("latest", "uses a newer layout of HDF5 than Keras"),

@@ -154,3 +154,12 @@ def test_only_arrays_of_the_network_have_leaf_names():
     }
     assert leaf_names(["model/params/a", "step"]) == {"model/params/a": "params/a"}
     assert leaf_names(["encoder/kernel"]) == {"encoder/kernel": "params/encoder/kernel"}
+
+
+@pytest.mark.parametrize("name", ["toy.orbax", "toy.npz"])
+def test_a_folder_with_other_files_is_not_replaced(name, toy, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").touch()
+    with pytest.raises(jaxft.UserError, match="is a folder with other files than a checkpoint"):
+        save_weights(tmp_path / name, *toy)
+    assert (tmp_path / name / "thesis.tex").exists()

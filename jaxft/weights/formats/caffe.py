@@ -28,6 +28,8 @@ BLOB_LEGACY_SHAPE = (1, 2, 3, 4)  # fields of BlobProto: num, channels, height, 
 BLOB_DATA, BLOB_SHAPE, BLOB_DOUBLE_DATA = 5, 7, 8
 SHAPE_DIM = 1  # field of BlobShape
 MOST_DIMENSIONS = 32
+MOST_BLOBS = 100  # of a layer
+MOST_PIECES = 1000  # of the values of a blob; Caffe writes one
 TYPES = {2: "InnerProduct", 4: "Convolution"}  # type of the layer, by dimensions of its blob 0
 
 
@@ -70,6 +72,8 @@ def _blobs(layer: memoryview, is_v1: bool) -> Iterator[tuple[str, memoryview]]:
             name = bytes(value).decode()
         elif number == blobs_field and not isinstance(value, int):
             blobs.append(value)
+            if len(blobs) > MOST_BLOBS:
+                refuse(f"has a layer with more than {MOST_BLOBS} blobs")
     for i, blob in enumerate(blobs):
         yield f"{name}.{i}", blob
 
@@ -84,6 +88,8 @@ def _to_array(name: str, blob: memoryview) -> "np.ndarray":
     for number, value in fields(blob):
         if number in pieces and not isinstance(value, int):
             pieces[number].append(value)
+            if len(pieces[number]) > MOST_PIECES:
+                refuse("has values that are not packed, which Caffe never writes")
         elif number == BLOB_SHAPE and not isinstance(value, int):
             shape = _dimensions(value)
         elif number in legacy and isinstance(value, int):
@@ -94,7 +100,7 @@ def _to_array(name: str, blob: memoryview) -> "np.ndarray":
             shape = shape[2:] if shape[2] > 1 else shape[3:]
     dtype, stored = ("<f8", pieces[BLOB_DOUBLE_DATA]) if pieces[BLOB_DOUBLE_DATA] else ("<f4", pieces[BLOB_DATA])
     values = np.frombuffer(stored[0] if len(stored) == 1 else b"".join(stored), dtype)
-    if len(shape) > MOST_DIMENSIONS or math.prod(shape) != values.size:
+    if math.prod(shape) != values.size:
         refuse(f"has {values.size:,} values in the blob {printable(name)!r}, which do not fit its shape")
     return values.reshape(shape).astype(dtype[1:], copy=False)
 
@@ -104,7 +110,9 @@ def _dimensions(message: memoryview) -> list[int]:
     shape: list[int] = []
     for number, value in fields(message):
         if number == SHAPE_DIM:
-            shape += [value] if isinstance(value, int) else varints(value)
+            shape += [value] if isinstance(value, int) else varints(value[: 10 * MOST_DIMENSIONS])
+        if len(shape) > MOST_DIMENSIONS:
+            refuse("has a blob with too many dimensions")
     return shape
 
 

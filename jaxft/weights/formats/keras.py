@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,24 @@ def read(path: Path) -> Contents:
         if not content.startswith(MAGIC):
             content = _weights_in(content)
         root = open_hdf5(content)
-        return Contents(dict(_tensors(root)), _metadata(root), "keras")
+        tensors = _arrays(_datasets(root), len(content))
+        metadata = _arrays(root[METADATA].datasets(), len(content)) if METADATA in root.links else {}
+        texts = {name: array.tobytes().decode() for name, array in metadata.items()}
+        return Contents(tensors, texts, "keras")
+
+
+def _arrays(datasets: "Iterable[tuple[str, Hdf5Object]]", num_bytes: int) -> "dict[str, np.ndarray]":
+    """Returns the values of datasets by name, from a file of `num_bytes`."""
+    arrays: dict[str, np.ndarray] = {}
+    total = 0
+    for name, dataset in datasets:
+        if name in arrays:
+            refuse(f"has two tensors called {printable(name)!r}")
+        arrays[name] = dataset.array()
+        total += arrays[name].nbytes
+        if total > num_bytes:
+            refuse("has overlapping datasets")
+    return arrays
 
 
 def _weights_in(content: bytes) -> bytes:
@@ -64,19 +81,14 @@ def _weights_in(content: bytes) -> bytes:
     return archive.read(WEIGHTS)
 
 
-def _tensors(root: "Hdf5Object") -> "Iterator[tuple[str, np.ndarray]]":
-    """Yields the tensors of the layers, but not those of the optimizer, with their names."""
-    visited = set()
+def _datasets(root: "Hdf5Object") -> "Iterator[tuple[str, Hdf5Object]]":
+    """Yields the datasets of the layers, but not those of the optimizer, with the names of their tensors."""
     if _listed(root, "layer_names") is None and "model_weights" in root.links:
         root = root["model_weights"]
     is_legacy = _listed(root, "layer_names") is not None
     if not is_legacy and not any(name in root.links for name in LAYERS):
         refuse("is an HDF5 file without layers of Keras")
-    for name, dataset in _legacy_tensors(root) if is_legacy else _layer_tensors(root):
-        if name in visited:
-            refuse(f"has two tensors called {printable(name)!r}")
-        visited.add(name)
-        yield name, dataset.array()
+    yield from _legacy_datasets(root) if is_legacy else _layer_datasets(root)
 
 
 def _listed(group: "Hdf5Object", attribute: str) -> list[str] | None:
@@ -91,7 +103,7 @@ def _listed(group: "Hdf5Object", attribute: str) -> list[str] | None:
     return None
 
 
-def _legacy_tensors(root: "Hdf5Object") -> "Iterator[tuple[str, Hdf5Object]]":
+def _legacy_datasets(root: "Hdf5Object") -> "Iterator[tuple[str, Hdf5Object]]":
     """Yields the datasets of a file of layer groups, with a list of layers and a list of weights in each."""
     for layer in _listed(root, "layer_names") or []:
         paths = _listed(root[layer], "weight_names") or []
@@ -113,7 +125,7 @@ def _variables(names: list[str], layer: str) -> list[str]:
     return ["kernel" if [name] == unknown and "kernel" not in plain else name for name in plain]
 
 
-def _layer_tensors(group: "Hdf5Object", depth: int = 0) -> "Iterator[tuple[str, Hdf5Object]]":
+def _layer_datasets(group: "Hdf5Object", depth: int = 0) -> "Iterator[tuple[str, Hdf5Object]]":
     """Yields the datasets of a file of Keras 3, whose groups are called after the classes of layers.
 
     The attribute `name` of the group of variables is the name of the layer. A nested model is a layer with layers.
@@ -122,7 +134,7 @@ def _layer_tensors(group: "Hdf5Object", depth: int = 0) -> "Iterator[tuple[str, 
         refuse("has models that are nested too deeply")
     for layers in (group[name] for name in LAYERS if name in group.links):
         for key in layers.links:
-            yield from _layer_tensors(layers[key], depth + 1)
+            yield from _layer_datasets(layers[key], depth + 1)
             if "vars" in layers[key].links:
                 yield from _variables_of(layers[key]["vars"], key)
 
@@ -139,13 +151,6 @@ def _variables_of(variables: "Hdf5Object", key: str) -> "Iterator[tuple[str, Hdf
     for number in variables.links:
         is_known = number.isdecimal() and int(number) < len(names)
         yield f"{layer}/{names[int(number)] if is_known else number}", variables[number]
-
-
-def _metadata(root: "Hdf5Object") -> dict[str, str]:
-    """Returns the metadata that jaxft wrote."""
-    if METADATA not in root.links:
-        return {}
-    return {name: dataset.array().tobytes().decode() for name, dataset in root[METADATA].datasets()}
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:

@@ -26,9 +26,11 @@ def read(folder: Path) -> Contents:
         arrays = _array_names(description)
         num_bytes = sum(file.stat().st_size for file in files(folder))
         tensors: dict[str, np.ndarray] = {}
+        total = 0
         for name, leaf in leaf_names(arrays).items():
             tensors[leaf] = _read_array(_spec(folder, description, arrays[name]), num_bytes)
-            check_expansion(sum(array.nbytes for array in tensors.values()), num_bytes)
+            total += tensors[leaf].nbytes
+            check_expansion(total, num_bytes)
         return Contents(tensors, _texts(folder), "orbax")
 
 

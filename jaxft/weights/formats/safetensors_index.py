@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.core.digests import sha256_of
+from jaxft.core.digests import sha256_of_file
 from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
 from jaxft.weights.formats.format import Contents, Format
@@ -32,7 +32,7 @@ def read(path: Path) -> Contents:
     digests = index["metadata"].get(DIGESTS)
     tensors: dict[str, Any] = {}
     for shard in _shards(path, index):
-        if isinstance(digests, dict) and digests.get(shard.name) != sha256_of(shard.read_bytes()):
+        if isinstance(digests, dict) and digests.get(shard.name) != sha256_of_file(shard):
             raise UserError(
                 f"the shard {str(shard)!r} is damaged: its sha256 is not that in {path.name}; download it again."
             )
@@ -103,7 +103,7 @@ def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str
     ]
     for name, group in zip(names, groups):
         write_shard(path.with_name(name), group, {"format": "np"})
-    digests = {name: sha256_of(path.with_name(name).read_bytes()) for name in names}
+    digests = {name: sha256_of_file(path.with_name(name)) for name in names}
     total = sum(array.nbytes for array in tensors.values())
     index = {
         "weight_map": {tensor: name for name, group in zip(names, groups) for tensor in group},

@@ -9,6 +9,7 @@ from jaxft.weights.formats.torch.refusal import refuse
 
 CONTINUATION = 0x10  # type of the message that refers to more messages
 NEWER = "uses a newer layout of HDF5 than Keras writes; open it with h5py, and write it again with libver='earliest'"
+LONGEST_NAME = 1024  # bytes; many entries can refer to the same text, so their sum is not bounded by the file
 SOFT_LINK = 2  # cache type of a symbol table entry
 
 
@@ -83,7 +84,7 @@ class Blocks:
         text = bytes(self.bytes_at(names, size))
         links: dict[str, int] = {}
         for name_offset, header, cache_type in self._entries(tree):
-            end = text.find(b"\0", name_offset)
+            end = text.find(b"\0", name_offset, name_offset + LONGEST_NAME)
             if end < 0 or cache_type == SOFT_LINK:
                 refuse("has a damaged name or a soft link in a group")
             links[text[name_offset:end].decode()] = header

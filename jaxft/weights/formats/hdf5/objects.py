@@ -60,18 +60,17 @@ class Hdf5Object:
 
     def texts(self, attribute: str) -> list[str] | None:
         """Returns the strings of an attribute, or None if the object has no such attribute of strings."""
-        return self._texts.get(attribute)
+        if attribute not in self._attributes:
+            return None
+        datatype, dataspace, data = self._attributes[attribute]
+        if datatype[0] & 0xF not in (STRING, VARIABLE_LENGTH):
+            return None
+        return to_texts(self._blocks, parse_type(datatype), parse_shape(dataspace), data)
 
     @functools.cached_property
-    def _texts(self) -> dict[str, list[str]]:
-        attributes = {}
-        for message in self._messages:
-            if message.type != ATTRIBUTE:
-                continue
-            name, datatype, dataspace, data = _split_attribute(message)
-            if datatype[0] & 0xF in (STRING, VARIABLE_LENGTH):
-                attributes[name] = to_texts(self._blocks, parse_type(datatype), parse_shape(dataspace), data)
-        return attributes
+    def _attributes(self) -> dict[str, tuple[memoryview, memoryview, memoryview]]:
+        """Returns the datatype, the dataspace and the values of each attribute by name."""
+        return dict(_split_attribute(message) for message in self._messages if message.type == ATTRIBUTE)
 
     def array(self) -> np.ndarray:
         """Returns the values of a dataset of any shape, as a read-only view of the file."""
@@ -97,8 +96,8 @@ class Hdf5Object:
         return self._blocks.bytes_at(offset, size) if size else memoryview(b"")
 
 
-def _split_attribute(message: Message) -> tuple[str, memoryview, memoryview, memoryview]:
-    """Returns the name, datatype, dataspace and values of an attribute message."""
+def _split_attribute(message: Message) -> tuple[str, tuple[memoryview, memoryview, memoryview]]:
+    """Returns the name of an attribute, and its datatype, dataspace and values."""
     data = message.data
     version, flags, *sizes = struct.unpack_from("<BBHHH", data)
     if version not in (1, 2, 3) or (version > 1 and flags):
@@ -108,7 +107,7 @@ def _split_attribute(message: Message) -> tuple[str, memoryview, memoryview, mem
         fields.append(data[position : position + size])
         position += (size + 7) // 8 * 8 if version == 1 else size
     name, datatype, dataspace = fields
-    return bytes(name).rstrip(b"\0").decode(), datatype, dataspace, data[position:]
+    return bytes(name).rstrip(b"\0").decode(), (datatype, dataspace, data[position:])
 
 
 def open_hdf5(content: bytes) -> Hdf5Object:

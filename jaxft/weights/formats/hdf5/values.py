@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.weights.formats.hdf5.blocks import Blocks
+from jaxft.weights.formats.hdf5.blocks import LONGEST_NAME, Blocks
 from jaxft.weights.formats.torch.refusal import refuse
 
 FIXED_POINT, FLOATING_POINT, STRING, OPAQUE, VARIABLE_LENGTH = 0, 1, 3, 5, 9  # classes of types
@@ -85,6 +85,8 @@ def to_texts(blocks: Blocks, stored: Type, shape: tuple[int, ...], data: memoryv
         value: Any = data[i * stored.num_bytes : (i + 1) * stored.num_bytes]
         if stored.kind == VARIABLE_LENGTH:
             length, heap, index = struct.unpack("<IQI", value)
+            if length > LONGEST_NAME:
+                refuse("has a name of more than a thousand characters")
             value = blocks.global_heap(heap)[index][:length] if length else b""
         texts.append(bytes(value).rstrip(b"\0").decode())
     return texts
