@@ -45,6 +45,14 @@ MOST_COMPILED_BYTES = 2_000_000_000
 DATA = Path(os.environ.get("JAXFT_TEST_DATA") or ROOT.parent / "shared" / "data")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks nightly tests as slow, so that `-m "not slow"`, which replaces `-m "not nightly"`, leaves them out too."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_sessionstart(session):
     """Drops the programs that were compiled longest ago where all of them take too much room."""
     folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
