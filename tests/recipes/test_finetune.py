@@ -220,6 +220,8 @@ def test_every_option_that_can_change_the_result_is_in_the_identity(weights, pic
     assert set(plain) == {field.name for field in dataclasses.fields(FinetuneOptions)} - {"out"}
     assert identity(model="toy", size_px=plain["size_px"]) == plain  # the values that the file has
     assert identity(seeds=2) == plain | {"seeds": 2} and identity(train="all") == plain | {"train": "all"}
+    given = identity(preprocessing=PreprocessingConfig(mean=(0.1, 0.2, 0.3)))
+    assert given == plain | {"mean": [0.1, 0.2, 0.3]} == json.loads(json.dumps(given))
     other = identity("toy.safetensors")
     assert {name for name in plain if plain[name] != other[name]} == {"weights"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.config import Execution, Images, Source, Streams, Study, Training, Trial, get_at
+from jaxft.config import Execution, Images, Source, Streams, Study, Training, Trial, get_at, to_dict
 from jaxft.core.digests import short_digest
 from jaxft.core.errors import UserError
 from jaxft.recipes.finetune.candidates import RECIPE, Candidates, make_candidates
@@ -156,7 +156,8 @@ def make_task(options: FinetuneOptions) -> Task:
 def _identity(options: FinetuneOptions, manifest: "Manifest", images: "ImageSet", size_px: int) -> dict[str, Any]:
     """Returns the value of each option that can change the result; for files, a digest of their contents."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name != "out"}
+    preprocessing = to_dict(values.pop("preprocessing"))  # values that JSON keeps as they are
     resolved = {"size_px": size_px, "model": manifest.model, "weights": manifest.sha256}
     return {**resolved, "data": short_digest(images.fingerprint, *images.ids)} | {
-        name: value for name, value in values.items() if name not in (*resolved, "data")
+        name: value for name, value in (preprocessing | values).items() if name not in (*resolved, "data")
     }
