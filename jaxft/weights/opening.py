@@ -52,7 +52,7 @@ def open_file(path: str | Path) -> OpenedFile:
     manifest = published_manifest(path, sha256)
     file_format = format_of(path)
     is_sha256_in_name = file_format.name == "torch" and check_sha256_in_name(path, sha256)
-    contents = file_format.read(path)
+    contents = file_format.contents_of(path)
     checked = "its sha256 matches its name" if is_sha256_in_name else contents.checked
     if manifest is not None:
         checked = "its sha256 matches the published file"

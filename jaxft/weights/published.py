@@ -93,7 +93,7 @@ def find_model(path: str | Path, state_dict: str | None = None) -> str:
     file_format = format_of(path)
     if file_format.naming == FLAX_NAMING.name:
         return model.architecture
-    contents, prefix = select_state_dict(file_format.read(path), state_dict, path.name)
+    contents, prefix = select_state_dict(file_format.contents_of(path), state_dict, path.name)
     naming = find_fit(contents.tensors.keys(), model, path.name, prefix).naming
     is_expected = naming is naming_of(model) or model.architecture.endswith(f"_{naming.name}")
     if naming.family and not is_expected:

@@ -114,6 +114,14 @@ def test_archives_that_declare_wrong_sizes_are_refused_before_reading(tmp_path, 
         read(tmp_path / "lies.npz")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "x" * 301])
+def test_a_name_that_no_message_can_show_is_refused(name, toy, tmp_path):
+    np.savez(tmp_path / "toy.npz", **{name: np.zeros(3, np.float32)})
+    with pytest.raises(jaxft.UserError, match="it has a tensor with the name") as error:
+        load_weights(tmp_path / "toy.npz", toy[0])
+    assert len(str(error.value)) < 300 and str(error.value).isprintable()
+
+
 def test_overlapping_entries_are_refused(tmp_path):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

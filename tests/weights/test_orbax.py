@@ -143,6 +143,12 @@ def test_msgpack_files_of_training_states_are_read(toy, state, tmp_path):
         load_weights(tmp_path / "hugging_face.msgpack", model)
 
 
+def test_a_msgpack_file_with_keys_of_several_types_is_refused(toy, tmp_path):
+    (tmp_path / "toy.msgpack").write_bytes(b"\x82\xa1a\x01\x02\x03")  # {"a": 1, 2: 3}
+    with pytest.raises(jaxft.UserError, match="damaged, or not a msgpack file of Flax"):
+        load_weights(tmp_path / "toy.msgpack", toy[0])
+
+
 def test_only_arrays_of_the_network_have_leaf_names():
     assert leaf_names(["step", "params/a/kernel", "opt_state/0/mu/a/kernel", "batch_stats/a/mean"]) == {
         "params/a/kernel": "params/a/kernel",

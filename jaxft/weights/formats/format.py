@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from jaxft.core.errors import UserError
 from jaxft.core.registry import Registry
+from jaxft.core.text import cut_off
 
 if TYPE_CHECKING:
     import numpy as np
 
+LONGEST_NAME = 300  # characters of a tensor name
 NUM_BYTES = 512  # number of bytes at the start of a file that determine its format
 
 
@@ -69,9 +71,24 @@ class Format:
     matches_folder: Callable[[Path], bool] | None = None
     files: Callable[[Path], list[Path]] | None = None
 
+    def contents_of(self, path: Path) -> Contents:
+        """Returns the contents of a file, whose tensor names can be shown in a message of one line.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        contents = self.read(path)
+        for name in (*contents.tensors, *contents.dropped):
+            if not name.isprintable() or len(name) > LONGEST_NAME:
+                raise UserError(
+                    f"the weight file {str(path)!r} is damaged: it has a tensor with the name "
+                    f"{cut_off(ascii(name), 80)}."
+                )
+        return contents
+
     def metadata_of(self, path: Path) -> dict[str, str]:
         """Returns the metadata of a file."""
-        return self.read_metadata(path) if self.read_metadata else self.read(path).metadata
+        return self.read_metadata(path) if self.read_metadata else self.contents_of(path).metadata
 
 
 FORMATS: Registry[Format] = Registry("weight format")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxft.core import paths
 from jaxft.core.errors import UserError
@@ -22,32 +22,20 @@ def read(path: Path) -> Contents:
       UserError: the file is damaged, or a leaf of a network is not an array.
     """
     import numpy as np
-
-    tree = _restore(path)
-    metadata = tree.pop("metadata", {})
-    has_metadata = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
-    arrays = paths.flatten(tree)
-    tensors = {leaf: arrays[name] for name, leaf in leaf_names(arrays).items()}
-    if not all(isinstance(array, np.ndarray) for array in tensors.values()):
-        raise _damaged(path)
-    return Contents(tensors, metadata if has_metadata else {}, "msgpack")
-
-
-def _restore(path: Path) -> dict[str, Any]:
-    """Returns the nested dict in a msgpack file."""
     from flax.serialization import msgpack_restore
 
     try:
         tree = msgpack_restore(path.read_bytes())
+        metadata = tree.pop("metadata", {})
+        arrays = paths.flatten(tree)
+        tensors = {leaf: arrays[name] for name, leaf in leaf_names(arrays).items()}
+        is_valid = all(isinstance(array, np.ndarray) for array in tensors.values())
     except DAMAGE:
-        raise _damaged(path) from None
-    if not isinstance(tree, dict):
-        raise _damaged(path)
-    return tree
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"the weight file {str(path)!r} is truncated, damaged, or not a msgpack file of Flax.")
+        is_valid = False
+    if not is_valid:
+        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not a msgpack file of Flax.")
+    has_metadata = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
+    return Contents(tensors, metadata if has_metadata else {}, "msgpack")
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
