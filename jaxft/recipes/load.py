@@ -169,7 +169,7 @@ class LoadedNetwork:
         from jaxft.ops.pooling import POOLINGS
 
         if block is not None or self.model.flattened_channels is None:
-            POOLINGS[pooling]  # raises a `UserError` if there is none
+            POOLINGS[pooling]  # raises an error for an unknown pooling
         compiled = make_features(self.model, self.preprocessing, block, pooling)
         return self._batched(compiled, images, batch_size)
 
@@ -255,7 +255,14 @@ def make_probabilities(model: "Network", preprocessing: "Preprocessing") -> "Cal
 def make_features(
     model: "Network", preprocessing: "Preprocessing", block: str | None, pooling: str
 ) -> "Callable[..., jax.Array]":
-    """Returns the compiled `features(variables, images [n, h, w, 3] uint8) -> [n, d]`, as `LoadedNetwork.features`."""
+    """Returns the compiled `features(variables, images [n, h, w, 3] uint8) -> [n, d]`, as `LoadedNetwork.features`.
+
+    Args:
+      model: the network.
+      preprocessing: the preprocessing of the images.
+      block: the block whose output is pooled; if None, the block below the head.
+      pooling: name of the pooling.
+    """
     import jax
 
     from jaxft.features.feature_spec import FeatureSpec

@@ -39,7 +39,7 @@ def test_only_commands_that_resume_advise_it_when_interrupted(monkeypatch, capsy
 
 def test_the_command_line_of_options_parses_to_the_same_options():
     given = PreprocessingConfig((-0.5, 0.25, 1e-7), (0.5, 0.25, 1.0), None, "-1..1", "bgr")
-    options = FinetuneOptions("some.pth", "my pictures", "out", "resnet18", 2, "top", 64, given)
+    options = FinetuneOptions("some.pth", "my pictures", "out", "resnet18", 2, "top", 64, "model_ema", given)
     program, *words = shlex.split(options.command())
     args, _ = cli.parse(words)
     assert program == "jaxft" and args.command == "finetune"

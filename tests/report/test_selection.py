@@ -252,7 +252,7 @@ def test_scenes_without_data_are_an_error_of_one_sentence(root, tmp_path, arg, c
     assert main(["config", "show", f"--config={config}"]) == 2
     assert capsys.readouterr().err == (
         "jaxft: the data file weights/resnetsmall14.cifar10.safetensors is not in "
-        f"{str(tmp_path)!r}; give the folder of the data, --config=configs/objects_to_scenes.py:FOLDER.\n"
+        f"{str(tmp_path)!r}; give the folder of the data, --config=configs/objects_to_scenes.py:FOLDER, or leave FOLDER out.\n"
     )
 
 

@@ -22,10 +22,11 @@ def weights(tmp_path_factory):
 
     from jaxft.models import create_model
     from jaxft.models.initialization import init_variables
-    from jaxft.weights import save_weights
+    from jaxft.weights import Manifest, save_weights
 
     path, model = tmp_path_factory.mktemp("weights") / "toy.safetensors", create_model("toy", num_classes=4)
-    save_weights(path, model, init_variables(model, jax.random.key(0), 8))
+    manifest = Manifest(path.name, "", "toy", model.preprocessing)
+    save_weights(path, model, init_variables(model, jax.random.key(0), 8), manifest)
     return path
 
 

@@ -49,9 +49,10 @@ def test_the_plan_reports_the_prefix_the_state_dict_and_foreign_tensors(checkpoi
     texts = [
         "jaxft takes 'model', not 'model_ema'",
         "the prefix 'module.'",
+        "does not record its preprocessing",
         "ignores 1 tensor, which belongs to no",
     ]
-    assert len(plan.warnings) == 3
+    assert len(plan.warnings) == 4  # and the preprocessing, which the file does not record
     assert all(text in warning for text, warning in zip(texts, plan.warnings))
     kernel = initial_params(plan, tmp_path)["stem/conv/kernel"]
     np.testing.assert_array_equal(kernel, leaves["params/stem/conv/kernel"])
