@@ -224,7 +224,10 @@ def test_the_summary_names_files_and_ends_with_the_arms(tmp_path, capsys):
     assert main(["results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert any(line.startswith("net.birds pretrained 0.1 3/3 76.7 81.0 ±") and line.endswith("*") for line in lines)
+    assert any(
+        line.startswith("net.birds pretrained 0.1 3/3 76.7 81.0 (50.5 to 100.0)") and line.endswith("*")
+        for line in lines
+    )
     assert "/far/away" not in text
     assert "net.birds · pretrained 0.1 (2), 0.01 (1) 3/3 80.0 72.7 ± 7.6" in lines
     assert main(["results", str(tmp_path), "--trials"]) == 0
@@ -252,7 +255,8 @@ def test_scenes_without_data_are_an_error_of_one_sentence(root, tmp_path, arg, c
     assert main(["config", "show", f"--config={config}"]) == 2
     assert capsys.readouterr().err == (
         "jaxft: the data file weights/resnetsmall14.cifar10.safetensors is not in "
-        f"{str(tmp_path)!r}; give the folder of the data, --config=configs/objects_to_scenes.py:FOLDER, or leave FOLDER out.\n"
+        f"{str(tmp_path)!r}; give the folder of the data, --config=configs/objects_to_scenes.py:FOLDER, or leave "
+        "FOLDER out.\n"
     )
 
 
