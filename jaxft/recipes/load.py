@@ -98,6 +98,11 @@ class LoadedNetwork:
         return self.manifest.class_names if self.has_class_names else tuple(map(str, range(self.model.num_classes)))
 
     @property
+    def wordnet_ids(self) -> tuple[str, ...]:
+        """Returns the WordNet ids of the classes; empty if they are not known."""
+        return self.manifest.wordnet_ids
+
+    @property
     def assumptions(self) -> tuple[str, ...]:
         """Returns one sentence for each choice in reading the file, and for each fact that it lacks."""
         assumptions = list(self.manifest.notes)

@@ -13,6 +13,7 @@ from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
 from jaxft.models import Preprocessing
+from jaxft.models.class_names import imagenet_classes
 
 METADATA_KEY = "jaxft"
 FIELDS = ("model", "preprocessing", "class_names", "origin", "layout", "assumed")
@@ -60,6 +61,12 @@ class Manifest:
     foreign: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     num_classes: int | None = None
+
+    @property
+    def wordnet_ids(self) -> tuple[str, ...]:
+        """Returns the WordNet ids of the classes, such as 'n01440764', if these are the classes of ImageNet-1k."""
+        ids = imagenet_classes()
+        return tuple(ids) if self.class_names == tuple(ids.values()) else ()
 
     def to_json(self) -> str:
         """Returns the manifest as JSON, as it is stored in a file."""

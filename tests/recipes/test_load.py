@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import zipfile
 
 import jax
 import numpy as np
@@ -119,6 +120,17 @@ def test_the_example_of_the_readme_runs(real_data, root, tmp_path, monkeypatch):
     original, copy = jaxft.load(name), jaxft.load("copy.safetensors")
     assert (copy.preprocessing, copy.class_names) == (original.preprocessing, original.class_names)
     assert copy.assumptions == ()
+
+
+def test_networks_of_imagenet_have_wordnet_ids_also_as_a_copy(real_data, tmp_path, file):
+    """The names of the sample images are the facts: class number, WordNet id and name."""
+    network = jaxft.load(real_data / "weights/squeezenet1_0.imagenet-deepcompressed.safetensors")
+    network.save(tmp_path / "copy.safetensors")
+    for loaded in (network, jaxft.load(tmp_path / "copy.safetensors")):
+        assert len(loaded.wordnet_ids) == 1000 and loaded.wordnet_ids[0] == "n01440764"
+        with zipfile.ZipFile(real_data / "images/imagenet-sample-1000.zip") as images:
+            assert list(loaded.wordnet_ids) == [name.split("_")[1] for name in sorted(images.namelist())]
+    assert jaxft.load(file).wordnet_ids == ()
 
 
 def test_features_are_the_input_of_the_head_or_a_pooled_block(file):
