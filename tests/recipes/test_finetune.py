@@ -217,7 +217,10 @@ def test_every_option_that_can_change_the_result_is_in_the_identity(weights, pic
         return make_task(FinetuneOptions(str(weights / name), str(pictures), str(tmp_path), **options)).identity
 
     plain = identity()
-    assert set(plain) == {field.name for field in dataclasses.fields(FinetuneOptions)} - {"out"}
+    options, of_preprocessing = (
+        {field.name for field in dataclasses.fields(section)} for section in (FinetuneOptions, PreprocessingConfig)
+    )
+    assert set(plain) == (options | of_preprocessing) - {"out", "preprocessing"}
     assert identity(model="toy", size_px=plain["size_px"]) == plain  # the values that the file has
     assert identity(seeds=2) == plain | {"seeds": 2} and identity(train="all") == plain | {"train": "all"}
     given = identity(preprocessing=PreprocessingConfig(mean=(0.1, 0.2, 0.3)))
