@@ -110,8 +110,11 @@ def test_another_config_json_is_no_record(text, tmp_path):
 
 @pytest.mark.nightly
 def test_files_that_timm_saves_for_the_hub_are_read(tmp_path):
-    timm = pytest.importorskip("timm")
-    from timm.models import save_for_hf
+    try:
+        import timm
+        from timm.models import save_for_hf
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
+        pytest.skip(f"timm cannot be imported: {error}")
 
     model = timm.create_model("resnet18", pretrained=False, num_classes=1000)
     model.pretrained_cfg["tag"] = "a1_in1k"
