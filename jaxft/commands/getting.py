@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from jaxft.core.printing import print_lines
 from jaxft.hub.addresses import find_address
 from jaxft.hub.data_folders import find_data_file
 
@@ -19,8 +18,8 @@ def run_get(kind: str, names: Sequence[str]) -> int:
     for name, address in addresses.items():
         path = find_data_file(address.file)
         if path is None:
-            print_lines(f"{name}: from {address.urls[0]}")
-            print_lines(f"license: {address.license}")
+            print(f"{name}: from {address.urls[0]}")
+            print(f"license: {address.license}")
             path = get(kind, name)
-        print_lines(f"{name}: {path}")
+        print(f"{name}: {path}")
     return 0

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxft.core import interrupts
-from jaxft.core.csv_files import write_table
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.metrics import field_names
 from jaxft.store.columns import BACKBONE, COLUMNS, columns_of, metric_of
@@ -64,7 +62,6 @@ def results_table(store: "Store") -> "pd.DataFrame":
 
 def record_of(store: "Store", digest: str) -> dict[str, Any] | None:
     """Returns the record of a trial, or of its failure; None if the trial has not run."""
-    interrupts.check()
     return store.read("trials", digest) or store.read("failures", digest)
 
 
@@ -89,7 +86,6 @@ def changes_table(store: "Store") -> "pd.DataFrame":
 
     rows = []
     for trial in store.plan()["trials"]:
-        interrupts.check()
         record = store.read("trials", trial["trial"])
         for layer, change in ((record or {}).get("changes") or {}).items():
             keys = {name: trial[name] for name in ("trial", "setting", "seed")}
@@ -109,7 +105,7 @@ def export_results(store: "Store") -> tuple[Path, Path]:
     paths = store.workdir / "results.csv", store.workdir / "results.parquet"
     with explained_os_errors(store.workdir):
         with replacing(paths[0]) as temporary:
-            write_table(table, temporary)
+            table.to_csv(temporary, index=False)
         with replacing(paths[1]) as temporary:
             table.assign(**mixed).to_parquet(temporary, index=False)
     return paths
