@@ -8,7 +8,7 @@ import pytest
 from jaxft.core.errors import Failure, UserError
 from jaxft.hub import download as module
 from jaxft.hub.download import download
-from tests.hub.server import Files, serving
+from hub.server import Files, serving
 
 URL = "https://example.org/weights/some.pth"
 
