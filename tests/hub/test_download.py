@@ -4,11 +4,11 @@ import errno
 import os
 
 import pytest
+from hub.server import Files, serving
 
 from jaxft.core.errors import Failure, UserError
 from jaxft.hub import download as module
 from jaxft.hub.download import download
-from hub.server import Files, serving
 
 URL = "https://example.org/weights/some.pth"
 

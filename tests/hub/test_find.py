@@ -3,13 +3,13 @@
 import hashlib
 
 import pytest
+from hub.server import Files, serving
 
 from jaxft.core.errors import Failure, UserError
 from jaxft.hub import addresses
 from jaxft.hub.data_folders import downloads_folder
 from jaxft.hub.find import find_by_name
 from jaxft.weights.published import find_file
-from hub.server import Files, serving
 
 CONTENT = b"weights of some network"
 DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub.origins import origins_of
+from hub.server import Files, serving
 
 from jaxft.cli import main
 from jaxft.config import load_config
@@ -13,8 +15,6 @@ from jaxft.hub.addresses import IMAGES, WEIGHTS
 from jaxft.hub.data_folders import downloads_folder
 from jaxft.models import published
 from jaxft.recipes.get.run import get
-from hub.origins import origins_of
-from hub.server import Files, serving
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ARRAYS = ("cifar10-lossless-5000", "fashion-mnist-8000")  # kept without compression, so in other bytes
