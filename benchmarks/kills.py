@@ -1,16 +1,21 @@
-"""Kills a study at random times and compares its results with those of an uninterrupted run.
+"""Kills a study again and again and compares its results with those of an uninterrupted run.
 
     python benchmarks/kills.py --kills 20
-    python benchmarks/kills.py --kills 200 --workers 4
+    python benchmarks/kills.py --kills 300 --workers 4
 
-The study is `configs/quickstart.py`. With sequential execution, its process gets SIGKILL after a random time, and the
-same command resumes it. With workers, each SIGKILL hits the main process or a random worker; the command runs again
-when the main process has ended. If the study finishes before the last kill, it starts again. After the last kill it
-runs to its end. The script compares every accuracy, every parameter distance by layer, and every byte of the final
-weights.
+The study is `configs/quickstart.py` with two seeds and five epochs of the source: 18 trials. Each SIGKILL hits a
+process of the study at one of three moments: right after it has stored a trial ('between trials'), while Orbax commits
+its checkpoint ('during a commit'), or at a random time ('at any time', which also hits the main process). The moments
+take turns. When the main process has ended, the same command resumes the study. If the study finishes before the last
+kill, it starts again. After the last kill it runs to its end. The script compares every accuracy, every parameter
+distance by layer, and every byte of the final weights.
+
+A process is found by the lock of its job in /proc/locks, so this needs Linux. `--minutes` ends the kills early. The
+results of several calls are added up in the file of results; `--seed` gives each call other random times.
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -28,18 +33,21 @@ from typing import Any
 import jaxft
 from jaxft.recipes.run_record import versions
 from jaxft.store.records import Store
+from jaxft.study.jobs import work_key
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 OUT = Path(__file__).resolve().parent / "results" / "kills.json"
-FIRST_SECONDS = 5.0, 10.0  # from the start of the main process to the first kill, so that it makes progress
-NEXT_SECONDS = 0.5, 5.0  # between two kills that leave the main process alive
+BETWEEN, COMMIT, ANY = MOMENTS = ("between trials", "during a commit", "at any time")
+SECONDS = 0.1, 3.0  # from one kill to the next 'at any time'
+WAIT_SECONDS = 60.0  # for the other moments
 
 
 def command(workdir: Path, workers: int) -> list[str]:
     """Returns the command that starts or resumes the study."""
     how = ["executor=workers", f"workers={workers}"] if workers else ["executor=sequential"]
     # A process that lives for seconds needs frequent checkpoints; by default they are minutes apart.
-    words = [f"--config.execution.{word}" for word in (*how, f"checkpoint_seconds={0.5 if workers else 2}")]
+    words = [f"--config.execution.{word}" for word in (*how, "checkpoint_seconds=0.2")]
+    words += ["--config.seeds=2", "--config.source.training.schedule.epochs=5"]
     return [sys.executable, "-P", "-m", "jaxft.cli", "study", f"--config={CONFIG}", f"--workdir={workdir}", *words]
 
 
@@ -62,27 +70,67 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     return [int(number) for number in said.stdout.split()]
 
 
-def kill_again_and_again(words: list[str], run: dict[str, Any], chance: random.Random, workers: int) -> Iterator[str]:
-    """Runs a command repeatedly, and yields the target of each kill, 'study' or 'worker', or 'none' if it finished."""
+def owners_of(locks: Path) -> dict[str, int]:
+    """Returns the process id of the owner of each lock in a folder that a process holds, by the name of the lock."""
+    owner_by_inode = {}
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK":
+            owner_by_inode[int(fields[5].rpartition(":")[2])] = int(fields[4])
+    owners = {}
+    for lock in locks.glob("*"):
+        with contextlib.suppress(FileNotFoundError, KeyError):
+            owners[lock.name] = owner_by_inode[lock.stat().st_ino]
+    return owners
+
+
+def wait_for(moment: str, process: subprocess.Popen[bytes], workdir: Path, chance: random.Random) -> int | None:
+    """Waits for a moment to kill, and returns the process to kill, or None if the study ended or nothing happened."""
+    if moment == ANY:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(*SECONDS))
+            return None
+        return chance.choice([process.pid, *workers_of(process)])
+    stored, owners = set(workdir.glob("trials/[!.]*.json")), dict[str, int]()
+    end = time.monotonic() + WAIT_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        owners |= owners_of(workdir / "locks")  # a process may release its lock before its record is seen
+        if moment == BETWEEN:
+            keys = [work_key([path.stem]) for path in set(workdir.glob("trials/[!.]*.json")) - stored]
+        else:
+            keys = [path.parent.name for path in workdir.glob("checkpoints/*/*orbax-checkpoint-tmp*")]
+        for key in keys:
+            if key in owners:
+                time.sleep(chance.uniform(0, 0.005))
+                return owners[key]
+        time.sleep(0.001)
+    return None
+
+
+def kill_again_and_again(
+    words: list[str], run: dict[str, Any], workdir: Path, chance: random.Random
+) -> Iterator[tuple[str, str]]:
+    """Runs a command repeatedly, and yields (moment, 'study' or 'worker') of each kill, or ('', '') if it finished."""
     process: subprocess.Popen[bytes] | None = None
+    turn = 0
     try:
         while True:
-            seconds = NEXT_SECONDS
             if process is None or process.poll() is not None:
-                process, seconds = subprocess.Popen(words, **run), FIRST_SECONDS
-                while len(workers_of(process)) < workers and process.poll() is None:
-                    time.sleep(0.1)
-            try:
-                if process.wait(chance.uniform(*seconds)) == 0:
-                    yield "none"
+                process = subprocess.Popen(words, **run)
+            moment = MOMENTS[turn % len(MOMENTS)]
+            hit = wait_for(moment, process, workdir, chance)
+            turn += 1
+            if hit is None:
+                if process.poll() == 0:
+                    yield "", ""
                 continue  # otherwise trials failed with their worker; the next command runs them again
-            except subprocess.TimeoutExpired:
-                hit = chance.choice([process.pid, *workers_of(process)])
-            with contextlib.suppress(ProcessLookupError):  # the worker has already ended
+            try:
                 os.kill(hit, signal.SIGKILL)
+            except ProcessLookupError:  # the worker has already ended
+                continue
             if hit == process.pid:
                 process.wait()
-            yield "study" if hit == process.pid else "worker"
+            yield moment, "study" if hit == process.pid else "worker"
     finally:
         if process is not None:
             process.kill()
@@ -94,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 runs everything in one")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end the kills after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
@@ -107,38 +156,49 @@ def main() -> None:
         run = {w: {"env": os.environ | kept | {"JAXFT_CACHE": f"{w}-cache"}, **quiet} for w in (whole, killed)}
         subprocess.run(command(whole, args.workers), check=True, **run[whole])
         words, equal = command(killed, args.workers), []
-        hits: list[str] = []
-        done: list[int] = []
-        for hit in kill_again_and_again(words, run[killed], chance, args.workers):
-            if hit == "none":
+        hits: list[tuple[str, str]] = []
+        end = time.monotonic() + 60 * args.minutes
+        for hit in kill_again_and_again(words, run[killed], killed, chance):
+            if not hit[0]:
                 equal.append(same(whole, killed))
                 print(f"finished: {equal[-1]}", flush=True)
                 shutil.rmtree(killed)
                 shutil.rmtree(f"{killed}-cache")
                 continue
             hits.append(hit)
-            done.append(len(list(killed.glob("trials/[!.]*.json"))))
-            print(f"kill {len(hits)} ({hit} process): {done[-1]} trials finished", flush=True)
-            if len(hits) == args.kills:
+            num_done = len(list(killed.glob("trials/[!.]*.json")))
+            print(f"kill {len(hits)} {hit[0]} ({hit[1]} process): {num_done} trials finished", flush=True)
+            if len(hits) == args.kills or time.monotonic() > end:
                 break
         subprocess.run(words, **run[killed])  # trials of a killed worker may fail here
         subprocess.run(words, check=True, **run[killed])
         equal.append(same(whole, killed))
     for what in equal[0]:
         print(f"{what}: {'equal' if all(one[what] for one in equal) else 'DIFFERENT'}")
+    write_results(args, hits, equal)
+    sys.exit(0 if all(all(one.values()) for one in equal) else 1)
+
+
+def write_results(args: argparse.Namespace, hits: list[tuple[str, str]], equal: list[dict[str, bool]]) -> None:
+    """Adds the kills of this call to the file of results."""
     records = json.loads(args.out.read_text()) if args.out.exists() else {}
-    records[f"{args.workers} workers" if args.workers else "sequential"] = {
-        "kills": len(hits),
-        "of the study's process": hits.count("study"),
-        "studies": len(equal),
-        "seed": args.seed,
-        "trials done at each kill": done,
-        "equal": {what: all(one[what] for one in equal) for what in equal[0]},
+    name = f"{args.workers} workers" if args.workers else "sequential"
+    before = records.get(name, {})
+    moments = collections.Counter(moment for moment, _ in hits)
+    moments.update(before.get("moments", {}))
+    equal_before = before.get("equal", {})
+    records[name] = {
+        "kills": before.get("kills", 0) + len(hits),
+        "moments": {moment: moments[moment] for moment in MOMENTS},
+        "of the study's process": before.get("of the study's process", 0) + sum(who == "study" for _, who in hits),
+        "studies": before.get("studies", 0) + len(equal),
+        "seeds": [*before.get("seeds", []), args.seed],
+        "equal": {what: equal_before.get(what, True) and all(one[what] for one in equal) for what in equal[0]},
         "versions": versions(),
         "cpus": os.cpu_count(),
     }
     args.out.write_text(json.dumps(records, indent=1) + "\n")
-    sys.exit(0 if all(all(one.values()) for one in equal) else 1)
+    print(json.dumps(records[name]["moments"]))
 
 
 if __name__ == "__main__":

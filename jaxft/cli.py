@@ -17,12 +17,15 @@ from jaxft.core import interrupts
 from jaxft.core.devices import deterministic_environment, fast_environment
 from jaxft.core.errors import Failure, UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
+from jaxft.core.printing import print_lines
+from jaxft.core.reading import OPTION, bounded
 from jaxft.core.text import cut_off
 from jaxft.core.version import VERSION
 from jaxft.ops import onednn
 
 INTERRUPTED = 130
 MOST_CHARACTERS = 300  # of the message of an unexpected error
+MOST_OF_SENTENCE = 1000  # characters of any message
 EPILOG = (
     "Any field of the config can be overridden with --config.FIELD=VALUE, for example "
     "--config.training.optimizer.learning_rate=0.01. `jaxft config show --config=FILE.py` lists the fields."
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             restart_with(fast_environment() | deterministic)
             onednn.compile_ahead()
         load_plugins(getattr(args, "plugin", ()))
-        with interrupts.on_signal():
+        with interrupts.on_signal(), bounded(args.max_bytes):
             return command.run(args, overrides)
     except UserError as error:
         return _stop(f"jaxft: {error}", 1 if isinstance(error, Failure) else 2, args)
@@ -94,6 +97,12 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
                 help="load this Python module or entry point, which registers networks, weight formats or other "
                 "entries; can be repeated",
             )
+        subparser.add_argument(
+            OPTION,
+            metavar="N",
+            help="largest number of bytes to read from a weight file, a file of images or a table, also after "
+            "decompression, such as 2e10 (default: by kind, see docs/security.md)",
+        )
         subparser.add_argument("--debug", action="store_true", help="print the full traceback of an error")
     args, unknown = parser.parse_known_args(argv)
     return args, _overrides(unknown, takes_config=_declares(load_command(args.command), "TAKES_CONFIG"))
@@ -138,7 +147,7 @@ def _stop(message: str, code: int, args: argparse.Namespace | None) -> int:
     """Prints a message, after the traceback if --debug is set. Returns `code`."""
     if args is not None and args.debug:
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    print_lines(cut_off(message, MOST_OF_SENTENCE), to_stderr=True)
     return code
 
 

@@ -17,6 +17,7 @@ from jaxft.models.network import Extent, Family, Tap
 from jaxft.models.registry import register_family
 from jaxft.models.structure import expected_shapes
 from jaxft.store.records import Store
+from jaxft.store.sealed import seal
 from jaxft.study.plan import make_plan
 from jaxft.study.run import run_plan
 from jaxft.study.services import make_services
@@ -90,6 +91,12 @@ def counted_run(workdir, study, shard=(0, 1)):
     store.write_plan(plan.record(as_config_file(study)))
     failed = run_plan(plan, store, make_services(study.execution, recorded_events), shard)
     return len(recorded_events.of(events.TrialFinished)), len(recorded_events.of(events.SourceTrained)), failed
+
+
+def edit_record(store, name, change):
+    """Replaces the record in the file `name` by `change(record)`, with a digest that matches."""
+    record, arrays_sha256 = store.read_sealed(name)
+    (store.workdir / name).write_bytes(seal(name, change(record), arrays_sha256))
 
 
 def draw_variables(model, size_px, seed=1):

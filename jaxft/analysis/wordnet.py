@@ -10,6 +10,7 @@ import collections
 import csv
 import functools
 import importlib.util
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import TEXT_BYTES, read_file
 from jaxft.core.text import some_of
 
 FILES = ("data.noun", "index.noun")
@@ -219,9 +221,9 @@ def _key(name: str) -> str:
 def _read_table(path: Path, wordnet: WordNet) -> dict[str, str]:
     """Returns {normalized class name: synset} of a CSV file."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_file(path, TEXT_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"the table of synsets {str(path)!r} cannot be read: {error}.") from None
     if rows and not {"class", "synset"} <= rows[0].keys():
         raise UserError(f"the table of synsets {str(path)!r} needs the columns 'class' and 'synset'.")
@@ -234,5 +236,5 @@ def _read_table(path: Path, wordnet: WordNet) -> dict[str, str]:
                 f"{row['class']!r}; allowed: 'n' and eight digits (n02084071), a word and its sense (dog.n.01), or a "
                 "noun."
             )
-        table[_key(row["class"])] = synset
+        table[_key(row["class"] or "")] = synset
     return table

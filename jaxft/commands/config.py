@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.commands.arguments import add_config_argument
 from jaxft.config import Images, LayerRate, Study, fields_of, load_config
+from jaxft.core.printing import print_lines
 from jaxft.core.tables import print_table
+from jaxft.core.text import escaped
 from jaxft.recipes.rate_tables import parameter_sizes, peak_rates
 
 if TYPE_CHECKING:
@@ -36,16 +38,18 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     for name, value, field in fields_of(study):
         if name != "factors":
             changed = "*" if defaults[name] != value else ""
-            rows.append((changed, name, _wrapped(_text(value)), field.metadata.get("help", "")))
+            first, *more = _wrapped(_text(value))
+            rows.append((changed, name, first, field.metadata.get("help", "")))
+            rows += [("", "", line, "") for line in more]
     print_table(["*", "field (* differs from the default)", "value", "meaning"], rows, (), ruled=False)
-    print("\nfactors (each block is a product of levels; the study is the union of all blocks)")
+    print_lines("", "factors (each block is a product of levels; the study is the union of all blocks)")
     level_rows = [
         (str(i), name, ", ".join(map(_text, levels)))
         for i, block in enumerate(study.factors, 1)
         for name, levels in block.items()
     ]
     print_table(["block", "factor", "levels"], level_rows or [("none", "", "")], (), ruled=False)
-    print(f"\n{plan.size_line()}.")
+    print_lines("", f"{plan.size_line()}.")
     if args.layers:
         print_layers(plan)
     return 0
@@ -58,14 +62,13 @@ def print_layers(plan: "Plan") -> None:
     seen = set()
     for trial in plan.trials:
         rates = {name: Match(_rate(rate), trial.layers[name].pattern) for name, rate in peak_rates(trial).items()}
-        table = tuple(rates.items())
-        if table in seen:
+        key = tuple(rates.items())
+        if key in seen:
             continue
-        seen.add(table)
+        seen.add(key)
         levels = ", ".join(f"{name} = {_text(level)}" for name, level in plan.levels(trial.trial).items())
-        print(
-            f"\n{levels or trial.model.architecture}\n{format_matches(rates, parameter_sizes(trial), 'learning rate')}"
-        )
+        table = format_matches(rates, parameter_sizes(trial), "learning rate")
+        print_lines("", levels or trial.model.architecture, *table.split("\n"))
 
 
 def _rate(rate: LayerRate) -> LayerRate:
@@ -73,9 +76,9 @@ def _rate(rate: LayerRate) -> LayerRate:
     return rate if isinstance(rate, str) else float(f"{rate:.6g}")
 
 
-def _wrapped(text: str) -> str:
-    """Returns `text` with line breaks after at most `VALUE_CHARACTERS`."""
-    return "\n".join(textwrap.wrap(text, VALUE_CHARACTERS)) or text
+def _wrapped(text: str) -> list[str]:
+    """Returns the lines of `text`, each of at most `VALUE_CHARACTERS`."""
+    return textwrap.wrap(escaped(text), VALUE_CHARACTERS) or [text]
 
 
 def _text(value: Any) -> str:

@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from jaxft.commands.getting import run_get
 from jaxft.core.errors import UserError
-from jaxft.core.tables import format_table
+from jaxft.core.printing import print_lines
+from jaxft.core.tables import print_table
 from jaxft.recipes.check_data import check_data
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         return _prepare(args.data)
     report = check_data(args.data, args.domain, args.label)
     if args.json:
-        print(json.dumps(to_dict(report), indent=1))
+        print_lines(*json.dumps(to_dict(report), indent=1).split("\n"))
     else:
         print_report(report, shown=None if args.all else SHOWN)
     return 0 if report.is_clean else 1
@@ -80,7 +80,7 @@ def _prepare(spec: str) -> int:
     if not spec.startswith(tfds.PREFIX):
         raise UserError(f"{spec!r} cannot be prepared; `jaxft data prepare` takes a TensorFlow Dataset, tfds:NAME.")
     tfds.prepare_apart(spec)
-    print(f"{spec} is prepared in {tfds.find_prepared(spec)}")
+    print_lines(f"{spec} is prepared in {tfds.find_prepared(spec)}")
     return 0
 
 
@@ -112,19 +112,22 @@ def print_report(report: "Report", shown: int | None) -> None:
       report: the report.
       shown: how many images to list for each finding. If None, all.
     """
-    _print(f"{report.data}: {report.num_pictures:,} images of {len(report.classes):,} classes")
+    print_lines(f"{report.data}: {report.num_pictures:,} images of {len(report.classes):,} classes")
     for heading, counts in (("splits", report.subsets), ("domains", report.domains)):
         if counts:
-            _print(f"{heading}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
+            print_lines(f"{heading}: {', '.join(f'{name} {count:,}' for name, count in counts.items())}")
     if not report.checks_damage:
-        _print("not checked: damage in JPEG files that can still be decoded. To check it: pip install 'jaxft[jpeg]'")
+        print_lines(
+            "not checked: damage in JPEG files that can still be decoded. To check it: pip install 'jaxft[jpeg]'"
+        )
     for is_problem, heading in ((True, "problem"), (False, "note")):
         findings = [finding for finding in report.findings if finding.is_problem == is_problem]
         if not findings:
             continue
         rows = [row for finding in findings for row in _rows(finding, shown)]
-        _print("\n" + format_table([heading, "count", "images or classes"], rows, numbers={1}, ruled=False))
-    _print(f"\n{'No problems found.' if report.is_clean else 'Problems found: see the first table.'}")
+        print_lines("")
+        print_table([heading, "count", "images or classes"], rows, numbers={1}, ruled=False)
+    print_lines("", f"{'No problems found.' if report.is_clean else 'Problems found: see the first table.'}")
 
 
 def _rows(finding: "Finding", shown: int | None) -> list[tuple[str, str, str]]:
@@ -134,9 +137,3 @@ def _rows(finding: "Finding", shown: int | None) -> list[tuple[str, str, str]]:
         listed.append(f"and {len(finding.items) - shown:,} more (--all)")
     first = finding.kind, f"{len(finding.items):,}"
     return [(*(("", "") if i else first), item) for i, item in enumerate(listed)]
-
-
-def _print(text: str) -> None:
-    """Prints a text. Characters that the encoding of the terminal lacks are printed as escape sequences."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from jaxft.commands.arguments import add_preprocessing_arguments, add_state_dict_argument, preprocessing_of
+from jaxft.core.printing import print_lines
 from jaxft.recipes.finetune.folder import RANGE_FIGURE
 from jaxft.recipes.finetune.options import DEPTHS, FinetuneOptions
 
@@ -77,14 +78,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         from jaxft.recipes.range_test import find_learning_rate
 
         range_test = find_learning_rate(options, args.force)
-        print(
-            f"suggested learning rate: {range_test.suggested:.2g}, a tenth of the rate with the lowest loss\n"
-            f"the loss falls fastest at {range_test.steepest:.2g}\nfigure: {Path(args.out) / RANGE_FIGURE}"
+        print_lines(
+            f"suggested learning rate: {range_test.suggested:.2g}, a tenth of the rate with the lowest loss",
+            f"the loss falls fastest at {range_test.steepest:.2g}",
+            f"figure: {Path(args.out) / RANGE_FIGURE}",
         )
         return 0
     from jaxft.recipes.finetune.run import run_finetune
     from jaxft.report.finetune import summary_lines
 
     record = run_finetune(options, args.force, debug=args.debug)
-    print("\n".join(summary_lines(record, args.out)))
+    print_lines(*summary_lines(record, args.out))
     return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from jaxft.core.printing import print_lines
 from jaxft.hub.addresses import find_address
 from jaxft.hub.data_folders import find_data_file
 
@@ -18,8 +19,8 @@ def run_get(kind: str, names: Sequence[str]) -> int:
     for name, address in addresses.items():
         path = find_data_file(address.file)
         if path is None:
-            print(f"{name}: from {address.urls[0]}")
-            print(f"license: {address.license}")
+            print_lines(f"{name}: from {address.urls[0]}")
+            print_lines(f"license: {address.license}")
             path = get(kind, name)
-        print(f"{name}: {path}")
+        print_lines(f"{name}: {path}")
     return 0

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jaxft.core.printing import print_lines
 from jaxft.core.tables import print_table
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.name:
         for i, description in enumerate([describe_model(name) for name in args.name]):
             if i:
-                print()
+                print_lines("")
             print_blocks(description)
     elif args.detail:
         print_networks([describe_model(name) for name in list_models()])
     else:
         for family in list_families():
-            print(f"{', '.join(family.names)}\n    {family.summary}")
+            print_lines(", ".join(family.names), f"    {family.summary}")
     return 0
 
 
@@ -61,17 +62,18 @@ def print_networks(descriptions: Sequence["Description"]) -> None:
     ]
     header = ["network", "size px", "parameters", "million MACs", "data set", "taps", "published weights for"]
     print_table(header, rows, range(1, 4), ruled=False)
-    print(f"\n{_NOTE}")
+    print_lines("", *_NOTES)
 
 
 def print_blocks(description: "Description") -> None:
     """Prints the size and the published weights of a network, and a table with one row per block."""
     model = description.model
     taps = {tap.block: tap for tap in model.taps}
-    print(
+    print_lines(
         f"{model.architecture}: {description.num_params:,} parameters, {description.num_macs:,} MACs per image of "
-        f"{model.preprocessing.size_px} px, {model.num_classes:,} classes ({description.dataset})\n"
-        f"published weights: {', '.join(file.file for file in description.published) or 'none known'}\n"
+        f"{model.preprocessing.size_px} px, {model.num_classes:,} classes ({description.dataset})",
+        f"published weights: {', '.join(file.file for file in description.published) or 'none known'}",
+        "",
     )
     rows = []
     for block in description.blocks:
@@ -83,9 +85,10 @@ def print_blocks(description: "Description") -> None:
     print_table(
         ["block", "output", "parameters", "MACs", "stride px", "field px", "tap"], rows, range(1, 6), ruled=False
     )
-    print(f"\n{_NOTE}\nfield: receptive field. stride and field are in pixels of the input image.")
+    print_lines("", *_NOTES, "field: receptive field. stride and field are in pixels of the input image.")
 
 
-_NOTE = (
-    "MACs: multiply-accumulates of convolutions and dense layers.\ntaps: blocks whose output can be used as features."
+_NOTES = (
+    "MACs: multiply-accumulates of convolutions and dense layers.",
+    "taps: blocks whose output can be used as features.",
 )

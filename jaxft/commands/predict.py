@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import csv
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.commands.arguments import add_read_arguments, read_options
+from jaxft.core.csv_files import row_writer
 from jaxft.core.errors import UserError
 from jaxft.core.events import Warned, print_warnings
 from jaxft.core.files import check_new
 from jaxft.core.metrics import METRICS
-from jaxft.core.text import duration, percent
+from jaxft.core.printing import print_lines
+from jaxft.core.text import duration, escaped, percent
 from jaxft.recipes.load import load
 from jaxft.recipes.predict import Prediction, find_pictures, predict_members
 from jaxft.recipes.tally import Tally
@@ -80,15 +81,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         advance = stack.enter_context(_progress(len(members)))
         for prediction in predictions:
             if prediction.problem:
-                _print_error_line(f"jaxft: the image {prediction.file!r} cannot be read: {prediction.problem}.")
+                print_lines(
+                    f"jaxft: the image {prediction.file!r} cannot be read: {prediction.problem}.", to_stderr=True
+                )
             else:
                 show(prediction)
             tally.add(prediction)
             advance()
     for line in accuracy_lines(tally):
-        print(line)
+        print_lines(line)
     if args.csv:
-        print(f"predictions: {args.csv}")
+        print_lines(f"predictions: {args.csv}")
     return 1 if tally.unread else 0
 
 
@@ -119,15 +122,15 @@ Show = Callable[[Prediction], None]
 @contextlib.contextmanager
 def _rows_of_table(members: "Sequence[Member]") -> Iterator[Show]:
     """Yields a function that prints the rows of an image. The first column fits names of up to 60 characters."""
-    width = min(max(len(str(name)) for name, _ in members), 60)
+    width = min(max(len(escaped(str(name))) for name, _ in members), 60)
 
     def show(prediction: Prediction) -> None:
-        file = prediction.file
+        file = escaped(prediction.file)
         for name, probability in zip(prediction.classes, prediction.probabilities):
-            print(f"{file:<{width}}  {percent(probability):>5}  {name}")
+            print_lines(f"{file:<{width}}  {percent(probability):>5}  {name}")
             file = ""
 
-    print(f"{'image':<{width}}  {'%':>5}  class")
+    print_lines(f"{'image':<{width}}  {'%':>5}  class")
     yield show
 
 
@@ -141,12 +144,12 @@ def _rows_of_csv(path: str) -> Iterator[Show]:
         replacing(Path(path)) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file)
-        writer.writerow(["file", "rank", "class", "probability"])
+        write_row = row_writer(file)
+        write_row(["file", "rank", "class", "probability"])
 
         def show(prediction: Prediction) -> None:
             for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities), 1):
-                writer.writerow([prediction.file, rank, name, f"{probability:.6g}"])
+                write_row([prediction.file, rank, name, float(f"{probability:.6g}")])
 
         yield show
 
@@ -174,10 +177,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - last_line > LOG_SECONDS and done < total:
             last_line = now
-            _print_error_line(f"{done:,}/{total:,} images, {duration((now - started) / done * (total - done))} left")
+            left = duration((now - started) / done * (total - done))
+            print_lines(f"{done:,}/{total:,} images, {left} left", to_stderr=True)
 
     yield advance
-
-
-def _print_error_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

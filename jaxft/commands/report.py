@@ -2,6 +2,8 @@
 
 import argparse
 
+from jaxft.core.printing import print_lines
+
 HELP = "write report.html, results.csv and results.parquet of a study again, from its work directory"
 
 
@@ -18,5 +20,5 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     load_plugins_of(args.workdir)
     Store.open(args.workdir).export_results()
-    print(write_report(args.workdir))
+    print_lines(str(write_report(args.workdir)))
     return 0

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from jaxft.core.csv_files import write_table
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
+from jaxft.core.printing import print_lines
 from jaxft.core.tables import print_table
 from jaxft.core.text import MISSING, p_value, percent, percent_interval, plural, points, some_of
 from jaxft.store.columns import KEYS, column_help, summary_columns, tested_columns, trial_columns
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         from jaxft.store.tables import load_results
 
         load = load_selected if args.selected else load_results
-        load(args.workdir).to_csv(sys.stdout, index=False)
+        write_table(load(args.workdir), sys.stdout)
     elif args.selected:
         print_selected(args.workdir)
     elif args.trials:
@@ -85,7 +87,7 @@ def load_plugins_of(workdir: str | os.PathLike[str]) -> None:
     try:
         load_plugins(plugins)
     except UserError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        print_lines(f"warning: {error}", to_stderr=True)
 
 
 def print_summary(workdir: str | os.PathLike[str]) -> None:
@@ -114,13 +116,13 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     header = [*headings, "trials", *(column.summary_heading() for column in columns.values())]
     print_table(header, rows, range(len(plan["factors"]), len(header)))
     if best is not None:
-        print("* highest validation accuracy.")
-    print("test: mean and 95% interval over seeds.")
+        print_lines("* highest validation accuracy.")
+    print_lines("test: mean and 95% interval over seeds.")
     for name, column in columns.items():
         if name not in ("val_accuracy", "test_accuracy"):
-            print(f"{column.summary_title or column.title}: {column_help(name)}.")
+            print_lines(f"{column.summary_title or column.title}: {column_help(name)}.")
     if shows_rates:
-        print(
+        print_lines(
             "effective rate: learning rate of the head at the peak of the schedule; with sgd, divided by one minus the "
             "momentum."
         )
@@ -132,9 +134,9 @@ def print_missing(store: "Store", results: "pd.DataFrame") -> None:
     """Prints the number of trials that have not run, and the errors of failed trials, before a long table."""
     num_planned = len(store.plan()["trials"])
     if num_planned > len(results):
-        print(f"{num_planned - len(results)} of {num_planned} trials have not run yet.")
+        print_lines(f"{num_planned - len(results)} of {num_planned} trials have not run yet.")
     for line in failure_lines(store, results.loc[results["status"] == "failed", "trial"]):
-        print(line)
+        print_lines(line)
 
 
 def failure_lines(store: "Store", trials: Iterable[str]) -> list[str]:
@@ -166,7 +168,7 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
     headings = [column.summary_heading() for column in columns.values()]
     header = ["arm", "selected (seeds)", "seeds", "validation %", "test %", *headings]
     print_table(header, rows, range(2, len(header)))
-    print(f"In each arm, each seed selects {', '.join(over)} on validation.")
+    print_lines(f"In each arm, each seed selects {', '.join(over)} on validation.")
     contrasts = contrasts_of(arms)
     if not contrasts:
         return
@@ -180,7 +182,9 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
         for contrast in contrasts
     ]
     print_table(["difference", "test, points", "p (Holm)", "pairs"], rows, range(1, 4))
-    print("difference: mean and 95% interval over seeds, paired by seed. p: paired t test with Holm's correction.")
+    print_lines(
+        "difference: mean and 95% interval over seeds, paired by seed. p: paired t test with Holm's correction."
+    )
 
 
 def print_trials(workdir: str | os.PathLike[str]) -> None:
@@ -231,7 +235,7 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
     store = Store.open(os.fspath(workdir))
     plan, changes = store.plan(), store.changes()
     if changes.empty:
-        print("no trial has run yet.")
+        print_lines("no trial has run yet.")
         return
     measures = [name for name in changes.columns if name not in ("trial", "setting", "seed", "layer")]
     if measure not in measures:
@@ -248,6 +252,6 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
     header = ["layer", *(f"setting {i}" for i in range(len(plan["settings"])))]
     print_table(header, rows, range(1, len(header)))
     for i, levels in enumerate(plan["settings"]):
-        print(f"setting {i}: " + ", ".join(f"{name} = {level}" for name, level in levels.items()))
+        print_lines(f"setting {i}: " + ", ".join(f"{name} = {level}" for name, level in levels.items()))
     meaning = MEASURES[measure].help if measure in MEASURES else ""
-    print(f"{measure} of each layer{f', {meaning}' if meaning else ''}: mean and 95% interval over seeds.")
+    print_lines(f"{measure} of each layer{f', {meaning}' if meaning else ''}: mean and 95% interval over seeds.")

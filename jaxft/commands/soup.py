@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jaxft.core.printing import print_lines
 from jaxft.recipes.interpolation import HEADS
 from jaxft.recipes.soup import Soups, make_soups
 from jaxft.report.soup_lines import draw_lines, mean_interval_of
@@ -58,12 +59,12 @@ def print_soups(workdir: str | os.PathLike[str], soups: Soups) -> None:
     store = Store.open(os.fspath(workdir))
     plan = store.plan()
     for reason in soups.skipped:
-        print(reason)
+        print_lines(reason)
     if len(soups.soups):
         print_soup_table(plan["factors"], soups.soups)
     levels = level_texts(plan)
     print_line_table(plan["factors"], levels, soups.lines)
-    print(f"\nfigure: {draw_lines(store, plan, levels, soups.lines)}")
+    print_lines("", f"figure: {draw_lines(store, plan, levels, soups.lines)}")
 
 
 def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
@@ -80,7 +81,7 @@ def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
         rows.append([*(str(row[name]) for name in names), f"{row['in_greedy']} of {row['networks']}", *accuracy])
     header = [*names, "networks", *(f"{kind} {subset} %" for kind, subset in columns)]
     print_table(header, rows, range(len(names), len(header)))
-    print(
+    print_lines(
         "single: network with the highest validation accuracy. uniform: average of all networks. greedy: average of "
         "the networks that the greedy soup selects on validation. networks: size of the greedy soup."
     )
@@ -102,5 +103,5 @@ def print_line_table(factors: Sequence[str], levels: Sequence[Sequence[str]], li
         rows.append([*levels[setting], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
     header = [*factors, "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
     print_table(header, rows, range(len(factors) + 1, len(header)))
-    print("alpha: 0 is the initial network, 1 the fine-tuned network. Each seed selects alpha on validation.")
-    print("test: mean and 95% interval over seeds.")
+    print_lines("alpha: 0 is the initial network, 1 the fine-tuned network. Each seed selects alpha on validation.")
+    print_lines("test: mean and 95% interval over seeds.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxft.commands.arguments import add_config_argument
 from jaxft.config import load_config
+from jaxft.core.printing import print_lines
 from jaxft.core.tables import print_table
 from jaxft.core.text import plural
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         rows.append([f"{digest}.json", *counts, " + ".join((sampled.spec.data, *sampled.spec.union))])
     header = ["manifest", "seed", "classes", "train", "val", "test", "data"]
     print_table(header, rows, numbers=range(1, 6), ruled=False)
-    print(
+    print_lines(
         f"{plural(len(splits), 'manifest')} in {Path(args.out)}. To reuse a split, name its manifest in a config, as "
         "target.manifest or source.images.manifest."
     )

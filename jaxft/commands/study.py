@@ -3,13 +3,13 @@
 import argparse
 import contextlib
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.commands.arguments import add_config_argument
 from jaxft.config import load_config
 from jaxft.core.errors import UserError
+from jaxft.core.printing import print_lines
 from jaxft.core.text import duration, plural
 from jaxft.recipes.study import RunOptions, estimate_study, run_config, trials_of_other_settings
 
@@ -64,10 +64,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     with profiling(args.profile):
         num_failed = run_config(config, args.workdir, RunOptions(debug=args.debug, shard=shard)).num_failed
     if num_failed:
-        print(f"{plural(num_failed, 'trial')} failed; the same command runs them again.", file=sys.stderr)
+        print_lines(f"{plural(num_failed, 'trial')} failed; the same command runs them again.", to_stderr=True)
     print_summary(args.workdir)
     report = Path(args.workdir) / "report.html"
-    print(f"\nreport: {report}\nresults: {report.with_name('results.csv')} and .parquet")
+    print_lines("", f"report: {report}", f"results: {report.with_name('results.csv')} and .parquet")
     return 1 if num_failed else 0
 
 
@@ -77,22 +77,22 @@ def print_estimate(config: "ConfigFile", workdir: str | None) -> None:
 
     estimated = estimate_study(config, workdir)
     plan, missing = estimated.plan, estimated.missing
-    print(f"{config.study.title}: {plan.size_line()}")
+    print_lines(f"{config.study.title}: {plan.size_line()}")
     kept = [] if estimated.store is None else trials_of_other_settings(plan, estimated.store)
     for warning in (*plan.warnings, *kept):
-        print(f"warning: {warning}")
+        print_lines(f"warning: {warning}")
     for table in rate_tables(plan.trials):
-        print(f"\n{table}")
-    print()
+        print_lines("", *table.split("\n"))
+    print_lines("")
     if estimated.store is not None:
-        print(f"missing in {workdir}: {plural(missing.trials, 'trial')} and {plural(missing.sources, 'source')}")
+        print_lines(f"missing in {workdir}: {plural(missing.trials, 'trial')} and {plural(missing.sources, 'source')}")
     by_activity = ", ".join(f"{name} {duration(seconds)}" for name, seconds in missing.seconds.items() if seconds)
     total = duration(sum(missing.seconds.values()))
-    print(f"estimate: {total} on this machine, if trials run one after another ({by_activity or '0 s'})")
-    print(
+    print_lines(f"estimate: {total} on this machine, if trials run one after another ({by_activity or '0 s'})")
+    print_lines(
         "The estimate does not include reading images, activations of frozen layers, classifiers of features, the "
-        "comparison of trials, and the report.\n"
-        "Worker processes, and trials that run together on an accelerator, take less time."
+        "comparison of trials, and the report.",
+        "Worker processes, and trials that run together on an accelerator, take less time.",
     )
 
 

@@ -10,6 +10,7 @@ from jaxft.commands.getting import run_get
 from jaxft.core.errors import UserError
 from jaxft.core.events import Warned, print_warnings
 from jaxft.core.files import check_new
+from jaxft.core.printing import print_lines
 from jaxft.core.tables import print_table
 from jaxft.core.text import some_of
 from jaxft.weights.formats import FORMATS, writable_suffixes
@@ -112,19 +113,19 @@ def inspect(file: str, name: str | None, list_tensors: bool, state_dict: str | N
     if name is not None:
         create_model(name, num_classes=2)
     opened = open_file(file)
-    print(f"file           {opened.path}, {num_bytes_of(opened.path):,} bytes")
-    print(f"sha256         {opened.sha256}")
-    print(f"integrity      {opened.checked or NO_CHECKSUM}")
+    print_lines(f"file           {opened.path}, {num_bytes_of(opened.path):,} bytes")
+    print_lines(f"sha256         {opened.sha256}")
+    print_lines(f"integrity      {opened.checked or NO_CHECKSUM}")
     try:
         tensors = _inspect_network(opened.path, name, state_dict)
     except UserError as error:
         tensors = _all_tensors(opened.contents)
-        print(f"format         {opened.contents.variant or opened.format.name}")
-        print(f"model          none: {error}")
-        print(f"tensors        {_count(tensors)}")
+        print_lines(f"format         {opened.contents.variant or opened.format.name}")
+        print_lines(f"model          none: {error}")
+        print_lines(f"tensors        {_count(tensors)}")
     if list_tensors:
         rows = [(tensor, str(values.dtype), str(list(values.shape))) for tensor, values in tensors.items()]
-        print()
+        print_lines("")
         print_table(["tensor", "type", "shape"], rows, (), ruled=False)
     return 0
 
@@ -146,16 +147,16 @@ def _inspect_network(path: Path, name: str | None, state_dict: str | None) -> "M
         manifest = manifest.without_foreign()
     model, leaves = port_with_head(tensors, model, manifest)
     resized = f" (center crop of images of {manifest.resize_px} px)" if manifest.resize_px else ""
-    print(f"format         {manifest.format}, {_layout(manifest)}")
-    print(f"model          {model.architecture}: every tensor fits")
+    print_lines(f"format         {manifest.format}, {_layout(manifest)}")
+    print_lines(f"model          {model.architecture}: every tensor fits")
     for note in manifest.notes:
-        print(f"note           {note}")
-    print(f"tensors        {_count(tensors)}")
-    print(f"values         {'; variances: '.join(check.detail for check in check_values(leaves))}")
-    print(f"origin         {manifest.origin or 'unknown'}")
-    print(f"classes        {_classes(manifest.class_names)}")
+        print_lines(f"note           {note}")
+    print_lines(f"tensors        {_count(tensors)}")
+    print_lines(f"values         {'; variances: '.join(check.detail for check in check_values(leaves))}")
+    print_lines(f"origin         {manifest.origin or 'unknown'}")
+    print_lines(f"classes        {_classes(manifest.class_names)}")
     assumed = " (assumed, because the file does not record it)" if manifest.assumed else ""
-    print(f"preprocessing  {preprocessing_text(manifest.preprocessing)}{resized}{assumed}")
+    print_lines(f"preprocessing  {preprocessing_text(manifest.preprocessing)}{resized}{assumed}")
     return tensors
 
 
@@ -189,7 +190,7 @@ def verify(file: str, name: str | None, reference: str | None, state_dict: str |
         create_model(name, num_classes=2)
     verification = verify_file(path, name, read_reference(reference) if reference else None, state_dict)
     for check in verification.checks:
-        print(f"{'ok' if check.passed else 'FAILED':<8}{check.name:<11}{check.detail}")
+        print_lines(f"{'ok' if check.passed else 'FAILED':<8}{check.name:<11}{check.detail}")
     _warn(verification.notes)
     if verification.fits is False:
         return DOES_NOT_FIT
@@ -213,7 +214,7 @@ def convert(args: argparse.Namespace) -> int:
     _warn(manifest.notes)
     model = create_model(manifest.model, num_classes=2)
     tensors, written = read_file(args.out, model)
-    print(
+    print_lines(
         f"wrote {args.out}: {written.format}, {num_bytes_of(Path(args.out)):,} bytes, {len(tensors)} tensors, "
         f"{_dtypes(tensors)}, for {model.architecture}"
     )

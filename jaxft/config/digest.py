@@ -6,7 +6,7 @@ from typing import Any
 from jaxft.core.digests import json_digest
 
 # Part of every digest. Raise it when a default changes, or when the same fields give a different result.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 def digest(identity: Mapping[str, Any]) -> str:

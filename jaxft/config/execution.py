@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_BATCH, MAX_TRIALS, setting
 from jaxft.core.registries import EXECUTORS, TRACKERS
+
+MAX_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,16 @@ class Execution:
         (), "trackers that receive the events of the study, in addition to events.jsonl", registry=TRACKERS
     )
     width: int = setting(
-        0, "maximum number of trials that run together on a device; 0 limits them by memory and speed", at_least=0
+        0,
+        "maximum number of trials that run together on a device; 0 limits them by memory and speed",
+        at_least=0,
+        at_most=MAX_TRIALS,
     )
     workers: int = setting(
-        0, "maximum number of worker processes for the executor 'workers'; 0 starts one per core", at_least=0
+        0,
+        "maximum number of worker processes for the executor 'workers'; 0 starts one per core",
+        at_least=0,
+        at_most=MAX_WORKERS,
     )
     memory_bytes: float = setting(
         0.0,
@@ -46,7 +54,10 @@ class Execution:
         300.0, "time between two checkpoints of a running trial, in seconds", at_least=0
     )
     eval_batch_size: int = setting(
-        0, "maximum number of images in an evaluation batch; 0 means 32 on a CPU, 256 on other devices", at_least=0
+        0,
+        "maximum number of images in an evaluation batch; 0 means 32 on a CPU, 256 on other devices",
+        at_least=0,
+        at_most=MAX_BATCH,
     )
     feature_cache_bytes: float = setting(4e9, "memory for cached activations of frozen layers, in bytes", at_least=0)
     feature_disk_bytes: float = setting(

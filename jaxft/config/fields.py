@@ -8,6 +8,12 @@ from jaxft.core.registry import Registry
 
 FROZEN: Literal["frozen"] = "frozen"
 MAX_SEED = 2**32 - 1
+MAX_TRIALS = 100_000
+MAX_SIZE_PX = 4096
+MAX_BATCH = 2**20
+MAX_UNITS = 5000  # new units, or the rank of an update
+# A phase has fewer steps and epochs; both are digits of the numbers of its checkpoints.
+MAX_STEPS, MAX_EPOCHS = 10**9, 10**5
 LayerRate = float | Literal["frozen"]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_SIZE_PX, setting
 from jaxft.config.sections import extended_by
 from jaxft.core.errors import UserError
 from jaxft.core.registries import DATA_FACTORS
@@ -78,7 +78,10 @@ class Images:
         is_path=True,
     )
     size_px: int | None = setting(
-        None, "side of the square images, in pixels; if None, the input size of the network", at_least=1
+        None,
+        "side of the square images, in pixels; if None, the input size of the network",
+        at_least=1,
+        at_most=MAX_SIZE_PX,
     )
     train_per_class: int | None = setting(
         None, "training images per class; if None, all that remain after validation and test images", at_least=1
@@ -113,7 +116,10 @@ class Images:
     )
     gray: bool = setting(False, "whether the color of images is removed")
     shuffle_px: int | None = setting(
-        None, "side of the blocks that images are cut into and shuffled, in pixels; if None, no shuffling", at_least=1
+        None,
+        "side of the blocks that images are cut into and shuffled, in pixels; if None, no shuffling",
+        at_least=1,
+        at_most=MAX_SIZE_PX,
     )
     manifest: str | None = setting(
         None, "manifest of an exported split: the file that lists the subset and label of each image", is_path=True

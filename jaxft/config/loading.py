@@ -11,6 +11,9 @@ from typing import Any
 from jaxft.config.study import Study, parse_blocks
 from jaxft.config.values import from_dict, set_at, to_dict
 from jaxft.core.errors import UserError
+from jaxft.core.text import cut_off, shown
+
+MOST_REASON_CHARACTERS = 150  # of an exception of a config file
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,13 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigFile:
         config = get_config(arg) if arg else get_config()
     except UserError:
         raise
+    except SystemExit as error:
+        raise UserError(
+            f"the config file {str(path)!r} ends the process (SystemExit: {shown(error.code)}); get_config must return "
+            "the config."
+        ) from error
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = cut_off(" ".join(str(error).split()), MOST_REASON_CHARACTERS)
         raise UserError(f"the config file {str(path)!r} fails: {type(error).__name__}: {reason}.") from error
     fields = _plain(config)
     for override in overrides:
@@ -95,11 +103,19 @@ def _plain(config: Any) -> dict[str, Any]:
         config = config.to_dict()
     if not isinstance(config, Mapping):
         raise UserError(f"a config must be a ConfigDict, a dict or a Study, not {type(config).__name__}.")
-    return to_dict(config)
+    try:
+        fields: dict[str, Any] = to_dict(config)
+    except RecursionError:
+        raise UserError(
+            "the config contains itself, or is nested too deeply; give dicts and lists of values."
+        ) from None
+    if not all(isinstance(name, str) for name in fields):
+        raise UserError("the name of a config field must be a string.")
+    return fields
 
 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return {"none": None, "true": True, "false": False}.get(text.lower(), text)

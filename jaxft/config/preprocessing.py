@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_SIZE_PX, setting
 from jaxft.core.errors import UserError
 
 Range = Literal["0..1", "0..255", "-1..1"]
@@ -28,7 +28,7 @@ class PreprocessingConfig:
         None, "standard deviation of each channel that the source weights expect, in the units and order of 'mean'"
     )
     size_px: int | None = setting(
-        None, "side of the images that the source weights expect, in pixels", at_least=1, at_most=4096
+        None, "side of the images that the source weights expect, in pixels", at_least=1, at_most=MAX_SIZE_PX
     )
     range: Range | None = setting(
         None, "values of a black and a white pixel before the mean is subtracted, the units of 'mean' and 'std'"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_EPOCHS, setting
 from jaxft.config.images import Images
 from jaxft.config.preprocessing import PreprocessingConfig
 from jaxft.config.training import InitializationConfig, Training
@@ -37,6 +37,7 @@ class Source:
         "epoch of pretraining on source.images after which the source weights are taken; if None, the weights that "
         "source.training.selection selects",
         at_least=1,
+        below=MAX_EPOCHS,
     )
 
     def check(self, where: str) -> None:

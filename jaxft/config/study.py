@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxft.config.execution import Execution
-from jaxft.config.fields import MAX_SEED, setting
+from jaxft.config.fields import MAX_SEED, MAX_TRIALS, setting
 from jaxft.config.images import Images
 from jaxft.config.sections import plugins_used
 from jaxft.config.source import Source
@@ -17,7 +18,7 @@ from jaxft.config.training import Training
 from jaxft.config.values import fields_of, from_dict, get_at, set_at, to_dict
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
-from jaxft.core.text import some_of
+from jaxft.core.text import shown, some_of
 
 Block = Mapping[str, tuple[Any, ...]]
 
@@ -51,14 +52,14 @@ def parse_blocks(value: Any) -> tuple[Block, ...]:
     """Returns the blocks of factors, from a list of dicts {dotted field: list of levels}, or from one such dict.
 
     Raises:
-      UserError: `value` has another type, a factor is not a field of a trial or has no levels, or two factors of a
-        block overlap.
+      UserError: `value` has another type, a factor is not a field of a trial, has no levels or has a level twice, or
+        two factors of a block overlap.
     """
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(block, Mapping) for block in value):
         raise UserError(
-            f"config field 'factors' is {value!r}; allowed: a list of blocks "
+            f"config field 'factors' is {shown(value)}; allowed: a list of blocks "
             "such as {'training.optimizer.learning_rate': [0.01, 0.1]}."
         )
     blocks = []
@@ -66,12 +67,23 @@ def parse_blocks(value: Any) -> tuple[Block, ...]:
         for name, levels in block.items():
             if str(name).split(".")[0] not in ("source", "target", "training", "streams"):
                 guess = did_you_mean(str(name), [n for n, _, _ in fields_of(Trial()) if "." in n])
-                raise UserError(f"factor {name!r} is not a field of a trial{guess}.")
+                raise UserError(f"factor {shown(name)} is not a field of a trial{guess}.")
             if not isinstance(levels, list | tuple) or not levels:
-                raise UserError(f"factor {name!r} is {levels!r}; allowed: a list with at least one level.")
+                raise UserError(f"factor {shown(name)} is {shown(levels)}; allowed: a list with at least one level.")
+            _check_distinct(name, levels)
         _check_apart(block)
         blocks.append({name: tuple(map(to_dict, levels)) for name, levels in block.items()})
     return tuple(blocks)
+
+
+def _check_distinct(name: str, levels: Sequence[Any]) -> None:
+    """Checks that no level of a factor is given twice."""
+    seen = set()
+    for level in map(to_dict, levels):
+        key = level if isinstance(level, str | int | float) else (repr(level),)
+        if key in seen:
+            raise UserError(f"factor {shown(name)} has the level {shown(level)} twice; list each level once.")
+        seen.add(key)
 
 
 def _check_apart(block: Mapping[str, Any]) -> None:
@@ -100,15 +112,18 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     Raises:
       UserError: `value` has another type, a seed is out of range, or the list is empty or has a seed twice.
     """
-    seeds = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    seeds = range(min(value, MAX_TRIALS + 1)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(seeds, range | list | tuple) and len(seeds) > MAX_TRIALS:
+        raise UserError(f"config field 'seeds' is {shown(value)}; a study has at most {MAX_TRIALS:,} seeds.")
     if not isinstance(seeds, range | list | tuple) or not all(
         isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED for seed in seeds
     ):
         raise UserError(
-            f"config field 'seeds' is {value!r}; allowed: a number of seeds, or a list of seeds from 0 to {MAX_SEED}."
+            f"config field 'seeds' is {shown(value)}; allowed: a number of seeds, or a list of seeds from 0 to "
+            f"{MAX_SEED}."
         )
     if not seeds or len(set(seeds)) != len(seeds):
-        raise UserError(f"config field 'seeds' is {value!r}; it needs at least one seed, each only once.")
+        raise UserError(f"config field 'seeds' is {shown(value)}; it needs at least one seed, each only once.")
     return tuple(seeds)
 
 
@@ -119,7 +134,7 @@ def parse_plugins(value: Any) -> tuple[str, ...]:
       UserError: `value` is not a list of strings, or a plug-in cannot be loaded.
     """
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"config field 'plugins' is {value!r}; allowed: a list of strings.")
+        raise UserError(f"config field 'plugins' is {shown(value)}; allowed: a list of strings.")
     load_plugins(value)
     return tuple(value)
 
@@ -154,7 +169,13 @@ class Study:
     execution: Execution = field(default_factory=Execution)
 
     def check(self, where: str) -> None:
-        """Raises a `UserError` for a wrong level of a factor, a wrong `select_over`, or a missing plug-in."""
+        """Raises a `UserError` for too many trials, a wrong level, a wrong `select_over`, or a missing plug-in."""
+        num_trials = len(self.seeds) * sum(math.prod(map(len, block.values())) for block in self.factors or ({},))
+        if num_trials > MAX_TRIALS:
+            raise UserError(
+                f"'factors' and 'seeds' give {num_trials:,} trials, but a study has at most {MAX_TRIALS:,}; use fewer "
+                "levels or seeds."
+            )
         trials = self.trials()
         _check_selection(self, trials)
         for trial in trials:
@@ -198,11 +219,11 @@ def _check_selection(study: Study, trials: Sequence[Trial]) -> None:
     for name in study.select_over:
         if name not in names:
             raise UserError(
-                f"config field 'select_over' contains {name!r}{did_you_mean(name, names)}, which is not a factor of "
-                f"this study; its factors are {some_of(names) or 'none'}."
+                f"config field 'select_over' contains {shown(name)}{did_you_mean(name, names)}, which is not a factor "
+                f"of this study; its factors are {some_of(names) or 'none'}."
             )
     if len(set(study.select_over)) != len(study.select_over):
-        raise UserError(f"config field 'select_over' is {list(study.select_over)}; name each factor once.")
+        raise UserError(f"config field 'select_over' is {shown(list(study.select_over))}; name each factor once.")
     selects = [t.target.val_per_class or t.target.val_fraction or t.target.manifest for t in trials]
     if study.select_over and not all(selects):
         raise UserError(

@@ -5,6 +5,7 @@ import functools
 import math
 import numbers
 import os
+import struct
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -13,13 +14,22 @@ from typing import Any, Literal, Union
 
 from jaxft.config.sections import with_sections
 from jaxft.core.errors import UserError, did_you_mean
-from jaxft.core.text import some_of
+from jaxft.core.text import cut_off, shown, some_of
 
 MOST_FIELDS = 12  # field names that an error lists
+MOST_ITEMS = 1_000_000  # of a list
+MAX_NUMBER = 10**15  # of all numbers; bytes are the largest
+MOST_PATH_BYTES = 255  # of a name in a path, as on Linux and macOS
+MOST_CHARACTERS = 10_000  # of a string
+MOST_NAME_CHARACTERS = 60  # of an unknown field in an error
 
 
 def to_dict(value: Any) -> Any:
-    """Returns a config as nested dicts and lists that JSON can store."""
+    """Returns a config as nested dicts and lists that JSON can store.
+
+    Raises:
+      UserError: a range has more than `MOST_ITEMS` items.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -28,6 +38,8 @@ def to_dict(value: Any) -> Any:
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy arrays and scalars
         return value.tolist()
+    if isinstance(value, range) and value[MOST_ITEMS:]:
+        raise UserError(f"the config contains {shown(value)}; a list has at most {MOST_ITEMS:,} items.")
     if isinstance(value, list | tuple | range):
         return [to_dict(item) for item in value]
     return value
@@ -85,7 +97,7 @@ def from_dict(kind: type, fields: Mapping[str, Any], where: str = "", base: Any 
         else:
             values[name] = _checked(value, hints[name], dotted, metadata.get("limits", {}), default_value)
         if metadata.get("is_path"):
-            values[name] = _without_home(values[name])
+            values[name] = _without_home(values[name], dotted)
     config = kind(**values) if base is None else dataclasses.replace(base, **values)
     if hasattr(config, "check"):
         config.check(where)
@@ -109,13 +121,18 @@ def _names(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
     names = [*(n for n in defaults if n not in registry), *registry]
     unknown = next((n for n in chosen if n not in names), "") if isinstance(chosen, list | tuple) else chosen
     allowed = kind + " or ".join(map(repr, names)) if names else f"nothing, because no {registry.kind} is registered"
-    raise UserError(f"config field {where!r} is {value!r}; allowed: {allowed}{did_you_mean(str(unknown), names)}.")
+    guess = did_you_mean(unknown, names) if isinstance(unknown, str) else ""
+    raise UserError(f"config field {where!r} is {shown(value)}; allowed: {allowed}{guess}.")
 
 
-def _without_home(value: Any) -> Any:
+def _without_home(value: Any, where: str) -> Any:
     """Returns a path, or a tuple of paths, with the home folder in place of a leading `~`; None stays None."""
     if isinstance(value, tuple):
-        return tuple(map(os.path.expanduser, value))
+        return tuple(_without_home(path, where) for path in value)
+    if value is not None and max(map(len, value.encode().split(b"/"))) > MOST_PATH_BYTES:
+        raise UserError(
+            f"config field {where!r} is {shown(value)}; a name in a path has at most {MOST_PATH_BYTES} bytes."
+        )
     return value if value is None else os.path.expanduser(value)  # noqa: PTH111  `Path` turns 'tfds:a//b' into 'tfds:a/b'
 
 
@@ -148,6 +165,7 @@ def with_fields(config: Any, fields: Mapping[str, Any]) -> Any:
 def _unknown(name: str, dotted: str, kind: type, where: str) -> UserError:
     """Returns the error for an unknown field of `kind`, which suggests a similar name, also from subsections."""
     known = [field.name for field in dataclasses.fields(kind)]
+    name, dotted = cut_off(name, MOST_NAME_CHARACTERS), cut_off(dotted, MOST_NAME_CHARACTERS)
     guess = did_you_mean(name, known)
     if not guess:
         of_sections: dict[str, str] = {}
@@ -192,7 +210,9 @@ def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], def
             return value
         if isinstance(value, Mapping):
             return from_dict(hint, value, where, default_value)  # type: ignore[arg-type]
-        raise UserError(f"config field {where!r} is {value!r}, but it is a section; allowed: a dict of its fields.")
+        raise UserError(
+            f"config field {where!r} is {shown(value)}, but it is a section; allowed: a dict of its fields."
+        )
     options = _options(hint)
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
@@ -201,9 +221,9 @@ def _checked(value: Any, hint: Any, where: str, limits: Mapping[str, float], def
             continue  # do not accept an out-of-bounds number as a string
         try:
             return _as_option(value, option, limits)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
-    raise UserError(f"config field {where!r} is {value!r}; {_allowed(hint, limits, value)}.")
+    raise UserError(f"config field {where!r} is {shown(value)}; {_allowed(hint, limits, value)}.")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -212,7 +232,11 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
-    """Returns `value` converted to the type `option`; raises a `TypeError` or `ValueError` if it does not fit."""
+    """Returns `value` converted to the type `option`.
+
+    Raises:
+      TypeError, ValueError, OverflowError: the value does not fit.
+    """
     origin = typing.get_origin(option)
     if option is type(None):
         if value is None:
@@ -228,11 +252,13 @@ def _as_option(value: Any, option: Any, limits: Mapping[str, float]) -> Any:
             if len(inner) == len(value):
                 return tuple(_first_option(item, kind, limits) for item, kind in zip(value, inner))
     elif option is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
-    elif option is bool or option is str:
-        if isinstance(value, option):
-            return value
-        if option is str and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return _as_text(os.fspath(value))
+    elif option is bool and isinstance(value, bool):
+        return value
+    elif option is str:
+        if isinstance(value, str):
+            return _as_text(value)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
             return str(value)  # an override such as --config.title=2024
     elif option in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = option(value) if math.isfinite(value) else math.nan
@@ -246,12 +272,28 @@ def _first_option(value: Any, hint: Any, limits: Mapping[str, float]) -> Any:
     for option in _options(hint):
         try:
             return _as_option(value, option, limits)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
     raise TypeError
 
 
+def _as_text(value: str) -> str:
+    """Returns `value`; raises a `ValueError` if no file and no page can contain it."""
+    value.encode()  # half of a surrogate pair
+    if "\0" in value or len(value) > MOST_CHARACTERS:
+        raise ValueError
+    return value
+
+
 def _within(number: float, limits: Mapping[str, float]) -> bool:
+    """Returns whether a number is within its limits and `MAX_NUMBER`; a float also in float32, as programs use it."""
+    if isinstance(number, float):
+        as_float32 = struct.unpack("f", struct.pack("f", number))[0]
+        return _is_in(number, limits) and _is_in(as_float32, limits) and abs(number) <= MAX_NUMBER
+    return _is_in(number, limits) and abs(number) <= MAX_NUMBER
+
+
+def _is_in(number: float, limits: Mapping[str, float]) -> bool:
     return (
         number >= limits.get("at_least", -math.inf)
         and number > limits.get("above", -math.inf)
@@ -264,8 +306,13 @@ def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
     """Returns the end of an error message: the allowed values of a field, and a suggestion if `value` is similar."""
     words: list[str] = []
     choices: list[str] = []
+    options = _options(hint)
+    if isinstance(value, int | float) and value > MAX_NUMBER and not {"at_most", "below"} & {*limits}:
+        limits = {**limits, "at_most": MAX_NUMBER}
     numeric = " and ".join(f"{name.replace('_', ' ')} {limit:.10g}" for name, limit in limits.items())
-    for option in _options(hint):
+    if isinstance(value, float) and float in options and _is_in(value, limits):
+        numeric += " in float32 precision"
+    for option in options:
         if option is type(None):
             words.append("None")
         elif typing.get_origin(option) is Literal:
@@ -276,7 +323,9 @@ def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
         elif option in (int, float):
             words.append({int: "an integer", float: "a number"}[option] + (f" {numeric}" if numeric else ""))
         else:
-            words.append({bool: "True or False", str: "a string"}.get(option, "a dict of fields"))
+            text = f"a string of up to {MOST_CHARACTERS:,} Unicode characters, none null"
+            text = text if isinstance(value, str) else "a string"
+            words.append({bool: "True or False", str: text}.get(option, "a dict of fields"))
     guess = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"allowed: {' or '.join(words)}{guess}"
 

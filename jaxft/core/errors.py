@@ -3,9 +3,20 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from jaxft.core.text import shortened
+
+LONGEST = 1000  # characters of a message; a long path has 4,096, and a name in a file can have any number
+LONGEST_WORD = 200  # characters of a word that is compared with allowed words
+
 
 class UserError(ValueError):
-    """A mistake of the user. The message is one sentence; commands print it and exit with code 2."""
+    """A mistake of the user. The message is one sentence; commands print it and exit with code 2.
+
+    The middle of a message of more than 1,000 characters is left out, because names in files can have any length.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(shortened(message, LONGEST))
 
 
 class Failure(UserError):
@@ -14,5 +25,5 @@ class Failure(UserError):
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the allowed word most similar to `word`, or '' if no word is similar."""
-    near = get_close_matches(word, list(allowed), n=1)
+    near = get_close_matches(word, list(allowed), n=1) if len(word) <= LONGEST_WORD else []
     return f" (did you mean {near[0]!r}?)" if near else ""

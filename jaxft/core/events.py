@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from jaxft.core.printing import print_lines
 
 _TYPES: dict[str, type["Event"]] = {}
 
@@ -88,7 +89,7 @@ def _as_tuples(value: Any) -> Any:
 def print_warnings(event: Event) -> None:
     """Prints warnings to standard error and ignores all other events. It is the default listener of library calls."""
     if isinstance(event, Warned):
-        print(f"warning: {event.message}", file=sys.stderr, flush=True)
+        print_lines(f"warning: {event.message}", to_stderr=True)
 
 
 def ignore(event: Event) -> None:

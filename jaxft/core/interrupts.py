@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 
 TERMINATED = 128 + signal.SIGTERM  # the exit code
 GRACE_SECONDS = 9.0  # to save a checkpoint; cluster managers kill processes that take longer, often after 30 s
@@ -28,19 +27,31 @@ def on_signal() -> Iterator[None]:
 
     The process exits after `GRACE_SECONDS` if code does not call `check` in time, such as a compiler. This is safe
     because files on disk are complete at any time.
+
+    A thread waits for the signal, because Python runs a signal handler only after the call in the main thread returns.
     """
-    timer = threading.Timer(GRACE_SECONDS, os._exit, (TERMINATED,))
-    timer.daemon = True
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    has_ended = threading.Event()
 
-    def request(number: int, frame: FrameType | None) -> None:
-        if not _requested.is_set():
-            _requested.set()
-            timer.start()
+    def watch() -> None:
+        while numbers := os.read(reader, 64):  # empty when the writer is closed
+            if signal.SIGTERM in numbers:
+                _requested.set()
+                if not has_ended.wait(GRACE_SECONDS):
+                    os._exit(TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, request)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        timer.cancel()
+        has_ended.set()
+        signal.set_wakeup_fd(wakeup_before)
         signal.signal(signal.SIGTERM, before)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
         _requested.clear()

@@ -42,7 +42,7 @@ def load_plugins(names: Sequence[str]) -> dict[str, str]:
                     f"the plug-in {name!r} does not exist{did_you_mean(name, points)}; 'plugins' names Python modules "
                     f"that can be imported, or entry points of the group {GROUP!r}."
                 ) from error
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"the plug-in {name!r} fails: {type(error).__name__}: {reason}.") from error
         version = getattr(module, "__version__", None)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from jaxft.core.labels import label
+from jaxft.core.printing import print_lines
+from jaxft.core.text import escaped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,13 +28,15 @@ def print_table(
     """
     if sys.stdout.isatty():
         header = [label(title) if "." in title else title for title in header]
-    print(format_table(header, rows, numbers, ruled))
+    print_lines(*format_table(header, rows, numbers, ruled).split("\n"))
 
 
 def format_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], ruled: bool = True
 ) -> str:
     """Returns the table of `print_table` as a string, without spaces at the ends of lines.
+
+    Characters that cannot be printed are escaped, so a row is one line.
 
     Args:
       header: titles of the columns.
@@ -55,7 +59,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collec
 
     table = Table(box=box.SIMPLE_HEAD if ruled else None, pad_edge=False, padding=(0, 1) if ruled else (0, 2, 0, 0))
     for i, title in enumerate(header):
-        table.add_column(title, justify="right" if i in numbers else "left", no_wrap=True)
+        table.add_column(escaped(title), justify="right" if i in numbers else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escaped, row))
     return table

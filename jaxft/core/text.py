@@ -1,4 +1,4 @@
-"""Formatting of values: times, percentages, intervals, p-values and sizes; shortening of long strings and lists."""
+"""Formatting of values: times, percentages, intervals, p-values and sizes; escaping and shortening."""
 
 import json
 import math
@@ -8,6 +8,8 @@ from typing import Any
 MISSING = "–"
 MOST_CHARACTERS = 22  # of a label
 MOST_NAMED = 3  # items of a list in a message
+MOST_SHOWN = 60  # characters of a wrong value in a message
+LONGEST_NAME = 200  # characters of an item
 
 
 def duration(seconds: float | None, precise: bool = False) -> str:
@@ -99,10 +101,31 @@ def cut_off(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def escaped(text: str, keep: str = "") -> str:
+    """Returns `text` with an escape sequence in place of each character that cannot be printed.
+
+    These are control characters, such as the start of an ANSI sequence or a line break, invisible characters, such as
+    those that change the direction of the text, and halves of surrogate pairs. The characters in `keep` stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def shown(value: Any, most: int = MOST_SHOWN) -> str:
+    """Returns the `repr` of a wrong value for a message, cut off after `most` characters."""
+    try:
+        return cut_off(repr(value), most)
+    except ValueError:  # an integer of more than 4,300 digits
+        return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
 def some_of(texts: Sequence[str], most: int = MOST_NAMED) -> str:
-    """Returns the first `most` texts and the number of the other texts: 'a, b, c and 40 more'."""
+    """Returns the first `most` texts and the number of the other texts: 'a, b, c and 40 more'. Long texts are cut."""
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return ", ".join(shortened(text, LONGEST_NAME) for text in texts[:most]) + more
 
 
 def byte_size(num_bytes: int) -> str:

@@ -5,9 +5,12 @@ import re
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.registry import Registry
+from jaxft.core.text import cut_off, shown
 from jaxft.models.families import BUILT_IN
 from jaxft.models.growth import grow
 from jaxft.models.network import Family, Network, Published
+
+MAX_IN_NAME = 5000  # of a number in the name of a network: depth, width or new units
 
 FAMILIES: Registry[Family] = Registry("family of networks", tuple(f"jaxft.models.families.{name}" for name in BUILT_IN))
 
@@ -47,7 +50,13 @@ def create_model(name: str, num_classes: int) -> Network:
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise UserError(f"num_classes is {num_classes!r}; give a whole number, 1 or more.")
-    grown = re.fullmatch(r"(.+)\+(wider|deeper)([1-9]\d*)", name)
+    for digits in re.findall(r"[0-9]+", name):
+        if len(digits) > 4 or int(digits) > MAX_IN_NAME:
+            raise UserError(
+                f"there is no model {shown(name)}: its number {cut_off(digits, 20)} is too large; the largest "
+                f"is {MAX_IN_NAME}."
+            )
+    grown = re.fullmatch(r"(.+)\+(wider|deeper)([1-9][0-9]{0,5})", name)
     if grown is not None:
         try:
             return grow(create_model(grown[1], num_classes), grown[2], int(grown[3]))
@@ -61,7 +70,7 @@ def create_model(name: str, num_classes: int) -> Network:
                 return family.create(*args, num_classes=num_classes)
             except ValueError as error:
                 raise UserError(f"there is no model {name!r}: {error}.") from None
-    raise UserError(f"there is no model {name!r}{did_you_mean(name, list_models())}; `jaxft models` lists them.")
+    raise UserError(f"there is no model {shown(name)}{did_you_mean(name, list_models())}; `jaxft models` lists them.")
 
 
 def list_models() -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from jaxft.models.network import Network
 
+MOST_LAYERS = 2_000  # depth and width in the name of a network; He et al. 2016 train 1,202 layers
+
 
 class StagedNetwork(Network):
     """A network with a stem, stages of residual blocks, and a few blocks on top, the last of them the head.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
     Raises:
       UserError: a path does not exist, or a folder or archive contains no images.
     """
-    from jaxft.data.readers.archives import is_archive, members_of, printable
+    from jaxft.data.readers.archives import is_archive, members_of, printable, read_on_disk
     from jaxft.data.readers.file_names import formats_by_suffix, is_picture
 
     all_members: list[Member] = []
@@ -85,7 +86,7 @@ def find_pictures(paths: "Iterable[str | os.PathLike[str]]") -> "list[Member]":
         if not path.exists():
             raise UserError(f"there is no image, folder or archive {str(path)!r}.")
         if not path.is_dir() and not is_archive(path):
-            all_members.append((PurePosixPath(printable(str(path))), path.read_bytes))
+            all_members.append((PurePosixPath(printable(str(path))), partial(read_on_disk, path)))
             continue
         members = sorted((m for m in members_of(path) if is_picture(m[0])), key=lambda member: member[0].parts)
         if not members:

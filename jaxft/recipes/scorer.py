@@ -71,10 +71,19 @@ class Scorer:
 
 
 def final_weights(work: "Work", trial: "PlannedTrial") -> Weights:
-    """Returns the final parameters and batch-norm statistics of a trial, by name without the collection."""
+    """Returns the final parameters and batch-norm statistics of a trial, by name without the collection.
+
+    Raises:
+      DamagedFile: the weights are damaged.
+    """
+    from jaxft.store.sealed import DamagedFile
+    from jaxft.study.stored_weights import is_whole
     from jaxft.weights import load_flat
 
-    flat, _ = load_flat(work.store.weights_path(trial.digest), trial.model)
+    path = work.store.weights_path(trial.digest)
+    if not is_whole(path):
+        raise DamagedFile(path)
+    flat, _ = load_flat(path, trial.model)
     trees = [{n.partition("/")[2]: leaf for n, leaf in flat.items() if n.startswith(f"{c}/")} for c in COLLECTIONS]
     return trees[0], trees[1]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.events import Working
+from jaxft.core.text import plural, some_of
 from jaxft.recipes.interpolation import HEADS, line_rows
 from jaxft.recipes.scorer import Scorer, Weights, final_weights, finite_or_none, measure_once
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from jaxft.store.records import Store
     from jaxft.study.planned import Plan, PlannedTrial
     from jaxft.study.work import Work
+
+MOST_NAMED = 3  # trials in a sentence
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Soups:
       lines: one row per network and point: `trial`, `setting`, `seed`, `alpha` (0: initial weights, 1: final weights),
         `chosen` (whether validation selects the point), `val_accuracy`, and `test_accuracy`, which is None except at
         the selected point and at 1.
-      skipped: one sentence for each set of networks that cannot be averaged, with the reason.
+      skipped: one sentence for each set of networks that cannot be averaged, with the reason; and one for the
+        finished networks whose weights are not stored.
     """
 
     soups: "pd.DataFrame"
@@ -114,14 +118,14 @@ def _measure(work: "Work", over: Sequence[str], alphas: Sequence[float], head: s
     """Returns the soups and the lines of a planned study; `make_soups` describes the arguments."""
     import pandas as pd
 
-    trials = _trials_with_weights(work.plan, work.store)
+    trials, without_weights = _finished_trials(work.plan, work.store)
     if not trials:
         raise UserError(
             f"{str(work.store.workdir)!r} has no final weights of trained networks; run the study with "
             "execution.keep_weights set to 'all'."
         )
     rows: list[dict[str, Any]] = []
-    skipped: list[str] = []
+    skipped = [_without_weights_text(without_weights)] if without_weights else []
     for levels, members in _sets(work.plan, trials, over):
         reason = _obstacle(members)
         if reason:
@@ -132,14 +136,25 @@ def _measure(work: "Work", over: Sequence[str], alphas: Sequence[float], head: s
     return Soups(pd.DataFrame(rows), pd.DataFrame(lines), tuple(dict.fromkeys(skipped)))
 
 
-def _trials_with_weights(plan: "Plan", store: "Store") -> "list[PlannedTrial]":
-    """Returns the finished trials with stored final weights."""
-    with_weights = []
+def _finished_trials(plan: "Plan", store: "Store") -> "tuple[list[PlannedTrial], list[PlannedTrial]]":
+    """Returns the finished trials with stored final weights, and those without."""
+    with_weights: list[PlannedTrial] = []
+    without_weights: list[PlannedTrial] = []
     for trial in plan.trials:
         record = store.read("trials", trial.digest)
-        if record is not None and record["status"] == "done" and store.weights_path(trial.digest).is_file():
-            with_weights.append(trial)
-    return with_weights
+        if record is not None and record["status"] == "done" and trial.feature_classifier is None:
+            has_weights = store.weights_path(trial.digest).is_file()
+            (with_weights if has_weights else without_weights).append(trial)
+    return with_weights, without_weights
+
+
+def _without_weights_text(trials: "Sequence[PlannedTrial]") -> str:
+    """Returns a sentence about finished trials whose weights are not stored."""
+    digests = some_of([trial.digest for trial in trials], MOST_NAMED)
+    return (
+        f"the soups and lines leave out {plural(len(trials), 'finished trial')} without stored weights ({digests}); "
+        "execution.keep_weights = 'all' keeps them."
+    )
 
 
 def _sets(

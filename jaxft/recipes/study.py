@@ -113,13 +113,14 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
         clock = services.clock
         with clock.measure("data"):
             plan = make_plan(config.study, emit)
-        store = Store.create(workdir)
+        store = Store.create(workdir, emit)
+        emit.listeners += open_trackers(execution.trackers, store.workdir)
+        store.set_aside_damaged(emit)
         with convolution.use(execution.cpu_convolution):
             _check_convolution(plan, store)
             record = run_record(config)
         store.write_plan(plan.record(config))
         store.write_run(record, started)
-        emit.listeners += open_trackers(execution.trackers, store.workdir)
         emit(_planned(config, plan, record["device"]))
         for warning in (*plan.warnings, *trials_of_other_settings(plan, store), *_slow_convolutions(execution)):
             emit(events.Warned(warning))

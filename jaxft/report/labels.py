@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from jaxft.core.text import shortened
+from jaxft.core.text import escaped, shortened
 from jaxft.report.levels import distinct, is_number, level_key
 
 
@@ -17,7 +17,8 @@ def level_labels(levels: Sequence[Any]) -> dict[str, str]:
     """
     full = [level_text(level) for level in levels]
     named = [
-        str(level["data"]) if isinstance(level, dict) and "data" in level else level_text(level) for level in levels
+        escaped(str(level["data"])) if isinstance(level, dict) and "data" in level else level_text(level)
+        for level in levels
     ]
     short = [shortened(PurePath(text).stem if "/" in text else text) for text in named]
     return {level_key(level): text for level, text in zip(levels, short if len(set(short)) == len(short) else full)}
@@ -30,7 +31,7 @@ def level_text(level: Any) -> str:
     if is_number(level):
         return f"{level:g}"
     if isinstance(level, str):
-        return level
+        return escaped(level)
     if isinstance(level, list | tuple):
         return ", ".join(level_text(item) for item in level) or "empty"
     return json.dumps(level)

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from jaxft.core import interrupts
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.labels import label
 from jaxft.report.context import ReportContext
@@ -31,7 +32,10 @@ def render(store: Store) -> str:
 
 def sections_of(context: ReportContext) -> list[dict[str, Any]]:
     """Returns the name, title, link text and HTML of each section that applies, in the order of registration."""
-    bodies = [(entry, entry.value.make(context)) for entry in SECTIONS.values()]
+    bodies = []
+    for entry in SECTIONS.values():
+        interrupts.check()
+        bodies.append((entry, entry.value.make(context)))
     return [
         {"name": entry.name, "title": entry.value.title, "nav": entry.value.nav or entry.value.title, "body": body}
         for entry, body in bodies

@@ -1,13 +1,12 @@
 """The figure of the learning-rate range test (Smith 2017)."""
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from jaxft.report.colors import HUES, UNCHANGED
-from jaxft.report.figures.style import FONT_PT, style
+from jaxft.report.figures.style import FONT_PT, saved, style
 
 DPI = 160
 
@@ -50,6 +49,4 @@ def draw_range_test(
     axes.set_ylabel("training loss")
     axes.set_title(title, loc="left", fontsize=FONT_PT)
     axes.legend(loc="upper left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    return saved(figure, format="png", dpi=DPI, metadata={"Software": None})

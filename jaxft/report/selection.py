@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from jaxft.analysis.statistics import Difference, Interval, holm, mean_interval, paired_difference
+from jaxft.core import interrupts
 from jaxft.core.errors import UserError
 from jaxft.core.text import some_of
 from jaxft.report.colors import arm_colors
@@ -97,6 +98,7 @@ def arms_of(store: Store, plan: Mapping[str, Any], results: pd.DataFrame) -> lis
     metrics = [name for name in results.columns if metric_of(name)]
     arms = []
     for i, numbers in enumerate(members.values()):
+        interrupts.check()
         trials: dict[int, list[str]] = {}
         for trial in plan["trials"]:
             if trial["setting"] in numbers:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxft.analysis.statistics import Interval, mean_interval
+from jaxft.core import interrupts
 from jaxft.core.text import plural
 from jaxft.report.colors import setting_colors
 from jaxft.report.labels import setting_labels
@@ -65,6 +66,7 @@ def summarize_settings(plan: Mapping[str, Any], results: "pd.DataFrame") -> list
     columns = [name for name, column in columns_of(results.columns).items() if column.is_number]
     settings = []
     for i, factors in enumerate(plan["settings"]):
+        interrupts.check()
         rows = results[results["setting"] == i]
         done = rows[rows["status"] == "done"]
         tested = done.dropna(subset="test_accuracy")

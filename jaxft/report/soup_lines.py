@@ -47,7 +47,7 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
 
     from jaxft.core.files import explained_os_errors, replacing
     from jaxft.report.colors import setting_colors
-    from jaxft.report.figures.style import style
+    from jaxft.report.figures.style import saved, style
 
     names = legend_labels(plan["factors"], levels)
     colors = setting_colors(plan["factors"], plan["settings"])
@@ -72,5 +72,5 @@ def draw_lines(store: "Store", plan: Mapping[str, Any], levels: Sequence[Sequenc
         if plan["factors"]:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         with explained_os_errors(store.workdir), replacing(path) as temporary:
-            figure.savefig(temporary, format="png")
+            temporary.write_bytes(saved(figure, format="png"))
     return path

@@ -9,13 +9,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from jaxft.core import interrupts
 from jaxft.core.labels import label
-from jaxft.core.text import as_text, duration, number, p_value, percent, percent_interval, plural, points
+from jaxft.core.text import as_text, duration, escaped, number, p_value, percent, percent_interval, plural, points
 
 
 def render_template(name: str, **values: Any) -> str:
     """Returns the template `name` of this folder filled with `values`; in HTML templates, values are escaped."""
-    return environment().get_template(name).render(values)
+    pieces = []
+    for piece in environment().get_template(name).generate(values):
+        interrupts.check()
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def render_fragment(name: str, **values: Any) -> Markup:
@@ -32,6 +37,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=printable,
     )
     templates.globals |= {"chip": chip, "plural": plural}
     templates.filters |= {
@@ -49,6 +55,11 @@ def environment() -> jinja2.Environment:
         "json": functools.partial(json.dumps, ensure_ascii=False),
     }
     return templates
+
+
+def printable(value: Any) -> Any:
+    """Returns a value of a page; a string is escaped (`jaxft.core.text.escaped`), except for HTML and line breaks."""
+    return escaped(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def chip(color: str) -> Markup:

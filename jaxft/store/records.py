@@ -20,23 +20,30 @@ A work directory contains
 Records are written atomically: a record is written to a temporary name, synced, and linked to its final name. On a file
 system without hard links it is renamed instead, which is also atomic, but the last of two writers wins. Arrays are
 written before their JSON record, so every record is complete.
+
+Each JSON record contains a digest of its name and content, and the sha256 of its arrays. A weight file contains a
+digest of its tensors. A command that reads a damaged file stops and names it. The command of the study renames damaged
+files to `<name>.damaged` and repeats their work (`jaxft.store.repair`, `jaxft.study.stored_weights`).
 """
 
 import contextlib
 import io
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxft.core.digests import sha256_of, sha256_of_file
 from jaxft.core.errors import UserError
+from jaxft.core.events import Listener
 from jaxft.core.files import explained_os_errors, replacing, write_once
 from jaxft.core.locks import locked
 from jaxft.store import tables
 from jaxft.store.checkpoints import StoredCheckpoints
-from jaxft.store.workdir import WorkDirectory, to_json
+from jaxft.store.repair import damaged_files
+from jaxft.store.sealed import DAMAGED, DamagedFile, content_of, seal
+from jaxft.store.workdir import PLAN, WorkDirectory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,19 +53,27 @@ if TYPE_CHECKING:
 class Store(WorkDirectory):
     """The records of one work directory."""
 
+    def set_aside_damaged(self, emit: Listener) -> None:
+        """Renames damaged records to `<name>.damaged`, with a warning that names them.
+
+        One process at a time does this, so no process renames a record that another one has just written again.
+        """
+        with self.claim("repair"):
+            self.set_aside(damaged_files(self), emit)
+
     # --- the plan and the runs ---
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Writes the plan of the study: title, docstring, config, names of factors, trials in order."""
-        self.replace_json("plan.json", plan)
+        self.replace_json(PLAN, plan)
 
     def plan(self) -> dict[str, Any]:
         """Returns the plan that `write_plan` wrote.
 
         Raises:
-          UserError: the work directory does not contain a plan.
+          UserError: the work directory does not contain a plan, or the plan is damaged.
         """
-        plan = self.read_json("plan.json")
+        plan = self.read_json(PLAN)
         if plan is None:
             raise UserError(f"the study in {str(self.workdir)!r} has no plan; run `jaxft study` again.")
         return plan
@@ -75,7 +90,7 @@ class Store(WorkDirectory):
         """Returns the convolution library that the first run of the study recorded; the first run records `used`."""
         path = self.workdir / "convolution.json"
         with explained_os_errors(self.workdir):
-            write_once(path, to_json(used))
+            write_once(path, seal(path.name, used))
         return self.read_json(path.name) or {}
 
     def write_run(self, record: Mapping[str, Any], started: float) -> None:
@@ -85,7 +100,7 @@ class Store(WorkDirectory):
 
     def runs(self) -> list[dict[str, Any]]:
         """Returns the records of all commands, oldest first."""
-        return [json.loads(path.read_bytes()) for path in sorted(self.workdir.glob("runs/[!.]*.json"))]
+        return [self.read("runs", name) or {} for name in sorted(self.digests("runs"))]
 
     # --- trials and sources ---
 
@@ -94,7 +109,7 @@ class Store(WorkDirectory):
         return (self.workdir / kind / f"{digest}.json").is_file()
 
     def digests(self, kind: str) -> set[str]:
-        """Returns the digests of all records of `kind` ('trials', 'sources', 'analyses')."""
+        """Returns the digests of all records of `kind` ('trials', 'sources', 'analyses'), or the names of all runs."""
         return {path.stem for path in self.workdir.glob(f"{kind}/[!.]*.json")}
 
     def read(self, kind: str, digest: str) -> dict[str, Any] | None:
@@ -117,9 +132,11 @@ class Store(WorkDirectory):
         with explained_os_errors(self.workdir):
             folder = self.workdir / kind
             folder.mkdir(exist_ok=True)
-            with replacing(folder / f"{digest}.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-            write_once(folder / f"{digest}.json", to_json(record))
+            with replacing(folder / f"{digest}.npz") as temporary:
+                with temporary.open("wb") as file:
+                    np.savez_compressed(file, allow_pickle=False, **arrays)
+                arrays_sha256 = sha256_of_file(temporary)
+            write_once(folder / f"{digest}.json", seal(f"{kind}/{digest}.json", record, arrays_sha256))
             with contextlib.suppress(FileNotFoundError):
                 (self.workdir / "failures" / f"{digest}.json").unlink()
 
@@ -130,13 +147,34 @@ class Store(WorkDirectory):
             folder.mkdir(exist_ok=True)
             path = folder / f"{manifest['digest']}.json"
             if not path.is_file():
-                write_once(path, to_json(manifest))
+                write_once(path, seal(f"splits/{path.name}", manifest))
 
     def arrays(self, kind: str, digest: str) -> Mapping[str, "np.ndarray"]:
-        """Returns the arrays of a record by name. Each array is decompressed on access."""
+        """Returns the arrays of a record by name. Each array is decompressed on access.
+
+        Raises:
+          DamagedFile: the arrays do not match their sha256 in the record, or a file is missing.
+        """
         import numpy as np
 
-        return np.load(io.BytesIO((self.workdir / kind / f"{digest}.npz").read_bytes()), allow_pickle=False)
+        sealed = self.read_sealed(f"{kind}/{digest}.json")
+        content = self.whole_arrays(kind, digest, "" if sealed is None else sealed[1])
+        if content is None:
+            raise DamagedFile(self._arrays_path(kind, digest))
+        return np.load(io.BytesIO(content), allow_pickle=False)
+
+    def whole_arrays(self, kind: str, digest: str, arrays_sha256: str) -> bytes | None:
+        """Returns the bytes of the arrays of a record, or None if they are missing or do not match `arrays_sha256`."""
+        content = content_of(self._arrays_path(kind, digest))
+        return content if content is not None and sha256_of(content) == arrays_sha256 else None
+
+    def _arrays_path(self, kind: str, digest: str) -> Path:
+        return self.workdir / kind / f"{digest}.npz"
+
+    def lost(self, kind: str, digest: str) -> bool:
+        """Returns whether a damaged file of the record or weights `digest` was set aside and not written again."""
+        aside = (self.workdir / kind).glob(f"{digest}.*{DAMAGED}")
+        return any(not path.with_name(path.name.removesuffix(DAMAGED)).exists() for path in aside)
 
     @contextlib.contextmanager
     def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
@@ -213,10 +251,8 @@ class Store(WorkDirectory):
           analyses, this is the one with the most trials, all of which are in the last plan.
         """
         planned = {trial["trial"] for trial in self.plan()["trials"]}
-        analyses = [
-            json.loads(path.read_bytes()) | {"digest": path.stem} for path in self.workdir.glob("analyses/[!.]*.json")
-        ]
-        analyses = [r for r in analyses if r["analysis"] == "pairwise" and planned.issuperset(r["trials"])]
+        records = [(self.read("analyses", digest) or {}) | {"digest": digest} for digest in self.digests("analyses")]
+        analyses = [r for r in records if r.get("analysis") == "pairwise" and planned.issuperset(r["trials"])]
         if not analyses:
             return None
         best = max(analyses, key=lambda record: (len(record["trials"]), record["digest"]))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxft.core import interrupts
+from jaxft.core.csv_files import write_table
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.metrics import field_names
 from jaxft.store.columns import BACKBONE, COLUMNS, columns_of, metric_of
@@ -62,6 +64,7 @@ def results_table(store: "Store") -> "pd.DataFrame":
 
 def record_of(store: "Store", digest: str) -> dict[str, Any] | None:
     """Returns the record of a trial, or of its failure; None if the trial has not run."""
+    interrupts.check()
     return store.read("trials", digest) or store.read("failures", digest)
 
 
@@ -86,6 +89,7 @@ def changes_table(store: "Store") -> "pd.DataFrame":
 
     rows = []
     for trial in store.plan()["trials"]:
+        interrupts.check()
         record = store.read("trials", trial["trial"])
         for layer, change in ((record or {}).get("changes") or {}).items():
             keys = {name: trial[name] for name in ("trial", "setting", "seed")}
@@ -105,7 +109,7 @@ def export_results(store: "Store") -> tuple[Path, Path]:
     paths = store.workdir / "results.csv", store.workdir / "results.parquet"
     with explained_os_errors(store.workdir):
         with replacing(paths[0]) as temporary:
-            table.to_csv(temporary, index=False)
+            write_table(table, temporary)
         with replacing(paths[1]) as temporary:
             table.assign(**mixed).to_parquet(temporary, index=False)
     return paths

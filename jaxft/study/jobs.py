@@ -52,17 +52,17 @@ class Job:
 
     def _is_stored(self, trial: PlannedTrial, store: Store) -> bool:
         record = store.read(self.kind, trial.digest)
-        if record is None or not self.snapshots or record["status"] != "done":
+        if record is None or self.kind == "trials" or record["status"] != "done":
             return record is not None
-        return all(store.weights_path(digest, "sources").is_file() for _, digest in self.snapshots)
+        digests = (trial.digest, *(digest for _, digest in self.snapshots))
+        return all(store.weights_path(digest, "sources").is_file() for digest in digests)
 
     def source_is_ready(self, store: Store) -> bool:
         """Returns whether the source network is trained and the weights that the trials start from exist."""
         record = store.read("sources", self.source.digest) if self.source else None
         if record is None:
             return self.source is None
-        snapshots = (trial for trial in self.trials if trial.starts_from_source and trial.source.epoch is not None)
-        digests = {trial.source.digest for trial in snapshots}
+        digests = {trial.source.digest for trial in self.trials if trial.starts_from_source}
         return record["status"] != "done" or all(store.weights_path(d, "sources").is_file() for d in digests)
 
     def num_epochs(self, store: Store) -> int:
@@ -71,15 +71,20 @@ class Job:
 
 
 def source_jobs(plan: Plan, store: Store) -> list[Job]:
-    """Returns a job for each source network that an unfinished trial needs."""
+    """Returns a job for each source network that an unfinished trial needs, or that lost a damaged file."""
     unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     needed = {trial.source.trained for trial in unfinished if trial.starts_from_source}
     jobs = [
         Job("sources", work_key([source.digest]), (source,), Sequential(), plan.snapshots(source))
         for source in plan.sources
-        if source in needed
+        if source in needed or _is_lost(source, plan, store)
     ]
     return [job for job in jobs if job.missing(store)]
+
+
+def _is_lost(source: PlannedTrial, plan: Plan, store: Store) -> bool:
+    """Returns whether a damaged file of a source network was set aside and not written again."""
+    return any(store.lost("sources", d) for d in (source.digest, *(digest for _, digest in plan.snapshots(source))))
 
 
 def assign_chunks(group: Group, store: Store, requested: str, choose: Callable[[Group], tuple[Executor, str]]) -> None:

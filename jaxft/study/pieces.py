@@ -116,6 +116,7 @@ def run_trials(context: WorkContext, job: Job) -> None:
     store, missing = context.store, job.missing(context.store)
     lanes = lanes_of(job, missing, context)
     outcomes = context.run_lanes(job, lanes)
+    keeps_weights = context.plan.study.execution.keep_weights != "none"
     with context.services.clock.measure("analyze"):
         changes = parameter_changes(job, lanes, outcomes)
     for trial in missing:
@@ -126,8 +127,9 @@ def run_trials(context: WorkContext, job: Job) -> None:
         arrays, record = describe_trial(trial, outcomes[i], trial_changes, job.executor)
         record["relative_change"] = backbone_change(lanes[i].params, outcomes[i].params, trial.model)
         record |= backbone_measures(lanes[i].params, outcomes[i].params, trial.model)
+        record["stored_weights"] = keeps_weights and not outcomes[i].diverged
         with context.services.clock.measure("store"):
-            if context.plan.study.execution.keep_weights != "none" and not outcomes[i].diverged:
+            if record["stored_weights"]:
                 with store.writing_weights(trial.digest) as path:
                     variables = nested_variables(outcomes[i].params, outcomes[i].batch_stats)
                     save_weights(path, trial.model, variables, final_manifest(trial))

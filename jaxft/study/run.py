@@ -12,7 +12,17 @@ from jaxft.study.pairs import measure_pairs
 from jaxft.study.planned import Plan
 from jaxft.study.pool import Pool
 from jaxft.study.services import Services
+from jaxft.study.stored_weights import set_aside_damaged_weights
 from jaxft.study.work import Work, record_failure
+
+
+def write_splits(plan: Plan, store: Store) -> None:
+    """Writes the manifests of the splits of finished trials and sources that the store lacks."""
+    for kind, planned in (("trials", plan.trials), ("sources", plan.sources)):
+        for trial in planned:
+            record = store.read(kind, trial.digest)
+            if record is not None and not store.has("splits", record["manifest"]):
+                store.write_split(trial.sampled.manifest)
 
 
 def run_plan(
@@ -42,6 +52,7 @@ def run_plan(
     for digest in (*(trial.digest for trial in plan.trials), *(source.digest for source in plan.sources)):
         store.drop_failure(digest)
     emit = services.emit
+    set_aside_damaged_weights(plan, store, emit)
     work = Work(plan, store, services, debug)
     with convolution.use(execution.cpu_convolution), contextlib.closing(Pool(plan, store, debug)) as pool:
         sources = source_jobs(plan, store)
@@ -66,6 +77,7 @@ def run_plan(
                     emit(events.TrialsFailed("trials", tuple(trial.digest for trial in unfinished_trials), reason))
         work.run([*sources, *(job for job in chunks if job not in worker_jobs)])
     drop_weights(plan, store, plan.trials)
+    write_splits(plan, store)
     unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     if not unfinished:
         measure_pairs(plan, store, emit)

@@ -73,6 +73,7 @@ def _record(
         "split": split.digest,
         "manifest": planned.sampled.manifest["digest"],
         "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+        "stored_weights": False,
         "identity": planned.identity,
         "trial": cfg.to_dict(planned.trial),
     }

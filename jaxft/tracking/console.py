@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxft.core import events
 from jaxft.core.events import Event
-from jaxft.core.text import duration
+from jaxft.core.printing import print_lines
+from jaxft.core.text import duration, escaped
 from jaxft.tracking.lines import describe
 
 LOG_SECONDS = 10.0
@@ -92,9 +93,9 @@ class Progress:
         if self.quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.console.print(escaped(line), highlight=False, markup=False)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print_lines(line, to_stderr=True)
 
     def _start(self, event: events.StudyStarted) -> None:
         self._started = self._last_line = self._last_epoch = time.monotonic()
@@ -111,7 +112,7 @@ class Progress:
             TextColumn("{task.fields[trials]}"),
             TextColumn("{task.fields[left]}"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[line]}", style="dim"),
+            TextColumn("{task.fields[line]}", style="dim", markup=False),
             console=Console(stderr=True),
             transient=True,
         )
@@ -140,7 +141,7 @@ class Progress:
         """Shows the current activity between two epochs."""
         self._last_epoch = time.monotonic()  # so that the next epoch does not include this time
         if self._bar is not None:
-            self._bar.update(self._task, line=line)
+            self._bar.update(self._task, line=escaped(line))
         elif time.monotonic() - self._last_line > LOG_SECONDS:
             self._last_line = time.monotonic()
             self.print_line(line)
@@ -148,7 +149,7 @@ class Progress:
     def _fields(self, phase: str, line: str) -> dict[str, str]:
         return {
             "phase": phase,
-            "line": line,
+            "line": escaped(line),
             "trials": f"{self._done_trials}/{self._total_trials} trials",
             "left": self._time_left(),
         }

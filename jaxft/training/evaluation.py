@@ -20,7 +20,8 @@ def is_finite(params: Flat, batch_stats: Flat) -> jax.Array:
 
     The loss is not sufficient: XLA on a CPU compiles a ReLU followed by a pooling such that NaN becomes finite.
     """
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, batch_stats))]).all()
+    leaves = jax.tree.leaves((params, batch_stats))
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all() if leaves else jnp.array(True)
 
 
 class Evaluation(NamedTuple):

@@ -94,24 +94,23 @@ def tuning_rules(training: Training, model: Network, names: Sequence[str]) -> li
       UserError: a field names a block that the network does not have, exceeds its number of blocks, or is
         'batch_norm' for a network without batch norms.
     """
-    head = re.escape(model.head)
-    below_head = f"(?!{head}/)" if training.initialization.grow == "none" else f"(?!{head}/|{NEW_UNITS})"
+    new = f"{re.escape(model.head)}/.*" + ("" if training.initialization.grow == "none" else f"|{NEW_UNITS}.*")
     rules: list[Rule[LayerRate]] = []
     if training.initialization.transferred == FROZEN:
-        rules.append(_freeze(f"{below_head}{_leaves_of_blocks(transferred_blocks(training, model, names), names)}"))
+        rules.append(_freeze(_leaves_of_blocks(transferred_blocks(training, model, names), names), new))
     match training.layers.tune:
         case "head":
-            rules.append(_freeze(f"{below_head}.*"))
+            rules.append(_freeze(".*", new))
         case "bias":
-            rules.append(_freeze(f"{below_head}(?!.*/bias$).*"))
+            rules.append(_freeze(".*", f"{new}|.*/bias"))
         case "batch_norm":
             if not model.norms:
                 raise UserError(
                     f"config field 'training.layers.tune' is 'batch_norm', but {model.architecture} has no batch norms."
                 )
-            rules.append(_freeze(f"{below_head}(?!{leaves_of(model.norms)}).*"))
+            rules.append(_freeze(".*", f"{new}|{leaves_of(model.norms)}"))
         case "lora":
-            rules.append(_freeze(rf"{below_head}(?!.*/lora_[ab]$).*"))
+            rules.append(_freeze(".*", f"{new}|.*/lora_[ab]"))
         case "last_blocks":
             blocks = blocks_with_parameters(training, model, names)
             requested = training.layers.tuned_blocks
@@ -119,7 +118,7 @@ def tuning_rules(training: Training, model: Network, names: Sequence[str]) -> li
             if isinstance(requested, int):  # counted from the head down
                 first = len(blocks) - 1 - first
             if first:
-                rules.append(_freeze(f"{below_head}{_leaves_of_blocks(blocks[:first], names)}"))
+                rules.append(_freeze(_leaves_of_blocks(blocks[:first], names), new))
     return rules
 
 
@@ -134,8 +133,8 @@ def _leaves_of_blocks(blocks: Sequence[str], names: Sequence[str]) -> str:
     return f"(?:{'|'.join(map(re.escape, blocks))}){new_units}/.*"
 
 
-def _freeze(pattern: str) -> Rule[LayerRate]:
-    return Rule(pattern, "frozen", optional=True)
+def _freeze(pattern: str, exclude: str) -> Rule[LayerRate]:
+    return Rule(pattern, "frozen", optional=True, exclude=exclude)
 
 
 def has_random_backbone(training: Training, model: Network, names: Sequence[str]) -> bool:

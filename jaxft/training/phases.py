@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxft.config import FROZEN, LayerRate, Training
+from jaxft.config.fields import MAX_EPOCHS, MAX_STEPS
 from jaxft.core.errors import UserError
 from jaxft.core.rules import Match
 from jaxft.data.augmentation.augment import active_augmentations
@@ -45,6 +46,7 @@ def make_phases(
     Raises:
       UserError: the schedule, an epoch of unfreezing or a regularizer does not fit the network or the number of images.
     """
+    _check_lengths(training, num_train)
     builder = _PhaseBuilder(model, preprocessing, training, layers, batch_stats, num_train)
     trained = {name: match.pattern for name, match in layers.items() if match.value != FROZEN}
     phases = []
@@ -54,6 +56,19 @@ def make_phases(
     if training.schedule.epochs or training.schedule.steps:
         phases += builder.fine_tuning(trained)
     return tuple(phases)
+
+
+def _check_lengths(training: Training, num_train: int) -> None:
+    schedule, size = training.schedule, training.batches.size
+    lengths = {"schedule.epochs": schedule.epochs, "linear_probe.epochs": training.linear_probe.epochs}
+    if schedule.steps is not None:
+        lengths["schedule.steps"] = schedule.steps * size / num_train
+    for name, epochs in lengths.items():
+        if epochs >= MAX_EPOCHS or num_steps(num_train, epochs, size) >= MAX_STEPS:
+            raise UserError(
+                f"config field 'training.{name}' gives {epochs:,.0f} epochs of {num_train:,} images in batches of "
+                f"{size:,}; training must be shorter than {MAX_EPOCHS:,} epochs and {MAX_STEPS:,} steps."
+            )
 
 
 def with_remat(phases: Iterable[Phase]) -> tuple[Phase, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import TEXT_BYTES, Unreadable, read_file
 
 WORDNET_LINE = re.compile(r"n\d{8}\s+(.+)")  # as in the classes.txt of ImageNet: a WordNet id, then words
 
@@ -22,12 +23,12 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
       UserError: the file cannot be read, has no names or two equal names, or its JSON has another form.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no file of class names {str(path)!r}.")
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_file(path, TEXT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{str(path)!r} is not UTF-8 text; a file of labels has one class name per line.") from None
+    except (OSError, Unreadable) as error:
+        raise UserError(f"the file of class names {str(path)!r} cannot be read: {error}.") from None
     is_json = path.suffix == ".json" or text.lstrip()[:1] in ("[", "{")
     names = _names_of_json(path, text) if is_json else _names_of_lines(text)
     if not names:
@@ -51,7 +52,7 @@ def _names_of_lines(text: str) -> tuple[str, ...]:
 def _names_of_json(path: Path, text: str) -> tuple[str, ...]:
     try:
         value: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is not valid JSON: {error}.") from None
     if isinstance(value, dict) and value.keys() == set(map(str, range(len(value)))):
         value = [value[str(label)] for label in range(len(value))]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError
+from jaxft.core.reading import DAMAGE
 from jaxft.core.text import some_of
 from jaxft.models import Preprocessing
 from jaxft.models.class_names import imagenet_classes
@@ -19,6 +20,7 @@ METADATA_KEY = "jaxft"
 FIELDS = ("model", "preprocessing", "class_names", "origin", "layout", "assumed")
 MOST_NAMED = 3  # foreign tensors that a note names
 OPTIONAL_FIELDS = ("resize_px", "naming")
+MOST_PX = 16_384  # of the side of an image; also bounds the other numbers of a preprocessing
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,66 @@ def read_record(path: str | Path, text: str) -> dict[str, Any]:
     """Returns the record in the metadata `text` of the weight file `path`, which `write_record` wrote.
 
     Raises:
-      UserError: the record is damaged.
+      UserError: the record is damaged, or a value is missing or has a wrong type.
     """
     try:
         record = json.loads(text)
         is_intact = record.pop("record_sha256") == _digest_of_record(record)
-    except (ValueError, KeyError, AttributeError):
+    except DAMAGE:
         is_intact = False
     if not is_intact:
         raise UserError(
             f"the weight file {str(path)!r} is damaged: its metadata does not match the sha256 of the metadata; "
             "download it or train it again."
         )
+    wrong = [
+        name
+        for name, is_valid in VALID.items()
+        if not (is_valid(record[name]) if name in record else name in OPTIONAL_FIELDS)
+    ]
+    if wrong:
+        raise UserError(
+            f"the weight file {str(path)!r} has metadata that jaxft did not write: 'jaxft' has a missing or wrong "
+            f"{some_of([repr(name) for name in wrong])}."
+        )
     return record
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_pixels(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MOST_PX
+
+
+def _is_preprocessing(value: Any) -> bool:
+    """Returns whether a value has the fields of a `Preprocessing`, with numbers that a network can use."""
+    try:
+        numbers = [*value["mean"], *value["std"], value["value_range"]]
+        return (
+            value.keys() == {field.name for field in dataclasses.fields(Preprocessing)}
+            and len(value["mean"]) == len(value["std"]) == 3
+            and all(type(number) in (int, float) and abs(number) <= MOST_PX for number in numbers)
+            and min(*value["std"], value["value_range"]) > 0
+            and value["channel_order"] in ("rgb", "bgr")
+            and _is_pixels(value["size_px"])
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
+
+
+VALID: Mapping[str, Callable[[Any], bool]] = {
+    "model": _is_text,
+    "preprocessing": _is_preprocessing,
+    "class_names": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "origin": _is_text,
+    "layout": lambda value: value in ("torch", "keras", "flax"),
+    "assumed": lambda value: isinstance(value, bool),
+    "tensors_sha256": _is_text,
+    "resize_px": _is_pixels,
+    "naming": _is_text,
+}
 
 
 def manifest_of_record(record: Mapping[str, Any], file: str, sha256: str) -> Manifest:

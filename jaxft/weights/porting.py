@@ -55,6 +55,9 @@ def port(
         if tensor_name not in tensors:
             missing[tensor_name] = name
             continue
+        if not _is_real(tensors[tensor_name]):
+            misshapen[name] = f"{tensor_name} has the type {tensors[tensor_name].dtype}; weights are real numbers"
+            continue
         try:
             leaf = row.from_file(tensors[tensor_name])
         except ValueError:
@@ -68,11 +71,20 @@ def port(
         tensor_name = find_port(counter, model, naming).tensor_name
         if tensor_name in tensors:
             used.add(tensor_name)
+            if tensors[tensor_name].size != 1 or not _is_real(tensors[tensor_name]):
+                misshapen[counter] = f"{tensor_name} has the shape {list(tensors[tensor_name].shape)}; it is one number"
             flat[counter] = tensors[tensor_name]
     left_over = [tensor_name for tensor_name in tensors if tensor_name not in used] + list(manifest.foreign)
     if missing or misshapen or left_over:
         raise _mismatch(manifest.file, model, missing, misshapen, left_over)
     return flat
+
+
+def _is_real(tensor: np.ndarray) -> bool:
+    """Returns whether a tensor has real numbers or booleans, also of the types of ml_dtypes such as bfloat16."""
+    import jax
+
+    return any(jax.dtypes.issubdtype(tensor.dtype, kind) for kind in (np.integer, np.floating, np.bool_))
 
 
 def _mismatch(
@@ -129,23 +141,35 @@ def port_with_head(
       UserError: tensors are missing, left over or of the wrong shape.
     """
     num_classes = num_classes_of(tensors, model)
-    if num_classes is None:
-        return model, port(tensors, model, manifest, "new")
+    if num_classes is None:  # a classifier of another shape is an error
+        return model, port(tensors, model, manifest, "load" if _has_head(tensors, model) else "new")
     model = create_model(model.architecture, num_classes)
     return model, port(tensors, model, manifest, "load")
 
 
 def num_classes_of(tensors: Mapping[str, np.ndarray], model: Network) -> int | None:
-    """Returns the number of classes of the classifier in `tensors` (arrays of any shape); None without a classifier."""
+    """Returns the number of classes of the classifier in `tensors` (arrays of any shape).
+
+    Returns None if there is no classifier, or if none of its tensors has the dimensions of a classifier of `model`.
+    """
     naming = find_naming(tensors.keys(), model, "the file")
-    for name in model.structure.shapes:
+    for name, shape in model.structure.shapes.items():
         if not is_head(name, model):
             continue
         row, tensor_name = find_port(name, model, naming)
         if tensor_name in tensors:
             with contextlib.suppress(ValueError, IndexError):
-                return row.from_file(tensors[tensor_name]).shape[-1]
+                leaf = row.from_file(tensors[tensor_name])
+                if leaf.ndim == len(shape) and leaf.size:
+                    return leaf.shape[-1]
     return None
+
+
+def _has_head(tensors: Mapping[str, np.ndarray], model: Network) -> bool:
+    """Returns whether `tensors` has a tensor of the classifier of `model`."""
+    naming = find_naming(tensors.keys(), model, "the file")
+    heads = [name for name in model.structure.shapes if is_head(name, model)]
+    return any(find_port(name, model, naming).tensor_name in tensors for name in heads)
 
 
 def to_tensors(model: Network, variables: Mapping[str, Any], naming: Naming | None = None) -> dict[str, np.ndarray]:

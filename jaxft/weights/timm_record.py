@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import DAMAGE, read_file
 from jaxft.models import Preprocessing, list_models
 from jaxft.models.class_names import CLASS_NAMES
 
@@ -55,11 +56,12 @@ def read_timm_record(weights: Path) -> TimmRecord | None:
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         return None
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(read_file(path, MOST_BYTES))
+        json.dumps(record, ensure_ascii=False).encode()  # fails for texts that are not Unicode
         if not isinstance(record, dict) or "pretrained_cfg" not in record:
             return None
         return _record_of(record["architecture"], record["pretrained_cfg"], record)
-    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except DAMAGE:
         raise UserError(
             f"{str(path)!r} is not a record of timm: it needs 'architecture', and 'pretrained_cfg' with input_size, "
             "mean, std and crop_pct; correct it or remove it."

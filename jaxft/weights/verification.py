@@ -1,6 +1,5 @@
 """Checks of a weight file: integrity, tensors, values, a forward pass, and agreement with reference logits."""
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.npz import load_npz
 from jaxft.core.paths import unflatten
+from jaxft.core.reading import DAMAGE, Unreadable
 from jaxft.core.text import some_of
 from jaxft.models import Network, create_model
 from jaxft.weights.damage import damaged_values
@@ -147,11 +148,11 @@ def read_reference(path: str) -> tuple[np.ndarray, np.ndarray]:
       UserError: there is no such file, or it does not contain 'images' and 'logits' of these shapes.
     """
     try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            images, logits = (np.asarray(file[name], np.float32) for name in ("images", "logits"))
-    except FileNotFoundError:
-        raise UserError(f"there is no reference file {path!r}.") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile):
+        _, arrays = load_npz(Path(path), ("images", "logits"))
+        images, logits = (np.asarray(arrays[name], np.float32) for name in ("images", "logits"))
+    except Unreadable as error:
+        raise UserError(f"the reference {path!r} cannot be read: {error}.") from None
+    except DAMAGE:
         raise UserError(f"the reference {path!r} is not an .npz file with 'images' and 'logits'.") from None
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images) or len(images) != len(logits):
         raise UserError(

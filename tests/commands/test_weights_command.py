@@ -263,7 +263,7 @@ def test_convert_overwrites_only_with_force(saved, weights, tmp_path):
         (["inspect", "--force"], "--force belongs to `jaxft weights convert`"),
         (["verify", "--tensors"], "--tensors belongs to `jaxft weights inspect`"),
         (["convert", "--reference", "x.npz"], "--reference belongs to `jaxft weights verify`"),
-        (["verify", "--reference", "x.npz"], "there is no reference file 'x.npz'."),
+        (["verify", "--reference", "x.npz"], "the reference 'x.npz' cannot be read: the file does not exist."),
         (["verify", "--model", "resnet9"], "there is no model 'resnet9'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -144,7 +144,7 @@ def test_a_cut_tar_archive_is_one_sentence(tmp_path, mode):
 
 
 def test_a_too_large_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setenv("JAXFT_MAX_BYTES", "1000")
     files = PICTURES | {"cat/large.png": bytes(1001)}
     for data in (
         write_folder(tmp_path / "f", files),
@@ -152,7 +152,7 @@ def test_a_too_large_file_is_not_read(tmp_path, monkeypatch):
         write_tar(tmp_path / "a.tar", files),
     ):
         with pytest.raises(
-            UserError, match=r"1 unusable image: 'cat/large\.png' \(the file has 1,001 bytes; at most 1,000 are"
+            UserError, match=r"1 unusable image: 'cat/large\.png' \(it has 1,001 bytes, more than 1,000 \(--max-bytes"
         ):
             load_images(Images(data=data), 4)
 

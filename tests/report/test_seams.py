@@ -1,11 +1,11 @@
 """Columns, sections, measures and metrics of a plug-in are in all tables, files and pages."""
 
 import csv
-import json
 import re
 
 import numpy as np
 import pytest
+from helpers import edit_record
 from markupsafe import Markup
 from report.test_report import BODY_RATE, build, text_of
 
@@ -92,11 +92,14 @@ def test_a_section_is_on_the_page_if_it_applies(tmp_path, register):
 
 def add_measure(store: Store) -> None:
     """Adds a measure to the records: 0.5 in the first layer, -0.25 in the others, 0.125 over the backbone."""
-    for path in (store.workdir / "trials").glob("*.json"):
-        record = json.loads(path.read_bytes())
+
+    def added(record):
         for i, change in enumerate(record["changes"].values()):
             change["turn"] = 0.5 if i == 0 else -0.25
-        path.write_text(json.dumps(record | {"backbone_change": {"turn": 0.125}}))
+        return record | {"backbone_change": {"turn": 0.125}}
+
+    for digest in store.digests("trials"):
+        edit_record(store, f"trials/{digest}.json", added)
 
 
 @pytest.mark.parametrize("is_registered", [True, False])
@@ -129,9 +132,8 @@ def test_a_metric_in_the_records_has_columns_and_is_on_the_page(tmp_path, capsys
         register(METRICS, "errors", metric, help="number of wrong predictions")
     store = build(tmp_path, select_over=(BODY_RATE,))
     for trial in store.plan()["trials"]:
-        path = tmp_path / "trials" / f"{trial['trial']}.json"
         found = {"val_errors": 0.5, "test_errors": float(trial["seed"] + 1)}
-        path.write_text(json.dumps(json.loads(path.read_bytes()) | found))
+        edit_record(store, f"trials/{trial['trial']}.json", lambda record, found=found: record | found)
     results = store.results()
     assert results.columns.tolist()[-8:-3] == [
         "test_mean_per_class",

@@ -622,7 +622,7 @@ def test_shards_together_complete_the_study(ran, tmp_path):
 @pytest.fixture
 def groups_of_one_network(tmp_path):
     """Returns the plan and the store of three groups of one network; one group trains only heads."""
-    rules = [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]
+    rules = [[], [["stem/.*", "frozen"]], [["head/.*", 1.0], [".*", "frozen"]]]
     study = tiny(factors=[{"training.layers.rates": rules}], execution={"workers": 2})
     return make_plan(study), Store.create(tmp_path / "study")
 
@@ -874,7 +874,7 @@ def test_trials_with_different_hyperparameters_share_programs(tmp_path, caplog):
 def test_a_study_resumes_only_with_the_same_convolutions(tmp_path):
     began = tiny(seeds=1, execution={"cpu_convolution": "xla"}, factors=[{"training.initialization.start": ["random"]}])
     jaxft.run_study(began, tmp_path, quiet=True)
-    assert json.loads((tmp_path / "convolution.json").read_text()) == {"computed_by": "XLA", "threads": 0}
+    assert Store.open(tmp_path).read_json("convolution.json") == {"computed_by": "XLA", "threads": 0}
     assert jaxft.run_study(began, tmp_path, quiet=True).shape[0] == 1
     grown = tiny(seeds=2, factors=[{"training.initialization.start": ["random"]}])
     with pytest.raises(UserError, match="started with convolutions by XLA, but this process uses oneDNN"):
@@ -887,7 +887,7 @@ def test_a_study_resumes_only_with_the_same_convolutions(tmp_path):
 def test_the_record_of_a_run_names_the_convolution_library(ran):
     workdir, _ = ran
     (run,) = [json.loads(path.read_bytes()) for path in workdir.glob("runs/[!.]*.json")][:1]
-    recorded = json.loads((workdir / "convolution.json").read_text())
+    recorded = Store.open(workdir).read_json("convolution.json")
     assert recorded["computed_by"].startswith("oneDNN 3.2.0 ") and recorded["threads"] == 1
     assert run["convolution"] == f"{recorded['computed_by']}, 1 thread"
 

@@ -48,6 +48,7 @@ class AugmentationConfig:
         "number of fixed views of each training image, the image itself and random augmentations of it, so that "
         "frozen layers run only once; 0 draws a new augmentation in every step",
         at_least=0,
+        at_most=1000,
     )
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_BATCH, setting
 from jaxft.core.errors import UserError
 
 
@@ -23,6 +23,7 @@ class BatchNormConfig:
         None,
         "images that batch normalization normalizes together in training; if None, the whole batch",
         at_least=1,
+        at_most=MAX_BATCH,
     )
 
     def check(self, where: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_BATCH, setting
 from jaxft.core.errors import UserError
 
 
@@ -11,7 +11,7 @@ from jaxft.core.errors import UserError
 class BatchesConfig:
     """Size and sampling of the training batches."""
 
-    size: int = setting(32, "images in a training batch", at_least=1)
+    size: int = setting(32, "images in a training batch", at_least=1, at_most=MAX_BATCH)
     sampling: Literal["uniform", "balanced"] = setting(
         "uniform", "sampling of training batches: every image equally often, or every class equally often"
     )
@@ -20,6 +20,7 @@ class BatchesConfig:
         "gradient accumulation: number of equal micro-batches per step; batch normalization and BSS use one "
         "micro-batch at a time",
         at_least=1,
+        at_most=MAX_BATCH,
     )
 
     @property

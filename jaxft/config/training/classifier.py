@@ -7,6 +7,7 @@ from jaxft.config.fields import setting
 from jaxft.config.sections import extended_by
 from jaxft.core.errors import UserError
 from jaxft.core.registries import CLASSIFIERS, POOLINGS
+from jaxft.core.text import shown
 
 
 @extended_by(CLASSIFIERS)
@@ -57,8 +58,8 @@ class ClassifierConfig:
         unused = next((name for name in ("tap", "pooling") if getattr(self, name) != getattr(defaults, name)), None)
         if self.is_network and unused is not None:
             raise UserError(
-                f"config field '{where}.{unused}' is {getattr(self, unused)!r}, which only classifiers of features "
-                f"use; set '{where}.kind' to one, such as 'logistic'."
+                f"config field '{where}.{unused}' is {shown(getattr(self, unused))}, which only classifiers of "
+                f"features use; set '{where}.kind' to one, such as 'logistic'."
             )
         for name in ("penalties", "num_neighbors"):
             if not getattr(self, name):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_UNITS, setting
 from jaxft.core.errors import UserError
+from jaxft.core.text import shown
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class InitializationConfig:
         "growth of the network (Wang et al. 2017): none, new units in parallel to the last stage, or a new layer above "
         "it, scaled to the pretrained activations",
     )
-    grown_features: int = setting(64, "with grow, number of new units", at_least=1)
+    grown_features: int = setting(64, "with grow, number of new units", at_least=1, at_most=MAX_UNITS)
 
     @property
     def transfers(self) -> bool:
@@ -43,8 +44,8 @@ class InitializationConfig:
         """Raises a `UserError` if fields of the section contradict each other."""
         if self.transferred_blocks is not None and self.start == "random":
             raise UserError(
-                f"config field '{where}.transferred_blocks' is {self.transferred_blocks!r}, but '{where}.start' is "
-                "'random', so no block is pretrained; set start to 'pretrained' (the blocks above are random) or "
+                f"config field '{where}.transferred_blocks' is {shown(self.transferred_blocks)}, but '{where}.start' "
+                "is 'random', so no block is pretrained; set start to 'pretrained' (the blocks above are random) or "
                 "'mean_var'."
             )
         if self.transferred == "frozen" and (self.start == "random" or not self.transfers):

@@ -4,8 +4,9 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import LayerRate, setting
+from jaxft.config.fields import MAX_EPOCHS, MAX_UNITS, LayerRate, setting
 from jaxft.core.errors import UserError
+from jaxft.core.text import shown
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class LayersConfig:
     )
     rates: tuple[tuple[str, LayerRate], ...] = setting(
         (),
-        "ordered rules (regular expression for parameter names, factor of the learning rate or 'frozen'); the first "
-        "match wins, ahead of the learning rates of the head and the backbone",
+        "ordered rules (RE2 regular expression for parameter names, factor of the learning rate or 'frozen'); the "
+        "first match wins, ahead of the learning rates of the head and the backbone",
         traced=True,
         above=0,
     )
@@ -44,8 +45,9 @@ class LayersConfig:
         (),
         "gradual unfreezing: each epoch of this list unfreezes one more stage below the head, the last unfreezes all",
         above=0,
+        below=MAX_EPOCHS,
     )
-    lora_rank: int = setting(4, "with tune 'lora', rank of the update of each kernel", at_least=1)
+    lora_rank: int = setting(4, "with tune 'lora', rank of the update of each kernel", at_least=1, at_most=MAX_UNITS)
     lora_alpha: float = setting(
         4.0, "with tune 'lora', the update of each kernel is multiplied by lora_alpha / lora_rank", traced=True, above=0
     )
@@ -54,4 +56,6 @@ class LayersConfig:
         """Raises a `UserError` if fields of the section contradict each other."""
         epochs = self.unfreeze_epochs
         if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
-            raise UserError(f"config field '{where}.unfreeze_epochs' is {list(epochs)}; the epochs must increase.")
+            raise UserError(
+                f"config field '{where}.unfreeze_epochs' is {shown(list(epochs))}; the epochs must increase."
+            )

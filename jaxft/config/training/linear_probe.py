@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_EPOCHS, setting
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,10 @@ class LinearProbeConfig:
     """A phase that trains only the head, before fine-tuning (LP-FT)."""
 
     epochs: float = setting(
-        0.0, "epochs of the linear probe, which trains only the head before fine-tuning; 0 skips it", at_least=0
+        0.0,
+        "epochs of the linear probe, which trains only the head before fine-tuning; 0 skips it",
+        at_least=0,
+        below=MAX_EPOCHS,
     )
     optimizer: Literal["same", "lbfgs"] = setting(
         "same",

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_EPOCHS, MAX_STEPS, setting
 from jaxft.core.errors import UserError
 from jaxft.core.registries import SCHEDULES
 
@@ -18,17 +18,29 @@ class ScheduleConfig:
         "grows geometrically from decay_factor times the peak to the peak",
         registry=SCHEDULES,
     )
-    epochs: float = setting(20.0, "epochs of fine-tuning after the linear probe; 0 skips fine-tuning", at_least=0)
-    steps: int | None = setting(None, "steps of fine-tuning, given instead of schedule.epochs", at_least=1)
-    warmup_epochs: float = setting(0.0, "warmup: epochs in which the learning rate rises to its peak", at_least=0)
+    epochs: float = setting(
+        20.0, "epochs of fine-tuning after the linear probe; 0 skips fine-tuning", at_least=0, below=MAX_EPOCHS
+    )
+    steps: int | None = setting(
+        None, "steps of fine-tuning, given instead of schedule.epochs", at_least=1, below=MAX_STEPS
+    )
+    warmup_epochs: float = setting(
+        0.0, "warmup: epochs in which the learning rate rises to its peak", at_least=0, below=MAX_EPOCHS
+    )
     warmup_steps: int = setting(
-        0, "warmup: steps in which the learning rate rises to its peak, given instead of warmup_epochs", at_least=0
+        0,
+        "warmup: steps in which the learning rate rises to its peak, given instead of warmup_epochs",
+        at_least=0,
+        below=MAX_STEPS,
     )
     decay_epochs: tuple[float, ...] = setting(
-        (), "epochs after which the shape 'step' lowers the learning rate", above=0
+        (), "epochs after which the shape 'step' lowers the learning rate", above=0, below=MAX_EPOCHS
     )
     decay_steps: tuple[int, ...] = setting(
-        (), "steps after which the shape 'step' lowers the learning rate, given instead of decay_epochs", at_least=1
+        (),
+        "steps after which the shape 'step' lowers the learning rate, given instead of decay_epochs",
+        at_least=1,
+        below=MAX_STEPS,
     )
     decay_factor: float = setting(
         0.1, "factor by which the shape 'step' lowers the learning rate", traced=True, above=0, at_most=1

@@ -19,6 +19,7 @@ from jaxft.config.training.schedule import ScheduleConfig
 from jaxft.config.training.selection import SelectionConfig
 from jaxft.config.values import from_dict, get_at
 from jaxft.core.errors import UserError
+from jaxft.core.text import shown
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Training:
         unfreeze_epochs = self.layers.unfreeze_epochs
         if unfreeze_epochs and not self.fine_tunes:
             raise UserError(
-                f"config field '{where}.layers.unfreeze_epochs' is {list(unfreeze_epochs)}, but "
+                f"config field '{where}.layers.unfreeze_epochs' is {shown(list(unfreeze_epochs))}, but "
                 f"'{where}.schedule.epochs' is 0, so no stage is unfrozen; leave one of them out."
             )
         virtual_size, micro_size = self.batch_norm.virtual_batch_size, self.batches.micro_batch_size

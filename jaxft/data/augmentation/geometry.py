@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_SIZE_PX, setting
 from jaxft.core.registries import AUGMENTATIONS
 from jaxft.data.augmentation.base import Augmentation
 
@@ -17,7 +17,9 @@ from jaxft.data.augmentation.base import Augmentation
 class CropConfig:
     """Random crops in training, and center crops in evaluation."""
 
-    padding_px: int = setting(0, "zero pixels added on each side of an image before a random crop", at_least=0)
+    padding_px: int = setting(
+        0, "zero pixels added on each side of an image before a random crop", at_least=0, at_most=MAX_SIZE_PX
+    )
     scale_min: float = setting(
         1.0, "smallest fraction of the area that a random resized crop keeps; 1 turns it off", above=0, at_most=1
     )
@@ -26,6 +28,7 @@ class CropConfig:
         "side of the crops that the network receives: random crops in training, center crops in evaluation; if None, "
         "whole images",
         at_least=1,
+        at_most=MAX_SIZE_PX,
     )
 
 

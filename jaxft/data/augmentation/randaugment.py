@@ -27,7 +27,7 @@ class RandAugmentConfig:
     """RandAugment (Cubuk et al. 2020)."""
 
     num_operations: int = setting(
-        0, "RandAugment: number of random operations on each image; 0 turns it off", at_least=0
+        0, "RandAugment: number of random operations on each image; 0 turns it off", at_least=0, at_most=100
     )
     magnitude: float = setting(9.0, "RandAugment: magnitude of the operations, from 0 to 30", at_least=0, at_most=30)
 

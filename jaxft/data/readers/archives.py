@@ -3,24 +3,48 @@
 Archives are not extracted, and the file names inside an archive never become paths on disk.
 """
 
+import collections
 import contextlib
 import errno
-import lzma
 import os
 import shutil
 import tarfile
 import tempfile
+import weakref
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 from jaxft.core.cache import cache_dir
 from jaxft.core.errors import UserError
+from jaxft.core.reading import (
+    CHUNK,
+    DAMAGE,
+    PICTURE_BYTES,
+    Unreadable,
+    check_expansion,
+    check_regular,
+    check_size,
+    read_entry,
+    read_file,
+    tar_entries,
+)
+from jaxft.data.readers.attempts import reason_of
 
-Member = tuple[PurePosixPath, Callable[[], bytes]]
+
+class Read(Protocol):
+    """A function that returns the content of a file.
+
+    `default` is the bound of its kind in bytes, if the user sets none (`jaxft.core.reading`).
+    """
+
+    def __call__(self, default: int = PICTURE_BYTES) -> bytes:
+        """Returns the content."""
+
+
+Member = tuple[PurePosixPath, Read]
 
 
 class Contents(NamedTuple):
@@ -31,15 +55,17 @@ class Contents(NamedTuple):
 
 
 ZIP_UTF8 = 0x800  # flag of a file whose name is UTF-8
-MAX_FILE_BYTES = 1 << 29  # of one image file, so that a small zip archive cannot fill the memory
+MOST_VISITS = 100  # of a folder that several links lead to
 MIN_FREE_BYTES = 1 << 30  # that remain on the disk when a compressed tar archive is decompressed
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether the content of a file is a zip or tar archive."""
+    """Returns whether the content of a regular file is a zip or tar archive."""
     try:
-        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-    except (OSError, EOFError, zlib.error):  # a compressed file that is not an archive
+        check_regular(path)
+        with path.open("rb") as file:
+            return zipfile.is_zipfile(file) or (file.seek(0) == 0 and tarfile.is_tarfile(file))
+    except DAMAGE:  # a compressed file that is not an archive
         return False
 
 
@@ -62,14 +88,14 @@ def contents_of(path: Path) -> Contents:
         if zipfile.is_zipfile(path):
             return _zip_contents(path)
         return _tar_contents(path)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(
                 f"{str(path)!r} cannot be decompressed: less than 1 GiB would remain free at {str(cache_dir())!r}; "
                 "free disk space there, or set $JAXFT_CACHE to another folder."
             ) from None
         kind = "a folder" if path.is_dir() else "a zip archive" if zipfile.is_zipfile(path) else "a tar archive"
-        raise UserError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}.") from None
+        raise UserError(f"{str(path)!r} cannot be read as {kind}: {reason_of(error)}.") from None
 
 
 def printable(name: str) -> str:
@@ -79,19 +105,30 @@ def printable(name: str) -> str:
 
 def _folder_contents(path: Path) -> Contents:
     empty: list[PurePosixPath] = []
-    return Contents(list(_folder_members(path, PurePosixPath(), frozenset(), empty)), empty)
+    return Contents(list(_folder_members(path, PurePosixPath(), frozenset(), empty, collections.Counter())), empty)
 
 
 def _folder_members(
-    folder: Path, name: PurePosixPath, above: frozenset[str], empty: list[PurePosixPath]
+    folder: Path,
+    name: PurePosixPath,
+    above: frozenset[tuple[int, int]],
+    empty: list[PurePosixPath],
+    visits: "collections.Counter[tuple[int, int]]",
 ) -> Iterator[Member]:
-    """Yields the files below a folder, and adds empty folders to `empty`.
+    """Yields the files below a folder, adds empty folders to `empty`, and counts folders in `visits`.
 
     Links to folders are followed, except links to a parent folder.
+
+    Raises:
+      Unreadable: links lead to the same folder again and again.
     """
-    real = os.path.realpath(folder)
+    status = folder.stat()
+    real = (status.st_dev, status.st_ino)
     if real in above:
         return
+    visits[real] += 1
+    if visits[real] > MOST_VISITS:
+        raise Unreadable(f"more than {MOST_VISITS} links lead to its folder {str(name)!r}")
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     if not ordered:
@@ -99,35 +136,25 @@ def _folder_members(
     for entry in ordered:
         inner_name = name / printable(entry.name)
         if entry.is_dir():
-            yield from _folder_members(folder / entry.name, inner_name, above | {real}, empty)
-        elif entry.is_file() or entry.is_symlink():  # reading a broken link gives an error with its name
-            yield inner_name, partial(read_file, Path(entry.path))
+            yield from _folder_members(folder / entry.name, inner_name, above | {real}, empty, visits)
+        else:  # reading a broken link or a named pipe gives an error with its name
+            yield inner_name, partial(read_on_disk, Path(entry.path))
 
 
-def read_file(path: Path) -> bytes:
-    """Returns the content of a file.
-
-    Raises:
-      OSError: the file cannot be read.
-      ValueError: the file does not exist, or has more than `MAX_FILE_BYTES` bytes.
-    """
-    if not path.is_file():
-        raise ValueError("the file does not exist")
-    _check_size(path.stat().st_size)
-    return path.read_bytes()
-
-
-def _check_size(num_bytes: int) -> None:
-    if num_bytes > MAX_FILE_BYTES:
-        raise ValueError(f"the file has {num_bytes:,} bytes; at most {MAX_FILE_BYTES:,} are allowed")
+def read_on_disk(path: Path, default: int = PICTURE_BYTES) -> bytes:
+    """Returns the content of a file on disk, which is an image file by default; see `jaxft.core.reading.read_file`."""
+    return read_file(path, default)
 
 
 def _zip_contents(path: Path) -> Contents:
     archive = zipfile.ZipFile(path)
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(archive.close)
+        check_expansion(sum(info.file_size for info in archive.infolist()), path.stat().st_size)
+        on_error.pop_all()
 
-    def read(info: zipfile.ZipInfo) -> bytes:
-        _check_size(info.file_size)
-        return archive.read(info)
+    def read(info: zipfile.ZipInfo, default: int = PICTURE_BYTES) -> bytes:
+        return read_entry(archive, info, default)
 
     # If a name occurs several times, the last file counts, as in extraction.
     infos = {_zip_name(info): info for info in archive.infolist()}
@@ -158,8 +185,9 @@ def _tar_contents(path: Path) -> Contents:
         plain = _SharedFile(path.open("rb"))
         infos = _index(plain)
     except tarfile.ReadError:
-        with tarfile.open(path) as archive:  # detects the compression, or fails if this is not an archive
-            plain = _SharedFile(_decompress(archive))
+        # Detects the compression, or fails if this is not an archive.
+        with path.open("rb") as file, tarfile.open(fileobj=file) as archive:
+            plain = _SharedFile(_decompress(archive, path.stat().st_size))
         infos = _index(plain)
     files = {info.name: info for info in infos if info.isreg() and not info.issparse()}
     return Contents(
@@ -173,13 +201,15 @@ def _tar_name(name: str) -> PurePosixPath:
 
 
 def _index(plain: "_SharedFile") -> list[tarfile.TarInfo]:
-    plain.file.seek(0)
-    with tarfile.open(fileobj=plain.file, mode="r:") as archive:
-        return archive.getmembers()
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(plain.file.close)
+        entries = tar_entries(plain.file)
+        on_error.pop_all()
+    return entries
 
 
-def _decompress(archive: tarfile.TarFile) -> IO[bytes]:
-    """Returns the content of a compressed archive as an unnamed file, which the system deletes when it is closed."""
+def _decompress(archive: tarfile.TarFile, num_bytes: int) -> IO[bytes]:
+    """Returns the content of a compressed archive of `num_bytes` as an unnamed file, which is deleted when closed."""
     folder: Path | None = cache_dir()
     with contextlib.suppress(OSError):
         cache_dir().mkdir(parents=True, exist_ok=True)
@@ -190,7 +220,8 @@ def _decompress(archive: tarfile.TarFile) -> IO[bytes]:
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - returned open
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
-        while chunk := archive.fileobj.read(1 << 20):
+        while chunk := archive.fileobj.read(CHUNK):
+            check_expansion(file.tell() + len(chunk), num_bytes)
             if shutil.disk_usage(folder or tempfile.gettempdir()).free < MIN_FREE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             file.write(chunk)
@@ -204,18 +235,16 @@ class _SharedFile:
 
     def __init__(self, file: IO[bytes]):
         self.file = file
+        weakref.finalize(self, file.close)
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int, default: int = PICTURE_BYTES) -> bytes:
         """Returns `size` bytes that start at `offset`.
 
         Raises:
-          ValueError: `size` exceeds `MAX_FILE_BYTES`, or the file is shorter.
+          ValueError: `size` exceeds the bound of its kind (`default` if the user sets none), or the file is shorter.
         """
-        _check_size(size)
+        check_size(size, default)
         content = os.pread(self.file.fileno(), size, offset)
         if len(content) < size:
             raise ValueError("the archive ends inside the file")
         return content
-
-    def __del__(self) -> None:
-        self.file.close()

@@ -3,8 +3,6 @@
 import concurrent.futures
 import contextlib
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,9 +15,6 @@ BATCH = 1024  # items that are submitted together, between two checks for an int
 RUN = 16  # items per job of a thread, because submitting one job takes as long as reading one item
 
 REASON_CHARACTERS = 90  # maximum length of the reason of a failure
-
-# Failures to read a file.
-FAILURES = (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
 
 def try_each(
@@ -67,5 +62,7 @@ def no_warnings() -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """Returns the message of an error on one line, cut to 90 characters, or the name of its class."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than is available"
     reason = " ".join(str(error).split()) or type(error).__name__
     return cut_off(reason, REASON_CHARACTERS)

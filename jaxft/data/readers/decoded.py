@@ -33,6 +33,7 @@ from jaxft.core.devices import num_cores
 from jaxft.core.errors import UserError
 from jaxft.core.events import ImagesVerified, Listener, Waiting, Warned
 from jaxft.core.locks import locked
+from jaxft.core.text import byte_size
 from jaxft.data.readers.blocks import Bad, Blocks
 
 READ_BYTES = 1 << 18  # read at a time to verify a block; fits in the cache of a core
@@ -56,7 +57,8 @@ def decoded(
       emit: receives progress events and warnings about damaged blocks.
 
     Raises:
-      UserError: the cache folder is not writable, and the images exceed `MAX_UNCACHED_BYTES`.
+      UserError: the images do not fit into the cache folder, or it is not writable and they exceed
+        `MAX_UNCACHED_BYTES`.
       interrupts.Stopped: the user stops the process.
     """
     path = cache_dir() / "images" / f"{fingerprint}.npy"
@@ -81,6 +83,7 @@ def decoded(
             cached = _read(path, blocks)  # another process may have written it before it released the lock
             if cached is not None and cached.is_complete:
                 return cached.images, cached.bad
+            _check_space(path, count, size, name)
             return _write(path, blocks if cached is None else _reuse(cached, blocks))
     except OSError as error:
         if count * size * size * 3 > MAX_UNCACHED_BYTES:
@@ -90,6 +93,17 @@ def decoded(
                 "free disk space there, or set $JAXFT_CACHE to another folder."
             ) from None
         return blocks.in_memory()
+
+
+def _check_space(path: Path, count: int, size: int, name: str) -> None:
+    """Raises a `UserError` if the disk is too small for the decoded images; a file that another run began counts."""
+    begun = sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*"))
+    needed, free = count * size * size * 3, shutil.disk_usage(path.parent).free + begun
+    if needed > free:
+        raise UserError(
+            f"{count:,} images of {name} at {size} px need {byte_size(needed)}, but the disk of {str(path.parent)!r} "
+            f"has only {byte_size(free)} left; lower 'size_px', or set $JAXFT_CACHE to a folder on a larger disk."
+        )
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Files by name: those of a folder or archive, or a single file."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxft.core.errors import UserError
-from jaxft.data.readers.attempts import FAILURES, reason_of
+from jaxft.core.reading import DAMAGE, TEXT_BYTES, UNPACKED_BYTES
+from jaxft.data.readers.archives import Read
+from jaxft.data.readers.attempts import reason_of
 
 
 @dataclass(frozen=True)
-class Files(Mapping[str, Callable[[], bytes]]):
+class Files(Mapping[str, Read]):
     """Functions that return the content of each file, by the name of the file.
 
     Attributes:
@@ -18,9 +20,9 @@ class Files(Mapping[str, Callable[[], bytes]]):
     """
 
     path: Path
-    by_name: Mapping[str, Callable[[], bytes]]
+    by_name: Mapping[str, Read]
 
-    def __getitem__(self, name: str) -> Callable[[], bytes]:
+    def __getitem__(self, name: str) -> Read:
         return self.by_name[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -29,15 +31,19 @@ class Files(Mapping[str, Callable[[], bytes]]):
     def __len__(self) -> int:
         return len(self.by_name)
 
-    def content(self, name: str) -> bytes:
+    def content(self, name: str, default: int = UNPACKED_BYTES) -> bytes:
         """Returns the content of a file.
+
+        Args:
+          name: name of the file.
+          default: the bound of its kind in bytes, if the user sets none (`jaxft.core.reading`).
 
         Raises:
           UserError: the file cannot be read.
         """
         try:
-            return self.by_name[name]()
-        except FAILURES as error:
+            return self.by_name[name](default)
+        except DAMAGE as error:
             raise UserError(f"{name!r} in {str(self.path)!r} cannot be read: {reason_of(error)}.") from None
 
     def lines(self, name: str) -> list[str]:
@@ -49,7 +55,7 @@ class Files(Mapping[str, Callable[[], bytes]]):
         if name not in self:
             return []
         try:
-            text = self.content(name).decode()
+            text = self.content(name, TEXT_BYTES).decode()
         except UnicodeDecodeError:
             raise UserError(f"{name!r} in {str(self.path)!r} is not text in UTF-8.") from None
         return [line.strip() for line in text.splitlines() if line.strip()]

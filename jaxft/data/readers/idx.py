@@ -1,16 +1,19 @@
 """Reader of IDX files, the format of MNIST (LeCun, "The MNIST database"): `train-images-idx3-ubyte`, optionally .gz."""
 
 import gzip
+import io
 import math
 import re
 import struct
-import zlib
+from typing import IO, Any
 
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import DAMAGE, UNPACKED_BYTES, check_size, read_stream
 from jaxft.core.text import some_of
 from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.location import Location
 
@@ -60,17 +63,24 @@ def _read_subset(files: Files, name: str, match: re.Match[str]) -> SubsetArrays:
 
 
 def _read_array(files: Files, name: str, num_axes: int) -> np.ndarray:
-    """Returns the array of an IDX file: two zero bytes, the type (8: uint8), the number of axes, the shape, values."""
-    content = files.content(name)
+    """Returns the array of an IDX file, which is decompressed only if its shape is allowed."""
+    content = io.BytesIO(files.content(name))
     try:
-        content = gzip.decompress(content) if name.endswith(".gz") else content
-        zeros, kind, axes = struct.unpack_from(">HBB", content)
-        if (zeros, kind, axes) != (0, 8, num_axes):
-            raise ValueError(f"it starts with {content[:4].hex()} instead of 0000080{num_axes}")
-        shape = struct.unpack_from(f">{axes}I", content, 4)
-        values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+        stream: Any = gzip.GzipFile(fileobj=content) if name.endswith(".gz") else content
+        with stream:
+            shape = _read_shape(stream, num_axes)
+            check_size(math.prod(shape), UNPACKED_BYTES)
+            values = np.frombuffer(read_stream(stream), np.uint8)
         if len(values) != math.prod(shape):
             raise ValueError(f"it has {len(values):,} values for the shape {list(shape)}")
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise UserError(f"{name!r} in {str(files.path)!r} cannot be read as an IDX file: {error}.") from None
+    except DAMAGE as error:
+        raise UserError(f"{name!r} in {str(files.path)!r} cannot be read as an IDX file: {reason_of(error)}.") from None
     return values.reshape(shape)
+
+
+def _read_shape(stream: IO[bytes], num_axes: int) -> tuple[int, ...]:
+    """Returns the shape at the start of an IDX file: two zero bytes, the type (8: uint8), the number of axes, sizes."""
+    header = stream.read(4 + 4 * num_axes)
+    if header[:4] != bytes([0, 0, 8, num_axes]):
+        raise ValueError(f"it starts with {header[:4].hex()} instead of 0000080{num_axes}")
+    return struct.unpack(f">{num_axes}I", header[4:])

@@ -65,7 +65,9 @@ def find_images(spec: Images) -> Arrays | Listing:
     Raises:
       UserError: the data are missing, empty or of an unknown format, or a domain is unknown.
     """
-    data = read_location(Location(spec.data, spec.label))
+    location = Location(spec.data, spec.label)
+    location.refuse_special_file()
+    data = read_location(location)
     if data is None:
         is_missing = not spec.data or not Path(spec.data).exists()
         problem = f"{spec.data!r} {'does not exist' if is_missing else 'has no known image format'}"

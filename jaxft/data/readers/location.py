@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import Unreadable, check_regular
 from jaxft.data.readers.archives import Contents, Member, contents_of, is_archive
 from jaxft.data.readers.file_names import is_hidden
 from jaxft.data.readers.files import Files
@@ -60,6 +61,18 @@ class Location:
     def base_names(self) -> Files:
         """Returns the files that are not hidden, by their names without folders."""
         return Files(self.path, {name.name: read for name, read in self.members if not is_hidden(name)})
+
+    def refuse_special_file(self) -> None:
+        """Checks that an existing path is a folder or a regular file, and not a named pipe, a socket or a device.
+
+        Raises:
+          UserError: it is something else.
+        """
+        if self.data and self.path.exists() and not self.path.is_dir():
+            try:
+                check_regular(self.path)
+            except Unreadable as error:
+                raise UserError(f"{self.data!r} cannot be read: {error}.") from None
 
     def refuse_label(self) -> None:
         """Checks that no label is selected. Readers of formats with one label per image call it.

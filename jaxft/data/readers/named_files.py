@@ -6,7 +6,8 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from jaxft.data.readers.archives import read_file
+from jaxft.core.reading import PICTURE_BYTES
+from jaxft.data.readers.archives import Read, read_on_disk
 from jaxft.data.readers.file_names import is_picture
 from jaxft.data.readers.files import Files
 
@@ -17,7 +18,7 @@ class NamedFiles(Protocol):
     def candidates(self, name: str) -> list[str]:
         """Returns the names of the existing files that `name` may stand for: several only if its suffix is missing."""
 
-    def read(self, name: str) -> Callable[[], bytes]:
+    def read(self, name: str) -> Read:
         """Returns the function that reads a file. It raises a ValueError if the file does not exist."""
 
 
@@ -32,7 +33,7 @@ class ListedFiles:
         existing = [spelling for spelling in (name, with_slashes(name)) if spelling in self.files]
         return existing[:1] or self._by_stem.get(with_slashes(name), [])
 
-    def read(self, name: str) -> Callable[[], bytes]:
+    def read(self, name: str) -> Read:
         """See `NamedFiles`."""
         return self.files.get(name, _missing)
 
@@ -50,19 +51,19 @@ class DiskFiles:
 
     def candidates(self, name: str) -> list[str]:
         """See `NamedFiles`."""
-        existing = [spelling for spelling in (name, with_slashes(name)) if self._path(spelling).is_file()]
+        existing = [spelling for spelling in (name, with_slashes(name)) if _is_kind(self._path(spelling).is_file)]
         if existing:
             return existing[:1]
         stem = PurePosixPath(with_slashes(name))
         if stem.parent not in self._by_folder:
             folder = self._path(str(stem.parent))
-            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+            names = [path.name for path in folder.iterdir()] if _is_kind(folder.is_dir) else []
             self._by_folder[stem.parent] = _by_stem(str(stem.parent / name) for name in names)
         return self._by_folder[stem.parent].get(str(stem), [])
 
-    def read(self, name: str) -> Callable[[], bytes]:
+    def read(self, name: str) -> Read:
         """See `NamedFiles`."""
-        return partial(read_file, self._path(name))
+        return partial(read_on_disk, self._path(name))
 
     def _path(self, name: str) -> Path:
         return Path(os.path.normpath(self.folder / name))
@@ -71,6 +72,14 @@ class DiskFiles:
 def with_slashes(name: str) -> str:
     """Returns a name with slashes in place of backslashes."""
     return name.replace("\\", "/")
+
+
+def _is_kind(is_kind: Callable[[], bool]) -> bool:
+    """Returns the result of a check of a path, or False if the system refuses the path, such as a name too long."""
+    try:
+        return is_kind()
+    except OSError:
+        return False
 
 
 def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
@@ -82,5 +91,5 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     return by_stem
 
 
-def _missing() -> bytes:
+def _missing(default: int = PICTURE_BYTES) -> bytes:
     raise ValueError("the file does not exist")

@@ -1,16 +1,19 @@
 """Reader of .npz files with `images` and `labels`, or `train_images`, `train_labels`, ...; optionally `class_names`."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.npz import load_npz
+from jaxft.core.reading import DAMAGE
 from jaxft.core.text import some_of
 from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.location import Location
+
+SUBSETS = ("", "train", "val", "test")
 
 
 def read_npz(location: Location) -> Arrays | None:
@@ -22,26 +25,22 @@ def read_npz(location: Location) -> Arrays | None:
     path = location.path
     if path.suffix != ".npz" or not path.exists():
         return None
-    arrays = _load(path)
-    subsets = [subset for subset in ("", "train", "val", "test") if _key(subset, "images") in arrays]
+    names, arrays = _load(path)
+    subsets = [subset for subset in SUBSETS if _key(subset, "images") in arrays]
     if not subsets:
-        available = f"its arrays are {some_of(list(arrays), 3)}" if arrays else "it has no arrays"
+        available = f"its arrays are {some_of(names, 3)}" if names else "it has no arrays"
         raise UserError(f"{str(path)!r} has neither 'images' nor 'train_images'; {available}.")
     joined = join_subsets(path, [_subset(path, arrays, subset) for subset in subsets], _class_names(path, arrays))
     location.refuse_label()
     return joined
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Returns the names of all arrays of a file, and the arrays that can belong to an image set."""
     try:
-        with path.open("rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it contains a single array")
-            with file:
-                return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {error}.") from None
+        return load_npz(path, KEYS)
+    except DAMAGE as error:
+        raise UserError(f"{str(path)!r} cannot be read as an .npz file of plain arrays: {reason_of(error)}.") from None
 
 
 def _subset(path: Path, arrays: Mapping[str, np.ndarray], subset: str) -> SubsetArrays:
@@ -65,8 +64,16 @@ def _class_names(path: Path, arrays: Mapping[str, np.ndarray]) -> list[str] | No
         return None
     if names.ndim != 1:
         raise UserError(f"{str(path)!r}: 'class_names' has the shape {list(names.shape)}; it must be a list of names.")
-    return [(name.decode() if isinstance(name, bytes) else str(name)).strip() for name in names.tolist()]
+    try:
+        texts = [(name.decode() if isinstance(name, bytes) else str(name)).strip() for name in names.tolist()]
+        "".join(texts).encode()
+    except (UnicodeError, SystemError):  # NumPy does not check the characters of a file
+        raise UserError(f"{str(path)!r}: 'class_names' has characters that are not Unicode.") from None
+    return texts
 
 
 def _key(subset: str, name: str) -> str:
     return f"{subset}_{name}" if subset else name
+
+
+KEYS = ("class_names", *(_key(subset, name) for subset in SUBSETS for name in ("images", "labels")))

@@ -81,7 +81,7 @@ def _is_shard_index(location: Location) -> bool:
         text = file.read(INDEX_BYTES).decode("utf-8", "replace")
     try:
         words = list(_strings(json.loads(text)))
-    except ValueError:
+    except (ValueError, RecursionError):
         words = text.split()
     return any(word.endswith(SHARD_SUFFIXES) for word in words)
 

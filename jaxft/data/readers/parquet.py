@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from jaxft.core.errors import UserError, did_you_mean
+from jaxft.core.reading import UNPACKED_BYTES
 from jaxft.core.text import some_of
+from jaxft.data.readers.archives import read_on_disk
+from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.columns import LABEL_COLUMNS, class_name_of, in_numeric_order
 from jaxft.data.readers.file_names import is_picture, subset_of
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.listing import ListedImage, Listing
 from jaxft.data.readers.location import Location
-from jaxft.data.readers.parquet_files import open_parquet
+from jaxft.data.readers.parquet_files import explained_parquet, open_parquet, read_cells, read_table
 
 
 def read_parquet_file(location: Location) -> Listing | None:
@@ -32,9 +35,11 @@ def read_parquet_file(location: Location) -> Listing | None:
     path = location.path
     if path.suffix != ".parquet" or not location.is_file:
         return None
-    files = Files(path, {path.name: path.read_bytes})
-    if not _image_columns(open_parquet(files, path.name).schema_arrow):
-        return None
+    files = Files(path, {path.name: functools.partial(read_on_disk, path)})
+    file = open_parquet(files, path.name)
+    with explained_parquet(repr(str(path))):
+        if not _image_columns(file.schema_arrow):
+            return None
     return _list_images(files, [path.name], location.label)
 
 
@@ -62,16 +67,17 @@ def _list_images(files: Files, names: Sequence[str], label: str | None) -> Listi
     for name in names:
         file = open_parquet(files, name)
         where = f"{name!r} in {str(files.path)!r}"
-        column = _label_column(where, file, label)
-        declared = declared or _class_names(file.schema_arrow, column)
-        images += _images_of_file(name, where, file, column)
+        with explained_parquet(where):
+            column = _label_column(where, file, label)
+            declared = declared or _class_names(file.schema_arrow, column)
+            images += _images_of_file(name, where, file, column)
     if not images:
         raise UserError(f"{str(files.path)!r} contains no images.")
     return Listing(tuple(images), declared or in_numeric_order(image.class_name for image in images))
 
 
 def _images_of_file(name: str, where: str, file: Any, column: str) -> Iterator[ListedImage]:
-    labels = file.read(columns=[column])[column].to_pylist()
+    labels = read_cells(file, [column])[column]
     class_names = _class_names(file.schema_arrow, column)
     for row, value in enumerate(labels):
         is_number = isinstance(value, int) and 0 <= value < len(class_names)
@@ -106,13 +112,22 @@ class _RowGroups:
             if group not in self._loaded:
                 # Keeps the previous group too, because some threads may still read its last rows.
                 self._loaded = dict(list(self._loaded.items())[-1:])
-                self._loaded[group] = self.file.read_row_group(group, columns=[self.column])[self.column]
+                self._loaded[group] = self._load(group)
             values = self._loaded[group]
+        if isinstance(values, str):
+            raise ValueError(values)
         value = values[row - (int(self.ends[group - 1]) if group else 0)].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is None:
             raise ValueError("the row has no image")
         return bytes(content)
+
+    def _load(self, group: int) -> Any:
+        """Returns the images of a row group, or the reason why it cannot be read, which is the same for all rows."""
+        try:
+            return read_table(self.file, [self.column], [group], UNPACKED_BYTES)[self.column]
+        except Exception as error:  # as any failure to read an image
+            return reason_of(error)
 
 
 def _image_columns(schema: Any) -> list[str]:

@@ -157,11 +157,19 @@ def _upright_rgb(image: Any) -> Any:
     transpose = TRANSPOSES.get(orientation_of(image))
     max_value = _max_value(image)
     if max_value > 255:  # Pillow would clip values above 255
-        image = Image.fromarray(np.round(np.asarray(image) / (max_value / 255)).astype(np.uint8))
+        image = Image.fromarray(_to_bytes(np.asarray(image), max_value))
     elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode!r} have no fixed range")
     image = image.convert("RGB")
     return image if transpose is None else image.transpose(Image.Transpose[transpose])
+
+
+def _to_bytes(pixels: np.ndarray, max_value: int) -> np.ndarray:
+    """Returns gray pixels [height, width] from 0 to `max_value` as uint8, scaled row by row to save memory."""
+    scaled = np.empty(pixels.shape, np.uint8)
+    for row, values in enumerate(pixels):
+        scaled[row] = np.round(values / (max_value / 255)).astype(np.uint8)
+    return scaled
 
 
 def _max_value(image: Any) -> int:

@@ -9,10 +9,12 @@ column `label` or `class` (or the column `Images.label`) has the class. The opti
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from jaxft.core.errors import UserError
 from jaxft.core.text import cut_off, some_of
+from jaxft.data.readers.archives import read_on_disk
 from jaxft.data.readers.columns import (
     LABEL_COLUMNS,
     Columns,
@@ -57,7 +59,7 @@ def read_table(location: Location) -> Listing | None:
     path = location.path
     if path.suffix not in TABLES or not location.is_file:
         return None
-    columns = read_columns(Files(path, {path.name: path.read_bytes}), path.name)
+    columns = read_columns(Files(path, {path.name: partial(read_on_disk, path)}), path.name)
     return _list_tables(path, [Table(columns, "", repr(str(path)))], DiskFiles(path.parent), location.label)
 
 

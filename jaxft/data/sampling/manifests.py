@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxft.core.errors import UserError
 from jaxft.core.files import replacing
+from jaxft.core.reading import TEXT_BYTES, Unreadable, read_file
 from jaxft.core.text import plural, some_of
 from jaxft.data.sampling.draft import Draft
 from jaxft.data.sampling.factors import merge_into
@@ -46,9 +47,11 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
       UserError: the file cannot be read, is not a valid manifest, or does not match its digest.
     """
     try:
-        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = json.loads(read_file(Path(path), TEXT_BYTES))
+        json.dumps(manifest, ensure_ascii=False).encode()  # fails for texts that are not Unicode
+    except (Unreadable, OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        reason = str(error) if isinstance(error, Unreadable) else reason
         raise UserError(f"the manifest {str(path)!r} cannot be read: {reason}.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise UserError(f"{str(path)!r} is not the manifest of a split (format {FORMAT!r}, version {VERSION}).")
@@ -68,6 +71,8 @@ def _problem(manifest: Mapping[str, Any]) -> str:
     missing = [name for name in ("data", "classes", "merged", *SUBSETS) if name not in manifest]
     if missing:
         return f"lacks {missing[0]!r}"
+    if not _has_types(manifest):
+        return "has a field of a wrong type"
     classes = manifest["classes"]
     if len(set(classes)) != len(classes) or not set(manifest["merged"].values()) <= set(classes):
         return "has a class twice in 'classes', or a class in 'merged' that is not in 'classes'"
@@ -79,9 +84,26 @@ def _problem(manifest: Mapping[str, Any]) -> str:
         if len(labels) != len(manifest[subset]["ids"]):
             num_ids = len(manifest[subset]["ids"])
             return f"has {plural(len(labels), 'label')} for {plural(num_ids, 'id')} in {subset!r}"
-        if not all(isinstance(label, int) and 0 <= label < len(classes) for label in labels):
+        if not all(type(label) is int and 0 <= label < len(classes) for label in labels):
             return f"has labels in {subset!r} that are not integers from 0 to {len(classes) - 1}"
     return ""
+
+
+def _has_types(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether the fields of a manifest are lists and dicts of texts, and lists of labels."""
+    try:
+        kept = manifest["data"].get("kept")
+        lists = [
+            manifest["classes"],
+            *(manifest[subset]["ids"] for subset in SUBSETS),
+            *([] if kept is None else [kept]),
+        ]
+        lists += [list(manifest["merged"]), list(manifest["merged"].values())]
+        labels = [manifest[subset]["labels"] for subset in SUBSETS]
+    except (AttributeError, TypeError, KeyError):
+        return False
+    are_lists = all(isinstance(values, list) for values in (*lists, *labels))
+    return are_lists and all(isinstance(text, str) for texts in lists for text in texts)
 
 
 def recreate(draft: Draft, manifest: Mapping[str, Any]) -> Draft:

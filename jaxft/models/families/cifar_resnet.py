@@ -26,7 +26,7 @@ from jaxft.models.network import (
     Tap,
 )
 from jaxft.models.registry import register_family
-from jaxft.models.staged import StagedNetwork
+from jaxft.models.staged import MOST_LAYERS, StagedNetwork
 
 WIDTHS = (16, 32, 64)
 IMAGENET_32 = dataclasses.replace(IMAGENET, size_px=32)
@@ -165,10 +165,10 @@ def create(depth: int, num_classes: int, small: bool) -> CifarResNet:
     """Returns the network of this depth.
 
     Raises:
-      ValueError: the depth is not 6n + 2.
+      ValueError: the depth is not 6n + 2, or too large.
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"the depth is {depth}; it must be 6n + 2: 8, 14, 20, 26, 32, ...")
+    if not 8 <= depth <= MOST_LAYERS or (depth - 2) % 6:
+        raise ValueError(f"the depth is {depth}; it must be 6n + 2: 8, 14, 20, 26, 32, ..., at most {MOST_LAYERS:,}")
     return CifarResNet(num_classes=num_classes, depth=depth, small=small)
 
 

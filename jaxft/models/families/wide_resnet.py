@@ -21,7 +21,7 @@ from jaxft.models.network import (
     Tap,
 )
 from jaxft.models.registry import register_family
-from jaxft.models.staged import StagedNetwork
+from jaxft.models.staged import MOST_LAYERS, StagedNetwork
 
 
 class Stem(nn.Module):
@@ -116,12 +116,12 @@ def create(depth: int, width: int, num_classes: int) -> WideResNet:
     """Returns the network of this depth and width.
 
     Raises:
-      ValueError: the depth is not 6n + 4, or the width is below 1.
+      ValueError: the depth is not 6n + 4, or depth or width are out of range.
     """
-    if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"the depth is {depth}; it must be 6n + 4: 10, 16, 22, 28, 34, 40, ...")
-    if width < 1:
-        raise ValueError(f"the width is {width}; it must be at least 1")
+    if not 10 <= depth <= MOST_LAYERS or (depth - 4) % 6:
+        raise ValueError(f"the depth is {depth}; it must be 6n + 4: 10, 16, 22, 28, ..., at most {MOST_LAYERS:,}")
+    if not 1 <= width <= MOST_LAYERS:
+        raise ValueError(f"the width is {width}; it must be from 1 to {MOST_LAYERS:,}")
     return WideResNet(num_classes=num_classes, depth=depth, width=width)
 
 

@@ -3,20 +3,21 @@
 The browser shrinks a figure to at least the fraction `MIN_SCALE` of its size; on a narrower screen, the figure scrolls.
 """
 
-import io
 import re
 
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+
+from jaxft.core import interrupts
+from jaxft.report.figures.style import saved
 
 MIN_SCALE = 0.75
 
 
 def to_svg(figure: Figure, name: str, description: str) -> Markup:
     """Returns a figure as an SVG element. Its ids begin with `name`; `description` is for screen readers."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue().decode()
+    interrupts.check()
+    text = saved(figure, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
     width, height = (float(size) for size in re.search(r'viewBox="0 0 (\S+) (\S+)"', text).groups())  # type: ignore[union-attr]
     body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
     # The style sheet of matplotlib would apply to the whole page. The SVG element below sets its only rule.

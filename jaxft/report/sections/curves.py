@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from jaxft.analysis.statistics import mean_interval
+from jaxft.core import interrupts
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.curves import Curve, learning_curves
 from jaxft.report.settings import Setting, seeds_text
@@ -33,6 +34,7 @@ def curve_figures(context: ReportContext) -> list[tuple[Setting, Markup]]:
     results, settings = context.results, context.settings
     curves = {}
     for setting in settings:
+        interrupts.check()
         done = results[(results["setting"] == setting.number) & (results["status"] == "done")]
         arrays = [context.store.arrays("trials", digest) for digest in done["trial"]]
         if arrays and not len(arrays[0]["epoch"]):

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 from jaxft.core import interrupts
+from jaxft.core.events import Warned
 from jaxft.data.streaming import Pixels, Stream
+from jaxft.store.checkpoints import DamagedCheckpoint
 from jaxft.study.chunk.chunk_state import ChunkState, Position, initial_chunk_state
 from jaxft.study.chunk.compiled import MAX_LOOP_STEPS, make_init_states, make_run_steps
 from jaxft.study.chunk.epochs import end_epoch, epoch_ended
@@ -81,7 +83,9 @@ class _Run:
         self._last_read = 0.0
 
     def outcomes(self, policy: CheckpointPolicy) -> list[Outcome]:
-        """Runs the phases, from the last checkpoint if there is one, and returns the outcomes.
+        """Runs the phases and returns the outcomes.
+
+        The chunk resumes from the last checkpoint. If it is damaged, the chunk starts again, with a warning.
 
         Raises:
           jaxft.core.interrupts.Stopped: the process received a signal to stop; the state is saved.
@@ -89,6 +93,14 @@ class _Run:
         """
         if not self.chunk.program.phases:
             raise ValueError("the program has no phases; it needs one or more.")
+        try:
+            return self._run_phases(policy)
+        except DamagedCheckpoint as error:
+            self.services.emit(Warned(str(error).removesuffix(".")))
+            return self._run_phases(policy)
+
+    def _run_phases(self, policy: CheckpointPolicy) -> list[Outcome]:
+        """Runs the phases, from the checkpoint that is not loaded yet if there is one, and returns the outcomes."""
         first = self.saver.resume_at.phase if self.saver.resume_at else 0
         try:
             for number in range(first, len(self.chunk.program.phases)):

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxft.config.fields import MAX_EPOCHS, MAX_STEPS
+from jaxft.store.checkpoints import DamagedCheckpoint
 from jaxft.store.records import Store
 from jaxft.study.chunk.chunk_state import ChunkState, Position
 from jaxft.training.state import Flat
-
-MAX_STEPS, MAX_EPOCHS = 10**9, 10**5  # limits of a phase, for the numbering of checkpoints
 
 
 class Checkpoints(Protocol):
@@ -21,10 +21,17 @@ class Checkpoints(Protocol):
         """Returns the position of the last checkpoint."""
 
     def load(self, position: Position, like: Any) -> Any:
-        """Returns the tree that was saved at `position`."""
+        """Returns the tree that was saved at `position`.
+
+        Raises:
+          jaxft.store.checkpoints.DamagedCheckpoint: it cannot be restored.
+        """
 
     def save(self, position: Position, tree: Any) -> None:
         """Saves `tree`; its position must be later than all saved positions."""
+
+    def drop(self) -> None:
+        """Deletes all checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,20 @@ class Saver:
         self.started = self.last_save = time.monotonic()
 
     def load(self, position: Position, chunk_state: ChunkState) -> tuple[Position, ChunkState]:
-        """Returns the saved position and state on the first call if there are any, otherwise its arguments."""
+        """Returns the saved position and state on the first call if there are any, otherwise its arguments.
+
+        Raises:
+          jaxft.store.checkpoints.DamagedCheckpoint: the state cannot be restored. The checkpoint is deleted, so the
+            chunk can start again.
+        """
         if self.checkpoints is None or self.resume_at is None:
             return position, chunk_state
         saved, self.resume_at = self.resume_at, None
-        return saved, ChunkState(**self.checkpoints.load(saved, chunk_state.tree()))
+        try:
+            return saved, ChunkState(**self.checkpoints.load(saved, chunk_state.tree()))
+        except DamagedCheckpoint:
+            self.checkpoints.drop()
+            raise
 
     def seconds(self, chunk_state: ChunkState) -> float:
         """Returns the seconds that the chunk has taken, including those before it was resumed."""
@@ -100,6 +116,10 @@ class StoredCheckpoints:
     def save(self, position: Position, tree: Any) -> None:
         """Saves `tree`; its position must be later than all saved positions."""
         self.numbered.save(number_of(position), tree)
+
+    def drop(self) -> None:
+        """Deletes all checkpoints."""
+        self.numbered.drop()
 
 
 def number_of(position: Position) -> int:

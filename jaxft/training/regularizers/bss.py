@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.config import Training
-from jaxft.config.fields import setting
+from jaxft.config.fields import MAX_UNITS, setting
 from jaxft.config.training.regularization import RegularizerConfig
 from jaxft.core.errors import UserError
 from jaxft.core.registries import REGULARIZERS
@@ -24,7 +24,7 @@ class BSSConfig(RegularizerConfig):
     strength: float = setting(
         0.0, "BSS: penalty on the smallest singular values of the features of a batch", traced=True, at_least=0
     )
-    count: int = setting(1, "BSS: number of singular values that are penalized", at_least=1)
+    count: int = setting(1, "BSS: number of singular values that are penalized", at_least=1, at_most=MAX_UNITS)
 
     def check_training(self, training: Training, where: str, dotted: str) -> None:
         """Checks that a micro-batch has enough singular values.

@@ -3,8 +3,7 @@
 import struct
 import zipfile
 
-from jaxft.weights.formats.reading import check_expansion
-from jaxft.weights.formats.torch.refusal import refuse
+from jaxft.weights.formats.refusal import check_expansion, refuse
 
 MAGIC = b"PK\x03\x04"
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

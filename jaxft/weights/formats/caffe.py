@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import read_file
 from jaxft.weights.formats.format import Contents, Format
 from jaxft.weights.formats.protobuf import encode_field, encode_varint, fields, varints
-from jaxft.weights.formats.reading import explained_damage
-from jaxft.weights.formats.torch.refusal import printable, refuse
+from jaxft.weights.formats.refusal import explained_damage, printable, refuse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ TYPES = {2: "InnerProduct", 4: "Convolution"}  # type of the layer, by dimension
 def read(path: Path) -> Contents:
     """Returns the contents of a Caffe model."""
     with explained_damage(path, "a Caffe model"):
-        content = memoryview(path.read_bytes())
+        content = memoryview(read_file(path))
         tensors: dict[str, np.ndarray] = {}
         metadata: dict[str, str] = {}
         for number, message in fields(content):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import entry_bound, read_entry, read_file
 from jaxft.weights.formats.archives import check_entries, first_entry
 from jaxft.weights.formats.format import Contents, Format
-from jaxft.weights.formats.reading import explained_damage
-from jaxft.weights.formats.torch.refusal import printable, refuse
+from jaxft.weights.formats.refusal import explained_damage, printable, refuse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ def read(path: Path) -> Contents:
     from jaxft.weights.formats.hdf5 import open_hdf5
 
     with explained_damage(path, "a Keras file"):
-        content = path.read_bytes()
+        content = read_file(path)
         if not content.startswith(MAGIC):
             content = _weights_in(content)
         root = open_hdf5(content)
@@ -78,7 +78,8 @@ def _weights_in(content: bytes) -> bytes:
     check_entries(archive, len(content))
     if WEIGHTS not in archive.namelist():
         refuse(f"has no {WEIGHTS}, where Keras stores the weights")
-    return archive.read(WEIGHTS)
+    entry = archive.getinfo(WEIGHTS)
+    return read_entry(archive, entry, entry_bound(entry, len(content)))
 
 
 def _datasets(root: "Hdf5Object") -> "Iterator[tuple[str, Hdf5Object]]":

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxft.core import paths
-from jaxft.core.errors import UserError
+from jaxft.core.reading import read_file
 from jaxft.weights.formats.format import Contents, Format
+from jaxft.weights.formats.refusal import explained_damage, refuse
 from jaxft.weights.formats.trees import leaf_names
 
 if TYPE_CHECKING:
     import numpy as np
-
-DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def read(path: Path) -> Contents:
@@ -24,18 +23,15 @@ def read(path: Path) -> Contents:
     import numpy as np
     from flax.serialization import msgpack_restore
 
-    try:
-        tree = msgpack_restore(path.read_bytes())
+    with explained_damage(path, "a msgpack file of Flax"):
+        tree = msgpack_restore(read_file(path))
         metadata = tree.pop("metadata", {})
+        has_metadata = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
         arrays = paths.flatten(tree)
         tensors = {leaf: arrays[name] for name, leaf in leaf_names(arrays).items()}
-        is_valid = all(isinstance(array, np.ndarray) for array in tensors.values())
-    except DAMAGE:
-        is_valid = False
-    if not is_valid:
-        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not a msgpack file of Flax.")
-    has_metadata = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
-    return Contents(tensors, metadata if has_metadata else {}, "msgpack")
+        if not all(isinstance(array, np.ndarray) for array in tensors.values()):
+            refuse("has a leaf of the network that is not an array")
+        return Contents(tensors, metadata if has_metadata else {}, "msgpack")
 
 
 def write(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:

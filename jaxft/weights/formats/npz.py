@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import TEXT_BYTES, entry_bound, read_entry
 from jaxft.weights.formats.archives import check_entries, first_entry
 from jaxft.weights.formats.format import Contents, Format
-from jaxft.weights.formats.reading import explained_damage
-from jaxft.weights.formats.torch.refusal import printable, refuse
+from jaxft.weights.formats.refusal import explained_damage, printable, refuse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,9 @@ def read(path: Path) -> Contents:
         names = archive.namelist()
         if len(set(names)) != len(names):
             refuse("has two entries with the same name")
-        tensors = {name.removesuffix(".npy"): _array(name, archive.read(name)) for name in names if name != METADATA}
+        tensors = {
+            name.removesuffix(".npy"): _array(name, _content(archive, name)) for name in names if name != METADATA
+        }
         return Contents(tensors, _metadata(archive), "npz", "the CRC-32 checksums of its entries match")
 
 
@@ -48,10 +50,15 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _metadata(archive: zipfile.ZipFile) -> dict[str, str]:
     if METADATA not in archive.namelist():
         return {}
-    metadata = json.loads(archive.read(METADATA))
+    metadata = json.loads(read_entry(archive, archive.getinfo(METADATA), TEXT_BYTES))
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         refuse(f"has an entry {METADATA} that is not a dict of texts")
     return metadata
+
+
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    entry = archive.getinfo(name)
+    return read_entry(archive, entry, entry_bound(entry, entry.compress_size))
 
 
 def _array(name: str, content: bytes) -> "np.ndarray":

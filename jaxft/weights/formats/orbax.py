@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core import paths
+from jaxft.core.reading import TEXT_BYTES, check_regular, read_file
 from jaxft.weights.formats.format import Contents, Format
-from jaxft.weights.formats.reading import check_expansion, explained_damage
-from jaxft.weights.formats.torch.refusal import printable, refuse
+from jaxft.weights.formats.refusal import check_expansion, explained_damage, printable, refuse
 from jaxft.weights.formats.trees import leaf_names
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KIND = "an Orbax checkpoint"
 def read(folder: Path) -> Contents:
     """Returns the parameters and statistics in a checkpoint of variables, or of a whole `TrainState`."""
     with explained_damage(folder, KIND):
-        description = json.loads((folder / DESCRIPTION).read_bytes())
+        description = json.loads(read_file(folder / DESCRIPTION, TEXT_BYTES))
         arrays = _array_names(description)
         num_bytes = sum(file.stat().st_size for file in files(folder))
         tensors: dict[str, np.ndarray] = {}
@@ -43,7 +43,7 @@ def read_metadata(folder: Path) -> dict[str, str]:
 def _texts(folder: Path) -> dict[str, str]:
     """Returns the texts that jaxft wrote to the metadata of a checkpoint."""
     file = folder / METADATA
-    metadata = (json.loads(file.read_bytes()).get("custom_metadata") if file.is_file() else None) or {}
+    metadata = (json.loads(read_file(file, TEXT_BYTES)).get("custom_metadata") if file.is_file() else None) or {}
     return {name: text for name, text in metadata.items() if isinstance(text, str)}
 
 
@@ -96,8 +96,16 @@ def matches_folder(folder: Path) -> bool:
 
 
 def files(folder: Path) -> list[Path]:
-    """Returns the files in the folder and its subfolders."""
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+    """Returns the files in the folder and its subfolders.
+
+    Raises:
+      UserError: a file is a named pipe, a socket or a device.
+    """
+    paths_in_folder = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    for path in paths_in_folder:
+        with explained_damage(path, KIND):
+            check_regular(path)
+    return paths_in_folder
 
 
 ORBAX = Format(

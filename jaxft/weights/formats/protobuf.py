@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jaxft.weights.formats.torch.refusal import refuse
+from jaxft.weights.formats.refusal import refuse
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; groups (3 and 4) are not in use any more
 LONGEST_VARINT = 10  # bytes

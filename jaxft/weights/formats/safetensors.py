@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import DAMAGE
 from jaxft.weights.formats.format import Contents, Format
+from jaxft.weights.formats.refusal import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +21,10 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
-    except SafetensorError as error:
-        raise UserError(f"the weight file {str(path)!r} is truncated or not a safetensors file ({error}).") from None
+    except (SafetensorError, *DAMAGE) as error:
+        raise UserError(
+            f"the weight file {str(path)!r} is truncated or not a safetensors file ({printable(str(error))})."
+        ) from None
 
 
 def read(path: Path) -> Contents:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.core.digests import sha256_of_file
 from jaxft.core.errors import UserError
+from jaxft.core.reading import TEXT_BYTES, read_file
 from jaxft.core.text import some_of
 from jaxft.weights.formats.format import Contents, Format
-from jaxft.weights.formats.reading import explained_damage
+from jaxft.weights.formats.refusal import explained_damage, printable, refuse
 from jaxft.weights.formats.safetensors import SAFETENSORS
 from jaxft.weights.formats.safetensors import write as write_shard
-from jaxft.weights.formats.torch.refusal import printable, refuse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def _texts(index: Mapping[str, Any]) -> dict[str, str]:
 def _read_index(path: Path) -> dict[str, Any]:
     """Returns the index, with the entries 'metadata' and 'weight_map'."""
     with explained_damage(path, "an index of sharded safetensors"):
-        index = json.loads(path.read_bytes())
+        index = json.loads(read_file(path, TEXT_BYTES))
         names, metadata = index["weight_map"], index.setdefault("metadata", {})
         if not isinstance(metadata, dict) or not all(isinstance(name, str) for name in names.values()):
             refuse("has a wrong type in its weight_map or metadata")

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxft.weights.formats.torch.refusal import refuse
+from jaxft.weights.formats.refusal import refuse
 
 CONTINUATION = 0x10  # type of the message that refers to more messages
 NEWER = "uses a newer layout of HDF5 than Keras writes; open it with h5py, and write it again with libver='earliest'"

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxft.weights.formats.hdf5.blocks import NEWER, Blocks, Message
 from jaxft.weights.formats.hdf5.values import STRING, VARIABLE_LENGTH, parse_shape, parse_type, to_array, to_texts
-from jaxft.weights.formats.torch.refusal import printable, refuse
+from jaxft.weights.formats.refusal import printable, refuse
 
 DATASPACE, DATATYPE, EXTERNAL_FILES, LAYOUT, FILTERS, ATTRIBUTE, SYMBOL_TABLE = 0x1, 0x3, 0x7, 0x8, 0xB, 0xC, 0x11
 NEW_GROUP = (0x2, 0x6)  # link info and link: groups without a symbol table

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxft.weights.formats.hdf5.blocks import LONGEST_NAME, Blocks
-from jaxft.weights.formats.torch.refusal import refuse
+from jaxft.weights.formats.refusal import refuse
 
 FIXED_POINT, FLOATING_POINT, STRING, OPAQUE, VARIABLE_LENGTH = 0, 1, 3, 5, 9  # classes of types
 FLOATS = {(8, 11): "f8", (4, 8): "f4", (2, 5): "f2"}  # by bytes and bits of the exponent

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.core.text import plural
-from jaxft.weights.formats.torch.refusal import printable, refuse, refuse_code
+from jaxft.weights.formats.refusal import printable, refuse, refuse_code
 from jaxft.weights.formats.torch.stored import Dropped, Storage, dtype_of
 from jaxft.weights.formats.torch.unpickler import unpickle
 

@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jaxft.core.reading import read_file
 from jaxft.core.text import some_of
 from jaxft.weights.formats.format import Contents
+from jaxft.weights.formats.refusal import explained_damage, printable, refuse, refuse_code
 from jaxft.weights.formats.torch import PICKLE_MAGIC, ZIP_MAGIC, is_tar
 from jaxft.weights.formats.torch.containers import BytesOf, open_legacy, open_records, open_zip
-from jaxft.weights.formats.torch.refusal import explained_read_errors, printable, refuse, refuse_code
 from jaxft.weights.formats.torch.stored import Dropped, Storage, StoredTensor, are_counts, dtype_of, is_count
 from jaxft.weights.formats.torch.tar import open_tar
 from jaxft.weights.formats.torch.writing import METADATA_RECORD
@@ -51,8 +52,8 @@ def read_contents(path: str | Path) -> Contents:
     Raises:
       UserError: the file is truncated or damaged, or has no dict of tensors.
     """
-    content = Path(path).read_bytes()
-    with explained_read_errors(path):
+    content = read_file(Path(path))
+    with explained_damage(path, "from torch.save"):
         is_archive = content.startswith(ZIP_MAGIC)
         variant, open_container = _container(content)
         unpickled, bytes_of = open_container(content)
@@ -61,7 +62,7 @@ def read_contents(path: str | Path) -> Contents:
             _refuse_without_tensors(unpickled)
 
     def contents(name: str) -> Contents:
-        with explained_read_errors(path):
+        with explained_damage(path, "from torch.save"):
             entries = state_dicts.get(name, {})
             return Contents(
                 {key: _to_array(key, entry, bytes_of) for key, entry in entries.items() if _is_tensor(entry)},
@@ -92,10 +93,10 @@ def read_torch_metadata(path: str | Path) -> dict[str, str]:
     Raises:
       UserError: the file is damaged.
     """
-    content = Path(path).read_bytes()
+    content = read_file(Path(path))
     if not content.startswith(ZIP_MAGIC):
         return {}
-    with explained_read_errors(path):
+    with explained_damage(path, "from torch.save"):
         read, names = open_records(content)
         if METADATA_RECORD not in names:
             return {}

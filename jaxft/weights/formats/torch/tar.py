@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxft.core.reading import Unreadable, tar_entries
+from jaxft.weights.formats.refusal import printable, refuse
 from jaxft.weights.formats.torch.containers import BytesOf
-from jaxft.weights.formats.torch.refusal import printable, refuse
 from jaxft.weights.formats.torch.stored import (
     DTYPES,
     MOST_DIMENSIONS,
@@ -43,12 +44,10 @@ def open_tar(content: bytes) -> tuple[Any, BytesOf]:
 def _entries(content: bytes) -> dict[str, bytes]:
     """Returns the entries of the archive by name. Only plain entries inside the file are read."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            spans = {
-                entry.name: (entry.offset_data, entry.size) for entry in archive if entry.type in tarfile.REGULAR_TYPES
-            }
-    except tarfile.TarError:
+        entries = tar_entries(io.BytesIO(content))
+    except (tarfile.TarError, Unreadable):
         refuse("is a damaged tar archive")
+    spans = {entry.name: (entry.offset_data, entry.size) for entry in entries if entry.type in tarfile.REGULAR_TYPES}
     missing = [name for name in ENTRIES if name not in spans or sum(spans[name]) > len(content)]
     if missing:
         refuse(f"is a tar archive without {missing[0]!r}, which torch.save writes; unpack an archive of other files")

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxft.weights.formats.torch.refusal import printable, refuse, refuse_code
+from jaxft.weights.formats.refusal import printable, refuse, refuse_code
 from jaxft.weights.formats.torch.stored import (
     DTYPES,
     OTHER_STORAGES,

@@ -1,18 +1,16 @@
-"""Errors for invalid PyTorch files: one sentence each, which names the file."""
+"""Errors for invalid weight files: one sentence each, which names the file."""
 
 import contextlib
-import struct
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from jaxft.core.errors import UserError
+from jaxft.core.reading import DAMAGE, Unreadable
 from jaxft.core.text import cut_off
 
-DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError,
-          RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile)  # fmt: skip
+MOST_EXPANSION = 100  # largest size of compressed values, as a multiple of the size of the file
 
 
 class Refused(Exception):
@@ -20,8 +18,12 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def explained_read_errors(path: str | Path) -> Iterator[None]:
+def explained_damage(path: str | Path, kind: str) -> Iterator[None]:
     """Converts each exception that an invalid file can cause into a `UserError` that names the file.
+
+    Args:
+      path: the file.
+      kind: what the file should be, such as 'a Keras file'.
 
     Raises:
       UserError: the file is invalid.
@@ -32,8 +34,12 @@ def explained_read_errors(path: str | Path) -> Iterator[None]:
             yield
     except Refused as refused:
         raise UserError(f"the weight file {str(path)!r} {refused}.") from None
+    except Unreadable as error:
+        raise UserError(f"the weight file {str(path)!r} cannot be read: {error}.") from None
+    except UserError:
+        raise
     except DAMAGE:
-        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not from torch.save.") from None
+        raise UserError(f"the weight file {str(path)!r} is truncated, damaged, or not {kind}.") from None
 
 
 def refuse(problem: str) -> NoReturn:
@@ -43,6 +49,18 @@ def refuse(problem: str) -> NoReturn:
       Refused: always.
     """
     raise Refused(problem)
+
+
+def check_expansion(num_bytes: int, file_bytes: int) -> None:
+    """Checks that compressed values of a file of `file_bytes` take at most `MOST_EXPANSION` times as many bytes.
+
+    Raises:
+      Refused: they take more than that.
+    """
+    if num_bytes > MOST_EXPANSION * file_bytes:
+        refuse(
+            f"declares {num_bytes:,} bytes of values in {file_bytes:,} bytes, more than {MOST_EXPANSION} times its size"
+        )
 
 
 def refuse_code(name: str) -> NoReturn:
