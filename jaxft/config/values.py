@@ -18,7 +18,8 @@ from jaxft.core.text import cut_off, shown, some_of
 
 MOST_FIELDS = 12  # field names that an error lists
 MOST_ITEMS = 1_000_000  # of a list
-MAX_NUMBER = 10**15  # of all numbers; bytes are the largest
+MAX_INTEGER = 10**15  # sizes in bytes are the largest
+MAX_FLOAT = 3.4028234663852886e38  # of float32, as programs use it
 MOST_PATH_BYTES = 255  # of a name in a path, as on Linux and macOS
 MOST_CHARACTERS = 10_000  # of a string
 MOST_NAME_CHARACTERS = 60  # of an unknown field in an error
@@ -286,11 +287,11 @@ def _as_text(value: str) -> str:
 
 
 def _within(number: float, limits: Mapping[str, float]) -> bool:
-    """Returns whether a number is within its limits and `MAX_NUMBER`; a float also in float32, as programs use it."""
+    """Returns whether a number is within its limits and not too large. A float must also fit float32, as in programs."""
     if isinstance(number, float):
-        as_float32 = struct.unpack("f", struct.pack("f", number))[0]
-        return _is_in(number, limits) and _is_in(as_float32, limits) and abs(number) <= MAX_NUMBER
-    return _is_in(number, limits) and abs(number) <= MAX_NUMBER
+        as_float32 = struct.unpack("f", struct.pack("f", number))[0]  # OverflowError above MAX_FLOAT
+        return _is_in(number, limits) and _is_in(as_float32, limits)
+    return _is_in(number, limits) and abs(number) <= MAX_INTEGER
 
 
 def _is_in(number: float, limits: Mapping[str, float]) -> bool:
@@ -307,8 +308,9 @@ def _allowed(hint: Any, limits: Mapping[str, float], value: Any) -> str:
     words: list[str] = []
     choices: list[str] = []
     options = _options(hint)
-    if isinstance(value, int | float) and value > MAX_NUMBER and not {"at_most", "below"} & {*limits}:
-        limits = {**limits, "at_most": MAX_NUMBER}
+    largest = MAX_FLOAT if float in options else MAX_INTEGER
+    if isinstance(value, int | float) and value > largest and not {"at_most", "below"} & {*limits}:
+        limits = {**limits, "at_most": largest}
     numeric = " and ".join(f"{name.replace('_', ' ')} {limit:.10g}" for name, limit in limits.items())
     if isinstance(value, float) and float in options and _is_in(value, limits):
         numeric += " in float32 precision"

@@ -115,7 +115,9 @@ def test_an_optional_rule_may_have_no_effect(pattern):
 def test_a_bad_regular_expression_is_named(pattern):
     with pytest.raises(UserError) as error:
         match_rules([Rule(pattern, 1)], NAMES, "layer rate")
-    assert str(error.value).startswith(f"layer rate {pattern!r} is not a regular expression: ")
+    assert str(error.value).startswith(
+        f"layer rate {pattern!r} is not a regular expression of RE2, which has no lookahead: "
+    )
 
 
 @pytest.mark.parametrize(("pattern", "hint"), [("head", "head/.*"), ("stage1/block1/", "stage1/block1/.*")])

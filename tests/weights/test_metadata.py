@@ -132,7 +132,7 @@ def test_convert_records_what_is_given(bare, tmp_path, capsys):
         (["--mean", "0.5"], "--mean is '0.5'; give three numbers with commas, such as 0.5,0.5,0.5."),
         (["--size-px", "0"], "--size-px is 0; it must be 1 or more."),
         (["--range", "0..255"], "'preprocessing.range' is '0..255', the units of mean and std"),
-        (["--labels", "nowhere.txt"], "there is no file of class names 'nowhere.txt'."),
+        (["--labels", "nowhere.txt"], "the file of class names 'nowhere.txt' cannot be read: the file does not exist."),
     ],
     ids=str,
 )

@@ -34,7 +34,7 @@ from jaxft.core.reading import (
 from jaxft.data.readers.attempts import reason_of
 
 
-class Read(Protocol):
+class ReadBytes(Protocol):
     """A function that returns the content of a file.
 
     `default` is the bound of its kind in bytes, if the user sets none (`jaxft.core.reading`).
@@ -44,7 +44,7 @@ class Read(Protocol):
         """Returns the content."""
 
 
-Member = tuple[PurePosixPath, Read]
+Member = tuple[PurePosixPath, ReadBytes]
 
 
 class Contents(NamedTuple):

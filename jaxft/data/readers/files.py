@@ -6,12 +6,12 @@ from pathlib import Path
 
 from jaxft.core.errors import UserError
 from jaxft.core.reading import DAMAGE, TEXT_BYTES, UNPACKED_BYTES
-from jaxft.data.readers.archives import Read
+from jaxft.data.readers.archives import ReadBytes
 from jaxft.data.readers.attempts import reason_of
 
 
 @dataclass(frozen=True)
-class Files(Mapping[str, Read]):
+class Files(Mapping[str, ReadBytes]):
     """Functions that return the content of each file, by the name of the file.
 
     Attributes:
@@ -20,9 +20,9 @@ class Files(Mapping[str, Read]):
     """
 
     path: Path
-    by_name: Mapping[str, Read]
+    by_name: Mapping[str, ReadBytes]
 
-    def __getitem__(self, name: str) -> Read:
+    def __getitem__(self, name: str) -> ReadBytes:
         return self.by_name[name]
 
     def __iter__(self) -> Iterator[str]:

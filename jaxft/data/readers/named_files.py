@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from jaxft.core.reading import PICTURE_BYTES
-from jaxft.data.readers.archives import Read, read_on_disk
+from jaxft.data.readers.archives import ReadBytes, read_on_disk
 from jaxft.data.readers.file_names import is_picture
 from jaxft.data.readers.files import Files
 
@@ -18,7 +18,7 @@ class NamedFiles(Protocol):
     def candidates(self, name: str) -> list[str]:
         """Returns the names of the existing files that `name` may stand for: several only if its suffix is missing."""
 
-    def read(self, name: str) -> Read:
+    def read(self, name: str) -> ReadBytes:
         """Returns the function that reads a file. It raises a ValueError if the file does not exist."""
 
 
@@ -33,7 +33,7 @@ class ListedFiles:
         existing = [spelling for spelling in (name, with_slashes(name)) if spelling in self.files]
         return existing[:1] or self._by_stem.get(with_slashes(name), [])
 
-    def read(self, name: str) -> Read:
+    def read(self, name: str) -> ReadBytes:
         """See `NamedFiles`."""
         return self.files.get(name, _missing)
 
@@ -61,7 +61,7 @@ class DiskFiles:
             self._by_folder[stem.parent] = _by_stem(str(stem.parent / name) for name in names)
         return self._by_folder[stem.parent].get(str(stem), [])
 
-    def read(self, name: str) -> Read:
+    def read(self, name: str) -> ReadBytes:
         """See `NamedFiles`."""
         return partial(read_on_disk, self._path(name))
 
