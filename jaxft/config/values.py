@@ -287,7 +287,7 @@ def _as_text(value: str) -> str:
 
 
 def _within(number: float, limits: Mapping[str, float]) -> bool:
-    """Returns whether a number is within its limits and not too large. A float must also fit float32, as in programs."""
+    """Returns whether a number is within its limits and not too large. A float must also fit in float32."""
     if isinstance(number, float):
         as_float32 = struct.unpack("f", struct.pack("f", number))[0]  # OverflowError above MAX_FLOAT
         return _is_in(number, limits) and _is_in(as_float32, limits)

@@ -16,25 +16,14 @@ from pathlib import Path
 
 import pytest
 
-KINDS = (
-    *("safetensors", "safetensors (sharded)", "torch", "torch (tar)", "torch (legacy)", "msgpack", "npz of weights"),
-    *("npz of weights (compressed)", "npz of weights, record of timm", "keras", "keras 3", "keras archive", "caffe"),
-    *(
-        "orbax",
-        "orbax (files)",
-        "class names",
-        "record",
-        "manifest",
-        "npz of images",
-        "IDX",
-        "IDX in a zip",
-        "CIFAR",
-        "Parquet of images",
-    ),
-    *("Parquet table", "CSV", "TSV", "JSON Lines", "zip", "tar", "tar.gz", "tar.xz", "jpeg", "png", "gif", "webp"),
-    *("tiff", "bmp", "avif", "record", "manifest"),
-    *("safetensors without record", "torch without record", "msgpack without record"),
-)
+KINDS = [
+    "safetensors", "safetensors without record", "safetensors (sharded)", "torch", "torch without record", "torch (tar)",
+    "torch (legacy)", "msgpack", "msgpack without record", "npz of weights", "npz of weights (compressed)",
+    "npz of weights, record of timm", "keras", "keras 3", "keras archive", "caffe", "orbax", "orbax (files)",
+    "class names", "record", "manifest", "npz of images", "IDX", "IDX in a zip", "CIFAR", "Parquet of images",
+    "Parquet table", "CSV", "TSV", "JSON Lines", "zip", "tar", "tar.gz", "tar.xz", "jpeg", "png", "gif", "webp", "tiff",
+    "bmp", "avif",
+]  # fmt: skip
 NEEDS = {"torch (legacy)": "torch", "keras": "h5py", "keras 3": "h5py", "keras archive": "h5py"}
 SLOW = ("orbax", "orbax (files)")  # about 50 ms per file
 FEW, MANY, MANY_SLOW = 10, 1000, 300
