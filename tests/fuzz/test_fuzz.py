@@ -18,7 +18,8 @@ import pytest
 
 KINDS = [
     "safetensors", "safetensors without record", "safetensors (sharded)", "torch", "torch without record",
-    "torch (tar)", "torch (legacy)", "msgpack", "msgpack without record", "npz of weights", "npz of weights (compressed)",
+    "torch (tar)", "torch (legacy)", "msgpack", "msgpack without record", "npz of weights",
+    "npz of weights (compressed)",
     "npz of weights, record of timm", "keras", "keras 3", "keras archive", "caffe", "orbax", "orbax (files)",
     "class names", "record", "manifest", "npz of images", "IDX", "IDX in a zip", "CIFAR", "Parquet of images",
     "Parquet table", "CSV", "TSV", "JSON Lines", "zip", "tar", "tar.gz", "tar.xz", "jpeg", "png", "gif", "webp", "tiff",
