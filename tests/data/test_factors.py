@@ -451,7 +451,7 @@ def test_a_wrong_manifest_is_one_sentence(tmp_path, change, message):
 
 def test_an_unreadable_manifest_is_one_sentence(tmp_path):
     (tmp_path / "a.json").write_text("hello")
-    for name, message in (("a.json", "it is not JSON"), ("b.json", "No such file")):
+    for name, message in (("a.json", "it is not JSON"), ("b.json", "the file does not exist")):
         with pytest.raises(UserError, match=message):
             draw(Images(manifest=str(tmp_path / name)), 0)
 
