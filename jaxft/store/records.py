@@ -21,13 +21,15 @@ Records are written atomically: a record is written to a temporary name, synced,
 system without hard links it is renamed instead, which is also atomic, but the last of two writers wins. Arrays are
 written before their JSON record, so every record is complete.
 
-Each JSON record contains a digest of its name and content, and the sha256 of its arrays. A weight file contains a
-digest of its tensors. A command that reads a damaged file stops and names it. The command of the study renames damaged
-files to `<name>.damaged` and repeats their work (`jaxft.store.repair`, `jaxft.study.stored_weights`).
+Each JSON record contains a digest of its name and content, and the sha256 of its arrays. The manifest of a split
+contains its own digest, and a weight file a digest of its tensors. A command that reads a damaged file stops and names
+it. The command of the study renames damaged files to `<name>.damaged` and repeats their work (`jaxft.store.repair`,
+`jaxft.study.stored_weights`).
 """
 
 import contextlib
 import io
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -141,13 +143,16 @@ class Store(WorkDirectory):
                 (self.workdir / "failures" / f"{digest}.json").unlink()
 
     def write_split(self, manifest: Mapping[str, Any]) -> None:
-        """Writes the manifest of a split, named by its digest. An existing manifest is not changed."""
+        """Writes the manifest of a split, named by its digest. An existing manifest is not changed.
+
+        Other studies can read the file as `target.manifest`, so it has its own digest instead of that of a record.
+        """
         with explained_os_errors(self.workdir):
             folder = self.workdir / "splits"
             folder.mkdir(exist_ok=True)
             path = folder / f"{manifest['digest']}.json"
             if not path.is_file():
-                write_once(path, seal(f"splits/{path.name}", manifest))
+                write_once(path, (json.dumps(manifest, indent=1) + "\n").encode())
 
     def arrays(self, kind: str, digest: str) -> Mapping[str, "np.ndarray"]:
         """Returns the arrays of a record by name. Each array is decompressed on access.

@@ -4,18 +4,20 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from jaxft.core import interrupts
+from jaxft.core.errors import UserError
 from jaxft.store.sealed import DamagedFile
 
 if TYPE_CHECKING:
     from jaxft.store.records import Store
 
-RECORDS = ("plan.json", "convolution.json", "groups/*.json", "runs/*.json", "splits/*.json", "failures/*.json")
+RECORDS = ("plan.json", "convolution.json", "groups/*.json", "runs/*.json", "failures/*.json")
 RECORDS_WITH_ARRAYS = ("trials/*.json", "sources/*.json", "analyses/*.json")
 
 
 def damaged_files(store: "Store") -> list[str]:
     """Returns the names of the records that do not match their digest, or whose arrays are damaged or missing."""
     damaged = [name for pattern in RECORDS for name in _names(store, pattern) if not _is_whole(store, name)]
+    damaged += [name for name in _names(store, "splits/*.json") if not _is_whole_manifest(store, name)]
     for pattern in RECORDS_WITH_ARRAYS:
         for name in _names(store, pattern):
             damaged += _damaged_with_arrays(store, name)
@@ -29,6 +31,17 @@ def _is_whole(store: "Store", name: str) -> bool:
     except DamagedFile:
         return False
     return True
+
+
+def _is_whole_manifest(store: "Store", name: str) -> bool:
+    """Returns whether the manifest of a split in the file `name` matches the digest in its content and in its name."""
+    from jaxft.data.sampling.manifests import read_manifest  # here, because the report reads the store without JAX
+
+    path = store.workdir / name
+    try:
+        return read_manifest(path).get("digest") == path.stem
+    except UserError:
+        return False
 
 
 def _damaged_with_arrays(store: "Store", name: str) -> list[str]:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import shown
 from jaxft.data.readers.arrays import Arrays, SubsetArrays, join_subsets
 from jaxft.data.readers.files import Files
 from jaxft.data.readers.location import Location
@@ -34,7 +35,7 @@ def read_cifar(location: Location) -> Arrays | None:
     kinds = LABELS[meta]
     if location.label is not None and location.label not in kinds:
         has = " and ".join(repr(kind) for kind in kinds)
-        raise UserError(f"{str(files.path)!r} has no label {location.label!r}; it has {has}.")
+        raise UserError(f"{str(files.path)!r} has no label {shown(location.label)}; it has {has}.")
     kind = location.label or kinds[-1]
     names = files.lines(meta if kind == kinds[-1] else "coarse_label_names.txt")
     subsets = [

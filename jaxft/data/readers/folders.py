@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 
 from jaxft.core.errors import UserError
+from jaxft.core.text import shown
 from jaxft.data.readers.file_names import formats_by_suffix, is_hidden, is_picture
 from jaxft.data.readers.layout import LayoutError, find_layout
 from jaxft.data.readers.listing import ListedImage, Listing
@@ -20,7 +21,8 @@ def read_folders(location: Location) -> Listing | None:
     path, members = location.path, location.members
     if location.label is not None:
         raise UserError(
-            f"{str(path)!r} has no label {location.label!r}: its classes are the names of its folders; remove 'label'."
+            f"{str(path)!r} has no label {shown(location.label)}: its classes are the names of its folders; remove "
+            "'label'."
         )
     images = [(name, read) for name, read in members if is_picture(name)]
     if not images:

@@ -16,7 +16,7 @@ from jaxft.config import Images
 from jaxft.core.digests import sha256_of
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.events import ImagesRead, Listener, print_warnings
-from jaxft.core.text import plural, some_of
+from jaxft.core.text import plural, shown, some_of
 from jaxft.data.readers.arrays import Arrays
 from jaxft.data.readers.attempts import try_each
 from jaxft.data.readers.decoded import decoded
@@ -84,7 +84,7 @@ def _select_domains(data: Arrays | Listing, spec: Images) -> Listing:
     available = f"its domains are {some_of(known, MOST_NAMED)}" if known else "it has no domains"
     for name in requested:
         if name not in known:
-            raise UserError(f"{spec.data!r} has no domain {name!r}{did_you_mean(name, known)}; {available}.")
+            raise UserError(f"{spec.data!r} has no domain {shown(name)}{did_you_mean(name, known)}; {available}.")
     if not requested:
         raise UserError(f"'domain' of {spec.data!r} is empty; name at least one domain; {available}.")
     assert isinstance(data, Listing)

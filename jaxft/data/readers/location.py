@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from jaxft.core.errors import UserError
 from jaxft.core.reading import Unreadable, check_regular
+from jaxft.core.text import shown
 from jaxft.data.readers.archives import Contents, Member, contents_of, is_archive
 from jaxft.data.readers.file_names import is_hidden
 from jaxft.data.readers.files import Files
@@ -82,5 +83,5 @@ class Location:
         """
         if self.label is not None:
             raise UserError(
-                f"{self.data!r} has no label {self.label!r}: its images have one label each; remove 'label'."
+                f"{self.data!r} has no label {shown(self.label)}: its images have one label each; remove 'label'."
             )

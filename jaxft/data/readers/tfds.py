@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxft.core.devices import child_command
 from jaxft.core.errors import UserError, did_you_mean
-from jaxft.core.text import some_of
+from jaxft.core.text import shown, some_of
 from jaxft.data.readers.attempts import reason_of
 from jaxft.data.readers.file_names import subset_of
 from jaxft.data.readers.listing import ListedImage, Listing
@@ -149,7 +149,7 @@ def _label_feature(tfds: Any, spec: str, features: Any, label: str | None) -> st
     selected = label or ("label" if "label" in labels or len(labels) != 1 else labels[0])
     if selected not in labels:
         available = f"its labels are {some_of(sorted(labels), 3)}" if labels else "it has no labels"
-        raise UserError(f"{spec!r} has no label {selected!r}{did_you_mean(selected, labels)}; {available}.")
+        raise UserError(f"{spec!r} has no label {shown(selected)}{did_you_mean(selected, labels)}; {available}.")
     return selected
 
 
