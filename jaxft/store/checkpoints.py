@@ -1,8 +1,10 @@
 """Checkpoints of an unfinished job, saved by Orbax."""
 
 import contextlib
+import gc
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,13 +49,16 @@ class StoredCheckpoints:
         import orbax.checkpoint as ocp
 
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _with_digest(like))
+        reason, restored = "", {}
         try:
             with self._manager() as manager, _without_log():
                 restored = manager.restore(number, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax and TensorStore raise many classes for damaged files
             lines = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {cut_off(lines[0], MOST_CHARACTERS)}"
-            raise DamagedCheckpoint(self._message(number, reason)) from error
+        if reason:
+            _discard_unfinished_reads()
+            raise DamagedCheckpoint(self._message(number, reason))
         if (restored["sha256"] != _digest_of(restored["tree"])).any():
             raise DamagedCheckpoint(self._message(number, "it does not match its digest"))
         return restored["tree"]
@@ -101,6 +106,15 @@ def _digest_of(tree: Any) -> "np.ndarray":
         array = np.asarray(leaf)
         contents += [f"{jax.tree_util.keystr(name)} {array.dtype} {array.shape}\n", array]
     return np.frombuffer(bytes.fromhex(sha256_of(*contents)), np.uint8)
+
+
+def _discard_unfinished_reads() -> None:
+    """Deletes the coroutines of a failed restore. Each one raises an exception when it is deleted, which is ignored."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager
