@@ -1,4 +1,4 @@
-"""Checks what the quickstart wrote: `python tests/check_quickstart.py DIR`; exit code 1 where it is wrong."""
+"""Checks what the quickstart wrote: `python tests/check_quickstart.py DIR [SEEDS]`; exit code 1 where it is wrong."""
 
 import sys
 from pathlib import Path
@@ -8,10 +8,10 @@ import pandas as pd
 import jaxft
 
 
-def main(workdir: Path) -> None:
+def main(workdir: Path, num_seeds: int) -> None:
     """Checks the results, the tables and the page of the quickstart in `workdir`."""
     results = jaxft.load_results(workdir)
-    assert len(results) == 45 and (results["status"] == "done").all(), results["status"].value_counts()
+    assert len(results) == 9 * num_seeds and (results["status"] == "done").all(), results["status"].value_counts()
     means = results.groupby(["training.initialization.start", "training.layers.backbone_learning_rate"])[
         "test_accuracy"
     ].mean()
@@ -33,4 +33,4 @@ def main(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)

@@ -83,6 +83,7 @@ def test_every_kind_of_step_lowers(training, on_an_accelerator):
     assert ("moments" in names) == (training == "statistics") and ("merge" in names) == (training == "low-rank factors")
 
 
+@pytest.mark.slow
 def test_features_classifiers_and_analyses_lower(on_an_accelerator):
     for name, (function, args) in other_programs().items():
         lowered(function, args, double=not name.startswith(("fit_all", "draw")))

@@ -330,6 +330,7 @@ def test_two_processes_compute_each_batch_once_and_a_third_reads_them(tmp_path, 
     assert not recorded_events
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("a_block_a_file")
 def test_a_waiting_process_continues_after_a_killed_one(tmp_path, start):
     owner = start(tmp_path, f"features of stage2/block1: {5 * BATCH_SIZE} of")

@@ -110,6 +110,7 @@ def available(kind):
     return kind not in NEEDS or pytest.importorskip(NEEDS[kind])
 
 
+@pytest.mark.slow
 def test_mutated_files_are_read_or_refused(worker):
     from importlib.util import find_spec
 

@@ -223,6 +223,7 @@ def test_two_families_with_the_same_name_are_refused(registered):
         register_family(Family("patch.*", (), "", lambda num_classes: None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "trained"),
     [

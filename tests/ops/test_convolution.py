@@ -299,6 +299,7 @@ def test_nan_and_infinity_propagate():
 # --- the choice -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_selection_applies_to_programs_compiled_in_its_context():
     x, k = arrays([(2, 6, 6, 3), (3, 3, 3, 4)])
     traced = []

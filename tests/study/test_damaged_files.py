@@ -299,6 +299,7 @@ def stop_after_a_checkpoint(folder, monkeypatch, fields):
     interrupts._requested.clear()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_starts_its_trial_again(tmp_path, monkeypatch):
     fields = {"seeds": 1, "factors": [], "execution": {"executor": "sequential", "checkpoint_seconds": 0.0}}
     fields["training"] = study_of()["training"] | {"initialization.start": "random", "schedule.epochs": 6.0}

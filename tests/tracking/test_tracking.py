@@ -114,6 +114,7 @@ def _write(path):
         log(events.Warned("x" * number))
 
 
+@pytest.mark.slow
 def test_processes_write_to_one_log_without_mixing_their_lines(tmp_path):
     path = tmp_path / "events.jsonl"
     context = multiprocessing.get_context("spawn")

@@ -29,6 +29,7 @@ def minimal(root, monkeypatch):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_ten_steps_of_the_script_agree_with_a_trial(minimal, tmp_path):
     weights = tmp_path / "source.safetensors"

@@ -464,6 +464,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BOMBS)
 def test_reading_needs_no_more_memory_than_the_file_size(case, tmp_path):
     path = tmp_path / "bomb.pth"
