@@ -84,6 +84,13 @@ def owners_of(locks: Path) -> dict[str, int]:
     return owners
 
 
+def paths_of(workdir: Path, pattern: str) -> set[Path]:
+    """Returns the files of a work directory that match a pattern; empty if a folder disappears meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return set(workdir.glob(pattern))
+    return set()
+
+
 def wait_for(moment: str, process: subprocess.Popen[bytes], workdir: Path, chance: random.Random) -> int | None:
     """Waits for a moment to kill, and returns the process to kill, or None if the study ended or nothing happened."""
     if moment == ANY:
@@ -91,14 +98,14 @@ def wait_for(moment: str, process: subprocess.Popen[bytes], workdir: Path, chanc
             process.wait(chance.uniform(*SECONDS))
             return None
         return chance.choice([process.pid, *workers_of(process)])
-    stored, owners = set(workdir.glob("trials/[!.]*.json")), dict[str, int]()
+    stored, owners = paths_of(workdir, "trials/[!.]*.json"), dict[str, int]()
     end = time.monotonic() + WAIT_SECONDS
     while process.poll() is None and time.monotonic() < end:
         owners |= owners_of(workdir / "locks")  # a process may release its lock before its record is seen
         if moment == BETWEEN:
-            keys = [work_key([path.stem]) for path in set(workdir.glob("trials/[!.]*.json")) - stored]
+            keys = [work_key([path.stem]) for path in paths_of(workdir, "trials/[!.]*.json") - stored]
         else:
-            keys = [path.parent.name for path in workdir.glob("checkpoints/*/*orbax-checkpoint-tmp*")]
+            keys = [path.parent.name for path in paths_of(workdir, "checkpoints/*/*orbax-checkpoint-tmp*")]
         for key in keys:
             if key in owners:
                 time.sleep(chance.uniform(0, 0.005))
