@@ -4,7 +4,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from jaxft.core import interrupts
-from jaxft.core.errors import UserError
 from jaxft.store.sealed import DamagedFile
 
 if TYPE_CHECKING:
@@ -16,10 +15,9 @@ RECORDS_WITH_ARRAYS = ("trials/*.json", "sources/*.json", "analyses/*.json")
 
 def damaged_files(store: "Store") -> list[str]:
     """Returns the names of the records that do not match their digest, or whose arrays are damaged or missing."""
-    damaged = [name for pattern in RECORDS for name in _names(store, pattern) if not _is_whole(store, name)]
-    damaged += [name for name in _names(store, "splits/*.json") if not _is_whole_manifest(store, name)]
+    damaged = [name for pattern in RECORDS for name in names_of(store, pattern) if not _is_whole(store, name)]
     for pattern in RECORDS_WITH_ARRAYS:
-        for name in _names(store, pattern):
+        for name in names_of(store, pattern):
             damaged += _damaged_with_arrays(store, name)
     return damaged
 
@@ -33,17 +31,6 @@ def _is_whole(store: "Store", name: str) -> bool:
     return True
 
 
-def _is_whole_manifest(store: "Store", name: str) -> bool:
-    """Returns whether the manifest of a split in the file `name` matches the digest in its content and in its name."""
-    from jaxft.data.sampling.manifests import read_manifest  # here, because the report reads the store without JAX
-
-    path = store.workdir / name
-    try:
-        return read_manifest(path).get("digest") == path.stem
-    except UserError:
-        return False
-
-
 def _damaged_with_arrays(store: "Store", name: str) -> list[str]:
     """Returns the record `name` and the name of its arrays, if they exist, unless both are whole."""
     kind, digest = name.removesuffix(".json").split("/")
@@ -55,7 +42,7 @@ def _damaged_with_arrays(store: "Store", name: str) -> list[str]:
     return [name, arrays] if (store.workdir / arrays).exists() else [name]
 
 
-def _names(store: "Store", pattern: str) -> list[str]:
+def names_of(store: "Store", pattern: str) -> list[str]:
     """Returns the sorted names of the files that match a pattern, without temporary files."""
     interrupts.check()
     paths = [path for path in store.workdir.glob(pattern) if not path.name.startswith(".")]

@@ -12,17 +12,9 @@ from jaxft.study.pairs import measure_pairs
 from jaxft.study.planned import Plan
 from jaxft.study.pool import Pool
 from jaxft.study.services import Services
+from jaxft.study.stored_splits import set_aside_damaged_splits, write_splits
 from jaxft.study.stored_weights import set_aside_damaged_weights
 from jaxft.study.work import Work, record_failure
-
-
-def write_splits(plan: Plan, store: Store) -> None:
-    """Writes the manifests of the splits of finished trials and sources that the store lacks."""
-    for kind, planned in (("trials", plan.trials), ("sources", plan.sources)):
-        for trial in planned:
-            record = store.read(kind, trial.digest)
-            if record is not None and not store.has("splits", record["manifest"]):
-                store.write_split(trial.sampled.manifest)
 
 
 def run_plan(
@@ -53,6 +45,7 @@ def run_plan(
         store.drop_failure(digest)
     emit = services.emit
     set_aside_damaged_weights(plan, store, emit)
+    set_aside_damaged_splits(store, emit)
     work = Work(plan, store, services, debug)
     with convolution.use(execution.cpu_convolution), contextlib.closing(Pool(plan, store, debug)) as pool:
         sources = source_jobs(plan, store)
