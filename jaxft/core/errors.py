@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from jaxft.core.text import shortened
+from jaxft.core.text import escaped, shortened
 
 LONGEST = 1000  # characters of a message; a long path has 4,096, and a name in a file can have any number
 LONGEST_WORD = 200  # characters of a word that is compared with allowed words
@@ -12,11 +12,12 @@ LONGEST_WORD = 200  # characters of a word that is compared with allowed words
 class UserError(ValueError):
     """A mistake of the user. The message is one sentence; commands print it and exit with code 2.
 
-    The middle of a message of more than 1,000 characters is left out, because names in files can have any length.
+    Names in files can have any length and any characters: the middle of a message of more than 1,000 characters is left
+    out, and characters that cannot be printed are escaped.
     """
 
     def __init__(self, message: str = ""):
-        super().__init__(shortened(message, LONGEST))
+        super().__init__(shortened(escaped(message), LONGEST))
 
 
 class Failure(UserError):
