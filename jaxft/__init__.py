@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxft.core.errors import UserError
     from jaxft.models import list_models
     from jaxft.recipes.check_data import check_data
+    from jaxft.recipes.compare.run import compare
     from jaxft.recipes.create import create_model
     from jaxft.recipes.finetune.run import finetune
     from jaxft.recipes.load import load
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "UserError": "jaxft.core.errors",
     "check_data": "jaxft.recipes.check_data",
+    "compare": "jaxft.recipes.compare.run",
     "create_model": "jaxft.recipes.create",
     "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
@@ -43,6 +45,7 @@ __all__ = [
     "UserError",
     "__version__",
     "check_data",
+    "compare",
     "create_model",
     "finetune",
     "list_models",

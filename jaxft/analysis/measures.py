@@ -1,7 +1,7 @@
 """The registry of measures of parameter change.
 
-A measure is a function of sums over the values of a filter, leaf or layer, because the sums of a layer follow from the
-sums of its leaves. To add a measure, register it:
+A measure is a function of sums and maxima over the values of a filter, leaf or layer, because the sums and maxima of a
+layer follow from those of its leaves. To add a measure, register it:
 
     MEASURES.register(
         "mean_abs_change",
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Totals(NamedTuple):
-    """The input of a measure: sums over all values of a filter, leaf or layer, of any shape [...].
+    """The input of a measure: sums and maxima over all values of a filter, leaf or layer, of any shape [...].
 
     Attributes:
       l2: [...], ||w - w0||, with the values w0 before and w after training.
@@ -38,6 +38,8 @@ class Totals(NamedTuple):
       terms: [5 + extra, ...], the terms of `jaxft.analysis.parameters.Sums`.
       num_values: scalar, the number of values.
       extra_names: names of the extra terms.
+      peaks: [maxima, ...], the maxima of `jaxft.analysis.parameters.Sums`.
+      peak_names: names of the maxima.
     """
 
     l2: "jax.Array"
@@ -46,6 +48,8 @@ class Totals(NamedTuple):
     terms: "jax.Array"
     num_values: "jax.Array"
     extra_names: tuple[str, ...]
+    peaks: "jax.Array"
+    peak_names: tuple[str, ...]
 
     @property
     def root_num_values(self) -> "jax.Array":
@@ -69,6 +73,11 @@ class Totals(NamedTuple):
         """Returns the sums of the extra terms of registered measures, each [...], by name."""
         return {name: self.terms[5 + i] for i, name in enumerate(self.extra_names)}
 
+    @property
+    def maxima(self) -> "dict[str, jax.Array]":
+        """Returns the maxima that registered measures declare, each [...], by name."""
+        return {name: self.peaks[i] for i, name in enumerate(self.peak_names)}
+
 
 Term = Callable[[Any, Any], Any]  # an elementwise function of (w0, w)
 
@@ -81,12 +90,14 @@ class Measure:
       compute: returns the measure, with the shape of the sums.
       label: title of the color scale in the report; if empty, the report has no map of this measure.
       terms: extra sums that the measure needs, by name: elementwise functions of (w0, w).
+      maxima: maxima that the measure needs, by name: elementwise functions of (w0, w) that are at least 0.
       whole: whether the results have a column `backbone_<name>`, the measure over all parameters below the head.
     """
 
     compute: Callable[[Totals], Any]
     label: str = ""
     terms: Mapping[str, Term] = field(default_factory=dict)
+    maxima: Mapping[str, Term] = field(default_factory=dict)
     whole: bool = False
 
 
@@ -110,8 +121,21 @@ MEASURES.register(
     Measure(lambda totals: totals.num_flips / totals.num_values),
     help="fraction of values that changed their sign; a zero has no sign",
 )
+MEASURES.register(
+    "max_abs",
+    Measure(
+        lambda totals: totals.maxima["abs_change"],
+        maxima={"abs_change": lambda before, after: abs(after - before)},
+    ),
+    help="max |w - w0|",
+)
 
 
 def extra_terms() -> dict[str, Term]:
     """Returns the extra terms of all registered measures by name, in addition to the five terms of `sums`."""
     return {name: term for entry in MEASURES.values() for name, term in entry.value.terms.items()}
+
+
+def extra_maxima() -> dict[str, Term]:
+    """Returns the elementwise functions whose maxima the registered measures need, by name."""
+    return {name: term for entry in MEASURES.values() for name, term in entry.value.maxima.items()}

@@ -13,4 +13,7 @@ Heavy imports are inside functions, to keep `jaxft --help` fast.
 """
 
 # In the order of `jaxft --help`.
-COMMANDS = ("study", "finetune", "predict", "report", "results", "soup", "data", "split", "weights", "models", "config")
+COMMANDS = (
+    *("study", "finetune", "predict", "compare", "report", "results", "soup", "data", "split", "weights"),
+    *("models", "config"),
+)

@@ -12,6 +12,22 @@ def flatten(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
+def float_leaves(tree: Any) -> dict[str, Any]:
+    """Returns the real floating-point arrays of a pytree by name: the leaves that a comparison of weights measures.
+
+    Names are key paths of JAX: `conv1/kernel` in Flax, `resnet/~/conv1/w` in Haiku, `layers/0/weight` in Equinox.
+    Other leaves are left out, such as activation functions in Equinox modules, random keys and step counters.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    def is_float_array(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+    return {name: leaf for name, leaf in flatten(tree).items() if is_float_array(leaf)}
+
+
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the leaves of `flat` as a nested dict: the inverse of `flatten` for nested dicts."""
     from flax.traverse_util import unflatten_dict
@@ -21,5 +37,8 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def layer_of(name: str) -> str:
-    """Returns the name of the layer of a leaf: `stage1/block2/conv1` for `stage1/block2/conv1/kernel`."""
-    return name.rpartition("/")[0] or name
+    """Returns the name of the layer of a leaf: `stage1/block2/conv1` for `stage1/block2/conv1/kernel`.
+
+    In names without '/', such as `layer1.0.conv1.weight` of PyTorch, '.' separates the layer from the leaf.
+    """
+    return name.rpartition("/" if "/" in name else ".")[0] or name

@@ -29,6 +29,7 @@ def test_change_by_hand():
     assert result["rms"] == pytest.approx(8 / math.sqrt(2))
     assert result["cosine"] == pytest.approx(-7 / 25)
     assert result["sign_flips"] == 0.5
+    assert result["max_abs"] == 8
 
 
 def test_change_from_zero():
@@ -71,6 +72,7 @@ def numpy_change(w0, w):
         "rms": np.sqrt(((w - w0) ** 2).mean()),
         "cosine": (w @ w0) / np.sqrt((w @ w) * (w0 @ w0)),
         "sign_flips": np.mean(np.sign(w) * np.sign(w0) < 0),
+        "max_abs": np.abs(w - w0).max(),
     }
 
 
@@ -142,7 +144,7 @@ def test_a_registered_measure_is_measured_at_every_level(runs, mean_abs_change):
 
 def test_without_a_measure_of_the_whole_there_is_no_value(runs):
     before, _ = runs
-    assert list(MEASURES) == ["l2", "relative_l2", "rms", "cosine", "sign_flips"]
+    assert list(MEASURES) == ["l2", "relative_l2", "rms", "cosine", "sign_flips", "max_abs"]
     assert whole_measures(before["head"], before["head"]) == {}
 
 

@@ -29,34 +29,44 @@ class Scale(NamedTuple):
     description: str
 
 
+class Column(NamedTuple):
+    """A column of a map: its heading and its color."""
+
+    heading: str
+    color: str
+
+
+def setting_columns(settings: Sequence[Setting]) -> list[Column]:
+    """Returns a column for each setting, headed by its number and label."""
+    return [Column(f"{setting.number}   {setting.label}", setting.color) for setting in settings]
+
+
 @style()
-def change_map(
-    name: str, settings: Sequence[Setting], layers: Sequence[str], values: np.ndarray, scale: Scale
-) -> Markup:
-    """Returns a heat map of a measure of parameter change by layer (rows) and setting (columns).
+def change_map(name: str, columns: Sequence[Column], layers: Sequence[str], values: np.ndarray, scale: Scale) -> Markup:
+    """Returns a heat map of a measure of parameter change by layer (rows) and setting or network (columns).
 
     Args:
       name: prefix of the ids in the figure.
-      settings: the settings.
+      columns: the columns.
       layers: names of the layers, from the input to the head.
-      values: [layers, settings] float64; zero for an unchanged layer, NaN without a measurement.
+      values: [layers, columns] float64; zero for an unchanged layer, NaN without a measurement.
       scale: texts of the map.
     """
     step = 1 if len(layers) <= MAX_NAMED_LAYERS else 2
-    row, column = (0.19 if step == 1 else 0.095), (0.42 if len(settings) <= 14 else 0.24)
-    headings = [shortened(f"{s.number}   {s.label}", 56) for s in settings]
+    row, width = (0.19 if step == 1 else 0.095), (0.42 if len(columns) <= 14 else 0.24)
+    headings = [shortened(c.heading, 56) for c in columns]
     names = [shortened(layer, 40) for layer in layers]
-    box = (len(settings) * column, len(layers) * row)
+    box = (len(columns) * width, len(layers) * row)
     left, top = max(map(text_inches, names)) + 0.2, max(map(text_inches, headings)) + 0.35
     figure = Figure(figsize=(left + max(box[0], 1.0) + 1.15, top + max(box[1], 1.6) + 0.45))
     axes = axes_at(figure, left, top, *box)
     image = _draw_map(axes, values)
     axes.set_yticks(range(0, len(layers), step), names[::step])
-    axes.set_xticks(range(len(settings)), headings, rotation=90)
+    axes.set_xticks(range(len(columns)), headings, rotation=90)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", pad=9)
-    for i, setting in enumerate(settings):
-        _strip(axes, i / len(settings), 1 + 0.03 / box[1], 1 / len(settings), 0.07 / box[1], setting.color)
+    for i, column in enumerate(columns):
+        _strip(axes, i / len(columns), 1 + 0.03 / box[1], 1 / len(columns), 0.07 / box[1], column.color)
     _draw_scale(figure, image, left + box[0] + 0.25, top, max(box[1], 1.6), scale.label)
     _draw_key(figure, left, top + max(box[1], 1.6) + 0.16, scale.zero)
     return to_svg(figure, name, scale.description)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from jaxft.analysis.measures import MEASURES, Measure
 from jaxft.core.registry import Entry
 from jaxft.report.context import ReportContext
-from jaxft.report.figures.maps import MAX_NAMED_LAYERS, Scale, change_map
+from jaxft.report.figures.maps import MAX_NAMED_LAYERS, Scale, change_map, setting_columns
 from jaxft.report.template import render_fragment
 
 KEYS = ("trial", "setting", "seed", "layer")
@@ -42,10 +42,11 @@ def measure_map(context: ReportContext, changes: pd.DataFrame, measure: str) -> 
     if not layers:
         return None
     values = table.reindex(index=layers, columns=[s.number for s in context.settings]).to_numpy(dtype=np.float64)
+    columns = setting_columns(context.settings)
     if measure == MAIN:
         scale = Scale(MEASURES[MAIN].value.label, "unchanged", "Relative change of the weights by layer and setting")
-        return {"measure": MAIN, "svg": change_map("change", context.settings, layers, values, scale), "help": ""}
+        return {"measure": MAIN, "svg": change_map("change", columns, layers, values, scale), "help": ""}
     entry = MEASURES[measure] if measure in MEASURES else Entry(measure, Measure(lambda _: None))
     label = entry.value.label or measure.replace("_", " ")
-    svg = change_map(f"change-{measure}", context.settings, layers, values, Scale(label, "0", f"{label} by layer"))
+    svg = change_map(f"change-{measure}", columns, layers, values, Scale(label, "0", f"{label} by layer"))
     return {"measure": measure, "svg": svg, "help": entry.help or label}

@@ -1,0 +1,1 @@
+"""Comparison of weight files."""
