@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxft.recipes.predict import predict
     from jaxft.recipes.soup import make_soups
     from jaxft.recipes.study import run_study
-    from jaxft.store.tables import load_results
+    from jaxft.store.tables import load_analyses, load_results
     from jaxft.weights import load_weights, save_weights
 
 _MODULES = {
@@ -30,6 +30,7 @@ _MODULES = {
     "finetune": "jaxft.recipes.finetune.run",
     "list_models": "jaxft.models",
     "load": "jaxft.recipes.load",
+    "load_analyses": "jaxft.store.tables",
     "load_results": "jaxft.store.tables",
     "load_weights": "jaxft.weights",
     "make_soups": "jaxft.recipes.soup",
@@ -50,6 +51,7 @@ __all__ = [
     "finetune",
     "list_models",
     "load",
+    "load_analyses",
     "load_results",
     "load_weights",
     "make_soups",

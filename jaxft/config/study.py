@@ -18,6 +18,7 @@ from jaxft.config.training import Training
 from jaxft.config.values import fields_of, from_dict, get_at, set_at, to_dict
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
+from jaxft.core.registries import ANALYSES
 from jaxft.core.text import shown, some_of
 
 Block = Mapping[str, tuple[Any, ...]]
@@ -165,6 +166,12 @@ class Study:
     select_over: tuple[str, ...] = setting(
         (),
         "factors whose level is selected on validation, for each seed and each combination of the other factors",
+    )
+    analyses: tuple[str, ...] = setting(
+        (),
+        "analyses of the final weights, which need execution.keep_weights 'all'; adding one to a finished study trains "
+        "no trial again",
+        registry=ANALYSES,
     )
     execution: Execution = field(default_factory=Execution)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxft.core.events import Working
-from jaxft.recipes.scorer import Scorer, Weights, final_weights, finite_or_none, measure_once
+from jaxft.core.json_values import finite_or_none
+from jaxft.study.scorer import Scorer, Weights, final_weights, measure_once
 
 if TYPE_CHECKING:
     from jaxft.study.planned import PlannedTrial

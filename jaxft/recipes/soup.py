@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.events import Working
+from jaxft.core.json_values import finite_or_none
 from jaxft.core.text import plural, some_of
 from jaxft.recipes.interpolation import HEADS, line_rows
-from jaxft.recipes.scorer import Scorer, Weights, final_weights, finite_or_none, measure_once
+from jaxft.study.scorer import Scorer, Weights, final_weights, measure_once
 
 if TYPE_CHECKING:
     import pandas as pd

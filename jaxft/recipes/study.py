@@ -152,8 +152,10 @@ def _planned(config: "ConfigFile", plan: "Plan", device: str) -> events.StudyPla
 def write_outputs(store: "Store") -> str:
     """Writes the tables of results and the report of a study, from its store. Returns the path of the report."""
     from jaxft.report import write_report
+    from jaxft.store.tables import export_analyses
 
     store.export_results()
+    export_analyses(store)
     return str(write_report(store.workdir))
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from jaxft.store.records import Store
 
+ANALYSIS_COLUMNS = ("level", "name", "measure", "value")
+
 
 def load_results(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
     """Returns the results of the study in `workdir` as a DataFrame with a row for each finished or failed trial.
@@ -95,6 +97,62 @@ def changes_table(store: "Store") -> "pd.DataFrame":
             keys = {name: trial[name] for name in ("trial", "setting", "seed")}
             rows.append({**keys, "layer": layer, **change})
     return pd.DataFrame(rows)
+
+
+def load_analyses(workdir: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Returns the results of the analyses of the study in `workdir` (`config.analyses`), with one value in a row.
+
+    The columns are `analysis`, `setting` (number of the combination of factor levels), the factors by dotted name,
+    `seeds` (the seed of the trial, or two seeds such as '0 1' for an analysis of pairs), `level` ('total', 'block',
+    'layer' or 'leaf'), `name` (of the block, layer or leaf), `measure` and `value`, which is NaN if it is not finite.
+
+    Example:
+      >>> analyses = jaxft.load_analyses("runs/mine")
+      >>> analyses.query("measure == 'barrier'").groupby("setting")["value"].mean()
+
+    Raises:
+      UserError: `workdir` does not contain a study, or it was written by another version of jaxft.
+    """
+    from jaxft.store.records import Store
+
+    return analyses_table(Store.open(os.fspath(workdir)))
+
+
+def analyses_table(store: "Store") -> "pd.DataFrame":
+    """Returns the results of the analyses of the last plan; see `load_analyses` for the columns."""
+    import pandas as pd
+
+    plan = store.plan()
+    trials = {trial["trial"]: trial for trial in plan["trials"]}
+    rows = []
+    for digest in sorted(store.digests("analyses")):
+        interrupts.check()
+        record = store.read("analyses", digest) or {}
+        measured = [trials[name] for name in record.get("of", ()) if name in trials]
+        if not measured or len(measured) < len(record["of"]):
+            continue
+        first = measured[0]
+        keys = {
+            "analysis": record["analysis"],
+            "setting": first["setting"],
+            **{name: level_cell(level) for name, level in first["factors"].items()},
+            "seeds": " ".join(str(trial["seed"]) for trial in measured),
+        }
+        rows += [keys | dict(zip(ANALYSIS_COLUMNS, row)) for row in record["rows"]]
+    columns = ["analysis", "setting", *plan["factors"], "seeds", *ANALYSIS_COLUMNS]
+    table = pd.DataFrame(rows, columns=columns).astype({"value": "float64"})
+    return table.sort_values(["analysis", "setting", "seeds"], kind="stable", ignore_index=True)
+
+
+def export_analyses(store: "Store") -> Path | None:
+    """Writes `analyses.csv` into the work directory and returns its path; None if there are no analyses."""
+    table = analyses_table(store)
+    if not len(table):
+        return None
+    path = store.workdir / "analyses.csv"
+    with explained_os_errors(store.workdir), replacing(path) as temporary:
+        write_table(table, temporary)
+    return path
 
 
 def export_results(store: "Store") -> tuple[Path, Path]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxft.analysis import parameters
 from jaxft.core import paths
+from jaxft.core.json_values import finite_or_none
 from jaxft.models import Network
 from jaxft.study.chunk.lanes import Lane, Outcome, stack
 from jaxft.study.jobs import Job
@@ -57,12 +58,6 @@ def backbone_measures(before: Mapping[str, Any], after: Mapping[str, Any], model
     names = [name for name in after if not model.in_head(name)]
     measured = parameters.whole_measures({n: before[n] for n in names}, {n: after[n] for n in names})
     return {"backbone_change": {name: finite_or_none(value) for name, value in measured.items()}} if measured else {}
-
-
-def finite_or_none(value: Any) -> float | None:
-    """Returns a number as a float for JSON, or None if it is not finite."""
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def take_trial(tree: Any, i: int) -> Any:

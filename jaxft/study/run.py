@@ -5,6 +5,7 @@ import contextlib
 from jaxft.core import events
 from jaxft.ops import convolution
 from jaxft.store.records import Store
+from jaxft.study.analyses.run import run_analyses
 from jaxft.study.chooser import Chooser
 from jaxft.study.final_weights import drop_weights
 from jaxft.study.jobs import assign_chunks, chunk_jobs, source_jobs
@@ -74,5 +75,7 @@ def run_plan(
     unfinished = [trial for trial in plan.trials if not store.has("trials", trial.digest)]
     if not unfinished:
         measure_pairs(plan, store, emit)
+        with convolution.use(execution.cpu_convolution):
+            run_analyses(work)
         store.drop_checkpoints()
     return sum(store.has("failures", trial.digest) for trial in unfinished)

@@ -7,11 +7,11 @@ import numpy as np
 
 from jaxft import config as cfg
 from jaxft.core import events
+from jaxft.core.json_values import finite_or_none
 from jaxft.core.metrics import field_names
 from jaxft.features.feature_classifier import FeatureClassifierResult
 from jaxft.study.chunk.lanes import Outcome, curve_names
 from jaxft.study.executors import Executor, Sequential
-from jaxft.study.parameter_changes import finite_or_none
 from jaxft.study.planned import PlannedTrial
 
 

@@ -124,7 +124,7 @@ def test_the_uniform_soup_is_the_average_with_recomputed_statistics(ran):
 @pytest.mark.slow
 def test_results_are_stored_and_not_evaluated_again(ran, tmp_path, monkeypatch, capsys):
     workdir, found = shutil.copytree(ran[0], tmp_path / "study"), ran[1]
-    monkeypatch.setattr("jaxft.recipes.scorer.Scorer.accuracy", lambda *args: pytest.fail("evaluated again"))
+    monkeypatch.setattr("jaxft.study.scorer.Scorer.accuracy", lambda *args: pytest.fail("evaluated again"))
     again = jaxft.make_soups(workdir, num_alphas=3, quiet=True)
     assert again.soups.equals(found.soups) and again.lines.equals(found.lines)
     assert main(["soup", str(workdir), "--alphas", "3"]) == 0

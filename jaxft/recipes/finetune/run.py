@@ -14,13 +14,13 @@ from typing import Any
 
 from jaxft.config import PreprocessingConfig, as_config_file, from_dict, to_dict
 from jaxft.core.events import AlreadyFinished, CandidateSelected, FinetuneStarted, Listener
+from jaxft.core.json_values import finite_or_none
 from jaxft.recipes.finetune.delivery import deliver_weights, predict_test_images, write_documents
 from jaxft.recipes.finetune.folder import FINAL, SELECTION, check_folder, claim_folder, finished_record
 from jaxft.recipes.finetune.options import FinetuneOptions, Train
 from jaxft.recipes.finetune.record import Outcome, make_record
 from jaxft.recipes.finetune.selection import best_candidate, read_candidates
 from jaxft.recipes.finetune.task import Task, make_task
-from jaxft.recipes.scorer import finite_or_none
 from jaxft.recipes.study import RunOptions, run_config
 from jaxft.store.records import Store
 from jaxft.tracking.console import Progress

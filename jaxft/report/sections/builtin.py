@@ -1,5 +1,6 @@
 """Registers the sections of the report, in the order of the page."""
 
+from jaxft.report.sections.analyses import make_analyses
 from jaxft.report.sections.arms import make_arms
 from jaxft.report.sections.change import make_change
 from jaxft.report.sections.curves import make_curves
@@ -26,5 +27,6 @@ SECTIONS.register(
     Section("Distances between runs", make_distances, "Distances"),
     help="L2 distances between the final weights of all pairs of runs",
 )
+SECTIONS.register("analyses", Section("Analyses", make_analyses), help="results of the analyses of the final weights")
 SECTIONS.register("trials", Section("Trials", make_trials), help="table of trials")
 SECTIONS.register("made", Section("How to reproduce it", make_made), help="commands, runs, source networks and config")

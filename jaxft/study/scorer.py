@@ -1,11 +1,11 @@
 """Evaluation of any weights in the same way as the final weights of a trial. The work directory stores the results."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from jaxft.study.chunk.evaluation import Scores
     from jaxft.study.planned import PlannedTrial
     from jaxft.study.work import Work
 
@@ -46,10 +46,17 @@ class Scorer:
 
     def accuracy(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], subset: Subset) -> float:
         """Returns the accuracy on the validation or test images of the trial, or NaN without such images."""
+        return float(self.scores(params, batch_stats, subset).metrics["accuracy"][0])
+
+    def loss(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], subset: Subset) -> float:
+        """Returns the mean loss on the validation or test images of the trial, or NaN without such images."""
+        return float(self.scores(params, batch_stats, subset).loss[0])
+
+    def scores(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], subset: Subset) -> "Scores":
+        """Returns the loss and all metrics on the validation or test images of the trial."""
         from jaxft.study.chunk.evaluation import evaluate
 
-        scores = evaluate(*self._inputs(params, batch_stats), subset)
-        return float(scores.metrics["accuracy"][0])
+        return evaluate(*self._inputs(params, batch_stats), subset)
 
     def _inputs(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> "tuple[Any, Any, Any, Any]":
         """Returns (chunk, phase data, trainable parameters, tracked statistics). All parameters are frozen."""
@@ -107,8 +114,3 @@ def measure_once(work: "Work", identity: Mapping[str, Any], measure: Callable[[]
         stored = {**identity, **measure()}
         work.store.write("analyses", name, stored, {})
     return stored
-
-
-def finite_or_none(value: float) -> float | None:
-    """Returns a number, or None for NaN and infinity, which JSON cannot hold."""
-    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Analyses of the final weights of a study: `config.analyses` names them, the registry `ANALYSES` has them."""

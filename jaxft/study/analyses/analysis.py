@@ -1,0 +1,103 @@
+"""The interface of an analysis, and what it reads of a trained trial.
+
+To add an analysis, register it, in a plug-in or in `built_in.py`:
+
+    ANALYSES.register("norms", Analysis(norms), help="L2 norm of the final parameters")
+
+`norms(trial)` yields a `Row` for each value. The study stores the rows in its work directory, once for each trial.
+`jaxft.load_analyses`, `analyses.csv` and the report contain them.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jaxft.study.planned import PlannedTrial
+from jaxft.study.scorer import Scorer, Weights, final_weights
+from jaxft.study.work import Work
+
+Variables = Mapping[str, Mapping[str, Any]]  # {'params': flat dict, 'batch_stats': flat dict}
+
+
+class Row(NamedTuple):
+    """One value of an analysis.
+
+    Attributes:
+      level: 'total', 'block', 'layer' or 'leaf'.
+      name: name of the block, layer or leaf; for the level 'total', 'total'.
+      measure: name of the measure.
+      value: the value; NaN or infinity are stored as missing.
+    """
+
+    level: str
+    name: str
+    measure: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedTrial:
+    """A finished trial with stored final weights."""
+
+    work: Work
+    planned: PlannedTrial
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """Returns the evaluation of any weights on the images of the trial."""
+        return Scorer.of(self.work, self.planned)
+
+    @functools.cached_property
+    def initial(self) -> Variables:
+        """Returns the initial variables, with the initial head."""
+        return {"params": self.scorer.arrays.params, "batch_stats": self.scorer.arrays.batch_stats}
+
+    @functools.cached_property
+    def final(self) -> Variables:
+        """Returns the final variables: those of the selected epoch."""
+        params, batch_stats = final_weights(self.work, self.planned)
+        return {"params": params, "batch_stats": batch_stats}
+
+    @property
+    def has_validation(self) -> bool:
+        """Returns whether the trial has validation images."""
+        return len(self.planned.split.val) > 0
+
+    def loss(self, variables: Variables) -> float:
+        """Returns the mean loss on the validation images."""
+        return self.scorer.loss(*_parts(variables), "val")
+
+    def accuracy(self, variables: Variables) -> float:
+        """Returns the accuracy on the validation images, in [0, 1]."""
+        return self.scorer.accuracy(*_parts(variables), "val")
+
+    def recalibrated(self, variables: Variables) -> Variables:
+        """Returns variables whose updated batch-norm statistics are recomputed from the training images."""
+        params, batch_stats = _parts(variables)
+        return {"params": params, "batch_stats": self.scorer.recalibrated(params, batch_stats)}
+
+
+def _parts(variables: Variables) -> Weights:
+    return dict(variables["params"]), dict(variables.get("batch_stats", {}))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis of trained trials.
+
+    Attributes:
+      measure: yields the rows of a trial; with `of_pairs`, of two trials of a setting.
+      of_pairs: whether the analysis compares two trials. It then runs for all pairs of seeds of each setting.
+      evaluates: whether the analysis needs validation images.
+      version: is part of the digest. A new version measures again.
+    """
+
+    measure: Callable[..., Iterable[Row]]
+    of_pairs: bool = False
+    evaluates: bool = False
+    version: int = 1
+
+    def rows(self, trials: Sequence[TrainedTrial]) -> list[Row]:
+        """Returns the rows of one trial, or of two trials."""
+        return [Row(level, name, measure, float(value)) for level, name, measure, value in self.measure(*trials)]
