@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxft.config.fields import MAX_BATCH, MAX_TRIALS, setting
+from jaxft.config.fields import MAX_BATCH, MAX_STEPS, MAX_TRIALS, setting
 from jaxft.core.registries import EXECUTORS, TRACKERS
 
 MAX_WORKERS = 1024
@@ -44,6 +44,13 @@ class Execution:
         "all",
         "final weights that are kept: none; for each setting, those of the seed with the best validation accuracy; "
         "or all",
+    )
+    snapshot_steps: tuple[int, ...] = setting(
+        (),
+        "steps of training, counted over all phases, after which the weights of each trial are stored for the analysis "
+        "'trajectory'",
+        at_least=1,
+        below=MAX_STEPS,
     )
     device_data_bytes: float = setting(
         4e9,

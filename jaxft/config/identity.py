@@ -123,7 +123,7 @@ EXEMPTIONS = (
         (
             *("execution.memory_bytes", "execution.device_data_bytes", "execution.feature_cache_bytes"),
             *("execution.feature_disk_bytes", "execution.checkpoint_seconds", "execution.keep_weights"),
-            "execution.trackers",
+            *("execution.trackers", "execution.snapshot_steps"),
         ),
         "these fields change only where arrays are stored and which files are kept",
     ),

@@ -14,6 +14,7 @@ A work directory contains
     locks/                   locks of running jobs; the system releases a lock when its process ends
     sources/<digest>.json    a record of each source network that the study trained, with .npz and .safetensors files
     weights/<digest>.safetensors   final weights of trials, as set by execution.keep_weights
+    snapshots/<digest>/<step>.safetensors   weights of trials during training, as set by execution.snapshot_steps
     analyses/<digest>.json   a record of each analysis over several trials, with an .npz file
     checkpoints/<digest>/    checkpoints of unfinished jobs (Orbax)
 
@@ -209,6 +210,19 @@ class Store(WorkDirectory):
         path = self.weights_path(digest, kind)
         with explained_os_errors(self.workdir):
             path.parent.mkdir(exist_ok=True)
+            with replacing(path) as temporary:
+                yield temporary
+
+    def snapshot_path(self, digest: str, step: int) -> Path:
+        """Returns the path of the weights of a trial after `step` steps of training."""
+        return self.workdir / "snapshots" / digest / f"{step}.safetensors"
+
+    @contextlib.contextmanager
+    def writing_snapshot(self, digest: str, step: int) -> Iterator[Path]:
+        """Yields a temporary path for the weights of a trial after `step` steps; they replace old ones atomically."""
+        path = self.snapshot_path(digest, step)
+        with explained_os_errors(self.workdir):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 yield temporary
 

@@ -13,7 +13,7 @@ from jaxft.features.feature_classifier import FeatureSplit, fit_feature_classifi
 from jaxft.store.records import Store
 from jaxft.study.chunk.lanes import Lane, Outcome, SharedImages
 from jaxft.study.chunk.loop import run_chunk
-from jaxft.study.chunk.resuming import CheckpointPolicy, StoredCheckpoints
+from jaxft.study.chunk.resuming import CheckpointPolicy, StepSnapshots, StoredCheckpoints
 from jaxft.study.final_weights import drop_weights, final_manifest, nested_variables, source_manifest
 from jaxft.study.jobs import Job
 from jaxft.study.parameter_changes import backbone_change, backbone_measures, parameter_changes, take_trial
@@ -35,15 +35,20 @@ class WorkContext:
     loader: TrialLoader
 
     def run_lanes(
-        self, job: Job, lanes: Sequence[Lane], snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None
+        self,
+        job: Job,
+        lanes: Sequence[Lane],
+        snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None,
+        step_snapshots: StepSnapshots | None = None,
     ) -> list[Outcome]:
         """Returns the outcomes of the trials of a job; the job resumes from its checkpoint, if it has one.
 
-        `snapshots` are the functions of `CheckpointPolicy`.
+        `snapshots` and `step_snapshots` are those of `CheckpointPolicy`.
         """
         first, seconds = job.trials[0], self.plan.study.execution.checkpoint_seconds
         images = SharedImages(self.loader.images_of(first), first.images.fingerprint)
-        policy = CheckpointPolicy(StoredCheckpoints(self.store, job.key), seconds, snapshots or {})
+        checkpoints = StoredCheckpoints(self.store, job.key)
+        policy = CheckpointPolicy(checkpoints, seconds, snapshots or {}, step_snapshots or StepSnapshots())
         return run_chunk(first.program, lanes, images, job.executor, self.services, policy)
 
 
@@ -115,7 +120,7 @@ def run_trials(context: WorkContext, job: Job) -> None:
     """Runs the trials of a job together and stores the results of the missing ones."""
     store, missing = context.store, job.missing(context.store)
     lanes = lanes_of(job, missing, context)
-    outcomes = context.run_lanes(job, lanes)
+    outcomes = context.run_lanes(job, lanes, step_snapshots=step_snapshots_of(job, missing, context))
     keeps_weights = context.plan.study.execution.keep_weights != "none"
     with context.services.clock.measure("analyze"):
         changes = parameter_changes(job, lanes, outcomes)
@@ -138,6 +143,19 @@ def run_trials(context: WorkContext, job: Job) -> None:
         context.services.emit(trial_finished(trial, record))
     store.drop_checkpoint(job.key)
     drop_weights(context.plan, store, missing)
+
+
+def step_snapshots_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> StepSnapshots:
+    """Returns the snapshots of `execution.snapshot_steps`, which store the weights of the missing trials."""
+    store = context.store
+
+    def save(i: int, step: int, params: Flat, batch_stats: Flat) -> None:
+        trial = job.trials[i]
+        if trial in missing:
+            with context.services.clock.measure("store"), store.writing_snapshot(trial.digest, step) as path:
+                save_weights(path, trial.model, nested_variables(params, batch_stats), final_manifest(trial))
+
+    return StepSnapshots(context.plan.study.execution.snapshot_steps, save)
 
 
 def lanes_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> list[Lane]:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,6 +126,42 @@ def test_a_damaged_result_is_measured_again(analyzed, monkeypatch):
         jaxft.load_analyses(workdir)
     jaxft.run_study(study(analyses=NAMES), workdir, quiet=True)
     assert path.read_bytes() == content
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("executor", ["sequential", "vmap"])
+def test_trajectories_pass_through_the_snapshots(tmp_path, executor):
+    """Two epochs of three batches. The last snapshot has the final weights, because the last epoch is selected."""
+    config = study(
+        analyses=["trajectory"],
+        seeds=2,
+        factors=[],
+        execution={"snapshot_steps": [1, 3, 6, 100], "executor": executor},
+    )
+    config["training"]["selection"] = {"weights": "last"}
+    results = jaxft.run_study(config, tmp_path / "study", quiet=True)
+    model = jaxft.create_model("toy", num_classes=3)
+    for digest in results["trial"]:
+        folder = tmp_path / "study" / "snapshots" / digest
+        assert sorted(path.stem for path in folder.iterdir()) == ["1", "3", "6"]
+        weights = [folder / "6.safetensors", tmp_path / "study" / "weights" / f"{digest}.safetensors"]
+        last, final = (load_weights(path, model)["params"] for path in weights)
+        assert all((a == b).all() for a, b in zip(jax.tree.leaves(last), jax.tree.leaves(final)))
+    table = jaxft.load_analyses(tmp_path / "study")
+    assert table.query("level == 'step' and seeds == '0'")["name"].tolist() == ["1", "3", "6"]
+    assert table.query("measure == 'straightness'")["value"].dropna().between(0, 1 + 1e-6).all()
+    distance = results["relative_change"]
+    assert (table.query("level == 'total' and measure == 'path_length'")["value"] > 0).all() and (distance > 0).all()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_snapshots_do_not_change_the_results_and_are_asked_for_before_training(tmp_path):
+    config = study(seeds=1, factors=[], analyses=["trajectory"])
+    without = jaxft.run_study(config, tmp_path / "without", quiet=True)
+    with_snapshots = jaxft.run_study(config | {"execution": {"snapshot_steps": [2]}}, tmp_path / "with", quiet=True)
+    assert without.drop(columns="seconds").equals(with_snapshots.drop(columns="seconds"))
+    assert "have no snapshots" in (tmp_path / "without" / "events.jsonl").read_text()
+    assert not len(jaxft.load_analyses(tmp_path / "without")) and len(jaxft.load_analyses(tmp_path / "with"))
 
 
 @pytest.mark.usefixtures("no_report")

@@ -9,13 +9,15 @@ To add an analysis, register it, in a plug-in or in `built_in.py`:
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxft.study.planned import PlannedTrial
 from jaxft.study.scorer import Scorer, Weights, final_weights
 from jaxft.study.work import Work
+from jaxft.weights import load_flat
 
 Variables = Mapping[str, Mapping[str, Any]]  # {'params': flat dict, 'batch_stats': flat dict}
 
@@ -24,8 +26,8 @@ class Row(NamedTuple):
     """One value of an analysis.
 
     Attributes:
-      level: 'total', 'block', 'layer' or 'leaf'.
-      name: name of the block, layer or leaf; for the level 'total', 'total'.
+      level: 'total', 'block', 'layer', 'leaf' or 'step'.
+      name: name of the block, layer or leaf, or a number of steps; for the level 'total', 'total'.
       measure: name of the measure.
       value: the value; NaN or infinity are stored as missing.
     """
@@ -59,10 +61,11 @@ class TrainedTrial:
         params, batch_stats = final_weights(self.work, self.planned)
         return {"params": params, "batch_stats": batch_stats}
 
-    @property
-    def has_validation(self) -> bool:
-        """Returns whether the trial has validation images."""
-        return len(self.planned.split.val) > 0
+    def snapshots(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields (steps of training, flat parameters) of the stored snapshots, in the order of training."""
+        for path in snapshot_paths(self.work, self.planned):
+            flat, _ = load_flat(path, self.planned.model)
+            yield int(path.stem), {n.removeprefix("params/"): a for n, a in flat.items() if n.startswith("params/")}
 
     def loss(self, variables: Variables) -> float:
         """Returns the mean loss on the validation images."""
@@ -78,6 +81,16 @@ class TrainedTrial:
         return {"params": params, "batch_stats": self.scorer.recalibrated(params, batch_stats)}
 
 
+def snapshot_paths(work: Work, planned: PlannedTrial) -> list[Path]:
+    """Returns the paths of the snapshots of a trial that `execution.snapshot_steps` requests, in this order.
+
+    Steps after the end of the training have no snapshot.
+    """
+    last = planned.program.steps_before(len(planned.program.phases))
+    steps = sorted(set(work.plan.study.execution.snapshot_steps))
+    return [work.store.snapshot_path(planned.digest, step) for step in steps if step <= last]
+
+
 def _parts(variables: Variables) -> Weights:
     return dict(variables["params"]), dict(variables.get("batch_stats", {}))
 
@@ -90,12 +103,14 @@ class Analysis:
       measure: yields the rows of a trial; with `of_pairs`, of two trials of a setting.
       of_pairs: whether the analysis compares two trials. It then runs for all pairs of seeds of each setting.
       evaluates: whether the analysis needs validation images.
+      needs_snapshots: whether the analysis needs snapshots of the weights during training.
       version: is part of the digest. A new version measures again.
     """
 
     measure: Callable[..., Iterable[Row]]
     of_pairs: bool = False
     evaluates: bool = False
+    needs_snapshots: bool = False
     version: int = 1
 
     def rows(self, trials: Sequence[TrainedTrial]) -> list[Row]:

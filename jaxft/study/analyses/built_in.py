@@ -1,6 +1,7 @@
 """The built-in analyses."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from jaxft.analysis.barriers import loss_barrier
 from jaxft.analysis.batch_norm import batch_norm_shifts, rms_shifts
 from jaxft.analysis.layer_swaps import blocks_of, swap_layers
 from jaxft.analysis.spectra import spectra
+from jaxft.analysis.trajectory import TOTAL, trajectory
 from jaxft.core.registries import ANALYSES
 from jaxft.study.analyses.analysis import Analysis, Row, TrainedTrial
 
@@ -57,6 +59,27 @@ def measure_barrier(first: TrainedTrial, second: TrainedTrial) -> Iterator[Row]:
     yield Row("total", "total", "loss_of_middle", line.losses[len(line.losses) // 2])
 
 
+def measure_trajectory(trial: TrainedTrial) -> Iterator[Row]:
+    """Yields path length, straightness and update ratios of the weights from the initial weights over the snapshots.
+
+    The path length is that of the polygon through the snapshots, a lower bound of the length over all steps.
+    """
+    steps = []
+
+    def weights() -> Iterator[dict[str, Any]]:
+        yield dict(trial.initial["params"])
+        for step, params in trial.snapshots():
+            steps.append(step)
+            yield params
+
+    path = trajectory(weights())
+    for i, name in enumerate(path.names):
+        yield Row("total" if name == TOTAL else "layer", name, "path_length", path.path_length[i])
+        yield Row("total" if name == TOTAL else "layer", name, "straightness", path.straightness[i])
+    for step, ratio in zip(steps, path.update_ratios[:, path.names.index(TOTAL)]):
+        yield Row("step", str(step), "update_ratio", ratio)
+
+
 ANALYSES.register(
     "spectra", Analysis(measure_spectra), help="stable rank and largest singular value of the change of each kernel"
 )
@@ -67,6 +90,11 @@ ANALYSES.register(
     "rewind",
     Analysis(measure_rewind, evaluates=True),
     help="loss of validation accuracy after a block has its initial values again",
+)
+ANALYSES.register(
+    "trajectory",
+    Analysis(measure_trajectory, needs_snapshots=True),
+    help="path length and straightness of the weights during training, by layer, from execution.snapshot_steps",
 )
 ANALYSES.register(
     "barrier",

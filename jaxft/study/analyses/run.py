@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from jaxft import config as cfg
 from jaxft.core import events, interrupts
 from jaxft.core.json_values import finite_or_none
 from jaxft.core.registries import ANALYSES
 from jaxft.core.text import plural
-from jaxft.study.analyses.analysis import Analysis, TrainedTrial
+from jaxft.study.analyses.analysis import Analysis, TrainedTrial, snapshot_paths
 from jaxft.study.planned import Plan, PlannedTrial
 from jaxft.study.stored_weights import is_whole
 from jaxft.study.work import Work
@@ -40,16 +41,24 @@ def _usable_trials(work: Work, name: str, analysis: Analysis) -> list[PlannedTri
     done = [t for t in work.plan.trials if (work.store.read("trials", t.digest) or {}).get("status") == "done"]
     networks = [trial for trial in done if trial.feature_classifier is None]
     stored = [trial for trial in networks if is_whole(work.store.weights_path(trial.digest))]
-    usable = [trial for trial in stored if not analysis.evaluates or len(trial.split.val)]
+    evaluable = [trial for trial in stored if not analysis.evaluates or len(trial.split.val)]
+    usable = [trial for trial in evaluable if not analysis.needs_snapshots or _has_snapshots(work, trial)]
     reasons = (
         (len(done) - len(networks), "are classifiers of features"),
         (len(networks) - len(stored), "have no stored weights; set execution.keep_weights to 'all'"),
-        (len(stored) - len(usable), "have no validation images; set target.val_per_class"),
+        (len(stored) - len(evaluable), "have no validation images; set target.val_per_class"),
+        (len(evaluable) - len(usable), "have no snapshots; set execution.snapshot_steps before the trials run"),
     )
     for count, reason in reasons:
         if count:
             work.emit(events.AnalysisSkipped(f"{name} of {plural(count, 'trial')}", f"they {reason}"))
     return usable
+
+
+def _has_snapshots(work: Work, trial: PlannedTrial) -> bool:
+    """Returns whether a trial has a snapshot, and all requested snapshots are whole."""
+    paths = snapshot_paths(work, trial)
+    return len(paths) > 0 and all(map(is_whole, paths))
 
 
 def _pairs(plan: Plan, trials: Sequence[PlannedTrial]) -> Iterator[tuple[PlannedTrial, PlannedTrial]]:
@@ -64,7 +73,13 @@ def _pairs(plan: Plan, trials: Sequence[PlannedTrial]) -> Iterator[tuple[Planned
 
 def _measure_once(work: Work, name: str, analysis: Analysis, trials: Sequence[TrainedTrial]) -> None:
     """Measures and stores the rows of an analysis, unless they are stored or another process measures them."""
-    identity = {"analysis": name, "version": analysis.version, "of": [trial.planned.digest for trial in trials]}
+    identity: dict[str, Any] = {
+        "analysis": name,
+        "version": analysis.version,
+        "of": [trial.planned.digest for trial in trials],
+    }
+    if analysis.needs_snapshots:
+        identity["steps"] = list(work.plan.study.execution.snapshot_steps)
     digest = cfg.digest(identity)
     with work.store.claim(f"analysis-{digest}", wait=False) as is_claimed:
         if not is_claimed or work.store.has("analyses", digest):

@@ -23,7 +23,7 @@ from jaxft.study.chunk.lanes import Chunk, Lane, Outcome, SharedImages, stack
 from jaxft.study.chunk.outcomes import TrialVariables, plain_params, read_outcomes
 from jaxft.study.chunk.phase_data import Inputs, PhaseData, prepare_phase_data, shared_frozen
 from jaxft.study.chunk.program import Program
-from jaxft.study.chunk.resuming import CheckpointPolicy, Saver
+from jaxft.study.chunk.resuming import CheckpointPolicy, Saver, StepSnapshots
 from jaxft.study.executors import Executor, Sequential, Vmap
 from jaxft.study.services import Services
 from jaxft.training.state import split_variables
@@ -143,7 +143,7 @@ class _Run:
         ends, before = program.epoch_ends[number], program.epochs_before(number)
         for epoch in range(self.position.epoch, len(ends)):
             begin, end = ends[epoch - 1] if epoch else 0, ends[epoch]
-            self._run_steps(phase_data, chunk_state, begin, end)
+            self._run_steps(phase_data, chunk_state, begin, end, policy.step_snapshots)
             with self.services.clock.measure("evaluate"):
                 end_epoch(self.chunk, phase_data, chunk_state, before + epoch, end - begin)
             self.position = dataclasses.replace(self.position, epoch=epoch + 1)
@@ -154,15 +154,18 @@ class _Run:
             if self.saver.is_due:
                 self.saver.save(self.position, chunk_state)
 
-    def _run_steps(self, phase_data: PhaseData, chunk_state: ChunkState, begin: int, end: int) -> None:
+    def _run_steps(
+        self, phase_data: PhaseData, chunk_state: ChunkState, begin: int, end: int, snapshots: StepSnapshots
+    ) -> None:
         """Runs the remaining steps of an epoch, which is the steps [begin, end) of the phase."""
         run_steps = make_run_steps(phase_data.phase, self.chunk.executor)
+        steps_before = self.chunk.program.steps_before(self.position.phase)
         while self.position.step < end:
             interrupts.check()
             step = self.position.step
             with self.services.clock.measure("train"):
                 images, max_steps = phase_data.at_step(step)
-                count = min(self._loop_steps, end - step, max_steps)
+                count = min(self._loop_steps, end - step, max_steps, snapshots.until_next(steps_before + step))
                 start_time = time.monotonic()
                 chunk_state.state, metrics = run_steps(
                     count,
@@ -177,6 +180,8 @@ class _Run:
                 before, self._dispatched = self._dispatched, _DispatchedSteps(step - begin, count, metrics, start_time)
                 if before is not None:
                     self._loop_steps = self._read_metrics(before, chunk_state)
+            if steps_before + self.position.step in snapshots.steps:
+                self._take_step_snapshot(snapshots, chunk_state, steps_before + self.position.step)
             if self.saver.is_due:
                 self._finish_dispatched(chunk_state)
                 self.saver.save(self.position, chunk_state)
@@ -206,6 +211,15 @@ class _Run:
             policy.snapshots[epoch](
                 plain_params(variables.params | params, self.chunk.lanes[0]), variables.batch_stats | batch_stats
             )
+
+    def _take_step_snapshot(self, snapshots: StepSnapshots, chunk_state: ChunkState, step: int) -> None:
+        """Stores the weights of each trial after `step` steps: the trained weights, not their average."""
+        state = chunk_state.state
+        params, batch_stats = jax.device_get((state.params, state.batch_stats))
+        for i, (variables, lane) in enumerate(zip(self.variables, self.chunk.lanes)):
+            trained = [{name: leaf[i] for name, leaf in tree.items()} for tree in (params, batch_stats)]
+            all_params = plain_params(variables.params | trained[0], lane)
+            snapshots.save(i, step, all_params, variables.batch_stats | trained[1])
 
     def _end_phase(self, chunk_state: ChunkState) -> None:
         """Updates the variables of each trial with the trained leaves of the phase."""

@@ -35,6 +35,23 @@ class Checkpoints(Protocol):
 
 
 @dataclass(frozen=True)
+class StepSnapshots:
+    """Weights of all trials of a chunk that are stored during training.
+
+    Attributes:
+      steps: the numbers of finished steps, counted over all phases.
+      save: is called with the index of a trial in the chunk, the number of steps, the parameters and the statistics.
+    """
+
+    steps: tuple[int, ...] = ()
+    save: Callable[[int, int, Flat, Flat], None] = lambda *_: None
+
+    def until_next(self, step: int) -> int:
+        """Returns the number of steps from `step` to the next snapshot."""
+        return min((later - step for later in self.steps if later > step), default=MAX_STEPS)
+
+
+@dataclass(frozen=True)
 class CheckpointPolicy:
     """Where and when a running chunk saves its state.
 
@@ -43,11 +60,13 @@ class CheckpointPolicy:
       seconds: seconds between two checkpoints.
       snapshots: by epoch, counted from 1: a function that is called with the parameters and statistics of the first
         trial after this epoch.
+      step_snapshots: weights that are stored after steps.
     """
 
     checkpoints: Checkpoints | None = None
     seconds: float = 300.0
     snapshots: Mapping[int, Callable[[Flat, Flat], None]] = field(default_factory=dict)
+    step_snapshots: StepSnapshots = field(default_factory=StepSnapshots)
 
 
 class Saver:
