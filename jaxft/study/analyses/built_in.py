@@ -14,6 +14,8 @@ from jaxft.analysis.trajectory import TOTAL, trajectory
 from jaxft.core.registries import ANALYSES
 from jaxft.study.analyses.analysis import Analysis, Row, TrainedTrial
 
+BARRIER_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
 
 def measure_spectra(trial: TrainedTrial) -> Iterator[Row]:
     """Yields the stable rank of the change of each kernel, and the share of its largest singular value.
@@ -52,9 +54,10 @@ def measure_rewind(trial: TrainedTrial) -> Iterator[Row]:
 def measure_barrier(first: TrainedTrial, second: TrainedTrial) -> Iterator[Row]:
     """Yields the loss barrier on the line between the final weights of two seeds, on validation images of the first.
 
-    Batch-norm statistics that training updated are recalibrated at every point of the line.
+    The loss is measured at five points of the line, so the barrier is a lower bound of the largest one. Batch-norm
+    statistics that training updated are recalibrated at every point.
     """
-    line = loss_barrier(first.loss, first.final, second.final, recalibrate=first.recalibrated)
+    line = loss_barrier(first.loss, first.final, second.final, BARRIER_ALPHAS, first.recalibrated)
     yield Row("total", "total", "barrier", line.barrier)
     yield Row("total", "total", "loss_of_middle", line.losses[len(line.losses) // 2])
 
