@@ -43,7 +43,11 @@ class WorkContext:
     ) -> list[Outcome]:
         """Returns the outcomes of the trials of a job; the job resumes from its checkpoint, if it has one.
 
-        `snapshots` and `step_snapshots` are those of `CheckpointPolicy`.
+        Args:
+          job: the job.
+          lanes: the initial arrays of its trials.
+          snapshots: those of `CheckpointPolicy`, by epoch.
+          step_snapshots: those of `CheckpointPolicy`, by step.
         """
         first, seconds = job.trials[0], self.plan.study.execution.checkpoint_seconds
         images = SharedImages(self.loader.images_of(first), first.images.fingerprint)

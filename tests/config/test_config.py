@@ -700,7 +700,8 @@ def test_every_config_of_the_project_loads(name, root, real_data):
         assert from_dict(Study, to_dict(loaded.study)) == loaded.study
 
 
-SPECS_OF = {"quickstart": ("{path}",), "objects_to_scenes": ("{path}:{data}", "{path}:small,{data}")}
+WITHOUT_FULL = ("{path}:{data}", "{path}:small,{data}")
+SPECS_OF = {"quickstart": ("{path}",), "objects_to_scenes": WITHOUT_FULL, "what_changes": WITHOUT_FULL}
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def make_analyses(context: ReportContext) -> Markup | None:
     table = analyses_table(context.store)
     if not len(table):
         return None
-    parts = [
+    analyses = [
         {
             "name": str(name).replace("_", " "),
             "of_pairs": bool(rows["seeds"].str.contains(" ").any()),
@@ -29,7 +29,7 @@ def make_analyses(context: ReportContext) -> Markup | None:
         }
         for name, rows in table.groupby("analysis", sort=False)
     ]
-    return render_fragment("sections/analyses.html", parts=parts)
+    return render_fragment("sections/analyses.html", analyses=analyses)
 
 
 def total_rows(context: ReportContext, rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -56,14 +56,13 @@ def total_rows(context: ReportContext, rows: pd.DataFrame) -> list[dict[str, Any
 
 def layer_maps(context: ReportContext, analysis: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns a map of each measure of blocks, layers or leaves: the mean over seeds, by setting."""
-    parts = rows[rows["level"] != "total"]
     maps = []
-    for measure, values in parts.groupby("measure", sort=False):
+    for measure, values in rows[rows["level"] != "total"].groupby("measure", sort=False):
         names = sorted(dict.fromkeys(values["name"]), key=lambda name: _position(context.plan["layers"], name))
         table = values.pivot_table(index="name", columns="setting", values="value", aggfunc="mean")
         matrix = table.reindex(index=names, columns=[s.number for s in context.settings]).to_numpy(dtype=np.float64)
         label = str(measure).replace("_", " ")
-        scale = Scale(label, "0", f"{label} by part of the network and setting")
+        scale = Scale(label, "0", f"{label} by setting, for each block, layer or leaf")
         svg = change_map(f"{analysis}-{measure}", setting_columns(context.settings), _shown(names), matrix, scale)
         maps.append({"svg": svg, "measure": label})
     return maps
