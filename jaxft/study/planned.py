@@ -259,9 +259,19 @@ class Plan:
         )
 
     def weights_line(self) -> str:
-        """Returns the policy for final weights and their total size on disk: 'weights kept: all, 36.5 MB'."""
+        """Returns the policy for weights and their total size on disk: 'weights kept: all, 36.5 MB'.
+
+        If there are snapshots during training, they are counted too.
+        """
         policy = self.study.execution.keep_weights.replace("_", " ")
-        return f"weights kept: {policy}, {byte_size(self.weights_bytes())}"
+        line = f"weights kept: {policy}, {byte_size(self.weights_bytes())}"
+        sizes = [trial.num_bytes for trial in self.trials for _ in self.snapshot_steps(trial)]
+        return f"{line}; {plural(len(sizes), 'snapshot')}, {byte_size(sum(sizes))}" if sizes else line
+
+    def snapshot_steps(self, trial: PlannedTrial) -> list[int]:
+        """Returns the steps after which `execution.snapshot_steps` stores weights of a trial, in increasing order."""
+        last = trial.program.steps_before(len(trial.program.phases))
+        return [step for step in sorted(set(self.study.execution.snapshot_steps)) if step <= last]
 
     def weights_bytes(self) -> int:
         """Returns the size in bytes of the final weights that the policy keeps."""

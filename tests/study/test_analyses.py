@@ -12,6 +12,7 @@ from jaxft.analysis.spectra import spectra
 from jaxft.config import as_config_file
 from jaxft.core.registries import ANALYSES
 from jaxft.recipes.study import run_config
+from jaxft.study.plan import make_plan
 from jaxft.weights import load_weights
 
 NAMES = ["spectra", "batch_norm", "rewind", "barrier"]
@@ -150,6 +151,7 @@ def test_trajectories_pass_through_the_snapshots(tmp_path, executor):
     table = jaxft.load_analyses(tmp_path / "study")
     assert table.query("level == 'step' and seeds == '0'")["name"].tolist() == ["1", "3", "6"]
     assert table.query("measure == 'straightness'")["value"].dropna().between(0, 1 + 1e-6).all()
+    assert "; 6 snapshots, " in make_plan(as_config_file(config).study).weights_line()
     distance = results["relative_change"]
     assert (table.query("level == 'total' and measure == 'path_length'")["value"] > 0).all() and (distance > 0).all()
 

@@ -82,13 +82,8 @@ class TrainedTrial:
 
 
 def snapshot_paths(work: Work, planned: PlannedTrial) -> list[Path]:
-    """Returns the paths of the snapshots of a trial that `execution.snapshot_steps` requests, in this order.
-
-    Steps after the end of the training have no snapshot.
-    """
-    last = planned.program.steps_before(len(planned.program.phases))
-    steps = sorted(set(work.plan.study.execution.snapshot_steps))
-    return [work.store.snapshot_path(planned.digest, step) for step in steps if step <= last]
+    """Returns the paths of the requested snapshots of a trial, in the order of training."""
+    return [work.store.snapshot_path(planned.digest, step) for step in work.plan.snapshot_steps(planned)]
 
 
 def _parts(variables: Variables) -> Weights:

@@ -47,7 +47,10 @@ def _usable_trials(work: Work, name: str, analysis: Analysis) -> list[PlannedTri
         (len(done) - len(networks), "are classifiers of features"),
         (len(networks) - len(stored), "have no stored weights; set execution.keep_weights to 'all'"),
         (len(stored) - len(evaluable), "have no validation images; set target.val_per_class"),
-        (len(evaluable) - len(usable), "have no snapshots; set execution.snapshot_steps before the trials run"),
+        (
+            len(evaluable) - len(usable),
+            "have no snapshots, or damaged ones; set execution.snapshot_steps before the trials run",
+        ),
     )
     for count, reason in reasons:
         if count:
