@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxft.features.feature_classifier import FeatureSplit, fit_feature_classifi
 from jaxft.store.records import Store
 from jaxft.study.chunk.lanes import Lane, Outcome, SharedImages
 from jaxft.study.chunk.loop import run_chunk
-from jaxft.study.chunk.resuming import CheckpointPolicy, StepSnapshots, StoredCheckpoints
+from jaxft.study.chunk.resuming import CheckpointPolicy, Snapshots, StoredCheckpoints
 from jaxft.study.final_weights import drop_weights, final_manifest, nested_variables, source_manifest
 from jaxft.study.jobs import Job
 from jaxft.study.parameter_changes import backbone_change, backbone_measures, parameter_changes, take_trial
@@ -34,25 +34,11 @@ class WorkContext:
     services: Services
     loader: TrialLoader
 
-    def run_lanes(
-        self,
-        job: Job,
-        lanes: Sequence[Lane],
-        snapshots: Mapping[int, Callable[[Flat, Flat], None]] | None = None,
-        step_snapshots: StepSnapshots | None = None,
-    ) -> list[Outcome]:
-        """Returns the outcomes of the trials of a job; the job resumes from its checkpoint, if it has one.
-
-        Args:
-          job: the job.
-          lanes: the initial arrays of its trials.
-          snapshots: those of `CheckpointPolicy`, by epoch.
-          step_snapshots: those of `CheckpointPolicy`, by step.
-        """
+    def run_lanes(self, job: Job, lanes: Sequence[Lane], snapshots: Snapshots) -> list[Outcome]:
+        """Returns the outcomes of the trials of a job; the job resumes from its checkpoint, if it has one."""
         first, seconds = job.trials[0], self.plan.study.execution.checkpoint_seconds
         images = SharedImages(self.loader.images_of(first), first.images.fingerprint)
-        checkpoints = StoredCheckpoints(self.store, job.key)
-        policy = CheckpointPolicy(checkpoints, seconds, snapshots or {}, step_snapshots or StepSnapshots())
+        policy = CheckpointPolicy(StoredCheckpoints(self.store, job.key), seconds, snapshots)
         return run_chunk(first.program, lanes, images, job.executor, self.services, policy)
 
 
@@ -107,7 +93,7 @@ def train_source(context: WorkContext, job: Job) -> None:
         with store.writing_weights(digest, "sources") as path:
             save_weights(path, planned.model, nested_variables(params, batch_stats), source_manifest(planned))
 
-    snapshots = {epoch: functools.partial(save, digest) for epoch, digest in job.snapshots}
+    snapshots = Snapshots({epoch: functools.partial(save, digest) for epoch, digest in job.snapshots})
     lane = dataclasses.replace(context.loader.lane(planned), kind="source")
     (outcome,) = context.run_lanes(job, [lane], snapshots)
     if not outcome.diverged:
@@ -124,7 +110,7 @@ def run_trials(context: WorkContext, job: Job) -> None:
     """Runs the trials of a job together and stores the results of the missing ones."""
     store, missing = context.store, job.missing(context.store)
     lanes = lanes_of(job, missing, context)
-    outcomes = context.run_lanes(job, lanes, step_snapshots=step_snapshots_of(job, missing, context))
+    outcomes = context.run_lanes(job, lanes, snapshots_of(job, missing, context))
     keeps_weights = context.plan.study.execution.keep_weights != "none"
     with context.services.clock.measure("analyze"):
         changes = parameter_changes(job, lanes, outcomes)
@@ -149,7 +135,7 @@ def run_trials(context: WorkContext, job: Job) -> None:
     drop_weights(context.plan, store, missing)
 
 
-def step_snapshots_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> StepSnapshots:
+def snapshots_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> Snapshots:
     """Returns the snapshots of `execution.snapshot_steps`, which store the weights of the missing trials."""
     store = context.store
 
@@ -159,7 +145,7 @@ def step_snapshots_of(job: Job, missing: Sequence[PlannedTrial], context: WorkCo
             with context.services.clock.measure("store"), store.writing_snapshot(trial.digest, step) as path:
                 save_weights(path, trial.model, nested_variables(params, batch_stats), final_manifest(trial))
 
-    return StepSnapshots(context.plan.study.execution.snapshot_steps, save)
+    return Snapshots(steps=context.plan.study.execution.snapshot_steps, save=save)
 
 
 def lanes_of(job: Job, missing: Sequence[PlannedTrial], context: WorkContext) -> list[Lane]:

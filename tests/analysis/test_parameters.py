@@ -16,6 +16,7 @@ from jaxft.analysis.parameters import (
     layer_changes,
     leaf_changes,
     pairwise_distances,
+    total_change,
     whole_measures,
 )
 from jaxft.analysis.statistics import holm, mean_interval, paired_difference, proportion_interval
@@ -164,7 +165,7 @@ def test_trees_that_differ_are_named(runs):
     with pytest.raises(ValueError, match="they must be equal"):
         change(before["conv"]["bias"], after["conv"]["bias"])
     with pytest.raises(ValueError, match="give the parameters of one run"):
-        whole_measures(before["conv"], after["conv"])
+        total_change(before["conv"], after["conv"])
 
 
 def test_one_run_has_scalars_and_is_not_taken_for_many(runs):

@@ -23,7 +23,7 @@ from jaxft.study.chunk.lanes import Chunk, Lane, Outcome, SharedImages, stack
 from jaxft.study.chunk.outcomes import TrialVariables, plain_params, read_outcomes
 from jaxft.study.chunk.phase_data import Inputs, PhaseData, prepare_phase_data, shared_frozen
 from jaxft.study.chunk.program import Program
-from jaxft.study.chunk.resuming import CheckpointPolicy, Saver, StepSnapshots
+from jaxft.study.chunk.resuming import CheckpointPolicy, Saver, Snapshots
 from jaxft.study.executors import Executor, Sequential, Vmap
 from jaxft.study.services import Services
 from jaxft.training.state import split_variables
@@ -143,7 +143,7 @@ class _Run:
         ends, before = program.epoch_ends[number], program.epochs_before(number)
         for epoch in range(self.position.epoch, len(ends)):
             begin, end = ends[epoch - 1] if epoch else 0, ends[epoch]
-            self._run_steps(phase_data, chunk_state, begin, end, policy.step_snapshots)
+            self._run_steps(phase_data, chunk_state, begin, end, policy.snapshots)
             with self.services.clock.measure("evaluate"):
                 end_epoch(self.chunk, phase_data, chunk_state, before + epoch, end - begin)
             self.position = dataclasses.replace(self.position, epoch=epoch + 1)
@@ -155,7 +155,7 @@ class _Run:
                 self.saver.save(self.position, chunk_state)
 
     def _run_steps(
-        self, phase_data: PhaseData, chunk_state: ChunkState, begin: int, end: int, snapshots: StepSnapshots
+        self, phase_data: PhaseData, chunk_state: ChunkState, begin: int, end: int, snapshots: Snapshots
     ) -> None:
         """Runs the remaining steps of an epoch, which is the steps [begin, end) of the phase."""
         run_steps = make_run_steps(phase_data.phase, self.chunk.executor)
@@ -205,14 +205,14 @@ class _Run:
 
     def _take_snapshot(self, policy: CheckpointPolicy, chunk_state: ChunkState, epoch: int) -> None:
         """Calls the snapshot function of this epoch, if there is one, with the weights of the first trial."""
-        if epoch in policy.snapshots:
+        if epoch in policy.snapshots.by_epoch:
             params, batch_stats = jax.tree.map(lambda leaf: leaf[0], jax.device_get(chunk_state.state.evaluated))
             variables = self.variables[0]
-            policy.snapshots[epoch](
+            policy.snapshots.by_epoch[epoch](
                 plain_params(variables.params | params, self.chunk.lanes[0]), variables.batch_stats | batch_stats
             )
 
-    def _take_step_snapshot(self, snapshots: StepSnapshots, chunk_state: ChunkState, step: int) -> None:
+    def _take_step_snapshot(self, snapshots: Snapshots, chunk_state: ChunkState, step: int) -> None:
         """Stores the weights of each trial after `step` steps: the trained weights, not their average."""
         state = chunk_state.state
         params, batch_stats = jax.device_get((state.params, state.batch_stats))

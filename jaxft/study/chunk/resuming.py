@@ -35,14 +35,18 @@ class Checkpoints(Protocol):
 
 
 @dataclass(frozen=True)
-class StepSnapshots:
-    """Weights of all trials of a chunk that are stored during training.
+class Snapshots:
+    """Weights that are stored during training.
 
     Attributes:
+      by_epoch: by epoch, counted from 1: a function that is called with the parameters and statistics of the first
+        trial after this epoch.
       steps: the numbers of finished steps, counted over all phases.
-      save: is called with the index of a trial in the chunk, the number of steps, the parameters and the statistics.
+      save: is called after these steps, for each trial: with its index in the chunk, the number of steps, the
+        parameters and the statistics.
     """
 
+    by_epoch: Mapping[int, Callable[[Flat, Flat], None]] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
     save: Callable[[int, int, Flat, Flat], None] = lambda *_: None
 
@@ -58,15 +62,12 @@ class CheckpointPolicy:
     Attributes:
       checkpoints: checkpoints are saved to and resumed from here; if None, none are saved.
       seconds: seconds between two checkpoints.
-      snapshots: by epoch, counted from 1: a function that is called with the parameters and statistics of the first
-        trial after this epoch.
-      step_snapshots: weights that are stored after steps.
+      snapshots: weights that are stored during training.
     """
 
     checkpoints: Checkpoints | None = None
     seconds: float = 300.0
-    snapshots: Mapping[int, Callable[[Flat, Flat], None]] = field(default_factory=dict)
-    step_snapshots: StepSnapshots = field(default_factory=StepSnapshots)
+    snapshots: Snapshots = field(default_factory=Snapshots)
 
 
 class Saver:
