@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from jaxft.commands.results_statistics import print_anova, print_power
 from jaxft.core.csv_files import write_table
 from jaxft.core.errors import UserError, did_you_mean
 from jaxft.core.plugins import load_plugins
@@ -50,14 +51,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config.select_over",
     )
     parser.add_argument(
-        "--csv", action="store_true", help="print all trials as CSV; with --selected, only the selected trials"
+        "--anova",
+        action="store_true",
+        help="print an analysis of variance: the effect of each factor on the test accuracy, with F test and effect "
+        "sizes (extra 'statistics'); with --selected, over the selected trials",
+    )
+    parser.add_argument(
+        "--power",
+        action="store_true",
+        help="print the smallest difference that the seeds can show between neighboring settings, and the number of "
+        "seeds for other differences (extra 'statistics'); with --selected, between arms",
+    )
+    parser.add_argument(
+        "--difference",
+        type=float,
+        action="append",
+        default=[],
+        metavar="POINTS",
+        help="difference in percentage points for which --power prints the number of seeds; can be repeated (default: "
+        "0.5, 1 and 2)",
+    )
+    parser.add_argument(
+        "--metric",
+        default="test_accuracy",
+        metavar="NAME",
+        help="column of the results that --anova and --power analyze (default: test_accuracy)",
+    )
+    parser.add_argument(
+        "--log-odds", action="store_true", help="analyze the accuracy as log-odds, with --anova; for accuracies near 1"
+    )
+    parser.add_argument(
+        "--csv",
+        action="store_true",
+        help="print all trials as CSV; with --selected, only the selected trials; with --anova or --power, that table",
     )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the table that the options select."""
+    """Prints the table that the options select.
+
+    Raises:
+      UserError: two options contradict each other.
+    """
+    if args.anova and args.power:
+        raise UserError("--anova and --power print different tables; choose one of them.")
+    if args.difference and not args.power:
+        raise UserError("--difference is an option of --power.")
+    if args.log_odds and not args.anova:
+        raise UserError("--log-odds is an option of --anova.")
     load_plugins_of(args.workdir)
-    if args.csv:
+    if args.anova:
+        print_anova(args.workdir, args.metric, args.log_odds, args.selected, args.csv)
+    elif args.power:
+        print_power(args.workdir, args.metric, args.difference, args.selected, args.csv)
+    elif args.csv:
         from jaxft.report.selection import load_selected
         from jaxft.store.tables import load_results
 
@@ -93,6 +140,7 @@ def load_plugins_of(workdir: str | os.PathLike[str]) -> None:
 def print_summary(workdir: str | os.PathLike[str]) -> None:
     """Prints one row per setting: accuracy with its 95% interval over seeds, and the change of the backbone."""
     from jaxft.report.labels import level_texts
+    from jaxft.report.methods import interval_text
     from jaxft.report.selection import select_over
     from jaxft.report.settings import chosen_setting, summarize_settings
     from jaxft.store.records import Store
@@ -117,7 +165,7 @@ def print_summary(workdir: str | os.PathLike[str]) -> None:
     print_table(header, rows, range(len(plan["factors"]), len(header)))
     if best is not None:
         print_lines("* highest validation accuracy.")
-    print_lines("test: mean and 95% interval over seeds.")
+    print_lines(f"test: mean and {interval_text(plan, (setting.test.num_values for setting in settings))}.")
     for name, column in columns.items():
         if name not in ("val_accuracy", "test_accuracy"):
             print_lines(f"{column.summary_title or column.title}: {column_help(name)}.")
@@ -153,6 +201,7 @@ def failure_lines(store: "Store", trials: Iterable[str]) -> list[str]:
 
 def print_selected(workdir: str | os.PathLike[str]) -> None:
     """Prints one row per arm, in which each seed uses the level it selected on validation; then paired differences."""
+    from jaxft.report.methods import interval_text, paired_test_text
     from jaxft.report.selection import contrasts_of, open_arms, select_over, selected_text
     from jaxft.store.records import Store
 
@@ -168,7 +217,10 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
     headings = [column.summary_heading() for column in columns.values()]
     header = ["arm", "selected (seeds)", "seeds", "validation %", "test %", *headings]
     print_table(header, rows, range(2, len(header)))
-    print_lines(f"In each arm, each seed selects {', '.join(over)} on validation.")
+    print_lines(
+        f"In each arm, each seed selects {', '.join(over)} on validation. test: mean and "
+        f"{interval_text(plan, (arm.test.num_values for arm in arms))}."
+    )
     contrasts = contrasts_of(arms)
     if not contrasts:
         return
@@ -182,8 +234,9 @@ def print_selected(workdir: str | os.PathLike[str]) -> None:
         for contrast in contrasts
     ]
     print_table(["difference", "test, points", "p (Holm)", "pairs"], rows, range(1, 4))
+    counts = [contrast.difference.interval.num_values for contrast in contrasts]
     print_lines(
-        "difference: mean and 95% interval over seeds, paired by seed. p: paired t test with Holm's correction."
+        f"difference: mean and {interval_text(plan, counts)}, paired by seed. p: {paired_test_text(len(contrasts))}."
     )
 
 
@@ -230,6 +283,7 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
     """
     from jaxft.analysis.measures import MEASURES
     from jaxft.analysis.statistics import mean_interval
+    from jaxft.report.methods import interval_text
     from jaxft.store.records import Store
 
     store = Store.open(os.fspath(workdir))
@@ -254,4 +308,5 @@ def print_layers(workdir: str | os.PathLike[str], measure: str) -> None:
     for i, levels in enumerate(plan["settings"]):
         print_lines(f"setting {i}: " + ", ".join(f"{name} = {level}" for name, level in levels.items()))
     meaning = MEASURES[measure].help if measure in MEASURES else ""
-    print_lines(f"{measure} of each layer{f', {meaning}' if meaning else ''}: mean and 95% interval over seeds.")
+    counts = [interval.num_values for interval in intervals.values()]
+    print_lines(f"{measure} of each layer{f', {meaning}' if meaning else ''}: mean and {interval_text(plan, counts)}.")

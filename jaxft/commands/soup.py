@@ -2,8 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from jaxft.core.printing import print_lines
 from jaxft.recipes.interpolation import HEADS
@@ -63,7 +63,7 @@ def print_soups(workdir: str | os.PathLike[str], soups: Soups) -> None:
     if len(soups.soups):
         print_soup_table(plan["factors"], soups.soups)
     levels = level_texts(plan)
-    print_line_table(plan["factors"], levels, soups.lines)
+    print_line_table(plan, levels, soups.lines)
     print_lines("", f"figure: {draw_lines(store, plan, levels, soups.lines)}")
 
 
@@ -87,21 +87,24 @@ def print_soup_table(factors: Sequence[str], soups: "pd.DataFrame") -> None:
     )
 
 
-def print_line_table(factors: Sequence[str], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> None:
+def print_line_table(plan: Mapping[str, Any], levels: Sequence[Sequence[str]], lines: "pd.DataFrame") -> None:
     """Prints one row per setting: the selected points of its lines, and their accuracy."""
     from jaxft.core.tables import print_table
     from jaxft.core.text import percent, percent_interval
+    from jaxft.report.methods import interval_text
 
     lines = lines.astype({"val_accuracy": "float64", "test_accuracy": "float64"})
-    rows = []
+    factors, rows, counts = plan["factors"], [], []
     for setting in sorted(lines["setting"].unique().tolist()):
         rows_of_setting = lines[lines["setting"] == setting]
         chosen = rows_of_setting[rows_of_setting["chosen"]]
         end = rows_of_setting[rows_of_setting["alpha"] == 1]
         alphas = ", ".join(f"{alpha:.3g} ({count})" for alpha, count in chosen["alpha"].value_counts().items())
-        tested = [percent_interval(mean_interval_of(points["test_accuracy"])) for points in (chosen, end)]
-        rows.append([*levels[setting], alphas or "–", percent(chosen["val_accuracy"].mean()), *tested])
+        tested = [mean_interval_of(points["test_accuracy"]) for points in (chosen, end)]
+        counts += [interval.num_values for interval in tested]
+        cells = map(percent_interval, tested)
+        rows.append([*levels[setting], alphas or "–", percent(chosen["val_accuracy"].mean()), *cells])
     header = [*factors, "alpha (seeds)", "val %", "test %", "test %, alpha 1"]
     print_table(header, rows, range(len(factors) + 1, len(header)))
     print_lines("alpha: 0 is the initial network, 1 the fine-tuned network. Each seed selects alpha on validation.")
-    print_lines("test: mean and 95% interval over seeds.")
+    print_lines(f"test: mean and {interval_text(plan, counts)}.")

@@ -185,10 +185,15 @@ def selected_results(arms: Iterable[Arm], results: pd.DataFrame) -> pd.DataFrame
     return rows
 
 
-def contrasts_of(arms: Sequence[Arm]) -> list[Contrast]:
-    """Returns the differences between all pairs of up to six arms; with more arms, between each arm and the first."""
+def arm_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """Returns all pairs of up to six arms; with more arms, each arm with the first."""
     with_first = [(arm, arms[0]) for arm in arms[1:]]
-    pairs = with_first if len(arms) > MAX_ARMS_IN_PAIRS else list(itertools.combinations(arms, 2))
+    return with_first if len(arms) > MAX_ARMS_IN_PAIRS else list(itertools.combinations(arms, 2))
+
+
+def contrasts_of(arms: Sequence[Arm]) -> list[Contrast]:
+    """Returns the differences between the arms of each pair in `arm_pairs`."""
+    pairs = arm_pairs(arms)
     differences = [paired_difference(first.test_by_seed, second.test_by_seed) for first, second in pairs]
     adjusted = holm([difference.p_value for difference in differences])
     return [Contrast(*pair, difference, p) for pair, difference, p in zip(pairs, differences, adjusted)]

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import warnings
 
 from jaxft.analysis.statistics.packages import require_statsmodels
 from jaxft.core.errors import UserError
@@ -16,29 +15,48 @@ MOST_PAIRS = 100_000
 def detectable_effect(num_pairs: int, power: float = POWER, level: float = LEVEL) -> float:
     """Returns the smallest mean difference, in standard deviations of the differences, that is detected with `power`.
 
-    It solves P(|T| > t(1 - level / 2, n - 1)) = power, where T has the noncentral t distribution with n - 1 degrees of
-    freedom and noncentrality effect sqrt(n).
+    It solves P(T > t(1 - level / 2, n - 1)) = power, where T has the noncentral t distribution with n - 1 degrees of
+    freedom and noncentrality effect sqrt(n). Rejections in the wrong direction do not count.
 
     Args:
       num_pairs: number of pairs n, such as seeds; at least 2.
-      power: probability that the two-sided paired t test rejects equality.
+      power: probability that the two-sided paired t test rejects equality; at least 0.5.
       level: level of the test.
 
     Raises:
       UserError: statsmodels is not installed, or there are fewer than two pairs.
 
     Reference: Cohen 1988, "Statistical power analysis for the behavioral sciences", section 2;
-      `statsmodels.stats.power.TTestPower`.
+      `statsmodels.stats.power.TTestPower`, whose `solve_power` does not converge for few pairs and some levels.
     """
     if num_pairs < 2:
         raise UserError(f"a paired t test needs at least two pairs, not {num_pairs}.")
     require_statsmodels("a power analysis")
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    low = 0.9 * float(ndtri(1 - level / 2) + ndtri(power)) / math.sqrt(num_pairs)  # below the value for known variance
+    high = 2 * low
+    while _power(high, num_pairs, level) < power:
+        low, high = high, 2 * high
+    return float(brentq(lambda effect: _power(effect, num_pairs, level) - power, low, high, rtol=1e-10))
+
+
+def _power(effect: float, num_pairs: int, level: float) -> float:
+    """Returns P(T > t(1 - level / 2, n - 1)) for the noncentral t distribution.
+
+    The distribution is nan for some noncentralities above 36, which are so large that the variance of the mean does not
+    matter: then only the standard deviation is random.
+    """
+    from scipy.special import chdtr, stdtrit
     from statsmodels.stats.power import TTestPower
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of intermediate values of the solver
-        effect = float(TTestPower().solve_power(nobs=num_pairs, alpha=level, power=power))
-    return effect
+    value = float(TTestPower().power(effect, num_pairs, level / 2, alternative="larger"))
+    if not math.isnan(value):
+        return value
+    df = num_pairs - 1
+    ratio = effect * math.sqrt(num_pairs) / stdtrit(df, 1 - level / 2)
+    return float(chdtr(df, df * ratio**2))
 
 
 def pairs_needed(effect: float, power: float = POWER, level: float = LEVEL) -> int | None:
