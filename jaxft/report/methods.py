@@ -6,10 +6,13 @@ from typing import Any
 from jaxft.core.text import plural
 from jaxft.report.settings import seeds_text
 
+NOTHING_VARIES = "no random stream differs between seeds"
+
 
 def streams_text(plan: Mapping[str, Any]) -> str:
-    """Returns the random streams that vary over the seeds of a setting, such as 'random streams that differ between
-    seeds: split, init'. An interval over seeds does not include the variation from other streams.
+    """Returns the random streams that vary over the seeds: 'random streams that differ between seeds: split, init'.
+
+    An interval over seeds does not include the variation from other streams (`jaxft.config.streams`).
     """
     varied = plan.get("varied") or []
     return f"random streams that differ between seeds: {', '.join(varied)}" if varied else NOTHING_VARIES
@@ -27,6 +30,3 @@ def paired_test_text(num_comparisons: int) -> str:
     """Returns the test of differences: 'two-sided paired t test over seeds, Holm-corrected over 8 comparisons'."""
     corrected = f", Holm-corrected over {plural(num_comparisons, 'comparison')}" if num_comparisons > 1 else ""
     return f"two-sided paired t test over seeds{corrected}"
-
-
-NOTHING_VARIES = "no random stream differs between seeds"

@@ -9,6 +9,7 @@ from jaxft.core import interrupts
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.core.labels import label
 from jaxft.report.context import ReportContext
+from jaxft.report.methods import streams_text
 from jaxft.report.sections import builtin  # noqa: F401  (registers the sections)
 from jaxft.report.sections.registry import SECTIONS
 from jaxft.report.template import render_template
@@ -52,7 +53,7 @@ def header_values(context: ReportContext) -> dict[str, Any]:
         "counts": context.counts,
         "failures": failures(context),
         "num_seeds": len({trial["seed"] for trial in plan["trials"]}),
-        "varied": plan.get("varied") or [],
+        "streams": streams_text(plan),
         "settings": settings,
         "best": context.best,
         "tested": any(s.test.num_values for s in settings),

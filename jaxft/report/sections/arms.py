@@ -4,8 +4,8 @@ from markupsafe import Markup
 
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.arms import accuracy_by_arm
+from jaxft.report.methods import interval_text, paired_test_text
 from jaxft.report.selection import MAX_ARMS_IN_PAIRS, contrasts_of, select_over, selected_text
-from jaxft.report.settings import seeds_text
 from jaxft.report.template import render_fragment
 from jaxft.store.columns import tested_columns
 
@@ -15,16 +15,18 @@ def make_arms(context: ReportContext) -> Markup | None:
     arms, plan = context.arms, context.plan
     if not arms:
         return None
-    over = select_over(plan)
+    over, contrasts = select_over(plan), contrasts_of(arms)
     return render_fragment(
         "sections/arms.html",
         over=over,
         named_by=[name for name in plan["factors"] if name not in over],
         rows=[(arm, selected_text(arm, over, arms)) for arm in arms],
         svg=accuracy_by_arm("arms", arms, context.chance) if any(arm.selected for arm in arms) else None,
-        contrasts=contrasts_of(arms),
+        contrasts=contrasts,
         with_first=len(arms) > MAX_ARMS_IN_PAIRS,
-        seeds=seeds_text(arm.test.num_values for arm in arms),
+        intervals=interval_text(plan, (arm.test.num_values for arm in arms)),
+        difference_intervals=interval_text(plan, (c.difference.interval.num_values for c in contrasts)),
+        test=paired_test_text(len(contrasts)),
         tested=tested_columns(plan, context.results.columns),
         chance=context.chance,
     )

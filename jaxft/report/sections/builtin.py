@@ -1,6 +1,7 @@
 """Registers the sections of the report, in the order of the page."""
 
 from jaxft.report.sections.analyses import make_analyses
+from jaxft.report.sections.anova import make_anova
 from jaxft.report.sections.arms import make_arms
 from jaxft.report.sections.change import make_change
 from jaxft.report.sections.curves import make_curves
@@ -15,6 +16,11 @@ SECTIONS.register("arms", Section("Arms", make_arms), help="arms at the selected
 SECTIONS.register("settings", Section("Settings", make_settings), help="table of settings, with means over seeds")
 SECTIONS.register(
     "factors", Section("Accuracy by factor", make_factors, "Factors"), help="test accuracy by level of each factor"
+)
+SECTIONS.register(
+    "anova",
+    Section("Analysis of variance", make_anova, "ANOVA"),
+    help="effect of each factor, with F test and effect sizes",
 )
 SECTIONS.register(
     "curves", Section("Learning curves", make_curves), help="validation accuracy and training loss by epoch"

@@ -10,17 +10,17 @@ from jaxft.analysis.statistics import mean_interval
 from jaxft.core import interrupts
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.curves import Curve, learning_curves
-from jaxft.report.settings import Setting, seeds_text
+from jaxft.report.methods import interval_text
+from jaxft.report.settings import Setting
 from jaxft.report.template import render_fragment
 
 
 def make_curves(context: ReportContext) -> Markup:
     """Returns the section, with one panel per setting."""
-    done = context.counts["done"]
     return render_fragment(
         "sections/curves.html",
         curves=curve_figures(context),
-        done_seeds=seeds_text(s.done for s in context.settings) if done else "",
+        intervals=interval_text(context.plan, (s.done for s in context.settings)),
         best=context.best,
         settings=context.settings,
     )

@@ -7,7 +7,8 @@ from markupsafe import Markup
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.factors import accuracy_by_factor, factor_lines
 from jaxft.report.levels import axis_positions
-from jaxft.report.settings import levels_of, seeds_text
+from jaxft.report.methods import interval_text
+from jaxft.report.settings import levels_of
 from jaxft.report.template import render_fragment
 
 
@@ -28,5 +29,5 @@ def factor_figure(context: ReportContext, number: int, factor: str) -> dict[str,
         "svg": accuracy_by_factor(f"factor{number}", factor, varying, settings, context.chance),
         "note": axis_positions(levels_of(factor, settings)).note,
         "lines": description,
-        "seeds": seeds_text(value.num_values for line in lines for _, value, _ in line.points),
+        "intervals": interval_text(context.plan, (value.num_values for line in lines for _, value, _ in line.points)),
     }

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from jaxft.analysis.statistics import Interval
 from jaxft.report.context import ReportContext
 from jaxft.report.levels import level_key
+from jaxft.report.methods import interval_text
 from jaxft.report.template import render_fragment
 from jaxft.store.columns import column_help, summary_columns, tested_columns
 
@@ -23,6 +24,7 @@ def make_settings(context: ReportContext) -> Markup:
         best=context.best,
         tested=tested,
         column_help=column_help,
+        intervals=interval_text(context.plan, (s.test.num_values for s in context.settings)),
         factors=context.varying,
         labels=context.labels,
         key=level_key,
