@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config import as_config_file
+from jaxft.config import Images, Source, Study, as_config_file, to_dict
 from jaxft.core import events, paths
 from jaxft.models.families.cifar_resnet import IMAGENET_32, CifarResNet, Stage, Stem
 from jaxft.models.families.efficientnet import EfficientNetLite, Shape
@@ -91,6 +91,53 @@ def counted_run(workdir, study, shard=(0, 1)):
     store.write_plan(plan.record(as_config_file(study)))
     failed = run_plan(plan, store, make_services(study.execution, recorded_events), shard)
     return len(recorded_events.of(events.TrialFinished)), len(recorded_events.of(events.SourceTrained)), failed
+
+
+def write_study(workdir, factors, accuracy, num_images=400, select_over=()):
+    """Returns the store of a study that has the given test accuracies, without training.
+
+    Args:
+      workdir: the new work directory.
+      factors: names of the factors.
+      accuracy: test accuracy of each seed by levels, {(level of each factor): [seeds]}; None is a diverged trial, and
+        'failed' a failed one. The validation accuracy is the same.
+      num_images: number of validation images and of test images.
+      select_over: factors that are selected on validation.
+    """
+    store = Store.create(workdir)
+    num_seeds = max(map(len, accuracy.values()))
+    study = Study(
+        source=Source(images=Images(classes=("0", "1"))),
+        seeds=tuple(range(num_seeds)),
+        factors=({name: tuple(dict.fromkeys(column)) for name, column in zip(factors, zip(*accuracy))},),
+        select_over=select_over,
+    )
+    settings = [dict(zip(factors, levels)) for levels in accuracy]
+    trials = [
+        {"trial": f"{setting:08x}{seed:08x}", "setting": setting, "factors": settings[setting], "seed": seed}
+        for setting, values in enumerate(accuracy.values())
+        for seed in range(len(values))
+    ]
+    store.write_plan(
+        {
+            "title": "Study", "docstring": "", "config": to_dict(study), "changed": {}, "config_path": "study.py",
+            "factors": list(factors), "settings": settings, "layers": ["head"], "chance": 0.1, "uneven": False,
+            "varied": ["split", "init"], "source": {"trials": []}, "trials": trials,
+        }
+    )  # fmt: skip
+    for trial, value in zip(trials, (value for values in accuracy.values() for value in values)):
+        if value == "failed":
+            store.write_failure(trial["trial"], {"status": "failed", "error": "out of memory"})
+            continue
+        record = {
+            "status": "diverged" if value is None else "done", "val_accuracy": value, "test_accuracy": value,
+            "selected_epoch": 1, "seconds": 1.0, "executor": "sequential", "width": 1, "relative_change": 0.5,
+            "changes": {"head": {"relative_l2": 0.5}}, "images": {"train": 10, "val": num_images, "test": num_images},
+        }  # fmt: skip
+        curve = np.array([np.nan if value is None else value])
+        curves = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+        store.write("trials", trial["trial"], record, {"epoch": np.ones(1)} | dict.fromkeys(curves, curve))
+    return store
 
 
 def edit_record(store, name, change):

@@ -107,7 +107,7 @@ def summary_lines(record: Mapping[str, Any], folder: str | Path = "") -> list[st
     low, high = map(percent, values["saved_interval"])
     interval = f"95 % Wilson interval {low} to {high} %; "
     if values["has_interval"]:
-        interval = f"mean and 95 % interval over {plural(values['test'].num_values, 'seed')}; "
+        interval = f"mean and 95 % Student t interval over {plural(values['test'].num_values, 'seed')}; "
     return [
         *format_table(header, rows, numbers=range(1, 4), ruled=False).splitlines(),
         f"* selected on {plural(values['num_val'], 'validation image')}, "

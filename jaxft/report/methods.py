@@ -21,8 +21,12 @@ def streams_text(plan: Mapping[str, Any]) -> str:
 def interval_text(plan: Mapping[str, Any], counts: Iterable[int]) -> str:
     """Returns the kind of the intervals and the number of seeds, from the number of seeds of each interval.
 
-    Such as '95 % Student t intervals over 5 seeds (random streams that differ between seeds: split, init)'.
+    Such as '95 % Student t intervals over 5 seeds (random streams that differ between seeds: split, init)', or 'no
+    interval (1 seed)'.
     """
+    counts = list(counts)
+    if max(counts, default=0) < 2:
+        return f"no interval ({seeds_text(counts)})"
     return f"95 % Student t intervals over {seeds_text(counts)} ({streams_text(plan)})"
 
 

@@ -133,7 +133,7 @@ def test_the_summary_has_the_numbers_computed_by_hand():
     text = page_of(make_record())
     summary = text_of(text[text.index('id="summary"') : text.index("</dl>")])
     # 27, 28, 26 of 30: s = 1/30, t(0.975, 2) = 4.3027, 4.3027 / 30 / sqrt(3) = 0.0828
-    assert "Test accuracy 90.0 ± 8.3 % mean and 95 % interval over 3 seeds" in summary
+    assert "Test accuracy 90.0 ± 8.3 % mean and 95 % Student t interval over 3 seeds" in summary
     assert "majority-class baseline: 33.3 %" in summary
     # Wilson: (0.9 + 0.06402 ± 1.96 sqrt(0.003 + 0.001067)) / 1.12805 = 0.7438, 0.9654
     assert "90.0 % seed 0; 95 % Wilson interval over 30 test images: 74.4 to 96.5 %" in summary
@@ -252,7 +252,9 @@ def test_one_seed_one_candidate_and_no_mistake():
 def test_an_interval_over_seeds_ends_at_100():
     record = make_record()
     record["test"] |= {"accuracy": [29 / 30, 1.0, 29 / 30], "mean": 0.9778, "half_width": 0.0478}
-    assert "Test accuracy 97.8 (93.0 to 100.0) % mean and 95 % interval over 3 seeds" in text_of(page_of(record))
+    assert "Test accuracy 97.8 (93.0 to 100.0) % mean and 95 % Student t interval over 3 seeds" in text_of(
+        page_of(record)
+    )
 
 
 def head(name: str, accuracy: float, selected: bool = False) -> dict[str, Any]:
@@ -460,7 +462,7 @@ def test_the_summary_is_a_table_the_accuracy_and_the_files():
         "top at 0.0003           0.0003      diverged  1 min 15 s",
         "* selected on 20 validation images, then retrained on all 100 training and validation images",
         "",
-        "test accuracy: 90.0 ± 8.3 % (mean and 95 % interval over 3 seeds; 30 test images)",
+        "test accuracy: 90.0 ± 8.3 % (mean and 95 % Student t interval over 3 seeds; 30 test images)",
         "saved network: seed 0, test accuracy 90.0 %",
         "  mine/weights.safetensors",
         "  mine/weights.msgpack",

@@ -2,14 +2,13 @@
 
 import functools
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxft.analysis.statistics.packages import require_statsmodels
-from jaxft.analysis.statistics.tidy import TidyValues, tidy_values
+from jaxft.analysis.statistics.tidy import TidyValues, least_squares, tidy_values
 from jaxft.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,10 +109,6 @@ def _increment(residual: Callable[..., tuple[float, int]], effects: Sequence[Ter
 
 def _residual(values: TidyValues, effects: Sequence[Term]) -> tuple[float, int]:
     """Returns the residual sum of squares of the least-squares fit with `effects`, and its degrees of freedom."""
-    from statsmodels.formula.api import ols
-
     terms = [":".join(values.symbols[name] for name in effect) for effect in effects]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a design matrix without full rank: the sum of squares is still unique
-        fit = ols(" + ".join(["response ~ 1", *terms]), values.data).fit()
+    fit = least_squares(" + ".join(["response ~ 1", *terms]), values.data)
     return float(fit.ssr), int(fit.df_resid)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxft.analysis.statistics.packages import require_statsmodels
-from jaxft.analysis.statistics.tidy import tidy_values
+from jaxft.analysis.statistics.tidy import least_squares, tidy_values
 from jaxft.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def mixed_model(table: "pd.DataFrame", response: str, factors: Sequence[str], gr
     """
     require_statsmodels("a mixed model")
     import pandas as pd
-    from statsmodels.formula.api import mixedlm, ols
+    from statsmodels.formula.api import mixedlm
 
     values = tidy_values(table, response, [group, *factors])
     group_symbol, *symbols = values.symbols.values()
     scale = float(values.data["response"].std())  # the optimizer expects values near 1
     data = values.data.assign(response=values.data["response"] / scale)
     formula = " + ".join(["response ~ 1", *symbols])
-    fixed = ols(formula, data).fit()
+    fixed = least_squares(formula, data)
     if fixed.df_model + 1 < fixed.model.exog.shape[1]:
         raise UserError(f"the levels of {', '.join(factors)} cannot be separated: some of them only occur together.")
     if fixed.df_resid < 1 or fixed.ssr < 1e-12:

@@ -1,7 +1,8 @@
 """Tables of one value per row, prepared for the formulas of statsmodels."""
 
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -51,3 +52,12 @@ def tidy_values(table: "pd.DataFrame", response: str, columns: Sequence[str]) ->
     if np.ptp(finite) == 0:
         raise UserError(f"{response!r} is {finite[0]:g} in all {len(rows)} rows, so it has no variance to analyze.")
     return TidyValues(pd.DataFrame({"response": finite, **codes}), symbols)
+
+
+def least_squares(formula: str, data: "pd.DataFrame") -> Any:
+    """Returns the fit of statsmodels; if the design matrix has no full rank, that with the smallest coefficients."""
+    from statsmodels.formula.api import ols
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the rank: residuals and degrees of freedom are still unique
+        return ols(formula, data).fit()
