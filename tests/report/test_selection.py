@@ -215,7 +215,7 @@ def test_the_page_has_the_arms_and_their_differences(tmp_path):
     assert row("arm-2") == "random 51.0 ± 12.7 45.0 2 0.01 (2) 2 of 3 1"
     assert row("contrast-0-1") == "net.birds · pretrained net.cars · pretrained +6.7 ± 11.5 0.13 3"
     assert row("contrast-0-2") == "net.birds · pretrained random +20.0 ± 0.0 &lt; 0.001 2"
-    assert "for 3 comparisons (every pair of arms)" in " ".join(text.split())
+    assert "Holm-corrected over 3 comparisons (every pair of arms)" in " ".join(text.split())
     assert 'aria-label="Test accuracy of each arm and seed"' in text
 
 
