@@ -10,6 +10,7 @@ from markupsafe import Markup
 from jaxft.analysis.statistics import mean_interval
 from jaxft.report.context import ReportContext
 from jaxft.report.figures.maps import Scale, change_map, setting_columns
+from jaxft.report.methods import interval_text
 from jaxft.report.template import render_fragment
 from jaxft.store.tables import analyses_table
 
@@ -23,7 +24,8 @@ def make_analyses(context: ReportContext) -> Markup | None:
         {
             "name": str(name).replace("_", " "),
             "of_pairs": bool(rows["seeds"].str.contains(" ").any()),
-            "totals": total_rows(context, rows),
+            "totals": (totals := total_rows(context, rows)),
+            "intervals": interval_text(context.plan, [row["num_values"] for row in totals]),
             "measures": list(dict.fromkeys(rows.loc[rows["level"] == "total", "measure"])),
             "maps": layer_maps(context, str(name), rows),
         }
