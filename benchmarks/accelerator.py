@@ -248,7 +248,7 @@ def small_studies(size: Size, table: Table, folder: Path) -> None:
     """Measures whole studies: freezing depths, and a linear probe."""
     model, size_px = size.studied
     images = random_images(folder, size_px, 64)
-    depths = {"training.layers.rates": [[], [["stem/.*", "frozen"]], [["(?!head).*", "frozen"]]]}
+    depths = {"training.layers.rates": [[], [["stem/.*", "frozen"]], [["(stem|stage).*", "frozen"]]]}
     studies = {
         "freezing": make_study(model, images, 32, factors=[depths], seeds=2),
         "a linear probe": make_study(model, images, 32, training={"classifier.kind": "logistic"}, seeds=2),
