@@ -13,8 +13,8 @@ Found: means with 95% intervals over five seeds (jaxft study --config=configs/wh
 CIFAR-10, (b) CIFAR-100, each at the learning rates 0.001, 0.01, 0.1; (c) is from scratch at 0.01, 0.1:
 - Test accuracy: (a) 70.3 +- 1.9, 68.2 +- 3.1, 55.9 +- 5.2; (b) 71.9 +- 2.1, 56.6 +- 5.8, 48.2 +- 2.0; (c) 56.9 +- 2.0,
   55.6 +- 1.9. Relative change of the backbone: (a) 0.04, 0.27, 1.00; (b) 0.07, 0.49, 1.81; (c) 0.11, 0.44.
-- Layers: at 0.001, all kernels of the backbone change about equally (0.04 to 0.06 in a). At 0.1, the first layers change
-  most (1.4 to 2.1 in the stem and stage1, 0.7 to 1.4 in stage3 of a), against the expectation.
+- Layers: at 0.001, all kernels of the backbone change about equally (0.04 to 0.06 in a). At 0.1, the first layers
+  change most (1.4 to 2.1 in the stem and stage1, 0.7 to 1.4 in stage3 of a), against the expectation.
 - Barriers, means over the ten pairs of seeds: (a) 0.001, 0.06, 0.32; (b) 0.000, 1.32, 0.66; (c) 0.87, 0.35. Siblings
   share a basin only at the learning rate at which the weights change little and the accuracy is highest. Networks from
   scratch, which start from different random weights, are apart.
