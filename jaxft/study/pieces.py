@@ -123,6 +123,8 @@ def run_trials(context: WorkContext, job: Job) -> None:
         record["relative_change"] = backbone_change(lanes[i].params, outcomes[i].params, trial.model)
         record |= backbone_measures(lanes[i].params, outcomes[i].params, trial.model)
         record["stored_weights"] = keeps_weights and not outcomes[i].diverged
+        steps = context.plan.snapshot_steps(trial)
+        record["stored_snapshots"] = [step for step in steps if store.snapshot_path(trial.digest, step).is_file()]
         with context.services.clock.measure("store"):
             if record["stored_weights"]:
                 with store.writing_weights(trial.digest) as path:

@@ -21,12 +21,12 @@ def is_whole(path: Path) -> bool:
 def set_aside_damaged_weights(plan: Plan, store: Store, emit: Listener) -> None:
     """Renames the damaged weights of the trials and sources of a plan, and the records of these trials.
 
-    If `execution.keep_weights` is 'all', this includes the record of a trial whose weights were stored and are missing.
-    So `run_plan` runs these trials again, with bit-identical results, and trains the sources again.
+    This includes the record of a trial whose stored snapshots are missing, or, if `execution.keep_weights` is 'all',
+    whose stored weights are missing. So `run_plan` runs these trials again, with bit-identical results, and trains the
+    sources again.
     """
     with store.claim("repair"):
-        keeps_all = plan.study.execution.keep_weights == "all"
-        damaged = [name for trial in plan.trials for name in _damaged_files(trial, store, keeps_all)]
+        damaged = [name for trial in plan.trials for name in _damaged_files(trial, plan, store)]
         for source in plan.sources:
             for digest in (source.digest, *(digest for _, digest in plan.snapshots(source))):
                 path = store.weights_path(digest, "sources")
@@ -35,14 +35,16 @@ def set_aside_damaged_weights(plan: Plan, store: Store, emit: Listener) -> None:
         store.set_aside(damaged, emit)
 
 
-def _damaged_files(trial: PlannedTrial, store: Store, keeps_all: bool) -> list[str]:
-    """Returns the names of the weights of a trial, if they are damaged, and of its record, if it lacks them.
-
-    `keeps_all` is whether the study keeps the weights of all trials.
-    """
+def _damaged_files(trial: PlannedTrial, plan: Plan, store: Store) -> list[str]:
+    """Returns the names of the damaged weights and snapshots of a trial, and of its record, if it lacks them."""
     interrupts.check()
-    path, record = store.weights_path(trial.digest), store.read("trials", trial.digest)
-    records = [] if record is None else [f"trials/{trial.digest}.json"]
-    if path.is_file():
-        return [] if is_whole(path) else [f"weights/{path.name}", *records]
-    return records if keeps_all and record is not None and record["stored_weights"] else []
+    weights, record = store.weights_path(trial.digest), store.read("trials", trial.digest)
+    steps = plan.snapshot_steps(trial)
+    paths = [weights, *(store.snapshot_path(trial.digest, step) for step in steps)]
+    damaged = [str(path.relative_to(store.workdir)) for path in paths if path.is_file() and not is_whole(path)]
+    if record is None:
+        return damaged
+    stored = [weights] if plan.study.execution.keep_weights == "all" and record["stored_weights"] else []
+    stored += [store.snapshot_path(trial.digest, step) for step in steps if step in record["stored_snapshots"]]
+    is_complete = not damaged and all(path.is_file() for path in stored)
+    return [] if is_complete else [*damaged, f"trials/{trial.digest}.json"]

@@ -74,6 +74,7 @@ def _record(
         "manifest": planned.sampled.manifest["digest"],
         "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
         "stored_weights": False,
+        "stored_snapshots": [],
         "identity": planned.identity,
         "trial": cfg.to_dict(planned.trial),
     }

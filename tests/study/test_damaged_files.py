@@ -40,15 +40,17 @@ KINDS = [
     "sources/*.npz",
     "sources/*.safetensors",
     "weights/*.safetensors",
+    "snapshots/*/*.safetensors",
     "analyses/*.json",
     "analyses/*.npz",
     "events.jsonl",
     "results.csv",
     "results.parquet",
+    "analyses.csv",
     "report.html",
 ]
 CACHE_KINDS = ["images/*.npy", "features/*.pack"]
-UNREAD = ("events.jsonl", "results.csv", "results.parquet", "report.html")  # no result depends on them
+UNREAD = ("events.jsonl", "results.csv", "results.parquet", "analyses.csv", "report.html")  # no result depends on them
 REPAIRED = [kind for kind in KINDS if kind not in UNREAD]
 
 
@@ -63,7 +65,8 @@ def study_of(**changes):
         "target": {"data": "images", "size_px": 8, "train_per_class": 6, "val_per_class": 3},
         "training": {"schedule.epochs": 2.0, "batches.size": 6, "optimizer.learning_rate": 0.05},
         "factors": [{"training.layers.backbone_learning_rate": ["frozen", 0.01]}],
-        "execution": {"executor": "sequential"},
+        "analyses": ["trajectory"],
+        "execution": {"executor": "sequential", "snapshot_steps": [2, 4]},
     } | changes
 
 

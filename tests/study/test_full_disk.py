@@ -38,12 +38,14 @@ STUDY_SITES = [
     "sources/*.npz",
     "sources/*.json",
     "weights/*.safetensors",
+    "snapshots/*/*.safetensors",
     "trials/*.npz",
     "trials/*.json",
     "analyses/*.npz",
     "analyses/*.json",
     "results.csv",
     "results.parquet",
+    "analyses.csv",
     "report.html",
 ]
 # The other files of a study: it warns, or computes without them.
