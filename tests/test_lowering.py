@@ -97,7 +97,7 @@ def defined_functions():
 
 # As JAX names what it compiles, the programs that are lowered above.
 LOWERED = {"init_state", "step", "loop", "merged", "moments_step", "eval_step", "outputs", "outputs_after", "_where"}
-LOWERED |= {"_fit_all", "_nearest", "_of_leaf", "_change", "plus", "pairwise_distances", "masked_loss"}
+LOWERED |= {"_fit_all", "_nearest", "_of_layer", "pairwise_distances", "masked_loss"}
 LOWERED |= {"init_all", "init_new_head", "is_finite"}
 
 

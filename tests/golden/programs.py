@@ -137,6 +137,7 @@ def other_programs():
         "fit_all, svm": (jax.jit(functools.partial(linear._fit_all, "svm", 3, 50)), fit_args),
         "nearest": (jax.jit(functools.partial(linear._nearest, "cosine", 3)), (features, features)),
         "of_leaf": (parameters._of_leaf, (kernel, runs)),
+        "of_layer": (parameters._of_layer, ([kernel, arrays((6,), jnp.float32)], [runs, arrays((2, 6), jnp.float32)])),
         "change": (parameters._change, (sums,)),
         "plus": (parameters._plus, (sums, sums)),
         "pairwise_distances": (parameters.pairwise_distances, ({"conv/kernel": runs, "conv/bias": runs},)),
