@@ -144,7 +144,9 @@ def prose(path):
 
 @pytest.mark.parametrize("pattern", DIALECT)
 def test_no_phrase_of_a_private_dialect(pattern):
-    phrase = re.compile(pattern)
+    phrase = re.compile(pattern, re.MULTILINE)
+    if not phrase.search(PROSE):  # faster than a search in each line
+        return
     lines = [(path.relative_to(ROOT), i, line) for path, numbered in LINES.items() for i, line in numbered]
     hits = [f"{path}:{i}: {line.strip()}" for path, i, line in lines if phrase.search(line)]
     assert hits == []
@@ -172,3 +174,4 @@ def test_messages_are_short():
 
 
 LINES = {path: list(prose(path)) for path in files()}
+PROSE = "\n".join(line for numbered in LINES.values() for _, line in numbered)

@@ -133,6 +133,7 @@ def test_a_source_that_is_no_safetensors_file(tmp_path):
             load_source(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_runs_on_eight_devices():
     code = """
 import jax, numpy as np

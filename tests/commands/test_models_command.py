@@ -32,6 +32,7 @@ def test_a_depthwise_kernel_reads_one_channel():
     assert block.num_macs == 112 * 112 * (3 * 3 * 32 + 32 * 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_params", "million_macs"),
     [

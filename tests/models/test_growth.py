@@ -35,6 +35,7 @@ def drawn():
     return draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size_px", "last"), NETWORKS)
 def test_old_units_keep_names_shapes_and_outputs(name, size_px, last, drawn):
     wide, variables, images = drawn(f"{name}+wider5", size_px)

@@ -124,6 +124,7 @@ def test_images_that_are_too_small_for_a_network_are_refused():
         expected_shapes(create_model("squeezenet1_0", 10), 16)
 
 
+@pytest.mark.slow
 def test_blocks_one_after_another_equal_the_network(network):
     model, variables, images = network
     x = images
@@ -207,6 +208,7 @@ TAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("resnet50", "efficientnet_lite0"))) for n in TAPPED]
 )

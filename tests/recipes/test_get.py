@@ -29,6 +29,7 @@ def server(monkeypatch):
         yield files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*WEIGHTS, *IMAGES])
 def test_a_converted_download_is_the_published_file(name, server, real_data, tmp_path):
     kind = "weights" if name in WEIGHTS else "data"

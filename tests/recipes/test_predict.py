@@ -350,6 +350,7 @@ def test_classes_and_splits_are_those_of_training():
     assert _labels_of([PurePosixPath("a/cat/1.png"), PurePosixPath("dog.png")]) == [("cat", ""), ("", "")]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_causes_no_traceback(certain, folder):
     command = f"{sys.executable} -m jaxft.cli predict --weights {certain} {folder} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)

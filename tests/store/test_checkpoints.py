@@ -54,6 +54,7 @@ def test_there_are_files_of_several_kinds(saved):
     assert len(kinds(saved)) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, empty, zeros, None])
 def test_a_damaged_file_is_found_or_does_not_matter(saved, tmp_path, damage):
     """Each kind of file of a checkpoint is cut, emptied, zeroed or deleted (None)."""
@@ -68,6 +69,7 @@ def test_a_damaged_file_is_found_or_does_not_matter(saved, tmp_path, damage):
     assert num_found >= 2
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_or_does_not_matter(saved, tmp_path):
     rng = random.Random(0)
     num_found = 0

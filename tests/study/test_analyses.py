@@ -108,6 +108,7 @@ def test_the_csv_file_has_all_rows(analyzed):
     assert len(written) == len(table) and list(written.columns) == list(table.columns)
 
 
+@pytest.mark.slow
 def test_the_page_has_a_section(analyzed):
     page = jaxft.report.write_report(analyzed[0]).read_text()
     assert "Rewind drop: mean over seeds" in page and "Mean over all pairs of seeds" in page
@@ -129,6 +130,7 @@ def test_a_damaged_result_is_measured_again(analyzed, monkeypatch):
     assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("executor", ["sequential", "vmap"])
 def test_trajectories_pass_through_the_snapshots(tmp_path, executor):
@@ -156,6 +158,7 @@ def test_trajectories_pass_through_the_snapshots(tmp_path, executor):
     assert (table.query("level == 'total' and measure == 'path_length'")["value"] > 0).all() and (distance > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_snapshots_do_not_change_the_results_and_are_asked_for_before_training(tmp_path):
     config = study(seeds=1, factors=[], analyses=["trajectory"])
@@ -166,6 +169,7 @@ def test_snapshots_do_not_change_the_results_and_are_asked_for_before_training(t
     assert not len(jaxft.load_analyses(tmp_path / "without")) and len(jaxft.load_analyses(tmp_path / "with"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_trials_without_weights_are_reported(tmp_path):
     events = []

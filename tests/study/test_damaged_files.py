@@ -157,6 +157,7 @@ def test_there_is_a_file_of_every_kind(ran):
     assert {path for path in (ran / "study").rglob("*") if path.is_file()} == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["{}", "[]", "", "cut", "\xff"])
 def test_all_damaged_records_are_set_aside_and_their_work_repeated(copied, expected, damage):
     workdir = copied / "study"
@@ -173,6 +174,7 @@ def test_all_damaged_records_are_set_aside_and_their_work_repeated(copied, expec
 
 
 # Without an unfinished trial, a missing source is not trained.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in REPAIRED if not kind.startswith("sources/")])
 def test_a_missing_file_is_written_again(copied, expected, kind):
     file_of(copied / "study", kind).unlink()

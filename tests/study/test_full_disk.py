@@ -103,6 +103,7 @@ def undisturbed(tmp_path_factory):
 IN_ALL_RUNS = ("trials/*.npz", "weights/*.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "site", [site if site in IN_ALL_RUNS else pytest.param(site, marks=pytest.mark.slow) for site in STUDY_SITES]
 )

@@ -38,6 +38,7 @@ def make_timm(real_data):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model_name", "naming"),
     [
