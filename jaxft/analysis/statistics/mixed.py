@@ -71,7 +71,8 @@ def mixed_model(table: "pd.DataFrame", response: str, factors: Sequence[str], gr
         raise UserError(f"the factors explain all variance of {response!r}, so a mixed model has no residual.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a random effect with variance 0, which is a valid result
-        fit = mixedlm(formula, data, groups=data[group_symbol.strip("C()")]).fit(reml=True)
+        # Gradient methods often miss the optimum if this variance is almost 0; Powell does not use gradients.
+        fit = mixedlm(formula, data, groups=data[group_symbol.strip("C()")]).fit(reml=True, method="powell")
         wald = fit.wald_test_terms(scalar=True)
     chi_sq = np.array([float(wald.table.loc[symbol, "statistic"]) for symbol in symbols])
     tests = pd.DataFrame(
