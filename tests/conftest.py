@@ -28,7 +28,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from jaxft.core.locks import locked
-from jaxft.ops import onednn
+from jaxft.ops import change_sums, native, onednn
 from jaxft.study.device_memory import drop_compiled_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -84,7 +84,7 @@ def made_once(shared_folder, handler):
         folder, is_made = shared_folder / "once" / name, shared_folder / "once" / f"{name}.made"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f"{name}.lock")), pytest.MonkeyPatch.context() as patch:
-            patch.setenv("JAXFT_CACHE", str(handler.parent))
+            patch.setenv("JAXFT_CACHE", str(compiled_code))
             if not is_made.exists():
                 make(folder)
                 is_made.touch()
@@ -100,32 +100,35 @@ def no_report(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def handler(shared_folder):
-    """Returns the folder of oneDNN's handler, compiled once for all processes of the tests, if it can be."""
+def compiled_code(shared_folder):
+    """Returns the cache folder with jaxft's C++ code, compiled once for all processes of the tests, if it can be."""
     cache = shared_folder / "jaxft"
     before = os.environ.get("JAXFT_CACHE")
     os.environ["JAXFT_CACHE"] = str(cache)
-    with contextlib.suppress(onednn.Unavailable):
-        onednn.load()
+    for code in (onednn, change_sums):
+        with contextlib.suppress(native.Unavailable):
+            code.load()
     del os.environ["JAXFT_CACHE"]
     if before is not None:
         os.environ["JAXFT_CACHE"] = before
-    return cache / "onednn"
+    return cache
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch, handler):
-    """Gives every test a cache folder of its own, with the handler in it."""
+def own_cache(tmp_path_factory, monkeypatch, compiled_code):
+    """Gives every test a cache folder of its own, with the compiled code in it."""
     cache = tmp_path_factory.mktemp("cache")
-    if handler.is_dir():
-        shutil.copytree(handler, cache / "onednn", ignore=shutil.ignore_patterns("tmp*"))  # still being compiled
+    for code in (onednn, change_sums):
+        folder = compiled_code / code.SOURCE.stem
+        if folder.is_dir():
+            shutil.copytree(folder, cache / folder.name, ignore=shutil.ignore_patterns("tmp*"))  # still being compiled
     monkeypatch.setenv("JAXFT_CACHE", str(cache))
 
 
 @pytest.fixture
-def shared_cache(own_cache, handler, monkeypatch):
+def shared_cache(own_cache, compiled_code, monkeypatch):
     """Gives the test the cache folder that all processes of the tests share, for pictures that several tests decode."""
-    monkeypatch.setenv("JAXFT_CACHE", str(handler.parent))
+    monkeypatch.setenv("JAXFT_CACHE", str(compiled_code))
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class Totals(NamedTuple):
       norm_before: [...], ||w0||.
       norm_after: [...], ||w||.
       terms: [5 + extra, ...], the terms of `jaxft.analysis.parameters.Sums`.
-      num_values: scalar, the number of values.
+      num_values: the number of values, a scalar or an array that broadcasts with [...].
       extra_names: names of the extra terms.
       peaks: [maxima, ...], the maxima of `jaxft.analysis.parameters.Sums`.
       peak_names: names of the maxima.
@@ -101,6 +101,7 @@ class Measure:
     whole: bool = False
 
 
+ABS_CHANGE: Mapping[str, Term] = {"abs_change": lambda before, after: abs(after - before)}  # the maximum of 'max_abs'
 MEASURES: Registry[Measure] = Registry("measure of parameter change")
 MEASURES.register("l2", Measure(lambda totals: totals.l2), help="||w - w0||")
 MEASURES.register(
@@ -125,7 +126,7 @@ MEASURES.register(
     "max_abs",
     Measure(
         lambda totals: totals.maxima["abs_change"],
-        maxima={"abs_change": lambda before, after: abs(after - before)},
+        maxima=ABS_CHANGE,
     ),
     help="max |w - w0|",
 )

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.analysis.alignment import aligned, check_num_runs, has_axis_of_runs
+from jaxft.analysis.compiled_changes import compiled_changes
 from jaxft.analysis.measures import MEASURES
-from jaxft.analysis.sums import Change, Sums, sums, sums_in_chunks
+from jaxft.analysis.sums import Change, Sums, change_of, is_on_one_cpu, map_changes, sums, sums_in_chunks
 from jaxft.core.paths import float_leaves, layer_of
 
 
@@ -34,8 +35,9 @@ def change(before: jax.Array, after: jax.Array) -> Change:
 def changes(before: Any, after: Any, own_starts: bool = False, filter_axis: int = -1) -> dict[str, dict[str, Change]]:
     """Returns {'layer', 'leaf', 'filter': {name: Change}}: the results of the three functions below.
 
-    Layers of the same shapes share a compiled program. A program for the whole tree would take as long to compile as a
-    network.
+    On a CPU, compiled C++ code reads the values of large trees once and returns NumPy arrays
+    (`jaxft.analysis.compiled_changes`). Otherwise, XLA computes the measures of one layer after the other. Layers of
+    the same shapes share a compiled program; a program for the whole tree would take as long to compile as a network.
 
     Args:
       before: a tree of arrays, w0.
@@ -51,13 +53,16 @@ def changes(before: Any, after: Any, own_starts: bool = False, filter_axis: int 
     """
     w0, w = float_leaves(before), float_leaves(after)
     has_runs = has_axis_of_runs(w0, w, own_starts)
+    runs = w if has_runs else {name: leaf[None] for name, leaf in w.items()}
+    if compiled := compiled_changes(w0, runs, own_starts, filter_axis):
+        return compiled if has_runs else map_changes(lambda values: values[0], compiled)
     layers: dict[str, list[str]] = {}
     for name in w:
         layers.setdefault(layer_of(name), []).append(name)
     by_level: dict[str, dict[str, Change]] = {"layer": {}, "leaf": {}, "filter": {}}
     for layer, names in layers.items():
         leaves = [[tree[name] for name in names] for tree in (w0, w)]
-        in_chunks = _is_on_one_cpu(leaves[1])
+        in_chunks = is_on_one_cpu(leaves[1])
         by_level["layer"][layer], of_leaves = _of_layer(*leaves, has_runs, filter_axis, in_chunks, tuple(MEASURES))
         for name, (of_filters, whole) in zip(names, of_leaves):
             by_level["leaf"][name] = whole
@@ -65,13 +70,6 @@ def changes(before: Any, after: Any, own_starts: bool = False, filter_axis: int 
                 by_level["filter"][name] = of_filters
     order = {"layer": list(layers), "leaf": list(w), "filter": [name for name in w if name in by_level["filter"]]}
     return {level: {name: by_level[level][name] for name in names} for level, names in order.items()}
-
-
-def _is_on_one_cpu(leaves: Sequence[Any]) -> bool:
-    """Returns whether arrays [...] are computed on one CPU device; arrays of NumPy are on the default device."""
-    on_devices = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
-    devices = set().union(*(leaf.devices() for leaf in on_devices)) or {jax.devices()[0]}
-    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
 
 
 def whole_measures(before: Mapping[str, jax.Array], after: Mapping[str, jax.Array]) -> dict[str, float]:
@@ -107,7 +105,7 @@ def total_change(before: Any, after: Any) -> Change:
     if not w:
         raise ValueError("the trees have no floating-point leaves.")
     total = functools.reduce(_plus, (leaf_sums(w0[name], leaf)[1] for name, leaf in w.items()))
-    return jax.tree.map(lambda values: values[0], _change(total, tuple(MEASURES)))
+    return jax.tree.map(lambda values: values[0], change_of(total, tuple(MEASURES)))
 
 
 def leaf_sums(before: Any, after: Any, filter_axis: int = -1) -> tuple[Sums | None, Sums]:
@@ -119,7 +117,7 @@ def leaf_sums(before: Any, after: Any, filter_axis: int = -1) -> tuple[Sums | No
       filter_axis: the axis of the output channels, without the axis of runs.
     """
     before, after = jnp.asarray(before), jnp.asarray(after)
-    return _of_leaf(before, after, filter_axis, _is_on_one_cpu([after]), tuple(MEASURES))
+    return _of_leaf(before, after, filter_axis, is_on_one_cpu([after]), tuple(MEASURES))
 
 
 # `measures` only makes JAX compile a separate program for each set of registered measures.
@@ -169,11 +167,6 @@ def _by_filter(leaf: jax.Array, filter_axis: int) -> jax.Array:
     axis = filter_axis + 1 if filter_axis >= 0 else filter_axis
     moved = jnp.moveaxis(leaf, axis, -1)
     return moved.reshape(len(leaf), -1, moved.shape[-1])
-
-
-@functools.partial(jax.jit, static_argnames="measures")
-def _change(sums: Sums, measures: tuple[str, ...] = ()) -> Change:
-    return sums.change
 
 
 _plus = jax.jit(Sums.plus)

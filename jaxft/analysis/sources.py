@@ -1,7 +1,8 @@
 """Trees of weights that are loaded one after the other, so that more runs can be compared than fit into memory."""
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,15 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxft.analysis.alignment import has_axis_of_runs
+from jaxft.analysis.compiled_changes import compiled_changes
 from jaxft.analysis.parameters import changes
+from jaxft.analysis.sums import Changes, map_changes
 from jaxft.core.errors import UserError
+from jaxft.core.mapped import map_safetensors
 from jaxft.core.paths import float_leaves
 
+BLOCK_BYTES = 1_000_000_000  # of the runs that are compared together, so that w0 is read once for all of them
+MAX_BLOCK = 32
 Source = Any  # a tree of arrays, a function without arguments that returns one, or the path of a safetensors file
 
 
 def load_source(source: Source) -> dict[str, Any]:
-    """Returns the floating-point leaves of a source by name: {name: array}.
+    """Returns the floating-point leaves of a source by name: {name: array}; those of a file are read when used.
 
     Args:
       source: a tree of arrays, a function without arguments that returns a tree, or the path of a safetensors file.
@@ -28,10 +35,9 @@ def load_source(source: Source) -> dict[str, Any]:
     """
     if isinstance(source, str | os.PathLike):
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
         try:
-            return float_leaves(load_file(source))
+            return float_leaves(map_safetensors(source))
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{os.fspath(source)!r} cannot be read as a safetensors file: {error}; for other formats, give a "
@@ -55,7 +61,7 @@ def load_ahead(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
             yield waiting.result()
 
 
-def streamed_changes(before: Any, sources: Iterable[Source], filter_axis: int = -1) -> dict[str, dict[str, Any]]:
+def streamed_changes(before: Any, sources: Iterable[Source], filter_axis: int = -1) -> Changes:
     """Returns the result of `parameters.changes` for runs that are loaded one after the other.
 
     Args:
@@ -69,11 +75,31 @@ def streamed_changes(before: Any, sources: Iterable[Source], filter_axis: int = 
     Raises:
       ValueError: there are no runs, or a run does not have the leaves and shapes of `before`.
     """
-    w0 = jax.tree.map(jnp.asarray, load_source(before))
-    runs = [changes(w0, run, filter_axis=filter_axis) for run in load_ahead(sources)]
-    if not runs:
+    w0 = load_source(before)
+    tree_bytes = sum(leaf.nbytes for leaf in w0.values())
+    block_size = min(max(BLOCK_BYTES // max(tree_bytes, 1), 1), MAX_BLOCK)
+    blocks = [_changes_of(w0, block, filter_axis) for block in _blocks(load_ahead(sources), block_size)]
+    if not blocks:
         raise ValueError("there are no runs to compare.")
-    return jax.tree.map(lambda *values: np.stack(values), *jax.device_get(runs))
+    return map_changes(lambda *values: np.concatenate(values), *blocks)
+
+
+def _blocks(runs: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    while block := list(itertools.islice(runs, size)):
+        yield block
+
+
+def _changes_of(w0: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], filter_axis: int) -> Changes:
+    """Returns the result of `parameters.changes` for several runs, each a dict of leaves [...] by name."""
+    for run in runs:
+        if has_axis_of_runs(w0, run, own_starts=False):
+            raise ValueError("a run has an axis of runs; give every run as one tree.")
+    together = {name: [run[name] for run in runs] for name in w0}
+    compiled = compiled_changes(w0, together, own_starts=False, filter_axis=filter_axis)
+    if compiled is not None:
+        return compiled
+    separate = jax.device_get([changes(w0, run, filter_axis=filter_axis) for run in runs])
+    return map_changes(lambda *values: np.stack(values), *separate)
 
 
 def shard_runs(after: Any, devices: Iterable[Any] | None = None) -> Any:

@@ -1,7 +1,8 @@
 """Sums and maxima over the values of filters, leaves and layers, from which measures of change are computed."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ WIDTH = 512  # values of a row: XLA sums narrow rows slowly
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class Change(dict[str, jax.Array]):
+class Change(dict[str, Any]):
     """The change from w0 to w: {measure: value}, in the order of `MEASURES`, which JAX would not keep for a dict."""
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, jax.Array]], tuple[str, ...]]:
@@ -29,6 +30,26 @@ class Change(dict[str, jax.Array]):
         return cls(zip(names, values))
 
 
+Changes = dict[str, dict[str, Change]]  # {'layer', 'leaf', 'filter': {name: Change}}
+
+
+def map_changes(function: Callable[..., Any], first: Changes, *others: Changes) -> Changes:
+    """Returns the function of every value of one or several results, in the order of the first.
+
+    `jax.tree.map` would sort the names of layers and leaves.
+    """
+    return {
+        level: {
+            name: Change(
+                (measure, function(value, *(other[level][name][measure] for other in others)))
+                for measure, value in change.items()
+            )
+            for name, change in names.items()
+        }
+        for level, names in first.items()
+    }
+
+
 class Sums(NamedTuple):
     """Sums and maxima over values. Those of a layer are the total of its leaves.
 
@@ -36,7 +57,7 @@ class Sums(NamedTuple):
       terms: [5 + extra, ...]: the sums of (w - w0)^2, w0^2, w^2 and w w0, the number of changed signs, and the sums of
         `extra_terms`.
       peaks: [maxima, ...]: the maxima of `extra_maxima`; 0 if there are no values.
-      num_values: scalar, the number of values.
+      num_values: the number of values, a scalar or an array that broadcasts with [...].
     """
 
     terms: jax.Array
@@ -69,6 +90,13 @@ class Sums(NamedTuple):
         return Change({name: entry.value.compute(totals) for name, entry in MEASURES.items()})
 
 
+# `measures` only makes JAX compile a separate program for each set of registered measures.
+@functools.partial(jax.jit, static_argnames="measures")
+def change_of(sums: Sums, measures: tuple[str, ...]) -> Change:
+    """Returns `sums.change`, compiled."""
+    return sums.change
+
+
 def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
     """Returns the sums and maxima over `axes`, computed in at least float32.
 
@@ -80,6 +108,13 @@ def sums(before: jax.Array, after: jax.Array, axes: Sequence[int]) -> Sums:
     before, after = at_least_float32(before), at_least_float32(after)
     terms, peaks = _reduced(before, after, tuple(axes))
     return _stacked(before, terms, peaks, tuple(axes), math.prod(after.shape[axis] for axis in axes))
+
+
+def is_on_one_cpu(leaves: Sequence[Any]) -> bool:
+    """Returns whether arrays [...] are computed on one CPU device; arrays of NumPy are on the default device."""
+    on_devices = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    devices = set().union(*(leaf.devices() for leaf in on_devices)) or {jax.devices()[0]}
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
 
 
 def sums_in_chunks(before: jax.Array, after: jax.Array) -> Sums:

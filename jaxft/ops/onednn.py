@@ -1,43 +1,32 @@
 """oneDNN convolutions for XLA on a CPU: the library from PyPI, and a handler that XLA calls.
 
 On first use, the C++ compiler of the system compiles the handler (`onednn.cc`) against the headers of the installed
-jaxlib and oneDNN. The handler is kept in a private folder of the user, and its file name contains a digest of its
-content. If something is missing, `load` raises `Unavailable`, and XLA computes the convolutions.
+jaxlib and oneDNN (`jaxft.ops.native`). If something is missing, `load` raises `Unavailable`, and XLA computes the
+convolutions.
 """
 
 import contextlib
 import ctypes
-import fcntl
 import functools
 import importlib.util
 import os
 import platform
-import shutil
-import stat
-import subprocess
 import sys
-import tempfile
 import threading
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxft.core.cache import cache_dir
 from jaxft.core.devices import num_cores
-from jaxft.core.digests import short_digest
-from jaxft.core.events import Warned, print_warnings
+from jaxft.ops import native
+from jaxft.ops.native import Unavailable
 
 if TYPE_CHECKING:
     import numpy as np
 
 SOURCE = Path(__file__).with_suffix(".cc")
 LIBRARY, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
-COMPILE_SECONDS = 120.0
-
-
-class Unavailable(Exception):
-    """oneDNN is not available; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -150,57 +139,6 @@ def _handler() -> tuple[Path, Path]:
     if not is_supported_platform():
         raise Unavailable("oneDNN needs Linux on an x86-64 processor")
     dnnl, headers = _file_of(LIBRARY, "libdnnl.so.3"), _file_of(HEADERS, "oneapi/dnnl/dnnl.hpp").parents[2]
-    # The name of the handler and its custom call is a digest of its source and of all versions, so that the compile
-    # cache of JAX never runs a program with another handler.
-    ingredients = [SOURCE.read_bytes(), *(version(package).encode() for package in ("jaxlib", LIBRARY, HEADERS))]
-    folder = cache_dir() / "onednn"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = short_digest(b"".join(ingredients))
-    _check_owned(folder, stat.S_IFDIR)
-    with (folder / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        path = _find_whole(folder, key)
-        if path is None:
-            for abandoned in folder.glob("tmp*"):  # from a process that was killed
-                shutil.rmtree(abandoned)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                compiled = _compile(Path(temporary) / f"{key}.so", dnnl, headers)
-                path = compiled.replace(folder / f"{key}-{short_digest(compiled.read_bytes())}.so")
-    _check_owned(path, stat.S_IFREG)
-    return dnnl, path
-
-
-def _find_whole(folder: Path, key: str) -> Path | None:
-    """Returns the handler whose content matches the digest in its name, or None. Removes other handlers of the key."""
-    whole = None
-    for path in folder.glob(f"{key}*.so"):
-        if path.stem == f"{key}-{short_digest(path.read_bytes())}":
-            whole = path
-        else:
-            print_warnings(Warned(f"{str(path)!r} does not match its digest; jaxft compiles it again"))
-            path.unlink()
-    return whole
-
-
-def _check_owned(path: Path, kind: int) -> None:
-    """Checks that a file or folder belongs to this user, and that other users can neither read nor write it."""
-    status = path.lstat()
-    if stat.S_IFMT(status.st_mode) != kind or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise Unavailable(f"{path} is not private to this user (it needs mode 0700)")
-
-
-def _compile(path: Path, dnnl: Path, headers: Path) -> Path:
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))), None)
-    if compiler is None:
-        raise Unavailable("no C++ compiler, such as g++, is installed")
-    words = [compiler, "-O1", "-std=c++17", "-shared", "-fPIC", f"-I{_jaxlib() / 'include'}", f"-I{headers}"]
-    words += [str(SOURCE), str(dnnl), "-o", str(path)]
-    try:
-        ran = subprocess.run(words, capture_output=True, text=True, timeout=COMPILE_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"{compiler} took more than {COMPILE_SECONDS:.0f} seconds") from None
-    if ran.returncode:
-        error = next((line for line in ran.stderr.splitlines() if "error" in line), f"exit code {ran.returncode}")
-        raise Unavailable(f"{compiler} failed: {error}")
-    path.chmod(0o700)
-    return path
+    versions = [version(package) for package in ("jaxlib", LIBRARY, HEADERS)]
+    arguments = ["-O1", f"-I{_jaxlib() / 'include'}", f"-I{headers}", str(dnnl)]
+    return dnnl, native.compiled(SOURCE, versions, arguments)

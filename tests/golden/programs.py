@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.analysis import linear, parameters
+from jaxft.analysis.measures import MEASURES
+from jaxft.analysis.sums import change_of
 from jaxft.config import Study, from_dict
 from jaxft.data.augmentation.augment import Augmentations
 from jaxft.features.feature_spec import FeatureSpec
@@ -138,7 +140,7 @@ def other_programs():
         "nearest": (jax.jit(functools.partial(linear._nearest, "cosine", 3)), (features, features)),
         "of_leaf": (parameters._of_leaf, (kernel, runs)),
         "of_layer": (parameters._of_layer, ([kernel, arrays((6,), jnp.float32)], [runs, arrays((2, 6), jnp.float32)])),
-        "change": (parameters._change, (sums,)),
+        "change": (change_of, (sums, tuple(MEASURES))),
         "plus": (parameters._plus, (sums, sums)),
         "pairwise_distances": (parameters.pairwise_distances, ({"conv/kernel": runs, "conv/bias": runs},)),
         "where": (epochs._where, (arrays((2,), bool), {"a": runs}, {"a": runs})),

@@ -14,7 +14,7 @@ import pytest
 from jaxft import cli
 from jaxft.core import devices
 from jaxft.core.cache import cache_dir
-from jaxft.ops import convolution, onednn
+from jaxft.ops import convolution, native, onednn
 
 load_anew = onednn._load_once.__wrapped__  # without what this process has loaded already
 
@@ -63,7 +63,7 @@ def test_a_compiler_that_never_ends(folder, monkeypatch, tmp_path):
     compiler.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(onednn, "COMPILE_SECONDS", 0.2)
+    monkeypatch.setattr(native, "COMPILE_SECONDS", 0.2)
     assert "took more than 0 seconds" in load_anew()
 
 
@@ -82,7 +82,7 @@ def test_a_full_disk(folder, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(onednn, "_compile", full)
+    monkeypatch.setattr(native, "_compile", full)
     assert "No space left on device" in load_anew()
 
 
@@ -95,7 +95,7 @@ def test_a_cache_that_is_a_file(monkeypatch, tmp_path):
 def test_a_handler_that_the_system_does_not_load_is_reported(compiled_handler, monkeypatch):
     """For example, one in a folder on a noexec mount."""
     compiled_handler.write_bytes(b"\x7fELF" + bytes(1000))
-    monkeypatch.setattr(onednn, "_find_whole", lambda folder, key: compiled_handler)
+    monkeypatch.setattr(native, "_find_whole", lambda folder, key: compiled_handler)
     assert compiled_handler.name in load_anew()
 
 
@@ -110,13 +110,13 @@ def test_a_damaged_handler_is_compiled_again(compiled_handler, how, monkeypatch,
         differs = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
         damaged.write_bytes({"a byte differs": differs, "cut": whole[:half], "empty": b""}[how])
 
-    def compile_quickly(path, dnnl, headers):
+    def compile_quickly(path, arguments):
         compiled.append(path.name)
         path.write_bytes(whole)
         path.chmod(0o700)
         return path
 
-    monkeypatch.setattr(onednn, "_compile", compile_quickly)
+    monkeypatch.setattr(native, "_compile", compile_quickly)
     assert onednn._handler()[1] == compiled_handler
     assert len(compiled) == 1 and compiled_handler.read_bytes() == whole
     assert capsys.readouterr().err == f"warning: {str(damaged)!r} does not match its digest; jaxft compiles it again\n"
