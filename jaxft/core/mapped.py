@@ -5,6 +5,7 @@ as a comparison of its values.
 """
 
 import json
+import math
 import mmap
 import os
 from collections.abc import Mapping
