@@ -45,9 +45,8 @@ def map_safetensors(path: str | os.PathLike[str]) -> "Mapping[str, np.ndarray]":
     def array(entry: dict) -> "np.ndarray":
         if entry["dtype"] not in TYPES:
             raise SafetensorError(f"arrays of the type {entry['dtype']} are not supported")
-        size, offset = int(np.prod(entry["shape"], dtype=np.int64)), begin + entry["data_offsets"][0]
-        return np.frombuffer(mapped, np.dtype(TYPES[entry["dtype"]]), size, offset if size else 0).reshape(
-            entry["shape"]
-        )
+        dtype, size = np.dtype(TYPES[entry["dtype"]]), math.prod(entry["shape"])
+        offset = begin + entry["data_offsets"][0] if size else 0
+        return np.frombuffer(mapped, dtype, size, offset).reshape(entry["shape"])
 
     return {name: array(entry) for name, entry in entries.items()}
