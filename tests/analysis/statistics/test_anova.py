@@ -159,6 +159,17 @@ def test_a_balanced_mixed_model_has_the_mean_squares_of_the_anova():
     assert model.tests["df"].tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_small_variances_of_seeds_are_those_of_the_closed_form(seed):
+    """Gradient methods stop early where the variance of the seeds is almost 0."""
+    table, rng = grid(2, 2, 6), np.random.default_rng(seed)
+    table["y"] = rng.normal(size=len(table)) + 0.3 * rng.normal(size=6)[table["seed"]]
+    effects = anova(table, "y", ["a", "b"], block="seed", interactions=False)
+    mean_sq = effects["sum_sq"] / effects["df"]
+    expected = max((mean_sq["seed"] - mean_sq[RESIDUAL]) / 4, 0)
+    assert mixed_model(table, "y", ["a", "b"]).group_sd ** 2 == pytest.approx(expected, rel=1e-2, abs=2e-3)
+
+
 def test_a_mixed_model_without_variance_of_seeds():
     table = grid(2, 2, 5)
     table["y"] -= table.groupby("seed")["y"].transform("mean")
