@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxft.core.paths import unflatten
+from jaxft.data.augmentation.evaluation import center_crop
+from jaxft.data.streaming import load_rows
+from jaxft.features.prefix import BATCH_SIZE
+from jaxft.models.taps import make_apply
 from jaxft.study.planned import PlannedTrial
 from jaxft.study.scorer import Scorer, Weights, final_weights
 from jaxft.study.work import Work
@@ -66,6 +71,28 @@ class TrainedTrial:
         for path in snapshot_paths(self.work, self.planned):
             flat, _ = load_flat(path, self.planned.model)
             yield int(path.stem), {n.removeprefix("params/"): a for n, a in flat.items() if n.startswith("params/")}
+
+    @functools.cached_property
+    def apply(self) -> Callable[[Variables, Any], dict[str, Any]]:
+        """Returns `apply(variables, images) -> {tap: activations [n, ...]}` for `validation_batches`."""
+        import jax
+
+        apply = jax.jit(make_apply(self.planned.model))
+        return lambda variables, images: apply({name: unflatten(leaves) for name, leaves in variables.items()}, images)
+
+    def validation_batches(self) -> Iterator[tuple[Any, Any]]:
+        """Yields (preprocessed images [n, height, width, 3], labels [n]) of the validation images, in batches of 32.
+
+        The last batch may be smaller.
+        """
+        import numpy as np
+
+        pixels, preprocessing = self.work.loader.images_of(self.planned), self.planned.program.phases[-1].preprocessing
+        rows = np.asarray(self.scorer.arrays.val)
+        for start in range(0, len(rows), BATCH_SIZE):
+            of_batch = rows[start : start + BATCH_SIZE]
+            images = center_crop(load_rows(pixels, of_batch)[of_batch], preprocessing.size_px)
+            yield preprocessing.apply(images), self.scorer.arrays.labels[of_batch]
 
     def loss(self, variables: Variables) -> float:
         """Returns the mean loss on the validation images."""
