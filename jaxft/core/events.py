@@ -239,10 +239,14 @@ class TrialsFailed(Event):
 
 @dataclass(frozen=True)
 class WorkDoneElsewhere(Event):
-    """Another process finished epochs and trials that this process had counted as its own work."""
+    """Another process finished a trial or a source that this process had counted as its own work.
 
+    `kind` is 'trials' or 'sources', `trial` the digest, and `epochs` the number of its epochs.
+    """
+
+    kind: str
+    trial: str
     epochs: int
-    trials: int
 
 
 @dataclass(frozen=True)

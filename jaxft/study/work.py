@@ -50,8 +50,8 @@ class Work:
                 if job.missing(self.store):
                     still_remaining += [(other, other.missing(self.store)) for other in self._attempt(job)]
                 else:
-                    epochs = sum(trial.program.num_epochs for trial in missing)
-                    self.emit(events.WorkDoneElsewhere(epochs, len(missing)))
+                    for trial in missing:
+                        self.emit(events.WorkDoneElsewhere(job.kind, trial.digest, trial.program.num_epochs))
             if [job for job, _ in still_remaining] == [job for job, _ in remaining]:
                 interrupts.check()
                 self.emit(events.Waiting(f"other processes, which run {plural(len(remaining), 'job')}"))

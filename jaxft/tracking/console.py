@@ -77,7 +77,7 @@ class Progress:
                 self._total_epochs -= event.epochs
                 if self._bar is not None:
                     self._bar.update(self._task, total=self._total_epochs)
-                self._add_trials(event.trials)
+                self._add_trials(event.kind == "trials")
             case events.Warned() if event.message in self._warnings:
                 pass  # a command that runs several studies of the same data warns once
             case _ if isinstance(event, PERMANENT_EVENTS):

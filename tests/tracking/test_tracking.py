@@ -157,6 +157,7 @@ def test_the_console_counts_trials_and_logs_when_all_are_done(capsys):
     progress(events.TrialFinished("a", "done", 1.0, {}))
     progress(events.Working("compiling"))
     assert capsys.readouterr().err == ""
-    progress(events.WorkDoneElsewhere(5, 1))
+    progress(events.WorkDoneElsewhere("sources", "s", 5))
+    progress(events.WorkDoneElsewhere("trials", "b", 5))
     progress(events.TrialsFailed("trials", ("c", "d"), "no memory\nat all"))
     assert capsys.readouterr().err == "train: 3/3 trials\n2 trials failed: no memory\n"
