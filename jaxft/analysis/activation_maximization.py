@@ -1,0 +1,140 @@
+"""Activation maximization: images that activate a unit, by gradient ascent from noise."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxft.ops.precision import true_products
+
+Apply = Callable[[Any, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """The gradient ascent on an image, in the units of the network input.
+
+    Attributes:
+      steps: the number of steps of Adam.
+      rate: the learning rate.
+      jitter_px: the largest random shift of the image in each step, in pixels on both axes.
+      l2: the penalty of the mean of the squared pixels.
+      total_variation: the penalty of the mean absolute difference of neighboring pixels.
+      initial_std: standard deviation of the noise in the first image.
+    """
+
+    steps: int = 256
+    rate: float = 0.05
+    jitter_px: int = 4
+    l2: float = 0.01
+    total_variation: float = 0.1
+    initial_std: float = 0.1
+
+
+class Maximized(NamedTuple):
+    """Images that activate units.
+
+    Attributes:
+      images: [u, height, width, channels] float32.
+      activations: [u], the mean activation over the positions for each image.
+      initial_activations: [u], the mean activation for the first images, which are noise.
+    """
+
+    images: np.ndarray
+    activations: np.ndarray
+    initial_activations: np.ndarray
+
+
+def maximize_activations(
+    activations: Apply,
+    variables: Any,
+    channels: Sequence[int],
+    image_shape: Sequence[int],
+    key: jax.Array,
+    ascent: Ascent | None = None,
+    batch_size: int = 16,
+) -> Maximized:
+    """Returns for each unit an image that maximizes its mean activation over the positions, minus the penalties.
+
+    Adam starts from normal noise. The images are not clipped to valid pixels.
+
+    Args:
+      activations: returns [n, height, width, c] or [n, c] from the variables and the images. To maximize one position,
+        let it return only this position.
+      variables: the variables of the network: a tree of arrays.
+      channels: [u], the indices of the units.
+      image_shape: the shape of one image, (height, width, channels).
+      key: a key of JAX for the noise and the jitter. The image of a unit depends on its index in `channels`, and not on
+        `batch_size`.
+      ascent: the settings of the ascent; if None, the defaults.
+      batch_size: the number of images that are computed together.
+
+    Raises:
+      ValueError: a unit does not exist, or `batch_size` is below 1.
+
+    Reference: Erhan et al. 2009, "Visualizing higher-layer features of a deep network"; Simonyan, Vedaldi & Zisserman
+    2014, "Deep inside convolutional networks", section 2, for the L2 penalty; Mahendran & Vedaldi 2015, "Understanding
+    deep image representations by inverting them", for the total variation (there squared differences); Mordvintsev,
+    Olah & Tyka 2015, "Inceptionism", for the jitter.
+    """
+    example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    num_channels = jax.eval_shape(activations, variables, example).shape[-1]
+    indices = np.asarray(channels, np.int32)
+    if indices.ndim != 1 or ((indices < 0) | (indices >= num_channels)).any() or batch_size < 1:
+        raise ValueError(
+            f"`channels` must be a list of units from 0 to {num_channels - 1}, and `batch_size` at least 1."
+        )
+    of_noise, of_jitter = jax.random.split(key)
+    keys = jax.random.split(of_noise, max(len(indices), 1))
+    batches = []
+    for begin in range(0, len(indices), batch_size):
+        rows = slice(begin, begin + batch_size)
+        batches.append(
+            _ascend(
+                activations, ascent or Ascent(), tuple(image_shape), variables, indices[rows], keys[rows], of_jitter
+            )
+        )
+    if not batches:
+        return Maximized(np.zeros((0, *image_shape), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    return Maximized(*(np.concatenate(arrays) for arrays in zip(*jax.device_get(batches))))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@true_products
+def _ascend(
+    activations: Apply,
+    ascent: Ascent,
+    image_shape: tuple[int, ...],
+    variables: Any,
+    channels: jax.Array,
+    keys: jax.Array,
+    jitter_key: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def reached(images: jax.Array) -> jax.Array:
+        x = activations(variables, images).astype(jnp.float32)
+        means = x.reshape(len(x), -1, x.shape[-1]).mean(1)
+        return jnp.take_along_axis(means, channels[:, None], 1)[:, 0]
+
+    def loss(images: jax.Array, shift: jax.Array) -> jax.Array:
+        moved = jnp.roll(images, shift, (1, 2))
+        differences = (jnp.abs(jnp.diff(images, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
+        penalty = ascent.l2 * jnp.square(images).mean((1, 2, 3)) + ascent.total_variation * sum(differences)
+        return (penalty - reached(moved)).sum()
+
+    optimizer = optax.adam(ascent.rate)
+
+    def step(state: tuple[jax.Array, Any], key: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
+        images, moments = state
+        shift = jax.random.randint(key, (2,), -ascent.jitter_px, ascent.jitter_px + 1)
+        updates, moments = optimizer.update(jax.grad(loss)(images, shift), moments)
+        return (images + updates, moments), None
+
+    initial = ascent.initial_std * jax.vmap(lambda key: jax.random.normal(key, image_shape))(keys)
+    state = initial, optimizer.init(initial)
+    (images, _), _ = jax.lax.scan(step, state, jax.random.split(jitter_key, ascent.steps))
+    return images, reached(images), reached(initial)
