@@ -75,7 +75,7 @@ def maximize_activations(
       batch_size: the number of images that are computed together.
 
     Raises:
-      ValueError: a unit does not exist, or `batch_size` is below 1.
+      ValueError: there are no units, a unit does not exist, or `batch_size` is below 1.
 
     Reference: Erhan et al. 2009, "Visualizing higher-layer features of a deep network"; Simonyan, Vedaldi & Zisserman
     2014, "Deep inside convolutional networks", section 2, for the L2 penalty; Mahendran & Vedaldi 2015, "Understanding
@@ -85,22 +85,15 @@ def maximize_activations(
     example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     num_channels = jax.eval_shape(activations, variables, example).shape[-1]
     indices = np.asarray(channels, np.int32)
-    if indices.ndim != 1 or ((indices < 0) | (indices >= num_channels)).any() or batch_size < 1:
+    if indices.ndim != 1 or not indices.size or indices.min() < 0 or indices.max() >= num_channels or batch_size < 1:
         raise ValueError(
-            f"`channels` must be a list of units from 0 to {num_channels - 1}, and `batch_size` at least 1."
+            f"`channels` must be one or more units from 0 to {num_channels - 1}, and `batch_size` at least 1."
         )
     of_noise, of_jitter = jax.random.split(key)
-    keys = jax.random.split(of_noise, max(len(indices), 1))
-    batches = []
-    for begin in range(0, len(indices), batch_size):
-        rows = slice(begin, begin + batch_size)
-        batches.append(
-            _ascend(
-                activations, ascent or Ascent(), tuple(image_shape), variables, indices[rows], keys[rows], of_jitter
-            )
-        )
-    if not batches:
-        return Maximized(np.zeros((0, *image_shape), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    keys = jax.random.split(of_noise, len(indices))
+    settings, shape = ascent or Ascent(), tuple(image_shape)
+    rows = [slice(begin, begin + batch_size) for begin in range(0, len(indices), batch_size)]
+    batches = [_ascend(activations, settings, shape, variables, indices[i], keys[i], of_jitter) for i in rows]
     return Maximized(*(np.concatenate(arrays) for arrays in zip(*jax.device_get(batches))))
 
 
@@ -131,7 +124,9 @@ def _ascend(
     def step(state: tuple[jax.Array, Any], key: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
         images, moments = state
         shift = jax.random.randint(key, (2,), -ascent.jitter_px, ascent.jitter_px + 1)
-        updates, moments = optimizer.update(jax.grad(loss)(images, shift), moments)
+        gradient = jax.grad(loss)(images, shift)
+        with jax.numpy_dtype_promotion("standard"):  # Optax needs it
+            updates, moments = optimizer.update(gradient, moments)
         return (images + updates, moments), None
 
     initial = ascent.initial_std * jax.vmap(lambda key: jax.random.normal(key, image_shape))(keys)

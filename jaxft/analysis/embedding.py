@@ -1,6 +1,6 @@
 """Maps of features in a few dimensions before and after training, aligned with each other."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -42,8 +42,8 @@ def embed(
       perplexity: perplexity of t-SNE, below n.
 
     Raises:
-      ValueError: the shapes are wrong, the features are not finite, there are fewer images or features than
-        dimensions, or t-SNE has constant features or a perplexity of n or more.
+      ValueError: the shapes or the method are wrong, the features are not finite, there are fewer images or features
+        than dimensions, or t-SNE has constant features or a perplexity of n or more.
 
     Reference: Schönemann 1966, "A generalized solution of the orthogonal Procrustes problem"; van der Maaten & Hinton
     2008, "Visualizing data using t-SNE".
@@ -59,6 +59,8 @@ def embed(
             f"`num_components` is {num_components}; it must be at least 1 and at most the number of images and of "
             "features."
         )
+    if method not in get_args(Method):
+        raise ValueError(f"`method` is {method!r}; it must be 'pca' or 'tsne'.")
     embedded = [_principal_components(x, num_components) for x in sides]
     if method == "tsne":
         embedded = [_tsne(x, start, seed, perplexity) for x, start in zip(sides, embedded)]

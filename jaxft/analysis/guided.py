@@ -104,7 +104,8 @@ class _Interpreter:
             params = {**params, "jaxpr": self._guided_program(params["jaxpr"])}
         if name == "cond":
             params = {**params, "branches": tuple(map(self._guided_program, params["branches"]))}
-        functions, params = equation.primitive.get_bind_params(params)
+        params = equation.primitive.get_bind_params(params)
+        functions, params = params if isinstance(params, tuple) else ((), params)  # it depends on the version of JAX
         outputs = equation.primitive.bind(*functions, *args, **params)
         return outputs if equation.primitive.multiple_results else [outputs]
 
