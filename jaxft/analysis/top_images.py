@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.analysis.unit_statistics import checked_labels, responses
+from jaxft.analysis.unit_statistics import Responses, checked_labels
 
 
 class TopImages(NamedTuple):
@@ -36,31 +36,28 @@ class TopImages(NamedTuple):
         return self.activations > 0
 
 
-def top_images(activations: Any, labels: Any, count: int = 9, first_image: int = 0) -> TopImages:
+def top_images(batch: Responses, labels: Any, count: int = 9, first_image: int = 0) -> TopImages:
     """Returns the `count` images of one batch with the largest activation of each unit.
 
     The top images of a stream are `functools.reduce(TopImages.plus, (top_images(...) for each batch))`.
 
     Args:
-      activations: [n, height, width, c] or [n, c].
+      batch: `responses` of n images.
       labels: [n] integers; negative for an image without a label.
       count: the number k of images of each unit; nine in the reference.
       first_image: the index of the first image of the batch in the data set.
 
     Raises:
-      ValueError: `count` is below 1, the activations are not finite, or the shapes are wrong.
+      ValueError: `count` is below 1, or the labels are wrong.
 
     Reference: Zeiler & Fergus 2014, "Visualizing and understanding convolutional networks", section 4.
     """
     if count < 1:
         raise ValueError(f"`count` is {count}; it must be at least 1.")
-    reduced = responses(activations)
-    n, c = reduced.maximum.shape
+    n, c = batch.maximum.shape
     labels = checked_labels(labels, n, np.iinfo(np.int64).max)
-    width = np.shape(activations)[2] if np.ndim(activations) == 4 else 1
-    positions = np.stack([reduced.position // width, reduced.position % width], -1)
     images = np.broadcast_to(first_image + np.arange(n)[:, None], (n, c))
-    candidates = TopImages(reduced.maximum, images, positions, np.broadcast_to(labels[:, None], (n, c)))
+    candidates = TopImages(batch.maximum, images, batch.positions, np.broadcast_to(labels[:, None], (n, c)))
     return _largest(candidates, count)
 
 

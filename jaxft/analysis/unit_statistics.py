@@ -4,7 +4,7 @@ The statistics are sums over images, so that a stream of batches needs the memor
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,18 @@ class Responses(NamedTuple):
     Attributes:
       maximum: [n, c], the largest activation.
       mean: [n, c], the mean activation.
-      position: [n, c], the index of the first position with the largest activation, row * width + column.
+      positions: [n, c, 2], row and column of the first position with the largest activation.
     """
 
     maximum: np.ndarray
     mean: np.ndarray
-    position: np.ndarray
+    positions: np.ndarray
 
 
 def responses(activations: Any) -> Responses:
-    """Returns the largest and the mean activation of each image, and the position of the largest one, each [n, c].
+    """Returns the largest and the mean activation of each image, [n, c], and the position of the largest one.
+
+    The other functions of units take this result, which is much smaller than the activations.
 
     Args:
       activations: [n, height, width, c], or [n, c] for a layer without positions.
@@ -44,11 +46,11 @@ def responses(activations: Any) -> Responses:
             f"the activations have the shape {list(np.shape(activations))}; it must be [n, height, width, c] or "
             "[n, c], without an empty axis."
         )
-    reduced = Responses(*map(np.asarray, _responses(jnp.asarray(activations))))
-    num_wrong = int((~np.isfinite(reduced.mean)).any(0).sum())
-    if num_wrong:
-        raise ValueError(f"the activations of {num_wrong} of {reduced.mean.shape[1]} units are not finite.")
-    return reduced
+    maximum, mean, index = map(np.asarray, _responses(jnp.asarray(activations)))
+    if num_wrong := int((~np.isfinite(mean)).any(0).sum()):
+        raise ValueError(f"the activations of {num_wrong} of {mean.shape[1]} units are not finite.")
+    width = np.shape(activations)[2] if np.ndim(activations) == 4 else 1
+    return Responses(maximum, mean, np.stack([index // width, index % width], -1))
 
 
 @jax.jit
@@ -143,23 +145,24 @@ class UnitSums(NamedTuple):
         return np.maximum(1 - activity, 0) / (1 - 1 / n)
 
 
-def unit_sums(activations: Any, labels: Any, num_classes: int, reduction: Reduction = "max") -> UnitSums:
+def unit_sums(batch: Responses, labels: Any, num_classes: int, reduction: Reduction = "max") -> UnitSums:
     """Returns the sums over the images of one batch.
 
-    The sums over a stream are `functools.reduce(UnitSums.plus, (unit_sums(a, y, num_classes) for a, y in batches))`.
+    The sums over a stream are `functools.reduce(UnitSums.plus, (unit_sums(...) for each batch))`.
 
     Args:
-      activations: [n, height, width, c] or [n, c].
+      batch: `responses` of n images.
       labels: [n] integers below `num_classes`; negative for an image without a label.
       num_classes: the number of classes.
       reduction: the activation of an image: the maximum or the mean over its positions.
 
     Raises:
-      ValueError: the activations are not finite, or the shapes or the labels are wrong.
+      ValueError: the labels or the reduction are wrong.
     """
-    reduced = responses(activations)
-    labels = checked_labels(labels, len(reduced.mean), num_classes)
-    values = (reduced.maximum if reduction == "max" else reduced.mean).astype(np.float64)
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"`reduction` is {reduction!r}; it must be 'max' or 'mean'.")
+    labels = checked_labels(labels, len(batch.mean), num_classes)
+    values = (batch.maximum if reduction == "max" else batch.mean).astype(np.float64)
     is_of_class = labels[None] == np.arange(num_classes)[:, None]
     return UnitSums(
         class_counts=is_of_class.sum(1),
@@ -168,7 +171,7 @@ def unit_sums(activations: Any, labels: Any, num_classes: int, reduction: Reduct
         total=values.sum(0),
         squares=(values**2).sum(0),
         smallest=values.min(0),
-        peak=reduced.maximum.max(0),
+        peak=batch.maximum.max(0),
     )
 
 

@@ -26,16 +26,18 @@ def streamed(function, plus, maps=MAPS, labels=LABELS, size=7):
 
 
 def sums_of(maps, labels, num_classes=4, reduction="max", size=7):
-    return streamed(lambda a, y, _: unit_sums(a, y, num_classes, reduction), UnitSums.plus, maps, labels, size)
+    return streamed(
+        lambda a, y, _: unit_sums(responses(a), y, num_classes, reduction), UnitSums.plus, maps, labels, size
+    )
 
 
 def tops_of(maps, labels, count=9, size=7):
-    return streamed(lambda a, y, start: top_images(a, y, count, start), TopImages.plus, maps, labels, size)
+    return streamed(lambda a, y, start: top_images(responses(a), y, count, start), TopImages.plus, maps, labels, size)
 
 
 def columns(*activations):
-    """Returns [n, c] float32 from the activations of each unit."""
-    return np.array(activations, np.float32).T
+    """Returns the responses of n images [n, c] from the activations of each unit."""
+    return responses(np.array(activations, np.float32).T)
 
 
 # --- selectivity, sparsity, dead units ------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def test_sparsity_by_hand():
 def test_a_unit_is_dead_only_if_it_is_0_at_all_positions():
     maps = np.zeros((2, 2, 2, 2), np.float32)
     maps[1, 1, 0, 0], maps[:, :, :, 1] = 0.5, -1
-    sums = unit_sums(maps - np.float32(0.2), np.array([0, 0]), 1, "mean")  # the mean of unit 0 is negative
+    sums = unit_sums(responses(maps - np.float32(0.2)), np.array([0, 0]), 1, "mean")  # the mean of unit 0 is negative
     assert sums.is_dead.tolist() == [False, True]
 
 
@@ -93,6 +95,11 @@ def test_images_without_a_label_and_absent_classes():
     assert sums.total.tolist() == [19] and sums.num_images == 4
 
 
+def test_an_unknown_reduction():
+    with pytest.raises(ValueError, match="'max' or 'mean'"):
+        unit_sums(responses(MAPS), LABELS, 4, "sum")
+
+
 def test_one_image():
     sums = unit_sums(columns([2.0]), np.array([0]), 2)
     assert np.isnan(sums.sparsity).all() and np.isnan(sums.selectivity).all() and sums.fraction_dead == 0
@@ -100,13 +107,13 @@ def test_one_image():
 
 def test_low_precision_activations_are_summed_in_full_precision():
     activations = jnp.full((3000, 1, 1, 1), 1.25, jnp.bfloat16)
-    assert unit_sums(activations, np.zeros(3000, int), 1).total.tolist() == [3750]
+    assert unit_sums(responses(activations), np.zeros(3000, int), 1).total.tolist() == [3750]
 
 
 def test_the_position_of_the_largest_activation():
     reduced = responses(MAPS)
     flat = MAPS.reshape(50, 15, 6)
-    assert (reduced.position == flat.argmax(1)).all() and (reduced.maximum == flat.max(1)).all()
+    assert (reduced.positions @ [5, 1] == flat.argmax(1)).all() and (reduced.maximum == flat.max(1)).all()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_the_position_of_the_largest_activation():
 )
 def test_wrong_activations_or_labels(activations, labels, message):
     with pytest.raises(ValueError, match=message):
-        unit_sums(np.asarray(activations, np.float32), np.array(labels), 2)
+        unit_sums(responses(np.asarray(activations, np.float32)), np.array(labels), 2)
 
 
 # --- average precision ----------------------------------------------------------------------------------------------
@@ -140,7 +147,7 @@ def test_average_precision_against_scikit_learn_with_ties(max_bytes):
 
 def test_average_precision_by_hand():
     # in order: class 1, 0, 1; precision 1 at the first image and 2/3 at the last one
-    precisions = average_precision(columns([3.0, 2.0, 1.0, 5.0]), np.array([1, 0, 1, -1]), 3)
+    precisions = average_precision(columns([3.0, 2.0, 1.0, 5.0]).maximum, np.array([1, 0, 1, -1]), 3)
     np.testing.assert_allclose(precisions[:, 0], [1 / 2, (1 + 2 / 3) / 2, np.nan])
     assert np.isnan(average_precision(np.ones((2, 1)), np.array([-1, -1]), 1)).all()
 
@@ -196,15 +203,15 @@ def test_jaccard_and_the_most_changed_units():
 
 
 def test_the_order_of_merging_does_not_matter():
-    parts = [top_images(MAPS[a:b], LABELS[a:b], 4, a) for a, b in ((0, 20), (20, 30), (30, 50))]
+    parts = [top_images(responses(MAPS[a:b]), LABELS[a:b], 4, a) for a, b in ((0, 20), (20, 30), (30, 50))]
     forward, backward = (functools.reduce(TopImages.plus, order) for order in (parts, parts[::-1]))
     assert all((a == b).all() for a, b in zip(forward, backward))
 
 
 def test_wrong_top_images():
-    top, narrow = top_images(MAPS, LABELS), top_images(MAPS[..., :2], LABELS)
+    top, narrow = (top_images(responses(maps), LABELS) for maps in (MAPS, MAPS[..., :2]))
     with pytest.raises(ValueError, match="`count` is 0"):
-        top_images(MAPS, LABELS, 0)
+        top_images(responses(MAPS), LABELS, 0)
     for function in (top_jaccard, most_changed_units):
         with pytest.raises(ValueError, match="6 units before and 2 after"):
             function(top, narrow)
