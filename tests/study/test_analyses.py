@@ -9,13 +9,18 @@ import pytest
 
 import jaxft
 from jaxft.analysis.spectra import spectra
-from jaxft.config import as_config_file
+from jaxft.config import Study, as_config_file, from_dict
+from jaxft.core.paths import unflatten
 from jaxft.core.registries import ANALYSES
 from jaxft.recipes.study import run_config
+from jaxft.store.records import Store
+from jaxft.study.analyses.analysis import TrainedTrial
 from jaxft.study.plan import make_plan
+from jaxft.study.services import make_services
+from jaxft.study.work import Work
 from jaxft.weights import load_weights
 
-NAMES = ["spectra", "batch_norm", "rewind", "barrier"]
+NAMES = ["spectra", "batch_norm", "rewind", "barrier", "units"]
 
 
 def study(**fields):
@@ -84,6 +89,40 @@ def test_batch_norms_of_a_frozen_backbone_do_not_shift(analyzed):
     frozen = table["training.layers.backbone_learning_rate"] == "frozen"
     assert (table.loc[frozen, "value"] == 0).all() and (table.loc[~frozen, "value"] > 0).any()
     assert set(table["measure"]) == {"scale_shift", "bias_shift", "mean_shift", "log_variance_shift"}
+
+
+def test_units_of_the_validation_images(analyzed):
+    table = jaxft.load_analyses(analyzed[0]).query("analysis == 'units'")
+    by_name = table.pivot_table(
+        index=["training.layers.backbone_learning_rate", "name"], columns="measure", values="value"
+    )
+    model = jaxft.create_model("toy", num_classes=3)
+    assert set(table["name"]) == {"total", *(tap.block for tap in model.taps)}
+    frozen = by_name.loc["frozen"]
+    assert (frozen["top_jaccard"] == 1).all() and np.allclose(frozen["correlation"], 1)
+    np.testing.assert_array_equal(frozen["selectivity"], frozen["selectivity_before"])
+    assert (by_name.loc[0.1]["top_jaccard"] < 1).all() and by_name["dead_units"].between(0, 1).all()
+
+
+def test_selectivity_of_a_tap_is_that_of_numpy(analyzed):
+    trial = trained(analyzed[0], ["units"])
+    images, labels = map(np.concatenate, zip(*trial.validation_batches(), strict=True))
+    tap = trial.planned.model.taps[-1]
+    activations = np.maximum(trial.apply(trial.final, images)[tap.name], 0).mean((1, 2), dtype=np.float64)
+    means = np.stack([activations[labels == label].mean(0) for label in range(3)])
+    largest, others = means.max(0), (means.sum(0) - means.max(0)) / 2
+    selectivity = ((largest - others) / (largest + others))[activations.any(0)].mean()
+    rows = {(row.name, row.measure): row.value for row in ANALYSES["units"].value.rows([trial])}
+    assert rows[tap.block, "selectivity"] == pytest.approx(selectivity, rel=1e-5)
+    logits = trial.planned.model.apply({n: unflatten(t) for n, t in trial.final.items()}, images)
+    assert trial.accuracy(trial.final) == pytest.approx(np.mean(np.argmax(logits, 1) == labels))
+
+
+def trained(workdir, names):
+    """Returns the last trial of the study in `workdir`."""
+    plan = make_plan(from_dict(Study, study(analyses=names)))
+    work = Work(plan, Store(workdir), make_services(plan.study.execution, lambda event: None))
+    return TrainedTrial(work, plan.trials[-1])
 
 
 def test_barriers_are_of_all_pairs_of_seeds(analyzed):

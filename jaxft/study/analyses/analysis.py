@@ -1,6 +1,6 @@
 """The interface of an analysis, and what it reads of a trained trial.
 
-To add an analysis, register it, in a plug-in or in `built_in.py`:
+To add an analysis, register it, in a plug-in or in a module here:
 
     ANALYSES.register("norms", Analysis(norms), help="L2 norm of the final parameters")
 
