@@ -11,6 +11,8 @@ from jaxft.core.errors import UserError
 from jaxft.recipes.load import LoadedNetwork, load
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxft.data.readers.archives import Member
 
 
@@ -124,13 +126,42 @@ def _predict_members(
 ) -> Iterator[Prediction]:
     import numpy as np
 
+    names, folders = network.class_names, _folders_of(network)
+    labels = _labels_of([name for name, _ in members])
+    for begin, images, problems in decoded_batches(network, members, batch_size):
+        probabilities = network.predict(images, batch_size)
+        classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        for i, problem in enumerate(problems):
+            file = str(members[begin + i][0])
+            class_folder, subset = labels[begin + i]
+            truth = folders.get(_plain(class_folder), "")
+            if problem is not None:
+                yield Prediction(file, truth=truth, problem=problem, subset=subset)
+            else:
+                best = tuple(names[label] for label in classes[i])
+                yield Prediction(file, best, tuple(probabilities[i, classes[i]].tolist()), truth, subset=subset)
+
+
+def decoded_batches(
+    network: LoadedNetwork, members: "Sequence[Member]", batch_size: int
+) -> "Iterator[tuple[int, np.ndarray, list[str | None]]]":
+    """Yields (index of the first image, images, problems) of batches of images, resized and cropped for the network.
+
+    images is [batch_size, size_px, size_px, 3] uint8, with zeros for images that cannot be read and after the last
+    image. problems says for each image of the batch why it cannot be read, or None.
+
+    Args:
+      network: the network, whose crop is used.
+      members: names of images, and functions that read them, from `find_pictures`.
+      batch_size: the number of images in a batch.
+    """
+    import numpy as np
+
     from jaxft.data.readers.attempts import try_each
     from jaxft.data.readers.pictures import decode
 
     resize_px, center = network.crop
-    names, folders = network.class_names, _folders_of(network)
     size_px = network.preprocessing.size_px
-    labels = _labels_of([name for name, _ in members])
     for begin in range(0, len(members), batch_size):
         batch = members[begin : begin + batch_size]
         decoded = try_each(lambda member: decode(member[1](), resize_px)[center, center], batch)
@@ -138,16 +169,7 @@ def _predict_members(
         for image, (pixels, problem) in zip(images, decoded):
             if problem is None:
                 image[:] = pixels
-        probabilities = network.predict(images, batch_size)
-        classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-        for i, ((name, _), (_, problem)) in enumerate(zip(batch, decoded, strict=True)):
-            class_folder, subset = labels[begin + i]
-            truth = folders.get(_plain(class_folder), "")
-            if problem is not None:
-                yield Prediction(str(name), truth=truth, problem=problem, subset=subset)
-            else:
-                best = tuple(names[label] for label in classes[i])
-                yield Prediction(str(name), best, tuple(probabilities[i, classes[i]].tolist()), truth, subset=subset)
+        yield begin, images, [problem for _, problem in decoded]
 
 
 def _labels_of(names: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
