@@ -141,7 +141,7 @@ def most_changed_units(
       before: the top images of c units before training.
       after: the top images of the same units after training, among the same images.
       count: the number of units.
-      similarity: [c], such as `unit_correlations`. If None, the Jaccard index of the top images.
+      similarity: [c], such as `PairSums.correlation`. If None, the Jaccard index of the top images.
 
     Raises:
       ValueError: `count` is below 1, or the numbers of units differ.

@@ -3,7 +3,6 @@
 The statistics are sums over images, so that a stream of batches needs the memory of one batch.
 """
 
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -175,30 +174,57 @@ def unit_sums(batch: Responses, labels: Any, num_classes: int, reduction: Reduct
     )
 
 
-def unit_correlations(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Returns [c], the Pearson correlation over images of each unit before and after training.
+class PairSums(NamedTuple):
+    """Centered sums over n images of the activations of c units before and after training, in float64.
 
-    The correlation is nan for a unit that is constant before or after training.
+    Attributes:
+      num_images: n.
+      means: [2, c], the means before and after training.
+      squares: [2, c], the sums of (x - mean)^2.
+      products: [c], the sum of the products (x - mean of x) (y - mean of y).
+    """
+
+    num_images: int
+    means: np.ndarray
+    squares: np.ndarray
+    products: np.ndarray
+
+    def plus(self, other: "PairSums") -> "PairSums":
+        """Returns the sums over the images of both (Chan, Golub & LeVeque 1983)."""
+        n = self.num_images + other.num_images
+        shift = other.means - self.means
+        weight = self.num_images * other.num_images / n
+        return PairSums(
+            num_images=n,
+            means=self.means + shift * other.num_images / n,
+            squares=self.squares + other.squares + weight * shift**2,
+            products=self.products + other.products + weight * shift[0] * shift[1],
+        )
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Returns [c], the Pearson correlation over images; nan for a unit that is constant on one side."""
+        return _ratio(self.products, np.sqrt(self.squares[0] * self.squares[1]))
+
+
+def pair_sums(before: np.ndarray, after: np.ndarray) -> PairSums:
+    """Returns the sums of one batch of activations, such as `responses(...).mean`.
+
+    The sums over a stream are `functools.reduce(PairSums.plus, (pair_sums(...) for each batch))`.
 
     Args:
-      pairs: batches (before, after) of the activations of the same images, both [n, c], such as `responses(...).mean`.
+      before: [n, c], activations before training.
+      after: [n, c], activations after training, for the same images.
 
     Raises:
-      ValueError: there are no batches, or the shapes of a pair differ.
+      ValueError: the shapes differ, or there are no images.
     """
-    moments: Any = None
-    for batch in pairs:
-        x, y = (np.asarray(each, np.float64) for each in batch)
-        if x.ndim != 2 or x.shape != y.shape:
-            raise ValueError(f"the shapes are {list(x.shape)} and {list(y.shape)}; both must be [n, c].")
-        if moments is None:
-            shifts, moments = (x[0], y[0]), np.zeros((6, x.shape[1]))  # shifted sums are exact for constants
-        dx, dy = x - shifts[0][None], y - shifts[1][None]
-        moments += np.stack([np.ones_like(dx), dx, dy, dx * dx, dy * dy, dx * dy]).sum(1)
-    if moments is None:
-        raise ValueError("there are no batches of activations.")
-    n, sx, sy, sxx, syy, sxy = moments
-    return _ratio(sxy - sx * sy / n, np.sqrt(np.maximum(sxx - sx**2 / n, 0) * np.maximum(syy - sy**2 / n, 0)))
+    x, y = (np.asarray(each, np.float64) for each in (before, after))
+    if x.ndim != 2 or x.shape != y.shape or not len(x):
+        raise ValueError(f"the shapes are {list(x.shape)} and {list(y.shape)}; both must be [n, c], with n above 0.")
+    means = np.stack([x.mean(0), y.mean(0)])
+    dx, dy = x - means[0][None], y - means[1][None]
+    return PairSums(len(x), means, np.stack([(dx * dx).sum(0), (dy * dy).sum(0)]), (dx * dy).sum(0))
 
 
 def average_precision(activations: Any, labels: Any, num_classes: int, max_bytes: int = MAX_BYTES) -> np.ndarray:

@@ -127,7 +127,7 @@ def _predict_members(
     import numpy as np
 
     names, folders = network.class_names, _folders_of(network)
-    labels = _labels_of([name for name, _ in members])
+    labels = class_folders([name for name, _ in members])
     for begin, images, problems in decoded_batches(network, members, batch_size):
         probabilities = network.predict(images, batch_size)
         classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -172,7 +172,7 @@ def decoded_batches(
         yield begin, images, [problem for _, problem in decoded]
 
 
-def _labels_of(names: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
+def class_folders(names: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
     """Returns the (class folder, split) of each image, as in training; of images without a layout, the inner folder."""
     from jaxft.data.readers.layout import LayoutError, find_layout
 

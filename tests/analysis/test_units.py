@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from jaxft.analysis.ablation import ablation
 from jaxft.analysis.receptive_fields import patches, receptive_fields
 from jaxft.analysis.top_images import TopImages, label_entropy, most_changed_units, top_images, top_jaccard
-from jaxft.analysis.unit_statistics import UnitSums, average_precision, responses, unit_correlations, unit_sums
+from jaxft.analysis.unit_statistics import PairSums, UnitSums, average_precision, pair_sums, responses, unit_sums
 from jaxft.models import create_model
 
 RNG = np.random.default_rng(3)
@@ -223,15 +223,14 @@ def test_streamed_correlations_against_numpy():
     before = RNG.normal(size=(50, 6)).astype(np.float32) + np.float32(1000)
     after = before * np.float32([1, -1, 2, 0, 0.5, 1])[None] + RNG.normal(size=(50, 6)).astype(np.float32)
     before[:, 3] = 0.1  # constant
-    values = unit_correlations((before[i : i + 7], after[i : i + 7]) for i in range(0, 50, 7))
+    batches = [pair_sums(before[i : i + 7], after[i : i + 7]) for i in range(0, 50, 7)]
+    values = functools.reduce(PairSums.plus, batches).correlation
     moved = [0, 1, 2, 4, 5]
     expected = [np.corrcoef(before[:, i].astype(float), after[:, i].astype(float))[0, 1] for i in moved]
     np.testing.assert_allclose(values[moved], expected, rtol=1e-9)
     assert np.isnan(values[3])
-    with pytest.raises(ValueError, match="no batches"):
-        unit_correlations([])
     with pytest.raises(ValueError, match=r"must be \[n, c\]"):
-        unit_correlations([(before, after[:, :2])])
+        pair_sums(before, after[:, :2])
 
 
 # --- receptive fields -----------------------------------------------------------------------------------------------

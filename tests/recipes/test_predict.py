@@ -23,7 +23,7 @@ from jaxft.core.metrics import METRICS, Metric
 from jaxft.data.readers.pictures import decode
 from jaxft.models import create_model
 from jaxft.models.class_names import CLASS_NAMES, imagenet_classes
-from jaxft.recipes.predict import _labels_of, find_pictures, predict_members
+from jaxft.recipes.predict import class_folders, find_pictures, predict_members
 from jaxft.weights import Manifest, save_weights
 
 NAMES = ("oak tree", "ash", "elm")
@@ -346,8 +346,12 @@ def test_hidden_files_are_ignored_unless_their_folder_is_named(folder):
 
 def test_classes_and_splits_are_those_of_training():
     names = ["pets/cat/test_set/1.png", "pets/cat/train/1.png", "pets/dog/train/1.png"]
-    assert _labels_of([PurePosixPath(name) for name in names]) == [("cat", "test"), ("cat", "train"), ("dog", "train")]
-    assert _labels_of([PurePosixPath("a/cat/1.png"), PurePosixPath("dog.png")]) == [("cat", ""), ("", "")]
+    assert class_folders([PurePosixPath(name) for name in names]) == [
+        ("cat", "test"),
+        ("cat", "train"),
+        ("dog", "train"),
+    ]
+    assert class_folders([PurePosixPath("a/cat/1.png"), PurePosixPath("dog.png")]) == [("cat", ""), ("", "")]
 
 
 @pytest.mark.slow
