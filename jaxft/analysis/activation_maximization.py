@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxft.ops.precision import true_products
 
@@ -17,23 +16,28 @@ Apply = Callable[[Any, jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class Ascent:
-    """The gradient ascent on an image, in the units of the network input.
+    """The gradient ascent on an image x, in the units of the network input.
+
+    A step adds rate (g - l2 x + total_variation D x), where g is the gradient of the activation, divided by the root
+    mean square of its values. So the penalties do not depend on the scale of the activations, and without a total
+    variation, a linear unit has an image with a root mean square of 1 / l2.
 
     Attributes:
-      steps: the number of steps of Adam.
-      rate: the learning rate.
+      steps: the number of steps.
+      rate: the step size; rate (l2 + 8 total_variation) must be below 2, or the ascent diverges.
       jitter_px: the largest random shift of the image in each step, in pixels on both axes.
-      l2: the penalty of the mean of the squared pixels.
-      total_variation: the penalty of the mean absolute difference of neighboring pixels.
+      l2: the factor of -x, the gradient of -||x||^2 / 2.
+      total_variation: the factor of D x, the sum of the differences between a pixel and its neighbors. It is the
+        gradient of -1/2 times the sum of the squared differences of neighboring pixels.
       initial_std: standard deviation of the noise in the first image.
     """
 
     steps: int = 256
-    rate: float = 0.05
+    rate: float = 0.1
     jitter_px: int = 4
-    l2: float = 0.01
-    total_variation: float = 0.1
-    initial_std: float = 0.1
+    l2: float = 0.2
+    total_variation: float = 1.0
+    initial_std: float = 0.5
 
 
 class Maximized(NamedTuple):
@@ -61,7 +65,8 @@ def maximize_activations(
 ) -> Maximized:
     """Returns for each unit an image that maximizes its mean activation over the positions, minus the penalties.
 
-    Adam starts from normal noise. The images are not clipped to valid pixels.
+    The ascent starts from normal noise. The images are not clipped to valid pixels. A unit that is dead for the noise
+    has a gradient of 0, and its image only shrinks.
 
     Args:
       activations: returns [n, height, width, c] or [n, c] from the variables and the images. To maximize one position,
@@ -79,8 +84,8 @@ def maximize_activations(
 
     Reference: Erhan et al. 2009, "Visualizing higher-layer features of a deep network"; Simonyan, Vedaldi & Zisserman
     2014, "Deep inside convolutional networks", section 2, for the L2 penalty; Mahendran & Vedaldi 2015, "Understanding
-    deep image representations by inverting them", for the total variation (there squared differences); Mordvintsev,
-    Olah & Tyka 2015, "Inceptionism", for the jitter.
+    deep image representations by inverting them", section 3, for the total variation (with beta = 2) and the jitter;
+    Mordvintsev, Olah & Tyka 2015, "Inceptionism", for the normalized gradient (there by the mean of absolute values).
     """
     example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     num_channels = jax.eval_shape(activations, variables, example).shape[-1]
@@ -113,23 +118,19 @@ def _ascend(
         means = x.reshape(len(x), -1, x.shape[-1]).mean(1)
         return jnp.take_along_axis(means, channels[:, None], 1)[:, 0]
 
-    def loss(images: jax.Array, shift: jax.Array) -> jax.Array:
-        moved = jnp.roll(images, shift, (1, 2))
-        differences = (jnp.abs(jnp.diff(images, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-        penalty = ascent.l2 * jnp.square(images).mean((1, 2, 3)) + ascent.total_variation * sum(differences)
-        return (penalty - reached(moved)).sum()
+    def penalty(images: jax.Array) -> jax.Array:
+        variation = sum(jnp.square(jnp.diff(images, axis=axis)).sum() for axis in (1, 2))
+        return (ascent.l2 * jnp.square(images).sum() + ascent.total_variation * variation) / 2
 
-    optimizer = optax.adam(ascent.rate)
-
-    def step(state: tuple[jax.Array, Any], key: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
-        images, moments = state
+    def step(images: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
         shift = jax.random.randint(key, (2,), -ascent.jitter_px, ascent.jitter_px + 1)
-        gradient = jax.grad(loss)(images, shift)
-        with jax.numpy_dtype_promotion("standard"):  # Optax needs it
-            updates, moments = optimizer.update(gradient, moments)
-        return (images + updates, moments), None
+        gradient = jax.grad(lambda x: reached(jnp.roll(x, shift, (1, 2))).sum())(images)
+        largest = jnp.abs(gradient).max((1, 2, 3), keepdims=True)  # without it, squares of small gradients underflow
+        scaled = gradient / jnp.where(largest > 0, largest, 1)
+        size = jnp.sqrt(jnp.square(scaled).mean((1, 2, 3), keepdims=True))
+        direction = scaled / jnp.where(size > 0, size, 1) - jax.grad(penalty)(images)
+        return images + ascent.rate * direction, None
 
     initial = ascent.initial_std * jax.vmap(lambda key: jax.random.normal(key, image_shape))(keys)
-    state = initial, optimizer.init(initial)
-    (images, _), _ = jax.lax.scan(step, state, jax.random.split(jitter_key, ascent.steps))
+    images, _ = jax.lax.scan(step, initial, jax.random.split(jitter_key, ascent.steps))
     return images, reached(images), reached(initial)

@@ -311,7 +311,8 @@ def test_filters_that_did_not_change_or_are_wrong():
 
 
 def test_activation_maximization_beats_noise_of_equal_norm():
-    result = maximize_activations(features, VARIABLES, range(4), (8, 6, 3), jax.random.key(0), Ascent(steps=60))
+    ascent = Ascent(steps=60, total_variation=0)  # random kernels prefer high frequencies
+    result = maximize_activations(features, VARIABLES, range(4), (8, 6, 3), jax.random.key(0), ascent)
     norms = np.sqrt(np.square(result.images).mean((1, 2, 3), keepdims=True))
     noise = RNG.normal(size=(20, *result.images.shape)).astype(np.float32) * norms[None]
     of_noise = np.stack([np.diagonal(np.asarray(features(VARIABLES, x)).mean((1, 2))) for x in noise])
@@ -322,13 +323,32 @@ def test_activation_maximization_beats_noise_of_equal_norm():
 
 
 def test_activation_maximization_of_a_linear_unit_is_its_kernel():
-    # the maximum of w . x - l2 mean(x^2) is x = w n / (2 l2), with n values in an image
+    # the ascent ends where g = l2 x, with g = w / rms(w); the scale of w has no effect
     kernel = RNG.normal(size=(2 * 2 * 1, 3)).astype(np.float32)
-    ascent = Ascent(steps=2000, rate=0.05, jitter_px=0, l2=1, total_variation=0)
-    linear = maximize_activations(
-        lambda k, x: x.reshape(len(x), -1) @ k, kernel, [2, 0], (2, 2, 1), jax.random.key(1), ascent
+    ascent = Ascent(steps=400, jitter_px=0, l2=0.5, total_variation=0)
+
+    def linear(kernel, x):
+        return x.reshape(len(x), -1) @ kernel
+
+    for scale in (1, 1e-20):
+        kernels = kernel * np.float32(scale)
+        result = maximize_activations(linear, kernels, [2, 0], (2, 2, 1), jax.random.key(1), ascent)
+        w = kernel[:, [2, 0]].T
+        expected = 2 * w / np.sqrt(np.square(w).mean(1, keepdims=True))
+        np.testing.assert_allclose(result.images.reshape(2, 4), expected, rtol=1e-4)
+
+
+def test_total_variation_by_hand():
+    # one step of rate 1 from x, without an activation: x + D x, the sum of the differences from the neighbors
+    ascent = Ascent(steps=1, rate=1, jitter_px=0, l2=0, total_variation=1)
+    dead = maximize_activations(lambda _, x: 0 * x.mean((1, 2)), {}, [0], (3, 2, 1), jax.random.key(0), ascent)
+    still = maximize_activations(
+        lambda _, x: 0 * x.mean((1, 2)), {}, [0], (3, 2, 1), jax.random.key(0), Ascent(steps=0, jitter_px=0)
     )
-    np.testing.assert_allclose(linear.images.reshape(2, 4), 2 * kernel[:, [2, 0]].T, rtol=1e-3, atol=1e-3)
+    x, y = still.images[0, :, :, 0].astype(np.float64), dead.images[0, :, :, 0]
+    assert y[0, 0] == pytest.approx(x[0, 0] + (x[1, 0] - x[0, 0]) + (x[0, 1] - x[0, 0]), rel=1e-5)
+    assert y[1, 1] == pytest.approx(x[0, 1] + x[2, 1] + x[1, 0] - 2 * x[1, 1], rel=1e-5)
+    assert dead.activations.tolist() == [0]
 
 
 def test_penalties_and_seeds_and_batches():
@@ -340,7 +360,7 @@ def test_penalties_and_seeds_and_batches():
 
     plain = run(l2=0, total_variation=0)
     assert np.square(run(l2=5, total_variation=0)).mean() < np.square(plain).mean()
-    smooth = run(l2=0, total_variation=20)
+    smooth = run(l2=0, total_variation=2)
     assert np.abs(np.diff(smooth, axis=1)).mean() < 0.5 * np.abs(np.diff(plain, axis=1)).mean()
     np.testing.assert_allclose(run(batch_size=2), run(), rtol=1e-3, atol=1e-3)
     assert (run() == run()).all() and (run() != run(key=1)).any()
