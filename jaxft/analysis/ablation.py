@@ -55,8 +55,8 @@ def ablation(
     Raises:
       ValueError: there are no images with a label, the shapes are wrong, or a unit does not exist.
 
-    Reference: Morcos et al. 2018, "On the importance of single directions for generalization", section 2.2 (with 0 as
-    the value of an ablated unit); Zhou et al. 2018, "Revisiting the importance of individual units in CNNs via
+    Reference: Morcos et al. 2018, "On the importance of single directions for generalization", with 0 as the
+    value of an ablated unit; Zhou et al. 2018, "Revisiting the importance of individual units in CNNs via
     ablation".
     """
     num_images, totals = 0, None

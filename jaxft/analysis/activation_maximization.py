@@ -74,8 +74,8 @@ def maximize_activations(
       variables: the variables of the network: a tree of arrays.
       channels: [u], the indices of the units.
       image_shape: the shape of one image, (height, width, channels).
-      key: a key of JAX for the noise and the jitter. The image of a unit depends on its index in `channels`, and not on
-        `batch_size`.
+      key: a key of JAX for the noise and the jitter. The image of a unit depends neither on the other units nor on
+        `batch_size`, up to rounding.
       ascent: the settings of the ascent; if None, the defaults.
       batch_size: the number of images that are computed together.
 
@@ -84,8 +84,8 @@ def maximize_activations(
 
     Reference: Erhan et al. 2009, "Visualizing higher-layer features of a deep network"; Simonyan, Vedaldi & Zisserman
     2014, "Deep inside convolutional networks", section 2, for the L2 penalty; Mahendran & Vedaldi 2015, "Understanding
-    deep image representations by inverting them", section 3, for the total variation (with beta = 2) and the jitter;
-    Mordvintsev, Olah & Tyka 2015, "Inceptionism", for the normalized gradient (there by the mean of absolute values).
+    deep image representations by inverting them", for the total variation (with beta = 2); Mordvintsev, Olah & Tyka
+    2015, "Inceptionism", for the jitter and the normalized gradient (there by the mean absolute value).
     """
     example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     num_channels = jax.eval_shape(activations, variables, example).shape[-1]
@@ -95,7 +95,7 @@ def maximize_activations(
             f"`channels` must be one or more units from 0 to {num_channels - 1}, and `batch_size` at least 1."
         )
     of_noise, of_jitter = jax.random.split(key)
-    keys = jax.random.split(of_noise, len(indices))
+    keys = jax.vmap(lambda index: jax.random.fold_in(of_noise, index))(indices)
     settings, shape = ascent or Ascent(), tuple(image_shape)
     rows = [slice(begin, begin + batch_size) for begin in range(0, len(indices), batch_size)]
     batches = [_ascend(activations, settings, shape, variables, indices[i], keys[i], of_jitter) for i in rows]

@@ -30,7 +30,7 @@ def guided(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
       The function. It raises a `ValueError` if there is no ReLU in `function`.
 
-    Reference: Springenberg et al. 2015, "Striving for simplicity: the all convolutional net", section 3.4.
+    Reference: Springenberg et al. 2015, "Striving for simplicity: the all convolutional net", section on deconvolution.
     """
 
     def run(*args: Any) -> Any:
@@ -91,9 +91,9 @@ class _Interpreter:
             self.num_relus += 1
             x = args[1] if is_zero[0] else args[0]
             return [_guided_relu(jnp.broadcast_to(x, equation.outvars[0].aval.shape))]
-        if name == "jit":
+        if name in ("jit", "pjit"):  # the names depend on the version of JAX
             return self.evaluate(params["jaxpr"].jaxpr, params["jaxpr"].consts, args, is_zero)
-        if name == "remat2":
+        if name in ("remat2", "checkpoint"):
             return self.evaluate(params["jaxpr"], (), args, is_zero)
         if name == "custom_jvp_call":
             count, inner = self.num_relus, params["call_jaxpr"]
@@ -105,7 +105,7 @@ class _Interpreter:
         if name == "cond":
             params = {**params, "branches": tuple(map(self._guided_program, params["branches"]))}
         params = equation.primitive.get_bind_params(params)
-        functions, params = params if isinstance(params, tuple) else ((), params)  # it depends on the version of JAX
+        functions, params = params if isinstance(params, tuple) else ((), params)  # also by version
         outputs = equation.primitive.bind(*functions, *args, **params)
         return outputs if equation.primitive.multiple_results else [outputs]
 

@@ -138,6 +138,7 @@ def over_runs(picture: Callable[[Any], jax.Array], variables: Any) -> OverRuns:
 
 def _selected(scores: jax.Array, classes: jax.Array) -> jax.Array:
     """Returns [n], the score of the class of each image."""
+    classes = jnp.asarray(classes)
     if scores.ndim != 2 or classes.shape != scores.shape[:1] or not jnp.issubdtype(classes.dtype, jnp.integer):
         raise ValueError(
             f"the scores have the shape {list(scores.shape)} and the classes {list(classes.shape)}; they must be "

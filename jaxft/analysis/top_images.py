@@ -83,7 +83,7 @@ def label_entropy(top: TopImages) -> np.ndarray:
       top: the top images of c units.
 
     Reference: Agrawal, Girshick & Malik 2014, "Analyzing the performance of multilayer neural networks for object
-    recognition", section 3, with the k top images instead of a share of all.
+    recognition", for the entropy of the labels of the top images of a filter.
     """
     counts_now = top.is_active & (top.labels >= 0)
     return np.array([_entropy(top.labels[rows, i]) for i, rows in enumerate(counts_now.T)])

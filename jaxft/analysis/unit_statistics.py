@@ -116,8 +116,8 @@ class UnitSums(NamedTuple):
         (equal class means) and 1 (active for one class only). It is nan for a unit that is 0 for all images with a
         label or negative for an image, and for all units if fewer than two classes have images.
 
-        Reference: Morcos et al. 2018, "On the importance of single directions for generalization", equation 1; with
-        the mean over positions there.
+        Reference: Morcos et al. 2018, "On the importance of single directions for generalization", section on class
+        selectivity; with the mean over positions there.
         """
         means = self.class_means[self.class_counts > 0]
         if len(means) < 2:
@@ -135,7 +135,7 @@ class UnitSums(NamedTuple):
         unit that is 0 for all images, and for a unit that is negative for an image.
 
         Reference: Vinje & Gallant 2000, "Sparse coding and decorrelation in primary visual cortex during natural
-        vision", note 20; Treves & Rolls 1991, "What determines the capacity of autoassociative memories in the brain?".
+        vision"; Treves & Rolls 1991, "What determines the capacity of autoassociative memories in the brain?".
         """
         n = self.num_images
         if n < 2:
@@ -244,7 +244,8 @@ def average_precision(activations: Any, labels: Any, num_classes: int, max_bytes
       ValueError: the activations are not finite, or the shapes or the labels are wrong.
 
     Reference: Agrawal, Girshick & Malik 2014, "Analyzing the performance of multilayer neural networks for object
-    recognition", section 3; Barlow 1972, "Single units and sensation", for the idea of a unit as a detector.
+    recognition", section on grandmother cells; Barlow 1972, "Single units and sensation", for the idea of a unit as a
+    detector.
     """
     values = np.asarray(activations)
     if values.ndim != 2 or not np.isfinite(values).all():

@@ -363,6 +363,8 @@ def test_penalties_and_seeds_and_batches():
     smooth = run(l2=0, total_variation=2)
     assert np.abs(np.diff(smooth, axis=1)).mean() < 0.5 * np.abs(np.diff(plain, axis=1)).mean()
     np.testing.assert_allclose(run(batch_size=2), run(), rtol=1e-3, atol=1e-3)
+    alone = maximize_activations(features, VARIABLES, [3], (8, 6, 3), jax.random.key(0), Ascent(steps=40))
+    np.testing.assert_allclose(alone.images[0], run()[1], rtol=1e-3, atol=1e-3)
     assert (run() == run()).all() and (run() != run(key=1)).any()
 
 
