@@ -119,7 +119,7 @@ DIALECT = (
 NAMES = (
     *("Changes", "Feed", "Carry", "Drawn", "Readout", "read_out", "Pass", "Starts", "Keeping", "InTurn", "Seen"),
     *("look", "say", "told", "said", "theirs", "resting", "neighbours", "strengths", "torch_file", "stopping"),
-    *("copied_units", "tuned_units", "unit_of", "units", "matched"),
+    *("copied_units", "tuned_units", "unit_of", "matched"),
     *("place", "places", "Place", "Read", "Reference", "live", "ask", "found", "own", "there", "contract", "starts"),
 )
 

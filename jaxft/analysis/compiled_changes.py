@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.analysis.measures import ABS_CHANGE, MEASURES, extra_maxima, extra_terms
-from jaxft.analysis.sums import Change, Changes, Sums, change_of, is_on_one_cpu
+from jaxft.analysis.sums import Change, ChangesByLevel, Sums, change_of, is_on_one_cpu
 from jaxft.core.paths import layer_of
 from jaxft.ops.change_sums import Leaf, Unavailable, change_sums
 
@@ -19,7 +19,7 @@ MIN_VALUES = 1 << 22  # XLA computes fewer values in milliseconds; then a compil
 
 def compiled_changes(
     before: Mapping[str, Any], after: Mapping[str, Any], own_starts: bool, filter_axis: int
-) -> Changes | None:
+) -> ChangesByLevel | None:
     """Returns the result of `parameters.changes` with NumPy arrays, or None if XLA must compute it.
 
     XLA computes other types than float32, arrays on other devices or on several, measures with sums or
@@ -37,12 +37,12 @@ def compiled_changes(
     arrays = [*before.values(), *runs]
     if not all(map(_is_float32, arrays)) or not is_on_one_cpu(arrays):
         return None
-    starts = {name: np.asarray(leaf) if own_starts else np.asarray(leaf)[None] for name, leaf in before.items()}
+    w0 = {name: np.asarray(leaf) if own_starts else np.asarray(leaf)[None] for name, leaf in before.items()}
     leaves = [
         Leaf(
-            starts[name],
+            w0[name],
             [np.asarray(run) for run in leaf] if isinstance(leaf, list) else np.asarray(leaf),
-            filter_axis if starts[name].ndim > 2 else None,  # with the axis of runs
+            filter_axis if w0[name].ndim > 2 else None,  # with the axis of runs
         )
         for name, leaf in after.items()
     ]
@@ -59,11 +59,11 @@ def _is_float32(array: Any) -> bool:
     return isinstance(array, jax.Array | np.ndarray | np.generic) and array.dtype == np.float32
 
 
-def _by_level(sums: np.ndarray, leaves: Sequence[Leaf], names: Sequence[str]) -> Changes:
+def _by_level(sums: np.ndarray, leaves: Sequence[Leaf], names: Sequence[str]) -> ChangesByLevel:
     """Returns the changes of filters, leaves and layers from the sums of all filters, [6, R, filters]."""
     num_filters = np.array([leaf.num_filters for leaf in leaves])
-    starts = np.cumsum([0, *num_filters])
-    of_leaves = _reduced(sums, [slice(*ends) for ends in itertools.pairwise(starts)])
+    offsets = np.cumsum([0, *num_filters])
+    of_leaves = _reduced(sums, [slice(*ends) for ends in itertools.pairwise(offsets)])
     layers: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         layers.setdefault(layer_of(name), []).append(i)
@@ -84,7 +84,7 @@ def _by_level(sums: np.ndarray, leaves: Sequence[Leaf], names: Sequence[str]) ->
     first_leaf, first_layer = len(sums[0, 0]), len(sums[0, 0]) + len(leaves)
     of_filters = {
         name: change(slice(start, start + leaf.num_filters))
-        for name, leaf, start in zip(names, leaves, starts)
+        for name, leaf, start in zip(names, leaves, offsets)
         if leaf.filter_axis is not None
     }
     return {

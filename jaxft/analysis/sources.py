@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxft.analysis.alignment import has_axis_of_runs
 from jaxft.analysis.compiled_changes import compiled_changes
 from jaxft.analysis.parameters import changes
-from jaxft.analysis.sums import Changes, map_changes
+from jaxft.analysis.sums import ChangesByLevel, map_changes
 from jaxft.core.errors import UserError
 from jaxft.core.mapped import map_safetensors
 from jaxft.core.paths import float_leaves
@@ -61,7 +61,7 @@ def load_ahead(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
             yield waiting.result()
 
 
-def streamed_changes(before: Any, sources: Iterable[Source], filter_axis: int = -1) -> Changes:
+def streamed_changes(before: Any, sources: Iterable[Source], filter_axis: int = -1) -> ChangesByLevel:
     """Returns the result of `parameters.changes` for runs that are loaded one after the other.
 
     Args:
@@ -89,7 +89,7 @@ def _blocks(runs: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str
         yield block
 
 
-def _changes_of(w0: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], filter_axis: int) -> Changes:
+def _changes_of(w0: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], filter_axis: int) -> ChangesByLevel:
     """Returns the result of `parameters.changes` for several runs, each a dict of leaves [...] by name."""
     for run in runs:
         if has_axis_of_runs(w0, run, own_starts=False):

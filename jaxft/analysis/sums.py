@@ -30,10 +30,10 @@ class Change(dict[str, Any]):
         return cls(zip(names, values))
 
 
-Changes = dict[str, dict[str, Change]]  # {'layer', 'leaf', 'filter': {name: Change}}
+ChangesByLevel = dict[str, dict[str, Change]]  # {'layer', 'leaf', 'filter': {name: Change}}
 
 
-def map_changes(function: Callable[..., Any], first: Changes, *others: Changes) -> Changes:
+def map_changes(function: Callable[..., Any], first: ChangesByLevel, *others: ChangesByLevel) -> ChangesByLevel:
     """Returns the function of every value of one or several results, in the order of the first.
 
     `jax.tree.map` would sort the names of layers and leaves.

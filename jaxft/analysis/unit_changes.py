@@ -1,4 +1,4 @@
-"""Single units of several taps before and after training, from one pass over images."""
+"""Changes of the units (channels) at several taps, for a stream of images."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

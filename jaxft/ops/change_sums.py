@@ -119,7 +119,7 @@ def load() -> ctypes.CDLL:
 
 @functools.cache
 def _load_once() -> ctypes.CDLL | str:
-    """Returns the compiled code, or the reason why there is none."""
+    """Returns the compiled code, or the reason why it is not available."""
     try:
         versions = [sys.platform, platform.machine()]
         return ctypes.CDLL(str(native.compiled(SOURCE, versions, ["-O3", "-pthread"])))

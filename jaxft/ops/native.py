@@ -29,7 +29,7 @@ def compiled(source: Path, versions: Sequence[str], arguments: Sequence[str]) ->
 
     Args:
       source: the C++ file. Its name is also that of the folder of the library in the cache.
-      versions: versions of all that the library depends on. Another version means another library.
+      versions: the versions that the library depends on. A new version needs a new library.
       arguments: arguments of the compiler, such as the folders of headers.
 
     Raises:

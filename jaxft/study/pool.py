@@ -89,7 +89,7 @@ class _Reports:
                 self.counted.update(event.trials)
 
     def due(self, seconds: float = HOLD_SECONDS) -> list[events.WorkDoneElsewhere]:
-        """Returns each report that was held for so many seconds and is not of this pool, once."""
+        """Returns each report that is `seconds` old and not about a trial of this pool, once."""
         due = [trial for trial, (since, _) in self.held.items() if time.monotonic() - since >= seconds]
         reports = [self.held.pop(trial)[1] for trial in due]
         new = [report for report in reports if report.trial not in self.counted]
