@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaxft.analysis.comparison import Comparison
 
-HELP = "print what differs between the weights of one network, by layer, and between their predictions"
+HELP = "print what differs between the weights of one network, by layer, and what they compute for images"
 COMPUTES = True
 MOST_LAYERS = 60  # rows of the printed table; more layers are in the files of --out
 MOST_FILTERS = 5
@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PICTURES",
-        help="an image file, folder or archive of images; compares the predictions of the networks for these images "
-        "(can be repeated)",
+        help="an image file, folder or archive of images; compares the activations and the predictions of the networks "
+        "for these images (can be repeated)",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="write a page with figures and the tables as CSV to this new folder"
@@ -87,6 +87,7 @@ def print_comparison(comparison: "Comparison") -> None:
     _print_layers(comparison)
     _print_filters(comparison)
     _print_pairs(comparison)
+    _print_activations(comparison)
     _print_agreement(comparison)
 
 
@@ -148,6 +149,33 @@ def _print_pairs(comparison: "Comparison") -> None:
         for row in table.to_dict("records")
     ]
     print_table(["network", "and", "L2 distance", "cosine", "cosine of changes"], rows, range(2, 5))
+
+
+def _print_activations(comparison: "Comparison") -> None:
+    from jaxft.core.tables import print_table
+
+    activations = comparison.activations
+    if activations is None:
+        return
+    print_lines(f"channels for {plural(activations.num_images, 'image')}, in the reference > in the network:")
+    by_tap = activations.units.pivot(index=["network", "tap"], columns="measure", values="value")
+    rows = [
+        [label, tap, *_channel_row(by_tap.loc[(label, tap)].to_dict())]
+        for label, tap in activations.units.set_index(["network", "tap"]).index.unique()
+    ]
+    header = ["network", "tap", "selectivity", "sparsity", "dead %", "same top images", "correlation"]
+    print_table(header, rows, range(2, len(header)))
+    print_lines(
+        "means over the channels of a tap. selectivity: (largest class mean - mean of the others) / their sum, with "
+        "the folders as classes. same top images: Jaccard index of the nine images that activate a channel most. "
+        "correlation: of the responses of a channel in both networks."
+    )
+
+
+def _channel_row(values: dict[Any, float]) -> list[str]:
+    pairs = [f"{number(values[f'{name}_before'])} > {number(values[name])}" for name in ("selectivity", "sparsity")]
+    dead = f"{percent(values['dead_units_before'])} > {percent(values['dead_units'])}"
+    return [*pairs, dead, number(values["top_jaccard"]), number(values["correlation"])]
 
 
 def _print_agreement(comparison: "Comparison") -> None:

@@ -204,9 +204,14 @@ class LoadedNetwork:
 
         save_weights(Path(path), self.model, self.variables, self.manifest)
 
+    @property
+    def has_classifier(self) -> bool:
+        """Returns whether the weight file has a classifier."""
+        return self.model.head in self.variables["params"]
+
     def check_classifier(self) -> None:
         """Raises a `UserError` if the weight file has no classifier."""
-        if self.model.head not in self.variables["params"]:
+        if not self.has_classifier:
             raise UserError(
                 f"{self.manifest.file} has no classifier; fine-tune it on your classes first (`jaxft finetune`)."
             )

@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from jaxft.analysis.comparison import Comparison
+from jaxft.analysis.comparison import Activations, Comparison
 from jaxft.analysis.measures import MEASURES
 from jaxft.core.csv_files import write_table
 from jaxft.core.files import explained_os_errors, replacing
 from jaxft.report.colors import arm_colors
+from jaxft.report.figures.activations import feature_map, filter_sheet, saliency_image, similarity_map
+from jaxft.report.figures.finetune import data_uri
 from jaxft.report.figures.maps import Column, Scale, change_map
-from jaxft.report.template import render_template
+from jaxft.report.template import render_fragment, render_template
 
 PAGE = "report.html"
 CHANGES, FILTERS, PAIRS, PREDICTIONS = "changes.csv", "filters.csv", "pairs.csv", "predictions.csv"
+SIMILARITY, CHANNELS = "similarity.csv", "channels.csv"
 MAPS = ("relative_l2", "sign_flips")  # measures with a map by layer
 MAX_CHANGED_PREDICTIONS = 100  # rows of the table
 SHIFTS = ("scale", "bias", "mean", "log_variance")
@@ -32,6 +35,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     tables = {CHANGES: comparison.changes, FILTERS: comparison.filters, PAIRS: comparison.pairs}
     if comparison.predictions is not None:
         tables[PREDICTIONS] = comparison.predictions
+    if comparison.activations is not None:
+        tables |= {SIMILARITY: comparison.activations.similarity, CHANNELS: comparison.activations.units}
     with explained_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
@@ -59,6 +64,7 @@ def render(comparison: Comparison) -> str:
         filters=[(label, list(rows.itertuples())) for label, rows in comparison.filters.groupby("network", sort=False)],
         pair_maps=pair_maps(comparison, columns),
         agreement=[] if comparison.agreement is None else comparison.agreement.to_dict("records"),
+        activations=_activations(comparison),
         changed=_changed_predictions(comparison),
         max_changed=MAX_CHANGED_PREDICTIONS,
     )
@@ -130,3 +136,61 @@ def _changed_predictions(comparison: Comparison) -> pd.DataFrame:
     differs = pd.concat([table[f"class_{i}"] != table["class_0"] for i in others], axis=1).any(axis=1)
     confidence = table[[f"probability_{i}" for i in others]].max(axis=1)
     return table[differs].loc[confidence[differs].sort_values(ascending=False, kind="stable").index]
+
+
+def _activations(comparison: Comparison) -> Markup | None:
+    """Returns the sections of activations, or None without images."""
+    activations = comparison.activations
+    if activations is None:
+        return None
+    reference, networks = comparison.labels[0], comparison.labels[1:]
+    units = activations.units.pivot(index=["network", "tap"], columns="measure", values="value")
+    units = units.reindex(activations.units.set_index(["network", "tap"]).index.unique()).reset_index()
+    return render_fragment(
+        "comparison_activations.html",
+        reference=reference,
+        num_images=activations.num_images,
+        similarity=_similarity_maps(activations.similarity, reference),
+        channels=units.to_dict("records"),
+        changed_channels=[(label, _patches(activations, label)) for label in networks],
+        saliency=[
+            {
+                "network": picture.network,
+                "predicted": picture.predicted,
+                "file": picture.file,
+                "uris": [data_uri(picture.image), *(data_uri(saliency_image(m)) for m in picture.maps.values())],
+            }
+            for picture in sorted(activations.pictures, key=lambda picture: picture.file)
+        ],
+        features=[
+            (label, feature_map(f"features-{i}", embeddings, activations.image_classes, (reference, label)))
+            for i, (label, embeddings) in enumerate(activations.embeddings.items())
+        ],
+        first_filters=[(label, data_uri(filter_sheet(f))) for label, f in activations.first_filters.items()],
+    )
+
+
+def _similarity_maps(similarity: pd.DataFrame, reference: str) -> list[tuple[str, Markup]]:
+    """Returns (network, map of the similarity of its taps to those of the reference) of each network."""
+    maps: list[tuple[str, Markup]] = []
+    for label, rows in similarity.groupby("network", sort=False):
+        taps = list(dict.fromkeys(rows["tap"]))
+        table = rows.pivot(index="reference_tap", columns="tap", values="value").reindex(index=taps, columns=taps)
+        svg = similarity_map(f"similarity-{len(maps)}", taps, taps, table.to_numpy(float), f"{reference} and {label}")
+        maps.append((str(label), svg))
+    return maps
+
+
+def _patches(activations: Activations, label: str) -> list[dict[str, Any]]:
+    """Returns the changed channels of a network, with their patches as data URIs."""
+    return [
+        {
+            "tap": unit.tap,
+            "unit": unit.unit,
+            "correlation": unit.correlation,
+            "before": [data_uri(patch) for patch in unit.before],
+            "after": [data_uri(patch) for patch in unit.after],
+        }
+        for unit in activations.changed_units
+        if unit.network == label
+    ]

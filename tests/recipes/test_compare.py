@@ -1,5 +1,7 @@
 """`jaxft compare`: weights of a known network, of an unknown one, of a trial; predictions; the page; bad input."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,17 +193,60 @@ def test_the_command_writes_a_page_and_tables(named, pictures, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "error consistency" in printed and "report.html" in printed
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 2 and "Filters that changed most" in page
+    assert page.count("<svg") == 3 and "Filters that changed most" in page
     changes = pd.read_csv(out / "changes.csv")
     assert set(changes["level"]) >= {"total", "layer", "leaf"} and len(pd.read_csv(out / "predictions.csv")) == 6
     assert main(words) == 2 and "--force" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0
 
 
-def test_networks_with_other_classes_have_no_predictions_to_compare(named, pictures, tmp_path, capsys):
-    other = toy(tmp_path, "four", num_classes=4)
-    assert main(["compare", str(named[0]), str(other), "--data", str(pictures)]) == 2
-    assert "the networks have different classes (net0.safetensors: 3, such as 'cat'; " in capsys.readouterr().err
+def test_networks_with_other_classes_have_activations_but_no_predictions(named, pictures, tmp_path, capsys):
+    other, out = toy(tmp_path, "four", num_classes=4), tmp_path / "out"
+    assert main(["compare", str(named[0]), str(other), "--data", str(pictures), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert "the networks have different classes (net0.safetensors: 3, such as 'cat'; " in captured.err
+    assert "error consistency" not in captured.out and "same top images" in captured.out
+    assert not (out / "predictions.csv").exists()
+    page = (out / "report.html").read_text()
+    assert 'id="saliency"' in page and 'id="predictions"' not in page
+
+
+def test_activations_of_the_same_backbone_do_not_differ(named, pictures):
+    activations = jaxft.compare(*named, data=pictures).activations  # only the heads differ
+    assert activations.num_images == 6
+    taps = [tap.name for tap in jaxft.create_model("toy", 3).taps]
+    units = activations.units.pivot(index="tap", columns="measure", values="value").loc[taps]
+    assert list(dict.fromkeys(activations.units["tap"])) == taps
+    np.testing.assert_allclose(units["correlation"], 1)
+    assert (units["top_jaccard"] == 1).all() and (units["sparsity"] == units["sparsity_before"]).all()
+    for unit in activations.changed_units:
+        assert len(unit.before) == len(unit.after) > 0
+        assert all(np.array_equal(a, b) for a, b in zip(unit.before, unit.after))
+    (embedding,) = activations.embeddings.values()
+    np.testing.assert_allclose(embedding.before, embedding.after, atol=1e-6)
+    assert sorted(activations.image_classes) == ["cat", "cat", "dog", "dog", "owl", "owl"]
+
+
+def test_saliency_is_of_the_predicted_class(named, pictures):
+    comparison = jaxft.compare(*named, data=pictures)
+    assert len(comparison.activations.pictures) == 8  # of four images and two networks
+    for picture in comparison.activations.pictures:
+        number = comparison.labels.index(picture.network)
+        row = comparison.predictions.set_index("file").loc[picture.file]
+        assert picture.predicted == row[f"class_{number}"]
+        assert list(picture.maps) == ["gradient", "guided backpropagation", "Grad-CAM"]
+        for values in picture.maps.values():
+            assert values.shape == picture.image.shape[:2] and values.min() >= 0
+            assert values.max() == 0 or values.max() == pytest.approx(1)
+
+
+def test_unreadable_images_are_left_out_of_the_activations(named, pictures, tmp_path):
+    folder = tmp_path / "some"
+    shutil.copytree(pictures, folder)
+    (folder / "cat" / "0.png").write_bytes(b"no picture")
+    comparison = jaxft.compare(*named, data=folder)
+    assert comparison.activations.num_images == 5 and "cannot be read" in comparison.notes[-1]
+    assert all("0.png" not in picture.file for picture in comparison.activations.pictures)
 
 
 def test_an_unknown_network_has_no_predictions(pictures, tmp_path, capsys):

@@ -18,11 +18,11 @@ MOST_NAMED = 3
 
 def compare_predictions(
     networks: Networks, pictures: Sequence[str | os.PathLike[str]]
-) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]":
-    """Returns (agreement, predictions, notes) of networks for images.
+) -> "tuple[pd.DataFrame | None, pd.DataFrame | None, tuple[str, ...]]":
+    """Returns (agreement, predictions, notes) of networks for images; without equal classes, only notes.
 
     Args:
-      networks: networks with the same classes; the first one is the reference.
+      networks: the networks; the first one is the reference.
       pictures: image files, folders or archives.
 
     Returns:
@@ -32,7 +32,7 @@ def compare_predictions(
       notes: sentences about images that cannot be read and about missing labels.
 
     Raises:
-      UserError: jaxft does not know the network, a network has no classifier, or the classes differ.
+      UserError: jaxft does not know the network.
     """
     import pandas as pd
 
@@ -47,7 +47,8 @@ def compare_predictions(
     for i, path in enumerate(networks.paths):
         network = load(path, networks.model)
         classes = classes or network.class_names
-        _check_classes(networks.labels[0], classes, networks.labels[i], network)
+        if reason := _without_predictions(networks.labels[0], classes, networks.labels[i], network):
+            return None, None, (reason,)
         predictions = list(predict_members(network, members, top=1))
         if not i:
             unreadable = [p.file for p in predictions if p.problem]
@@ -65,14 +66,17 @@ def compare_predictions(
     return _agreement(networks.labels, classes, table), table, tuple(notes)
 
 
-def _check_classes(first: str, classes: Sequence[str], label: str, network: LoadedNetwork) -> None:
-    """Checks that a network has the classes of the reference, in any order."""
+def _without_predictions(first: str, classes: Sequence[str], label: str, network: LoadedNetwork) -> str:
+    """Returns why the predictions of a network cannot be compared with those of the reference, or an empty string."""
+    if not network.has_classifier:
+        return f"{label} has no classifier, so the predictions are not compared."
     if set(network.class_names) != set(classes):
         sizes = f"{first}: {len(classes):,}, such as {classes[0]!r}; {label}: {len(network.class_names):,}, such as "
-        raise UserError(
-            f"the networks have different classes ({sizes}{network.class_names[0]!r}), so their predictions cannot be "
-            "compared; leave out the images."
+        return (
+            f"the networks have different classes ({sizes}{network.class_names[0]!r}), so their predictions are not "
+            "compared."
         )
+    return ""
 
 
 def _agreement(labels: Sequence[str], classes: Sequence[str], table: "pd.DataFrame") -> "pd.DataFrame":

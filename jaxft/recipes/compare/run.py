@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.analysis.comparison import Comparison
 from jaxft.core.paths import layer_of
+from jaxft.recipes.compare.activations import compare_activations
 from jaxft.recipes.compare.networks import Networks, Weights, open_networks
 from jaxft.recipes.compare.predictions import compare_predictions
 
@@ -24,7 +25,7 @@ def compare(
     model: str | None = None,
     data: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] = (),
 ) -> Comparison:
-    """Returns the differences between weights of one network: of its parameters, and with images, of its predictions.
+    """Returns the differences between weights of one network: of parameters, and with images, of what it computes.
 
     The first weights are the reference, such as the pretrained network. If jaxft does not know the network, tensors are
     compared by their names in the files. Parameters that not all files have with equal shapes, such as a new head, are
@@ -34,12 +35,12 @@ def compare(
       locations: two or more weight files of any format, published names, `package:NAME`, or `DIR:TRIAL` for the final
         weights of a trial of the study in the work directory DIR.
       model: the name of the network. If None, the files determine it.
-      data: image files, folders or archives for a comparison of predictions. Images in folders that are named after
-        classes have labels.
+      data: image files, folders or archives for a comparison of activations and predictions. Images in folders that
+        are named after classes have labels.
 
     Raises:
-      UserError: a file cannot be read, two files contain different networks, or with images, the networks have
-        different classes or jaxft does not know them.
+      UserError: a file cannot be read, two files contain different networks, or with images, jaxft does not know the
+        network.
 
     Example:
       >>> comparison = jaxft.compare("pretrained.safetensors", "seed0.safetensors", "seed1.safetensors")
@@ -54,10 +55,11 @@ def compare(
         changes, most_changed = _changes(reference, networks.load(i), networks.filter_axis)
         tables.append(changes.assign(network=label))
         filters.append(most_changed.assign(network=label))
-    notes, agreement, predictions = networks.notes, None, None
+    notes, agreement, predictions, activations = networks.notes, None, None, None
     pictures = [data] if isinstance(data, str | os.PathLike) else list(data)
     if pictures:
         agreement, predictions, more = compare_predictions(networks, pictures)
+        activations = compare_activations(networks, pictures)
         notes += more
     return Comparison(
         labels=networks.labels,
@@ -68,6 +70,7 @@ def compare(
         pairs=_pairs(networks, reference),
         agreement=agreement,
         predictions=predictions,
+        activations=activations,
         notes=notes,
     )
 

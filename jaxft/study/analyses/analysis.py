@@ -75,9 +75,7 @@ class TrainedTrial:
     @functools.cached_property
     def apply(self) -> Callable[[Variables, Any], dict[str, Any]]:
         """Returns `apply(variables, images) -> {tap: activations [n, ...]}` for `validation_batches`."""
-        import jax
-
-        apply = jax.jit(make_apply(self.planned.model))
+        apply = make_apply(self.planned.model)
         return lambda variables, images: apply({name: unflatten(leaves) for name, leaves in variables.items()}, images)
 
     def validation_batches(self) -> Iterator[tuple[Any, Any]]:
