@@ -701,7 +701,9 @@ def test_every_config_of_the_project_loads(name, root, real_data):
 
 
 WITHOUT_FULL = ("{path}:{data}", "{path}:small,{data}")
-SPECS_OF = {"quickstart": ("{path}",), "objects_to_scenes": WITHOUT_FULL, "what_changes": WITHOUT_FULL}
+SPECS_OF = {"quickstart": ("{path}",)} | dict.fromkeys(
+    ("objects_to_scenes", "what_changes", "depth_and_images", "units"), WITHOUT_FULL
+)
 
 
 @pytest.mark.slow
