@@ -14,5 +14,7 @@ DATA_FACTORS: Registry = Registry("data factor", ("jaxft.data.sampling.factors",
 CLASSIFIERS: Registry = Registry("classifier", ("jaxft.features.classifiers",))
 POOLINGS: Registry = Registry("pooling", ("jaxft.ops.pooling",))
 EXECUTORS: Registry = Registry("executor", ("jaxft.study.executors",))
-ANALYSES: Registry = Registry("analysis", ("jaxft.study.analyses.built_in", "jaxft.study.analyses.units"))
+ANALYSES: Registry = Registry(
+    "analysis", tuple(f"jaxft.study.analyses.{name}" for name in ("built_in", "representation", "units"))
+)
 TRACKERS: Registry = Registry("tracker")

@@ -702,7 +702,7 @@ def test_every_config_of_the_project_loads(name, root, real_data):
 
 WITHOUT_FULL = ("{path}:{data}", "{path}:small,{data}")
 SPECS_OF = {"quickstart": ("{path}",)} | dict.fromkeys(
-    ("objects_to_scenes", "what_changes", "depth_and_images", "units"), WITHOUT_FULL
+    ("objects_to_scenes", "what_changes", "depth_and_images", "units", "representation"), WITHOUT_FULL
 )
 
 

@@ -193,7 +193,7 @@ def test_the_command_writes_a_page_and_tables(named, pictures, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "error consistency" in printed and "report.html" in printed
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 3 and "Filters that changed most" in page
+    assert page.count("<svg") == 4 and "Filters that changed most" in page
     changes = pd.read_csv(out / "changes.csv")
     assert set(changes["level"]) >= {"total", "layer", "leaf"} and len(pd.read_csv(out / "predictions.csv")) == 6
     assert main(words) == 2 and "--force" in capsys.readouterr().err
@@ -215,6 +215,8 @@ def test_activations_of_the_same_backbone_do_not_differ(named, pictures):
     activations = jaxft.compare(*named, data=pictures).activations  # only the heads differ
     assert activations.num_images == 6
     taps = [tap.name for tap in jaxft.create_model("toy", 3).taps]
+    similarity = activations.similarity.set_index(["reference_tap", "tap"])["value"]
+    np.testing.assert_allclose([similarity[tap, tap] for tap in taps], 1, rtol=1e-5)
     units = activations.units.pivot(index="tap", columns="measure", values="value").loc[taps]
     assert list(dict.fromkeys(activations.units["tap"])) == taps
     np.testing.assert_allclose(units["correlation"], 1)

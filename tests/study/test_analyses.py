@@ -20,7 +20,7 @@ from jaxft.study.services import make_services
 from jaxft.study.work import Work
 from jaxft.weights import load_weights
 
-NAMES = ["spectra", "batch_norm", "rewind", "barrier", "units"]
+NAMES = ["spectra", "batch_norm", "rewind", "barrier", "units", "representation", "representation_of_seeds"]
 
 
 def study(**fields):
@@ -102,6 +102,19 @@ def test_units_of_the_validation_images(analyzed):
     assert (frozen["top_jaccard"] == 1).all() and np.allclose(frozen["correlation"], 1)
     np.testing.assert_array_equal(frozen["selectivity"], frozen["selectivity_before"])
     assert (by_name.loc[0.1]["top_jaccard"] < 1).all() and by_name["dead_units"].between(0, 1).all()
+
+
+def test_representations_of_a_frozen_backbone_do_not_change(analyzed):
+    table = jaxft.load_analyses(analyzed[0]).query("measure == 'cka'")
+    is_frozen = table["training.layers.backbone_learning_rate"] == "frozen"
+    taps = jaxft.create_model("toy", num_classes=3).taps
+    for name, num_subjects in (("representation", 3), ("representation_of_seeds", 3)):
+        rows = table[table["analysis"] == name]
+        assert rows.groupby(is_frozen)["name"].nunique().tolist() == [len(taps)] * 2
+        assert rows.groupby(is_frozen).size().tolist() == [num_subjects * len(taps)] * 2
+    same = table[is_frozen & (table["analysis"] == "representation")]
+    np.testing.assert_allclose(same["value"], 1, rtol=1e-5)
+    assert (table[~is_frozen]["value"] < 0.9999).any()
 
 
 def test_selectivity_of_a_tap_is_that_of_numpy(analyzed):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from jaxft.analysis.embedding import Embeddings
     from jaxft.analysis.filter_images import FilterImages
+    from jaxft.analysis.similarity_matrices import TapSimilarity
     from jaxft.analysis.top_images import TopImages
     from jaxft.analysis.unit_changes import UnitChanges
     from jaxft.data.readers.archives import Member
@@ -119,7 +120,7 @@ def compare_activations(networks: Networks, pictures: Sequence[str | os.PathLike
     files, pixels = [images.file(number) for number in shown], images.pixels(shown)
     return Activations(
         num_images=len(results[0].numbers),
-        similarity=pd.DataFrame(columns=["network", "reference_tap", "tap", "value"]),
+        similarity=pd.concat([result.similarity_table() for result in results], ignore_index=True),
         units=pd.concat([result.unit_table() for result in results], ignore_index=True),
         changed_units=tuple(unit for result in results for unit in result.changed_units()),
         pictures=tuple(
@@ -168,18 +169,37 @@ class _OneComparison:
         self.reference, self.other, self.images = reference, other, images
         self.numbers: list[int] = []
         self._features: tuple[list[Any], list[Any]] = ([], [])
+        self._similarity: list[TapSimilarity] = []
         self.changes: dict[str, UnitChanges] = unit_changes(self._stream(), len(images.classes))
 
     def _stream(self) -> "Iterator[tuple[dict[str, jax.Array], dict[str, jax.Array], np.ndarray]]":
         import numpy as np
 
+        from jaxft.analysis.similarity_matrices import MIN_BATCH, tap_similarity
+
         for numbers, pixels, labels in self.images.batches():
             pair = self.reference.activations(pixels), self.other.activations(pixels)
+            if len(numbers) >= MIN_BATCH:
+                self._similarity.append(tap_similarity(*pair))
             is_embedded = [number % self.images.stride == 0 for number in numbers]
             for features, activations in zip(self._features, pair):
                 features.append(np.asarray(activations[list(activations)[-1]].mean((1, 2)))[is_embedded])
             self.numbers += numbers
             yield *pair, labels
+
+    def similarity_table(self) -> "pd.DataFrame":
+        """Returns the linear CKA between all taps; without rows for fewer than four images."""
+        import pandas as pd
+
+        from jaxft.analysis.similarity_matrices import TapSimilarity
+
+        columns = ["network", "reference_tap", "tap", "value"]
+        if not self._similarity:
+            return pd.DataFrame(columns=columns)
+        cka = functools.reduce(TapSimilarity.plus, self._similarity).cka
+        taps = list(self.changes)
+        rows = [(self.other.label, a, b, cka[i, j]) for i, a in enumerate(taps) for j, b in enumerate(taps)]
+        return pd.DataFrame(rows, columns=columns)
 
     def unit_table(self) -> "pd.DataFrame":
         """Returns the means over the units of each tap."""

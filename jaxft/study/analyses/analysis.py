@@ -122,14 +122,14 @@ class Analysis:
     Attributes:
       measure: yields the rows of a trial; with `of_pairs`, of two trials of a setting.
       of_pairs: whether the analysis compares two trials. It then runs for all pairs of seeds of each setting.
-      evaluates: whether the analysis needs validation images.
+      min_images: the smallest number of validation images that the analysis needs.
       needs_snapshots: whether the analysis needs snapshots of the weights during training.
       version: is part of the digest. A new version measures again.
     """
 
     measure: Callable[..., Iterable[Row]]
     of_pairs: bool = False
-    evaluates: bool = False
+    min_images: int = 0
     needs_snapshots: bool = False
     version: int = 1
 

@@ -91,7 +91,7 @@ ANALYSES.register(
 )
 ANALYSES.register(
     "rewind",
-    Analysis(measure_rewind, evaluates=True),
+    Analysis(measure_rewind, min_images=1),
     help="loss of validation accuracy after a block has its initial values again",
 )
 ANALYSES.register(
@@ -101,6 +101,6 @@ ANALYSES.register(
 )
 ANALYSES.register(
     "barrier",
-    Analysis(measure_barrier, of_pairs=True, evaluates=True),
+    Analysis(measure_barrier, of_pairs=True, min_images=1),
     help="loss barrier between the final weights of each pair of seeds of a setting, on validation images",
 )

@@ -37,16 +37,19 @@ def run_analyses(work: Work) -> None:
 
 
 def _usable_trials(work: Work, name: str, analysis: Analysis) -> list[PlannedTrial]:
-    """Returns the finished trials with stored weights, and for an analysis that evaluates, with validation images."""
+    """Returns the finished trials with stored weights and sufficient validation images."""
     done = [t for t in work.plan.trials if (work.store.read("trials", t.digest) or {}).get("status") == "done"]
     networks = [trial for trial in done if trial.feature_classifier is None]
     stored = [trial for trial in networks if is_whole(work.store.weights_path(trial.digest))]
-    evaluable = [trial for trial in stored if not analysis.evaluates or len(trial.split.val)]
+    evaluable = [trial for trial in stored if len(trial.split.val) >= analysis.min_images]
     usable = [trial for trial in evaluable if not analysis.needs_snapshots or _has_snapshots(work, trial)]
     reasons = (
         (len(done) - len(networks), "are classifiers of features"),
         (len(networks) - len(stored), "have no stored weights; set execution.keep_weights to 'all'"),
-        (len(stored) - len(evaluable), "have no validation images; set target.val_per_class"),
+        (
+            len(stored) - len(evaluable),
+            f"have fewer than {plural(analysis.min_images, 'validation image')}; set target.val_per_class",
+        ),
         (
             len(evaluable) - len(usable),
             "have no snapshots, or damaged ones; set execution.snapshot_steps before the trials run",

@@ -31,6 +31,6 @@ def measure_units(trial: TrainedTrial) -> Iterator[Row]:
 
 ANALYSES.register(
     "units",
-    Analysis(measure_units, evaluates=True),
+    Analysis(measure_units, min_images=1),
     help="selectivity, sparsity and dead units at each tap before and after training, and change of their top images",
 )
