@@ -47,7 +47,7 @@ def tap_similarity(x: Mapping[str, Any], y: Mapping[str, Any]) -> TapSimilarity:
 
     Args:
       x: {tap: activations [n, ...]} of the first network; all axes but the first are flattened.
-      y: the same of the second network, for the same images.
+      y: {tap: activations [n, ...]} of the second network, for the same images.
 
     Raises:
       ValueError: the numbers of images differ or are below 4, or activations are not finite.
