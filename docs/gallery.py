@@ -17,6 +17,7 @@ import jax
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 import jaxft
 from jaxft.analysis.activation_maximization import maximize_activations
@@ -99,6 +100,12 @@ def mean_lines(axes: Any, x: Sequence[Any], by_setting: dict[str, np.ndarray]) -
         axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
 
 
+def log_scale(axes: Any, side: str) -> None:
+    """Makes the x or y axis logarithmic, with plain numbers."""
+    getattr(axes, f"set_{side}scale")("log")
+    getattr(axes, f"{side}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def change_by_layer(trials: Trials) -> Figure:
     """Relative change of each kernel of the network, by setting."""
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
@@ -112,7 +119,7 @@ def change_by_layer(trials: Trials) -> Figure:
         by_setting[setting] = np.stack([np.asarray(changes[layer]["relative_l2"]) for layer in layers], 1)
     mean_lines(axes, range(len(layers)), by_setting)
     axes.set_xticks(range(len(layers)), [layer.replace("/downsample", "/short") for layer in layers], rotation=90)
-    axes.set_yscale("log")
+    log_scale(axes, "y")
     axes.set_ylabel("relative change ‖w - w0‖ / ‖w0‖")
     axes.legend(title="start, learning rate", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -134,6 +141,7 @@ def spectrum(trials: Trials) -> Figure:
         mean_lines(axes, range(1, 17), by_setting)
         axes.set_title(name.removesuffix("/kernel"), loc="left", size=9.5)
         axes.set_xlabel("number of the singular value")
+        axes.set_xticks(range(1, 17, 3))
         axes.set_ylim(0, 1.03)
         if not i:
             axes.set_ylabel("singular value of the change / largest")
@@ -153,8 +161,8 @@ def trajectory(trials: Trials) -> Figure:
             rows.append([norm(backbone(params), start) / norm(start) for _, params in trial.snapshots()])
         by_setting[setting] = np.array(rows)
     mean_lines(axes, STEPS, by_setting)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    log_scale(axes, "x")
+    log_scale(axes, "y")
     axes.set_xlabel("training step")
     axes.set_ylabel("relative distance from the start")
     axes.legend(title="start, learning rate", loc="center left", bbox_to_anchor=(1, 0.5))
