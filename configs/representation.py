@@ -12,19 +12,19 @@ Found: means with 95% intervals over five seeds (jaxft study --config=configs/re
 pretrained at the learning rates 0.001, 0.01, 0.1, (b) is from scratch at 0.01, 0.1; the four values are those of the
 stem and after the three stages:
 - Test accuracy: (a) 71.3 +- 1.3, 55.1 +- 5.6, 40.2 +- 11.1; (b) 54.7 +- 1.2, 52.2 +- 4.4.
-- Before and after training (a): at 0.001, 0.97 +- 0.02, 0.95 +- 0.02, 0.93 +- 0.01, 0.69 +- 0.06; at 0.01, 0.76 +- 0.04,
-  0.52 +- 0.11, 0.24 +- 0.05, 0.05 +- 0.02; at 0.1, 0.72 +- 0.09, 0.51 +- 0.14, 0.26 +- 0.09, 0.19 +- 0.13.
+- Before and after training (a): at 0.001, 0.97 +- 0.02, 0.95 +- 0.02, 0.93 +- 0.01, 0.69 +- 0.06; at 0.01, 0.76 +-
+  0.04, 0.52 +- 0.11, 0.24 +- 0.05, 0.05 +- 0.02; at 0.1, 0.72 +- 0.09, 0.51 +- 0.14, 0.26 +- 0.09, 0.19 +- 0.13.
 - Before and after training (b): at 0.01, 0.95 +- 0.04, 0.56 +- 0.26, 0.40 +- 0.30, 0.35 +- 0.20; at 0.1, 0.96 +- 0.02,
   0.68 +- 0.15, 0.59 +- 0.17, 0.33 +- 0.08: random networks keep more of their last representation than pretrained ones
   at 0.01.
 - Between seeds, mean over ten pairs, after the last stage: (a) 0.67, 0.54, 0.51; (b) 0.69, 0.73.
-- Conclusion: only the smallest rate, which is the most accurate, keeps the pretrained representation, except in the last
-  stage. Against the expectation, seeds from scratch agree as much in the last stage as pretrained ones: they learn
+- Conclusion: only the smallest rate, which is the most accurate, keeps the pretrained representation, except in the
+  last stage. Against the expectation, seeds from scratch agree as much in the last stage as pretrained ones: they learn
   the same six classes.
 Cost: about ten minutes on two busy cores, with worker processes. The study reads
 weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get`
-download. representation.py:FOLDER reads them from FOLDER. representation.py:small (or small,FOLDER) runs for less than a
-minute, which is too short to answer the question.
+download. representation.py:FOLDER reads them from FOLDER. representation.py:small (or small,FOLDER) runs for less than
+a minute, which is too short to answer the question.
 """
 
 from ml_collections import ConfigDict
