@@ -211,7 +211,7 @@ def plane(trials: Trials) -> Figure:
     for i, setting in enumerate(["pretrained, 0.001", "pretrained, 0.1"]):
         first, second, *_ = trials[setting]
         start = {"params": first.initial["params"] | head_of(first), "batch_stats": first.initial["batch_stats"]}
-        result = loss_plane(first.loss, [start, first.final, second.final], (11, 11), 0.25, first.recalibrated)
+        result = loss_plane(first.loss, [start, first.final, second.final], (9, 9), 0.25, first.recalibrated)
         axes = figure.add_subplot(1, 2, i + 1)
         levels = np.geomspace(result.losses.min(), result.losses.max(), 12)
         filled = axes.contourf(result.x, result.y, result.losses, levels, cmap="Greys")

@@ -23,8 +23,8 @@ def layer_probes(
 
     Args:
       train: ({tap: activations [n, ...]}, labels [n]) of each batch of training images.
-      val: the same of the validation images.
-      test: the same of the test images.
+      val: batches of validation images.
+      test: batches of test images.
       num_classes: the number of classes.
       penalties: the L2 penalties that are tried, as in `linear.fit`.
 

@@ -31,13 +31,13 @@ def rate_tables(trials: "Iterable[PlannedTrial]") -> list[str]:
     return [_rate_table(members) for members in tables.values()]
 
 
-def first_lines(tables: Sequence[str]) -> str:
+def first_lines(tables: Sequence[str]) -> list[str]:
     """Returns at most `MAX_LINES` lines of the tables, so they do not hide a later error, and an empty line."""
     lines = "\n\n".join(tables).splitlines()
     if len(lines) > MAX_LINES:
         note = f"... {len(lines) - MAX_LINES} more lines; `jaxft study --dry-run` prints all"
         lines = [*lines[:MAX_LINES], note]
-    return "\n".join([*lines, ""])
+    return [*lines, ""]
 
 
 def _rate_table(trials: "Sequence[PlannedTrial]") -> str:

@@ -125,7 +125,8 @@ def run_config(config: "ConfigFile", workdir: str | os.PathLike[str], options: R
         for warning in (*plan.warnings, *trials_of_other_settings(plan, store), *_slow_convolutions(execution)):
             emit(events.Warned(warning))
         if options.show_rates:
-            progress.print_line(first_lines(rate_tables(plan.trials)))
+            for line in first_lines(rate_tables(plan.trials)):
+                progress.print_line(line)
         num_failed = run_plan(plan, store, services, options.shard, options.debug)
         with clock.measure("report"):
             write_outputs(store)

@@ -53,9 +53,9 @@ def test_every_set_of_rules_has_a_table_and_says_when_it_joins():
 
 
 def test_a_run_prints_the_first_lines_of_many_tables():
-    assert first_lines(["a\nb", "c"]) == "a\nb\n\nc\n"
-    lines = first_lines(["rule\ntotal"] * 10).splitlines()  # 10 tables of 2 lines and 9 lines between them
-    assert len(lines) == MAX_LINES + 1 and lines[-1].startswith("... 17 more lines; ")
+    assert first_lines(["a\nb", "c"]) == ["a", "b", "", "c", ""]
+    *lines, empty = first_lines(["rule\ntotal"] * 10)  # 10 tables of 2 lines and 9 lines between them
+    assert len(lines) == MAX_LINES + 1 and lines[-1].startswith("... 17 more lines; ") and not empty
 
 
 def test_a_head_that_is_fitted_has_no_rate():
@@ -77,7 +77,9 @@ def test_results_show_the_effective_rate_where_it_varies(tmp_path, capsys):
         "training": RANDOM | {"optimizer.learning_rate": 0.05, "layers.backbone_learning_rate": "frozen"},
         "factors": [{"training.optimizer.momentum": [0.0, 0.5]}],
     }
-    run_study(study, tmp_path / "work", quiet=True)
+    run_study(study, tmp_path / "work")
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.split()[:3] for line in printed[1:3]] == [["rule", "learning", "rate"], [".*", "frozen", "21"]]
     assert cli.main(["results", str(tmp_path / "work")]) == 0
     said = capsys.readouterr().out
     lines = [line.split() for line in said.splitlines()]
