@@ -17,7 +17,7 @@ import jax
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 import jaxft
 from jaxft.analysis.activation_maximization import maximize_activations
@@ -210,8 +210,14 @@ def plane(trials: Trials) -> Figure:
     figure = Figure(figsize=(7.5, 3.4), layout="constrained")
     for i, setting in enumerate(["pretrained, 0.001", "pretrained, 0.1"]):
         first, second, *_ = trials[setting]
-        start = {"params": first.initial["params"] | head_of(first), "batch_stats": first.initial["batch_stats"]}
-        result = loss_plane(first.loss, [start, first.final, second.final], (9, 9), 0.25, first.recalibrated)
+
+        def recalibrated(params: Any, first: TrainedTrial = first) -> Any:
+            return first.recalibrated({"params": params, "batch_stats": first.final["batch_stats"]})
+
+        start = dict(first.initial["params"]) | head_of(first)
+        result = loss_plane(
+            first.loss, [start, first.final["params"], second.final["params"]], (9, 9), 0.25, recalibrated
+        )
         axes = figure.add_subplot(1, 2, i + 1)
         levels = np.geomspace(result.losses.min(), result.losses.max(), 12)
         filled = axes.contourf(result.x, result.y, result.losses, levels, cmap="Greys")
@@ -289,6 +295,7 @@ def selectivity(trials: Trials) -> Figure:
             axes.hist(known, bins, color=color, label=label, **kind)
         axes.set_title(tap, loc="left", size=9.5)
         axes.set_xlabel("class selectivity")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.axes[0].set_ylabel("units")
     figure.axes[-1].legend()
     return figure
@@ -330,6 +337,12 @@ def top_patches(trials: Trials) -> Figure:
                 axes.imshow(patch, interpolation="none")
                 axes.set_axis_off()
                 if not r and not c:
+                    axes.set_title(("before", "after")[side], loc="left", size=9.5)
+            if not len(active):
+                axes = figure.add_subplot(grid[r, side * (count + 1) : side * (count + 1) + count])
+                axes.text(0, 0.5, "active for no image", va="center")
+                axes.set_axis_off()
+                if not r:
                     axes.set_title(("before", "after")[side], loc="left", size=9.5)
         y = 0.92 - 0.91 * (r + 0.5) / len(rows)
         figure.text(0.19, y, f"{tap}, unit {unit.unit}", ha="right", va="center")
@@ -389,7 +402,7 @@ def features(trials: Trials) -> Figure:
     images, _, labels = pixels_of(trial)
     tap = trial.planned.model.taps[-1].name
     sides = [np.asarray(trial.apply(v, images)[tap].mean((1, 2))) for v in (trial.initial, trial.final)]
-    names = trial.planned.split.class_names if hasattr(trial.planned.split, "class_names") else range(6)
+    names = jaxft.load(trial.work.store.weights_path(trial.planned.digest)).class_names
     figure = Figure(figsize=(6.6, 6.0), layout="constrained")
     for i, method in enumerate(("pca", "tsne")):
         embeddings = embed(*sides, method=method)
