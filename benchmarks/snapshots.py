@@ -48,11 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="images in folders of six classes, or an archive")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     load_before = os.getloadavg()[0]
     results = {}
-    for model, size_px in NETWORKS.items():
+    for model in args.networks:
+        size_px = NETWORKS[model]
         seconds: dict[str, list[float]] = {"with": [], "without": []}
         for number in range(args.rounds + 1):
             for way in seconds:
