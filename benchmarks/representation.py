@@ -3,10 +3,11 @@
     pip install torch-cka torchvision
     python benchmarks/representation.py
 
-Both compute the unbiased minibatch estimator for the same 50 layers (convolutions, batch norms, blocks, the head) of
-each network, on 1,000 images in batches of 32. torch_cka 0.21 computes the Gram matrices of the second network again
-for each layer of the first. The images have 64 pixels, so that torch_cka takes minutes, not hours. The networks have random
-weights, and the values are not compared here (`tests/analysis/test_similarity_matrices.py` does).
+Both compute the unbiased minibatch estimator for the outputs of all layers of each network (59 modules of Flax, 49 of
+PyTorch: convolutions, batch norms, blocks, the head), on 1,000 images in batches of 32. torch_cka 0.21 computes the
+Gram matrices of the second network again for each layer of the first. The images have 64 pixels, so that torch_cka
+takes minutes, not hours. The networks have random weights, and the values are not compared here
+(`tests/analysis/test_similarity_matrices.py` compares them with the definition).
 """
 
 import argparse

@@ -19,8 +19,8 @@ Found: test accuracy in percent with 95% intervals over five seeds, for 1, 3, 5 
   0.3; random 47.4 +- 1.9.
 - 400: frozen 63.2 +- 2.2, 71.5 +- 1.3, 77.8 +- 0.9, 74.0 +- 0.8; tuned 60.3 +- 1.8, 68.5 +- 1.0, TUNED5, TUNED7;
   random RANDOM400.
-- From 5 to 7 frozen blocks (stage3), the paired difference is 9.6 +- 3.3, 6.4 +- 2.5, -1.1 +- 2.6 and -3.8 +- 1.1 points
-  for 5, 20, 80 and 400 images per class. Between the others, depth always gains 6 to 13 points.
+- From 5 to 7 frozen blocks (stage3), the paired difference is 9.6 +- 3.3, 6.4 +- 2.5, -1.1 +- 2.6 and -3.8 +- 1.1
+  points for 5, 20, 80 and 400 images per class. Between the others, depth always gains 6 to 13 points.
 - Conclusion: the direction turns within reach, for the last stage, between 20 and 400 images per class; the optimal
   depth moves down with the number of images. Earlier blocks still transfer with 4,000 images; in the paper, the fall
   begins at the third of seven layers, with half a million. All tuned blocks are better than all frozen ones from 80
