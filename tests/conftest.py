@@ -74,7 +74,7 @@ def shared_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def made_once(shared_folder, handler):
+def made_once(shared_folder, compiled_code):
     """Returns a function that returns a folder which `make(folder)` fills once for all processes of the tests.
 
     Tests only read it; one that writes has a copy.
