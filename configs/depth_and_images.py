@@ -26,7 +26,8 @@ Found: test accuracy in percent with 95% intervals over five seeds, for 1, 3, 5 
   fall begins at the third of seven layers, with half a million. Tuned, all seven blocks are best from 80 images per
   class on, 4.8 +- 1.5 and 6.6 +- 1.5 points above frozen ones, and accuracy never falls with depth. With fewer blocks,
   tuned ones are up to 3 points below frozen ones; in this study, their lower learning rate is also that of new blocks.
-Cost: about an hour and a half on two cores, by the estimate of `jaxft study --dry-run`. The study reads
+Cost: `jaxft study --dry-run` estimates 1 h 48 min on two cores for trials that run one after another; worker processes
+take less. The run above took 2 h 18 min, on two cores that did other work and with pauses. The study reads
 weights/resnetsmall14.cifar100.safetensors and images/cifar10-lossless-5000.npz, which `jaxft weights get` and `jaxft
 data get` download. depth_and_images.py:FOLDER reads them from FOLDER. depth_and_images.py:small (or small,FOLDER) runs
 for one or two minutes, which is too short to answer the question.

@@ -21,7 +21,7 @@ stem and after the three stages:
 - Conclusion: only the smallest rate, which is the most accurate, keeps the pretrained representation, except in the
   last stage. Against the expectation, seeds from scratch agree as much in the last stage as pretrained ones: they learn
   the same six classes.
-Cost: about ten minutes on two busy cores, with worker processes. The study reads
+Cost: about ten minutes on two busy cores, with worker processes; the trials are those of units.py. The study reads
 weights/resnetsmall14.cifar100.safetensors and images/intel-scenes-6.zip, which `jaxft weights get` and `jaxft data get`
 download. representation.py:FOLDER reads them from FOLDER. representation.py:small (or small,FOLDER) runs for less than
 a minute, which is too short to answer the question.
